@@ -1,0 +1,1 @@
+"""Drives the credit saga of orders in orchestration mode."""

@@ -1,0 +1,71 @@
+"""The credit saga, orchestrated: reserve the customer's credit, then approve the order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import NAMESPACE_OID, uuid5
+
+from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
+from shop.orders.v1.events_pb2 import (
+    OrderApprovalRefused,
+    OrderApproved,
+    OrderCancelled,
+    OrderCreated,
+    OrderRejected,
+)
+from shop.orders.v1.order_pb2 import RejectionReason
+from shop.sagas.v1 import commands_pb2 as commands
+from twinlog.saga import Closing, Facts, Saga, Step, aggregate
+
+
+def reserve_credit(saga: Facts) -> commands.ReserveCredit:
+    order = saga.trigger
+    return commands.ReserveCredit(order_id=order.order_id, customer_id=order.customer_id, total=order.total)
+
+
+def release_credit(saga: Facts) -> commands.ReleaseCredit:
+    return commands.ReleaseCredit(order_id=saga.trigger.order_id, customer_id=saga.trigger.customer_id)
+
+
+def approve_order(saga: Facts) -> commands.ApproveOrder:
+    return commands.ApproveOrder(order_id=saga.trigger.order_id, customer_id=saga.trigger.customer_id)
+
+
+def reject_order(saga: Facts) -> commands.RejectOrder:
+    refused = isinstance(saga.refusal, CreditReservationFailed)
+    return commands.RejectOrder(
+        order_id=saga.trigger.order_id,
+        customer_id=saga.trigger.customer_id,
+        reason=saga.refusal.reason if refused else RejectionReason.REJECTION_REASON_DEADLINE_EXCEEDED,
+    )
+
+
+CREDIT_SAGA = Saga(
+    "credit",
+    version=1,
+    starts_with=OrderCreated,
+    steps=[
+        Step(
+            "reserve credit",
+            send=reserve_credit,
+            done=CreditReserved,
+            refused=CreditReservationFailed,
+            why=lambda failed: RejectionReason.Name(failed.reason).removeprefix("REJECTION_REASON_"),
+            undo=release_credit,
+            undone=CreditReleased,
+            deadline=timedelta(seconds=30),
+        ),
+        Step("approve order", send=approve_order, done=OrderApproved, refused=OrderApprovalRefused),
+    ],
+    when_undone=Closing(send=reject_order, done=OrderRejected),
+    interrupted_by=OrderCancelled,
+    partition_key=lambda order: str(order.customer_id),
+)
+
+CREDIT_SAGAS = aggregate(CREDIT_SAGA)
+"""The aggregate of its instances. A changed table goes in beside this one, under the next version."""
+
+
+def saga_id(order_id: str) -> str:
+    """The saga of an order: a UUID (version 5) that follows from the order's."""
+    return str(uuid5(NAMESPACE_OID, f"credit saga of {order_id}"))

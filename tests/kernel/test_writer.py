@@ -1,0 +1,262 @@
+"""The writer over the log's adapters: group commit, races, retries, requests, snapshots, timers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
+
+from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
+from twinlog.errors import CheckpointMoved, FailedPrecondition, RequestIdReused, Unavailable
+from twinlog.event import Recorded, StreamId
+from twinlog.log import Appended, Batch, Conflict, Log, Move, Wanted
+from twinlog.memory import MemoryLog
+from twinlog.ports import RandomIds, SystemClock
+from twinlog.requests import Request
+from twinlog.timers import Timers
+from twinlog.transaction import Transaction
+from twinlog.writer import Writer
+
+ID = "0196aa00-0000-7000-8000-000000000001"
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog("counters")
+
+
+@asynccontextmanager
+async def writing(
+    log: Log, on_commit: Callable[[Sequence[Recorded]], None] = lambda _events: None
+) -> AsyncIterator[Writer]:
+    async with Writer(log, clock=SystemClock(), ids=RandomIds(), on_commit=on_commit) as writer:
+        yield writer
+
+
+def add(amount: int, id: str = "a", limit: int = 10**9) -> Callable[[Transaction], Count]:
+    return lambda tx: tx.do(COUNTER, id, Add(amount, limit))
+
+
+def add_and_reply(amount: int) -> Callable[[Transaction], Int64Value]:
+    return lambda tx: Int64Value(value=tx.do(COUNTER, "a", Add(amount)).value)
+
+
+def request(amount: int) -> Request:
+    return Request(ID, str(amount).encode(), Int64Value)
+
+
+async def test_units_of_a_batch_see_the_state_so_far(log: MemoryLog) -> None:
+    async with writing(log) as writer:
+        outcomes = await asyncio.gather(*(writer.execute(add(1)) for _ in range(100)))
+    assert [outcome.result.value for outcome in outcomes] == list(range(1, 101))
+    assert [outcome.position for outcome in outcomes] == list(range(1, 101))
+    assert [event.version for event in await log.read(0, 1000)] == list(range(1, 101))
+
+
+async def test_a_refused_unit_leaves_no_trace(log: MemoryLog) -> None:
+    def both(tx: Transaction) -> Count:
+        tx.do(COUNTER, "b", Add(5))
+        return tx.do(COUNTER, "a", Add(1, limit=2))
+
+    async with writing(log) as writer:
+        results = await asyncio.gather(*(writer.execute(both) for _ in range(3)), return_exceptions=True)
+        assert isinstance(results[2], FailedPrecondition)
+        assert (await writer.execute(add(0, "b"))).result.value == 10
+
+
+async def test_commits_are_offered_in_order_and_as_they_are_stored(log: MemoryLog) -> None:
+    offered: list[Recorded] = []
+    async with writing(log, offered.extend) as writer:
+        await asyncio.gather(*(writer.execute(add(1, str(n % 7))) for n in range(50)))
+    assert offered == list(await log.read(0, 100))
+
+
+async def test_a_retry_gets_the_first_answer_once_and_later(log: MemoryLog) -> None:
+    async with writing(log) as writer:
+        tries = [writer.execute(add_and_reply(3), request=request(3)) for _ in range(5)]
+        first = await asyncio.gather(*tries)
+        await writer.execute(add(10))
+    async with writing(log) as writer:
+        later = await writer.execute(add_and_reply(3), request=request(3))
+    assert {(o.result.value, o.position) for o in (*first, later)} == {(3, 1)}
+    assert await log.head() == 2
+
+
+async def test_a_request_id_with_another_payload_is_refused(log: MemoryLog) -> None:
+    async with writing(log) as writer:
+        await writer.execute(add_and_reply(3), request=request(3))
+        with pytest.raises(RequestIdReused):
+            await writer.execute(add_and_reply(4), request=request(4))
+    assert await log.head() == 1
+
+
+async def test_a_retry_is_answered_even_where_the_state_no_longer_allows_it(log: MemoryLog) -> None:
+    def work(tx: Transaction) -> Int64Value:
+        return Int64Value(value=tx.do(COUNTER, "a", Add(2, limit=2)).value)
+
+    async with writing(log) as writer:
+        for _ in range(2):
+            assert (await writer.execute(work, request=request(2))).result.value == 2
+
+
+async def test_two_writers_race_and_both_finish(log: MemoryLog) -> None:
+    async with writing(log) as one, writing(log) as two:
+        await asyncio.gather(*(writer.execute(add(1)) for _ in range(50) for writer in (one, two)))
+        assert (await one.execute(add(0))).result.value == 100
+        assert (await two.execute(add(0))).result.value == 100
+    assert [event.version for event in await log.read(0, 1000)] == list(range(1, 101))
+
+
+async def test_what_a_unit_only_reads_is_checked_too(log: MemoryLog) -> None:
+    """A decision on a stale reading is made again, though it writes elsewhere."""
+
+    def copy(tx: Transaction) -> Count:
+        return tx.do(COUNTER, "copy", Add(tx.state(COUNTER, "a").value))
+
+    async with writing(log) as one, writing(log) as two:
+        await one.execute(add(1))
+        assert (await two.execute(copy)).result.value == 1
+        await one.execute(add(1))
+        assert (await two.execute(copy)).result.value == 3
+
+
+async def test_a_moved_checkpoint_fails_only_its_own_unit(log: MemoryLog) -> None:
+    async with writing(log) as writer:
+        await writer.execute(add(1), move=Move("c", 0, 5))
+        zombie, other = await asyncio.gather(
+            writer.execute(add(1), move=Move("c", 0, 5)), writer.execute(add(1)), return_exceptions=True
+        )
+        assert isinstance(zombie, CheckpointMoved)
+        assert not isinstance(other, BaseException)
+        assert other.result.value == 2
+    assert await log.checkpoint("c") == 5
+
+
+async def test_a_caller_that_gives_up_loses_nothing_that_was_begun(log: MemoryLog) -> None:
+    gate = Gate(log)
+    async with writing(gate) as writer:
+        caller = asyncio.create_task(writer.execute(add_and_reply(3), request=request(3)))
+        await gate.reached.wait()
+        caller.cancel()
+        gate.open.set()
+        retried = await writer.execute(add_and_reply(3), request=request(3))
+    assert (retried.result.value, await log.head()) == (3, 1)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_lost_reply_is_resolved(log: MemoryLog, committed: bool) -> None:
+    offered: list[Recorded] = []
+    async with writing(LosesReplies(log, committed), offered.extend) as writer:
+        outcome = await writer.execute(add(1))
+        assert (outcome.result.value, outcome.position) == (1, 1)
+        assert (await writer.execute(add(1))).result.value == 2
+    assert offered == list(await log.read(0, 10))
+    assert await log.head() == 2
+
+
+async def test_a_writer_that_keeps_losing_shuts_the_others_out(log: MemoryLog) -> None:
+    rival = Rival(log)
+    async with writing(rival) as writer, writing(log) as other:
+        await writer.execute(add(1))
+        rival.other = other
+        assert (await asyncio.wait_for(writer.execute(add(1)), 10)).result.value == 5
+    assert rival.races == 3
+
+
+async def test_cold_streams_are_read_from_their_snapshot(log: MemoryLog) -> None:
+    async with writing(log) as writer:
+        for _ in range(3):
+            await asyncio.gather(*(writer.execute(add(1)) for _ in range(90)))
+        await until(lambda: bool(log.snapshots))
+    counting = CountsLoads(log)
+    async with writing(counting) as writer:
+        assert (await writer.execute(add(1))).result == Count(271, 271)
+    assert counting.events < 180
+
+
+async def test_timers_wake_a_stream_once() -> None:
+    log = MemoryLog("alarms")
+    now = datetime.now(UTC)
+    async with writing(log) as writer:
+        await writer.execute(lambda tx: tx.do(ALARM, "past", Set(now - timedelta(seconds=1))))
+        await writer.execute(lambda tx: tx.do(ALARM, "future", Set(now + timedelta(days=1))))
+        timers = Timers(log, writer, [ALARM], clock=SystemClock(), actor="test")
+        assert await timers.fire() == 1
+        assert await timers.fire() == 0
+        rung = await writer.execute(lambda tx: tx.state(ALARM, "past"))
+    assert rung.result == Alarm(None, rung=True)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0)
+
+
+class Gate(MemoryLog):
+    """A log whose first append waits at a gate."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log.name)
+        self.__dict__.update(log.__dict__)
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        self.reached.set()
+        await self.open.wait()
+        return await super().append(batch)
+
+
+class LosesReplies(MemoryLog):
+    """A log that loses the reply of its first append, committed or not."""
+
+    def __init__(self, log: MemoryLog, committed: bool) -> None:
+        super().__init__(log.name)
+        self.__dict__.update(log.__dict__)
+        self.committed, self.lost = committed, False
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        if self.lost:
+            return await super().append(batch)
+        self.lost = True
+        if self.committed:
+            await super().append(batch)
+        raise Unavailable
+
+
+class Rival(MemoryLog):
+    """A log on which another writer is always faster, unless it is shut out."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log.name)
+        self.__dict__.update(log.__dict__)
+        self.other: Writer | None = None
+        self.races = 0
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        if self.other and self.races < 5:
+            self.races += 1
+            await self.other.execute(add(1))
+        return await super().append(batch)
+
+
+class CountsLoads(MemoryLog):
+    """A log that counts the events it loads."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log.name)
+        self.__dict__.update(log.__dict__)
+        self.events = 0
+
+    async def load(self, wanted: Sequence[Wanted]):  # type: ignore[no-untyped-def]
+        histories = await super().load(wanted)
+        self.events += sum(len(history.events) for history in histories)
+        return histories
+
+
+def test_stream_ids_read_well() -> None:
+    assert str(StreamId("order", "1")) == "order/1"

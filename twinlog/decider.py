@@ -1,0 +1,60 @@
+"""The decider: an aggregate as three pure things, and nothing else.
+
+No clock, no uuid, no I/O inside: time and ids arrive with the command. A repeated command decides to no
+events. A refusal that others must react to is an event; bad input is an error.
+(Jérémie Chassaing, "Functional Event Sourcing Decider".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+State = TypeVar("State")
+Command = TypeVar("Command")
+
+Events = Sequence[Message]
+"""What a decision yields: generated protobuf messages."""
+
+
+def _never(_state: Any) -> datetime | None:
+    return None
+
+
+def _no_wake(_state: Any, now: datetime) -> Any:
+    raise NotImplementedError("an aggregate with `due` needs `on_due`")
+
+
+@dataclass(frozen=True)
+class Aggregate(Generic[State, Command]):
+    """A kind of stream: its decider, and what the log needs to know of it."""
+
+    name: str
+    """The stream type; part of the storage format."""
+    initial: State
+    """The state of a stream without events."""
+    decide: Callable[[State, Command], Events]
+    """What happens; raises a TwinlogError on bad input."""
+    evolve: Callable[[State, Message], State]
+    """The state after an event."""
+    partition_key: Callable[[State], str]
+    """From the state after an event: what decides the event's bucket."""
+    due: Callable[[State], datetime | None] = _never
+    """When this stream wants to be woken, if it does: the log keeps one timer row a stream, set and
+    cleared with the events that change it."""
+    on_due: Callable[[State, datetime], Command] = _no_wake
+    """The command that a wake-up gives, from the state and the current time."""
+
+    def fold(self, events: Events, state: State | None = None) -> State:
+        """The state after ``events``, from ``state`` or from nothing."""
+        folded = self.initial if state is None else state
+        for event in events:
+            folded = self.evolve(folded, event)
+        return folded
+
+
+AnyAggregate = Aggregate[Any, Any]

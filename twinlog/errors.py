@@ -1,0 +1,97 @@
+"""The one error tree. A class's docstring is its message, its attributes are the facts.
+
+``reason`` is the UPPER_SNAKE_CASE word that clients can rely on (google.rpc.ErrorInfo.reason);
+:mod:`twinlog.rpc` maps the branches to gRPC codes in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class TwinlogError(Exception):
+    """Something went wrong in Twinlog."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str | None = None, **facts: object) -> None:
+        self.facts: Mapping[str, str] = {name: str(fact) for name, fact in facts.items()}
+        template = message if message is not None else (self.__doc__ or "").split("\n\n")[0]
+        super().__init__(template.format_map(self.facts) if self.facts else template)
+
+
+class InvalidArgument(TwinlogError):
+    """The request has invalid fields."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Mapping[str, str]) -> None:
+        self.violations = dict(violations)
+        super().__init__("; ".join(f"{field}: {what}" for field, what in self.violations.items()))
+
+
+class NotFound(TwinlogError):
+    """There is no such thing."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(TwinlogError):
+    """It exists already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class RequestIdReused(AlreadyExists):
+    """request_id {request_id} was used for another request; use a new UUID for each new request."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class FailedPrecondition(TwinlogError):
+    """The state does not allow it."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class Unavailable(TwinlogError):
+    """Not available at the moment; try again with the same request_id."""
+
+    reason = "UNAVAILABLE"
+
+
+class ViewLagging(Unavailable):
+    """The view of log {log} is at position {reached}, not yet at {wanted}; try again with more time."""
+
+    reason = "VIEW_LAGGING"
+
+
+class Overloaded(Unavailable):
+    """{waiting} commands are waiting already; try again later with the same request_id."""
+
+    reason = "OVERLOADED"
+
+
+class CheckpointMoved(TwinlogError):
+    """Checkpoint {consumer} is at {actual}, not at {expected}: another replica handled these events."""
+
+    reason = "CHECKPOINT_MOVED"
+
+
+class UnknownEventType(TwinlogError):
+    """No message type {type} is known here; deploy the version that knows it or add an upcaster."""
+
+    reason = "UNKNOWN_EVENT_TYPE"
+
+
+class UndecodableEvent(TwinlogError):
+    """The bytes of event {event} are not a {type}."""
+
+    reason = "UNDECODABLE_EVENT"
+
+
+class ConfigurationError(TwinlogError):
+    """The configuration is wrong."""
+
+    reason = "CONFIGURATION"

@@ -1,0 +1,122 @@
+"""Events as the log holds them and as the twin carries them."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from twinlog.v1.event_pb2 import RecordedEvent
+
+BUCKETS = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class StreamId(NamedTuple):
+    """Names one stream of a log: one aggregate."""
+
+    type: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.id}"
+
+
+class Metadata(NamedTuple):
+    """What is known about an event besides what it says."""
+
+    correlation_id: str = ""
+    """Common to everything that one request set off."""
+    causation_id: str = ""
+    """What caused it: an event, as ``log/position``, or a call, as ``rpc/Method``."""
+    traceparent: str = ""
+    """The W3C trace context of the call that set it off."""
+    actor: str = ""
+    """Who did it."""
+
+
+class NewEvent(NamedTuple):
+    """An event about to be appended."""
+
+    stream: StreamId
+    version: int
+    event_id: UUID
+    type: str
+    payload: bytes
+    metadata: Metadata
+    bucket: int
+
+
+class Recorded(NamedTuple):
+    """An event of a log."""
+
+    log: str
+    position: int
+    stream: StreamId
+    version: int
+    event_id: UUID
+    type: str
+    payload: bytes
+    metadata: Metadata
+    bucket: int
+    recorded_at: datetime
+
+    @property
+    def subject(self) -> str:
+        """The twin's subject: ``<log>.<bucket>.<EventType>``."""
+        return f"{self.log}.{self.bucket}.{self.type.rpartition('.')[2]}"
+
+    @property
+    def address(self) -> str:
+        """``log/position``: names the event everywhere; the causation id of what it causes."""
+        return f"{self.log}/{self.position}"
+
+    def causing(self, actor: str) -> Metadata:
+        """The metadata of whatever ``actor`` does because of this event."""
+        return Metadata(self.metadata.correlation_id, self.address, self.metadata.traceparent, actor)
+
+
+def bucket_of(partition_key: str) -> int:
+    """The bucket, 0 to 63, of a partition key: CRC-32 modulo 64, the same in every process and version."""
+    return zlib.crc32(partition_key.encode()) % BUCKETS
+
+
+def to_wire(event: Recorded) -> bytes:
+    """The twin's message of an event; equal events give equal bytes."""
+    return RecordedEvent(
+        position=event.position,
+        stream_type=event.stream.type,
+        stream_id=event.stream.id,
+        version=event.version,
+        event_id=event.event_id.bytes,
+        type=event.type,
+        payload=event.payload,
+        recorded_at_us=(event.recorded_at - _EPOCH) // _MICROSECOND,
+        correlation_id=event.metadata.correlation_id,
+        causation_id=event.metadata.causation_id,
+        traceparent=event.metadata.traceparent,
+        actor=event.metadata.actor,
+    ).SerializeToString(deterministic=True)
+
+
+def from_wire(subject: str, data: bytes) -> Recorded:
+    """The event in a twin's message.
+
+    Raises google.protobuf.message.DecodeError on bytes that are none.
+    """
+    log, bucket, _ = subject.split(".", 2)
+    wire = RecordedEvent.FromString(data)
+    return Recorded(
+        log,
+        wire.position,
+        StreamId(wire.stream_type, wire.stream_id),
+        wire.version,
+        UUID(bytes=wire.event_id),
+        wire.type,
+        wire.payload,
+        Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor),
+        int(bucket),
+        _EPOCH + timedelta(microseconds=wire.recorded_at_us),
+    )

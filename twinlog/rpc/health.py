@@ -1,0 +1,83 @@
+"""The standard health service, answered from the state of the process at the moment of the question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from twinlog.errors import NotFound
+from twinlog.rpc.context import Context
+
+_log = structlog.get_logger(component="rpc")
+
+OVERALL = ""
+NAME = "grpc.health.v1.Health"
+_LOOK_AGAIN = 1.0
+
+
+class Watched(Protocol):
+    """A part of the process, such as a relay or a cursor, that can be in trouble."""
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from its work now; None where nothing does."""
+        ...
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """SERVING, overall and for each service, unless a part has a problem or the server is stopping."""
+
+    def __init__(self, services: Sequence[str], parts: Sequence[Watched]) -> None:
+        self._names = {OVERALL, *services}
+        self._parts = parts
+        self._stopping = asyncio.Event()
+        self._known: list[str] = []
+
+    def stop(self) -> None:
+        """NOT_SERVING from now on; whoever watches hears it and is let go."""
+        self._stopping.set()
+
+    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        status = self._status(request.service)
+        if status == HealthCheckResponse.SERVICE_UNKNOWN:
+            raise NotFound("Service {service} is not served here.", service=request.service)
+        return HealthCheckResponse(status=status)
+
+    async def Watch(
+        self, request: HealthCheckRequest, context: Context
+    ) -> AsyncIterator[HealthCheckResponse]:
+        told: int | None = None
+        while True:
+            stopping = self._stopping.is_set()
+            status = self._status(request.service)
+            if status != told:
+                yield HealthCheckResponse(status=status)
+                told = status
+            if stopping:
+                return
+            await self._moment()
+
+    def _status(self, service: str) -> int:
+        if service not in self._names:
+            return HealthCheckResponse.SERVICE_UNKNOWN
+        if self._problems() or self._stopping.is_set():
+            return HealthCheckResponse.NOT_SERVING
+        return HealthCheckResponse.SERVING
+
+    def _problems(self) -> list[str]:
+        problems = [problem for part in self._parts if (problem := part.problem)]
+        if problems != self._known:
+            _log.warning("health.changed", serving=not problems, problems=problems)
+            self._known = problems
+        return problems
+
+    async def _moment(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AGAIN):
+                await self._stopping.wait()

@@ -1,0 +1,135 @@
+"""Hosts servicers on one port, with health, reflection and rich errors, and stops them gracefully."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from twinlog.errors import ConfigurationError
+from twinlog.rpc.handlers import Boundary
+from twinlog.rpc.health import NAME as HEALTH
+from twinlog.rpc.health import Health, Watched
+
+_log = structlog.get_logger(component="rpc")
+
+Service = tuple[Any, Callable[[Any, Any], None], str]
+"""A servicer, the generated function that adds it to a server, and the service's full name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes on."""
+
+    message_bytes: int = 256 * 1024
+    """A larger request is refused with RESOURCE_EXHAUSTED, before it is read."""
+    concurrent_calls: int = 4096
+    """More calls than this at once are refused with RESOURCE_EXHAUSTED."""
+    grace: float = 5.0
+    """Seconds that calls in flight have to finish when the server stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is up."""
+
+    address: str
+    """Where it listens, with the port that it got where port 0 was asked for."""
+
+
+@asynccontextmanager
+async def serve(
+    services: Sequence[Service],
+    *,
+    address: str = "127.0.0.1:0",
+    domain: str,
+    setting: str = "the address",
+    health: Sequence[Watched] = (),
+    limits: Limits = Limits(),
+) -> AsyncIterator[Server]:
+    """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
+
+    ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
+    :class:`ConfigurationError` that is raised where it cannot be had; ``health`` are the parts of the
+    process whose problems make it NOT_SERVING.
+    """
+    names = [name for _, _, name in services]
+    boundary = Boundary(domain)
+    server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
+    checker = Health(names, health)
+    registrar = _Registrar(server, boundary)
+    for servicer, add, _ in services:
+        add(servicer, registrar)
+    health_pb2_grpc.add_HealthServicer_to_server(checker, registrar)  # type: ignore[arg-type]
+    reflection.enable_server_reflection([*names, HEALTH, reflection.SERVICE_NAME], server)
+    bound = _bind(server, address, setting)
+    await server.start()
+    _log.info("rpc.serving", address=bound, services=names)
+    try:
+        yield Server(bound)
+    finally:
+        checker.stop()
+        boundary.end_streams()
+        await server.stop(limits.grace)
+        _log.info("rpc.stopped", address=bound)
+
+
+class _Registrar:
+    """Stands in for the server where generated code adds handlers, and wraps each."""
+
+    def __init__(self, server: grpc.aio.Server, boundary: Boundary) -> None:
+        self._server = server
+        self._boundary = boundary
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Generated code gives every handler twice; the other way names the methods."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        wrapped = {
+            method: self._boundary.wrap(f"{service}/{method}", handler)
+            for method, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, wrapped)])
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        # Two processes on one port would share its calls at random: refuse the second.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Clients may keep an idle connection alive by pings, every ten seconds at most.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _bind(server: grpc.aio.Server, address: str, setting: str) -> str:
+    """Binds; the address that it got. gRPC itself says too little of a failure, and says it on stderr."""
+    host, _, port = address.rpartition(":")
+    try:
+        _probe(host.strip("[]"), int(port))
+        return f"{host}:{server.add_insecure_port(address)}"
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        raise ConfigurationError(
+            "{setting}: cannot listen on {address} ({why}); stop what uses it or set {setting} to another "
+            "host:port",
+            setting=setting,
+            address=address,
+            why=getattr(error, "strerror", None) or error,
+        ) from error
+
+
+def _probe(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()

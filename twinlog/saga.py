@@ -1,0 +1,410 @@
+"""Sagas: a table of steps with their compensations, and the pure transition that runs it.
+
+An instance is an aggregate like any other: replies, interruptions and deadlines are its commands; its events
+are twinlog.v1.Saga… with the commands to participants between them. Compensations run in reverse order and are
+retried without limit; past a threshold the instance shows that it needs attention.
+(Garcia-Molina and Salem, "Sagas", 1987.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from twinlog.decider import Aggregate, Events
+from twinlog.packed import StoredMessage, pack, unpack
+from twinlog.v1 import saga_pb2 as pb
+
+TIMED_OUT = "DEADLINE_EXCEEDED"
+"""The reason of a step that nobody answered in time."""
+
+Event = (
+    pb.SagaStarted
+    | pb.SagaStepSucceeded
+    | pb.SagaStepFailed
+    | pb.SagaInterrupted
+    | pb.SagaStepCompensated
+    | pb.SagaCommandRetried
+    | pb.SagaNeedsAttention
+    | pb.SagaCompleted
+    | pb.SagaCompensated
+)
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an instance knows when it sends a command."""
+
+    trigger: Any
+    """The event that started it."""
+    reason: str = ""
+    """Why it is being undone."""
+    refusal: Any = None
+    """The refusal that made it so; None where nobody answered in time."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: a command, its answers, and how to undo it."""
+
+    name: str
+    send: Callable[[Facts], Message]
+    done: type[Message]
+    refused: type[Message] | None = None
+    why: Callable[[Any], str] = lambda refusal: str(refusal.DESCRIPTOR.name)
+    """From the refusal: the reason, for people."""
+    undo: Callable[[Facts], Message] | None = None
+    undone: type[Message] | None = None
+    deadline: timedelta | None = None
+    """How long an answer may take; None: for ever, for a step that must happen in the end."""
+    retries: int = 0
+    """How often the command is sent again at its deadline before the step is given up."""
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The command that tells of a saga that was undone."""
+
+    send: Callable[[Facts], Message]
+    done: type[Message]
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How a compensation is retried: after ``first``, then twice as long each time, at most ``most``."""
+
+    first: timedelta = timedelta(seconds=5)
+    most: timedelta = timedelta(minutes=5)
+    attention_after: int = 5
+    """After how many unanswered tries the instance shows that it needs attention."""
+
+    def delay(self, attempt: int) -> timedelta:
+        """How long the try number ``attempt``, from 1, waits for its answer."""
+        return min(self.first * 2 ** min(attempt - 1, 20), self.most)
+
+
+@dataclass(frozen=True)
+class Saga:
+    """The table of a saga, at a version. Instances keep to the version they started with."""
+
+    name: str
+    version: int
+    starts_with: type[Message]
+    steps: Sequence[Step]
+    partition_key: Callable[[Any], str]
+    """From the trigger: decides the bucket of the instance's events."""
+    when_undone: Closing | None = None
+    interrupted_by: type[Message] | None = None
+    """The event after which the saga undoes what it did, even when it is completed, and sends no closing command."""
+    backoff: Backoff = Backoff()
+
+
+# --- state -------------------------------------------------------------------------------------------------
+
+
+class Status(StrEnum):
+    """Where an instance stands."""
+
+    NONE = "none"
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+
+
+class StepState(StrEnum):
+    """Where a step stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    REFUSED = "refused"
+    TIMED_OUT = "timed_out"
+    COMPENSATING = "compensating"
+    COMPENSATED = "compensated"
+
+
+_MAY_HAVE_HAPPENED = frozenset(
+    {StepState.RUNNING, StepState.DONE, StepState.TIMED_OUT, StepState.COMPENSATING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The state of one saga."""
+
+    status: Status = Status.NONE
+    version: int = 0
+    trigger: StoredMessage = None
+    steps: tuple[StepState, ...] = ()
+    current: int | None = None
+    """The step whose answer is awaited; ``len(steps)``: the closing command's; None: nobody's."""
+    attempts: int = 0
+    deadline: datetime | None = None
+    reason: str = ""
+    refusal: StoredMessage = None
+    interrupted: bool = False
+    needs_attention: bool = False
+
+    @property
+    def facts(self) -> Facts:
+        """What its commands are made from."""
+        return Facts(self.trigger, self.reason, self.refusal)
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The triggering event happened."""
+
+    event: Message
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A participant's event, which may answer what is awaited."""
+
+    event: Message
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """What the saga is about ended otherwise."""
+
+    event: Message
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The deadline of the awaited answer has come."""
+
+    now: datetime
+
+
+Command = Begin | Reply | Interrupt | Wake
+
+
+# --- the transition ----------------------------------------------------------------------------------------
+
+
+def aggregate(*versions: Saga) -> Aggregate[Instance, Command]:
+    """The aggregate of a saga's instances; give every version that still has instances, the newest last."""
+    tables = {saga.version: _Table(saga) for saga in versions}
+    newest = tables[max(tables)]
+
+    def table(instance: Instance) -> _Table:
+        return tables.get(instance.version, newest)
+
+    def evolve(instance: Instance, event: Message) -> Instance:
+        if isinstance(event, pb.SagaStarted):
+            return tables[event.version].evolve(instance, event)
+        return table(instance).evolve(instance, event)
+
+    return Aggregate(
+        name=f"{newest.saga.name}_saga",
+        initial=Instance(),
+        decide=lambda instance, command: table(instance).decide(instance, command),
+        evolve=evolve,
+        partition_key=lambda instance: newest.saga.partition_key(instance.trigger),
+        due=lambda instance: instance.deadline,
+        on_due=lambda _instance, now: Wake(now),
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One version's transition."""
+
+    saga: Saga
+    closing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "closing", len(self.saga.steps))
+
+    def decide(self, instance: Instance, command: Command) -> Events:
+        match command:
+            case Begin(event, now) if instance.status is Status.NONE:
+                return self._begin(instance, event, now)
+            case Reply(event, now) if instance.current is not None:
+                return self._reply(instance, instance.current, event, now)
+            case Interrupt(event, now) if instance.status is not Status.NONE and not instance.interrupted:
+                return self._interrupt(instance, event, now)
+            case Wake(now) if instance.deadline is not None and instance.deadline <= now:
+                return self._wake(instance, now)
+        return []
+
+    def _begin(self, instance: Instance, event: Message, now: datetime) -> Events:
+        started = pb.SagaStarted(saga=self.saga.name, version=self.saga.version, trigger=pack(event))
+        return self._and_then(instance, started, now)
+
+    def _reply(self, instance: Instance, current: int, event: Message, now: datetime) -> Events:
+        if instance.status is Status.COMPENSATING:
+            return self._undone(instance, current, event, now)
+        step = self.saga.steps[current]
+        if isinstance(event, step.done):
+            if current + 1 == self.closing:
+                return [pb.SagaCompleted()]
+            return self._and_then(instance, pb.SagaStepSucceeded(step=current), now)
+        if step.refused and isinstance(event, step.refused):
+            failed = pb.SagaStepFailed(step=current, reason=step.why(event), refusal=pack(event))
+            return self._and_then(instance, failed, now)
+        return []
+
+    def _undone(self, instance: Instance, current: int, event: Message, now: datetime) -> Events:
+        if current == self.closing:
+            closing = self.saga.when_undone
+            return [self._compensated(instance)] if closing and isinstance(event, closing.done) else []
+        step = self.saga.steps[current]
+        answers = tuple(answer for answer in (step.undone, step.refused) if answer)
+        if isinstance(event, answers):  # a step that is refused while it is being undone never happened
+            return self._and_then(instance, pb.SagaStepCompensated(step=current), now)
+        return []
+
+    def _interrupt(self, instance: Instance, event: Message, now: datetime) -> Events:
+        interrupted = pb.SagaInterrupted(reason=event.DESCRIPTOR.name)
+        if instance.status is Status.COMPENSATED:
+            return []
+        if instance.status is Status.COMPENSATING and instance.current != self.closing:
+            if instance.deadline:
+                interrupted.deadline.CopyFrom(_stamp(instance.deadline))
+            return [interrupted]
+        return self._and_then(instance, interrupted, now)
+
+    def _wake(self, instance: Instance, now: datetime) -> Events:
+        assert instance.current is not None
+        step, attempt = instance.current, instance.attempts + 1
+        if instance.status is Status.RUNNING and instance.attempts > self.saga.steps[step].retries:
+            return self._and_then(
+                instance, pb.SagaStepFailed(step=step, reason=TIMED_OUT, timed_out=True), now
+            )
+        events = list(self._and_then(instance, pb.SagaCommandRetried(step=step, attempt=attempt), now))
+        if instance.status is Status.COMPENSATING and instance.attempts == self.saga.backoff.attention_after:
+            events.insert(0, pb.SagaNeedsAttention(step=step, attempts=instance.attempts))
+        return events
+
+    def _and_then(self, instance: Instance, event: Any, now: datetime) -> Events:
+        """The event and what follows from it: the next command, or the end."""
+        after = self.evolve(instance, event)
+        if after.current is None:
+            return [event, self._compensated(after)]
+        deadline = self._deadline(after, after.current, now)
+        if deadline:
+            event.deadline.CopyFrom(_stamp(deadline))
+        return [event, self._command(after, after.current)]
+
+    def _command(self, instance: Instance, current: int) -> Message:
+        if current == self.closing:
+            assert self.saga.when_undone is not None
+            return self.saga.when_undone.send(instance.facts)
+        step = self.saga.steps[current]
+        if instance.status is Status.RUNNING:
+            return step.send(instance.facts)
+        assert step.undo is not None
+        return step.undo(instance.facts)
+
+    def _deadline(self, instance: Instance, current: int, now: datetime) -> datetime | None:
+        if instance.status is Status.COMPENSATING:
+            return now + self.saga.backoff.delay(instance.attempts)
+        allowed = self.saga.steps[current].deadline
+        return now + allowed if allowed else None
+
+    def _compensated(self, instance: Instance) -> pb.SagaCompensated:
+        return pb.SagaCompensated(reason=instance.reason)
+
+    def evolve(self, instance: Instance, event: Message) -> Instance:
+        match event:
+            case pb.SagaStarted():
+                steps = (StepState.RUNNING, *[StepState.WAITING] * (self.closing - 1))
+                trigger = unpack(event.trigger)
+                return Instance(Status.RUNNING, event.version, trigger, steps, 0, 1, _deadline_of(event))
+            case pb.SagaStepSucceeded():
+                steps = _with(instance.steps, event.step, StepState.DONE)
+                steps = _with(steps, event.step + 1, StepState.RUNNING)
+                return replace(
+                    instance, steps=steps, current=event.step + 1, attempts=1, deadline=_deadline_of(event)
+                )
+            case pb.SagaStepFailed():
+                state = StepState.TIMED_OUT if event.timed_out else StepState.REFUSED
+                refusal = None if event.timed_out else unpack(event.refusal)
+                failed = replace(
+                    instance,
+                    steps=_with(instance.steps, event.step, state),
+                    reason=event.reason,
+                    refusal=refusal,
+                )
+                return self._undoing(failed, _deadline_of(event))
+            case pb.SagaInterrupted():
+                return self._interrupted(instance, event)
+            case pb.SagaStepCompensated():
+                steps = _with(instance.steps, event.step, StepState.COMPENSATED)
+                return self._undoing(replace(instance, steps=steps), _deadline_of(event))
+            case pb.SagaCommandRetried():
+                return replace(instance, attempts=event.attempt, deadline=_deadline_of(event))
+            case pb.SagaNeedsAttention():
+                return replace(instance, needs_attention=True)
+            case pb.SagaCompleted():
+                steps = _with(instance.steps, self.closing - 1, StepState.DONE)
+                return replace(instance, status=Status.COMPLETED, steps=steps, current=None, deadline=None)
+            case pb.SagaCompensated():
+                return replace(
+                    instance, status=Status.COMPENSATED, current=None, deadline=None, needs_attention=False
+                )
+        return instance
+
+    def _interrupted(self, instance: Instance, event: pb.SagaInterrupted) -> Instance:
+        reason = instance.reason or event.reason
+        interrupted = replace(instance, interrupted=True, reason=reason)
+        if instance.status is Status.COMPENSATING and instance.current != self.closing:
+            return interrupted
+        return self._undoing(interrupted, _deadline_of(event))
+
+    def _undoing(self, instance: Instance, deadline: datetime | None) -> Instance:
+        """Turns to the last step that may have happened and can be undone; after those, to the closing command."""
+        undoable = [
+            number
+            for number, (step, state) in enumerate(zip(self.saga.steps, instance.steps, strict=True))
+            if step.undo and state in _MAY_HAVE_HAPPENED
+        ]
+        current, steps = None, instance.steps
+        if undoable:
+            current = undoable[-1]
+            steps = _with(steps, current, StepState.COMPENSATING)
+        elif self.saga.when_undone and not instance.interrupted:
+            current = self.closing
+        return replace(
+            instance,
+            status=Status.COMPENSATING,
+            steps=steps,
+            current=current,
+            attempts=1,
+            deadline=deadline,
+            needs_attention=False,
+        )
+
+
+def _with(steps: tuple[StepState, ...], number: int, state: StepState) -> tuple[StepState, ...]:
+    return (*steps[:number], state, *steps[number + 1 :])
+
+
+def _stamp(time: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
+
+
+def _deadline_of(event: Any) -> datetime | None:
+    return event.deadline.ToDatetime(UTC) if event.HasField("deadline") else None

@@ -1,0 +1,100 @@
+"""Snapshots: states written off the hot path, so that a cold stream is read from its newest, not its first event.
+
+A snapshot carries the hash of its state's schema; one with another hash is ignored and rewritten, never trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from twinlog.decider import AnyAggregate
+from twinlog.errors import Unavailable
+from twinlog.event import StreamId
+from twinlog.log import Log, Snapshot
+from twinlog.transaction import Entry
+
+EVERY = 100
+"""Events of a stream between two snapshots, by default."""
+
+_BYTES_PER_EVENT = 64
+"""A large state is written less often: writing it may cost no more than about what reading events would."""
+
+_REMEMBERED = 10_000
+_BATCH = 50
+
+
+class StateCodec:
+    """Turns an aggregate's state into JSON and back; its class must be one that pydantic understands."""
+
+    def __init__(self, aggregate: AnyAggregate) -> None:
+        self._adapter: TypeAdapter[Any] = TypeAdapter(type(aggregate.initial))
+        schema = json.dumps(self._adapter.json_schema(), sort_keys=True)
+        self.schema = hashlib.sha256(schema.encode()).hexdigest()[:16]
+
+    def encode(self, state: Any) -> bytes:
+        return self._adapter.dump_json(state)
+
+    def decode(self, data: bytes) -> Any:
+        return self._adapter.validate_json(data)
+
+
+class Snapshots:
+    """Codecs by aggregate, and the task that writes snapshots; a writer owns one."""
+
+    def __init__(self, log: Log, every: int = EVERY) -> None:
+        self._log = log
+        self._every = every
+        self._codecs: dict[str, StateCodec] = {}
+        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
+        self._waiting: dict[StreamId, Entry] = {}
+        self._wake = asyncio.Event()
+
+    def codec(self, aggregate: AnyAggregate) -> StateCodec:
+        """The codec of an aggregate's state."""
+        if aggregate.name not in self._codecs:
+            self._codecs[aggregate.name] = StateCodec(aggregate)
+        return self._codecs[aggregate.name]
+
+    def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
+        """The state in a snapshot."""
+        self._remember(snapshot.stream, len(snapshot.state))
+        return self.codec(aggregate).decode(snapshot.state)
+
+    def offer(self, stream: StreamId, entry: Entry) -> Entry:
+        """Takes the stream where a snapshot is due; gives the entry with its snapshot version brought up."""
+        interval = max(self._every, self._sizes.get(stream, 0) // _BYTES_PER_EVENT)
+        if entry.version - entry.snapshot_version < interval:
+            return entry
+        self._waiting[stream] = entry
+        self._wake.set()
+        return entry._replace(snapshot_version=entry.version)
+
+    async def run(self) -> None:
+        """Writes what is offered, for ever. A snapshot that cannot be written is dropped: the next one will do."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                chosen = [self._waiting.popitem() for _ in range(min(_BATCH, len(self._waiting)))]
+                with suppress(Unavailable):
+                    await self._log.save([self._snapshot(stream, entry) for stream, entry in chosen])
+
+    def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
+        codec = self.codec(entry.aggregate)
+        state = codec.encode(entry.state)
+        self._remember(stream, len(state))
+        structlog.get_logger().debug("snapshot", stream=str(stream), version=entry.version, bytes=len(state))
+        return Snapshot(stream, entry.version, entry.position, codec.schema, state)
+
+    def _remember(self, stream: StreamId, size: int) -> None:
+        self._sizes[stream] = size
+        if len(self._sizes) > _REMEMBERED:
+            self._sizes.popitem(last=False)

@@ -1,0 +1,101 @@
+"""The twin: the port to the JetStream stream in which sequence n is event n of a log.
+
+Adapters: :class:`twinlog.jetstream.JetStreamTwin` and :class:`twinlog.memory.MemoryTwin`; one behaviour
+suite runs over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from twinlog.errors import TwinlogError
+from twinlog.event import Recorded
+
+
+class WrongLastSequence(TwinlogError):
+    """Stream {stream} refused a batch from {first}: its last sequence is another; read it and go on there."""
+
+    reason = "WRONG_LAST_SEQUENCE"
+
+
+class TwinMissing(TwinlogError):
+    """There is no stream {stream}."""
+
+    reason = "TWIN_MISSING"
+
+
+class TwinDamaged(TwinlogError):
+    """Stream {stream} does not mirror its log: {damage}. Way out: {remedy}"""
+
+    reason = "TWIN_DAMAGED"
+
+
+class DeliveryLost(TwinlogError):
+    """The delivery from stream {stream} broke: {why}; open a new one at the checkpoint."""
+
+    reason = "DELIVERY_LOST"
+
+
+class TwinState(Protocol):
+    """How far a twin reaches."""
+
+    first: int
+    """Its first sequence; ``last + 1`` in an empty stream."""
+    last: int
+    """Its last sequence; ``first - 1`` in an empty stream."""
+    holes: int
+    """How many sequences between them are missing."""
+
+
+class Delivery(Protocol):
+    """An open, ack-less delivery."""
+
+    async def next(self, limit: int) -> Sequence[Recorded]:
+        """At least one and up to ``limit`` events, in order; waits for the first.
+
+        Raises :class:`DeliveryLost` on a gap, on silence (no heartbeat) or where the consumer is gone.
+        """
+        ...
+
+
+class Twin(Protocol):
+    """The stream of one log."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name: the log's."""
+        ...
+
+    async def state(self) -> TwinState:
+        """How far it reaches. Raises :class:`TwinMissing`."""
+        ...
+
+    async def create(self, first: int) -> None:
+        """Creates the stream, its first message to have sequence ``first``; does nothing where it exists."""
+        ...
+
+    async def delete(self) -> None:
+        """Deletes the stream; does nothing where there is none."""
+        ...
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        """Stores consecutive events under their own positions as sequences: all of them or none.
+
+        Raises :class:`WrongLastSequence` where the stream is not right before the first of them,
+        :class:`TwinMissing`, or :class:`~twinlog.errors.Unavailable` where the outcome is unknown.
+        """
+        ...
+
+    def deliver(self, after: int, types: Sequence[str] = ()) -> AbstractAsyncContextManager[Delivery]:
+        """Events with a sequence greater than ``after``; of the given event types (short names), or all."""
+        ...
+
+    async def poke(self) -> None:
+        """Tells whoever waits in :meth:`poked`, in any process, that the log has grown. May get lost."""
+        ...
+
+    async def poked(self, timeout: float) -> None:
+        """Returns at the next poke, or after ``timeout`` seconds."""
+        ...
