@@ -175,7 +175,7 @@ async def test_cold_streams_are_read_from_their_snapshot(log: MemoryLog) -> None
     counting = CountsLoads(log)
     async with writing(counting) as writer:
         assert (await writer.execute(add(1))).result == Count(271, 271)
-    assert counting.events < 180
+    assert counting.loaded < 180
 
 
 async def test_timers_wake_a_stream_once() -> None:
@@ -250,11 +250,11 @@ class CountsLoads(MemoryLog):
     def __init__(self, log: MemoryLog) -> None:
         super().__init__(log.name)
         self.__dict__.update(log.__dict__)
-        self.events = 0
+        self.loaded = 0
 
     async def load(self, wanted: Sequence[Wanted]):  # type: ignore[no-untyped-def]
         histories = await super().load(wanted)
-        self.events += sum(len(history.events) for history in histories)
+        self.loaded += sum(len(history.events) for history in histories)
         return histories
 
 

@@ -1,0 +1,118 @@
+"""The log in memory: the same rules as in Postgres, without a disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from twinlog.event import Recorded, StreamId
+from twinlog.log import (
+    Appended,
+    Batch,
+    Conflict,
+    History,
+    LogSession,
+    Snapshot,
+    StoredReply,
+    Timer,
+    Wanted,
+)
+
+
+class MemoryLog:
+    """A log that lives as long as the object."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.events: list[Recorded] = []
+        self.streams: dict[StreamId, list[Recorded]] = {}
+        self.replies: dict[str, StoredReply] = {}
+        self.checkpoints: dict[str, int] = {}
+        self.timers: dict[StreamId, Timer] = {}
+        self.snapshots: dict[StreamId, Snapshot] = {}
+        self._lock = asyncio.Lock()
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        async with self._lock:
+            return self._append(batch)
+
+    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+        return [self._history(want) for want in wanted]
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[LogSession]:
+        async with self._lock:
+            yield _Session(self)
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        return self.events[after : after + limit]
+
+    async def head(self) -> int:
+        return len(self.events)
+
+    async def reply(self, request_id: str) -> StoredReply | None:
+        return self.replies.get(request_id)
+
+    async def checkpoint(self, consumer: str) -> int:
+        return self.checkpoints.get(consumer, 0)
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
+        return sorted((t for t in self.timers.values() if t.due <= now), key=lambda t: t.due)[:limit]
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        for snapshot in snapshots:
+            kept = self.snapshots.get(snapshot.stream)
+            if kept is None or kept.schema != snapshot.schema or kept.version < snapshot.version:
+                self.snapshots[snapshot.stream] = snapshot
+
+    def _append(self, batch: Batch) -> Appended | Conflict:
+        conflict = self._conflict(batch)
+        if conflict.streams or conflict.replies or conflict.checkpoints:
+            return conflict
+        first = len(self.events) + 1
+        for position, event in enumerate(batch.events, first):
+            recorded = Recorded(self.name, position, *event, batch.recorded_at)
+            self.events.append(recorded)
+            self.streams.setdefault(event.stream, []).append(recorded)
+        for reply in batch.replies:
+            self.replies[reply.request_id] = reply._replace(offset=first - 1 + reply.offset)
+        for move in batch.moves:
+            self.checkpoints[move.consumer] = move.upto
+        for change in batch.timers:
+            self.timers.pop(change.stream, None)
+            if change.due is not None:
+                self.timers[change.stream] = Timer(change.stream, change.version, change.due)
+        return Appended(first)
+
+    def _conflict(self, batch: Batch) -> Conflict:
+        return Conflict(
+            [s for s, version in batch.expects.items() if len(self.streams.get(s, ())) > version],
+            [self.replies[r.request_id] for r in batch.replies if r.request_id in self.replies],
+            {
+                move.consumer: self.checkpoints.get(move.consumer, 0)
+                for move in batch.moves
+                if self.checkpoints.get(move.consumer, 0) != move.after
+            },
+        )
+
+    def _history(self, want: Wanted) -> History:
+        snapshot = self.snapshots.get(want.stream)
+        if snapshot is None or snapshot.schema != want.schema or snapshot.version <= want.after:
+            snapshot = None
+        after = snapshot.version if snapshot else want.after
+        return History(snapshot, self.streams.get(want.stream, [])[after:])
+
+
+class _Session:
+    """What an exclusive block works through; the lock is held already."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+
+    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+        return await self._log.load(wanted)
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        return self._log._append(batch)
