@@ -7,13 +7,16 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 import uvloop
 
+from twinlog.backoff import backoff
 from twinlog.errors import ConfigurationError
+from twinlog.tasks import Tasks
+
+__all__ = ["CRASHED", "MISCONFIGURED", "OK", "STOP_WITHIN", "Main", "Shutdown", "Tasks", "backoff", "run"]
 
 _log = structlog.get_logger(component="runtime")
 
@@ -73,50 +76,6 @@ class Shutdown:
             self.failure = self.failure or TimeoutError(f"not stopped within {STOP_WITHIN:g} s")
             _log.error("process.cut_off", after=STOP_WITHIN)
             main.cancel()
-
-
-class Tasks:
-    """Owns background tasks: leaving the block cancels them and waits until they have ended.
-
-    One that raises ends the process by ``shutdown``; without one, its error is raised when the block is
-    left.
-    """
-
-    def __init__(self, shutdown: Shutdown | None = None) -> None:
-        self._shutdown = shutdown
-        self._running: set[asyncio.Task[Any]] = set()
-        self._failure: BaseException | None = None
-
-    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Runs ``work`` in the background, under a name for the log."""
-        task = asyncio.create_task(work, name=name)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        while self._running:
-            for task in self._running:
-                task.cancel()
-            await asyncio.wait(self._running)
-            # Lets the callbacks run, which take the ended ones out.
-            await asyncio.sleep(0)
-        if self._failure is not None and self._shutdown is None and error is None:
-            raise self._failure
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if self._shutdown is not None:
-            self._shutdown.crash(task.get_name(), error)
-        else:
-            self._failure = self._failure or error
 
 
 Main = Callable[[Shutdown], Coroutine[Any, Any, None]]

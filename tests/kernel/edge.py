@@ -1,0 +1,117 @@
+"""A service whose methods each test writes, on a real server, and what a client sees of its errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+
+from shop.queries.v1 import order_query_service_pb2_grpc as generated
+from shop.queries.v1.order_query_service_pb2 import (
+    GetOrderRequest,
+    GetOrderResponse,
+    Order,
+    WatchOrderRequest,
+    WatchOrderResponse,
+)
+from twinlog.rpc import Context, Limits, Watched, serve
+from twinlog.rpc.errors import DETAILS_KEY
+
+NAME = "shop.queries.v1.OrderQueryService"
+Detail = TypeVar("Detail", bound=Message)
+Get = Callable[[GetOrderRequest, Context], Awaitable[GetOrderResponse]]
+Watch = Callable[[WatchOrderRequest, Context], AsyncIterator[WatchOrderResponse]]
+
+
+async def echo(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+    """Answers with the order id that it got."""
+    return GetOrderResponse(order=Order(order_id=request.order_id))
+
+
+async def count(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+    """Answers 0, 1, 2."""
+    for number in range(3):
+        yield WatchOrderResponse(order=Order(order_id=str(number)))
+
+
+class Edge(generated.OrderQueryServiceServicer):
+    """The servicer."""
+
+    def __init__(self, get: Get = echo, watch: Watch = count) -> None:
+        self._get = get
+        self._watch = watch
+
+    async def GetOrder(self, request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        return await self._get(request, context)
+
+    async def WatchOrder(
+        self, request: WatchOrderRequest, context: Context
+    ) -> AsyncIterator[WatchOrderResponse]:
+        async for response in self._watch(request, context):
+            yield response
+
+
+@dataclass
+class Client:
+    """A client of the service."""
+
+    address: str
+    stub: generated.OrderQueryServiceAsyncStub
+    channel: grpc.aio.Channel
+    stop: Callable[[], Awaitable[None]]
+    """Stops the server, gracefully."""
+
+    async def get(self, order_id: str = "x", timeout: float = 10, **metadata: str) -> str:
+        """The order id that the service answered with."""
+        pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+        response = await self.stub.GetOrder(
+            GetOrderRequest(order_id=order_id), timeout=timeout, metadata=pairs
+        )
+        return response.order.order_id
+
+    async def refusal(self, order_id: str = "x", timeout: float = 10) -> grpc.aio.AioRpcError:
+        """The error that the service answered with."""
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await self.get(order_id, timeout)
+        return refused.value
+
+
+@asynccontextmanager
+async def serving(
+    edge: Edge, *, limits: Limits = Limits(), health: Sequence[Watched] = ()
+) -> AsyncIterator[Client]:
+    """A client of ``edge`` on a server of its own."""
+    service = (edge, generated.add_OrderQueryServiceServicer_to_server, NAME)
+    async with AsyncExitStack() as host:
+        server = await host.enter_async_context(
+            serve([service], domain="shop", limits=limits, health=health)
+        )
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = generated.OrderQueryServiceStub(channel)
+            yield Client(server.address, stub, channel, host.aclose)
+
+
+def rich(error: grpc.aio.AioRpcError) -> Status:
+    """The google.rpc.Status of an error."""
+    [status] = [value for key, value in error.trailing_metadata() if key == DETAILS_KEY]
+    return Status.FromString(status)
+
+
+def detail(status: Status, kind: type[Detail]) -> Detail:
+    """The one detail of a kind."""
+    [packed] = [packed for packed in status.details if packed.Is(kind.DESCRIPTOR)]
+    unpacked = kind()
+    packed.Unpack(unpacked)
+    return unpacked
+
+
+async def forever() -> None:
+    """Waits until it is cancelled."""
+    await asyncio.Event().wait()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from twinlog.config import Address, Settings, describe, load
+from twinlog.errors import ConfigurationError
+
+
+class ShopSettings(Settings):
+    """As a service derives its own."""
+
+    orders_address: Address = "127.0.0.1:50051"
+    """Where the orders are."""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ShopSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("POSTGRES_URL", "postgresql://me:secret@localhost")
+    monkeypatch.setenv("NATS_URL", "nats://localhost:4222")
+    return monkeypatch
+
+
+def refusal() -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        load(ShopSettings)
+    return str(refused.value)
+
+
+def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("ORDERS_ADDRESS", "[::1]:0")
+    environment.setenv("STREAM_REPLICAS", "3")
+    settings = load(ShopSettings)
+
+    assert settings.postgres_url == "postgresql://me:secret@localhost"
+    assert settings.orders_address == "[::1]:0"
+    assert settings.stream_replicas == 3
+    assert settings.log_level == "info"
+
+
+def test_every_wrong_setting_is_named_with_what_it_has_to_be(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("NATS_URL")
+    environment.setenv("STREAM_REPLICAS", "many")
+    environment.setenv("LOG_LEVEL", "loud")
+    environment.setenv("ORDERS_ADDRESS", "localhost")
+    said = refusal()
+
+    assert "NATS_URL is not set: set it [The NATS server" in said
+    assert "STREAM_REPLICAS=many is wrong: input should be a valid integer" in said
+    assert "LOG_LEVEL=loud is wrong: input should be 'debug', 'info', 'warning' or 'error'" in said
+    assert (
+        "ORDERS_ADDRESS=localhost is wrong: must be host:port, such as 127.0.0.1:50051"
+        " [Where the orders are.]" in said
+    )
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("address", ["", "localhost", ":80", "h:", "h:65536", "h:x", "http://h:80", "a b:1"])
+def test_an_address_is_host_and_port(environment: pytest.MonkeyPatch, address: str) -> None:
+    environment.setenv("ORDERS_ADDRESS", address)
+
+    assert "must be host:port" in refusal()
+
+
+def test_a_password_is_never_shown(environment: pytest.MonkeyPatch) -> None:
+    assert "secret" not in repr(load(ShopSettings))
+    environment.setenv("POSTGRES_URL", "mysql://me:secret@localhost")
+    said = refusal()
+
+    assert "POSTGRES_URL is wrong: must start with postgresql://" in said
+    assert "secret" not in said
+
+
+def test_every_setting_is_documented() -> None:
+    described = describe(ShopSettings)
+
+    assert ("ORDERS_ADDRESS", "127.0.0.1:50051", "Where the orders are.") in described
+    assert described[0][:2] == ("POSTGRES_URL", "required")
+    assert all(meaning.endswith(".") for _, _, meaning in described)

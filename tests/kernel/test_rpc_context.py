@@ -1,0 +1,109 @@
+"""What a call carries, over a real server."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from structlog.contextvars import get_contextvars
+
+from shop.customers.v1.customer_service_pb2 import (
+    ChangeCreditLimitRequest,
+    CreateCustomerRequest,
+    CreateCustomerResponse,
+)
+from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse
+from tests.kernel.edge import Edge, echo, serving
+from twinlog.errors import InvalidArgument
+from twinlog.event import Metadata
+from twinlog.rpc import Context, call_metadata, request_identity
+
+ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def metadata_of(**sent: str) -> Metadata:
+    """What the method of a call makes of what the client sent."""
+    seen: list[Metadata] = []
+
+    async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        seen.append(call_metadata(context, "GetOrder"))
+        assert get_contextvars() == {"correlation_id": seen[-1].correlation_id}
+        return await echo(request, context)
+
+    async with serving(Edge(get)) as client:
+        await client.get(**sent)
+    return seen[0]
+
+
+async def test_what_the_client_sends_is_taken() -> None:
+    assert await metadata_of(x_correlation_id="order 7", x_actor="ann", traceparent=TRACE) == Metadata(
+        "order 7", "rpc/GetOrder", TRACE, "ann"
+    )
+
+
+async def test_what_it_does_not_send_is_made_up() -> None:
+    metadata = await metadata_of()
+
+    assert UUID(metadata.correlation_id).version == 7
+    assert metadata[1:] == ("rpc/GetOrder", "", "client")
+
+
+@pytest.mark.parametrize("text", ["x" * 129, " "])
+async def test_what_is_malformed_is_replaced(text: str) -> None:
+    metadata = await metadata_of(x_correlation_id=text.strip(), x_actor="a" * 129, traceparent="00-1-2")
+
+    assert UUID(metadata.correlation_id).version == 7
+    assert metadata[1:] == ("rpc/GetOrder", "", "client")
+
+
+async def test_calls_do_not_see_each_others_correlation() -> None:
+    async with serving(Edge()) as client:
+        await client.get(x_correlation_id="one")
+
+    assert get_contextvars() == {}
+
+
+def customer(request_id: str = ID, name: str = "Ann") -> CreateCustomerRequest:
+    return CreateCustomerRequest(request_id=request_id, name=name)
+
+
+def test_a_request_is_known_by_its_id_and_content() -> None:
+    identity = request_identity(customer(), CreateCustomerResponse)
+
+    assert identity is not None
+    assert identity.request_id == ID
+    assert identity.reply_type is CreateCustomerResponse
+    assert identity == request_identity(customer(ID.upper()), CreateCustomerResponse)
+    assert len(identity.fingerprint) == 32
+
+
+def test_another_content_or_type_has_another_fingerprint() -> None:
+    requests = [
+        customer(),
+        customer(name="Bob"),
+        ChangeCreditLimitRequest(request_id=ID, customer_id="Ann"),
+        CreateCustomerRequest(request_id=ID, customer_id="Ann"),
+    ]
+    identities = [request_identity(request, StringValue) for request in requests]
+
+    assert len({identity.fingerprint for identity in identities if identity}) == len(requests)
+
+
+def test_reading_the_identity_leaves_the_request_as_it_is() -> None:
+    request = customer()
+    request_identity(request, CreateCustomerResponse)
+
+    assert request == customer()
+
+
+def test_without_an_id_there_is_no_identity() -> None:
+    assert request_identity(customer(""), CreateCustomerResponse) is None
+
+
+def test_an_id_that_is_no_uuid_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        request_identity(customer("again"), CreateCustomerResponse)
+
+    assert list(refusal.value.violations) == ["request_id"]

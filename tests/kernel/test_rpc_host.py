@@ -1,0 +1,260 @@
+"""The host: limits, deadlines, streams, health, reflection and the graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
+
+from shop.queries.v1.order_query_service_pb2 import (
+    GetOrderRequest,
+    GetOrderResponse,
+    Order,
+    WatchOrderRequest,
+    WatchOrderResponse,
+)
+from tests.kernel.edge import NAME, Client, Edge, detail, echo, forever, rich, serving
+from twinlog.errors import ConfigurationError
+from twinlog.rpc import Context, Limits, serve, time_left
+
+SERVING = HealthCheckResponse.SERVING
+NOT_SERVING = HealthCheckResponse.NOT_SERVING
+
+
+class Gate:
+    """A method that waits to be let on, and a stream that never ends by itself."""
+
+    def __init__(self) -> None:
+        self.entered, self.open, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def get(self, request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        self.entered.set()
+        try:
+            await self.open.wait()
+        finally:
+            self.left.set()
+        return await echo(request, context)
+
+    async def watch(
+        self, request: WatchOrderRequest, context: Context
+    ) -> AsyncIterator[WatchOrderResponse]:
+        try:
+            yield WatchOrderResponse(order=Order(order_id="first"))
+            self.entered.set()
+            await forever()
+        finally:
+            self.left.set()
+
+    @property
+    def edge(self) -> Edge:
+        return Edge(self.get, self.watch)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture(autouse=True)
+async def bound() -> AsyncIterator[None]:
+    async with asyncio.timeout(20):
+        yield
+
+
+async def test_answers_calls_and_streams() -> None:
+    async with serving(Edge()) as client:
+        assert await client.get("hello") == "hello"
+        stream = client.stub.WatchOrder(WatchOrderRequest())
+        assert [response.order.order_id async for response in stream] == ["0", "1", "2"]
+
+
+class TestLimits:
+    async def test_a_request_of_a_mebibyte_is_refused(self) -> None:
+        async with serving(Edge()) as client:
+            assert (await client.refusal("x" * 2**20)).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert await client.get("x" * 200_000)
+
+    async def test_more_calls_than_allowed_are_refused(self, gate: Gate) -> None:
+        async with serving(gate.edge, limits=Limits(concurrent_calls=1)) as client:
+            first = asyncio.create_task(client.get())
+            await gate.entered.wait()
+            assert (await client.refusal()).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            gate.open.set()
+            assert await first == "x"
+
+
+class TestDeadline:
+    async def test_a_deadline_of_a_millisecond_passes_and_harms_nothing(self, gate: Gate) -> None:
+        async with serving(gate.edge) as client:
+            for _ in range(20):
+                refused = await client.refusal(timeout=0.001)
+                assert refused.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            gate.open.set()
+            assert await client.get() == "x"
+
+    async def test_a_method_is_cancelled_at_the_deadline(self, gate: Gate) -> None:
+        async with serving(gate.edge) as client:
+            assert (await client.refusal(timeout=0.2)).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await gate.left.wait()
+
+    async def test_a_method_knows_how_long_it_may_wait(self) -> None:
+        async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+            return GetOrderResponse(order=Order(order_id=str(time_left(context, at_most=100))))
+
+        async with serving(Edge(get)) as client:
+            assert 8 < float(await client.get(timeout=10)) <= 9
+            assert float((await client.stub.GetOrder(GetOrderRequest())).order.order_id) == 100
+
+
+class TestStreams:
+    async def test_a_watcher_that_goes_lets_the_method_go(self, gate: Gate) -> None:
+        async with serving(gate.edge) as client:
+            stream = client.stub.WatchOrder(WatchOrderRequest())
+            await gate.entered.wait()
+            stream.cancel()
+            await gate.left.wait()
+
+    async def test_a_watcher_is_told_when_the_server_stops(self, gate: Gate) -> None:
+        async with serving(gate.edge) as client:
+            responses = aiter(client.stub.WatchOrder(WatchOrderRequest()))
+            await anext(responses)
+            await gate.entered.wait()
+            await client.stop()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await anext(responses)
+
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert detail(rich(refused.value), ErrorInfo).reason == "STOPPING"
+        assert gate.left.is_set()
+
+
+class TestStop:
+    async def test_a_call_in_flight_gets_its_answer(self, gate: Gate) -> None:
+        async with serving(gate.edge) as client:
+            call = asyncio.create_task(client.get())
+            await gate.entered.wait()
+            stop = asyncio.ensure_future(client.stop())
+            await _refuses_new_calls(client)
+            gate.open.set()
+
+            assert await call == "x"
+            await stop
+
+    async def test_a_call_that_outlasts_the_grace_is_cut_off(self, gate: Gate) -> None:
+        async with serving(gate.edge, limits=Limits(grace=0.05)) as client:
+            call = asyncio.create_task(client.refusal())
+            await gate.entered.wait()
+            await client.stop()
+
+            assert (await call).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            await gate.left.wait()
+
+
+class TestAddress:
+    async def test_a_taken_port_is_a_configuration_error_that_names_the_setting(
+        self, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        async with serving(Edge()) as client:
+            with pytest.raises(ConfigurationError) as refused:
+                async with serve([], address=client.address, domain="shop", setting="ORDERS_ADDRESS"):
+                    pass
+
+        assert str(refused.value) == (
+            f"ORDERS_ADDRESS: cannot listen on {client.address} (Address already in use); "
+            "stop what uses it or set ORDERS_ADDRESS to another host:port"
+        )
+        assert "E0000" not in capfd.readouterr().err
+
+    @pytest.mark.parametrize("address", ["here", "127.0.0.1:x", "127.0.0.1:70000", "192.0.2.1:0"])
+    async def test_an_impossible_address_is_a_configuration_error(self, address: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"ADDRESS: cannot listen on {address}"):
+            async with serve([], address=address, domain="shop", setting="ADDRESS"):
+                pass
+
+    async def test_is_on_the_loopback_by_default(self) -> None:
+        async with serve([], domain="shop") as server:
+            assert server.address.startswith("127.0.0.1:")
+            assert not server.address.endswith(":0")
+
+
+class Part:
+    """A part of the process that is in trouble, or not."""
+
+    problem: str | None = None
+
+
+class TestHealth:
+    async def test_serves_overall_and_by_service(self) -> None:
+        async with serving(Edge()) as client:
+            assert await _health(client, "") == SERVING
+            assert await _health(client, NAME) == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await _health(client, "nobody")
+
+        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+    async def test_a_part_with_a_problem_makes_it_not_serving_until_it_is_well(self) -> None:
+        part = Part()
+        with capture_logs() as said:
+            async with serving(Edge(), health=[Part(), part]) as client:
+                part.problem = "relay: NATS is away"
+                assert await _health(client, "") == NOT_SERVING
+                assert await _health(client, NAME) == NOT_SERVING
+                part.problem = None
+                assert await _health(client, NAME) == SERVING
+
+        assert [line["problems"] for line in said if line["event"] == "health.changed"] == [
+            ["relay: NATS is away"],
+            [],
+        ]
+
+    async def test_a_watcher_hears_of_changes_and_of_the_stop(self) -> None:
+        part = Part()
+        async with serving(Edge(), health=[part]) as client:
+            watch = health_pb2_grpc.HealthStub(client.channel).Watch(HealthCheckRequest(service=NAME))
+            heard = aiter(watch)
+            assert (await anext(heard)).status == SERVING
+            part.problem = "away"
+            assert (await anext(heard)).status == NOT_SERVING
+            part.problem = None
+            assert (await anext(heard)).status == SERVING
+            await client.stop()
+            assert [response.status async for response in heard] == [NOT_SERVING]
+
+
+async def test_reflection_lists_the_services() -> None:
+    async with serving(Edge()) as client:
+        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        [answer] = [response async for response in stub.ServerReflectionInfo(iter([ask]))]
+
+    assert {service.name for service in answer.list_services_response.service} == {
+        NAME,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+async def _health(client: Client, service: str) -> int:
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    response = await stub.Check(HealthCheckRequest(service=service), timeout=10)
+    status: int = response.status
+    return status
+
+
+async def _refuses_new_calls(client: Client) -> None:
+    """Returns once the server does not listen any more."""
+    host, port = client.address.split(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            return
+        writer.close()

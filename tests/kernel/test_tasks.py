@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from twinlog.tasks import Tasks
+
+
+class Crashes(dict[str, BaseException]):
+    """What was told to have crashed."""
+
+    def __init__(self) -> None:
+        self.happened = asyncio.Event()
+
+    def __call__(self, name: str, error: BaseException) -> None:
+        self[name] = error
+        self.happened.set()
+
+
+async def test_leaving_the_block_cancels_and_awaits_what_runs() -> None:
+    crashes = Crashes()
+    started, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.set()
+
+    async with Tasks(crashes) as tasks:
+        tasks.start("work", work())
+        await started.wait()
+
+    assert cleaned.is_set()
+    assert not crashes
+
+
+async def test_a_crash_is_told_at_once_by_name() -> None:
+    crashes = Crashes()
+
+    async def broken() -> None:
+        raise RuntimeError("no more")
+
+    async with asyncio.timeout(5), Tasks(crashes) as tasks:
+        tasks.start("relay", broken())
+        await crashes.happened.wait()
+
+        assert str(crashes["relay"]) == "no more"
+
+
+async def test_a_cancellation_that_leaks_from_inside_is_a_crash() -> None:
+    crashes = Crashes()
+
+    async def leaky() -> None:
+        raise asyncio.CancelledError
+
+    async with asyncio.timeout(5), Tasks(crashes) as tasks:
+        tasks.start("cursor", leaky())
+        await crashes.happened.wait()
+
+        assert "leaked" in str(crashes["cursor"])
+
+
+async def test_a_task_that_is_cancelled_or_returns_is_no_crash() -> None:
+    crashes = Crashes()
+
+    async with Tasks(crashes) as tasks:
+        forever = tasks.start("forever", asyncio.Event().wait())
+        brief = tasks.start("brief", asyncio.sleep(0))
+        forever.cancel()
+        await asyncio.wait([forever, brief])
+
+    assert not crashes
+
+
+async def test_a_crash_while_closing_is_told() -> None:
+    crashes = Crashes()
+    started = asyncio.Event()
+
+    async def stubborn() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("cannot close")
+
+    async with Tasks(crashes) as tasks:
+        tasks.start("stubborn", stubborn())
+        await started.wait()
+
+    assert str(crashes["stubborn"]) == "cannot close"
+
+
+async def test_the_error_of_the_block_goes_on() -> None:
+    with pytest.raises(KeyError):
+        async with Tasks(Crashes()) as tasks:
+            tasks.start("forever", asyncio.Event().wait())
+            raise KeyError

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from google.type.money_pb2 import Money as MoneyMessage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shop.sagas.v1.saga_mode_pb2 import SagaMode
+from twinlog.errors import InvalidArgument
+from twinlog.money import NANOS_PER_UNIT, Money
+from twinlog.paging import PageTokens
+from twinlog.validation import MOST_UNITS, Checks
+
+UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
+PAGES = PageTokens(b"secret")
+
+
+def violations(check: Callable[[Checks], object]) -> dict[str, str]:
+    checks = Checks()
+    check(checks)
+    try:
+        checks.done()
+    except InvalidArgument as refusal:
+        return refusal.violations
+    return {}
+
+
+def euros(units: int = 0, nanos: int = 0) -> MoneyMessage:
+    return MoneyMessage(units=units, nanos=nanos, currency_code="EUR")
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    checks = Checks()
+    checks.uuid("customer_id", "")
+    checks.name("name", "")
+    checks.money("total", euros(0), positive=True)
+
+    with pytest.raises(InvalidArgument) as refusal:
+        checks.done()
+
+    assert list(refusal.value.violations) == ["customer_id", "name", "total"]
+
+
+class TestUuid:
+    @given(st.uuids(version=None).filter(lambda u: u.version in range(1, 9)))
+    def test_any_version_comes_out_canonical(self, given_id: uuid.UUID) -> None:
+        checks = Checks()
+
+        assert checks.uuid("id", str(given_id).upper()) == str(given_id)
+        checks.done()
+
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [
+            ("", "is missing"),
+            ("garbage", "is not a UUID such as 01890a5d"),
+            (UUID.replace("-", ""), "is not a UUID"),
+            (UUID[:-1] + "g", "is not a UUID"),
+            (UUID[:-1] + "٣", "is not a UUID"),
+            ("00000000-0000-0000-0000-000000000000", "is not a UUID"),
+            (f"{{{UUID}}}", "is 38 characters long"),
+            (UUID + "\n", "is 37 characters long"),
+            ("x" * 100_000, "is 100000 characters long"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, value: str, what: str) -> None:
+        [said] = violations(lambda c: c.uuid("id", value)).values()
+
+        assert said.startswith(what)
+        assert len(said) < 200
+
+    def test_one_that_is_not_required_may_be_missing_but_not_wrong(self) -> None:
+        assert violations(lambda c: c.uuid("id", "", required=False)) == {}
+        assert violations(lambda c: c.uuid("id", "x", required=False)) != {}
+
+
+class TestName:
+    @pytest.mark.parametrize(
+        "name", ["A", "Zoë O’Brien", "李小龍", "x" * 200, "می‌خواهم", "👩‍🚀", "two  spaces"]
+    )
+    def test_is_taken_as_it_is(self, name: str) -> None:
+        checks = Checks()
+
+        assert checks.name("name", name) == name
+        checks.done()
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("", "is missing"),
+            ("  \t", "is missing"),
+            ("x" * 201, "is 201 characters long"),
+            (" Ann", "starts or ends with white space"),
+            ("Ann\n", "starts or ends with white space"),
+            ("An\x00n", "has control characters"),
+            ("An\nn", "has control characters"),
+            ("An\u2028n", "has control characters"),
+            ("Ann\u202etxt", "has control characters"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, name: str, what: str) -> None:
+        assert violations(lambda c: c.name("name", name))["name"].startswith(what)
+
+
+class TestMoney:
+    @given(st.integers(1, MOST_UNITS * NANOS_PER_UNIT))
+    def test_an_amount_comes_out_exact(self, nanos: int) -> None:
+        checks = Checks()
+
+        assert checks.money("total", Money(nanos, "EUR").to_proto(), positive=True) == Money(nanos, "EUR")
+        checks.done()
+
+    @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.text(max_size=5))
+    def test_what_passes_is_an_amount_that_survives(self, units: int, nanos: int, currency: str) -> None:
+        message = MoneyMessage(units=units, nanos=nanos, currency_code=currency)
+        checks = Checks()
+        money = checks.money("total", message, positive=False)
+        try:
+            checks.done()
+        except InvalidArgument:
+            return
+
+        assert money.to_proto() == message
+        assert 0 <= money.nanos <= MOST_UNITS * NANOS_PER_UNIT
+
+    @pytest.mark.parametrize(
+        ("message", "field", "what"),
+        [
+            (MoneyMessage(), "total", "is missing"),
+            (euros(0), "total", "must be more than zero"),
+            (euros(-1), "total", "must be more than zero"),
+            (euros(1, NANOS_PER_UNIT), "total.nanos", "must be within"),
+            (euros(1, -NANOS_PER_UNIT), "total.nanos", "must be within"),
+            (euros(1, -1), "total.nanos", "must have the sign of units"),
+            (euros(MOST_UNITS, 1), "total.units", "must be within"),
+            (euros(2**63 - 1), "total.units", "must be within"),
+            (euros(-(2**63)), "total.units", "must be within"),
+            (MoneyMessage(units=1), "total.currency_code", "must be three upper-case letters"),
+            (MoneyMessage(units=1, currency_code="eur"), "total.currency_code", "must be three"),
+            (MoneyMessage(units=1, currency_code="E" * 9999), "total.currency_code", "must be three"),
+            (MoneyMessage(units=1, currency_code="EUR\n"), "total.currency_code", "must be three"),
+            (MoneyMessage(units=1, currency_code="ZZZ"), "total.currency_code", "ZZZ is no ISO 4217"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, message: MoneyMessage, field: str, what: str) -> None:
+        said = violations(lambda c: c.money("total", message, positive=True))
+
+        assert list(said) == [field]
+        assert said[field].startswith(what)
+
+    def test_zero_is_an_amount_where_it_need_not_be_positive(self) -> None:
+        assert violations(lambda c: c.money("limit", euros(0), positive=False)) == {}
+        assert violations(lambda c: c.money("limit", euros(-1), positive=False)) == {
+            "limit": "must be zero or more"
+        }
+
+
+class TestEnum:
+    def test_a_known_value_passes(self) -> None:
+        checks = Checks()
+        value = checks.enum("saga_mode", SagaMode.SAGA_MODE_ORCHESTRATION, SagaMode)
+        checks.done()
+
+        assert value == SagaMode.SAGA_MODE_ORCHESTRATION
+
+    def test_an_unknown_value_is_refused_with_the_known_names(self) -> None:
+        said = violations(lambda c: c.enum("saga_mode", 99, SagaMode, required=False))
+
+        assert said == {
+            "saga_mode": "has no value 99; use one of SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION"
+        }
+
+    def test_unspecified_passes_only_where_it_is_not_required(self) -> None:
+        assert violations(lambda c: c.enum("saga_mode", 0, SagaMode, required=False)) == {}
+        assert violations(lambda c: c.enum("saga_mode", 0, SagaMode))["saga_mode"].startswith("is missing")
+
+
+class TestPages:
+    @pytest.mark.parametrize(("asked", "size"), [(0, 50), (1, 1), (1000, 1000)])
+    def test_a_size_is_one_to_a_thousand(self, asked: int, size: int) -> None:
+        assert Checks().page_size("page_size", asked) == size
+
+    @pytest.mark.parametrize("asked", [-1, 1001, -(2**31), 2**31 - 1])
+    def test_another_size_is_refused(self, asked: int) -> None:
+        said = violations(lambda c: c.page_size("page_size", asked))
+
+        assert said == {"page_size": f"must be 1 to 1000, or 0 for 50; it is {asked}"}
+
+    def test_a_token_is_read_or_refused_with_the_rest(self) -> None:
+        checks = Checks()
+
+        assert checks.page_token("page_token", PAGES.issue("open", (7,)), PAGES, "open") == (7,)
+        assert checks.page_token("page_token", "", PAGES, "open") is None
+        checks.done()
+        assert list(violations(lambda c: c.page_token("page_token", "x", PAGES, "open"))) == ["page_token"]
+
+    def test_a_consistency_token_is_read_or_refused_with_the_rest(self) -> None:
+        checks = Checks()
+
+        assert checks.consistency_token("consistency_token", "orders:7", ["orders"]) == {"orders": 7}
+        checks.done()
+        assert list(violations(lambda c: c.consistency_token("consistency_token", "x", ["orders"]))) == [
+            "consistency_token"
+        ]

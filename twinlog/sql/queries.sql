@@ -1,0 +1,61 @@
+-- name: append
+-- Appends a batch, all of it or nothing; see the function.
+SELECT first, conflict
+  FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22);
+
+-- name: lock_head
+-- Shuts other writers out until the transaction ends.
+SELECT position FROM log_head FOR UPDATE;
+
+-- name: snapshots
+-- The snapshots of some streams that have the schema they are wanted with.
+SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS w (type, id, schema)
+  JOIN snapshots s ON s.stream_type = w.type AND s.stream_id = w.id AND s.schema = w.schema;
+
+-- name: histories
+-- The events of some streams after some versions, stream by stream.
+SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.bucket, e.recorded_at
+  FROM unnest($1::text[], $2::text[], $3::integer[]) WITH ORDINALITY AS w (type, id, after, i)
+  JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after
+ ORDER BY w.i, e.version;
+
+-- name: read
+-- Events after a position, in order.
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, bucket, recorded_at
+  FROM events WHERE position > $1 ORDER BY position LIMIT $2;
+
+-- name: head
+-- The position of the last event.
+SELECT position FROM log_head;
+
+-- name: replies
+-- The stored outcomes of some requests.
+SELECT request_id, fingerprint, reply, position FROM requests WHERE request_id = ANY ($1::text[]);
+
+-- name: checkpoint
+-- Where a consumer stands.
+SELECT position FROM checkpoints WHERE consumer = $1;
+
+-- name: due
+-- The timers that are due, oldest first.
+SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1 ORDER BY due LIMIT $2;
+
+-- name: save
+-- Keeps snapshots; an older one never replaces a newer one of the same schema.
+INSERT INTO snapshots AS kept (stream_type, stream_id, version, position, schema, state)
+SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bytea[])
+ON CONFLICT (stream_type, stream_id) DO UPDATE
+   SET version = excluded.version, position = excluded.position, schema = excluded.schema, state = excluded.state
+ WHERE kept.schema <> excluded.schema OR kept.version < excluded.version;
+
+-- name: take_lease
+-- Takes or renews a lease for $3 seconds; gives a row where the holder has it now.
+INSERT INTO leases AS held (name, holder, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+ WHERE held.holder = excluded.holder OR held.expires_at < clock_timestamp()
+RETURNING true;
+
+-- name: give_up_lease
+-- Lets another replica have it at once.
+DELETE FROM leases WHERE name = $1 AND holder = $2;

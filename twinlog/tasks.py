@@ -1,0 +1,49 @@
+"""Who owns the background tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+
+class Tasks:
+    """Owns background tasks that run until the block is left: then they are cancelled and awaited.
+
+    One that raises is told to ``on_crash`` with its name; in a process, that is
+    :meth:`twinlog.runtime.Shutdown.crash`.
+    """
+
+    def __init__(self, on_crash: Callable[[str, BaseException], None]) -> None:
+        self._on_crash = on_crash
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs ``work`` in the background."""
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while running := [task for task in self._running if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+        elif task.cancelling():
+            return
+        else:
+            error = RuntimeError("a cancellation leaked from inside the task")
+        if error is not None:
+            self._on_crash(task.get_name(), error)
