@@ -76,6 +76,10 @@ class Twin(Protocol):
         """Creates the stream, its first message to have sequence ``first``; does nothing where it exists."""
         ...
 
+    async def message(self, sequence: int) -> bytes | None:
+        """The bytes of one message; None where there is none."""
+        ...
+
     async def delete(self) -> None:
         """Deletes the stream; does nothing where there is none."""
         ...

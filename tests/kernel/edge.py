@@ -90,9 +90,7 @@ async def serving(
     """A client of ``edge`` on a server of its own."""
     service = (edge, generated.add_OrderQueryServiceServicer_to_server, NAME)
     async with AsyncExitStack() as host:
-        server = await host.enter_async_context(
-            serve([service], domain="shop", limits=limits, health=health)
-        )
+        server = await host.enter_async_context(serve([service], domain="shop", limits=limits, health=health))
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = generated.OrderQueryServiceStub(channel)
             yield Client(server.address, stub, channel, host.aclose)

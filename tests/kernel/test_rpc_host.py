@@ -42,9 +42,7 @@ class Gate:
             self.left.set()
         return await echo(request, context)
 
-    async def watch(
-        self, request: WatchOrderRequest, context: Context
-    ) -> AsyncIterator[WatchOrderResponse]:
+    async def watch(self, request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
         try:
             yield WatchOrderResponse(order=Order(order_id="first"))
             self.entered.set()

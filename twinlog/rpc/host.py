@@ -21,6 +21,8 @@ from twinlog.rpc.health import Health, Watched
 
 _log = structlog.get_logger(component="rpc")
 
+_HIGHEST_PORT = 65535
+
 Service = tuple[Any, Callable[[Any, Any], None], str]
 """A servicer, the generated function that adds it to a server, and the service's full name."""
 
@@ -65,10 +67,11 @@ async def serve(
     boundary = Boundary(domain)
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
     checker = Health(names, health)
-    registrar = _Registrar(server, boundary)
     for servicer, add, _ in services:
-        add(servicer, registrar)
-    health_pb2_grpc.add_HealthServicer_to_server(checker, registrar)  # type: ignore[arg-type]
+        add(servicer, _Registrar(server, boundary))
+    # Not within the boundary that ends streams: health tells its watchers itself.
+    own = _Registrar(server, Boundary(domain))
+    health_pb2_grpc.add_HealthServicer_to_server(checker, own)  # type: ignore[arg-type]
     reflection.enable_server_reflection([*names, HEALTH, reflection.SERVICE_NAME], server)
     bound = _bind(server, address, setting)
     await server.start()
@@ -120,7 +123,7 @@ def _bind(server: grpc.aio.Server, address: str, setting: str) -> str:
     try:
         _probe(host.strip("[]"), int(port))
         return f"{host}:{server.add_insecure_port(address)}"
-    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
             "{setting}: cannot listen on {address} ({why}); stop what uses it or set {setting} to another "
             "host:port",
@@ -131,5 +134,7 @@ def _bind(server: grpc.aio.Server, address: str, setting: str) -> str:
 
 
 def _probe(host: str, port: int) -> None:
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise ValueError(f"a port is 0 to {_HIGHEST_PORT}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     socket.create_server((host, port), family=family).close()

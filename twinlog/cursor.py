@@ -1,0 +1,109 @@
+"""The cursor: takes a consumer through a log, by way of its twin.
+
+Deliveries are disposable. The truth is the checkpoint in the consumer's own database, moved by compare-and-set in
+the transaction of the effects: so effects happen exactly once, whoever delivers, however often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from twinlog.errors import CheckpointMoved, Unavailable
+from twinlog.event import Recorded
+from twinlog.lease import Lease
+from twinlog.twin import DeliveryLost, Twin, TwinMissing
+
+BATCH = 500
+"""Events handled at once, at most."""
+
+_RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+
+
+class Handler(Protocol):
+    """What a cursor feeds."""
+
+    @property
+    def consumer(self) -> str:
+        """The checkpoint's name."""
+        ...
+
+    @property
+    def types(self) -> Sequence[str]:
+        """Short names of the event types that are wanted; empty: all."""
+        ...
+
+    async def checkpoint(self) -> int:
+        """The position of the last event that was handled."""
+        ...
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        """Handles events in order and moves the checkpoint from ``after`` to the last of them, in one transaction.
+
+        Gives the checkpoint that is stored now; that may still be ``after`` where no event had an effect.
+        Raises CheckpointMoved where the checkpoint was not at ``after``: then nothing was done.
+        """
+        ...
+
+
+class Cursor:
+    """Feeds one handler for ever."""
+
+    def __init__(self, twin: Twin, handler: Handler, lease: Lease | None = None) -> None:
+        self._twin = twin
+        self._handler = handler
+        self._lease = lease
+        self.position = 0
+        """The last event that was seen."""
+        self.problem: str | None = None
+        """Why nothing is handled at the moment, if so."""
+
+    async def run(self) -> None:
+        """Survives outages, lost deliveries and moved checkpoints; where a lease is given, works while it is held."""
+        if self._lease:
+            await self._lease.hold(self._run)
+        else:
+            await self._run()
+
+    async def _run(self) -> None:
+        delay = _RETRY_FIRST
+        while True:
+            before = self.position
+            try:
+                await self._follow()
+            except (CheckpointMoved, DeliveryLost) as moved:
+                structlog.get_logger().debug("cursor.reopened", consumer=self._handler.consumer, why=str(moved))
+            except (Unavailable, TwinMissing) as outage:
+                self._report(str(outage))
+            except Exception as error:
+                # The handler's own fault: later events must not overtake this one, so it is tried again.
+                if str(error) != self.problem:
+                    structlog.get_logger().exception("cursor.failed", consumer=self._handler.consumer)
+                self._report(str(error) or type(error).__name__)
+            delay = _RETRY_FIRST if self.position > before else min(delay * 2, _RETRY_MOST)
+            await asyncio.sleep(delay)
+
+    async def _follow(self) -> None:
+        """Handles what comes until something goes wrong."""
+        stored = self.position = await self._handler.checkpoint()
+        async with self._twin.deliver(stored, self._handler.types) as delivery:
+            while True:
+                events = await delivery.next(BATCH)
+                if events[0].position <= self.position:
+                    events = [event for event in events if event.position > self.position]
+                if events:
+                    stored = await self._handler.handle(events, stored)
+                    self.position = events[-1].position
+                    self._report(None)
+
+    def _report(self, problem: str | None) -> None:
+        if problem != self.problem:
+            log = structlog.get_logger()
+            if problem:
+                log.warning("cursor.stopped", consumer=self._handler.consumer, problem=problem)
+            else:
+                log.info("cursor.following", consumer=self._handler.consumer, position=self.position)
+        self.problem = problem

@@ -1,0 +1,122 @@
+"""The twin in memory: refuses what JetStream refuses, and can be damaged in the same ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+from twinlog.event import Recorded, from_wire, to_wire
+from twinlog.twin import Delivery, DeliveryLost, TwinMissing, WrongLastSequence
+
+
+class State(NamedTuple):
+    """How far it reaches."""
+
+    first: int
+    last: int
+    holes: int
+
+
+class MemoryTwin:
+    """A stream that lives as long as the object."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.messages: dict[int, tuple[str, bytes]] | None = None
+        """Subject and bytes by sequence; None: there is no stream."""
+        self.last = 0
+        self.first = 1
+        self._changed = asyncio.Event()
+        self._poke = asyncio.Event()
+
+    async def state(self) -> State:
+        messages = self._existing()
+        first = min(messages, default=self.last + 1)
+        return State(first, self.last, self.last + 1 - first - len(messages))
+
+    async def create(self, first: int) -> None:
+        if self.messages is None:
+            self.messages, self.last = {}, first - 1
+
+    async def delete(self) -> None:
+        self.messages = None
+        self._notify()
+
+    async def purge(self) -> None:
+        """Empties the stream; its last sequence stays."""
+        self._existing().clear()
+        self._notify()
+
+    async def message(self, sequence: int) -> bytes | None:
+        message = self._existing().get(sequence)
+        return message[1] if message else None
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        messages = self._existing()
+        if events[0].position != self.last + 1:
+            raise WrongLastSequence(stream=self.name, first=events[0].position)
+        for event in events:
+            messages[event.position] = (event.subject, to_wire(event))
+        self.last = events[-1].position
+        self._notify()
+
+    @asynccontextmanager
+    async def deliver(self, after: int, types: Sequence[str] = ()) -> AsyncIterator[Delivery]:
+        state = await self.state()
+        if state.first > after + 1 and self._existing():
+            raise DeliveryLost(
+                stream=self.name, why=f"events {after + 1} to {state.first - 1} are gone from it"
+            )
+        yield _Delivery(self, self._existing(), after, types)
+
+    async def poke(self) -> None:
+        self._poke.set()
+
+    async def poked(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._poke.wait()
+        self._poke.clear()
+
+    async def changed(self) -> None:
+        """Returns when the stream has changed."""
+        await self._changed.wait()
+
+    def _existing(self) -> dict[int, tuple[str, bytes]]:
+        if self.messages is None:
+            raise TwinMissing(stream=self.name)
+        return self.messages
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Delivery:
+    def __init__(
+        self, twin: MemoryTwin, messages: dict[int, tuple[str, bytes]], after: int, types: Sequence[str]
+    ) -> None:
+        self._twin = twin
+        self._messages = messages
+        self._position = after
+        self._types = types
+
+    async def next(self, limit: int) -> Sequence[Recorded]:
+        while True:
+            if self._twin.messages is not self._messages:
+                raise DeliveryLost(stream=self._twin.name, why="the consumer was deleted")
+            events = self._take(limit)
+            if events:
+                return events
+            await self._twin.changed()
+
+    def _take(self, limit: int) -> list[Recorded]:
+        events: list[Recorded] = []
+        while self._position < self._twin.last and len(events) < limit:
+            self._position += 1
+            message = self._messages.get(self._position)
+            if message and (not self._types or message[0].rpartition(".")[2] in self._types):
+                events.append(from_wire(*message))
+        return events

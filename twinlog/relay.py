@@ -1,0 +1,222 @@
+"""The relay: copies a log into its twin. It does not decide: where the twin refuses, it reads how far the twin is.
+
+The stream's last sequence is the only checkpoint. Two relays, a zombie, a retry after a lost reply: the server
+refuses whatever does not follow its last sequence. What the twin lost, the relay puts back under the same
+sequences; only a twin that is ahead of its log, or that holds other events, is left alone and reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+from twinlog.errors import Unavailable
+from twinlog.event import Recorded, to_wire
+from twinlog.lease import Lease
+from twinlog.log import Log
+from twinlog.twin import Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
+
+BATCH = 500
+"""Events published at once."""
+
+_PENDING = 20_000
+_POLL_FIRST, _POLL_MOST = 0.02, 1.0
+_RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+_DAMAGED_RETRY = 10.0
+
+
+class Relay:
+    """Copies one log; the process that commits hands its events over from memory."""
+
+    def __init__(self, log: Log, twin: Twin, lease: Lease | None = None) -> None:
+        self._log = log
+        self._twin = twin
+        self._lease = lease
+        self._pending: deque[Recorded] = deque()
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Condition()
+        self._relaying = False
+        self.position: int | None = None
+        """The last event that the twin is known to hold; None before the first look."""
+        self.problem: str | None = None
+        """Why nothing is copied at the moment, if so."""
+
+    def offer(self, events: Sequence[Recorded]) -> None:
+        """Takes events right after their commit, so that they need not be read again."""
+        if self._relaying:
+            self._pending.extend(events)
+            if len(self._pending) > _PENDING:
+                self._pending.clear()  # they are in the log
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Copies for ever; where a lease is given, only while it is held."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            if self._lease:
+                tasks.create_task(self._poke_when_idle())
+                await self._lease.hold(self._copy_for_ever)
+            else:
+                await self._copy_for_ever()
+
+    async def drain(self, timeout: float = 5.0) -> None:
+        """Returns when everything committed so far is in the twin, or when time is up."""
+        try:
+            async with asyncio.timeout(timeout):
+                head = await self._log.head()
+                self._wake.set()
+                async with self._progress:
+                    await self._progress.wait_for(lambda: (self.position or 0) >= head)
+        except (TimeoutError, Unavailable):
+            structlog.get_logger().warning("relay.not_drained", log=self._log.name, position=self.position)
+
+    async def _listen(self) -> None:
+        """Wakes up when another process of this service has committed."""
+        while True:
+            await self._twin.poked(60.0)
+            self._wake.set()
+
+    async def _poke_when_idle(self) -> None:
+        """Tells the replica that copies when this one has committed and does not copy itself."""
+        while True:
+            await self._wake.wait()
+            if self._relaying:
+                await asyncio.sleep(_POLL_FIRST)
+                continue
+            self._wake.clear()
+            await self._twin.poke()
+
+    async def _copy_for_ever(self) -> None:
+        self._relaying, self.position = True, None
+        try:
+            delay = _RETRY_FIRST
+            while True:
+                try:
+                    await self._copy()
+                except (Unavailable, TwinMissing) as error:
+                    self._report(str(error))
+                    self.position = None
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, _RETRY_MOST)
+                except TwinDamaged as error:
+                    self._report(str(error))
+                    self.position = None
+                    await asyncio.sleep(_DAMAGED_RETRY)
+                else:
+                    delay = _RETRY_FIRST
+        finally:
+            self._relaying = False
+            self._pending.clear()
+
+    async def _copy(self) -> None:
+        """Copies until something goes wrong."""
+        await self._advance(await self._agree())
+        self._report(None)
+        poll = _POLL_FIRST
+        while True:
+            events = await self._next()
+            if events:
+                poll = _POLL_FIRST
+                try:
+                    await self._twin.publish(events)
+                except WrongLastSequence:
+                    await self._advance(await self._agree())
+                else:
+                    await self._advance(events[-1].position)
+                continue
+            if await self._wait(poll):
+                continue
+            poll = min(poll * 2, _POLL_MOST)
+            if poll == _POLL_MOST:
+                await self._look_after_twin()
+
+    async def _next(self) -> Sequence[Recorded]:
+        """The events that follow; from memory where they are there, else from the log."""
+        assert self.position is not None
+        self._wake.clear()
+        while self._pending and self._pending[0].position <= self.position:
+            self._pending.popleft()
+        if self._pending and self._pending[0].position == self.position + 1:
+            return [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
+        return await self._log.read(self.position, BATCH)
+
+    async def _wait(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _advance(self, position: int) -> None:
+        async with self._progress:
+            self.position = position
+            self._progress.notify_all()
+
+    async def _agree(self) -> int:
+        """Where to go on: the twin's last sequence, after making sure that the twin mirrors the log."""
+        try:
+            state = await self._twin.state()
+        except TwinMissing:
+            structlog.get_logger().info("relay.twin_created", log=self._log.name)
+            await self._twin.create(1)
+            state = await self._twin.state()
+        if state.first > 1 or state.holes:
+            return await self._rebuild(state)
+        await self._compare(state)
+        return state.last
+
+    async def _look_after_twin(self) -> None:
+        """In quiet times: whether the twin is still whole."""
+        state = await self._twin.state()
+        if state.last != self.position or state.first > 1 or state.holes:
+            await self._advance(await self._agree())
+
+    async def _rebuild(self, state: TwinState) -> int:
+        head = await self._log.head()
+        if state.last > head:
+            self._refuse_ahead(state, head)
+        structlog.get_logger().warning(
+            "relay.twin_rebuilt", log=self._log.name, first=state.first, last=state.last, holes=state.holes
+        )
+        await self._twin.delete()
+        await self._twin.create(1)
+        return 0
+
+    async def _compare(self, state: TwinState) -> None:
+        head = await self._log.head()
+        if state.last > head:
+            self._refuse_ahead(state, head)
+        if not state.last:
+            return
+        ours = await self._log.read(state.last - 1, 1)
+        if await self._twin.message(state.last) != to_wire(ours[0]):
+            name = self._twin.name
+            raise TwinDamaged(
+                stream=name,
+                damage=f"its message {state.last} is not event {state.last} of the log",
+                remedy=f"if this database is the right one, delete the stream (nats stream rm {name}); it is "
+                f"made again from the log. If not, restore the database that the stream was made from.",
+            )
+
+    def _refuse_ahead(self, state: TwinState, head: int) -> None:
+        name = self._twin.name
+        raise TwinDamaged(
+            stream=name,
+            damage=f"it has {state.last} events, the log only {head}: the database was set back",
+            remedy=f"restore a database that has at least {state.last} events; or, to give up events {head + 1} to "
+            f"{state.last}, stop the services, delete the stream (nats stream rm {name}), and set back every "
+            f"consumer's checkpoint of {name} that is above {head}.",
+        )
+
+    def _report(self, problem: str | None) -> None:
+        if problem != self.problem:
+            log = structlog.get_logger()
+            if problem:
+                log.error("relay.stopped", log=self._log.name, problem=problem)
+            else:
+                log.info("relay.copying", log=self._log.name, position=self.position)
+        self.problem = problem
