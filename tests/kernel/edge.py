@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +17,10 @@ from shop.queries.v1 import order_query_service_pb2_grpc as generated
 from shop.queries.v1.order_query_service_pb2 import (
     GetOrderRequest,
     GetOrderResponse,
+    GetOrderTimelineRequest,
+    GetOrderTimelineResponse,
+    ListOrdersRequest,
+    ListOrdersResponse,
     Order,
     WatchOrderRequest,
     WatchOrderResponse,
@@ -24,6 +28,7 @@ from shop.queries.v1.order_query_service_pb2 import (
 from twinlog.rpc import Context, Limits, Watched, serve
 from twinlog.rpc.errors import DETAILS_KEY
 
+LIMITS = Limits()
 NAME = "shop.queries.v1.OrderQueryService"
 Detail = TypeVar("Detail", bound=Message)
 Get = Callable[[GetOrderRequest, Context], Awaitable[GetOrderResponse]]
@@ -57,6 +62,14 @@ class Edge(generated.OrderQueryServiceServicer):
         async for response in self._watch(request, context):
             yield response
 
+    async def ListOrders(self, request: ListOrdersRequest, context: Context) -> ListOrdersResponse:
+        raise NotImplementedError
+
+    async def GetOrderTimeline(
+        self, request: GetOrderTimelineRequest, context: Context
+    ) -> GetOrderTimelineResponse:
+        raise NotImplementedError
+
 
 @dataclass
 class Client:
@@ -68,11 +81,13 @@ class Client:
     stop: Callable[[], Awaitable[None]]
     """Stops the server, gracefully."""
 
-    async def get(self, order_id: str = "x", timeout: float = 10, **metadata: str) -> str:
+    async def get(
+        self, order_id: str = "x", timeout: float = 10, metadata: Mapping[str, str] | None = None
+    ) -> str:
         """The order id that the service answered with."""
-        pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+        sent = tuple((metadata or {}).items())
         response = await self.stub.GetOrder(
-            GetOrderRequest(order_id=order_id), timeout=timeout, metadata=pairs
+            GetOrderRequest(order_id=order_id), timeout=timeout, metadata=sent
         )
         return response.order.order_id
 
@@ -85,7 +100,7 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    edge: Edge, *, limits: Limits = Limits(), health: Sequence[Watched] = ()
+    edge: Edge, *, limits: Limits = LIMITS, health: Sequence[Watched] = ()
 ) -> AsyncIterator[Client]:
     """A client of ``edge`` on a server of its own."""
     service = (edge, generated.add_OrderQueryServiceServicer_to_server, NAME)
@@ -98,15 +113,16 @@ async def serving(
 
 def rich(error: grpc.aio.AioRpcError) -> Status:
     """The google.rpc.Status of an error."""
-    [status] = [value for key, value in error.trailing_metadata() if key == DETAILS_KEY]
+    [status] = [
+        value for key, value in error.trailing_metadata() if key == DETAILS_KEY and isinstance(value, bytes)
+    ]
     return Status.FromString(status)
 
 
 def detail(status: Status, kind: type[Detail]) -> Detail:
     """The one detail of a kind."""
-    [packed] = [packed for packed in status.details if packed.Is(kind.DESCRIPTOR)]
     unpacked = kind()
-    packed.Unpack(unpacked)
+    [_] = [packed for packed in status.details if packed.Unpack(unpacked)]
     return unpacked
 
 

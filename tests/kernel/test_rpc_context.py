@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 import pytest
@@ -23,7 +24,7 @@ ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def metadata_of(**sent: str) -> Metadata:
+async def metadata_of(sent: Mapping[str, str]) -> Metadata:
     """What the method of a call makes of what the client sent."""
     seen: list[Metadata] = []
 
@@ -33,26 +34,26 @@ async def metadata_of(**sent: str) -> Metadata:
         return await echo(request, context)
 
     async with serving(Edge(get)) as client:
-        await client.get(**sent)
+        await client.get(metadata=sent)
     return seen[0]
 
 
 async def test_what_the_client_sends_is_taken() -> None:
-    assert await metadata_of(x_correlation_id="order 7", x_actor="ann", traceparent=TRACE) == Metadata(
-        "order 7", "rpc/GetOrder", TRACE, "ann"
-    )
+    assert await metadata_of(
+        {"x-correlation-id": "order 7", "x-actor": "ann", "traceparent": TRACE}
+    ) == Metadata("order 7", "rpc/GetOrder", TRACE, "ann")
 
 
 async def test_what_it_does_not_send_is_made_up() -> None:
-    metadata = await metadata_of()
+    metadata = await metadata_of({})
 
     assert UUID(metadata.correlation_id).version == 7
     assert metadata[1:] == ("rpc/GetOrder", "", "client")
 
 
-@pytest.mark.parametrize("text", ["x" * 129, " "])
+@pytest.mark.parametrize("text", ["x" * 129, ""])
 async def test_what_is_malformed_is_replaced(text: str) -> None:
-    metadata = await metadata_of(x_correlation_id=text.strip(), x_actor="a" * 129, traceparent="00-1-2")
+    metadata = await metadata_of({"x-correlation-id": text, "x-actor": "a" * 129, "traceparent": "00-1-2"})
 
     assert UUID(metadata.correlation_id).version == 7
     assert metadata[1:] == ("rpc/GetOrder", "", "client")
@@ -60,7 +61,7 @@ async def test_what_is_malformed_is_replaced(text: str) -> None:
 
 async def test_calls_do_not_see_each_others_correlation() -> None:
     async with serving(Edge()) as client:
-        await client.get(x_correlation_id="one")
+        await client.get(metadata={"x-correlation-id": "one"})
 
     assert get_contextvars() == {}
 

@@ -44,7 +44,7 @@ RETRY_AFTER: dict[type[TwinlogError], Duration] = {
 DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_MESSAGE = 1024
 _LONGEST_FACT = 256
-_MOST_BYTES = 4096
+_MOST_BYTES = 4608
 
 
 def code_of(error: TwinlogError) -> StatusCode:
@@ -61,7 +61,9 @@ def status_of(error: TwinlogError, domain: str) -> Status:
 
 def make_status(code: StatusCode, message: str, *details: Message) -> Status:
     """A status small enough for a client's header limit (8 KiB): if need be, only the first detail stays."""
-    status = Status(code=code.value[0], message=_cut(message, _LONGEST_MESSAGE))
+    # On the wire the message is percent-encoded: up to twelve bytes a character.
+    longest = _LONGEST_MESSAGE if message.isascii() else _LONGEST_MESSAGE // 4
+    status = Status(code=code.value[0], message=_cut(message, longest))
     for detail in details:
         status.details.add().Pack(detail)
     if status.ByteSize() > _MOST_BYTES:

@@ -18,7 +18,7 @@ _log = structlog.get_logger(component="rpc")
 
 OVERALL = ""
 NAME = "grpc.health.v1.Health"
-_LOOK_AGAIN = 1.0
+_LOOK_AGAIN = 0.25
 
 
 class Watched(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -129,7 +130,7 @@ def _bind(server: grpc.aio.Server, address: str, setting: str) -> str:
             "host:port",
             setting=setting,
             address=address,
-            why=getattr(error, "strerror", None) or error,
+            why=os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error,
         ) from error
 
 

@@ -1,0 +1,1 @@
+"""Keeps customers and their credit."""

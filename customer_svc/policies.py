@@ -1,0 +1,54 @@
+"""What customer_svc does about the other logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from customer_svc.domain import CUSTOMER, ReleaseCredit, ReserveCredit
+from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejected
+from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
+from shop.sagas.v1 import commands_pb2 as saga
+from shop.sagas.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
+from twinlog.money import Money
+from twinlog.policies import Policies, Step, on
+
+
+def choreographed(event: Any) -> bool:
+    """Whether the order's saga is run by the services themselves."""
+    return bool(event.saga_mode == SAGA_MODE_CHOREOGRAPHY)
+
+
+def reserve(order: OrderCreated | saga.ReserveCredit, mode: SagaMode.ValueType) -> Step:
+    command = ReserveCredit(order.customer_id, order.order_id, Money.of(order.total), mode)
+    return on(CUSTOMER, order.customer_id).do(command)
+
+
+def release(order: OrderCancelled | OrderRejected | saga.ReleaseCredit, mode: SagaMode.ValueType) -> Step:
+    return on(CUSTOMER, order.customer_id).do(ReleaseCredit(order.customer_id, order.order_id, mode))
+
+
+def release_if_unanswered(order: OrderRejected) -> Step | None:
+    """Any other rejection followed from a failed reservation: nothing is held."""
+    unanswered = order.reason == REJECTION_REASON_DEADLINE_EXCEEDED
+    return release(order, SAGA_MODE_CHOREOGRAPHY) if unanswered else None
+
+
+CHOREOGRAPHY = Policies(
+    log="orders",
+    actor="customer_svc",
+    rules={
+        OrderCreated: lambda e: reserve(e, SAGA_MODE_CHOREOGRAPHY),
+        OrderCancelled: lambda e: release(e, SAGA_MODE_CHOREOGRAPHY),
+        OrderRejected: release_if_unanswered,
+    },
+    when=choreographed,
+)
+
+ORCHESTRATION = Policies(
+    log="sagas",
+    actor="customer_svc",
+    rules={
+        saga.ReserveCredit: lambda e: reserve(e, SAGA_MODE_ORCHESTRATION),
+        saga.ReleaseCredit: lambda e: release(e, SAGA_MODE_ORCHESTRATION),
+    },
+)

@@ -1,0 +1,1 @@
+"""Takes orders, cancels them, and keeps their state."""

@@ -1,0 +1,36 @@
+"""What order_svc does about the other logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from order_svc.domain import ORDER, ApproveOrder, RejectOrder
+from shop.customers.v1.events_pb2 import CreditReservationFailed, CreditReserved
+from shop.sagas.v1 import commands_pb2 as saga
+from shop.sagas.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
+from twinlog.policies import Policies, on
+
+
+def choreographed(event: Any) -> bool:
+    """Whether the order's saga is run by the services themselves."""
+    return bool(event.saga_mode == SAGA_MODE_CHOREOGRAPHY)
+
+
+CHOREOGRAPHY = Policies(
+    log="customers",
+    actor="order_svc",
+    rules={
+        CreditReserved: lambda e: on(ORDER, e.order_id).do(ApproveOrder()),
+        CreditReservationFailed: lambda e: on(ORDER, e.order_id).do(RejectOrder(e.reason)),
+    },
+    when=choreographed,
+)
+
+ORCHESTRATION = Policies(
+    log="sagas",
+    actor="order_svc",
+    rules={
+        saga.ApproveOrder: lambda e: on(ORDER, e.order_id).do(ApproveOrder()),
+        saga.RejectOrder: lambda e: on(ORDER, e.order_id).do(RejectOrder(e.reason)),
+    },
+)

@@ -1,0 +1,104 @@
+"""Real processes: how they start, stop and crash."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+async def bound() -> AsyncIterator[None]:
+    async with asyncio.timeout(30):
+        yield
+
+
+@asynccontextmanager
+async def running(scenario: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.kernel.process", scenario, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def says(process: Process, line: str) -> None:
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).decode().strip() == line
+
+
+async def end(process: Process) -> tuple[int | None, str, list[dict[str, Any]]]:
+    """Its exit code, what it printed, and what it logged."""
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), [json.loads(line) for line in err.splitlines()]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("scenario", ["serves", "starts_for_ever"])
+async def test_a_signal_closes_in_order(scenario: str, signum: signal.Signals) -> None:
+    async with running(scenario) as process:
+        await says(process, "ready")
+        process.send_signal(signum)
+        code, printed, logged = await end(process)
+
+    assert (code, printed) == (0, "closed\n")
+    assert [(line["event"], line["why"]) for line in logged] == [("process.stopping", signum.name)]
+
+
+async def test_a_second_signal_cuts_the_closing_short() -> None:
+    async with running("ends_slowly") as process:
+        await says(process, "ready")
+        process.terminate()
+        await says(process, "stopping")
+        process.terminate()
+        code, printed, _ = await end(process)
+
+    assert (code, printed) == (1, "closed\n")
+
+
+async def test_a_closing_that_takes_too_long_is_cut_off() -> None:
+    async with running("cannot_close") as process:
+        await says(process, "ready")
+        process.terminate()
+        code, printed, logged = await end(process)
+
+    assert (code, printed) == (1, "stopping\nclosed\n")
+    assert [line["event"] for line in logged] == ["process.stopping", "process.cut_off"]
+
+
+@pytest.mark.parametrize("scenario", ["loses_a_task", "loses_a_task_at_start"])
+async def test_a_crashed_task_ends_the_process_in_order(scenario: str) -> None:
+    async with running(scenario) as process:
+        code, printed, [line] = await end(process)
+
+    assert (code, printed) == (1, "ready\nclosed\n")
+    assert (line["event"], line["task"], line["level"]) == ("process.task_crashed", "relay", "critical")
+    assert "RuntimeError: the relay broke" in line["exception"]
+
+
+async def test_a_crash_is_logged() -> None:
+    async with running("crashes") as process:
+        code, _, [line] = await end(process)
+
+    assert code == 1
+    assert line["event"] == "process.crashed"
+    assert "RuntimeError: out of order" in line["exception"]
+
+
+async def test_a_configuration_error_is_one_line() -> None:
+    async with running("is_misconfigured") as process:
+        out, err = await process.communicate()
+
+    assert process.returncode == 2
+    assert (out, err) == (b"", b"NATS_URL is not set: set it\n")
