@@ -38,7 +38,7 @@ class Customer:
     currency: str = ""
     limit: int = 0
     reserved: int = 0
-    holds: Map[str, int] = field(default=EMPTY)
+    holds: Map[str, int] = field(default_factory=lambda: EMPTY)
     """Order id → what is held for it. 0: settled; nothing may be held for that order any more."""
 
     @property

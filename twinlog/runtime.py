@@ -31,9 +31,9 @@ STOP_WITHIN = 15.0
 class Shutdown:
     """The one place that knows whether the process is to end, and why."""
 
-    def __init__(self) -> None:
+    def __init__(self, main: asyncio.Task[Any]) -> None:
         self._wanted = asyncio.Event()
-        self._main = asyncio.current_task()
+        self._main = main
         self._awaited = False
         self.failure: BaseException | None = None
         """What crashed first, if that is why."""
@@ -50,32 +50,31 @@ class Shutdown:
 
     def request(self, why: str) -> None:
         """Asks the process to end; asked again, it ends at once."""
-        if not self.wanted:
-            _log.info("process.stopping", why=why)
-        self._end(now=self.wanted)
+        if self.wanted:
+            self._cut_off(f"{why} again")
+            return
+        _log.info("process.stopping", why=why)
+        self._end()
 
     def crash(self, task: str, error: BaseException) -> None:
-        """Ends the process, exit code 1, because a background task is no more."""
-        _log.critical("process.task_crashed", task=task, exc_info=error)
+        """Ends the process, in order, because a background task is no more."""
+        if _misconfiguration(error) is None:
+            _log.critical("process.task_crashed", task=task, exc_info=error)
         self.failure = self.failure or error
-        self._end(now=False)
+        if not self.wanted:
+            self._end()
 
-    def _end(self, *, now: bool) -> None:
-        first = not self.wanted
+    def _end(self) -> None:
         self._wanted.set()
-        if self._main is None:
-            return
-        # While the process is still starting nobody awaits the event: cancel what it waits for.
-        if now or (first and not self._awaited):
+        asyncio.get_running_loop().call_later(STOP_WITHIN, self._cut_off, f"{STOP_WITHIN:g} seconds passed")
+        if not self._awaited:
+            # The process is still starting: cancel whatever it waits for.
             self._main.cancel()
-        elif first:
-            asyncio.get_running_loop().call_later(STOP_WITHIN, self._cut_off, self._main)
 
-    def _cut_off(self, main: asyncio.Task[Any]) -> None:
-        if not main.done():
-            self.failure = self.failure or TimeoutError(f"not stopped within {STOP_WITHIN:g} s")
-            _log.error("process.cut_off", after=STOP_WITHIN)
-            main.cancel()
+    def _cut_off(self, why: str) -> None:
+        _log.error("process.cut_off", why=why)
+        self.failure = self.failure or TimeoutError(why)
+        self._main.cancel()
 
 
 Main = Callable[[Shutdown], Coroutine[Any, Any, None]]
@@ -92,7 +91,9 @@ def run(main: Main) -> int:
 
 
 async def _supervise(main: Main) -> int:
-    shutdown = Shutdown()
+    task = asyncio.current_task()
+    assert task is not None
+    shutdown = Shutdown(task)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, shutdown.request, signum.name)
@@ -102,17 +103,25 @@ async def _supervise(main: Main) -> int:
         if not shutdown.wanted:
             raise
     except Exception as error:
-        return _failed(error)
-    return OK if shutdown.failure is None else CRASHED
+        if _misconfiguration(error) is None:
+            _log.critical("process.crashed", exc_info=error)
+        shutdown.failure = shutdown.failure or error
+    return _exit_code(shutdown.failure)
 
 
-def _failed(error: Exception) -> int:
-    cause: BaseException = error
-    while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
-        cause = cause.exceptions[0]
-    if isinstance(cause, ConfigurationError):
-        with suppress(BrokenPipeError):
-            print(" ".join(str(cause).split()), file=sys.stderr, flush=True)
-        return MISCONFIGURED
-    _log.critical("process.crashed", exc_info=cause)
-    return CRASHED
+def _exit_code(failure: BaseException | None) -> int:
+    if failure is None:
+        return OK
+    misconfiguration = _misconfiguration(failure)
+    if misconfiguration is None:
+        return CRASHED
+    with suppress(BrokenPipeError):
+        print(" ".join(str(misconfiguration).split()), file=sys.stderr, flush=True)
+    return MISCONFIGURED
+
+
+def _misconfiguration(error: BaseException) -> ConfigurationError | None:
+    """The configuration error that an error is, alone or wrapped by task groups."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, ConfigurationError) else None

@@ -58,6 +58,15 @@ async def loses_a_task_at_start(shutdown: Shutdown) -> None:
         await starts_for_ever(shutdown)
 
 
+async def has_a_misconfigured_task(shutdown: Shutdown) -> None:
+    async def refused() -> None:
+        raise ConfigurationError("NATS_URL: the server is too old")
+
+    async with Tasks(shutdown.crash) as tasks:
+        tasks.start("relay", refused())
+        await shutdown.wait()
+
+
 async def is_misconfigured(shutdown: Shutdown) -> None:
     async with asyncio.TaskGroup():
         raise ConfigurationError("NATS_URL is not set:\nset it")

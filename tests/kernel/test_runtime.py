@@ -96,9 +96,16 @@ async def test_a_crash_is_logged() -> None:
     assert "RuntimeError: out of order" in line["exception"]
 
 
-async def test_a_configuration_error_is_one_line() -> None:
-    async with running("is_misconfigured") as process:
+@pytest.mark.parametrize(
+    ("scenario", "line"),
+    [
+        ("is_misconfigured", "NATS_URL is not set: set it"),
+        ("has_a_misconfigured_task", "NATS_URL: the server is too old"),
+    ],
+)
+async def test_a_configuration_error_is_one_line(scenario: str, line: str) -> None:
+    async with running(scenario) as process:
         out, err = await process.communicate()
 
     assert process.returncode == 2
-    assert (out, err) == (b"", b"NATS_URL is not set: set it\n")
+    assert (out.decode(), err.decode()) == ("", f"{line}\n")

@@ -1,0 +1,33 @@
+"""The wiring of customer_svc."""
+
+from __future__ import annotations
+
+from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
+from customer_svc.service import CustomerService
+from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
+from twinlog.config import Address, Settings, load
+from twinlog.node import open_node
+from twinlog.runtime import Shutdown
+
+
+class CustomerSettings(Settings):
+    """What customer_svc has besides."""
+
+    customers_address: Address = "127.0.0.1:50052"
+    """Where it serves."""
+
+
+async def main(shutdown: Shutdown) -> None:
+    """Runs the service until it is asked to stop."""
+    settings = load(CustomerSettings)
+    async with open_node(
+        settings, shutdown, name="customer_svc", log="customers", database="shop_customers"
+    ) as node:
+        node.follow(CHOREOGRAPHY, ORCHESTRATION)
+        service = CustomerService(node.writer, ids=node.ids)
+        await node.serve(
+            (service, add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
+            address=settings.customers_address,
+            setting="CUSTOMERS_ADDRESS",
+            domain="shop",
+        )

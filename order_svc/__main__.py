@@ -1,0 +1,9 @@
+"""Runs the service: `python -m order_svc`."""
+
+import sys
+
+from order_svc.app import main
+from twinlog.runtime import run
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,40 @@
+"""The wiring of order_svc."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from order_svc.domain import ORDER
+from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
+from order_svc.service import OrderService
+from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from twinlog.config import Address, Settings, load
+from twinlog.node import open_node
+from twinlog.runtime import Shutdown
+
+
+class OrderSettings(Settings):
+    """What order_svc has besides."""
+
+    orders_address: Address = "127.0.0.1:50051"
+    """Where it serves."""
+    order_deadline_seconds: float = Field(30.0, gt=0, le=86_400)
+    """How long an order may stay PENDING before it is rejected."""
+
+
+async def main(shutdown: Shutdown) -> None:
+    """Runs the service until it is asked to stop."""
+    settings = load(OrderSettings)
+    async with open_node(settings, shutdown, name="order_svc", log="orders", database="shop_orders") as node:
+        node.follow(CHOREOGRAPHY, ORCHESTRATION)
+        node.wake(ORDER)
+        deadline = timedelta(seconds=settings.order_deadline_seconds)
+        service = OrderService(node.writer, clock=node.clock, ids=node.ids, deadline=deadline)
+        await node.serve(
+            (service, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),
+            address=settings.orders_address,
+            setting="ORDERS_ADDRESS",
+            domain="shop",
+        )

@@ -1,0 +1,9 @@
+"""Runs the service: `python -m saga_orchestrator`."""
+
+import sys
+
+from saga_orchestrator.app import main
+from twinlog.runtime import run
+
+if __name__ == "__main__":
+    sys.exit(run(main))
