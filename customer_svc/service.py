@@ -38,7 +38,8 @@ class CustomerService(CustomerServiceServicer):
             create,
             metadata=call_metadata(context, "CreateCustomer"),
             request=request_identity(request, pb.CreateCustomerResponse),
-            hint=[(CUSTOMER, customer_id)],
+            hint=[(CUSTOMER, given)] if given else [],
+            new=[] if given else [(CUSTOMER, customer_id)],
         )
         outcome.result.consistency_token = tokens.write({"customers": outcome.position})
         return outcome.result

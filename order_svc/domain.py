@@ -146,7 +146,7 @@ def decide(order: Order, command: Command) -> Events:
             return [_created(command)]
         case CreateOrder(), _:
             raise OrderExists(order_id=order.order_id)
-        case _, State.NONE:
+        case ApproveOrder() | CancelOrder(), State.NONE:
             raise OrderNotFound
         case ApproveOrder(), State.PENDING:
             return [OrderApproved(**ids)]

@@ -18,10 +18,12 @@ _NAME = re.compile(r"(\d{3})_\w+\.sql")
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
-    version    integer PRIMARY KEY,
+    package    text NOT NULL,
+    version    integer NOT NULL,
     name       text NOT NULL,
     checksum   text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (package, version)
 )
 """
 
@@ -67,7 +69,9 @@ async def migrate(connection: asyncpg.Connection, package: str) -> None:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute(_TABLE)
-        rows = await connection.fetch("SELECT version, checksum FROM schema_migrations ORDER BY version")
+        rows = await connection.fetch(
+            "SELECT version, checksum FROM schema_migrations WHERE package = $1", package
+        )
         applied = {row["version"]: row["checksum"] for row in rows}
         if applied and max(applied) > known[-1].version:
             raise NewerSchema(found=max(applied), known=known[-1].version)
@@ -75,7 +79,8 @@ async def migrate(connection: asyncpg.Connection, package: str) -> None:
             if migration.version not in applied:
                 await connection.execute(migration.sql)
                 await connection.execute(
-                    "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                    "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, $2, $3, $4)",
+                    package,
                     migration.version,
                     migration.name,
                     migration.checksum,

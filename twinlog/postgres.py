@@ -74,6 +74,8 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 
 async def _set_up(connection: Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    # Whole numbers beyond 64 bits, such as nanos of money.
+    await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
 
 
 async def _no_reset(_connection: Connection) -> None:
@@ -81,13 +83,14 @@ async def _no_reset(_connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(url: str, package: str, *, size: int = 5) -> AsyncIterator[Pool]:
-    """A pool for a database whose schema is brought up to date first; waits for an absent server."""
+async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Pool]:
+    """A pool for a database that these packages' migrations were applied to; waits for an absent server."""
 
     async def prepare() -> Pool:
         connection = await asyncpg.connect(url, timeout=10)
         try:
-            await migrate(connection, package)
+            for package in packages:
+                await migrate(connection, package)
         finally:
             await connection.close()
         return await asyncpg.create_pool(
@@ -111,10 +114,15 @@ async def open_pool(url: str, package: str, *, size: int = 5) -> AsyncIterator[P
 
 
 @asynccontextmanager
-async def open_log(server_url: str, database: str, name: str) -> AsyncIterator[PostgresLog]:
-    """The log of that name, in a database of a server; both are made where they are missing."""
+async def open_log(
+    server_url: str, database: str, name: str, *packages: str
+) -> AsyncIterator[PostgresLog]:
+    """The log of that name, in a database of a server; both are made where they are missing.
+
+    ``packages``: whose migrations are applied besides the log's own.
+    """
     url = await until_available("database", lambda: ensure_database(server_url, database))
-    async with open_pool(url, "twinlog.sql") as pool:
+    async with open_pool(url, "twinlog.sql", *packages) as pool:
         yield PostgresLog(pool, name)
 
 

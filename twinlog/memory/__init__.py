@@ -2,5 +2,6 @@
 
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
+from twinlog.memory.views import MemoryViews
 
-__all__ = ["MemoryLog", "MemoryTwin"]
+__all__ = ["MemoryLog", "MemoryTwin", "MemoryViews"]

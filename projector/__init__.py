@@ -1,0 +1,1 @@
+"""The read side: builds views from all logs, and answers queries."""

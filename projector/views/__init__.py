@@ -1,0 +1,1 @@
+"""The views: one function an event, rows in, rows out."""

@@ -1,0 +1,57 @@
+"""Customers and their credit as queries see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from shop.customers.v1.events_pb2 import (
+    CreditLimitChanged,
+    CreditReleased,
+    CreditReserved,
+    CustomerCreated,
+)
+from twinlog.event import Recorded
+from twinlog.money import Money
+from twinlog.projection import View
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerRow:
+    """One customer, or one that was only asked for: then ``created_position`` is 0 and no query shows it."""
+
+    customer_id: str
+    name: str
+    currency: str
+    limit_nanos: int
+    reserved_nanos: int
+    created_position: int
+    created_at: datetime
+    updated_at: datetime
+
+
+def evolve(row: CustomerRow | None, event: Recorded, message: Any) -> CustomerRow:
+    now = event.recorded_at
+    row = replace(row, updated_at=now) if row else CustomerRow(event.stream.id, "", "", 0, 0, 0, now, now)
+    match message:
+        case CustomerCreated():
+            limit = Money.of(message.credit_limit)
+            return replace(
+                row,
+                name=message.name,
+                currency=limit.currency,
+                limit_nanos=limit.nanos,
+                created_position=event.position,
+                created_at=now,
+            )
+        case CreditLimitChanged():
+            return replace(row, limit_nanos=Money.of(message.credit_limit).nanos)
+        case CreditReserved():
+            return replace(row, reserved_nanos=row.reserved_nanos + Money.of(message.amount).nanos)
+        case CreditReleased():
+            return replace(row, reserved_nanos=row.reserved_nanos - Money.of(message.amount).nanos)
+    return row
+
+
+CUSTOMERS = View("customers", lambda event, _message: event.stream.id, evolve)

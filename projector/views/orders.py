@@ -1,0 +1,76 @@
+"""Orders as queries see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejected
+from shop.orders.v1.events_pb2 import OrderApproved as OrderApproved
+from shop.orders.v1.order_pb2 import (
+    ORDER_STATE_APPROVED,
+    ORDER_STATE_CANCELLED,
+    ORDER_STATE_PENDING,
+    ORDER_STATE_REJECTED,
+)
+from twinlog.event import Recorded
+from twinlog.money import Money
+from twinlog.projection import View
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRow:
+    """One order."""
+
+    order_id: str
+    customer_id: str
+    total_nanos: int
+    currency: str
+    state: int
+    reason: int
+    saga_mode: int
+    created_position: int
+    """Position of OrderCreated in the orders log: the order in which orders are listed."""
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+def created(event: Recorded, message: OrderCreated) -> OrderRow:
+    total = Money.of(message.total)
+    return OrderRow(
+        message.order_id,
+        message.customer_id,
+        total.nanos,
+        total.currency,
+        ORDER_STATE_PENDING,
+        0,
+        message.saga_mode,
+        event.position,
+        event.recorded_at,
+        event.recorded_at,
+        event.version,
+    )
+
+
+def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
+    if isinstance(message, OrderCreated):
+        return created(event, message)
+    assert row is not None, "a stream of orders begins with OrderCreated"
+    row = replace(row, updated_at=event.recorded_at, version=event.version)
+    match message:
+        case OrderApproved():
+            return replace(row, state=ORDER_STATE_APPROVED)
+        case OrderRejected():
+            return replace(row, state=ORDER_STATE_REJECTED, reason=message.reason)
+        case OrderCancelled():
+            return replace(row, state=ORDER_STATE_CANCELLED)
+    return row
+
+
+ORDERS = View("orders", lambda event, _message: _order_of(event), evolve)
+
+
+def _order_of(event: Recorded) -> str | None:
+    return event.stream.id if event.stream.type == "order" else None

@@ -1,0 +1,54 @@
+"""Every event that belongs to an order's saga, from all logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from twinlog.event import Recorded
+from twinlog.projection import View
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRow:
+    """One event. Events of a saga instance that do not name the order are found by their stream."""
+
+    log: str
+    position: int
+    order_id: str
+    stream_id: str
+    type: str
+    payload: bytes
+    recorded_at: datetime
+    causation_id: str
+    correlation_id: str
+    actor: str
+
+
+def key(event: Recorded, message: Any) -> str | None:
+    """The event's own address; None where it has nothing to do with an order."""
+    return event.address if event.log == "sagas" or _order_of(message) else None
+
+
+def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineRow:
+    metadata = event.metadata
+    return TimelineRow(
+        event.log,
+        event.position,
+        _order_of(message),
+        event.stream.id,
+        event.type,
+        event.payload,
+        event.recorded_at,
+        metadata.causation_id,
+        metadata.correlation_id,
+        metadata.actor,
+    )
+
+
+def _order_of(message: Any) -> str:
+    return str(getattr(message, "order_id", ""))
+
+
+TIMELINE = View("timeline", key, evolve, grows_only=True)

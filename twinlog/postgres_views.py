@@ -1,0 +1,53 @@
+"""Views in Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from twinlog import sql
+from twinlog.errors import CheckpointMoved
+from twinlog.log import Move
+from twinlog.postgres import Connection, Pool, outages
+from twinlog.projection import AnyView, Changes
+
+
+class PostgresViews:
+    """Keeps views by two named queries each: ``<view>_rows`` and ``<view>_upsert``.
+
+    The first takes the keys and gives the columns in the order of the row's fields, the key first; the second
+    takes one array a field. Two more, ``checkpoint`` and ``move_checkpoint``, are the kernel's.
+    """
+
+    def __init__(self, pool: Pool, package: str, rows: Mapping[str, type]) -> None:
+        """``package`` has the queries; ``rows``: the row's class of each view."""
+        self.pool = pool
+        self._queries = {**sql.queries("twinlog.sql"), **sql.queries(package)}
+        self._types = rows
+
+    async def checkpoint(self, consumer: str) -> int:
+        with outages():
+            return await self.pool.fetchval(self._queries["checkpoint"], consumer) or 0
+
+    async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        with outages():
+            found = await self.pool.fetch(self._queries[f"{view.name}_rows"], keys)
+        row_type = self._types[view.name]
+        return {row[0]: row_type(*row) for row in found}
+
+    async def commit(self, changes: Changes, move: Move) -> None:
+        with outages():
+            async with self.pool.acquire(timeout=5) as connection, connection.transaction():
+                # First of all, so that a second replica waits here instead of writing.
+                moved = await connection.fetchval(self._queries["move_checkpoint"], *move)
+                if moved is None:
+                    actual = await connection.fetchval(self._queries["checkpoint"], move.consumer)
+                    raise CheckpointMoved(consumer=move.consumer, actual=actual, expected=move.after)
+                for view, rows in changes.items():
+                    if rows:
+                        await self._upsert(connection, view, list(rows.values()))
+
+    async def _upsert(self, connection: Connection, view: AnyView, rows: Sequence[Any]) -> None:
+        columns = [list(column) for column in zip(*map(astuple, rows), strict=True)]
+        await connection.execute(self._queries[f"{view.name}_upsert"], *columns)
