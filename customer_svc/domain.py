@@ -154,9 +154,7 @@ def decide(customer: Customer, command: Command) -> Events:
             held = customer.holds.get(order_id, 0)
             amount = Money(held, customer.currency).to_proto() if held else MoneyMessage()
             return [
-                CreditReleased(
-                    customer_id=customer_id, order_id=order_id, amount=amount, saga_mode=saga_mode
-                )
+                CreditReleased(customer_id=customer_id, order_id=order_id, amount=amount, saga_mode=saga_mode)
             ]
 
 

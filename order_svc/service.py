@@ -82,7 +82,5 @@ class OrderService(OrderServiceServicer):
         return pb.SetSagaModeResponse(saga_mode=outcome.result.saga_mode)
 
     async def GetSagaMode(self, request: pb.GetSagaModeRequest, context: Context) -> pb.GetSagaModeResponse:
-        outcome = await self._writer.execute(
-            lambda tx: tx.state(SAGA_MODE, SHOP), hint=[(SAGA_MODE, SHOP)]
-        )
+        outcome = await self._writer.execute(lambda tx: tx.state(SAGA_MODE, SHOP), hint=[(SAGA_MODE, SHOP)])
         return pb.GetSagaModeResponse(saga_mode=outcome.result.saga_mode)

@@ -75,7 +75,9 @@ class Cursor:
             try:
                 await self._follow()
             except (CheckpointMoved, DeliveryLost) as moved:
-                structlog.get_logger().debug("cursor.reopened", consumer=self._handler.consumer, why=str(moved))
+                structlog.get_logger().debug(
+                    "cursor.reopened", consumer=self._handler.consumer, why=str(moved)
+                )
             except (Unavailable, TwinMissing) as outage:
                 self._report(str(outage))
             except Exception as error:

@@ -31,9 +31,7 @@ class _AsDict:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
             HashTrieMap,
-            core_schema.dict_schema(
-                handler.generate_schema(self.key), handler.generate_schema(self.value)
-            ),
+            core_schema.dict_schema(handler.generate_schema(self.key), handler.generate_schema(self.value)),
             serialization=core_schema.plain_serializer_function_ser_schema(dict),
         )
 

@@ -233,7 +233,6 @@ class JetStreamTwin:
             raise Unavailable(f"JetStream stored event {events[-1].position} as {answer.get('seq')}")
 
 
-
 def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(f"JetStream is out of service ({str(error) or type(error).__name__})")
 
@@ -272,7 +271,8 @@ class _Delivery:
             state = (await manager.stream_info(self._stream)).state
             if state.first_seq > self._after + 1 and state.messages:
                 raise DeliveryLost(
-                    stream=self._stream, why=f"events {self._after + 1} to {state.first_seq - 1} are gone from it"
+                    stream=self._stream,
+                    why=f"events {self._after + 1} to {state.first_seq - 1} are gone from it",
                 )
             await manager.add_consumer(self._stream, config)
             await self._pull()

@@ -120,7 +120,9 @@ async def ensure_database(server_url: str, database: str) -> str:
 async def _create(server_url: str, database: str) -> None:
     path = urlsplit(server_url).path
     try:
-        connection = await asyncpg.connect(server_url if len(path) > 1 else database_url(server_url, "postgres"))
+        connection = await asyncpg.connect(
+            server_url if len(path) > 1 else database_url(server_url, "postgres")
+        )
         try:
             await connection.execute(f'CREATE DATABASE "{database}"')
         except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):

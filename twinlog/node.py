@@ -90,13 +90,16 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    settings: Settings, shutdown: Shutdown, *, name: str, log: str, database: str
+    settings: Settings, shutdown: Shutdown, *packages: str, name: str, log: str, database: str
 ) -> AsyncIterator[Node]:
     """The service ``name`` with its ``log`` in its ``database``; waits for servers that are not there yet."""
     logs.configure(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, name)
     try:
-        async with open_log(settings.postgres_url, database, log) as own, Tasks(shutdown.crash) as copying:
+        async with (
+            open_log(settings.postgres_url, database, log, *packages) as own,
+            Tasks(shutdown.crash) as copying,
+        ):
             twin = JetStreamTwin(client, log, replicas=settings.stream_replicas)
             ids = RandomIds()
             lease = PostgresLease(own.pool, "relay", f"{name}-{ids.uuid7()}")
@@ -118,5 +121,3 @@ async def _drain(writer: Writer, relay: Relay) -> None:
         return  # the store is away: what waits is refused as UNAVAILABLE
     if relay.position is not None:
         await relay.drain(_DRAIN)
-
-

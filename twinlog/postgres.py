@@ -114,15 +114,20 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
 
 
 @asynccontextmanager
-async def open_log(
-    server_url: str, database: str, name: str, *packages: str
-) -> AsyncIterator[PostgresLog]:
+async def open_database(server_url: str, database: str, *packages: str) -> AsyncIterator[Pool]:
+    """A pool for a database of a server, which is made where it is missing."""
+    url = await until_available("database", lambda: ensure_database(server_url, database))
+    async with open_pool(url, *packages) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def open_log(server_url: str, database: str, name: str, *packages: str) -> AsyncIterator[PostgresLog]:
     """The log of that name, in a database of a server; both are made where they are missing.
 
     ``packages``: whose migrations are applied besides the log's own.
     """
-    url = await until_available("database", lambda: ensure_database(server_url, database))
-    async with open_pool(url, "twinlog.sql", *packages) as pool:
+    async with open_database(server_url, database, "twinlog.sql", *packages) as pool:
         yield PostgresLog(pool, name)
 
 
@@ -152,7 +157,9 @@ class PostgresLog:
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
         return [
-            Recorded(self.name, row[0], StreamId(row[1], row[2]), *row[3:7], Metadata(**row[7]), row[8], row[9])
+            Recorded(
+                self.name, row[0], StreamId(row[1], row[2]), *row[3:7], Metadata(**row[7]), row[8], row[9]
+            )
             for row in rows
         ]
 
@@ -258,9 +265,7 @@ def _as_json(metadata: Metadata) -> dict[str, str]:
 
 async def _load(connection: Connection, log: str, wanted: Sequence[Wanted]) -> Sequence[History]:
     snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
-    after = [
-        snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted
-    ]
+    after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
     types, ids = [want.stream.type for want in wanted], [want.stream.id for want in wanted]
     rows = await connection.fetch(_QUERIES["histories"], types, ids, after)
     events: list[list[Recorded]] = [[] for _ in wanted]

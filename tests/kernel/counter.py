@@ -39,7 +39,9 @@ def evolve(count: Count, event: Message) -> Count:
     return replace(count, value=count.value + event.value, events=count.events + 1)
 
 
-COUNTER: Aggregate[Count, Add] = Aggregate("counter", Count(), decide, evolve, partition_key=lambda _count: "one")
+COUNTER: Aggregate[Count, Add] = Aggregate(
+    "counter", Count(), decide, evolve, partition_key=lambda _count: "one"
+)
 
 
 @dataclass(frozen=True, slots=True)

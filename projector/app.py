@@ -1,0 +1,83 @@
+"""The wiring of the projector: three logs in, one database, two query services."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import shop.customers.v1.events_pb2
+import shop.orders.v1.events_pb2
+import shop.sagas.v1.commands_pb2
+import twinlog.v1.saga_pb2  # noqa: F401  registers the message types
+from projector.freshness import Announcer, Freshness
+from projector.queries import CustomerQueries, OrderQueries
+from projector.reads import ROWS, Views
+from projector.views.customers import CUSTOMERS
+from projector.views.orders import ORDERS
+from projector.views.timeline import TIMELINE
+from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
+from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
+from twinlog import logs
+from twinlog.config import Address, Settings, load
+from twinlog.cursor import Cursor
+from twinlog.jetstream import JetStreamTwin, connect
+from twinlog.paging import PageTokens
+from twinlog.postgres import PostgresLease, open_database
+from twinlog.projection import Projection
+from twinlog.rpc import serve
+from twinlog.runtime import Shutdown
+from twinlog.tasks import Tasks
+
+VIEWS = {"orders": [ORDERS, TIMELINE], "customers": [CUSTOMERS, TIMELINE], "sagas": [TIMELINE]}
+"""The views that each log feeds."""
+
+
+class QuerySettings(Settings):
+    """What the projector has besides."""
+
+    queries_address: Address = "127.0.0.1:50054"
+    """Where it serves."""
+
+
+async def main(shutdown: Shutdown) -> None:
+    """Runs the service until it is asked to stop."""
+    settings = load(QuerySettings)
+    logs.configure(settings.log_level, settings.log_format)
+    client = await connect(settings.nats_url, "projector")
+    try:
+        async with open_database(settings.postgres_url, "shop_views", "projector.sql") as pool:
+            views = Views(pool, "projector.sql", ROWS)
+            freshness = Freshness({f"projector.{log}": log for log in VIEWS})
+            announcer = Announcer(client, views, freshness)
+            cursors = []
+            for log, of_log in VIEWS.items():
+                projection = Projection(f"projector.{log}", of_log, views, on_commit=announcer.committed)
+                lease = PostgresLease(pool, projection.consumer, str(uuid4()))
+                twin = JetStreamTwin(client, log, replicas=settings.stream_replicas)
+                cursors.append(Cursor(twin, projection, lease))
+            shared = (views, freshness, PageTokens(await views.page_key()))
+            async with Tasks(shutdown.crash) as tasks:
+                tasks.start("announcer", announcer.run())
+                for cursor in cursors:
+                    tasks.start("cursor", cursor.run())
+                services = [
+                    (
+                        OrderQueries(*shared),
+                        add_OrderQueryServiceServicer_to_server,
+                        "shop.queries.v1.OrderQueryService",
+                    ),
+                    (
+                        CustomerQueries(*shared),
+                        add_CustomerQueryServiceServicer_to_server,
+                        "shop.queries.v1.CustomerQueryService",
+                    ),
+                ]
+                async with serve(
+                    services,
+                    address=settings.queries_address,
+                    setting="QUERIES_ADDRESS",
+                    domain="shop",
+                    health=cursors,
+                ):
+                    await shutdown.wait()
+    finally:
+        await client.close()

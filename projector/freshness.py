@@ -1,0 +1,134 @@
+"""How far the views are, who waits for them, and who watches orders.
+
+The replica that projects hears of its own commits at once and tells the others by a core-NATS message. Messages
+may get lost, so every process also looks at the database once a second, however many clients wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from twinlog.errors import Unavailable, ViewLagging
+from twinlog.log import Move
+from twinlog.postgres_views import PostgresViews
+from twinlog.projection import Changes
+
+SUBJECT = "views.changed"
+_LOOK_EVERY = 1.0
+_MOST_IDS = 2_000
+
+
+class Freshness:
+    """The positions that the views have reached, by log."""
+
+    def __init__(self, consumers: Mapping[str, str]) -> None:
+        """``consumers``: the log of each checkpoint."""
+        self._logs = consumers
+        self.positions: dict[str, int] = dict.fromkeys(consumers.values(), 0)
+        self._advanced = asyncio.Event()
+        self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def changed(self, consumer: str, position: int, order_ids: Iterable[str]) -> None:
+        """Notes that a view has advanced and which orders are new in it; wakes who waits."""
+        log = self._logs[consumer]
+        if position > self.positions[log]:
+            self.positions[log] = position
+            self._advanced.set()
+            self._advanced = asyncio.Event()
+        for order_id in order_ids:
+            for watcher in self._watchers.get(order_id, ()):
+                watcher.set()
+
+    def wake_all(self) -> None:
+        """Wakes every watcher: something may have been missed."""
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody watches an order."""
+        return bool(self._watchers)
+
+    async def reached(self, wanted: Mapping[str, int], seconds: float) -> None:
+        """Returns when the views are at the wanted positions. Raises ViewLagging when time is up."""
+        try:
+            async with asyncio.timeout(seconds):
+                for log, position in wanted.items():
+                    while self.positions[log] < position:
+                        await self._advanced.wait()
+        except TimeoutError as error:
+            log = next(log for log, position in wanted.items() if self.positions[log] < position)
+            raise ViewLagging(log=log, reached=self.positions[log], wanted=wanted[log]) from error
+
+    @asynccontextmanager
+    async def watching(self, order_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the order may have changed; the watcher clears it."""
+        changed = asyncio.Event()
+        self._watchers[order_id].add(changed)
+        try:
+            yield changed
+        finally:
+            self._watchers[order_id].discard(changed)
+            if not self._watchers[order_id]:
+                del self._watchers[order_id]
+
+
+class Announcer:
+    """Spreads what this replica commits, and takes in what others do."""
+
+    def __init__(self, client: Client, store: PostgresViews, freshness: Freshness) -> None:
+        self._client = client
+        self._store = store
+        self._freshness = freshness
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
+
+    def committed(self, changes: Changes, move: Move) -> None:
+        """A batch is in the views."""
+        order_ids = [id for view, rows in changes.items() if view.name == "orders" for id in rows]
+        self._freshness.changed(move.consumer, move.upto, order_ids)
+        if not self._outbox.full():
+            message = {"consumer": move.consumer, "position": move.upto, "orders": order_ids[:_MOST_IDS]}
+            self._outbox.put_nowait(json.dumps(message).encode())
+
+    async def run(self) -> None:
+        """Announces, listens and looks, for ever."""
+        await self._client.subscribe(SUBJECT, cb=self._heard)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._announce())
+            tasks.create_task(self._look())
+
+    async def _announce(self) -> None:
+        while True:
+            message = await self._outbox.get()
+            try:
+                await self._client.publish(SUBJECT, message)
+            except NatsError as error:
+                structlog.get_logger().debug("views.not_announced", error=str(error))
+
+    async def _heard(self, message: Msg) -> None:
+        heard = json.loads(message.data)
+        self._freshness.changed(heard["consumer"], heard["position"], heard["orders"])
+
+    async def _look(self) -> None:
+        seen: dict[str, int] = {}
+        while True:
+            try:
+                found = await self._store.checkpoints()
+            except Unavailable:
+                found = seen
+            for consumer, position in found.items():
+                self._freshness.changed(consumer, position, ())
+            if found != seen:
+                self._freshness.wake_all()
+            seen = found
+            await asyncio.sleep(_LOOK_EVERY)

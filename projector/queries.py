@@ -1,0 +1,171 @@
+"""The edge of the projector: queries of orders and customers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any, Protocol
+
+from projector.freshness import Freshness
+from projector.reads import NEWEST, Views, customer_message, order_message, timeline_message
+from projector.views.orders import OrderRow
+from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
+from shop.queries.v1 import customer_query_service_pb2 as customers
+from shop.queries.v1 import order_query_service_pb2 as orders
+from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
+from twinlog.errors import NotFound
+from twinlog.paging import PageTokens
+from twinlog.rpc import Context, time_left
+from twinlog.validation import Checks
+
+LOGS: Collection[str] = ("orders", "customers", "sagas")
+_PATIENCE = 5.0
+"""Seconds that a query without a deadline waits for its consistency token."""
+
+
+class OrderNotFound(NotFound):
+    """There is no such order here; right after creating it, pass the consistency_token of the response."""
+
+    reason = "ORDER_NOT_FOUND"
+
+
+class CustomerNotFound(NotFound):
+    """There is no such customer here; right after creating it, pass the consistency_token of the response."""
+
+    reason = "CUSTOMER_NOT_FOUND"
+
+
+class HasPositions(Protocol):
+    """A row of a list."""
+
+    @property
+    def created_position(self) -> int: ...
+
+
+class _Queries:
+    """What both services share."""
+
+    def __init__(self, views: Views, freshness: Freshness, pages: PageTokens) -> None:
+        self._views = views
+        self._freshness = freshness
+        self._pages = pages
+
+    async def _fresh(self, checks: Checks, request: Any, context: Context) -> None:
+        """Ends the checks, and waits for the positions of the request's token."""
+        wanted = checks.consistency_token("consistency_token", request.consistency_token, LOGS)
+        checks.done()
+        if wanted:
+            await self._freshness.reached(wanted, time_left(context, _PATIENCE))
+
+    def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
+        """How many rows, and the position before which they were created."""
+        size = checks.page_size("page_size", request.page_size)
+        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        return size, int(last[0]) if last else NEWEST
+
+    def _next(self, rows: Sequence[HasPositions], size: int, filters: str) -> str:
+        """The token of the next page, where there is one; one row more than the page was read to know."""
+        return self._pages.issue(filters, (rows[size - 1].created_position,)) if len(rows) > size else ""
+
+
+class OrderQueries(_Queries, OrderQueryServiceServicer):
+    """shop.queries.v1.OrderQueryService."""
+
+    async def GetOrder(self, request: orders.GetOrderRequest, context: Context) -> orders.GetOrderResponse:
+        checks = Checks()
+        order_id = checks.uuid("order_id", request.order_id)
+        await self._fresh(checks, request, context)
+        return orders.GetOrderResponse(order=order_message(await self._order(order_id)))
+
+    async def ListOrders(
+        self, request: orders.ListOrdersRequest, context: Context
+    ) -> orders.ListOrdersResponse:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id, required=False)
+        state = checks.enum("state", request.state, OrderState, required=False)
+        filters = f"orders/{customer_id}/{state}"
+        size, before = self._page(checks, request, filters)
+        await self._fresh(checks, request, context)
+        rows = await self._views.orders(customer_id, state, before, size + 1)
+        return orders.ListOrdersResponse(
+            orders=map(order_message, rows[:size]), next_page_token=self._next(rows, size, filters)
+        )
+
+    async def WatchOrder(
+        self, request: orders.WatchOrderRequest, context: Context
+    ) -> AsyncIterator[orders.WatchOrderResponse]:
+        checks = Checks()
+        order_id = checks.uuid("order_id", request.order_id)
+        await self._fresh(checks, request, context)
+        version = 0
+        async with self._freshness.watching(order_id) as changed:
+            while True:
+                changed.clear()  # before the row is read, so that no change falls in between
+                row = await self._order(order_id)
+                if row.version > version:
+                    version = row.version
+                    yield orders.WatchOrderResponse(order=order_message(row))
+                if row.state != ORDER_STATE_PENDING:
+                    return
+                await changed.wait()
+
+    async def GetOrderTimeline(
+        self, request: orders.GetOrderTimelineRequest, context: Context
+    ) -> orders.GetOrderTimelineResponse:
+        checks = Checks()
+        order_id = checks.uuid("order_id", request.order_id)
+        await self._fresh(checks, request, context)
+        rows = await self._views.timeline(order_id)
+        if not rows:
+            raise OrderNotFound
+        return orders.GetOrderTimelineResponse(entries=map(timeline_message, rows))
+
+    async def _order(self, order_id: str) -> OrderRow:
+        row = await self._views.order(order_id)
+        if row is None:
+            raise OrderNotFound
+        return row
+
+
+class CustomerQueries(_Queries, CustomerQueryServiceServicer):
+    """shop.queries.v1.CustomerQueryService."""
+
+    async def GetCustomer(
+        self, request: customers.GetCustomerRequest, context: Context
+    ) -> customers.GetCustomerResponse:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id)
+        await self._fresh(checks, request, context)
+        return customers.GetCustomerResponse(customer=await self._customer(customer_id))
+
+    async def ListCustomers(
+        self, request: customers.ListCustomersRequest, context: Context
+    ) -> customers.ListCustomersResponse:
+        checks = Checks()
+        size, before = self._page(checks, request, "customers")
+        await self._fresh(checks, request, context)
+        rows = await self._views.customers(before, size + 1)
+        return customers.ListCustomersResponse(
+            customers=map(customer_message, rows[:size]), next_page_token=self._next(rows, size, "customers")
+        )
+
+    async def GetOrderHistory(
+        self, request: customers.GetOrderHistoryRequest, context: Context
+    ) -> customers.GetOrderHistoryResponse:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id)
+        filters = f"history/{customer_id}"
+        size, before = self._page(checks, request, filters)
+        await self._fresh(checks, request, context)
+        rows = await self._views.orders(customer_id, 0, before, size + 1)
+        return customers.GetOrderHistoryResponse(
+            customer=await self._customer(customer_id),
+            orders=map(order_message, rows[:size]),
+            next_page_token=self._next(rows, size, filters),
+        )
+
+    async def _customer(self, customer_id: str) -> customers.Customer:
+        row = await self._views.customer(customer_id)
+        if row is None:
+            raise CustomerNotFound
+        return customer_message(row)

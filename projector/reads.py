@@ -1,0 +1,130 @@
+"""What the queries read, and the messages they make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from projector.views.customers import CUSTOMERS, CustomerRow
+from projector.views.orders import ORDERS, OrderRow
+from projector.views.timeline import TIMELINE, TimelineRow
+from shop.queries.v1.customer_query_service_pb2 import Customer
+from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
+from twinlog import sql
+from twinlog.money import Money
+from twinlog.packed import message_class
+from twinlog.postgres import outages
+from twinlog.postgres_views import PostgresViews
+
+ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
+NEWEST = 2**63 - 1
+
+_QUERIES = sql.queries("projector.sql")
+
+
+class Views(PostgresViews):
+    """The projector's views, as its queries read them."""
+
+    async def checkpoints(self) -> dict[str, int]:
+        """How far each log is projected, by consumer."""
+        with outages():
+            rows = await self.pool.fetch(_QUERIES["checkpoints"])
+        return {row[0]: row[1] for row in rows}
+
+    async def page_key(self) -> bytes:
+        """What signs page tokens, the same for every replica."""
+        with outages():
+            return str(await self.pool.fetchval(_QUERIES["page_key"])).encode()
+
+    async def order(self, order_id: str) -> OrderRow | None:
+        return (await self.rows(ORDERS, [order_id])).get(order_id)
+
+    async def customer(self, customer_id: str) -> CustomerRow | None:
+        row: CustomerRow | None = (await self.rows(CUSTOMERS, [customer_id])).get(customer_id)
+        return row if row and row.created_position else None
+
+    async def orders(self, customer_id: str, state: int, before: int, limit: int) -> Sequence[OrderRow]:
+        with outages():
+            rows = await self.pool.fetch(_QUERIES["list_orders"], customer_id, state, before, limit)
+        return [OrderRow(*row) for row in rows]
+
+    async def customers(self, before: int, limit: int) -> Sequence[CustomerRow]:
+        with outages():
+            rows = await self.pool.fetch(_QUERIES["list_customers"], before, limit)
+        return [CustomerRow(*row) for row in rows]
+
+    async def timeline(self, order_id: str) -> Sequence[TimelineRow]:
+        """The events of an order's saga, causes before effects."""
+        with outages():
+            rows = await self.pool.fetch(_QUERIES["timeline_of_order"], order_id)
+        return causes_first([TimelineRow(*row) for row in rows])
+
+
+def causes_first(rows: Sequence[TimelineRow]) -> list[TimelineRow]:
+    """By time, but never an event before its cause or before an earlier one of its log, whatever clocks say."""
+    waiting = sorted(rows, key=lambda row: (row.recorded_at, row.log, row.position))
+    addresses = {f"{row.log}/{row.position}" for row in waiting}
+    ordered: list[TimelineRow] = []
+    placed: set[str] = set()
+    while waiting:
+        least = {log: min(r.position for r in waiting if r.log == log) for log in {r.log for r in waiting}}
+        row = next(
+            (
+                row
+                for row in waiting
+                if row.position == least[row.log]
+                and (row.causation_id in placed or row.causation_id not in addresses)
+            ),
+            waiting[0],
+        )
+        waiting.remove(row)
+        placed.add(f"{row.log}/{row.position}")
+        ordered.append(row)
+    return ordered
+
+
+def order_message(row: OrderRow) -> Order:
+    return Order(
+        order_id=row.order_id,
+        customer_id=row.customer_id,
+        total=Money(row.total_nanos, row.currency).to_proto(),
+        state=row.state,  # type: ignore[arg-type]
+        rejection_reason=row.reason,  # type: ignore[arg-type]
+        saga_mode=row.saga_mode,  # type: ignore[arg-type]
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        version=row.version,
+    )
+
+
+def customer_message(row: CustomerRow) -> Customer:
+    return Customer(
+        customer_id=row.customer_id,
+        name=row.name,
+        credit_limit=Money(row.limit_nanos, row.currency).to_proto(),
+        reserved=Money(row.reserved_nanos, row.currency).to_proto(),
+        available=Money(row.limit_nanos - row.reserved_nanos, row.currency).to_proto(),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def timeline_message(row: TimelineRow) -> TimelineEntry:
+    recorded_at = Timestamp()
+    recorded_at.FromDatetime(row.recorded_at)
+    payload = message_class(row.type).FromString(row.payload)
+    return TimelineEntry(
+        log=row.log,
+        position=row.position,
+        type=row.type,
+        recorded_at=recorded_at,
+        payload_json=MessageToJson(payload, preserving_proto_field_name=True, indent=None),
+        cause=row.causation_id,
+        actor=row.actor,
+        correlation_id=row.correlation_id,
+    )
+
+
+__all__ = ["CUSTOMERS", "ORDERS", "TIMELINE", "Views"]

@@ -1,0 +1,42 @@
+"""The wiring of saga_orchestrator."""
+
+from __future__ import annotations
+
+from saga_orchestrator.credit_saga import CREDIT_SAGAS
+from saga_orchestrator.policies import policies
+from saga_orchestrator.service import SagaService
+from saga_orchestrator.views import SAGAS, SagaRow, SagaViews
+from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
+from twinlog.config import Address, Settings, load
+from twinlog.node import open_node
+from twinlog.paging import PageTokens
+from twinlog.projection import Projection
+from twinlog.runtime import Shutdown
+
+PACKAGE = "saga_orchestrator.sql"
+
+
+class SagaSettings(Settings):
+    """What saga_orchestrator has besides."""
+
+    sagas_address: Address = "127.0.0.1:50053"
+    """Where it serves."""
+
+
+async def main(shutdown: Shutdown) -> None:
+    """Runs the service until it is asked to stop."""
+    settings = load(SagaSettings)
+    async with open_node(
+        settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
+    ) as node:
+        views = SagaViews(node.log.pool, PACKAGE, {"sagas": SagaRow})
+        node.follow(*policies(node.clock))
+        node.feed("sagas", Projection("saga_orchestrator.sagas", [SAGAS], views))
+        node.wake(CREDIT_SAGAS)
+        service = SagaService(node.log, views, PageTokens(await views.page_key()))
+        await node.serve(
+            (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
+            address=settings.sagas_address,
+            setting="SAGAS_ADDRESS",
+            domain="shop",
+        )

@@ -1,0 +1,23 @@
+-- name: sagas_rows
+-- The rows to fold on.
+SELECT saga_id, order_id, customer_id, definition_version, status, reason, started_position, started_at, updated_at
+  FROM sagas WHERE saga_id = ANY ($1::text[]);
+
+-- name: sagas_upsert
+-- Stores folded rows.
+INSERT INTO sagas (saga_id, order_id, customer_id, definition_version, status, reason, started_position, started_at,
+                   updated_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::smallint[], $6::text[], $7::bigint[],
+                     $8::timestamptz[], $9::timestamptz[])
+ON CONFLICT (saga_id) DO UPDATE
+   SET status = excluded.status, reason = excluded.reason, updated_at = excluded.updated_at;
+
+-- name: list_sagas
+-- A page of sagas, newest first; status 0: all.
+SELECT saga_id, order_id, customer_id, definition_version, status, reason, started_position, started_at, updated_at
+  FROM sagas WHERE ($1::smallint = 0 OR status = $1) AND started_position < $2
+ ORDER BY started_position DESC LIMIT $3;
+
+-- name: page_key
+-- What signs page tokens.
+SELECT key FROM page_key;

@@ -1,0 +1,89 @@
+"""The list of sagas: one row an instance, for listing and filtering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from shop.orders.v1.events_pb2 import OrderCreated
+from shop.sagas.v1.saga_service_pb2 import SagaStatus
+from twinlog import sql
+from twinlog.event import Recorded
+from twinlog.packed import unpack
+from twinlog.postgres import outages
+from twinlog.postgres_views import PostgresViews
+from twinlog.projection import View
+from twinlog.v1 import saga_pb2 as saga
+
+_QUERIES = sql.queries("saga_orchestrator.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class SagaRow:
+    """One saga."""
+
+    saga_id: str
+    order_id: str
+    customer_id: str
+    definition_version: int
+    status: int
+    reason: str
+    started_position: int
+    """Position of SagaStarted in the sagas log: the order in which sagas are listed."""
+    started_at: datetime
+    updated_at: datetime
+
+
+def evolve(row: SagaRow | None, event: Recorded, message: Any) -> SagaRow:
+    if isinstance(message, saga.SagaStarted):
+        return _started(event, message)
+    assert row is not None, "a saga's stream begins with SagaStarted"
+    row = replace(row, updated_at=event.recorded_at)
+    match message:
+        case saga.SagaStepFailed() | saga.SagaInterrupted():
+            status, reason = SagaStatus.SAGA_STATUS_COMPENSATING, row.reason or message.reason
+            return replace(row, status=status, reason=reason)
+        case saga.SagaStepCompensated():
+            return replace(row, status=SagaStatus.SAGA_STATUS_COMPENSATING)
+        case saga.SagaNeedsAttention():
+            return replace(row, status=SagaStatus.SAGA_STATUS_NEEDS_ATTENTION)
+        case saga.SagaCompleted():
+            return replace(row, status=SagaStatus.SAGA_STATUS_COMPLETED)
+        case saga.SagaCompensated():
+            return replace(row, status=SagaStatus.SAGA_STATUS_COMPENSATED)
+    return row
+
+
+def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
+    order = unpack(message.trigger)
+    assert isinstance(order, OrderCreated)
+    return SagaRow(
+        event.stream.id,
+        order.order_id,
+        order.customer_id,
+        message.version,
+        SagaStatus.SAGA_STATUS_RUNNING,
+        "",
+        event.position,
+        event.recorded_at,
+        event.recorded_at,
+    )
+
+
+SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve)
+
+
+class SagaViews(PostgresViews):
+    """The list of sagas, as its query reads it."""
+
+    async def page_key(self) -> bytes:
+        """What signs page tokens, the same for every replica."""
+        with outages():
+            return str(await self.pool.fetchval(_QUERIES["page_key"])).encode()
+
+    async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
+        with outages():
+            rows = await self.pool.fetch(_QUERIES["list_sagas"], status, before, limit)
+        return [SagaRow(*row) for row in rows]
