@@ -20,7 +20,7 @@ from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_UNKNOWN_CUSTOMER,
     RejectionReason,
 )
-from shop.sagas.v1.saga_mode_pb2 import SagaMode
+from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog.decider import Aggregate, Events
 from twinlog.errors import AlreadyExists, FailedPrecondition, NotFound
 from twinlog.frozen import EMPTY, Map

@@ -23,7 +23,7 @@ from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_DEADLINE_EXCEEDED,
     RejectionReason,
 )
-from shop.sagas.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SagaMode
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SagaMode
 from twinlog.decider import Aggregate, Events
 from twinlog.errors import AlreadyExists, FailedPrecondition, NotFound
 from twinlog.money import Money

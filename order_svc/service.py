@@ -8,7 +8,7 @@ from order_svc.domain import ORDER, SAGA_MODE, SHOP, CancelOrder, CreateOrder, S
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.order_pb2 import ORDER_STATE_CANCELLED, ORDER_STATE_PENDING
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer
-from shop.sagas.v1.saga_mode_pb2 import SagaMode
+from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import tokens
 from twinlog.ports import Clock, Ids
 from twinlog.rpc import Context, call_metadata, request_identity

@@ -14,7 +14,7 @@ from shop.orders.v1.events_pb2 import (
     OrderCreated,
     OrderRejected,
 )
-from shop.sagas.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from twinlog.policies import Policies, Rule, on
 from twinlog.ports import Clock
 from twinlog.saga import Begin, Interrupt, Reply

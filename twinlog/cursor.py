@@ -60,6 +60,7 @@ class Cursor:
         """The last event that was seen."""
         self.problem: str | None = None
         """Why nothing is handled at the moment, if so."""
+        self._faulty = False
 
     async def run(self) -> None:
         """Survives outages, lost deliveries and moved checkpoints; where a lease is given, works while it is held."""
@@ -82,6 +83,7 @@ class Cursor:
                 self._report(str(outage))
             except Exception as error:
                 # The handler's own fault: later events must not overtake this one, so it is tried again.
+                self._faulty = True
                 if str(error) != self.problem:
                     structlog.get_logger().exception("cursor.failed", consumer=self._handler.consumer)
                 self._report(str(error) or type(error).__name__)
@@ -92,6 +94,8 @@ class Cursor:
         """Handles what comes until something goes wrong."""
         stored = self.position = await self._handler.checkpoint()
         async with self._twin.deliver(stored, self._handler.types) as delivery:
+            if not self._faulty:
+                self._report(None)
             while True:
                 events = await delivery.next(BATCH)
                 if events[0].position <= self.position:
@@ -99,6 +103,7 @@ class Cursor:
                 if events:
                     stored = await self._handler.handle(events, stored)
                     self.position = events[-1].position
+                    self._faulty = False
                     self._report(None)
 
     def _report(self, problem: str | None) -> None:

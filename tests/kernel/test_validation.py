@@ -8,7 +8,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shop.sagas.v1.saga_mode_pb2 import SagaMode
+from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog.errors import InvalidArgument
 from twinlog.money import NANOS_PER_UNIT, Money
 from twinlog.paging import PageTokens

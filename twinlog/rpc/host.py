@@ -109,6 +109,10 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         # Two processes on one port would share its calls at random: refuse the second.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.message_bytes),
+        # Past 1,000 calls that are not picked up yet, gRPC cancels some at random; the limit of concurrent
+        # calls is what refuses, and says so.
+        ("grpc.server.max_pending_requests", 2 * limits.concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 4 * limits.concurrent_calls),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may keep an idle connection alive by pings, every ten seconds at most.

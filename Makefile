@@ -1,0 +1,61 @@
+# Everything runs from a fresh clone: a target installs and generates what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+INSTALLED := $(VENV)/.installed
+GENERATED := $(VENV)/.generated
+PROTOS := $(shell find protos -name '*.proto')
+# The second folder has google/type/money.proto, from googleapis-common-protos.
+PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+IMAGE := $(VENV)/protos.binpb
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test lint format proto lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(GENERATED) ## From nothing: start everything, run real orders through both modes, stop
+	@$(PY) -m stack demo
+
+run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
+	@$(PY) -m stack run
+
+test: $(GENERATED) ## Run all tests, against real servers of their own
+	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
+
+lint: $(GENERATED) ## Check style, types, import contracts and protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(IMAGE) $(PROTOS)
+	$(BIN)/buf lint $(IMAGE) --config protos/buf.yaml
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(GENERATED) ## Generate the Python of protos/ (other targets do it when needed)
+
+lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
+	$(BIN)/pip-compile --quiet --all-extras --generate-hashes --strip-extras --allow-unsafe --upgrade --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements.txt pyproject.toml
+
+clean: ## Remove the environment, generated code and embedded servers' data
+	rm -rf $(VENV) .data shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+
+$(INSTALLED): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; call make PYTHON=/path/to/it")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(GENERATED): $(INSTALLED) $(PROTOS)
+	@rm -rf shop twinlog/v1
+	@$(PROTOC) \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--python_out=. --mypy_out=quiet:. --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)
+	@touch $@

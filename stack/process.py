@@ -1,0 +1,108 @@
+"""Child processes that do not outlive us."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+class StartFailed(RuntimeError):
+    """A server or a service did not come up; the message ends with what it said."""
+
+
+async def spawn(
+    argv: Sequence[str | Path],
+    *,
+    output: int | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: int | None = None,
+    on_parents_death: signal.Signals = signal.SIGTERM,
+) -> asyncio.subprocess.Process:
+    """Starts a child in a session of its own, so that Ctrl-C reaches only us.
+
+    On Linux it gets ``on_parents_death`` should we be killed. ``output`` is a file descriptor for stdout and
+    stderr, or None for a pipe.
+    """
+    as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    return await asyncio.create_subprocess_exec(
+        *map(str, argv),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if output is None else output,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+        start_new_session=True,
+        preexec_fn=_dies_with_parent(os.getpid(), on_parents_death),
+        **as_user,  # type: ignore[arg-type]
+    )
+
+
+def _dies_with_parent(parent: int, signum: signal.Signals):  # type: ignore[no-untyped-def]
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signum))
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return ask
+
+
+async def stop(
+    process: asyncio.subprocess.Process, signum: signal.Signals = signal.SIGTERM, seconds: float = 10.0
+) -> None:
+    """Asks a child to end, and ends it where it does not within ``seconds``."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signum)
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def end_leftover(pid: int, sign: str, signum: signal.Signals) -> None:
+    """Ends a process of a killed run, where ``pid`` still is one: its command line has to contain ``sign``."""
+    for each in (signum, signal.SIGKILL):
+        deadline = time.monotonic() + 10
+        while _runs(pid, sign):
+            with suppress(ProcessLookupError):
+                os.kill(pid, each)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+
+
+def _runs(pid: int, sign: str) -> bool:
+    try:
+        return sign.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The end of a log file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""

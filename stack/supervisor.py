@@ -1,0 +1,150 @@
+"""Starts the services, watches them, restarts them with backoff, and stops them; prefixes what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from stack.process import StartFailed, spawn, stop
+
+ROOT = Path(__file__).resolve().parent.parent
+_RESTART_FIRST, _RESTART_MOST = 0.2, 5.0
+_MISCONFIGURED = 2
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process to run."""
+
+    module: str
+    """Run as ``python -m module``."""
+    setting: str
+    """The environment variable that gives it its address."""
+    address: str
+    colour: int = 0
+    """ANSI colour of its prefix."""
+
+
+class Supervisor:
+    """Owns the processes of some services. Use as an async context manager."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        env: Mapping[str, str],
+        say: Callable[[str], None] = lambda line: print(line, flush=True),
+    ) -> None:
+        """``env`` goes to every service; ``say`` gets each line of theirs, with its prefix."""
+        self._services = {service.module: service for service in services}
+        self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
+        self._say = say
+        self._width = max(len(service.module) for service in services)
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails where a service cannot run as it is configured."""
+
+    async def __aenter__(self) -> Self:
+        for service in self._services.values():
+            self._watchers.append(asyncio.create_task(self._watch(service)))
+        try:
+            await self.ready()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await asyncio.gather(*(stop(process, seconds=_STOP_SECONDS) for process in self._processes.values()))
+        self.failed.cancel()
+
+    async def ready(self, *modules: str) -> None:
+        """Returns when these services, or all, are SERVING. Raises StartFailed."""
+        wanted = [self._services[module] for module in modules] or list(self._services.values())
+        serving = asyncio.gather(*(until_serving(service.address) for service in wanted))
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await asyncio.wait([serving, self.failed], return_when=asyncio.FIRST_COMPLETED)
+            if self.failed.done():
+                self.failed.result()
+            await serving
+        except TimeoutError as error:
+            raise StartFailed(f"the services were not ready in {_READY_SECONDS:g} s") from error
+        finally:
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+
+    def signal(self, module: str, signum: signal.Signals) -> None:
+        """Sends a signal to a service; one that ends by it is restarted."""
+        self._processes[module].send_signal(signum)
+
+    def pid(self, module: str) -> int:
+        """The process id of a service."""
+        return self._processes[module].pid
+
+    async def _watch(self, service: Service) -> None:
+        delay = _RESTART_FIRST
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            process = await spawn(
+                [sys.executable, "-m", service.module], env=self._env, cwd=ROOT, on_parents_death=signal.SIGTERM
+            )
+            self._processes[service.module] = process
+            last = await self._echo(service, process)
+            code = await process.wait()
+            if code == _MISCONFIGURED and not self.failed.done():
+                self.failed.set_exception(StartFailed(last))
+                return
+            delay = _RESTART_FIRST if loop.time() - started > 10 else min(delay * 2, _RESTART_MOST)
+            self._line(service, f"ended with {code}; starts again in {delay:.1f} s")
+            await asyncio.sleep(delay)
+
+    async def _echo(self, service: Service, process: asyncio.subprocess.Process) -> str:
+        """Says each line of the service with its name in front; gives the last."""
+        assert process.stdout is not None
+        last = ""
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # a line beyond the buffer: its beginning is lost, the rest follows
+                continue
+            if not line:
+                return last
+            last = line.decode(errors="replace").rstrip()
+            self._line(service, last)
+
+    def _line(self, service: Service, text: str) -> None:
+        prefix = f"{service.module:>{self._width}} │"
+        if service.colour and sys.stdout.isatty():
+            prefix = f"\x1b[{service.colour}m{prefix}\x1b[0m"
+        self._say(f"{prefix} {text}")
+
+
+async def until_serving(address: str) -> None:
+    """Returns when the gRPC server there says SERVING."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            await asyncio.sleep(0.05)
