@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money as MoneyMessage
@@ -171,7 +172,7 @@ def _change(customer: Customer, limit: Money) -> Events:
 def _reserve(customer: Customer, command: ReserveCredit) -> Events:
     if command.order_id in customer.holds:
         return []
-    ids = {
+    ids: dict[str, Any] = {
         "customer_id": command.customer_id,
         "order_id": command.order_id,
         "saga_mode": command.saga_mode,

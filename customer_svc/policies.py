@@ -7,8 +7,8 @@ from typing import Any
 from customer_svc.domain import CUSTOMER, ReleaseCredit, ReserveCredit
 from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
-from shop.sagas.v1 import commands_pb2 as saga
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
+from shop.sagas.v1 import commands_pb2 as saga
 from twinlog.money import Money
 from twinlog.policies import Policies, Step, on
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.orders.v1.events_pb2 import (
     OrderApprovalRefused,
@@ -23,10 +23,11 @@ from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_DEADLINE_EXCEEDED,
     RejectionReason,
 )
-from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SagaMode
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_UNSPECIFIED, SagaMode
 from twinlog.decider import Aggregate, Events
 from twinlog.errors import AlreadyExists, FailedPrecondition, NotFound
 from twinlog.money import Money
+from twinlog.times import timestamp
 
 # --- state ---
 
@@ -48,7 +49,7 @@ class Order:
     state: State = State.NONE
     order_id: str = ""
     customer_id: str = ""
-    saga_mode: int = 0
+    saga_mode: SagaMode.ValueType = SAGA_MODE_UNSPECIFIED
     deadline: datetime | None = None
     approval_refused: bool = False
 
@@ -140,7 +141,11 @@ def evolve(order: Order, event: Message) -> Order:
 
 
 def decide(order: Order, command: Command) -> Events:
-    ids = {"order_id": order.order_id, "customer_id": order.customer_id, "saga_mode": order.saga_mode}
+    ids: dict[str, Any] = {
+        "order_id": order.order_id,
+        "customer_id": order.customer_id,
+        "saga_mode": order.saga_mode,
+    }
     match command, order.state:
         case CreateOrder(), State.NONE:
             return [_created(command)]
@@ -166,14 +171,12 @@ def decide(order: Order, command: Command) -> Events:
 
 
 def _created(command: CreateOrder) -> OrderCreated:
-    deadline = Timestamp()
-    deadline.FromDatetime(command.deadline)
     return OrderCreated(
         order_id=command.order_id,
         customer_id=command.customer_id,
         total=command.total.to_proto(),
         saga_mode=command.saga_mode,
-        deadline=deadline,
+        deadline=timestamp(command.deadline),
     )
 
 
@@ -201,7 +204,7 @@ ORDER: Aggregate[Order, Command] = Aggregate(
 class Mode:
     """How the sagas of new orders are run."""
 
-    saga_mode: int = SAGA_MODE_CHOREOGRAPHY
+    saga_mode: SagaMode.ValueType = SAGA_MODE_CHOREOGRAPHY
 
 
 @dataclass(frozen=True, slots=True)

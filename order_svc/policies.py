@@ -6,8 +6,8 @@ from typing import Any
 
 from order_svc.domain import ORDER, ApproveOrder, RejectOrder
 from shop.customers.v1.events_pb2 import CreditReservationFailed, CreditReserved
-from shop.sagas.v1 import commands_pb2 as saga
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
+from shop.sagas.v1 import commands_pb2 as saga
 from twinlog.policies import Policies, on
 
 

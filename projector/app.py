@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
-import shop.customers.v1.events_pb2
-import shop.orders.v1.events_pb2
-import shop.sagas.v1.commands_pb2
-import twinlog.v1.saga_pb2  # noqa: F401  registers the message types
+import twinlog.v1.saga_pb2  # noqa: F401
 from projector.freshness import Announcer, Freshness
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
@@ -22,12 +20,16 @@ from twinlog.cursor import Cursor
 from twinlog.jetstream import JetStreamTwin, connect
 from twinlog.paging import PageTokens
 from twinlog.postgres import PostgresLease, open_database
-from twinlog.projection import Projection
-from twinlog.rpc import serve
+from twinlog.projection import AnyView, Projection
+from twinlog.rpc import Service, serve
 from twinlog.runtime import Shutdown
 from twinlog.tasks import Tasks
 
-VIEWS = {"orders": [ORDERS, TIMELINE], "customers": [CUSTOMERS, TIMELINE], "sagas": [TIMELINE]}
+VIEWS: Mapping[str, Sequence[AnyView]] = {
+    "orders": [ORDERS, TIMELINE],
+    "customers": [CUSTOMERS, TIMELINE],
+    "sagas": [TIMELINE],
+}
 """The views that each log feeds."""
 
 
@@ -59,7 +61,7 @@ async def main(shutdown: Shutdown) -> None:
                 tasks.start("announcer", announcer.run())
                 for cursor in cursors:
                     tasks.start("cursor", cursor.run())
-                services = [
+                services: list[Service] = [
                     (
                         OrderQueries(*shared),
                         add_OrderQueryServiceServicer_to_server,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.json_format import MessageToJson
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
@@ -17,6 +16,7 @@ from twinlog.money import Money
 from twinlog.packed import message_class
 from twinlog.postgres import outages
 from twinlog.postgres_views import PostgresViews
+from twinlog.times import timestamp
 
 ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
 NEWEST = 2**63 - 1
@@ -26,12 +26,6 @@ _QUERIES = sql.queries("projector.sql")
 
 class Views(PostgresViews):
     """The projector's views, as its queries read them."""
-
-    async def checkpoints(self) -> dict[str, int]:
-        """How far each log is projected, by consumer."""
-        with outages():
-            rows = await self.pool.fetch(_QUERIES["checkpoints"])
-        return {row[0]: row[1] for row in rows}
 
     async def page_key(self) -> bytes:
         """What signs page tokens, the same for every replica."""
@@ -93,8 +87,8 @@ def order_message(row: OrderRow) -> Order:
         state=row.state,  # type: ignore[arg-type]
         rejection_reason=row.reason,  # type: ignore[arg-type]
         saga_mode=row.saga_mode,  # type: ignore[arg-type]
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        created_at=timestamp(row.created_at),
+        updated_at=timestamp(row.updated_at),
         version=row.version,
     )
 
@@ -106,20 +100,18 @@ def customer_message(row: CustomerRow) -> Customer:
         credit_limit=Money(row.limit_nanos, row.currency).to_proto(),
         reserved=Money(row.reserved_nanos, row.currency).to_proto(),
         available=Money(row.limit_nanos - row.reserved_nanos, row.currency).to_proto(),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        created_at=timestamp(row.created_at),
+        updated_at=timestamp(row.updated_at),
     )
 
 
 def timeline_message(row: TimelineRow) -> TimelineEntry:
-    recorded_at = Timestamp()
-    recorded_at.FromDatetime(row.recorded_at)
     payload = message_class(row.type).FromString(row.payload)
     return TimelineEntry(
         log=row.log,
         position=row.position,
         type=row.type,
-        recorded_at=recorded_at,
+        recorded_at=timestamp(row.recorded_at),
         payload_json=MessageToJson(payload, preserving_proto_field_name=True, indent=None),
         cause=row.causation_id,
         actor=row.actor,

@@ -15,6 +15,7 @@ from twinlog.paging import PageTokens
 from twinlog.rpc import Context
 from twinlog.saga import Instance, Status
 from twinlog.schema import Schema
+from twinlog.times import timestamp
 from twinlog.validation import Checks
 
 NEWEST = 2**63 - 1
@@ -82,8 +83,8 @@ def _listed(row: SagaRow) -> pb.Saga:
         definition_version=row.definition_version,
         status=row.status,  # type: ignore[arg-type]
         reason=row.reason,
-        started_at=row.started_at,
-        updated_at=row.updated_at,
+        started_at=timestamp(row.started_at),
+        updated_at=timestamp(row.updated_at),
     )
 
 
@@ -116,7 +117,7 @@ def _steps(instance: Instance) -> Sequence[pb.SagaStep]:
                 name=step.name,
                 status=pb.StepStatus.Value(f"STEP_STATUS_{state.name}"),
                 attempts=instance.attempts if awaited else 0,
-                deadline=instance.deadline if awaited else None,
+                deadline=timestamp(instance.deadline) if awaited and instance.deadline else None,
             )
         )
     return shown

@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import nats
@@ -25,7 +25,7 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, from_wire, to_wire
-from twinlog.twin import Delivery, DeliveryLost, TwinMissing, WrongLastSequence
+from twinlog.twin import Delivery, DeliveryLost, TwinMissing, TwinState, WrongLastSequence
 
 BATCH = 500
 """Events in one atomic batch; the server takes at most 1,000."""
@@ -106,14 +106,6 @@ async def _check(client: Client) -> None:
         ) from error
 
 
-class StreamState(NamedTuple):
-    """How far a stream reaches."""
-
-    first: int
-    last: int
-    holes: int
-
-
 class JetStreamTwin:
     """The stream of one log."""
 
@@ -125,7 +117,7 @@ class JetStreamTwin:
         self._poke = asyncio.Event()
         self._listening = False
 
-    async def state(self) -> StreamState:
+    async def state(self) -> TwinState:
         try:
             info = await self._manager.stream_info(self.name)
         except NotFoundError as error:
@@ -134,7 +126,7 @@ class JetStreamTwin:
             raise _unavailable(error) from error
         state = info.state
         held = max(0, state.last_seq - state.first_seq + 1)
-        return StreamState(state.first_seq, state.last_seq, held - state.messages)
+        return TwinState(state.first_seq, state.last_seq, held - state.messages)
 
     async def create(self, first: int) -> None:
         config = api.StreamConfig(

@@ -28,7 +28,7 @@ from twinlog.log import (
 )
 from twinlog.migrations import ensure_database, migrate
 
-Connection: TypeAlias = "asyncpg.Connection[Any]"
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 T = TypeVar("T")
 
@@ -156,12 +156,7 @@ class PostgresLog:
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
-        return [
-            Recorded(
-                self.name, row[0], StreamId(row[1], row[2]), *row[3:7], Metadata(**row[7]), row[8], row[9]
-            )
-            for row in rows
-        ]
+        return [_recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:]) for row in rows]
 
     async def head(self) -> int:
         return int((await self._fetch("head"))[0][0])
@@ -263,6 +258,13 @@ def _as_json(metadata: Metadata) -> dict[str, str]:
     return {name: value for name, value in zip(Metadata._fields, metadata, strict=True) if value}
 
 
+def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
+    version, event_id, type, payload, metadata, bucket, recorded_at = row
+    return Recorded(
+        log, position, stream, version, event_id, type, payload, Metadata(**metadata), bucket, recorded_at
+    )
+
+
 async def _load(connection: Connection, log: str, wanted: Sequence[Wanted]) -> Sequence[History]:
     snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
     after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
@@ -271,8 +273,7 @@ async def _load(connection: Connection, log: str, wanted: Sequence[Wanted]) -> S
     events: list[list[Recorded]] = [[] for _ in wanted]
     for row in rows:
         index = row[0] - 1
-        stream, metadata = wanted[index].stream, Metadata(**row[6])
-        events[index].append(Recorded(log, row[1], stream, *row[2:6], metadata, row[7], row[8]))
+        events[index].append(_recorded(log, row[1], wanted[index].stream, row[2:]))
     return [History(snapshots.get(want.stream), found) for want, found in zip(wanted, events, strict=True)]
 
 

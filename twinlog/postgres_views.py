@@ -30,6 +30,12 @@ class PostgresViews:
         with outages():
             return await self.pool.fetchval(self._queries["checkpoint"], consumer) or 0
 
+    async def checkpoints(self) -> dict[str, int]:
+        """The position up to which each consumer has projected its log."""
+        with outages():
+            rows = await self.pool.fetch(self._queries["checkpoints"])
+        return {row[0]: row[1] for row in rows}
+
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         with outages():
             found = await self.pool.fetch(self._queries[f"{view.name}_rows"], keys)

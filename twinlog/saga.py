@@ -15,10 +15,10 @@ from enum import StrEnum
 from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog.decider import Aggregate, Events
 from twinlog.packed import StoredMessage, pack, unpack
+from twinlog.times import timestamp
 from twinlog.v1 import saga_pb2 as pb
 
 TIMED_OUT = "DEADLINE_EXCEEDED"
@@ -89,7 +89,7 @@ class Backoff:
 
     def delay(self, attempt: int) -> timedelta:
         """How long the try number ``attempt``, from 1, waits for its answer."""
-        return min(self.first * 2 ** min(attempt - 1, 20), self.most)
+        return min(self.first * (1 << min(attempt - 1, 20)), self.most)
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class _Table:
             return []
         if instance.status is Status.COMPENSATING and instance.current != self.closing:
             if instance.deadline:
-                interrupted.deadline.CopyFrom(_stamp(instance.deadline))
+                interrupted.deadline.CopyFrom(timestamp(instance.deadline))
             return [interrupted]
         return self._and_then(instance, interrupted, now)
 
@@ -303,7 +303,7 @@ class _Table:
             return [event, self._compensated(after)]
         deadline = self._deadline(after, after.current, now)
         if deadline:
-            event.deadline.CopyFrom(_stamp(deadline))
+            event.deadline.CopyFrom(timestamp(deadline))
         return [event, self._command(after, after.current)]
 
     def _command(self, instance: Instance, current: int) -> Message:
@@ -398,12 +398,6 @@ class _Table:
 
 def _with(steps: tuple[StepState, ...], number: int, state: StepState) -> tuple[StepState, ...]:
     return (*steps[:number], state, *steps[number + 1 :])
-
-
-def _stamp(time: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
 
 
 def _deadline_of(event: Any) -> datetime | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twinlog.errors import TwinlogError
 from twinlog.event import Recorded
@@ -38,7 +38,7 @@ class DeliveryLost(TwinlogError):
     reason = "DELIVERY_LOST"
 
 
-class TwinState(Protocol):
+class TwinState(NamedTuple):
     """How far a twin reaches."""
 
     first: int

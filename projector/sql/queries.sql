@@ -36,10 +36,6 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[
                      $8::text[], $9::text[], $10::text[])
 ON CONFLICT DO NOTHING;
 
--- name: checkpoints
--- How far each log is projected.
-SELECT consumer, position FROM checkpoints;
-
 -- name: page_key
 -- What signs page tokens.
 SELECT key FROM page_key;

@@ -80,7 +80,7 @@ def evolve_alarm(alarm: Alarm, event: Message) -> Alarm:
     return Alarm(None, rung=True)
 
 
-ALARM = Aggregate(
+ALARM: Aggregate[Alarm, Set | Ring] = Aggregate(
     "alarm",
     Alarm(),
     decide_alarm,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc.aio
 import pytest
@@ -76,7 +76,7 @@ class Client:
     """A client of the service."""
 
     address: str
-    stub: generated.OrderQueryServiceAsyncStub
+    stub: Any
     channel: grpc.aio.Channel
     stop: Callable[[], Awaitable[None]]
     """Stops the server, gracefully."""
@@ -89,7 +89,8 @@ class Client:
         response = await self.stub.GetOrder(
             GetOrderRequest(order_id=order_id), timeout=timeout, metadata=sent
         )
-        return response.order.order_id
+        answered: str = response.order.order_id
+        return answered
 
     async def refusal(self, order_id: str = "x", timeout: float = 10) -> grpc.aio.AioRpcError:
         """The error that the service answered with."""

@@ -5,18 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
 
 from twinlog.event import Recorded, from_wire, to_wire
-from twinlog.twin import Delivery, DeliveryLost, TwinMissing, WrongLastSequence
-
-
-class State(NamedTuple):
-    """How far it reaches."""
-
-    first: int
-    last: int
-    holes: int
+from twinlog.twin import Delivery, DeliveryLost, TwinMissing, TwinState, WrongLastSequence
 
 
 class MemoryTwin:
@@ -31,10 +22,10 @@ class MemoryTwin:
         self._changed = asyncio.Event()
         self._poke = asyncio.Event()
 
-    async def state(self) -> State:
+    async def state(self) -> TwinState:
         messages = self._existing()
         first = min(messages, default=self.last + 1)
-        return State(first, self.last, self.last + 1 - first - len(messages))
+        return TwinState(first, self.last, self.last + 1 - first - len(messages))
 
     async def create(self, first: int) -> None:
         if self.messages is None:

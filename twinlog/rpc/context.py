@@ -24,7 +24,7 @@ _PRINTABLE = re.compile("[ -~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Metadata:  # noqa: B008
+def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Metadata:
     """The metadata of whatever this call sets off; its correlation id goes into the log lines of the call.
 
     Read from the call's metadata: ``x-correlation-id`` and ``x-actor`` (1 to 128 printable ASCII

@@ -129,3 +129,4 @@ def _unexpected(error_id: str, domain: str) -> Status:
 async def _abort(context: Context, status: Status) -> Never:
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    raise AssertionError("abort raises")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from grpc_health.v1 import health_pb2_grpc
@@ -30,7 +30,7 @@ class Watched(Protocol):
         ...
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """SERVING, overall and for each service, unless a part has a problem or the server is stopping."""
 
     def __init__(self, services: Sequence[str], parts: Sequence[Watched]) -> None:
@@ -63,7 +63,7 @@ class Health(health_pb2_grpc.HealthServicer):
                 return
             await self._moment()
 
-    def _status(self, service: str) -> int:
+    def _status(self, service: str) -> Any:
         if service not in self._names:
             return HealthCheckResponse.SERVICE_UNKNOWN
         if self._problems() or self._stopping.is_set():

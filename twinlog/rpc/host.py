@@ -72,7 +72,7 @@ async def serve(
         add(servicer, _Registrar(server, boundary))
     # Not within the boundary that ends streams: health tells its watchers itself.
     own = _Registrar(server, Boundary(domain))
-    health_pb2_grpc.add_HealthServicer_to_server(checker, own)  # type: ignore[arg-type]
+    health_pb2_grpc.add_HealthServicer_to_server(checker, own)
     reflection.enable_server_reflection([*names, HEALTH, reflection.SERVICE_NAME], server)
     bound = _bind(server, address, setting)
     await server.start()

@@ -37,6 +37,10 @@ SELECT request_id, fingerprint, reply, position FROM requests WHERE request_id =
 -- Where a consumer stands.
 SELECT position FROM checkpoints WHERE consumer = $1;
 
+-- name: checkpoints
+-- Where every consumer stands.
+SELECT consumer, position FROM checkpoints;
+
 -- name: due
 -- The timers that are due, oldest first.
 SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1 ORDER BY due LIMIT $2;
