@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
+# Imported for the message types that they register: the timeline shows every event of every log.
 import twinlog.v1.saga_pb2  # noqa: F401
 from projector.freshness import Announcer, Freshness
 from projector.queries import CustomerQueries, OrderQueries
