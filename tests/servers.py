@@ -1,0 +1,81 @@
+"""Real servers for tests: the project's own embedded ones, or those that POSTGRES_URL and NATS_URL name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from stack.nats import EmbeddedNats
+from stack.postgres import EmbeddedPostgres
+from twinlog.migrations import database_url
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder with a short path, which a server that runs as another user may enter."""
+    path = Path(tempfile.mkdtemp(prefix="twinlog-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@asynccontextmanager
+async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
+    """A Postgres that the test may stop, kill and start again."""
+    with folder() as path:
+        async with EmbeddedPostgres(path / "pg") as server:
+            yield server
+
+
+@asynccontextmanager
+async def nats_server() -> AsyncIterator[EmbeddedNats]:
+    """A NATS that the test may stop, kill and start again."""
+    with folder() as path:
+        async with EmbeddedNats(path / "nats") as server:
+            yield server
+
+
+def unique(prefix: str = "t") -> str:
+    """A name for a log, and so for its database and its stream, that no other test uses."""
+    return f"{prefix}_{uuid4().hex[:12]}"
+
+
+async def execute(server_url: str, statement: str, database: str = "postgres") -> None:
+    """Runs one statement on a connection of its own."""
+    connection = await asyncpg.connect(database_url(server_url, database))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def database(server_url: str) -> AsyncIterator[str]:
+    """The name of a database that is there for the block only."""
+    name = unique()
+    await execute(server_url, f'CREATE DATABASE "{name}"')
+    try:
+        yield name
+    finally:
+        await execute(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@asynccontextmanager
+async def stream(client: Client) -> AsyncIterator[str]:
+    """The name of a stream that is not there yet; what was made of it is deleted after the block."""
+    name = unique()
+    try:
+        yield name
+    finally:
+        with suppress(NotFoundError):
+            await client.jsm().delete_stream(name)

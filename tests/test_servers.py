@@ -1,0 +1,52 @@
+"""The fixtures that the tests against real servers rest on."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from stack.nats import EmbeddedNats
+from stack.postgres import EmbeddedPostgres
+from tests import servers
+from twinlog import jetstream
+from twinlog.jetstream import JetStreamTwin
+from twinlog.migrations import database_url
+
+
+async def test_a_database_is_gone_after_its_block(postgres_url: str) -> None:
+    async with servers.database(postgres_url) as name:
+        await servers.execute(postgres_url, "CREATE TABLE mine ()", name)
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await servers.execute(postgres_url, "SELECT 1", name)
+
+
+async def test_a_stream_is_gone_after_its_block(nats: Client) -> None:
+    async with servers.stream(nats) as name:
+        await JetStreamTwin(nats, name).create(1)
+        assert (await nats.jsm().stream_info(name)).config.allow_atomic
+    with pytest.raises(NotFoundError):
+        await nats.jsm().stream_info(name)
+
+
+async def test_postgres_keeps_what_was_committed_over_a_kill(own_postgres: EmbeddedPostgres) -> None:
+    await servers.execute(own_postgres.url, "CREATE TABLE mine ()")
+    await own_postgres.kill()
+    with pytest.raises(OSError):
+        await asyncpg.connect(database_url(own_postgres.url, "postgres"))
+    await own_postgres.start()
+    await servers.execute(own_postgres.url, "SELECT FROM mine")
+
+
+async def test_nats_keeps_its_streams_over_a_kill(own_nats: EmbeddedNats) -> None:
+    client = await jetstream.connect(own_nats.url, "tests")
+    try:
+        twin = JetStreamTwin(client, "kept")
+        await twin.create(5)
+        await own_nats.kill()
+        await own_nats.start()
+        await client.flush(30)
+        assert (await twin.state()).last == 4
+    finally:
+        await client.close()
