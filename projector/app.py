@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 # Imported for the message types that they register: the timeline shows every event of every log.
-import shop.customers.v1.events_pb2  # noqa: F401
-import shop.orders.v1.events_pb2  # noqa: F401
+import shop.customers.v1.events_pb2
+import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.saga_pb2  # noqa: F401
 from projector.freshness import Announcer, Freshness
