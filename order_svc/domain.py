@@ -181,9 +181,8 @@ def _created(command: CreateOrder) -> OrderCreated:
 
 
 def due(order: Order) -> datetime | None:
-    """A choreographed order has nobody else who watches its deadline."""
-    waits = order.state is State.PENDING and order.saga_mode == SAGA_MODE_CHOREOGRAPHY
-    return order.deadline if waits else None
+    """In either mode: an orchestrator that is away must not keep an order waiting."""
+    return order.deadline if order.state is State.PENDING else None
 
 
 ORDER: Aggregate[Order, Command] = Aggregate(

@@ -40,6 +40,10 @@ def reject_order(saga: Facts) -> commands.RejectOrder:
     )
 
 
+def reason_of(event: CreditReservationFailed | OrderRejected) -> str:
+    return RejectionReason.Name(event.reason).removeprefix("REJECTION_REASON_")
+
+
 CREDIT_SAGA = Saga(
     "credit",
     version=1,
@@ -50,7 +54,7 @@ CREDIT_SAGA = Saga(
             send=reserve_credit,
             done=CreditReserved,
             refused=CreditReservationFailed,
-            why=lambda failed: RejectionReason.Name(failed.reason).removeprefix("REJECTION_REASON_"),
+            why=reason_of,
             undo=release_credit,
             undone=CreditReleased,
             deadline=timedelta(seconds=30),
@@ -58,7 +62,10 @@ CREDIT_SAGA = Saga(
         Step("approve order", send=approve_order, done=OrderApproved, refused=OrderApprovalRefused),
     ],
     when_undone=Closing(send=reject_order, done=OrderRejected),
-    interrupted_by=OrderCancelled,
+    interrupted_by={
+        OrderCancelled: lambda _cancelled: "CANCELLED",
+        OrderRejected: reason_of,
+    },
     partition_key=lambda order: str(order.customer_id),
 )
 

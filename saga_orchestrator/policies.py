@@ -17,7 +17,7 @@ from shop.orders.v1.events_pb2 import (
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from twinlog.policies import Policies, Rule, on
 from twinlog.ports import Clock
-from twinlog.saga import Begin, Interrupt, Reply
+from twinlog.saga import Begin, Reply
 
 
 def orchestrated(event: Any) -> bool:
@@ -28,7 +28,7 @@ def orchestrated(event: Any) -> bool:
 def policies(clock: Clock) -> Sequence[Policies]:
     """The tables for both logs; the clock gives the time from which deadlines count."""
 
-    def to_saga(command: type[Begin] | type[Reply] | type[Interrupt]) -> Rule:
+    def to_saga(command: type[Begin] | type[Reply]) -> Rule:
         return lambda event: on(CREDIT_SAGAS, saga_id(event.order_id)).do(command(event, clock.now()))
 
     return [
@@ -40,7 +40,7 @@ def policies(clock: Clock) -> Sequence[Policies]:
                 OrderApproved: to_saga(Reply),
                 OrderApprovalRefused: to_saga(Reply),
                 OrderRejected: to_saga(Reply),
-                OrderCancelled: to_saga(Interrupt),
+                OrderCancelled: to_saga(Reply),
             },
             when=orchestrated,
         ),

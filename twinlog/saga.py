@@ -8,7 +8,7 @@ retried without limit; past a threshold the instance shows that it needs attenti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -103,8 +103,9 @@ class Saga:
     partition_key: Callable[[Any], str]
     """From the trigger: decides the bucket of the instance's events."""
     when_undone: Closing | None = None
-    interrupted_by: type[Message] | None = None
-    """The event after which the saga undoes what it did, even when it is completed, and sends no closing command."""
+    interrupted_by: Mapping[type[Message], Callable[[Any], str]] = field(default_factory=dict)
+    """Events after which the saga undoes what it did, even when it is completed, and sends no closing command; from
+    each: the reason, for people. One that answers the closing command is that answer."""
     backoff: Backoff = Backoff()
 
 
@@ -174,15 +175,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A participant's event, which may answer what is awaited."""
-
-    event: Message
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """What the saga is about ended otherwise."""
+    """A participant's event, which may answer what is awaited, or interrupt."""
 
     event: Message
     now: datetime
@@ -195,7 +188,7 @@ class Wake:
     now: datetime
 
 
-Command = Begin | Reply | Interrupt | Wake
+Command = Begin | Reply | Wake
 
 
 # --- the transition ----------------------------------------------------------------------------------------
@@ -239,10 +232,10 @@ class _Table:
         match command:
             case Begin(event, now) if instance.status is Status.NONE:
                 return self._begin(instance, event, now)
+            case Reply(event, now) if self._interrupts(instance, event):
+                return self._interrupt(instance, event, now)
             case Reply(event, now) if instance.current is not None:
                 return self._reply(instance, instance.current, event, now)
-            case Interrupt(event, now) if instance.status is not Status.NONE and not instance.interrupted:
-                return self._interrupt(instance, event, now)
             case Wake(now) if instance.deadline is not None and instance.deadline <= now:
                 return self._wake(instance, now)
         return []
@@ -274,10 +267,16 @@ class _Table:
             return self._and_then(instance, pb.SagaStepCompensated(step=current), now)
         return []
 
+    def _interrupts(self, instance: Instance, event: Message) -> bool:
+        if type(event) not in self.saga.interrupted_by or instance.interrupted:
+            return False
+        if instance.status in (Status.NONE, Status.COMPENSATED):
+            return False
+        closing = self.saga.when_undone
+        return not (closing and instance.current == self.closing and isinstance(event, closing.done))
+
     def _interrupt(self, instance: Instance, event: Message, now: datetime) -> Events:
-        interrupted = pb.SagaInterrupted(reason=event.DESCRIPTOR.name)
-        if instance.status is Status.COMPENSATED:
-            return []
+        interrupted = pb.SagaInterrupted(reason=self.saga.interrupted_by[type(event)](event))
         if instance.status is Status.COMPENSATING and instance.current != self.closing:
             if instance.deadline:
                 interrupted.deadline.CopyFrom(timestamp(instance.deadline))

@@ -24,7 +24,7 @@ from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_INSUFFICIENT_CREDIT,
 )
 from shop.sagas.v1 import commands_pb2 as commands
-from twinlog.saga import Begin, Command, Instance, Interrupt, Reply, Status, StepState, Wake
+from twinlog.saga import Begin, Command, Instance, Reply, Status, StepState, Wake
 from twinlog.snapshots import StateCodec
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -102,19 +102,19 @@ def test_a_late_deadline_or_reply_does_nothing() -> None:
 
 
 def test_a_cancellation_in_flight_releases_and_sends_no_rejection() -> None:
-    cancel = Interrupt(CANCELLED, NOW)
+    cancel = reply(CANCELLED)
     assert names(decided(BEGIN, cancel)) == ["SagaInterrupted", "ReleaseCredit"]
     assert names(decided(BEGIN, cancel, reply(RELEASED))) == ["SagaStepCompensated", "SagaCompensated"]
     assert not decided(BEGIN, cancel, reply(RESERVED))
 
 
 def test_a_step_refused_while_it_is_being_undone_needs_no_release() -> None:
-    cancel = Interrupt(CANCELLED, NOW)
+    cancel = reply(CANCELLED)
     assert names(decided(BEGIN, cancel, reply(REFUSED))) == ["SagaStepCompensated", "SagaCompensated"]
 
 
 def test_a_refused_approval_releases_the_credit() -> None:
-    cancel, refused = Interrupt(CANCELLED, NOW), reply(OrderApprovalRefused(order_id="o"))
+    cancel, refused = reply(CANCELLED), reply(OrderApprovalRefused(order_id="o"))
     assert names(decided(BEGIN, reply(RESERVED), cancel)) == ["SagaInterrupted", "ReleaseCredit"]
     assert not decided(BEGIN, reply(RESERVED), cancel, refused)
     assert names(decided(BEGIN, reply(RESERVED), refused)) == ["SagaStepFailed", "ReleaseCredit"]
@@ -122,21 +122,35 @@ def test_a_refused_approval_releases_the_credit() -> None:
 
 def test_a_cancellation_after_completion_releases_the_credit() -> None:
     done = (BEGIN, reply(RESERVED), reply(APPROVED))
-    assert names(decided(*done, Interrupt(CANCELLED, NOW))) == ["SagaInterrupted", "ReleaseCredit"]
-    ended = after(*done, Interrupt(CANCELLED, NOW), reply(RELEASED))
+    assert names(decided(*done, reply(CANCELLED))) == ["SagaInterrupted", "ReleaseCredit"]
+    ended = after(*done, reply(CANCELLED), reply(RELEASED))
     assert ended.status is Status.COMPENSATED
     assert ended.steps == (StepState.COMPENSATED, StepState.DONE)
 
 
 def test_a_cancellation_while_rejecting_ends_the_saga() -> None:
-    assert names(decided(BEGIN, reply(REFUSED), Interrupt(CANCELLED, NOW))) == [
+    assert names(decided(BEGIN, reply(REFUSED), reply(CANCELLED))) == [
         "SagaInterrupted",
         "SagaCompensated",
     ]
 
 
+EXPIRED = OrderRejected(order_id="o", customer_id="c", reason=REJECTION_REASON_DEADLINE_EXCEEDED)
+
+
+def test_an_order_that_expired_meanwhile_is_undone_without_rejecting_it_again() -> None:
+    assert names(decided(BEGIN, reply(EXPIRED))) == ["SagaInterrupted", "ReleaseCredit"]
+    ended = after(BEGIN, reply(RESERVED), reply(EXPIRED), reply(RELEASED))
+    assert (ended.status, ended.reason) == (Status.COMPENSATED, "DEADLINE_EXCEEDED")
+
+
+def test_a_step_that_timed_out_while_the_order_expired_ends_without_a_closing_command() -> None:
+    late = Wake(NOW + timedelta(seconds=30))
+    assert names(decided(BEGIN, late, reply(EXPIRED), reply(RELEASED)))[-1] == "SagaCompensated"
+
+
 def test_compensations_are_retried_and_ask_for_attention_past_the_threshold() -> None:
-    instance = after(BEGIN, Interrupt(CANCELLED, NOW))
+    instance = after(BEGIN, reply(CANCELLED))
     seen: list[str] = []
     for _ in range(CREDIT_SAGA.backoff.attention_after + 3):
         assert instance.deadline is not None
@@ -163,7 +177,7 @@ def test_the_rejection_of_an_unanswered_order_says_so() -> None:
 INPUTS = [reply(e) for e in (RESERVED, REFUSED, RELEASED, APPROVED, REJECTED)]
 
 
-@for_all(st.lists(st.sampled_from([BEGIN, Interrupt(CANCELLED, NOW), *INPUTS]), max_size=12))
+@for_all(st.lists(st.sampled_from([BEGIN, reply(CANCELLED), *INPUTS]), max_size=12))
 def test_any_order_of_inputs_leaves_a_consistent_instance(inputs: list[Command]) -> None:
     instance = after(*inputs)
     ended = instance.status in (Status.NONE, Status.COMPLETED, Status.COMPENSATED)
