@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from twinlog import sql
@@ -25,6 +26,8 @@ class PostgresViews:
         self.pool = pool
         self._queries = {**sql.queries("twinlog.sql"), **sql.queries(package)}
         self._types = rows
+        # dataclasses.astuple copies every value deeply.
+        self._columns = {name: attrgetter(*(field.name for field in fields(of))) for name, of in rows.items()}
 
     async def checkpoint(self, consumer: str) -> int:
         with outages():
@@ -55,5 +58,5 @@ class PostgresViews:
                         await self._upsert(connection, view, list(rows.values()))
 
     async def _upsert(self, connection: Connection, view: AnyView, rows: Sequence[Any]) -> None:
-        columns = [list(column) for column in zip(*map(astuple, rows), strict=True)]
+        columns = [list(column) for column in zip(*map(self._columns[view.name], rows), strict=True)]
         await connection.execute(self._queries[f"{view.name}_upsert"], *columns)
