@@ -14,7 +14,7 @@ class CustomerSettings(Settings):
     """What customer_svc has besides."""
 
     customers_address: Address = "127.0.0.1:50052"
-    """Where it serves."""
+    """Where customer_svc serves."""
 
 
 async def main(shutdown: Shutdown) -> None:

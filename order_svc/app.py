@@ -19,7 +19,7 @@ class OrderSettings(Settings):
     """What order_svc has besides."""
 
     orders_address: Address = "127.0.0.1:50051"
-    """Where it serves."""
+    """Where order_svc serves."""
     order_deadline_seconds: float = Field(30.0, gt=0, le=86_400)
     """How long an order may stay PENDING before it is rejected."""
 

@@ -41,7 +41,7 @@ class QuerySettings(Settings):
     """What the projector has besides."""
 
     queries_address: Address = "127.0.0.1:50054"
-    """Where it serves."""
+    """Where projector serves."""
 
 
 async def main(shutdown: Shutdown) -> None:

@@ -20,7 +20,7 @@ class SagaSettings(Settings):
     """What saga_orchestrator has besides."""
 
     sagas_address: Address = "127.0.0.1:50053"
-    """Where it serves."""
+    """Where saga_orchestrator serves."""
 
 
 async def main(shutdown: Shutdown) -> None:
