@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import grpc
 import grpc.aio
-import grpc_tools
 import pytest
 from nats.aio.client import Client
 
@@ -46,12 +45,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder / 'protos'}", f"--python_out={folder}"]
-        + [f"--grpc_python_out={folder}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
-        + ["stamps/v1/stamps.proto"],
-        check=True,
-    )
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder / 'protos'}"]
+    outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    subprocess.run([*protoc, *outputs, "stamps/v1/stamps.proto"], check=True)
     return folder
 
 
