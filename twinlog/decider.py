@@ -42,7 +42,7 @@ class Aggregate(Generic[State, Command]):
     evolve: Callable[[State, Message], State]
     """The state after an event."""
     partition_key: Callable[[State], str]
-    """From the state after an event: what decides the event's bucket."""
+    """From the state after an event: what its event is kept in order by; decides the bucket."""
     due: Callable[[State], datetime | None] = _never
     """When this stream wants to be woken, if it does: the log keeps one timer row a stream, set and
     cleared with the events that change it."""

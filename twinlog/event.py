@@ -46,7 +46,7 @@ class NewEvent(NamedTuple):
     type: str
     payload: bytes
     metadata: Metadata
-    bucket: int
+    partition_key: str
 
 
 class Recorded(NamedTuple):
@@ -60,13 +60,14 @@ class Recorded(NamedTuple):
     type: str
     payload: bytes
     metadata: Metadata
-    bucket: int
+    partition_key: str
+    """Events of a log that share it are handled in order, whatever becomes of others; it decides the bucket."""
     recorded_at: datetime
 
     @property
     def subject(self) -> str:
         """The twin's subject: ``<log>.<bucket>.<EventType>``."""
-        return f"{self.log}.{self.bucket}.{self.type.rpartition('.')[2]}"
+        return f"{self.log}.{bucket_of(self.partition_key)}.{self.type.rpartition('.')[2]}"
 
     @property
     def address(self) -> str:
@@ -98,6 +99,7 @@ def to_wire(event: Recorded) -> bytes:
         causation_id=event.metadata.causation_id,
         traceparent=event.metadata.traceparent,
         actor=event.metadata.actor,
+        partition_key=event.partition_key,
     ).SerializeToString(deterministic=True)
 
 
@@ -106,10 +108,9 @@ def from_wire(subject: str, data: bytes) -> Recorded:
 
     Raises google.protobuf.message.DecodeError on bytes that are none.
     """
-    log, bucket, _ = subject.split(".", 2)
     wire = RecordedEvent.FromString(data)
     return Recorded(
-        log,
+        subject.partition(".")[0],
         wire.position,
         StreamId(wire.stream_type, wire.stream_id),
         wire.version,
@@ -117,6 +118,6 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         wire.type,
         wire.payload,
         Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor),
-        int(bucket),
+        wire.partition_key,
         _EPOCH + timedelta(microseconds=wire.recorded_at_us),
     )

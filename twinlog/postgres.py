@@ -239,7 +239,7 @@ def _arguments(batch: Batch, streams: Sequence[StreamId]) -> list[Any]:
         [event.event_id for event in events],
         [event.payload for event in events],
         [_as_json(event.metadata) for event in events],
-        [event.bucket for event in events],
+        [event.partition_key for event in events],
         [reply.request_id for reply in replies],
         [reply.fingerprint for reply in replies],
         [reply.reply for reply in replies],
@@ -259,9 +259,18 @@ def _as_json(metadata: Metadata) -> dict[str, str]:
 
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
-    version, event_id, type, payload, metadata, bucket, recorded_at = row
+    version, event_id, type, payload, metadata, partition_key, recorded_at = row
     return Recorded(
-        log, position, stream, version, event_id, type, payload, Metadata(**metadata), bucket, recorded_at
+        log,
+        position,
+        stream,
+        version,
+        event_id,
+        type,
+        payload,
+        Metadata(**metadata),
+        partition_key,
+        recorded_at,
     )
 
 

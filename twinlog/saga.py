@@ -101,7 +101,7 @@ class Saga:
     starts_with: type[Message]
     steps: Sequence[Step]
     partition_key: Callable[[Any], str]
-    """From the trigger: decides the bucket of the instance's events."""
+    """From the trigger: the partition key of the instance's events."""
     when_undone: Closing | None = None
     interrupted_by: Mapping[type[Message], Callable[[Any], str]] = field(default_factory=dict)
     """Events after which the saga undoes what it did, even when it is completed, and sends no closing command; from

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from twinlog.decider import Aggregate, AnyAggregate
-from twinlog.event import Metadata, NewEvent, StreamId, bucket_of
+from twinlog.event import Metadata, NewEvent, StreamId
 from twinlog.log import TimerChange
 from twinlog.ports import Ids
 
@@ -103,7 +103,7 @@ class Transaction:
                     message.DESCRIPTOR.full_name,
                     message.SerializeToString(deterministic=True),
                     metadata or self._metadata,
-                    bucket_of(aggregate.partition_key(state)),
+                    aggregate.partition_key(state),
                 )
             )
         self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)

@@ -15,14 +15,14 @@ SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
 
 -- name: histories
 -- The events of some streams after some versions, stream by stream.
-SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.bucket, e.recorded_at
+SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.recorded_at
   FROM unnest($1::text[], $2::text[], $3::integer[]) WITH ORDINALITY AS w (type, id, after, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after
  ORDER BY w.i, e.version;
 
 -- name: read
 -- Events after a position, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, bucket, recorded_at
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, recorded_at
   FROM events WHERE position > $1 ORDER BY position LIMIT $2;
 
 -- name: head

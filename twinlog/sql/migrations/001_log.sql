@@ -7,16 +7,16 @@ CREATE TABLE log_head (
 INSERT INTO log_head (position) VALUES (0);
 
 CREATE TABLE events (
-    position    bigint PRIMARY KEY,
-    stream_type text NOT NULL,
-    stream_id   text NOT NULL,
-    version     integer NOT NULL,
-    event_id    uuid NOT NULL,
-    type        text NOT NULL,
-    payload     bytea NOT NULL,
-    metadata    jsonb NOT NULL,
-    bucket      smallint NOT NULL,
-    recorded_at timestamptz NOT NULL,
+    position      bigint PRIMARY KEY,
+    stream_type   text NOT NULL,
+    stream_id     text NOT NULL,
+    version       integer NOT NULL,
+    event_id      uuid NOT NULL,
+    type          text NOT NULL,
+    payload       bytea NOT NULL,
+    metadata      jsonb NOT NULL,
+    partition_key text NOT NULL,
+    recorded_at   timestamptz NOT NULL,
     UNIQUE (stream_type, stream_id, version)
 );
 
@@ -88,7 +88,7 @@ CREATE FUNCTION append(
     e_id           uuid[],
     e_payload      bytea[],
     e_metadata     jsonb[],
-    e_bucket       smallint[],
+    e_key          text[],
     -- outcomes of requests; r_offset: how many of the events precede and include the request's
     r_id           text[],
     r_fingerprint  bytea[],
@@ -139,12 +139,12 @@ BEGIN
     first := head + 1;
 
     IF cardinality(e_type) > 0 THEN
-        INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata, bucket,
-                            recorded_at)
+        INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata,
+                            partition_key, recorded_at)
         SELECT head + e.i, s_type[e.stream], s_id[e.stream], e.version, e.id, e.type, e.payload, e.metadata,
-               e.bucket, at
-          FROM unnest(e_type, e_stream, e_version, e_id, e_payload, e_metadata, e_bucket) WITH ORDINALITY
-            AS e (type, stream, version, id, payload, metadata, bucket, i);
+               e.key, at
+          FROM unnest(e_type, e_stream, e_version, e_id, e_payload, e_metadata, e_key) WITH ORDINALITY
+            AS e (type, stream, version, id, payload, metadata, key, i);
         UPDATE log_head SET position = head + cardinality(e_type);
     END IF;
 
