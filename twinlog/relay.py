@@ -37,6 +37,7 @@ class Relay:
         self._lease = lease
         self._pending: deque[Recorded] = deque()
         self._wake = asyncio.Event()
+        self._behind = True  # the log may have events that are not in _pending
         self._progress = asyncio.Condition()
         self._relaying = False
         self.position: int | None = None
@@ -49,7 +50,10 @@ class Relay:
         if self._relaying:
             self._pending.extend(events)
             if len(self._pending) > _PENDING:
-                self._pending.clear()  # they are in the log
+                self._pending.clear()
+                self._behind = True
+        else:
+            self._behind = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -67,7 +71,7 @@ class Relay:
         try:
             async with asyncio.timeout(timeout):
                 head = await self._log.head()
-                self._wake.set()
+                self._look()
                 async with self._progress:
                     await self._progress.wait_for(lambda: (self.position or 0) >= head)
         except (TimeoutError, Unavailable):
@@ -77,7 +81,7 @@ class Relay:
         """Wakes up when another process of this service has committed."""
         while True:
             await self._twin.poked(60.0)
-            self._wake.set()
+            self._look()
 
     async def _poke_when_idle(self) -> None:
         """Tells the replica that copies when this one has committed and does not copy itself."""
@@ -90,7 +94,7 @@ class Relay:
             await self._twin.poke()
 
     async def _copy_for_ever(self) -> None:
-        self._relaying, self.position = True, None
+        self._relaying, self._behind, self.position = True, True, None
         try:
             delay = _RETRY_FIRST
             while True:
@@ -129,19 +133,30 @@ class Relay:
                 continue
             if await self._wait(poll):
                 continue
+            self._behind = True
             poll = min(poll * 2, _POLL_MOST)
             if poll == _POLL_MOST:
                 await self._look_after_twin()
 
     async def _next(self) -> Sequence[Recorded]:
-        """The events that follow; from memory where they are there, else from the log."""
+        """The events that follow; from memory where they are there, else from the log where it may have more."""
         assert self.position is not None
         self._wake.clear()
         while self._pending and self._pending[0].position <= self.position:
             self._pending.popleft()
         if self._pending and self._pending[0].position == self.position + 1:
             return [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
-        return await self._log.read(self.position, BATCH)
+        if not (self._pending or self._behind):
+            return ()
+        self._behind = False
+        events = await self._log.read(self.position, BATCH)
+        self._behind |= bool(events)
+        return events
+
+    def _look(self) -> None:
+        """Sees to it that the log is read: it may have what no offer told of."""
+        self._behind = True
+        self._wake.set()
 
     async def _wait(self, seconds: float) -> bool:
         try:
@@ -158,6 +173,7 @@ class Relay:
 
     async def _agree(self) -> int:
         """Where to go on: the twin's last sequence, after making sure that the twin mirrors the log."""
+        self._behind = True
         try:
             state = await self._twin.state()
         except TwinMissing:
