@@ -5,7 +5,7 @@ from __future__ import annotations
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.policies import policies
 from saga_orchestrator.service import SagaService
-from saga_orchestrator.views import SAGAS, SagaRow, SagaViews
+from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog.config import Address, Settings, load
 from twinlog.node import open_node
@@ -31,7 +31,7 @@ async def main(shutdown: Shutdown) -> None:
     ) as node:
         views = SagaViews(node.log.pool, PACKAGE, {"sagas": SagaRow})
         node.follow(*policies(node.clock))
-        node.feed("sagas", Projection("saga_orchestrator.sagas", [SAGAS], views))
+        node.feed("sagas", Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN))
         node.wake(CREDIT_SAGAS)
         service = SagaService(node.log, views, PageTokens(await views.page_key()))
         await node.serve(

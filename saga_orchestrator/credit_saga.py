@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from uuid import NAMESPACE_OID, uuid5
 
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
@@ -73,6 +74,7 @@ CREDIT_SAGAS = aggregate(CREDIT_SAGA)
 """The aggregate of its instances. A changed table goes in beside this one, under the next version."""
 
 
+@lru_cache(maxsize=10_000)
 def saga_id(order_id: str) -> str:
     """The saga of an order: a UUID (version 5) that follows from the order's."""
     return str(uuid5(NAMESPACE_OID, f"credit saga of {order_id}"))

@@ -72,6 +72,17 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
     )
 
 
+SHOWN = (
+    saga.SagaStarted,
+    saga.SagaStepFailed,
+    saga.SagaInterrupted,
+    saga.SagaStepCompensated,
+    saga.SagaNeedsAttention,
+    saga.SagaCompleted,
+    saga.SagaCompensated,
+)
+"""The events that change a saga's row; on its way forward, a saga shows nothing new between start and end."""
+
 SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve)
 
 

@@ -77,18 +77,19 @@ def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], 
 class Projection:
     """The handler of a cursor that keeps views of one log."""
 
-    types: Sequence[str] = ()
-
     def __init__(
         self,
         consumer: str,
         views: Sequence[AnyView],
         store: ViewStore,
         *,
+        types: Sequence[type[Message]] = (),
         on_commit: Callable[[Changes, Move], None] = lambda _changes, _move: None,
         schema: Schema | None = None,
     ) -> None:
-        """``on_commit`` is told of every batch after its commit."""
+        """``types``: the events that change a view; none given: all. ``on_commit`` is told of every batch after
+        its commit."""
+        self.types = [type.DESCRIPTOR.name for type in types]
         self.consumer = consumer
         self._views = views
         self._store = store
