@@ -105,11 +105,11 @@ class TestDeadline:
 
     async def test_a_method_knows_how_long_it_may_wait(self) -> None:
         async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
-            return GetOrderResponse(order=Order(order_id=str(time_left(context, at_most=100))))
+            return GetOrderResponse(order=Order(order_id=str(time_left(context, at_most=5_000))))
 
         async with serving(Edge(get)) as client:
-            assert 8 < float(await client.get(timeout=10)) <= 9
-            assert float((await client.stub.GetOrder(GetOrderRequest())).order.order_id) == 100
+            assert 800 < float(await client.get(timeout=1_000)) <= 900
+            assert float((await client.stub.GetOrder(GetOrderRequest())).order.order_id) == 5_000
 
 
 class TestStreams:
