@@ -1,0 +1,165 @@
+"""Both modes are one shop: any script of commands comes to the same answers, states, reasons and credit in each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from shop.orders.v1.order_pb2 import (
+    ORDER_STATE_APPROVED,
+    ORDER_STATE_CANCELLED,
+    ORDER_STATE_REJECTED,
+    REJECTION_REASON_CURRENCY_MISMATCH,
+    REJECTION_REASON_DEADLINE_EXCEEDED,
+    REJECTION_REASON_INSUFFICIENT_CREDIT,
+    REJECTION_REASON_UNKNOWN_CUSTOMER,
+)
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
+from tests.controls import MODES, Mode, money
+from tests.memory_shop import DEADLINE, MemoryShop, NoContext
+from tests.scripts import (
+    ALL,
+    Answer,
+    Cancel,
+    CancelledInFlight,
+    Command,
+    NewCustomer,
+    NewLimit,
+    NewOrder,
+    Outcome,
+    Repeat,
+    Unanswered,
+    play,
+    scripts,
+)
+from twinlog.errors import TwinlogError
+
+Modes = Callable[[int], Mode]
+
+
+def choreographed(_order: int) -> Mode:
+    return SAGA_MODE_CHOREOGRAPHY
+
+
+def orchestrated(_order: int) -> Mode:
+    return SAGA_MODE_ORCHESTRATION
+
+
+def mixed(order: int) -> Mode:
+    return MODES[order % 2]
+
+
+class MemoryStage:
+    """The shop in memory."""
+
+    def __init__(self, shop: MemoryShop) -> None:
+        self._shop = shop
+
+    async def call(self, request: Any) -> Answer:
+        of_customers = type(request).__module__.endswith("customer_service_pb2")
+        service: Any = self._shop.customers if of_customers else self._shop.orders
+        method = getattr(service, type(request).__name__.removesuffix("Request"))
+        try:
+            await method(request, NoContext())
+        except TwinlogError as refusal:
+            return refusal.reason
+        return "OK"
+
+    async def call_at_once(self, requests: Sequence[Any]) -> Sequence[Answer]:
+        # One batch of the writer: the second is decided on the state after the first.
+        return await asyncio.gather(*map(self.call, requests))
+
+    async def call_unanswered(self, request: Any) -> Answer:
+        self._shop.customer_svc_works.clear()
+        answer = await self.call(request)
+        await self._shop.settle()
+        await self._shop.let_pass(DEADLINE)
+        await self._shop.settle()
+        self._shop.customer_svc_works.set()
+        return answer
+
+    async def settle(self) -> None:
+        await self._shop.settle()
+
+    async def order(self, order_id: str) -> tuple[int, int]:
+        row = self._shop.views.tables["orders"][order_id]
+        return row.state, row.reason
+
+    async def customer(self, customer_id: str) -> tuple[int, int]:
+        row = self._shop.views.tables["customers"][customer_id]
+        return row.limit_nanos, row.reserved_nanos
+
+
+def in_memory(script: Sequence[Command], modes: Modes) -> Outcome:
+    async def run() -> Outcome:
+        async with MemoryShop() as shop:
+            outcome = await play(MemoryStage(shop), script, modes)
+            balances(shop)
+            return outcome
+
+    return asyncio.run(run())
+
+
+def balances(shop: MemoryShop) -> None:
+    """At rest: nothing pending, and what each customer has reserved is the sum of the approved orders."""
+    orders = shop.views.tables.get("orders", {}).values()
+    for row in shop.views.tables["customers"].values():
+        mine = [order for order in orders if order.customer_id == row.customer_id]
+        approved = sum(order.total_nanos for order in mine if order.state == ORDER_STATE_APPROVED)
+        assert row.reserved_nanos == approved
+    assert not shop.logs["sagas"].timers
+    assert not shop.logs["orders"].timers
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(scripts(ALL, longest=14))
+def test_any_script_comes_to_the_same_in_both_modes(script: list[Command]) -> None:
+    outcome = in_memory(script, choreographed)
+    assert in_memory(script, orchestrated) == outcome
+    assert in_memory(script, mixed) == outcome
+
+
+@pytest.mark.parametrize("modes", [choreographed, orchestrated, mixed])
+def test_a_script_that_meets_every_rule(modes: Modes) -> None:
+    """Holds that the plays above compare something."""
+    script = [
+        NewCustomer(15),
+        NewOrder(0, 12),
+        NewOrder(0, 12),
+        NewOrder(-1, 1),
+        NewOrder(0, 1, "USD"),
+        Unanswered(0, 1),
+        CancelledInFlight(0, 1),
+        Cancel(0),
+        Cancel(0),
+        Cancel(1),
+        NewOrder(0, 15),
+        NewLimit(0, 5),
+        NewOrder(0, 1),
+        NewLimit(0, 16),
+        NewOrder(0, 1),
+        NewLimit(0, 16, "USD"),
+        Repeat(1),
+    ]
+    outcome = in_memory(script, modes)
+    rejected = ORDER_STATE_REJECTED
+    assert outcome.orders == [
+        (ORDER_STATE_CANCELLED, 0),
+        (rejected, REJECTION_REASON_INSUFFICIENT_CREDIT),
+        (rejected, REJECTION_REASON_UNKNOWN_CUSTOMER),
+        (rejected, REJECTION_REASON_CURRENCY_MISMATCH),
+        (rejected, REJECTION_REASON_DEADLINE_EXCEEDED),
+        (ORDER_STATE_CANCELLED, 0),
+        (ORDER_STATE_APPROVED, 0),
+        (rejected, REJECTION_REASON_INSUFFICIENT_CREDIT),
+        (ORDER_STATE_APPROVED, 0),
+    ]
+    assert outcome.customers == [(money("16").nanos, money("16").nanos)]
+    assert [answer for answer in outcome.answers if answer != "OK"] == [
+        "ORDER_NOT_CANCELLABLE",
+        "CURRENCY_MISMATCH",
+    ]
