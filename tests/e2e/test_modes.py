@@ -126,7 +126,7 @@ def test_any_script_comes_to_the_same_in_both_modes(script: list[Command]) -> No
 @pytest.mark.parametrize("modes", [choreographed, orchestrated, mixed])
 def test_a_script_that_meets_every_rule(modes: Modes) -> None:
     """Holds that the plays above compare something."""
-    script = [
+    script: list[Command] = [
         NewCustomer(15),
         NewOrder(0, 12),
         NewOrder(0, 12),

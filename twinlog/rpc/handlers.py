@@ -14,10 +14,11 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from twinlog.errors import TwinlogError, Unavailable
+from twinlog.errors import InvalidArgument, TwinlogError, Unavailable
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
 
@@ -45,12 +46,13 @@ class Boundary:
         """The same handler with its failures mapped."""
         if handler.response_streaming:
             kind = "stream_stream" if handler.request_streaming else "unary_stream"
-            wrapped = self._streaming(method, getattr(handler, kind))
+            wrapped = self._streaming(method, _decoding(handler, kind))
         else:
             kind = "stream_unary" if handler.request_streaming else "unary_unary"
-            wrapped = self._unary(method, getattr(handler, kind))
+            wrapped = self._unary(method, _decoding(handler, kind))
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
-        return factory(wrapped, handler.request_deserializer, handler.response_serializer)
+        deserializer = handler.request_deserializer if handler.request_streaming else None
+        return factory(wrapped, deserializer, handler.response_serializer)
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
@@ -110,6 +112,21 @@ class Boundary:
             _log.error("rpc.failed", method=method, error_id=error_id, exc_info=error)
             status = _unexpected(error_id, self._domain)
         await _abort(context, status)
+
+
+def _decoding(handler: Handler, kind: str) -> Callable[[Any, Context], Any]:
+    """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more."""
+    behaviour: Callable[[Any, Context], Any] = getattr(handler, kind)
+    if handler.request_streaming:
+        return behaviour
+    return lambda data, context: behaviour(_decode(handler.request_deserializer, data), context)
+
+
+def _decode(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return deserializer(data)
+    except DecodeError as error:
+        raise InvalidArgument({"request": "is not the message that this method takes"}) from error
 
 
 async def _write_all(responses: AsyncIterator[Any] | Awaitable[None], context: Context) -> None:

@@ -1,0 +1,210 @@
+"""A client of the whole shop, and a look behind its back into the logs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import asyncpg
+import grpc
+import grpc.aio
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+
+from shop.customers.v1 import customer_service_pb2 as customer_pb
+from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceStub
+from shop.orders.v1 import order_service_pb2 as order_pb
+from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_UNSPECIFIED
+from shop.queries.v1 import customer_query_service_pb2 as customer_query_pb
+from shop.queries.v1 import order_query_service_pb2 as order_query_pb
+from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceStub
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from shop.sagas.v1 import saga_service_pb2 as saga_pb
+from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceStub
+from stack.shop import Shop
+from tests.controls import Mode, wire
+from tests.kernel.edge import rich
+from tests.waiting import until
+from twinlog.migrations import database_url
+
+PATIENCE = 60.0
+"""Seconds after which a call of a test is given up."""
+DATABASES = {"orders": "shop_orders", "customers": "shop_customers", "sagas": "shop_sagas"}
+"""Where each log is."""
+
+
+class Refusal(NamedTuple):
+    """What a client gets to know of an error."""
+
+    code: grpc.StatusCode
+    reason: str
+    """Of the ErrorInfo; empty where gRPC itself refused."""
+    fields: set[str]
+    """Of the BadRequest."""
+    facts: Mapping[str, str]
+
+
+async def refusal(call: Awaitable[Any]) -> Refusal:
+    """The error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return refusal_of(refused.value)
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    if not error.trailing_metadata():
+        return Refusal(error.code(), "", set(), {})
+    info, bad, status = ErrorInfo(), BadRequest(), rich(error)
+    for detail in status.details:
+        assert detail.Unpack(info) or detail.Unpack(bad) or "RetryInfo" in detail.type_url
+    assert info.domain == "shop"
+    fields = {violation.field for violation in bad.field_violations}
+    return Refusal(error.code(), info.reason, fields, dict(info.metadata))
+
+
+@dataclass
+class Client:
+    """Stubs of every service, and what tests do with them all the time."""
+
+    shop: Shop
+    orders: OrderServiceStub
+    customers: CustomerServiceStub
+    sagas: SagaServiceStub
+    queries: OrderQueryServiceStub
+    customer_queries: CustomerQueryServiceStub
+
+    async def customer(self, limit: str = "15", currency: str = "EUR") -> str:
+        """A new customer."""
+        credit = wire(limit, currency)
+        request = customer_pb.CreateCustomerRequest(name="Ada", credit_limit=credit)
+        created = await self.customers.CreateCustomer(request, timeout=PATIENCE)
+        return cast(str, created.customer_id)
+
+    async def limit(self, customer_id: str, limit: str) -> None:
+        """Changes the customer's limit."""
+        request = customer_pb.ChangeCreditLimitRequest(customer_id=customer_id, credit_limit=wire(limit))
+        await self.customers.ChangeCreditLimit(request, timeout=PATIENCE)
+
+    async def create(
+        self,
+        customer_id: str,
+        total: str = "12.34",
+        mode: Mode = SAGA_MODE_UNSPECIFIED,
+        currency: str = "EUR",
+    ) -> order_pb.CreateOrderResponse:
+        """A new order, PENDING."""
+        request = order_pb.CreateOrderRequest(
+            customer_id=customer_id, total=wire(total, currency), saga_mode=mode
+        )
+        return await self.orders.CreateOrder(request, timeout=PATIENCE)
+
+    async def order(
+        self,
+        customer_id: str,
+        total: str = "12.34",
+        mode: Mode = SAGA_MODE_UNSPECIFIED,
+        currency: str = "EUR",
+    ) -> order_query_pb.Order:
+        """A new order as it is when its saga has an answer."""
+        created = await self.create(customer_id, total, mode, currency)
+        return (await self.watch(created.order_id, created.consistency_token))[-1]
+
+    async def watch(self, order_id: str, token: str = "") -> list[order_query_pb.Order]:
+        """The order at each change until it is approved, rejected or cancelled."""
+        request = order_query_pb.WatchOrderRequest(order_id=order_id, consistency_token=token)
+        return [seen.order async for seen in self.queries.WatchOrder(request, timeout=PATIENCE)]
+
+    async def cancel(self, order_id: str) -> order_pb.CancelOrderResponse:
+        """Cancels an order."""
+        return await self.orders.CancelOrder(order_pb.CancelOrderRequest(order_id=order_id), timeout=PATIENCE)
+
+    async def get(self, order_id: str, token: str = "") -> order_query_pb.Order:
+        """The order as the view has it."""
+        request = order_query_pb.GetOrderRequest(order_id=order_id, consistency_token=token)
+        found: order_query_pb.GetOrderResponse = await self.queries.GetOrder(request, timeout=PATIENCE)
+        return found.order
+
+    async def get_customer(self, customer_id: str, token: str = "") -> customer_query_pb.Customer:
+        """The customer as the view has it."""
+        request = customer_query_pb.GetCustomerRequest(customer_id=customer_id, consistency_token=token)
+        found = await self.customer_queries.GetCustomer(request, timeout=PATIENCE)
+        return found.customer
+
+    async def timeline(self, order_id: str) -> list[order_query_pb.TimelineEntry]:
+        """The events of the order's saga."""
+        request = order_query_pb.GetOrderTimelineRequest(order_id=order_id)
+        return list((await self.queries.GetOrderTimeline(request, timeout=PATIENCE)).entries)
+
+    async def saga(self, order_id: str) -> saga_pb.Saga:
+        """The saga of an orchestrated order."""
+        found = await self.sagas.GetSaga(saga_pb.GetSagaRequest(order_id=order_id), timeout=PATIENCE)
+        return found.saga
+
+    async def reserves(self, customer_id: str, amount: str) -> None:
+        """Returns when the view shows exactly this much reserved for the customer."""
+
+        async def reserved() -> bool:
+            return bool((await self.get_customer(customer_id)).reserved == wire(amount))
+
+        await until(reserved)
+
+    async def happened(self, order_id: str, *types: str) -> None:
+        """Returns when the timeline of the order has events of these types, by their short names."""
+
+        async def all_there() -> bool:
+            seen = {entry.type.rpartition(".")[2] for entry in await self.timeline(order_id)}
+            return seen.issuperset(types)
+
+        await until(all_there)
+
+    async def restarted(self, module: str, old_pid: int) -> None:
+        """Returns when the supervisor has the service up again."""
+        await until(lambda: self.shop.supervisor.pid(module) != old_pid)
+        await self.shop.supervisor.ready(module)
+
+    async def count(self, log: str, condition: str, *values: object) -> int:
+        """How many events of a log there are, by a condition in SQL."""
+        found = await self.fetch(log, f"SELECT count(*) FROM events WHERE {condition}", *values)
+        return cast(int, found)
+
+    async def fetch(self, log: str, query: str, *values: object) -> Any:
+        """One value from the database of a log."""
+        async with self.database(log) as connection:
+            return await connection.fetchval(query, *values)
+
+    @asynccontextmanager
+    async def database(self, log: str) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to the database of a log."""
+        connection = await asyncpg.connect(database_url(self.shop.postgres_url, DATABASES[log]))
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def held_up(self, log: str) -> AsyncIterator[None]:
+        """For the block, nothing can be appended to a log: appends that are begun wait."""
+        async with self.database(log) as connection, connection.transaction():
+            await connection.execute("SELECT FROM log_head FOR UPDATE")
+            yield
+
+
+@asynccontextmanager
+async def connect(shop: Shop) -> AsyncIterator[Client]:
+    """A client with a connection to each service."""
+    async with AsyncExitStack() as stack:
+        order, customer, saga, query = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            for address in (shop.orders, shop.customers, shop.sagas, shop.queries)
+        ]
+        yield Client(
+            shop,
+            OrderServiceStub(order),
+            CustomerServiceStub(customer),
+            SagaServiceStub(saga),
+            OrderQueryServiceStub(query),
+            CustomerQueryServiceStub(query),
+        )
