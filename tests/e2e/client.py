@@ -99,7 +99,8 @@ class Client:
         request = order_pb.CreateOrderRequest(
             customer_id=customer_id, total=wire(total, currency), saga_mode=mode
         )
-        return await self.orders.CreateOrder(request, timeout=PATIENCE)
+        created: order_pb.CreateOrderResponse = await self.orders.CreateOrder(request, timeout=PATIENCE)
+        return created
 
     async def order(
         self,
@@ -119,7 +120,9 @@ class Client:
 
     async def cancel(self, order_id: str) -> order_pb.CancelOrderResponse:
         """Cancels an order."""
-        return await self.orders.CancelOrder(order_pb.CancelOrderRequest(order_id=order_id), timeout=PATIENCE)
+        request = order_pb.CancelOrderRequest(order_id=order_id)
+        cancelled: order_pb.CancelOrderResponse = await self.orders.CancelOrder(request, timeout=PATIENCE)
+        return cancelled
 
     async def get(self, order_id: str, token: str = "") -> order_query_pb.Order:
         """The order as the view has it."""
@@ -130,7 +133,9 @@ class Client:
     async def get_customer(self, customer_id: str, token: str = "") -> customer_query_pb.Customer:
         """The customer as the view has it."""
         request = customer_query_pb.GetCustomerRequest(customer_id=customer_id, consistency_token=token)
-        found = await self.customer_queries.GetCustomer(request, timeout=PATIENCE)
+        found: customer_query_pb.GetCustomerResponse = await self.customer_queries.GetCustomer(
+            request, timeout=PATIENCE
+        )
         return found.customer
 
     async def timeline(self, order_id: str) -> list[order_query_pb.TimelineEntry]:
@@ -140,7 +145,8 @@ class Client:
 
     async def saga(self, order_id: str) -> saga_pb.Saga:
         """The saga of an orchestrated order."""
-        found = await self.sagas.GetSaga(saga_pb.GetSagaRequest(order_id=order_id), timeout=PATIENCE)
+        request = saga_pb.GetSagaRequest(order_id=order_id)
+        found: saga_pb.GetSagaResponse = await self.sagas.GetSaga(request, timeout=PATIENCE)
         return found.saga
 
     async def reserves(self, customer_id: str, amount: str) -> None:
