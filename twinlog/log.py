@@ -108,7 +108,7 @@ class Conflict:
     """Nothing was committed, because of these."""
 
     streams: Sequence[StreamId] = ()
-    """No longer at the expected version."""
+    """Not at the expected version."""
     replies: Sequence[StoredReply] = ()
     """Requests that have their outcome already."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)

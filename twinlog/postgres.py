@@ -46,7 +46,7 @@ def outages() -> Iterator[None]:
     """Turns what asyncpg raises when the server is out of service into Unavailable."""
     try:
         yield
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise Unavailable(f"the database is out of reach ({type(error).__name__})") from error
     except asyncpg.PostgresError as error:
         if (error.sqlstate or "")[:2] in _NO_SERVICE:
@@ -192,8 +192,9 @@ class PostgresLog:
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         with outages():
-            rows: list[asyncpg.Record] = await self.pool.fetch(_QUERIES[query], *arguments)
-            return rows
+            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(_QUERIES[query], *arguments)
+                return rows
 
 
 class _Session:

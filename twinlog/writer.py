@@ -353,9 +353,15 @@ class Writer:
         await self._read(session, {s: Entry(a, a.initial, 0, 0, 0) for s, a in missing.items()})
 
     async def _refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:
-        await self._read(
-            session, {stream: self._known[stream] for stream in streams if stream in self._known}
-        )
+        """Brings streams up to date; one that has not moved on is forgotten.
+
+        It was read only, or the log was set back to before what is known of it.
+        """
+        known = {stream: self._known[stream] for stream in streams if stream in self._known}
+        await self._read(session, known)
+        for stream, entry in known.items():
+            if self._known[stream].version == entry.version:
+                del self._known[stream]
 
     async def _read(self, session: LogSession, from_entries: Mapping[StreamId, Entry]) -> None:
         """Brings streams up to date from what is known of them; from a snapshot where nothing is known."""

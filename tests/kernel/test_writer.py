@@ -167,6 +167,15 @@ async def test_a_writer_that_keeps_losing_shuts_the_others_out(log: MemoryLog) -
     assert rival.races == 3
 
 
+async def test_a_log_that_was_set_back_is_read_again(log: MemoryLog) -> None:
+    async with writing(log) as writer:
+        for _ in range(5):
+            await writer.execute(add(1))
+        del log.events[2:], log.streams[StreamId("counter", "a")][2:]
+        outcome = await writer.execute(add(1))
+    assert (outcome.result, outcome.position) == (Count(3, 3), 3)
+
+
 async def test_cold_streams_are_read_from_their_snapshot(log: MemoryLog) -> None:
     async with writing(log) as writer:
         for _ in range(3):

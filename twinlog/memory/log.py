@@ -88,7 +88,7 @@ class MemoryLog:
 
     def _conflict(self, batch: Batch) -> Conflict:
         return Conflict(
-            [s for s, version in batch.expects.items() if len(self.streams.get(s, ())) > version],
+            [s for s, version in batch.expects.items() if len(self.streams.get(s, ())) != version],
             [self.replies[r.request_id] for r in batch.replies if r.request_id in self.replies],
             {
                 move.consumer: self.checkpoints.get(move.consumer, 0)

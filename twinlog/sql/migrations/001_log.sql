@@ -117,8 +117,8 @@ BEGIN
 
     SELECT jsonb_agg(s.i) INTO stale
       FROM unnest(s_type, s_id, s_version) WITH ORDINALITY AS s (type, id, version, i)
-     WHERE EXISTS (SELECT FROM events e
-                    WHERE e.stream_type = s.type AND e.stream_id = s.id AND e.version = s.version + 1);
+     WHERE s.version <> coalesce((SELECT max(e.version) FROM events e
+                                    WHERE e.stream_type = s.type AND e.stream_id = s.id), 0);
 
     IF cardinality(r_id) > 0 THEN
         SELECT jsonb_agg(r.request_id) INTO answered FROM requests r WHERE r.request_id = ANY (r_id);

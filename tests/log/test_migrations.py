@@ -1,0 +1,133 @@
+"""Migrations: the schema is what they make it, once, however many start at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from stack.postgres import EmbeddedPostgres
+from tests import servers
+from tests.log.catalogue import catalogue
+from twinlog import migrations
+from twinlog.errors import ConfigurationError
+from twinlog.migrations import (
+    ChangedMigration,
+    NewerSchema,
+    database_url,
+    ensure_database,
+    migrate,
+)
+from twinlog.postgres import Pool, open_log
+
+KERNEL = "twinlog.sql"
+
+_CATALOGUE = Path(__file__).with_name("catalogue.json")
+
+
+@pytest.fixture
+async def connection(postgres_url: str, database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url(postgres_url, database))
+    yield connection
+    await connection.close()
+
+
+async def test_the_schema_equals_its_migrations(connection: asyncpg.Connection) -> None:
+    """What a fresh database has is written down; tests/log/catalogue.py says how to do so again."""
+    await migrate(connection, KERNEL)
+
+    assert await catalogue(connection) == json.loads(_CATALOGUE.read_text())
+
+
+async def test_migrating_again_changes_nothing(connection: asyncpg.Connection) -> None:
+    await migrate(connection, KERNEL)
+    before = await catalogue(connection), await applied(connection)
+
+    await migrate(connection, KERNEL)
+
+    assert (await catalogue(connection), await applied(connection)) == before
+
+
+async def test_many_connections_at_once_migrate_once(postgres_url: str, database: str) -> None:
+    async def start() -> list[tuple[str, int]]:
+        async with open_log(postgres_url, database, "counters") as log:
+            return await applied(log.pool)
+
+    seen = await asyncio.gather(*(start() for _ in range(12)))
+
+    assert seen == [[(KERNEL, m.version) for m in migrations.migrations(KERNEL)]] * 12
+
+
+async def test_many_processes_at_once_make_and_migrate_one_database(postgres_url: str, database: str) -> None:
+    admin = await asyncpg.connect(database_url(postgres_url, "postgres"))
+    await admin.execute(f'DROP DATABASE "{database}"')
+    await admin.close()
+    program = """
+import asyncio, sys
+from twinlog.postgres import open_log
+async def main():
+    async with open_log(sys.argv[1], sys.argv[2], "counters") as log:
+        assert await log.head() == 0
+asyncio.run(main())
+"""
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, postgres_url, database)
+        for _ in range(4)
+    ]
+
+    assert [await process.wait() for process in processes] == [0] * 4
+
+
+async def test_a_changed_migration_is_refused(connection: asyncpg.Connection) -> None:
+    await migrate(connection, KERNEL)
+    await connection.execute("UPDATE schema_migrations SET checksum = 'another' WHERE version = 1")
+
+    with pytest.raises(ChangedMigration, match=r"001_log\.sql was changed after it was applied"):
+        await migrate(connection, KERNEL)
+
+
+async def test_a_schema_of_a_newer_program_is_refused(connection: asyncpg.Connection) -> None:
+    await migrate(connection, KERNEL)
+    await connection.execute(
+        "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, 900, 'later', '')",
+        KERNEL,
+    )
+
+    with pytest.raises(NewerSchema, match="has schema version 900"):
+        await migrate(connection, KERNEL)
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await catalogue(connection)
+    broken = [
+        migrations.Migration(1, "001_good.sql", "CREATE TABLE good ()"),
+        migrations.Migration(2, "002_bad.sql", "CREATE TABLE bad (; "),
+    ]
+    monkeypatch.setattr(migrations, "migrations", lambda _package: broken)
+
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        await migrate(connection, "some.package")
+
+    assert await catalogue(connection) == before
+
+
+async def test_a_user_who_may_not_create_the_database_is_told_what_is_needed(
+    own_postgres: EmbeddedPostgres,
+) -> None:
+    await servers.execute(own_postgres.url, "CREATE ROLE small LOGIN")
+    url = own_postgres.url.replace("postgres@", "small@", 1)
+
+    with pytest.raises(ConfigurationError, match=r"no database counters .* grant CREATEDB"):
+        await ensure_database(url, "counters")
+
+
+async def applied(connection: asyncpg.Connection | Pool) -> list[tuple[str, int]]:
+    rows = await connection.fetch("SELECT package, version FROM schema_migrations ORDER BY package, version")
+    return [tuple(row) for row in rows]
