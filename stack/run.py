@@ -1,0 +1,76 @@
+"""What `make run` says once everything is up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from stack.console import console, say
+from stack.shop import Shop
+
+
+async def stay_up(shop: Shop) -> None:
+    """Prints the addresses and commands to try, and waits for ever."""
+    say("\n[bold]Up.[/] Ctrl-C stops everything.\n")
+    for what, where in _addresses(shop).items():
+        say(f"  {what:<18} {where}")
+    say("\nIn another terminal, one after the other:\n")
+    for purpose, command in commands(shop):
+        say(f"[dim]# {purpose}[/]")
+        console.print(command, markup=False)
+    say()
+    await asyncio.get_running_loop().create_future()
+
+
+def commands(shop: Shop) -> Sequence[tuple[str, str]]:
+    """What each of five commands is for, and the command, for a shell; with ids of their own at every call."""
+    customer_id, order_id = str(uuid4()), str(uuid4())
+    customer = {"customer_id": customer_id, "name": "Ada Lovelace", "credit_limit": _euros(15)}
+    order = {"order_id": order_id, "customer_id": customer_id, "total": _euros(12, 340_000_000)}
+    by_id = {"order_id": order_id}
+    orders, queries = "shop.orders.v1.OrderService", "shop.queries.v1.OrderQueryService"
+    return [
+        (
+            "create a customer",
+            _call(shop.customers, "shop.customers.v1.CustomerService/CreateCustomer", customer),
+        ),
+        ("create an order", _call(shop.orders, f"{orders}/CreateOrder", order)),
+        ("get it", _call(shop.queries, f"{queries}/GetOrder", by_id)),
+        (
+            "its timeline: who did what because of what",
+            _call(shop.queries, f"{queries}/GetOrderTimeline", by_id),
+        ),
+        ("watch it until it has ended", _call(shop.queries, f"{queries}/WatchOrder", by_id)),
+    ]
+
+
+def _addresses(shop: Shop) -> dict[str, str]:
+    return {
+        "order_svc": shop.orders,
+        "customer_svc": shop.customers,
+        "saga_orchestrator": shop.sagas,
+        "projector": shop.queries,
+        "Postgres": shop.postgres_url if shop.postgres else "yours (POSTGRES_URL)",
+        "NATS": shop.nats_url if shop.nats else "yours (NATS_URL)",
+    }
+
+
+def _call(address: str, method: str, request: dict[str, Any]) -> str:
+    return shlex.join([_grpcurl(), "-plaintext", "-d", json.dumps(request), address, method])
+
+
+def _grpcurl() -> str:
+    """On the PATH, else the one that is installed here."""
+    here = Path(sys.executable).with_name("grpcurl")
+    return str(here) if here.exists() and not shutil.which("grpcurl") else "grpcurl"
+
+
+def _euros(units: int, nanos: int = 0) -> dict[str, Any]:
+    return {"currency_code": "EUR", "units": units, "nanos": nanos}
