@@ -8,6 +8,7 @@ from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServi
 from twinlog.config import Address, Settings, load
 from twinlog.node import open_node
 from twinlog.runtime import Shutdown
+from twinlog.wiring import Wiring
 
 
 class CustomerSettings(Settings):
@@ -17,16 +18,20 @@ class CustomerSettings(Settings):
     """Where customer_svc serves."""
 
 
+def wire(node: Wiring) -> CustomerService:
+    """The service's reactions and its edge."""
+    node.follow(CHOREOGRAPHY, ORCHESTRATION)
+    return CustomerService(node.writer, ids=node.ids)
+
+
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(CustomerSettings)
     async with open_node(
         settings, shutdown, name="customer_svc", log="customers", database="shop_customers"
     ) as node:
-        node.follow(CHOREOGRAPHY, ORCHESTRATION)
-        service = CustomerService(node.writer, ids=node.ids)
         await node.serve(
-            (service, add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
+            (wire(node), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
             address=settings.customers_address,
             setting="CUSTOMERS_ADDRESS",
             domain="shop",

@@ -13,6 +13,7 @@ from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_se
 from twinlog.config import Address, Settings, load
 from twinlog.node import open_node
 from twinlog.runtime import Shutdown
+from twinlog.wiring import Wiring
 
 
 class OrderSettings(Settings):
@@ -24,14 +25,18 @@ class OrderSettings(Settings):
     """How long an order may stay PENDING before it is rejected."""
 
 
+def wire(node: Wiring, deadline: timedelta) -> OrderService:
+    """The service's reactions, its timers and its edge."""
+    node.follow(CHOREOGRAPHY, ORCHESTRATION)
+    node.wake(ORDER)
+    return OrderService(node.writer, clock=node.clock, ids=node.ids, deadline=deadline)
+
+
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(OrderSettings)
     async with open_node(settings, shutdown, name="order_svc", log="orders", database="shop_orders") as node:
-        node.follow(CHOREOGRAPHY, ORCHESTRATION)
-        node.wake(ORDER)
-        deadline = timedelta(seconds=settings.order_deadline_seconds)
-        service = OrderService(node.writer, clock=node.clock, ids=node.ids, deadline=deadline)
+        service = wire(node, timedelta(seconds=settings.order_deadline_seconds))
         await node.serve(
             (service, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),
             address=settings.orders_address,

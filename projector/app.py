@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
 
 # Imported for the message types that they register: the timeline shows every event of every log.
@@ -22,12 +22,15 @@ from twinlog import logs
 from twinlog.config import Address, Settings, load
 from twinlog.cursor import Cursor
 from twinlog.jetstream import JetStreamTwin, connect
+from twinlog.lease import Lease
+from twinlog.log import Move
 from twinlog.paging import PageTokens
 from twinlog.postgres import PostgresLease, open_database
-from twinlog.projection import AnyView, Projection
+from twinlog.projection import AnyView, Changes, Projection, ViewStore
 from twinlog.rpc import Service, serve
 from twinlog.runtime import Shutdown
 from twinlog.tasks import Tasks
+from twinlog.twin import Twin
 
 VIEWS: Mapping[str, Sequence[AnyView]] = {
     "orders": [ORDERS, TIMELINE],
@@ -44,6 +47,20 @@ class QuerySettings(Settings):
     """Where projector serves."""
 
 
+def wire(
+    store: ViewStore,
+    *,
+    twin: Callable[[str], Twin],
+    lease: Callable[[str], Lease],
+    on_commit: Callable[[Changes, Move], None] = lambda _changes, _move: None,
+) -> Sequence[Cursor]:
+    """One cursor a log, to be run."""
+    projections = {
+        log: Projection(f"projector.{log}", of, store, on_commit=on_commit) for log, of in VIEWS.items()
+    }
+    return [Cursor(twin(log), each, lease(each.consumer)) for log, each in projections.items()]
+
+
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(QuerySettings)
@@ -54,12 +71,12 @@ async def main(shutdown: Shutdown) -> None:
             views = Views(pool, "projector.sql", ROWS)
             freshness = Freshness({f"projector.{log}": log for log in VIEWS})
             announcer = Announcer(client, views, freshness)
-            cursors = []
-            for log, of_log in VIEWS.items():
-                projection = Projection(f"projector.{log}", of_log, views, on_commit=announcer.committed)
-                lease = PostgresLease(pool, projection.consumer, str(uuid4()))
-                twin = JetStreamTwin(client, log, replicas=settings.stream_replicas)
-                cursors.append(Cursor(twin, projection, lease))
+            cursors = wire(
+                views,
+                twin=lambda log: JetStreamTwin(client, log, replicas=settings.stream_replicas),
+                lease=lambda work: PostgresLease(pool, work, str(uuid4())),
+                on_commit=announcer.committed,
+            )
             shared = (views, freshness, PageTokens(await views.page_key()))
             async with Tasks(shutdown.crash) as tasks:
                 tasks.start("announcer", announcer.run())

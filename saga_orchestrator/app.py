@@ -10,8 +10,9 @@ from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_serve
 from twinlog.config import Address, Settings, load
 from twinlog.node import open_node
 from twinlog.paging import PageTokens
-from twinlog.projection import Projection
+from twinlog.projection import Projection, ViewStore
 from twinlog.runtime import Shutdown
+from twinlog.wiring import Wiring
 
 PACKAGE = "saga_orchestrator.sql"
 
@@ -23,6 +24,13 @@ class SagaSettings(Settings):
     """Where saga_orchestrator serves."""
 
 
+def wire(node: Wiring, views: ViewStore) -> None:
+    """The service's reactions, its list of sagas and its timers."""
+    node.follow(*policies(node.clock))
+    node.feed("sagas", Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN))
+    node.wake(CREDIT_SAGAS)
+
+
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(SagaSettings)
@@ -30,9 +38,7 @@ async def main(shutdown: Shutdown) -> None:
         settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
     ) as node:
         views = SagaViews(node.log.pool, PACKAGE, {"sagas": SagaRow})
-        node.follow(*policies(node.clock))
-        node.feed("sagas", Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN))
-        node.wake(CREDIT_SAGAS)
+        wire(node, views)
         service = SagaService(node.log, views, PageTokens(await views.page_key()))
         await node.serve(
             (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
