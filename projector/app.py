@@ -21,7 +21,7 @@ from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceSe
 from twinlog import logs
 from twinlog.config import Address, Settings, load
 from twinlog.cursor import Cursor
-from twinlog.jetstream import JetStreamTwin, connect
+from twinlog.jetstream import JetStreamTwin, close, connect
 from twinlog.lease import Lease
 from twinlog.log import Move
 from twinlog.paging import PageTokens
@@ -103,4 +103,4 @@ async def main(shutdown: Shutdown) -> None:
                 ):
                     await shutdown.wait()
     finally:
-        await client.close()
+        await close(client)

@@ -47,7 +47,7 @@ async def nats(nats_url: str) -> AsyncIterator[Client]:
     """A connection of the test's own."""
     client = await jetstream.connect(nats_url, "tests")
     yield client
-    await client.close()
+    await jetstream.close(client)
 
 
 @pytest.fixture

@@ -49,4 +49,4 @@ async def test_nats_keeps_its_streams_over_a_kill(own_nats: EmbeddedNats) -> Non
         await client.flush(30)
         assert (await twin.state()).last == 4
     finally:
-        await client.close()
+        await jetstream.close(client)

@@ -24,8 +24,16 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from twinlog.errors import ConfigurationError, Unavailable
-from twinlog.event import Recorded, from_wire, to_wire
-from twinlog.twin import Delivery, DeliveryLost, TwinMissing, TwinState, WrongLastSequence
+from twinlog.event import Recorded, to_wire
+from twinlog.twin import (
+    Delivery,
+    DeliveryLost,
+    TwinDamaged,
+    TwinMissing,
+    TwinState,
+    WrongLastSequence,
+    event_in,
+)
 
 BATCH = 500
 """Events in one atomic batch; the server takes at most 1,000."""
@@ -86,9 +94,15 @@ async def connect(url: str, name: str) -> Client:
     try:
         await _check(client)
     except BaseException:
-        await client.close()
+        await close(client)
         raise
     return client
+
+
+async def close(client: Client) -> None:
+    """Closes a connection, also where the server is away."""
+    with suppress(OSError):
+        await client.close()
 
 
 async def _check(client: Client) -> None:
@@ -113,25 +127,26 @@ class JetStreamTwin:
         self.name = name
         self._client = client
         self._manager = client.jsm(timeout=_TIMEOUT)
+        self._subjects = [f"{name}.*.*"]
         self._replicas = replicas
         self._poke = asyncio.Event()
         self._listening = False
 
     async def state(self) -> TwinState:
-        try:
-            info = await self._manager.stream_info(self.name)
-        except NotFoundError as error:
-            raise TwinMissing(stream=self.name) from error
-        except (NatsError, APIError, TimeoutError) as error:
-            raise _unavailable(error) from error
-        state = info.state
-        held = max(0, state.last_seq - state.first_seq + 1)
-        return TwinState(state.first_seq, state.last_seq, held - state.messages)
+        info = await _info(self._client, self.name)
+        if info["config"].get("subjects") != self._subjects or not info["config"].get("allow_atomic"):
+            raise TwinDamaged(
+                stream=self.name,
+                damage="it was made by someone else, for other subjects or without atomic batches",
+                remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
+                f"log. If something does, use another NATS server or account.",
+            )
+        return _state(info)
 
     async def create(self, first: int) -> None:
         config = api.StreamConfig(
             name=self.name,
-            subjects=[f"{self.name}.*.*"],
+            subjects=self._subjects,
             storage=api.StorageType.FILE,
             num_replicas=self._replicas,
             allow_atomic=True,
@@ -180,8 +195,8 @@ class JetStreamTwin:
 
     async def poked(self, timeout: float) -> None:
         if not self._listening:
-            self._listening = True
             await self._client.subscribe(f"twinlog.poke.{self.name}", cb=self._on_poke)
+            self._listening = True
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._poke.wait()
@@ -229,49 +244,70 @@ def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(f"JetStream is out of service ({str(error) or type(error).__name__})")
 
 
+async def _info(client: Client, stream: str) -> dict[str, Any]:
+    """What the server says of a stream. Raises TwinMissing and Unavailable."""
+    try:
+        reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=_TIMEOUT)
+    except (NatsError, TimeoutError, OSError) as error:
+        raise _unavailable(error) from error
+    info: dict[str, Any] = json.loads(reply.data)
+    if refusal := info.get("error"):
+        if refusal.get("err_code") == _STREAM_NOT_FOUND:
+            raise TwinMissing(stream=stream)
+        raise Unavailable(f"JetStream is out of service ({refusal.get('description')})")
+    return info
+
+
+def _state(info: dict[str, Any]) -> TwinState:
+    state = info["state"]
+    first, last = state["first_seq"], state["last_seq"]
+    return TwinState(first, last, last + 1 - first - state["messages"])
+
+
 class _Delivery:
-    """One ephemeral consumer and the pull that feeds it into a queue."""
+    """One ephemeral consumer and the pulls that feed it into a queue."""
 
     def __init__(self, client: Client, stream: str, after: int) -> None:
         self._client = client
         self._stream = stream
-        self._after = after
+        self._seen = after
+        """Up to here nothing was missed."""
+        self._created = ""
+        """Tells the stream from another of its name."""
         self._inbox = client.new_inbox()
         self._consumer = f"cursor-{uuid4().hex}"
         self._queue: deque[Recorded] = deque()
         self._arrived = asyncio.Event()
         self._lost: str | None = None
         self._delivered = 0
-        self._asked = 0
+        """The consumer's sequence: how many messages came."""
+        self._outstanding = 0
+        """How many were asked for and have not come yet."""
         self._subscription: Any = None
 
     async def open(self, types: Sequence[str]) -> None:
-        manager = self._client.jsm(timeout=_TIMEOUT)
         config = api.ConsumerConfig(
             name=self._consumer,
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=self._after + 1,
+            opt_start_seq=self._seen + 1,
             ack_policy=api.AckPolicy.NONE,
             filter_subjects=[f"{self._stream}.*.{type}" for type in types] or None,
             inactive_threshold=_INACTIVE,
             mem_storage=True,
             num_replicas=1,
-            max_waiting=4,
+            max_waiting=16,
         )
+        info = await _info(self._client, self._stream)
+        self._created = info["created"]
+        self._refuse_gaps(info)
         try:
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
-            state = (await manager.stream_info(self._stream)).state
-            if state.first_seq > self._after + 1 and state.messages:
-                raise DeliveryLost(
-                    stream=self._stream,
-                    why=f"events {self._after + 1} to {state.first_seq - 1} are gone from it",
-                )
-            await manager.add_consumer(self._stream, config)
-            await self._pull()
+            await self._client.jsm(timeout=_TIMEOUT).add_consumer(self._stream, config)
         except NotFoundError as error:
             raise TwinMissing(stream=self._stream) from error
         except (NatsError, APIError, TimeoutError) as error:
             raise _unavailable(error) from error
+        await self._pull()
 
     async def close(self) -> None:
         with suppress(NatsError, APIError, TimeoutError):
@@ -291,33 +327,50 @@ class _Delivery:
                 async with asyncio.timeout(_HEARTBEAT * 2.5):
                     await self._arrived.wait()
             except TimeoutError:
-                self._lost = "nothing was heard of it"
-        if len(self._queue) <= limit:
-            events = list(self._queue)
-            self._queue.clear()
-        else:
-            events = [self._queue.popleft() for _ in range(limit)]
-        if self._asked - self._delivered < _PULL // 2 and not self._lost:
+                self._lose("nothing was heard of it")
+        events = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+        if events[-1].position - self._seen != len(events):
+            # Other types lie between them. Or they are gone, as after a purge: the consumer's sequence hides that.
+            self._refuse_gaps(await _info(self._client, self._stream))
+        self._seen = events[-1].position
+        if self._outstanding < _PULL // 2:
             await self._pull()
         return events
 
+    def _refuse_gaps(self, info: dict[str, Any]) -> None:
+        """Raises DeliveryLost where an event after the last one seen may have gone before it was delivered."""
+        state = _state(info)
+        if info["created"] != self._created:
+            raise DeliveryLost(stream=self._stream, why="it was made anew")
+        if state.first > self._seen + 1:
+            gone = f"events {self._seen + 1} to {state.first - 1} are gone from it"
+            raise DeliveryLost(stream=self._stream, why=gone)
+        if state.holes:
+            raise DeliveryLost(stream=self._stream, why=f"{state.holes} of its events are gone")
+
     async def _pull(self) -> None:
-        wanted = _PULL - (self._asked - self._delivered)
-        self._asked += wanted
+        """Asks for as many as the queue has room for."""
+        wanted = _PULL - self._outstanding - len(self._queue)
+        if wanted <= 0 or self._lost:
+            return
+        self._outstanding += wanted
         request = {
             "batch": wanted,
             "expires": int(_PULL_EXPIRES * _SECOND),
             "idle_heartbeat": int(_HEARTBEAT * _SECOND),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-        await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+        try:
+            await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+        except NatsError as error:
+            self._lose(str(error))
 
     async def _on_message(self, message: Msg) -> None:
-        self._arrived.set()
         if message.reply.startswith("$JS.ACK."):
             self._take(message)
         else:
             await self._on_status(message.headers or {})
+        self._arrived.set()
 
     def _take(self, message: Msg) -> None:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>, with domain and
@@ -326,20 +379,29 @@ class _Delivery:
         base = 4 if len(tokens) > 9 else 2
         sequence, delivered = int(tokens[base + 3]), int(tokens[base + 4])
         if delivered != self._delivered + 1:
-            self._lost = f"message {self._delivered + 1} of the delivery is missing"
+            self._lose(f"message {self._delivered + 1} of the delivery is missing")
         if self._lost:
             return
         self._delivered = delivered
-        if sequence > self._after:
-            self._queue.append(from_wire(message.subject, message.data))
+        self._outstanding -= 1
+        # A stream that is not as far as the checkpoint is delivered from its end, whatever was asked for.
+        if sequence > self._seen:
+            try:
+                self._queue.append(event_in(self._stream, sequence, message.subject, message.data))
+            except DeliveryLost as lost:
+                self._lose(lost.facts["why"])
 
     async def _on_status(self, headers: dict[str, str]) -> None:
         status = headers.get("Status")
-        if status == "100":  # heartbeat
-            return
-        if status in ("408", "409") and "Consumer Deleted" not in headers.get("Description", ""):
-            # The pull has expired or is used up; ask for what it left.
-            self._asked = self._delivered
+        if status == "100":  # a heartbeat; it tells of messages that a broken connection swallowed
+            if int(headers.get("Nats-Last-Consumer", self._delivered)) > self._delivered:
+                self._lose(f"message {self._delivered + 1} of the delivery is missing")
+        elif status == "408":  # a pull has expired; it says what of it has not come
+            self._outstanding -= int(headers.get("Nats-Pending-Messages", 0))
             await self._pull()
-            return
-        self._lost = headers.get("Description") or f"status {status}"
+        else:
+            self._lose(headers.get("Description", "").strip() or f"status {status}")
+
+    def _lose(self, why: str) -> None:
+        self._lost = self._lost or why
+        self._arrived.set()

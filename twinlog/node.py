@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from twinlog import logs
 from twinlog.config import Settings
-from twinlog.jetstream import JetStreamTwin, connect
+from twinlog.jetstream import JetStreamTwin, close, connect
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.postgres import PostgresLease, PostgresLog, open_log
 from twinlog.rpc import Service, serve
@@ -61,4 +61,4 @@ async def open_node(
             async with node.running():
                 yield node
     finally:
-        await client.close()
+        await close(client)

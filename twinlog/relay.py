@@ -25,7 +25,7 @@ BATCH = 500
 _PENDING = 20_000
 _POLL_FIRST, _POLL_MOST = 0.02, 1.0
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
-_DAMAGED_RETRY = 10.0
+_LOOK_AFTER = 1.0
 
 
 class Relay:
@@ -81,7 +81,8 @@ class Relay:
         """Wakes up when another process of this service has committed."""
         while True:
             await self._twin.poked(60.0)
-            self._look()
+            if self._relaying:  # else the poke is this replica's own, or for another
+                self._look()
 
     async def _poke_when_idle(self) -> None:
         """Tells the replica that copies when this one has committed and does not copy itself."""
@@ -100,43 +101,40 @@ class Relay:
             while True:
                 try:
                     await self._copy()
-                except (Unavailable, TwinMissing) as error:
+                except (Unavailable, TwinMissing, TwinDamaged) as error:
+                    delay = _RETRY_FIRST if self.problem is None else min(delay * 2, _RETRY_MOST)
                     self._report(str(error))
                     self.position = None
                     await asyncio.sleep(delay)
-                    delay = min(delay * 2, _RETRY_MOST)
-                except TwinDamaged as error:
-                    self._report(str(error))
-                    self.position = None
-                    await asyncio.sleep(_DAMAGED_RETRY)
-                else:
-                    delay = _RETRY_FIRST
         finally:
-            self._relaying = False
+            self._relaying, self.position = False, None
             self._pending.clear()
 
     async def _copy(self) -> None:
         """Copies until something goes wrong."""
         await self._advance(await self._agree())
-        self._report(None)
-        poll = _POLL_FIRST
+        loop = asyncio.get_running_loop()
+        poll, looked = _POLL_FIRST, loop.time()
         while True:
             events = await self._next()
             if events:
                 poll = _POLL_FIRST
-                try:
-                    await self._twin.publish(events)
-                except WrongLastSequence:
-                    await self._advance(await self._agree())
-                else:
-                    await self._advance(events[-1].position)
-                continue
-            if await self._wait(poll):
-                continue
-            self._behind = True
-            poll = min(poll * 2, _POLL_MOST)
-            if poll == _POLL_MOST:
+                await self._publish(events)
+            elif not await self._wait(poll):
+                self._behind = True
+                poll = min(poll * 2, _POLL_MOST)
+            self._report(None)
+            if loop.time() - looked >= _LOOK_AFTER:
                 await self._look_after_twin()
+                looked = loop.time()
+
+    async def _publish(self, events: Sequence[Recorded]) -> None:
+        try:
+            await self._twin.publish(events)
+        except WrongLastSequence:
+            await self._advance(await self._agree())
+        else:
+            await self._advance(events[-1].position)
 
     async def _next(self) -> Sequence[Recorded]:
         """The events that follow; from memory where they are there, else from the log where it may have more."""
@@ -180,27 +178,24 @@ class Relay:
             structlog.get_logger().info("relay.twin_created", log=self._log.name)
             await self._twin.create(1)
             state = await self._twin.state()
-        if state.first > 1 or state.holes:
-            return await self._rebuild(state)
         await self._compare(state)
+        if state.first > 1 or state.holes:
+            await self._rebuild(state)
+            return 0
         return state.last
 
     async def _look_after_twin(self) -> None:
-        """In quiet times: whether the twin is still whole."""
+        """Whether the twin is still whole; cursors may be waiting for what is gone from it."""
         state = await self._twin.state()
         if state.last != self.position or state.first > 1 or state.holes:
             await self._advance(await self._agree())
 
-    async def _rebuild(self, state: TwinState) -> int:
-        head = await self._log.head()
-        if state.last > head:
-            self._refuse_ahead(state, head)
+    async def _rebuild(self, state: TwinState) -> None:
         structlog.get_logger().warning(
             "relay.twin_rebuilt", log=self._log.name, first=state.first, last=state.last, holes=state.holes
         )
         await self._twin.delete()
         await self._twin.create(1)
-        return 0
 
     async def _compare(self, state: TwinState) -> None:
         head = await self._log.head()
@@ -208,8 +203,9 @@ class Relay:
             self._refuse_ahead(state, head)
         if not state.last:
             return
-        ours = await self._log.read(state.last - 1, 1)
-        if await self._twin.message(state.last) != to_wire(ours[0]):
+        theirs = await self._twin.message(state.last)
+        (ours,) = await self._log.read(state.last - 1, 1)
+        if theirs is not None and theirs != to_wire(ours):
             name = self._twin.name
             raise TwinDamaged(
                 stream=name,

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
+from google.protobuf.message import DecodeError
+
 from twinlog.errors import TwinlogError
-from twinlog.event import Recorded
+from twinlog.event import Recorded, from_wire
 
 
 class WrongLastSequence(TwinlogError):
@@ -69,7 +71,10 @@ class Twin(Protocol):
         ...
 
     async def state(self) -> TwinState:
-        """How far it reaches. Raises :class:`TwinMissing`."""
+        """How far it reaches.
+
+        Raises :class:`TwinMissing`, and :class:`TwinDamaged` where the stream is someone else's.
+        """
         ...
 
     async def create(self, first: int) -> None:
@@ -85,7 +90,9 @@ class Twin(Protocol):
         ...
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        """Stores consecutive events under their own positions as sequences: all of them or none.
+        """Stores consecutive events under their own positions as sequences: all of them or none, up to 500.
+
+        More are stored 500 at a time.
 
         Raises :class:`WrongLastSequence` where the stream is not right before the first of them,
         :class:`TwinMissing`, or :class:`~twinlog.errors.Unavailable` where the outcome is unknown.
@@ -93,7 +100,10 @@ class Twin(Protocol):
         ...
 
     def deliver(self, after: int, types: Sequence[str] = ()) -> AbstractAsyncContextManager[Delivery]:
-        """Events with a sequence greater than ``after``; of the given event types (short names), or all."""
+        """Events with a sequence greater than ``after``; of the given event types (short names), or all.
+
+        None is left out: where one is gone from the stream, the delivery is lost, at the start or later.
+        """
         ...
 
     async def poke(self) -> None:
@@ -103,3 +113,14 @@ class Twin(Protocol):
     async def poked(self, timeout: float) -> None:
         """Returns at the next poke, or after ``timeout`` seconds."""
         ...
+
+
+def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
+    """The event in a delivered message. Raises DeliveryLost where that is not event ``sequence`` of a log."""
+    try:
+        event = from_wire(subject, data)
+    except (DecodeError, ValueError) as error:
+        raise DeliveryLost(stream=stream, why=f"its message {sequence} is no event") from error
+    if event.position != sequence:
+        raise DeliveryLost(stream=stream, why=f"its message {sequence} is event {event.position}")
+    return event

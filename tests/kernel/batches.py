@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
@@ -57,3 +57,16 @@ async def grow(log: Log, count: int, id: str = "a") -> Sequence[Recorded]:
     version = sum(event.stream == counter(id) for event in await log.read(0, head))
     await append(log, batch((counter(id), version, count)))
     return await log.read(head, count)
+
+
+def recorded(log: str, count: int, after: int = 0, message: Message | None = None) -> list[Recorded]:
+    """Events as a log gives them, without a log; the same ones for the same arguments."""
+    return [
+        Recorded(
+            log,
+            position,
+            *new_event(counter(), position, message)._replace(event_id=UUID(int=position)),
+            recorded_at=NOW,
+        )
+        for position in range(after + 1, after + count + 1)
+    ]

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from twinlog.event import Recorded, from_wire, to_wire
-from twinlog.twin import Delivery, DeliveryLost, TwinMissing, TwinState, WrongLastSequence
+from twinlog.event import Recorded, to_wire
+from twinlog.twin import Delivery, DeliveryLost, TwinMissing, TwinState, WrongLastSequence, event_in
 
 
 class MemoryTwin:
@@ -18,7 +18,8 @@ class MemoryTwin:
         self.messages: dict[int, tuple[str, bytes]] | None = None
         """Subject and bytes by sequence; None: there is no stream."""
         self.last = 0
-        self.first = 1
+        self.consumers = object()
+        """Stands for all that there are."""
         self._changed = asyncio.Event()
         self._poke = asyncio.Event()
 
@@ -33,12 +34,12 @@ class MemoryTwin:
 
     async def delete(self) -> None:
         self.messages = None
-        self._notify()
+        self.delete_consumers()
 
-    async def purge(self) -> None:
-        """Empties the stream; its last sequence stays."""
-        self._existing().clear()
-        self._notify()
+    def delete_consumers(self) -> None:
+        """Ends all deliveries."""
+        self.consumers = object()
+        self.notify()
 
     async def message(self, sequence: int) -> bytes | None:
         message = self._existing().get(sequence)
@@ -51,16 +52,16 @@ class MemoryTwin:
         for event in events:
             messages[event.position] = (event.subject, to_wire(event))
         self.last = events[-1].position
-        self._notify()
+        self.notify()
 
     @asynccontextmanager
     async def deliver(self, after: int, types: Sequence[str] = ()) -> AsyncIterator[Delivery]:
         state = await self.state()
-        if state.first > after + 1 and self._existing():
+        if state.first > after + 1:
             raise DeliveryLost(
                 stream=self.name, why=f"events {after + 1} to {state.first - 1} are gone from it"
             )
-        yield _Delivery(self, self._existing(), after, types)
+        yield _Delivery(self, after, types)
 
     async def poke(self) -> None:
         self._poke.set()
@@ -80,23 +81,22 @@ class MemoryTwin:
             raise TwinMissing(stream=self.name)
         return self.messages
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wakes the deliveries, after ``messages`` was changed by hand."""
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class _Delivery:
-    def __init__(
-        self, twin: MemoryTwin, messages: dict[int, tuple[str, bytes]], after: int, types: Sequence[str]
-    ) -> None:
+    def __init__(self, twin: MemoryTwin, after: int, types: Sequence[str]) -> None:
         self._twin = twin
-        self._messages = messages
+        self._consumers = twin.consumers
         self._position = after
         self._types = types
 
     async def next(self, limit: int) -> Sequence[Recorded]:
         while True:
-            if self._twin.messages is not self._messages:
+            if self._twin.consumers is not self._consumers:
                 raise DeliveryLost(stream=self._twin.name, why="the consumer was deleted")
             events = self._take(limit)
             if events:
@@ -106,8 +106,14 @@ class _Delivery:
     def _take(self, limit: int) -> list[Recorded]:
         events: list[Recorded] = []
         while self._position < self._twin.last and len(events) < limit:
+            subject, data = self._message(self._position + 1)
             self._position += 1
-            message = self._messages.get(self._position)
-            if message and (not self._types or message[0].rpartition(".")[2] in self._types):
-                events.append(from_wire(*message))
+            if not self._types or subject.rpartition(".")[2] in self._types:
+                events.append(event_in(self._twin.name, self._position, subject, data))
         return events
+
+    def _message(self, sequence: int) -> tuple[str, bytes]:
+        message = (self._twin.messages or {}).get(sequence)
+        if message is None:
+            raise DeliveryLost(stream=self._twin.name, why=f"event {sequence} is gone from it")
+        return message

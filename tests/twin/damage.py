@@ -1,0 +1,84 @@
+"""What may happen to a stream behind the back of Twinlog, in JetStream and in memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nats.aio.client import Client
+
+from twinlog.jetstream import JetStreamTwin
+from twinlog.memory import MemoryTwin
+from twinlog.twin import Twin
+
+
+class Damage(Protocol):
+    """Someone with the nats command line."""
+
+    def twin(self) -> Twin:
+        """The stream, as another process sees it."""
+        ...
+
+    async def purge(self, keep: int = 0) -> None:
+        """Removes all messages but the newest ``keep``."""
+        ...
+
+    async def remove(self, sequence: int) -> None:
+        """Removes one message."""
+        ...
+
+    async def put(self, subject: str, data: bytes) -> None:
+        """Adds a message to the stream; ``subject`` without its first token."""
+        ...
+
+    async def delete_consumers(self) -> None:
+        """Removes all consumers."""
+        ...
+
+
+class MemoryDamage:
+    def __init__(self, name: str) -> None:
+        self._twin = MemoryTwin(name)
+
+    def twin(self) -> Twin:
+        return self._twin
+
+    async def purge(self, keep: int = 0) -> None:
+        assert self._twin.messages is not None
+        for sequence in sorted(self._twin.messages)[: len(self._twin.messages) - keep]:
+            del self._twin.messages[sequence]
+
+    async def remove(self, sequence: int) -> None:
+        assert self._twin.messages is not None
+        del self._twin.messages[sequence]
+
+    async def put(self, subject: str, data: bytes) -> None:
+        assert self._twin.messages is not None
+        self._twin.last += 1
+        self._twin.messages[self._twin.last] = (f"{self._twin.name}.{subject}", data)
+        self._twin.notify()
+
+    async def delete_consumers(self) -> None:
+        self._twin.delete_consumers()
+
+
+class JetStreamDamage:
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def twin(self) -> Twin:
+        return JetStreamTwin(self._client, self._name)
+
+    async def purge(self, keep: int = 0) -> None:
+        await self._client.jsm().purge_stream(self._name, keep=keep)
+
+    async def remove(self, sequence: int) -> None:
+        await self._client.jsm().delete_msg(self._name, sequence)
+
+    async def put(self, subject: str, data: bytes) -> None:
+        await self._client.jetstream().publish(f"{self._name}.{subject}", data)
+
+    async def delete_consumers(self) -> None:
+        manager = self._client.jsm()
+        for consumer in await manager.consumers_info(self._name):
+            await manager.delete_consumer(self._name, consumer.name)
