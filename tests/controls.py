@@ -170,6 +170,6 @@ def recorded(
         message.DESCRIPTOR.full_name,
         message.SerializeToString(deterministic=True),
         Metadata("correlation", cause, "", actor),
-        0,
+        CUSTOMER_ID,
         START + after,
     )

@@ -140,7 +140,12 @@ class PostgresLog:
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         # A cancelled COMMIT has an unknown outcome: what is begun is finished.
-        return await asyncio.shield(self._append(batch))
+        appending = asyncio.ensure_future(self._append(batch))
+        try:
+            return await asyncio.shield(appending)
+        except asyncio.CancelledError:
+            appending.add_done_callback(_unheard)
+            raise
 
     async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
         with outages():
@@ -195,6 +200,12 @@ class PostgresLog:
             async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(_QUERIES[query], *arguments)
                 return rows
+
+
+def _unheard(appending: asyncio.Future[Appended | Conflict]) -> None:
+    """Takes the outcome of an append whose caller is gone."""
+    if not appending.cancelled():
+        appending.exception()
 
 
 class _Session:

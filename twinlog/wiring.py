@@ -23,7 +23,7 @@ from twinlog.timers import Timers
 from twinlog.twin import Twin
 from twinlog.writer import Writer
 
-_DRAIN = 3.0
+_DRAIN = 1.0
 
 
 class Wiring:

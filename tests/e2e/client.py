@@ -138,9 +138,9 @@ class Client:
         )
         return found.customer
 
-    async def timeline(self, order_id: str) -> list[order_query_pb.TimelineEntry]:
+    async def timeline(self, order_id: str, token: str = "") -> list[order_query_pb.TimelineEntry]:
         """The events of the order's saga."""
-        request = order_query_pb.GetOrderTimelineRequest(order_id=order_id)
+        request = order_query_pb.GetOrderTimelineRequest(order_id=order_id, consistency_token=token)
         return list((await self.queries.GetOrderTimeline(request, timeout=PATIENCE)).entries)
 
     async def saga(self, order_id: str) -> saga_pb.Saga:
@@ -157,11 +157,11 @@ class Client:
 
         await until(reserved)
 
-    async def happened(self, order_id: str, *types: str) -> None:
+    async def happened(self, order_id: str, *types: str, token: str = "") -> None:
         """Returns when the timeline of the order has events of these types, by their short names."""
 
         async def all_there() -> bool:
-            seen = {entry.type.rpartition(".")[2] for entry in await self.timeline(order_id)}
+            seen = {entry.type.rpartition(".")[2] for entry in await self.timeline(order_id, token)}
             return seen.issuperset(types)
 
         await until(all_there)

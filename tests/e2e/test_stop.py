@@ -1,0 +1,192 @@
+"""How a service starts and stops: in order, on SIGTERM as on Ctrl-C, under calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from shop.orders.v1.order_service_pb2 import CreateOrderRequest
+from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.queries.v1.order_query_service_pb2 import WatchOrderRequest
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from stack.process import free_port, spawn, stop
+from stack.supervisor import ROOT, until_serving
+from tests.controls import new_id, wire
+from tests.e2e.client import PATIENCE, Client, refusal
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+SERVICES = {
+    "order_svc": "ORDERS_ADDRESS",
+    "customer_svc": "CUSTOMERS_ADDRESS",
+    "saga_orchestrator": "SAGAS_ADDRESS",
+    "projector": "QUERIES_ADDRESS",
+}
+
+
+@dataclass
+class Replica:
+    """One more process of a service."""
+
+    process: asyncio.subprocess.Process
+    address: str
+
+    async def ends_well(self, signum: signal.Signals) -> str:
+        """Sends the signal and gives what the process said; it has to end by itself, with 0."""
+        self.process.send_signal(signum)
+        return await self.end()
+
+    async def end(self) -> str:
+        async with asyncio.timeout(PATIENCE):
+            said, _ = await self.process.communicate()
+        assert self.process.returncode == 0, said.decode()
+        return said.decode()
+
+
+@asynccontextmanager
+async def replica_of(client: Client, module: str, **env: str) -> AsyncIterator[Replica]:
+    """A second replica of a service of the shop."""
+    address = f"127.0.0.1:{free_port()}"
+    servers = {"POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url}
+    process = await spawn(
+        [sys.executable, "-m", module],
+        env={**os.environ, **servers, SERVICES[module]: address, "LOG_FORMAT": "json", **env},
+        cwd=ROOT,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await until_serving(address)
+        yield Replica(process, address)
+    finally:
+        await stop(process)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", SERVICES)
+async def test_an_idle_service_ends_at_once_with_zero(
+    client: Client, module: str, signum: signal.Signals
+) -> None:
+    async with replica_of(client, module) as replica:
+        async with asyncio.timeout(20):
+            said = await replica.ends_well(signum)
+        assert "Traceback" not in said
+        assert '"rpc.stopped"' in said
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_call_in_flight_is_finished(client: Client, signum: signal.Signals) -> None:
+    customer = await client.customer()
+    async with (
+        replica_of(client, "order_svc") as replica,
+        grpc.aio.insecure_channel(replica.address) as channel,
+    ):
+        orders, health = OrderServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with client.held_up("orders"):
+            request = CreateOrderRequest(request_id=new_id(), customer_id=customer, total=wire("1"))
+            call = orders.CreateOrder(request, timeout=PATIENCE)
+            await orders_waits(client)
+            replica.process.send_signal(signum)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        created = await call
+        await replica.end()
+        assert (await client.get(created.order_id, created.consistency_token)).customer_id == customer
+        assert await client.orders.CreateOrder(request, timeout=PATIENCE) == created
+        refused = await refusal(orders.CreateOrder(request, timeout=PATIENCE))
+        assert refused.code == grpc.StatusCode.UNAVAILABLE
+
+
+async def orders_waits(client: Client) -> None:
+    """Returns when an append waits for the head of the orders log."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop_orders' AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(PATIENCE):
+        while not await client.fetch("orders", waiting):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_cannot_be_finished_is_told_so_and_the_service_ends(client: Client) -> None:
+    customer = await client.customer()
+    async with (
+        replica_of(client, "order_svc") as replica,
+        grpc.aio.insecure_channel(replica.address) as channel,
+    ):
+        orders = OrderServiceStub(channel)
+        request = CreateOrderRequest(request_id=new_id(), customer_id=customer, total=wire("1"))
+        async with client.held_up("orders"):
+            call = orders.CreateOrder(request, timeout=PATIENCE)
+            await orders_waits(client)
+            async with asyncio.timeout(30):
+                said = await replica.ends_well(signal.SIGTERM)
+            refused = await refusal(call)
+        assert refused.code == grpc.StatusCode.UNAVAILABLE
+        assert "Traceback" not in said
+        created = await client.orders.CreateOrder(request, timeout=PATIENCE)
+        assert (await client.orders.CreateOrder(request, timeout=PATIENCE)) == created
+
+
+async def test_whoever_watches_is_told_to_call_again(client: Client) -> None:
+    async with (
+        replica_of(client, "projector") as replica,
+        grpc.aio.insecure_channel(replica.address) as channel,
+    ):
+        client.shop.supervisor.signal("customer_svc", signal.SIGSTOP)
+        try:
+            created = await client.create(new_id(), "1")
+            request = WatchOrderRequest(
+                order_id=created.order_id, consistency_token=created.consistency_token
+            )
+            watch = OrderQueryServiceStub(channel).WatchOrder(request, timeout=PATIENCE)
+            await watch.read()
+            await replica.ends_well(signal.SIGTERM)
+            refused = await refusal(watch.read())
+        finally:
+            client.shop.supervisor.signal("customer_svc", signal.SIGCONT)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
+
+
+@pytest.mark.parametrize(
+    ("module", "setting", "value"),
+    [
+        ("order_svc", "ORDER_DEADLINE_SECONDS", "-1"),
+        ("order_svc", "ORDERS_ADDRESS", "nonsense"),
+        ("customer_svc", "POSTGRES_URL", "mysql://127.0.0.1"),
+        ("projector", "NATS_URL", ""),
+        ("saga_orchestrator", "LOG_LEVEL", "loud"),
+    ],
+)
+async def test_a_wrong_setting_is_refused_at_start_by_its_name(
+    client: Client, module: str, setting: str, value: str
+) -> None:
+    env = {"POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url, setting: value}
+    process = await spawn([sys.executable, "-m", module], env={**os.environ, **env}, cwd=ROOT)
+    async with asyncio.timeout(PATIENCE):
+        said, _ = await process.communicate()
+    assert process.returncode == 2
+    assert said.decode().startswith(setting)
+    assert len(said.decode().splitlines()) == 1
+
+
+async def test_an_address_in_use_is_refused_by_its_setting(client: Client) -> None:
+    env = {
+        "POSTGRES_URL": client.shop.postgres_url,
+        "NATS_URL": client.shop.nats_url,
+        "ORDERS_ADDRESS": client.shop.orders,
+    }
+    process = await spawn([sys.executable, "-m", "order_svc"], env={**os.environ, **env}, cwd=ROOT)
+    async with asyncio.timeout(PATIENCE):
+        said, _ = await process.communicate()
+    assert process.returncode == 2
+    assert said.decode().splitlines()[-1].startswith("ORDERS_ADDRESS: cannot listen on")
