@@ -1,32 +1,26 @@
-"""The whole shop in one event loop: the real edges, deciders, policies, saga and views over the memory adapters."""
+"""The whole shop in one event loop: the services' own wiring over the memory adapters."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
-from customer_svc import policies as customer_svc
-from customer_svc.service import CustomerService
-from order_svc import policies as order_svc
-from order_svc.domain import ORDER
-from order_svc.service import OrderService
-from projector.views.customers import CUSTOMERS
-from projector.views.orders import ORDERS
-from saga_orchestrator import policies as saga_orchestrator
-from saga_orchestrator.credit_saga import CREDIT_SAGAS
+from customer_svc import app as customer_svc
+from order_svc import app as order_svc
+from projector import app as projector
+from saga_orchestrator import app as saga_orchestrator
 from twinlog.cursor import Cursor, Handler
+from twinlog.decider import AnyAggregate
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.policies import Policies, PolicyHandler
-from twinlog.projection import AnyView, Projection
-from twinlog.relay import Relay
 from twinlog.testing import CountedIds, ManualClock
 from twinlog.timers import Timers
-from twinlog.writer import Writer
+from twinlog.twin import Twin
+from twinlog.wiring import Wiring
 
 DEADLINE = timedelta(seconds=30)
 
@@ -39,6 +33,36 @@ class NoContext:
 
     def time_remaining(self) -> None:
         return None
+
+
+class OnlyReplica:
+    """The lease of a service that has no other replica."""
+
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        await work()
+
+
+@dataclass
+class Gated:
+    """A handler that can be held up, as if its service were away."""
+
+    handler: Handler
+    gate: asyncio.Event
+
+    @property
+    def consumer(self) -> str:
+        return self.handler.consumer
+
+    @property
+    def types(self) -> Sequence[str]:
+        return self.handler.types
+
+    async def checkpoint(self) -> int:
+        return await self.handler.checkpoint()
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        await self.gate.wait()
+        return await self.handler.handle(events, after)
 
 
 @dataclass
@@ -61,20 +85,33 @@ class Follower:
         return not self.types or event.type.rpartition(".")[2] in self.types
 
 
-class Gated:
-    """A handler that can be held up, as if its service were away."""
+class Node(Wiring):
+    """A service whose timers fire when the test says so, and whose handlers can be held up."""
 
-    def __init__(self, handler: Handler, gate: asyncio.Event) -> None:
-        self._handler = handler
-        self._gate = gate
-        self.consumer, self.types = handler.consumer, handler.types
+    def __init__(self, name: str, log: str, shop: MemoryShop) -> None:
+        super().__init__(
+            name,
+            shop.logs[log],
+            twin=shop.twin,
+            lease=lambda _work: OnlyReplica(),
+            clock=shop.clock,
+            ids=shop.ids,
+            on_crash=shop.crashed,
+        )
+        self.works = asyncio.Event()
+        """Cleared: events of other logs, and of its own, are not handled."""
+        self.works.set()
+        self.timers: list[Timers] = []
+        self._shop = shop
 
-    async def checkpoint(self) -> int:
-        return await self._handler.checkpoint()
+    def feed(self, log: str, handler: Handler) -> None:
+        super().feed(log, Gated(handler, self.works))
+        cursor = self.watched[-1]
+        assert isinstance(cursor, Cursor)
+        self._shop.followers.append(Follower(self._shop.logs[log], handler.types, cursor, self.works))
 
-    async def handle(self, events: Sequence[Recorded], after: int) -> int:
-        await self._gate.wait()
-        return await self._handler.handle(events, after)
+    def wake(self, *aggregates: AnyAggregate) -> None:
+        self.timers.append(Timers(self.log, self.writer, aggregates, clock=self.clock, actor=self.name))
 
 
 class MemoryShop:
@@ -82,69 +119,63 @@ class MemoryShop:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
+        self.ids = CountedIds()
         self.logs = {name: MemoryLog(name) for name in ("orders", "customers", "sagas")}
-        self.views = MemoryViews()
-        self.customer_svc_works = asyncio.Event()
-        """Cleared: customer_svc handles no events."""
-        self.customer_svc_works.set()
-        self._always = asyncio.Event()
-        self._always.set()
+        self.views, self.saga_views = MemoryViews(), MemoryViews()
+        self.followers: list[Follower] = []
         self._twins = {name: MemoryTwin(name) for name in self.logs}
-        self._relays = {name: Relay(self.logs[name], self._twins[name]) for name in self.logs}
-        self._ids = CountedIds()
-        self._followers: list[Follower] = []
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for twin in self._twins.values():
             await twin.create(1)
-        tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        running = [tasks.create_task(relay.run()) for relay in self._relays.values()]
-        writers = {name: await self._writer(name) for name in self.logs}
-        self.orders = OrderService(writers["orders"], clock=self.clock, ids=self._ids, deadline=DEADLINE)
-        self.customers = CustomerService(writers["customers"], ids=self._ids)
-        self._timers = [
-            Timers(self.logs[name], writers[name], [aggregate], clock=self.clock, actor=name)
-            for name, aggregate in (("orders", ORDER), ("sagas", CREDIT_SAGAS))
-        ]
-        self._follow("customers", writers, customer_svc.CHOREOGRAPHY, customer_svc.ORCHESTRATION)
-        self._follow("orders", writers, order_svc.CHOREOGRAPHY, order_svc.ORCHESTRATION)
-        self._follow("sagas", writers, *saga_orchestrator.policies(self.clock))
-        self._project("orders", ORDERS)
-        self._project("customers", CUSTOMERS)
-        running += [tasks.create_task(follower.cursor.run()) for follower in self._followers]
-        for task in running:
-            self._stack.callback(task.cancel)
+        self.order_svc = await self._running("order_svc", "orders")
+        self.customer_svc = await self._running("customer_svc", "customers")
+        self.saga_orchestrator = await self._running("saga_orchestrator", "sagas")
+        self.orders = order_svc.wire(self.order_svc, DEADLINE)
+        self.customers = customer_svc.wire(self.customer_svc)
+        saga_orchestrator.wire(self.saga_orchestrator, self.saga_views)
+        await self._project()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
+        self._failure.cancel()
+
+    def twin(self, log: str) -> Twin:
+        return self._twins[log]
+
+    def crashed(self, task: str, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
 
     async def settle(self) -> None:
-        """Returns when every event has had its effects, besides those that wait for customer_svc."""
+        """Returns when every event has had its effects, besides those that wait for a service that is held up."""
         async with asyncio.timeout(60):
-            while any(follower.waits() for follower in self._followers):
+            while any(follower.waits() for follower in self.followers):
+                if self._failure.done():
+                    self._failure.result()
                 await asyncio.sleep(0)
 
     async def let_pass(self, time: timedelta) -> None:
         """Moves the clock, and fires what is due then."""
         self.clock.advance(time)
-        for timers in self._timers:
-            await timers.fire()
+        for node in (self.order_svc, self.saga_orchestrator):
+            for timers in node.timers:
+                await timers.fire()
 
-    async def _writer(self, name: str) -> Writer:
-        offer = self._relays[name].offer
-        writer = Writer(self.logs[name], clock=self.clock, ids=self._ids, on_commit=offer)
-        return await self._stack.enter_async_context(writer)
+    async def _running(self, name: str, log: str) -> Node:
+        node = Node(name, log, self)
+        await self._stack.enter_async_context(node.running())
+        return node
 
-    def _follow(self, owner: str, writers: dict[str, Writer], *tables: Policies) -> None:
-        gate = self.customer_svc_works if owner == "customers" else self._always
-        for policies in tables:
-            self._feed(policies.log, PolicyHandler(policies, writers[owner], self.logs[owner]), gate)
-
-    def _project(self, log: str, view: AnyView) -> None:
-        self._feed(log, Projection(f"projector.{log}", [view], self.views), self._always)
-
-    def _feed(self, log: str, handler: Any, gate: asyncio.Event) -> None:
-        cursor = Cursor(self._twins[log], Gated(handler, gate))
-        self._followers.append(Follower(self.logs[log], handler.types, cursor, gate))
+    async def _project(self) -> None:
+        cursors = projector.wire(self.views, twin=self.twin, lease=lambda _work: OnlyReplica())
+        always = asyncio.Event()
+        always.set()
+        for log, cursor in zip(projector.VIEWS, cursors, strict=True):
+            self.followers.append(Follower(self.logs[log], (), cursor, always))
+            running = asyncio.create_task(cursor.run())
+            self._stack.push_async_callback(asyncio.wait, [running])
+            self._stack.callback(running.cancel)

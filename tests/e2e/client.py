@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -14,16 +15,13 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from shop.customers.v1 import customer_service_pb2 as customer_pb
-from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceStub
 from shop.orders.v1 import order_service_pb2 as order_pb
-from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_UNSPECIFIED
 from shop.queries.v1 import customer_query_service_pb2 as customer_query_pb
 from shop.queries.v1 import order_query_service_pb2 as order_query_pb
-from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceStub
-from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
-from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceStub
+from stack import clients
+from stack.clients import Clients
 from stack.shop import Shop
 from tests.controls import Mode, wire
 from tests.kernel.edge import rich
@@ -65,16 +63,11 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
     return Refusal(error.code(), info.reason, fields, dict(info.metadata))
 
 
-@dataclass
-class Client:
+@dataclass(frozen=True)
+class Client(Clients):
     """Stubs of every service, and what tests do with them all the time."""
 
     shop: Shop
-    orders: OrderServiceStub
-    customers: CustomerServiceStub
-    sagas: SagaServiceStub
-    queries: OrderQueryServiceStub
-    customer_queries: CustomerQueryServiceStub
 
     async def customer(self, limit: str = "15", currency: str = "EUR") -> str:
         """A new customer."""
@@ -116,7 +109,7 @@ class Client:
     async def watch(self, order_id: str, token: str = "") -> list[order_query_pb.Order]:
         """The order at each change until it is approved, rejected or cancelled."""
         request = order_query_pb.WatchOrderRequest(order_id=order_id, consistency_token=token)
-        return [seen.order async for seen in self.queries.WatchOrder(request, timeout=PATIENCE)]
+        return [seen.order async for seen in self.order_queries.WatchOrder(request, timeout=PATIENCE)]
 
     async def cancel(self, order_id: str) -> order_pb.CancelOrderResponse:
         """Cancels an order."""
@@ -127,7 +120,7 @@ class Client:
     async def get(self, order_id: str, token: str = "") -> order_query_pb.Order:
         """The order as the view has it."""
         request = order_query_pb.GetOrderRequest(order_id=order_id, consistency_token=token)
-        found: order_query_pb.GetOrderResponse = await self.queries.GetOrder(request, timeout=PATIENCE)
+        found: order_query_pb.GetOrderResponse = await self.order_queries.GetOrder(request, timeout=PATIENCE)
         return found.order
 
     async def get_customer(self, customer_id: str, token: str = "") -> customer_query_pb.Customer:
@@ -141,7 +134,7 @@ class Client:
     async def timeline(self, order_id: str, token: str = "") -> list[order_query_pb.TimelineEntry]:
         """The events of the order's saga."""
         request = order_query_pb.GetOrderTimelineRequest(order_id=order_id, consistency_token=token)
-        return list((await self.queries.GetOrderTimeline(request, timeout=PATIENCE)).entries)
+        return list((await self.order_queries.GetOrderTimeline(request, timeout=PATIENCE)).entries)
 
     async def saga(self, order_id: str) -> saga_pb.Saga:
         """The saga of an orchestrated order."""
@@ -166,11 +159,6 @@ class Client:
 
         await until(all_there)
 
-    async def restarted(self, module: str, old_pid: int) -> None:
-        """Returns when the supervisor has the service up again."""
-        await until(lambda: self.shop.supervisor.pid(module) != old_pid)
-        await self.shop.supervisor.ready(module)
-
     async def count(self, log: str, condition: str, *values: object) -> int:
         """How many events of a log there are, by a condition in SQL."""
         found = await self.fetch(log, f"SELECT count(*) FROM events WHERE {condition}", *values)
@@ -191,6 +179,22 @@ class Client:
             await connection.close()
 
     @asynccontextmanager
+    async def without(self, module: str) -> AsyncIterator[None]:
+        """For the block, a service stands still."""
+        await self.shop.supervisor.pause(module)
+        try:
+            yield
+        finally:
+            self.shop.supervisor.resume(module)
+
+    async def kill(self, module: str) -> None:
+        """kill -9; returns when the service is up again."""
+        old = self.shop.supervisor.pid(module)
+        self.shop.supervisor.signal(module, signal.SIGKILL)
+        await until(lambda: self.shop.supervisor.pid(module) != old)
+        await self.shop.supervisor.ready(module)
+
+    @asynccontextmanager
     async def held_up(self, log: str) -> AsyncIterator[None]:
         """For the block, nothing can be appended to a log: appends that are begun wait."""
         async with self.database(log) as connection, connection.transaction():
@@ -201,16 +205,5 @@ class Client:
 @asynccontextmanager
 async def connect(shop: Shop) -> AsyncIterator[Client]:
     """A client with a connection to each service."""
-    async with AsyncExitStack() as stack:
-        order, customer, saga, query = [
-            await stack.enter_async_context(grpc.aio.insecure_channel(address))
-            for address in (shop.orders, shop.customers, shop.sagas, shop.queries)
-        ]
-        yield Client(
-            shop,
-            OrderServiceStub(order),
-            CustomerServiceStub(customer),
-            SagaServiceStub(saga),
-            OrderQueryServiceStub(query),
-            CustomerQueryServiceStub(query),
-        )
+    async with clients.connect(shop) as stubs:
+        yield Client(**vars(stubs), shop=shop)

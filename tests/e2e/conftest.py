@@ -43,5 +43,7 @@ async def replica(shop: Shop, spoken: list[str]) -> AsyncIterator[str]:
         "NATS_URL": shop.nats_url,
         "ORDER_DEADLINE_SECONDS": "1",
     }
-    async with Supervisor([Service("order_svc", "ORDERS_ADDRESS", address)], env, spoken.append):
-        yield address
+    service = Service("order_svc", "ORDERS_ADDRESS", address)
+    with folder() as path:
+        async with Supervisor([service], env, spoken.append, folder=path):
+            yield address

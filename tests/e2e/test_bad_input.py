@@ -198,7 +198,7 @@ async def send(client: Client, request: Message, correlation_id: str = "") -> Re
         client.orders,
         client.customers,
         client.sagas,
-        client.queries,
+        client.order_queries,
         client.customer_queries,
     ]
     name = type(request).__name__.removesuffix("Request")
@@ -302,7 +302,7 @@ async def test_a_page_token_is_good_for_its_own_query_only(client: Client) -> No
         for _ in range(2):
             await client.order(customer_id, "0.01")
     mine = ListOrdersRequest(customer_id=customers[0], page_size=1)
-    token = (await client.queries.ListOrders(mine, timeout=PATIENCE)).next_page_token
+    token = (await client.order_queries.ListOrders(mine, timeout=PATIENCE)).next_page_token
     assert token
     forged = token[:-1] + ("A" if token[-1] != "A" else "Q")
     for request in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 import grpc
@@ -49,9 +48,7 @@ async def test_the_same_request_after_a_restart_has_the_same_answer(client: Clie
     request = order_for(customer)
     first = await client.orders.CreateOrder(request, timeout=PATIENCE)
     [*_, approved] = await client.watch(first.order_id, first.consistency_token)
-    old = client.shop.supervisor.pid("order_svc")
-    client.shop.supervisor.signal("order_svc", signal.SIGKILL)
-    await client.restarted("order_svc", old)
+    await client.kill("order_svc")
     again = await client.orders.CreateOrder(request, timeout=PATIENCE, wait_for_ready=True)
     assert again == first, "also the state, which is another by now"
     assert (await client.get(first.order_id)).state == approved.state

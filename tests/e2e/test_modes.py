@@ -74,12 +74,12 @@ class MemoryStage:
         return await asyncio.gather(*map(self.call, requests))
 
     async def call_unanswered(self, request: Any) -> Answer:
-        self._shop.customer_svc_works.clear()
+        self._shop.customer_svc.works.clear()
         answer = await self.call(request)
         await self._shop.settle()
         await self._shop.let_pass(DEADLINE)
         await self._shop.settle()
-        self._shop.customer_svc_works.set()
+        self._shop.customer_svc.works.set()
         return answer
 
     async def settle(self) -> None:

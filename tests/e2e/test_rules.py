@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import grpc.aio
 import pytest
 
@@ -77,12 +75,9 @@ async def test_cancelling_a_pending_order_wins_over_the_reservation_in_flight(
     client: Client, mode: Mode
 ) -> None:
     customer = await client.customer("15")
-    client.shop.supervisor.signal("customer_svc", signal.SIGSTOP)
-    try:
+    async with client.without("customer_svc"):
         created = await client.create(customer, "12", mode)
         cancelled = await client.cancel(created.order_id)
-    finally:
-        client.shop.supervisor.signal("customer_svc", signal.SIGCONT)
     [order] = await client.watch(created.order_id, cancelled.consistency_token)
     assert order.state == ORDER_STATE_CANCELLED
     await client.happened(created.order_id, "CreditReserved", "CreditReleased")
@@ -123,13 +118,10 @@ async def test_an_order_that_nobody_answers_is_rejected_at_its_deadline_and_the_
 ) -> None:
     customer = await client.customer("15")
     request = CreateOrderRequest(customer_id=customer, total=wire("12"), saga_mode=mode)
-    client.shop.supervisor.signal("customer_svc", signal.SIGSTOP)
-    try:
+    async with client.without("customer_svc"):
         async with grpc.aio.insecure_channel(replica) as channel:
             created = await OrderServiceStub(channel).CreateOrder(request, timeout=PATIENCE)
         [*_, rejected] = await client.watch(created.order_id, created.consistency_token)
-    finally:
-        client.shop.supervisor.signal("customer_svc", signal.SIGCONT)
     assert (rejected.state, rejected.rejection_reason) == (
         ORDER_STATE_REJECTED,
         REJECTION_REASON_DEADLINE_EXCEEDED,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import AsyncIterator
 
 import grpc.aio
@@ -72,14 +71,11 @@ async def test_an_order_overrides_the_mode(client: Client, orders: OrderServiceS
 
 async def test_orders_in_flight_finish_in_their_own_mode(client: Client, orders: OrderServiceStub) -> None:
     customer = await client.customer()
-    client.shop.supervisor.signal("customer_svc", signal.SIGSTOP)
-    try:
+    async with client.without("customer_svc"):
         await set_mode(orders, SAGA_MODE_ORCHESTRATION)
         orchestrated = await client.create(customer, "1")
         await set_mode(orders, SAGA_MODE_CHOREOGRAPHY)
         choreographed = await client.create(customer, "1")
-    finally:
-        client.shop.supervisor.signal("customer_svc", signal.SIGCONT)
     for created, mode in ((orchestrated, SAGA_MODE_ORCHESTRATION), (choreographed, SAGA_MODE_CHOREOGRAPHY)):
         [*_, order] = await client.watch(created.order_id, created.consistency_token)
         assert (order.state, order.saga_mode) == (ORDER_STATE_APPROVED, mode)
@@ -87,9 +83,7 @@ async def test_orders_in_flight_finish_in_their_own_mode(client: Client, orders:
 
 async def test_the_mode_survives_a_restart(client: Client, orders: OrderServiceStub) -> None:
     await set_mode(orders, SAGA_MODE_ORCHESTRATION)
-    old = client.shop.supervisor.pid("order_svc")
-    client.shop.supervisor.signal("order_svc", signal.SIGKILL)
-    await client.restarted("order_svc", old)
+    await client.kill("order_svc")
     assert await get_mode(orders) == SAGA_MODE_ORCHESTRATION
 
 

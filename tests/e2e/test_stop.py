@@ -142,8 +142,7 @@ async def test_whoever_watches_is_told_to_call_again(client: Client) -> None:
         replica_of(client, "projector") as replica,
         grpc.aio.insecure_channel(replica.address) as channel,
     ):
-        client.shop.supervisor.signal("customer_svc", signal.SIGSTOP)
-        try:
+        async with client.without("customer_svc"):
             created = await client.create(new_id(), "1")
             request = WatchOrderRequest(
                 order_id=created.order_id, consistency_token=created.consistency_token
@@ -152,8 +151,6 @@ async def test_whoever_watches_is_told_to_call_again(client: Client) -> None:
             await watch.read()
             await replica.ends_well(signal.SIGTERM)
             refused = await refusal(watch.read())
-        finally:
-            client.shop.supervisor.signal("customer_svc", signal.SIGCONT)
         assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
 
 
