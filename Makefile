@@ -11,10 +11,10 @@ PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; p
 IMAGE := $(VENV)/protos.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format proto lock clean
+.PHONY: help demo run test lint format proto proto-release lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(GENERATED) ## From nothing: start everything, run real orders through both modes, stop
 	@$(PY) -m stack demo
@@ -25,19 +25,22 @@ run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
 
-lint: $(GENERATED) ## Check style, types, import contracts and protos
+lint: $(GENERATED) $(IMAGE) ## Check style, types, import contracts and protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(IMAGE) $(PROTOS)
 	$(BIN)/buf lint $(IMAGE) --config protos/buf.yaml
+	$(BIN)/buf breaking $(IMAGE) --against protos/released.txtpb --config protos/buf.yaml
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 proto: $(GENERATED) ## Generate the Python of protos/ (other targets do it when needed)
+
+proto-release: $(IMAGE) ## Record protos/ as released: from then on they may only grow
+	$(BIN)/buf build $(IMAGE) --exclude-source-info --output protos/released.txtpb
 
 lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 	$(BIN)/pip-compile --quiet --all-extras --generate-hashes --strip-extras --allow-unsafe --upgrade --no-emit-index-url \
@@ -59,3 +62,6 @@ $(GENERATED): $(INSTALLED) $(PROTOS)
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=. --mypy_out=quiet:. --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)
 	@touch $@
+
+$(IMAGE): $(INSTALLED) $(PROTOS)
+	@$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$@ $(PROTOS)
