@@ -61,6 +61,7 @@ class Cursor:
         self.problem: str | None = None
         """Why nothing is handled at the moment, if so."""
         self._faulty = False
+        self._followed = False
 
     async def run(self) -> None:
         """Survives outages, lost deliveries and moved checkpoints; where a lease is given, works while it is held."""
@@ -79,7 +80,10 @@ class Cursor:
                 structlog.get_logger().debug(
                     "cursor.reopened", consumer=self._handler.consumer, why=str(moved)
                 )
-            except (Unavailable, TwinMissing) as outage:
+            except TwinMissing as missing:
+                # At first, its relay may not have made it yet.
+                self._report(str(missing), expected=not self._followed)
+            except Unavailable as outage:
                 self._report(str(outage))
             except Exception as error:
                 # The handler's own fault: later events must not overtake this one, so it is tried again.
@@ -94,6 +98,7 @@ class Cursor:
         """Handles what comes until something goes wrong."""
         stored = self.position = await self._handler.checkpoint()
         async with self._twin.deliver(stored, self._handler.types) as delivery:
+            self._followed = True
             if not self._faulty:
                 self._report(None)
             while True:
@@ -106,10 +111,12 @@ class Cursor:
                     self._faulty = False
                     self._report(None)
 
-    def _report(self, problem: str | None) -> None:
+    def _report(self, problem: str | None, *, expected: bool = False) -> None:
         if problem != self.problem:
             log = structlog.get_logger()
-            if problem:
+            if problem and expected:
+                log.info("cursor.waiting", consumer=self._handler.consumer, why=problem)
+            elif problem:
                 log.warning("cursor.stopped", consumer=self._handler.consumer, problem=problem)
             else:
                 log.info("cursor.following", consumer=self._handler.consumer, position=self.position)
