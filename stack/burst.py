@@ -16,7 +16,7 @@ from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from shop.queries.v1.order_query_service_pb2 import ListOrdersRequest
-from stack.clients import Addresses, Clients, connect, orders_of, retried
+from stack.clients import Addresses, Clients, Unexpected, connect, orders_of, retried
 from twinlog.money import NANOS_PER_UNIT, Money
 
 CONNECTIONS = 4
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 """Called now and then with the number of orders accepted so far, and of those known to have ended."""
 
 
-class BurstUnfinished(Exception):
+class BurstUnfinished(Unexpected):
     """Time was up; the message says what is missing."""
 
 

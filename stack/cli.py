@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import grpc
+import grpc.aio
+
 from stack.attach import Running, only_one
+from stack.clients import Unexpected
 from stack.console import console, fail, say
 from stack.demo import demo
-from stack.process import Misconfigured, StartFailed, kill_all
+from stack.process import Misconfigured, Refused, StartFailed, kill_all
 from stack.run import stay_up
 from stack.shop import running
 from stack.supervisor import ROOT
@@ -58,9 +62,13 @@ async def _demo() -> int:
 async def _run() -> int:
     async with only_one(_DATA, "make run") as told:
         say("Starting Postgres, NATS and the four services …")
-        async with running(_echo, data=_DATA / "run", fixed_ports=True) as shop:
-            told(Running.of(shop))
-            await shop.while_up(stay_up(shop))
+        try:
+            async with running(_echo, data=_DATA / "run", fixed_ports=True) as shop:
+                told(Running.of(shop))
+                await shop.while_up(stay_up(shop))
+        except Refused as error:
+            hint = "" if os.environ.get("POSTGRES_URL") else " Or start from nothing: rm -rf .data/run"
+            raise Misconfigured(f"{error}{hint}") from error
     return OK
 
 
@@ -86,11 +94,15 @@ async def _until_told(command: Main) -> int:
     try:
         return await task
     except asyncio.CancelledError:
+        if not told:
+            raise
         return OK if command is _run and told[0] == signal.SIGINT else 128 + told[0]
     except Misconfigured as error:
         return fail(error, MISCONFIGURED)
-    except StartFailed as error:
+    except (StartFailed, Unexpected) as error:
         return fail(error, FAILED)
+    except grpc.aio.AioRpcError as error:
+        return fail(f"a call failed: {error.code().name}, {error.details()}", FAILED)
     finally:
         kill_all()
         for signum in _SIGNALS:

@@ -31,6 +31,10 @@ _TRY_SECONDS = 10.0
 _FIRST, _MOST = 0.05, 1.0
 
 
+class Unexpected(Exception):
+    """The shop did otherwise than it has to; the message says how."""
+
+
 class Addresses(Protocol):
     """Where the services are."""
 

@@ -11,7 +11,13 @@ WIDTH = 100
 if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="replace")  # a terminal without arrows and ticks
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+console = _Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str = "") -> None:
@@ -20,7 +26,7 @@ def say(text: str = "") -> None:
     console.file.flush()
 
 
-def fail(error: BaseException, code: int) -> int:
+def fail(error: BaseException | str, code: int) -> int:
     """Says on stderr what went wrong; gives ``code`` back."""
     Console(stderr=True, highlight=False, soft_wrap=True, style="red").print(str(error), markup=False)
     return code

@@ -99,7 +99,7 @@ def _progress(total: int) -> Iterator[load.Progress]:
         yield _by_quarters(list(quarters))
         return
     columns = TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, refresh_per_second=20) as bars:
+    with Progress(*columns, console=console, refresh_per_second=8) as bars:
         accepted_bar, ended_bar = (
             bars.add_task("accepted", total=total),
             bars.add_task("ended   ", total=total),

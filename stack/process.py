@@ -29,6 +29,10 @@ class Misconfigured(StartFailed):
     """Nothing can run as it is set up; the message is one line that says what is needed."""
 
 
+class Refused(Misconfigured):
+    """A service refuses to run as it is configured, or on the data that it finds; the message is its own."""
+
+
 async def spawn(
     argv: Sequence[str | Path],
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import uuid4
 
 import grpc
@@ -22,7 +23,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
 )
 from shop.sagas.v1.saga_service_pb2 import GetSagaRequest
-from stack.clients import Clients
+from stack.clients import Clients, Unexpected
 from stack.supervisor import Supervisor
 from twinlog.money import NANOS_PER_UNIT, Money
 
@@ -33,10 +34,7 @@ FITS = Money(1234 * _CENT, "EUR")
 TOO_MUCH = Money(12340 * _CENT, "EUR")
 
 Timeline = Sequence[TimelineEntry]
-
-
-class Unexpected(Exception):
-    """It went otherwise than it has to; the message says how."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -101,7 +99,9 @@ class Scene:
 
         async def complete() -> bool:
             nonlocal entries
-            entries = (await self.clients.order_queries.GetOrderTimeline(request, timeout=_SECONDS)).entries
+            call = self.clients.order_queries.GetOrderTimeline(request, timeout=_SECONDS)
+            answer = await _found(call)
+            entries = answer.entries if answer else []
             known = {f"{entry.log}/{entry.position}" for entry in entries}
             causes = {entry.cause for entry in entries if not entry.cause.startswith("rpc/")}
             return causes <= known and {entry.type.rpartition(".")[2] for entry in entries} >= set(events)
@@ -115,7 +115,7 @@ class Scene:
             request = GetSagaRequest(order_id=order_id)
 
             async def begun() -> bool:
-                return await _found(self.clients.sagas.GetSaga(request, timeout=_SECONDS))
+                return await _found(self.clients.sagas.GetSaga(request, timeout=_SECONDS)) is not None
 
             await _until(begun, f"no saga begins for order {order_id}")
         # Choreographed, that is the order's creation itself.
@@ -202,14 +202,14 @@ async def _credit_is_back(scene: Scene, customer_id: str) -> None:
     await _until(whole, f"customer {customer_id} did not get the credit back")
 
 
-async def _found(call: Awaitable[object]) -> bool:
+async def _found(call: Awaitable[T]) -> T | None:
+    """The answer; None where it is NOT_FOUND, as it may be before it is in the view."""
     try:
-        await call
+        return await call
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.NOT_FOUND:
             raise
-        return False
-    return True
+        return None
 
 
 async def _until(true: Callable[[], Awaitable[bool]], otherwise: str) -> None:

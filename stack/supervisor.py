@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stack.process import Misconfigured, StartFailed, end_leftover, spawn, stop, tail
+from stack.process import Refused, StartFailed, end_leftover, spawn, stop, tail
 
 ROOT = Path(__file__).resolve().parent.parent
 _RESTART_FIRST, _RESTART_MOST = 0.2, 5.0
@@ -140,7 +140,7 @@ class Supervisor:
             last = await self._echo(service, process)
             code = await process.wait()
             if code == _MISCONFIGURED and not self.failed.done():
-                self.failed.set_exception(Misconfigured(last))
+                self.failed.set_exception(Refused(last))
                 return
             delay = _RESTART_FIRST if loop.time() - started > 10 else min(delay * 2, _RESTART_MOST)
             self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
