@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import os
 import signal
@@ -15,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-
+_TETHER = Path(__file__).with_name("tether.py")
 
 _children: set[asyncio.subprocess.Process] = set()
 
@@ -47,18 +45,24 @@ async def spawn(
     On Linux it gets ``on_parents_death`` should we be killed. ``output`` is a file descriptor for stdout and
     stderr, or None for a pipe.
     """
-    as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     _children.difference_update([child for child in _children if child.returncode is not None])
+    tether = [
+        sys.executable,
+        "-I",
+        "-S",
+        _TETHER,
+        os.getpid(),
+        int(on_parents_death),
+        -1 if user is None else user,
+    ]
     child = await asyncio.create_subprocess_exec(
-        *map(str, argv),
+        *map(str, (*tether, *argv)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE if output is None else output,
         stderr=asyncio.subprocess.STDOUT,
         env=dict(env) if env is not None else None,
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=_dies_with_parent(os.getpid(), on_parents_death),
-        **as_user,  # type: ignore[arg-type]
     )
     _children.add(child)
     return child
@@ -70,19 +74,6 @@ def kill_all() -> None:
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
-
-
-def _dies_with_parent(parent: int, signum: signal.Signals):  # type: ignore[no-untyped-def]
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(signum))
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask
 
 
 async def stop(
