@@ -48,9 +48,11 @@ class Running:
     def read(cls, data: Path = ROOT / ".data") -> Self | None:
         """The stack that runs in this checkout; None where none does."""
         try:
-            return cls(**json.loads((data / "stack.json").read_text()))
-        except FileNotFoundError:
+            stack = cls(**json.loads((data / "stack.json").read_text()))
+            os.kill(stack.pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
             return None
+        return stack
 
 
 @asynccontextmanager
@@ -63,10 +65,10 @@ async def only_one(data: Path, command: str) -> AsyncIterator[Callable[[Running]
     lock = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _take(lock, data / "stack.pid")
-        for folder in _FOLDERS:
-            end_leftovers(data / folder)
         with _file(data / "stack.json") as attach, _file(data / "stack.pid") as pid:
             pid(f"pid {os.getpid()} ({command})")
+            for folder in _FOLDERS:
+                end_leftovers(data / folder)
             yield lambda stack: attach(json.dumps(asdict(stack), indent=2))
     finally:
         os.close(lock)

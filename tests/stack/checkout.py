@@ -1,0 +1,102 @@
+"""`python -m stack` as a user runs it: in a checkout, and on ports, of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from stack.process import free_port
+from stack.supervisor import ROOT
+from tests import servers
+from tests.waiting import until
+
+PACKAGES = ("twinlog", "shop", "order_svc", "customer_svc", "saga_orchestrator", "projector", "stack")
+ADDRESSES = ("ORDERS_ADDRESS", "CUSTOMERS_ADDRESS", "SAGAS_ADDRESS", "QUERIES_ADDRESS")
+
+
+class Checkout:
+    """A copy of the code, and the commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / ".data"
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.addresses = {setting: f"127.0.0.1:{free_port()}" for setting in ADDRESSES}
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+        """`python -m stack` with its output in ``output``; ``settings`` are environment variables."""
+        inherited = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+        with self.output.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stack", *arguments],
+                cwd=self.folder,
+                env={**inherited, **self.addresses, **settings},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    @property
+    def output(self) -> Path:
+        """What the command started last printed."""
+        return self.folder / "output"
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    async def up(self) -> dict[str, Any]:
+        """stack.json, as soon as it is that of the command started last."""
+        pid = self.started[-1].pid
+        await until(lambda: self._stack().get("pid") == pid or self.started[-1].poll() is not None)
+        assert self._stack().get("pid") == pid, self.said
+        return self._stack()
+
+    async def ended(self, process: subprocess.Popen[bytes]) -> int:
+        """The exit code."""
+        await until(lambda: process.poll() is not None)
+        return process.returncode
+
+    def processes(self) -> Sequence[int]:
+        """Whatever runs in the checkout."""
+        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if self._has(pid)]
+
+    def _stack(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.data / "stack.json").read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def _has(self, pid: int) -> bool:
+        try:
+            return os.readlink(f"/proc/{pid}/cwd").startswith(str(self.folder))
+        except OSError:
+            return False
+
+
+@contextmanager
+def checkout() -> Iterator[Checkout]:
+    """A checkout for the block; nothing runs in it afterwards."""
+    with servers.folder() as folder:
+        there = Checkout(folder)
+        try:
+            yield there
+        finally:
+            for process in there.started:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+            for pid in there.processes():
+                os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,59 @@
+"""`make demo`: it shows both modes, and it ends clean whenever it is told to."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack.checkout import Checkout, checkout
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Checkout]:
+    with checkout() as there:
+        yield there
+
+
+async def test_ctrl_c_ends_it_quietly(own: Checkout) -> None:
+    process = own.start("demo")
+    await until(lambda: "1/5" in own.said)
+    process.send_signal(signal.SIGINT)
+    assert await own.ended(process) == 130
+    assert not own.processes()
+    assert "Traceback" not in own.said
+
+
+async def test_a_second_ctrl_c_does_not_wait(own: Checkout) -> None:
+    process = own.start("demo")
+    await own.up()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert await own.ended(process) == 130
+    await until(lambda: not own.processes())
+    assert "Traceback" not in own.said
+
+
+async def test_it_shows_both_modes_on_a_hundred_columns(own: Checkout) -> None:
+    assert await own.ended(own.start("demo")) == 0, own.said
+    assert own.said.count("✓ They balance.") == 2
+    for event in ("OrderApprovalRefused", "SagaCompensated", "UNKNOWN_CUSTOMER", "INSUFFICIENT_CREDIT"):
+        assert event in own.said
+    assert max(map(len, own.said.splitlines())) <= 100
+    assert "\x1b" not in own.said
+    assert not own.processes()
+
+
+async def test_a_taken_port_is_told_in_one_line(own: Checkout) -> None:
+    taken = own.addresses["ORDERS_ADDRESS"]
+    process = own.start("run", CUSTOMERS_ADDRESS=taken, ORDERS_ADDRESS=taken)
+    assert await own.ended(process) == 2
+    assert taken in own.said.splitlines()[-1]
+    assert not own.processes()
+
+
+async def test_bad_usage_is_told_in_one_line(own: Checkout) -> None:
+    assert await own.ended(own.start("dance")) == 2
+    assert own.said == "usage: python -m stack demo | run\n"

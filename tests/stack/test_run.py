@@ -1,0 +1,122 @@
+"""`make run`: what it prints works, it keeps its services up, and it is the only one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stack.attach import Running
+from stack.supervisor import until_serving
+from tests.stack.checkout import Checkout, checkout
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Checkout]:
+    with checkout() as there:
+        there.start("run")
+        yield there
+
+
+async def test_stack_json_says_where_everything_is(own: Checkout) -> None:
+    stack = await own.up()
+    assert stack["pid"] == own.started[0].pid
+    assert {setting: stack[setting.lower()] for setting in own.addresses} == own.addresses
+    assert Running.read(own.data) == Running(**stack)
+    for address in own.addresses.values():
+        await asyncio.wait_for(until_serving(address), 60)
+
+
+async def test_the_printed_commands_work_as_they_are(own: Checkout) -> None:
+    await own.up()
+    await until(lambda: own.said.count("grpcurl") == 5)
+    answers = []
+    for command in [line for line in own.said.splitlines() if "grpcurl" in line]:
+        shell = await asyncio.create_subprocess_shell(
+            command, cwd=own.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_with_tools()
+        )
+        output, _ = await shell.communicate()
+        assert shell.returncode == 0, output.decode()
+        answers.append(output.decode())
+    assert "customer_id" in answers[0]
+    assert "ORDER_STATE_PENDING" in answers[1]
+    assert json.loads(answers[2])["order"]["order_id"] in answers[1]
+    assert "shop.orders.v1.OrderCreated" in answers[3]
+    assert "ORDER_STATE_APPROVED" in answers[4]
+
+
+async def test_a_killed_service_is_started_again(own: Checkout) -> None:
+    await own.up()
+    pid_file = own.data / "run" / "customer_svc.pid"
+    killed = int(pid_file.read_text())
+    os.kill(killed, signal.SIGKILL)
+    await until(lambda: int(pid_file.read_text() or killed) != killed)
+    await asyncio.wait_for(until_serving(own.addresses["CUSTOMERS_ADDRESS"]), 60)
+
+
+async def test_a_second_start_is_refused_and_harms_nothing(own: Checkout) -> None:
+    stack = await own.up()
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stack", "demo", cwd=own.folder, stderr=subprocess.PIPE
+    )
+    _, said = await second.communicate()
+    assert second.returncode == 2
+    assert said.decode() == f"already running, pid {stack['pid']} (make run); stop it first\n"
+    assert await own.up() == stack
+    await asyncio.wait_for(until_serving(own.addresses["ORDERS_ADDRESS"]), 60)
+
+
+async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
+    await own.up()
+    own.started[0].send_signal(signal.SIGINT)
+    assert await own.ended(own.started[0]) == 0
+    assert not own.processes()
+    assert sorted(path.name for path in own.data.iterdir()) == ["run"]
+
+
+async def test_nothing_outlives_a_killed_supervisor(own: Checkout) -> None:
+    process = own.start("run")
+    await own.up()
+    process.kill()
+    await until(lambda: not own.processes())
+    assert await own.ended(process) == -signal.SIGKILL
+    assert Running.read(own.data) is None
+
+
+async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> None:
+    """Even where a service lives on, as it may where there is no PDEATHSIG."""
+    left = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "order_svc", cwd=own.folder, env=_stuck(own)
+    )
+    foreign = await asyncio.create_subprocess_exec("sleep", "600")
+    try:
+        (own.data / "run" / "order_svc.pid").write_text(f"{left.pid}\n")
+        (own.data / "run" / "projector.pid").write_text(f"{foreign.pid}\n")
+        left.send_signal(signal.SIGSTOP)
+        own.start("run")
+        assert await asyncio.wait_for(left.wait(), 60) == -signal.SIGKILL
+        await own.up()
+        assert foreign.returncode is None
+    finally:
+        for each in (left, foreign):
+            if each.returncode is None:
+                each.kill()
+                await each.wait()
+
+
+def _with_tools() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def _stuck(own: Checkout) -> dict[str, str]:
+    """Settings with which a service waits for its servers for ever."""
+    nowhere = {"POSTGRES_URL": "postgresql://127.0.0.1:1", "NATS_URL": "nats://127.0.0.1:1"}
+    return {**os.environ, **own.addresses, **nowhere}
