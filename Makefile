@@ -11,7 +11,7 @@ PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; p
 IMAGE := $(VENV)/protos.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format proto proto-release lock clean
+.PHONY: help demo run audit test lint format proto proto-release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(GENERATED) ## From nothing: start everything, run real orders through bo
 
 run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
 	@$(PY) -m stack run
+
+audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--watch", "--wait 30")
+	@$(PY) -m auditor $(ARGS)
 
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered

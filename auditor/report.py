@@ -1,0 +1,97 @@
+"""What an audit finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple
+
+SHOWN = 50
+"""How many violations of one check are kept; the rest is counted."""
+
+
+class Violation(NamedTuple):
+    """One thing that must not be."""
+
+    check: str
+    """Which rule is broken, such as ``twin equals log``."""
+    says: str
+    """What is wrong, for people."""
+    ids: Sequence[str]
+    """The streams, rows, consumers or requests that are concerned."""
+    events: Sequence[str]
+    """The events that show it, as ``log/position``."""
+    remedy: str
+    """The command that mends it, or what to do first."""
+
+
+class Findings:
+    """Collects violations; keeps the first :data:`SHOWN` of each check, so that memory stays bounded."""
+
+    def __init__(self) -> None:
+        self.kept: list[Violation] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(
+        self,
+        check: str,
+        says: str,
+        *,
+        ids: Sequence[str] = (),
+        events: Sequence[str] = (),
+        remedy: str,
+    ) -> None:
+        self.counts[check] += 1
+        if self.counts[check] <= SHOWN:
+            self.kept.append(Violation(check, says, ids, events, remedy))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What there is, and how far each part has got. Lags are in events."""
+
+    events: Mapping[str, int] = field(default_factory=dict)
+    """By log."""
+    twin_lag: Mapping[str, int] = field(default_factory=dict)
+    """By log."""
+    consumer_lag: Mapping[str, int] = field(default_factory=dict)
+    """By consumer: from its checkpoint to the last event that concerns it."""
+    view_lag: Mapping[str, int] = field(default_factory=dict)
+    """By consumer that keeps views."""
+    streams: int = 0
+    """Aggregates."""
+    customers: int = 0
+    orders: Mapping[str, int] = field(default_factory=dict)
+    """By state."""
+    sagas: Mapping[str, int] = field(default_factory=dict)
+    """By status."""
+    parked: int = 0
+    """Events that a consumer has put aside."""
+    checked: Mapping[str, int] = field(default_factory=dict)
+    """How many of each kind of thing were compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of an audit."""
+
+    violations: Sequence[Violation]
+    """At most :data:`SHOWN` of each check."""
+    counts: Mapping[str, int]
+    """How many there are of each check."""
+    figures: Figures
+    in_flight: Sequence[str]
+    """What has not arrived yet, for people; none in a settled system."""
+    took: timedelta
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing was in flight, so that every check was made of everything."""
+        return not self.in_flight
+
+    @property
+    def clean(self) -> bool:
+        """Whether no violation was found."""
+        return not self.counts

@@ -1,0 +1,61 @@
+-- name: newest
+-- The position of the last event that is there; 0 in an empty log.
+SELECT coalesce(max(position), 0) FROM events;
+
+-- name: doubled_ids
+-- Event ids that stand at several positions after a given one.
+SELECT event_id, array_agg(position ORDER BY position) FROM events WHERE position > $1
+ GROUP BY event_id HAVING count(*) > 1 ORDER BY 2 LIMIT 100;
+
+-- name: requests_beyond
+-- Outcomes of requests that point behind the last event.
+SELECT request_id, position FROM requests WHERE position NOT BETWEEN 0 AND $1 ORDER BY position LIMIT 100;
+
+-- name: requests_count
+-- How many outcomes of requests there are.
+SELECT count(*) FROM requests;
+
+-- name: timers
+-- Every timer.
+SELECT stream_type, stream_id, version, due FROM timers;
+
+-- name: snapshots
+-- Which snapshots there are.
+SELECT stream_type, stream_id, version, schema FROM snapshots;
+
+-- name: snapshot
+-- The state in one snapshot.
+SELECT state FROM snapshots WHERE stream_type = $1 AND stream_id = $2;
+
+-- name: timeline
+-- A stretch of one log in the timeline, from after $2 up to $3.
+SELECT log, position, order_id, stream_id, type, payload, recorded_at, causation_id, correlation_id, actor
+  FROM timeline WHERE log = $1 AND position > $2 AND position <= $3 ORDER BY position;
+
+-- name: timeline_beyond
+-- What the timeline has of one log after a position.
+SELECT position FROM timeline WHERE log = $1 AND position > $2 ORDER BY position LIMIT 100;
+
+-- name: orders_keys
+-- The key of every row.
+SELECT order_id FROM orders;
+
+-- name: customers_keys
+-- The key of every row.
+SELECT customer_id FROM customers;
+
+-- name: sagas_keys
+-- The key of every row.
+SELECT saga_id FROM sagas;
+
+-- name: orders_count
+-- How many rows there are.
+SELECT count(*) FROM orders;
+
+-- name: customers_count
+-- How many rows there are.
+SELECT count(*) FROM customers;
+
+-- name: sagas_count
+-- How many rows there are.
+SELECT count(*) FROM sagas;

@@ -1,0 +1,187 @@
+"""Compares views with the fold of their events, row by row, each at its own checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+from google.protobuf.message import Message
+
+from auditor.report import Findings
+from projector.views.timeline import TIMELINE, TimelineRow
+from twinlog import sql
+from twinlog.event import Recorded
+from twinlog.postgres import Connection
+from twinlog.projection import AnyView
+
+EQUAL = "view row equals fold"
+
+_CHUNK = 2_000
+_QUERIES = sql.queries("auditor.sql")
+
+
+class ViewAudit:
+    """Follows one view of one log. The folded rows stay in memory."""
+
+    def __init__(
+        self,
+        view: AnyView,
+        row_type: type,
+        *,
+        log: str,
+        consumer: str,
+        database: str,
+        package: str,
+        types: Sequence[type[Message]] = (),
+        remedy: str,
+    ) -> None:
+        """``package`` has the query ``<view>_rows``; ``types``: the events that are projected, where not all."""
+        self.name = view.name
+        self.log = log
+        self.consumer = consumer
+        self.database = database
+        self.position = 0
+        """Folded up to here."""
+        self.wanted = 0
+        """Position of the last event that it is to show."""
+        self._types = tuple(types)
+        self._view = view
+        self._row_type = row_type
+        self._rows_query = sql.queries(package)[f"{view.name}_rows"]
+        self._remedy = remedy
+        self._rows: dict[str, Any] = {}
+        self._touched: set[str] = set()
+        """Keys to compare."""
+
+    def take(self, event: Recorded, messages: Iterable[Message]) -> None:
+        """Folds the next event."""
+        self.position = event.position
+        for message in messages:
+            key = self._view.key(event, message) if self._projects(message) else None
+            if key is None:
+                continue
+            self._touched.add(key)
+            try:
+                self._rows[key] = self._view.evolve(self._rows.get(key), event, message)
+            except (AssertionError, KeyError):  # a history without its beginning: the log's own checks tell
+                self._rows.pop(key, None)
+
+    def note(self, event: Recorded, message: Message) -> None:
+        """Takes notice of an event that may be beyond the view's checkpoint."""
+        if self._projects(message):
+            self.wanted = event.position
+
+    def _projects(self, message: Message) -> bool:
+        return not self._types or isinstance(message, self._types)
+
+    async def compare(self, connection: Connection, findings: Findings) -> int:
+        """Compares the rows that changed since the last time, or were wrong then; gives how many.
+
+        ``connection`` sees the view exactly at the position.
+        """
+        waiting, wrong = iter(self._touched), set[str]()
+        compared = len(self._touched)
+        while chunk := list(islice(waiting, _CHUNK)):
+            found = {row[0]: self._row_type(*row) for row in await connection.fetch(self._rows_query, chunk)}
+            wrong.update(key for key in chunk if not self._equal(key, found.get(key), findings))
+        if await connection.fetchval(_QUERIES[f"{self._view.name}_count"]) != len(self._rows):
+            await self._report_extra(connection, findings)
+        self._touched = wrong
+        return compared
+
+    async def _report_extra(self, connection: Connection, findings: Findings) -> None:
+        async for row in connection.cursor(_QUERIES[f"{self._view.name}_keys"], prefetch=_CHUNK):
+            if row[0] not in self._rows:
+                self._add(row[0], "no event knows of it", findings)
+
+    def _equal(self, key: str, found: Any, findings: Findings) -> bool:
+        expected = self._rows.get(key)
+        if expected == found:
+            return True
+        self._add(key, difference(expected, found), findings)
+        return False
+
+    def _add(self, key: str, why: str, findings: Findings) -> None:
+        findings.add(
+            EQUAL,
+            f"row {key} of {self._view.name}, at {self.log}/{self.position}: {why}",
+            ids=[key],
+            events=[f"{self.log}/{self.position}"],
+            remedy=self._remedy,
+        )
+
+
+class TimelineAudit:
+    """Follows the timeline of one log; keeps no rows."""
+
+    def __init__(self, *, log: str, consumer: str, database: str, remedy: str) -> None:
+        self.log = log
+        self.consumer = consumer
+        self.database = database
+        self.position = 0
+        """Compared up to here."""
+        self.wanted = 0
+        """Position of the last event that it is to show."""
+        self._remedy = remedy
+
+    def note(self, event: Recorded, _message: Message) -> None:
+        """Takes notice of an event that may be beyond the view's checkpoint."""
+        self.wanted = event.position
+
+    async def compare(
+        self,
+        connection: Connection,
+        decoded: Sequence[tuple[Recorded, Sequence[Message]]],
+        upto: int,
+        findings: Findings,
+    ) -> int:
+        """Compares the rows of these events, which follow the position, up to ``upto``; gives how many."""
+        expected = {
+            event.position: TIMELINE.evolve(None, event, message)
+            for event, messages in decoded
+            for message in messages
+            if self.position < event.position <= upto and TIMELINE.key(event, message) is not None
+        }
+        last = min(upto, decoded[-1][0].position)
+        rows = await connection.fetch(_QUERIES["timeline"], self.log, self.position, last)
+        found = {row[1]: TimelineRow(*row) for row in rows}
+        for position in sorted(expected.keys() | found.keys()):
+            if expected.get(position) != found.get(position):
+                self._add(position, difference(expected.get(position), found.get(position)), findings)
+        self.position = max(self.position, last)
+        return len(expected)
+
+    async def judge_rest(self, connection: Connection, upto: int, findings: Findings) -> None:
+        """Nothing lies beyond the view's checkpoint."""
+        for row in await connection.fetch(_QUERIES["timeline_beyond"], self.log, upto):
+            self._add(row[0], f"it is there, and the view's checkpoint is {upto}", findings)
+
+    def _add(self, position: int, why: str, findings: Findings) -> None:
+        findings.add(
+            EQUAL,
+            f"row {self.log}/{position} of timeline: {why}",
+            ids=[f"{self.log}/{position}"],
+            events=[f"{self.log}/{position}"],
+            remedy=self._remedy,
+        )
+
+
+def difference(expected: Any, found: Any) -> str:
+    """What is different between two rows, in words."""
+    if found is None:
+        return "it is missing"
+    if expected is None:
+        return "no event knows of it"
+    names = [field.name for field in fields(expected)]
+    return "; ".join(
+        f"{name} is {_short(getattr(found, name))}, the events say {_short(getattr(expected, name))}"
+        for name in names
+        if getattr(expected, name) != getattr(found, name)
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
