@@ -1,0 +1,214 @@
+"""A shop that has seen everything, at rest: a copy of its tables is put back after each fault."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+from nats.aio.client import Client as Nats
+
+from auditor import Report, audit, open_auditor
+from auditor.shop import DATABASES, LOGS
+from shop.orders.v1.order_service_pb2 import CancelOrderRequest
+from stack.shop import Shop, running
+from tests import servers
+from tests.controls import MODES, new_id
+from tests.e2e.client import Client, connect
+from twinlog import jetstream
+from twinlog.event import Metadata, NewEvent, Recorded, StreamId
+from twinlog.jetstream import JetStreamTwin
+from twinlog.log import Appended, Batch
+from twinlog.migrations import database_url
+from twinlog.ports import RandomIds, SystemClock
+from twinlog.postgres import PostgresLog, open_pool
+
+DATABASE_OF = {of.log: of.database for of in LOGS}
+
+
+@dataclass
+class World:
+    """The servers with a clean shop on them, and ways to spoil it."""
+
+    postgres_url: str
+    nats_url: str
+    nats: Nats
+    during: Sequence[Report]
+    """Audits while the load ran."""
+    _spoiled: set[str] = field(default_factory=set)
+
+    async def audit(self, *, at_rest: bool = False) -> Report:
+        return await audit(self.postgres_url, self.nats_url, at_rest=at_rest)
+
+    async def sql(self, database: str, statement: str, *arguments: Any) -> str:
+        """Runs a statement as a superuser, past every trigger; gives its command tag."""
+        self._spoiled.add(database)
+        connection = await asyncpg.connect(database_url(self.postgres_url, database))
+        try:
+            await connection.execute("SET session_replication_role = replica")
+            return str(await connection.execute(statement, *arguments))
+        finally:
+            await connection.close()
+
+    async def ask(self, database: str, query: str, *arguments: Any) -> Any:
+        """The first value that a query gives."""
+        connection = await asyncpg.connect(database_url(self.postgres_url, database))
+        try:
+            return await connection.fetchval(query, *arguments)
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def log(self, name: str) -> AsyncIterator[PostgresLog]:
+        """One of the shop's logs."""
+        async with open_pool(database_url(self.postgres_url, DATABASE_OF[name]), size=1) as pool:
+            yield PostgresLog(pool, name)
+
+    async def events(self, log: str) -> Sequence[Recorded]:
+        """Every event of a log."""
+        async with self.log(log) as found:
+            return await found.read(0, 100_000)
+
+    async def find(self, log: str, type: type[Message]) -> Recorded:
+        """The first event of a type."""
+        return next(e for e in await self.events(log) if e.type == type.DESCRIPTOR.full_name)
+
+    async def append(self, log: str, stream: StreamId, *messages: Message, key: str) -> None:
+        """Appends what no decider decided, past every rule."""
+        self._spoiled.add(DATABASE_OF[log])
+        async with self.log(log) as found:
+            version = sum(event.stream == stream for event in await found.read(0, 100_000))
+            events = [
+                NewEvent(
+                    stream,
+                    version + number,
+                    RandomIds().uuid7(),
+                    message.DESCRIPTOR.full_name,
+                    message.SerializeToString(deterministic=True),
+                    Metadata(actor="a fault"),
+                    key,
+                )
+                for number, message in enumerate(messages, 1)
+            ]
+            appended = await found.append(Batch(SystemClock().now(), {stream: version}, events))
+            assert isinstance(appended, Appended)
+
+    async def catch_up(self) -> None:
+        """Has every checkpoint at the head of its log, as if all had been handled."""
+        for log in ("orders", "customers", "sagas"):
+            async with self.log(log) as found:
+                head = await found.head()
+            for database in DATABASES:
+                await self.sql(
+                    database, "UPDATE checkpoints SET position = $1 WHERE consumer LIKE $2", head, f"%.{log}"
+                )
+
+    def twin(self, log: str) -> JetStreamTwin:
+        """The twin of a log, to be spoiled."""
+        self._spoiled.add(log)
+        return JetStreamTwin(self.nats, log)
+
+    async def restore(self) -> None:
+        """The clean shop: puts back what was spoiled."""
+        for database in self._spoiled & set(DATABASES):
+            await _put_back(self.postgres_url, database)
+        for log in self._spoiled - set(DATABASES):
+            twin = JetStreamTwin(self.nats, log)
+            await twin.delete()
+            await twin.create(1)
+            await twin.publish(await self.events(log))
+        self._spoiled.clear()
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    """Runs a shop under load, audits it meanwhile, stops it and keeps what it left."""
+    async with servers.postgres_server() as postgres, servers.nats_server() as nats:
+        during: list[Report] = []
+        # The data need not outlive the tests.
+        await servers.execute(postgres.url, "ALTER SYSTEM SET fsync = off")
+        await servers.execute(postgres.url, "SELECT pg_reload_conf()")
+        async with _shop(postgres.url, nats.url) as shop, connect(shop) as client:
+            async with open_auditor(postgres.url, nats.url) as auditor:
+                load = asyncio.create_task(_load(client))
+                while not load.done():
+                    during.append(await auditor.round())
+                await load
+            settled = await audit(postgres.url, nats.url, wait=60)
+            assert settled.settled, settled.in_flight
+        for database in DATABASES:
+            await _keep(postgres.url, database)
+        connection = await jetstream.connect(nats.url, "tests")
+        try:
+            yield World(postgres.url, nats.url, connection, during)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def _shop(postgres_url: str, nats_url: str) -> AsyncIterator[Shop]:
+    with servers.folder() as path, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("POSTGRES_URL", postgres_url)
+        environment.setenv("NATS_URL", nats_url)
+        async with running(lambda _line: None, data=path) as shop:
+            yield shop
+
+
+async def _load(client: Client) -> None:
+    """Orders of every kind in both modes: approved, rejected for every reason but time, cancelled early and late."""
+    dice = random.Random(7)
+    customers = [await client.customer("100") for _ in range(8)]
+    busy = await client.customer("100000")
+
+    async def one(number: int) -> None:
+        created = await client.create(dice.choice([*customers, busy, busy]), "9.99", MODES[number % 2])
+        cancel = CancelOrderRequest(order_id=created.order_id, request_id=new_id())
+        if number % 7 == 0:
+            await client.watch(created.order_id, created.consistency_token)
+        if number % 3 == 0 or number % 7 == 0:
+            try:
+                await client.orders.CancelOrder(cancel)
+            except grpc.aio.AioRpcError as error:  # it was rejected before
+                assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+    for mode in MODES:
+        await client.order(new_id(), "1", mode)
+        await client.order(customers[0], "1", mode, "USD")
+        # Enough events for a snapshot.
+        await asyncio.gather(*(client.create(busy, "1", mode) for _ in range(120)))
+    await asyncio.gather(*(one(number) for number in range(210)))
+    await client.limit(customers[1], "1")
+
+
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'leases'"
+
+
+async def _keep(server_url: str, database: str) -> None:
+    """Puts a copy of every table aside."""
+    connection = await asyncpg.connect(database_url(server_url, database))
+    try:
+        await connection.execute("CREATE SCHEMA clean")
+        for table in await connection.fetch(_TABLES):
+            await connection.execute(f"CREATE TABLE clean.{table[0]} AS TABLE public.{table[0]}")
+    finally:
+        await connection.close()
+
+
+async def _put_back(server_url: str, database: str) -> None:
+    connection = await asyncpg.connect(database_url(server_url, database))
+    try:
+        await connection.execute("SET session_replication_role = replica")
+        async with connection.transaction():
+            for table in await connection.fetch(_TABLES):
+                await connection.execute(f"DELETE FROM {table[0]}")
+                await connection.execute(f"INSERT INTO {table[0]} TABLE clean.{table[0]}")
+    finally:
+        await connection.close()
