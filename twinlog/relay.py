@@ -142,13 +142,20 @@ class Relay:
         self._wake.clear()
         while self._pending and self._pending[0].position <= self.position:
             self._pending.popleft()
-        if self._pending and self._pending[0].position == self.position + 1:
-            return [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
+        if events := self._handed_over(self.position):
+            return events
         if not (self._pending or self._behind):
             return ()
         self._behind = False
-        events = await self._log.read(self.position, BATCH)
-        self._behind |= bool(events)
+        read = await self._log.read(self.position, BATCH)
+        self._behind |= bool(read)
+        return read
+
+    def _handed_over(self, after: int) -> list[Recorded]:
+        """What was handed over, as far as it follows: another process may have committed in between."""
+        events: list[Recorded] = []
+        while self._pending and len(events) < BATCH and self._pending[0].position == after + len(events) + 1:
+            events.append(self._pending.popleft())
         return events
 
     def _look(self) -> None:

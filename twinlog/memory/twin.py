@@ -50,8 +50,8 @@ class MemoryTwin:
         if events[0].position != self.last + 1:
             raise WrongLastSequence(stream=self.name, first=events[0].position)
         for event in events:
-            messages[event.position] = (event.subject, to_wire(event))
-        self.last = events[-1].position
+            self.last += 1
+            messages[self.last] = (event.subject, to_wire(event))
         self.notify()
 
     @asynccontextmanager
