@@ -95,7 +95,8 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             await connection.close()
         return await asyncpg.create_pool(
             url,
-            min_size=1,
+            # No floor: asyncpg would keep knocking, and log each refusal, while the server is away.
+            min_size=0,
             max_size=size,
             command_timeout=_STATEMENT_SECONDS,
             timeout=_ACQUIRE_SECONDS,
