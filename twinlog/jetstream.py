@@ -19,9 +19,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError, NoServersError
+from nats.errors import NoRespondersError
 from nats.js import api
-from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NotFoundError
 
 from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, to_wire
@@ -43,6 +43,8 @@ _TIMEOUT = 5.0
 _WRONG_LAST_SEQUENCE = 10071
 _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
+_NO_LEADER = (10008, 10010)
+"""A cluster that elects, or has too few servers."""
 _HEARTBEAT = 2.0
 _PULL_EXPIRES = 30.0
 _PULL = 2_000
@@ -51,16 +53,22 @@ _SECOND = 1_000_000_000
 
 
 async def connect(url: str, name: str) -> Client:
-    """A connection that reconnects for ever; waits, and says so once, while no server is there.
+    """A connection that reconnects for ever; waits, and says so once, while no server is there or a cluster elects.
 
-    Raises ConfigurationError where the server is too old or has no JetStream.
+    ``url``: one server, or several of a cluster with commas between them. Raises ConfigurationError where the server
+    is too old or has no JetStream.
     """
-    log, waiting = structlog.get_logger(), False
+    log, waiting, connected = structlog.get_logger(), False, False
 
     async def changed(what: str) -> None:
         log.warning(f"nats.{what}", name=name)
 
     async def on_error(error: Exception) -> None:
+        # The first connection is tried for ever, too, and this is all that is heard of it.
+        nonlocal waiting
+        if not connected and not waiting:
+            waiting = True
+            log.warning("nats.waiting", why=str(error) or type(error).__name__)
         log.debug("nats.error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
@@ -69,28 +77,23 @@ async def connect(url: str, name: str) -> Client:
     async def on_reconnect() -> None:
         await changed("reconnected")
 
-    while True:
-        try:
-            client = await nats.connect(
-                url,
-                name=name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                connect_timeout=2,
-                allow_reconnect=True,
-                error_cb=on_error,
-                disconnected_cb=on_disconnect,
-                reconnected_cb=on_reconnect,
-                pending_size=64 * 1024 * 1024,
-            )
-            break
-        except (OSError, TimeoutError, NoServersError) as error:
-            if not waiting:
-                log.warning("nats.waiting", why=str(error) or type(error).__name__)
-            waiting = True
-            await asyncio.sleep(0.5)
+    client = await nats.connect(
+        url.split(","),
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        connect_timeout=2,
+        allow_reconnect=True,
+        error_cb=on_error,
+        disconnected_cb=on_disconnect,
+        reconnected_cb=on_reconnect,
+        pending_size=64 * 1024 * 1024,
+    )
+    connected = True
+    if waiting:
+        log.info("nats.available", name=name)
     try:
         await _check(client)
     except BaseException:
@@ -112,12 +115,20 @@ async def _check(client: Client) -> None:
             f"NATS_URL: nats-server 2.12 or newer is needed (atomic batches); this one is {version.major}."
             f"{version.minor}"
         )
-    try:
-        await client.jetstream(timeout=_TIMEOUT).account_info()
-    except (ServiceUnavailableError, NoRespondersError, APIError) as error:
-        raise ConfigurationError(
-            "NATS_URL: this nats-server runs without JetStream; start it with JetStream enabled (-js)"
-        ) from error
+    log, waiting = structlog.get_logger(), False
+    while True:
+        try:
+            await client.jetstream(timeout=_TIMEOUT).account_info()
+            return
+        except (NatsError, APIError) as error:
+            if isinstance(error, APIError) and error.err_code not in _NO_LEADER:
+                raise ConfigurationError(
+                    "NATS_URL: this nats-server runs without JetStream; start it with JetStream enabled (-js)"
+                ) from error
+            if not waiting:
+                log.warning("nats.waiting", why=str(error) or type(error).__name__)
+            waiting = True
+        await asyncio.sleep(0.5)
 
 
 class JetStreamTwin:

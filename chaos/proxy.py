@@ -1,0 +1,92 @@
+"""A TCP proxy between a service and a server, for cutting, delaying and holding up what passes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+_CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Forwards connections to a port of this machine. Use as an async context manager."""
+
+    def __init__(self, target: int) -> None:
+        """``target``: the port behind it."""
+        self._target = target
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.port = 0
+        """Where it listens."""
+        self.delay = 0.0
+        """Seconds that every piece of data is late, in each direction."""
+        self.refusing = False
+        """Whether new connections are cut at once."""
+        self.refused = 0
+        """How many were."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Breaks every connection, without a goodbye."""
+        for writer in self._connections:
+            writer.transport.abort()
+
+    def hold(self) -> None:
+        """Lets nothing through; connections stay open and new ones are taken."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Lets everything through again, what was held up first."""
+        self._flowing.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            self._tasks.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            self.refused += 1
+            writer.transport.abort()
+            return
+        try:
+            back, onward = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        ends = {writer, onward}
+        self._connections |= ends
+        try:
+            await asyncio.gather(self._pump(reader, onward), self._pump(back, writer))
+        finally:
+            self._connections -= ends
+            for end in ends:
+                end.transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(_CHUNK):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await self._flowing.wait()
+                sink.write(data)
+                await sink.drain()
+            sink.write_eof()
