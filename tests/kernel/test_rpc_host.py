@@ -146,6 +146,26 @@ class TestStop:
             assert await call == "x"
             await stop
 
+    async def test_busy_clients_are_told_unavailable_and_never_cancelled(self) -> None:
+        codes: set[grpc.StatusCode] = set()
+
+        async def keep_calling() -> None:
+            while grpc.StatusCode.UNAVAILABLE not in codes:
+                try:
+                    await client.get()
+                    served.set()
+                except grpc.aio.AioRpcError as error:
+                    codes.add(error.code())
+
+        served = asyncio.Event()
+        async with serving(Edge()) as client:
+            callers = [asyncio.create_task(keep_calling()) for _ in range(32)]
+            await served.wait()
+            await client.stop()
+            await asyncio.gather(*callers)
+
+        assert codes == {grpc.StatusCode.UNAVAILABLE}
+
     async def test_a_call_that_outlasts_the_grace_is_cut_off(self, gate: Gate) -> None:
         async with serving(gate.edge, limits=Limits(grace=0.05)) as client:
             call = asyncio.create_task(client.refusal())

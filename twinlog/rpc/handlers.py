@@ -34,6 +34,11 @@ class Stopping(Unavailable):
     reason = "STOPPING"
 
 
+_QUIET = 0.03
+_MOST_QUIETS = 8
+"""How long a stopping server waits until no call has come for a moment, in moments."""
+
+
 class Boundary:
     """Between a service's methods and gRPC: turns what they raise into what clients understand."""
 
@@ -41,6 +46,9 @@ class Boundary:
         self._domain = domain
         self._stopping = False
         self._streams: set[asyncio.Task[Any]] = set()
+        self._holding = False
+        self._held = 0
+        self._refusing = asyncio.Event()
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """The same handler with its failures mapped."""
@@ -60,9 +68,33 @@ class Boundary:
         for task in self._streams:
             task.cancel()
 
+    async def hold_calls(self) -> None:
+        """Lets new calls wait for their refusal; returns when hardly any come any more.
+
+        gRPC answers what reaches a server that has just closed with CANCELLED. Clients whose calls are held send no
+        further ones: they hear that the server goes away, then the refusal, and try elsewhere.
+        """
+        self._holding = True
+        for _ in range(_MOST_QUIETS):
+            before = self._held
+            await asyncio.sleep(_QUIET)
+            if self._held == before:
+                return
+
+    def refuse_held(self) -> None:
+        """Answers the calls that are held, and those that still come, with UNAVAILABLE."""
+        self._refusing.set()
+
+    async def _hold(self) -> Never:
+        self._held += 1
+        await self._refusing.wait()
+        raise Stopping
+
     def _unary(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
+                if self._holding:
+                    await self._hold()
                 return await behaviour(request, context)
             except grpc.aio.AbortError:
                 raise

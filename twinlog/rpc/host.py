@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from twinlog.rpc.health import Health, Watched
 _log = structlog.get_logger(component="rpc")
 
 _HIGHEST_PORT = 65535
+_GOODBYE = 0.02
+"""Seconds that clients get to hear that the server goes away, before they hear their refusals."""
 
 Service = tuple[Any, Callable[[Any, Any], None], str]
 """A servicer, the generated function that adds it to a server, and the service's full name."""
@@ -82,7 +85,11 @@ async def serve(
     finally:
         checker.stop()
         boundary.end_streams()
-        await server.stop(limits.grace)
+        await boundary.hold_calls()
+        stopped = asyncio.ensure_future(server.stop(limits.grace))
+        await asyncio.sleep(_GOODBYE)
+        boundary.refuse_held()
+        await stopped
         _log.info("rpc.stopped", address=bound)
 
 
