@@ -66,9 +66,15 @@ class Cursor:
     async def run(self) -> None:
         """Survives outages, lost deliveries and moved checkpoints; where a lease is given, works while it is held."""
         if self._lease:
-            await self._lease.hold(self._run)
+            await self._lease.hold(self._run_while_held)
         else:
             await self._run()
+
+    async def _run_while_held(self) -> None:
+        try:
+            await self._run()
+        finally:
+            self.problem = None  # another replica goes on, and its troubles are not ours
 
     async def _run(self) -> None:
         delay = _RETRY_FIRST

@@ -108,6 +108,7 @@ class Relay:
                     await asyncio.sleep(delay)
         finally:
             self._relaying, self.position = False, None
+            self.problem = None  # another replica goes on, and its troubles are not ours
             self._pending.clear()
 
     async def _copy(self) -> None:

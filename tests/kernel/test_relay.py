@@ -1,15 +1,20 @@
-"""The relay where several processes write one log."""
+"""The relay and the cursor where several processes serve one log."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from tests.kernel.batches import grow
 from tests.waiting import until
+from twinlog.cursor import Cursor
+from twinlog.errors import Unavailable
 from twinlog.event import Recorded, to_wire
 from twinlog.memory import MemoryLog, MemoryTwin
 from twinlog.relay import Relay
 from twinlog.tasks import Tasks
+from twinlog.twin import TwinState
 
 
 def crash(_task: str, error: BaseException) -> None:
@@ -36,3 +41,65 @@ async def test_events_that_another_process_committed_are_not_skipped() -> None:
         await until(lambda: relay.position == 12)
 
     assert await copied(log, twin) == [to_wire(event) for event in log.events]
+
+
+class LostLease:
+    """Is held until the test says that it is lost; never again after that."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self.given_up = asyncio.Event()
+
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        working = asyncio.ensure_future(work())
+        await self.lost.wait()
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+        self.given_up.set()
+        await asyncio.Event().wait()
+
+
+class DeadTwin(MemoryTwin):
+    """Its server is away."""
+
+    async def state(self) -> TwinState:
+        raise Unavailable
+
+
+class Idle:
+    """A handler whose store is away."""
+
+    consumer, types = "idle", ()
+
+    async def checkpoint(self) -> int:
+        raise Unavailable
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        return after
+
+
+async def test_a_relay_that_lost_its_lease_has_no_problem_any_more() -> None:
+    lease = LostLease()
+    relay = Relay(MemoryLog("counters"), DeadTwin("counters"), lease)
+
+    async with Tasks(crash) as tasks:
+        tasks.start("relay", relay.run())
+        await until(lambda: relay.problem is not None)
+        lease.lost.set()
+        await lease.given_up.wait()
+
+        assert (relay.problem, relay.position) == (None, None)
+
+
+async def test_a_cursor_that_lost_its_lease_has_no_problem_any_more() -> None:
+    lease = LostLease()
+    cursor = Cursor(MemoryTwin("counters"), Idle(), lease)
+
+    async with Tasks(crash) as tasks:
+        tasks.start("cursor", cursor.run())
+        await until(lambda: cursor.problem is not None)
+        lease.lost.set()
+        await lease.given_up.wait()
+
+        assert cursor.problem is None
