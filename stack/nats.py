@@ -17,11 +17,13 @@ _READY_SECONDS = 30.0
 class EmbeddedNats:
     """Keeps its streams in ``folder``."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        """``port`` 0: any that is free."""
+    def __init__(self, folder: Path, port: int = 0, *, max_file: str = "64GB", extra: str = "") -> None:
+        """``port`` 0: any that is free. ``max_file``: room for streams; ``extra``: further configuration."""
         self.folder = folder.resolve()
         self.port = port or free_port()
         self.store = self.folder / "store"
+        self.max_file = max_file
+        self.extra = extra
         self._log = self.folder / "nats.log"
         self._config = self.folder / "nats.conf"
         self._pid_file = self.folder / "nats.pid"
@@ -55,7 +57,8 @@ class EmbeddedNats:
             f'server_name: "{self.folder.name}"\n'
             f"listen: 127.0.0.1:{self.port}\n"
             f'pid_file: "{self._pid_file}"\n'
-            f'jetstream {{ store_dir: "{self.store}", max_mem: 256MB, max_file: 64GB }}\n'
+            f'jetstream {{ store_dir: "{self.store}", max_mem: 256MB, max_file: {self.max_file} }}\n'
+            f"{self.extra}\n"
         )
         with self._log.open("ab") as log:
             self._process = await spawn([_binary(), "-c", self._config], output=log.fileno(), cwd=self.folder)
