@@ -164,6 +164,10 @@ class Client(Clients):
         found = await self.fetch(log, f"SELECT count(*) FROM events WHERE {condition}", *values)
         return cast(int, found)
 
+    async def head(self, log: str) -> int:
+        """The position of a log's last event."""
+        return cast(int, await self.fetch(log, "SELECT position FROM log_head"))
+
     async def fetch(self, log: str, query: str, *values: object) -> Any:
         """One value from the database of a log."""
         async with self.database(log) as connection:

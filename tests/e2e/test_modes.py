@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc.aio
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
+from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
     ORDER_STATE_CANCELLED,
+    ORDER_STATE_PENDING,
     ORDER_STATE_REJECTED,
     REJECTION_REASON_CURRENCY_MISMATCH,
     REJECTION_REASON_DEADLINE_EXCEEDED,
     REJECTION_REASON_INSUFFICIENT_CREDIT,
     REJECTION_REASON_UNKNOWN_CUSTOMER,
 )
+from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
+from stack.clients import orders_of
 from tests.controls import MODES, Mode, money
+from tests.e2e.client import PATIENCE, Client, refusal_of
 from tests.memory_shop import DEADLINE, MemoryShop, NoContext
 from tests.scripts import (
     ALL,
+    CALM,
     Answer,
     Cancel,
     CancelledInFlight,
@@ -36,7 +44,10 @@ from tests.scripts import (
     play,
     scripts,
 )
+from tests.waiting import until
+from twinlog import tokens
 from twinlog.errors import TwinlogError
+from twinlog.money import Money
 
 Modes = Callable[[int], Mode]
 
@@ -163,3 +174,72 @@ def test_a_script_that_meets_every_rule(modes: Modes) -> None:
         "ORDER_NOT_CANCELLABLE",
         "CURRENCY_MISMATCH",
     ]
+
+
+class RunningStage:
+    """The running shop."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._orders: set[str] = set()
+        self._customers: set[str] = set()
+
+    async def call(self, request: Any) -> Answer:
+        name = type(request).__name__.removesuffix("Request")
+        stubs = (self._client.orders, self._client.customers)
+        method = next(getattr(stub, name) for stub in stubs if hasattr(stub, name))
+        try:
+            await method(request, timeout=PATIENCE)
+        except grpc.aio.AioRpcError as refused:
+            return refusal_of(refused).reason
+        if isinstance(request, CreateOrderRequest):
+            self._orders.add(request.order_id)
+        if isinstance(request, CreateCustomerRequest):
+            self._customers.add(request.customer_id)
+        return "OK"
+
+    async def settle(self) -> None:
+        """At rest when no order is pending, and every customer holds what the approved orders come to."""
+        await until(self._rests)
+
+    async def _rests(self) -> bool:
+        token = tokens.write({log: await self._client.head(log) for log in ("orders", "customers")})
+        for customer_id in self._customers:
+            customer = await self._client.get_customer(customer_id, token)
+            orders = await orders_of(self._client, customer_id)
+            approved = [Money.of(o.total).nanos for o in orders if o.state == ORDER_STATE_APPROVED]
+            if sum(approved) != Money.of(customer.reserved).nanos:
+                return False
+        seen = [await self._client.get(order_id, token) for order_id in self._orders]
+        return all(order.state != ORDER_STATE_PENDING for order in seen)
+
+    async def order(self, order_id: str) -> tuple[int, int]:
+        order = await self._client.get(order_id)
+        return order.state, order.rejection_reason
+
+    async def customer(self, customer_id: str) -> tuple[int, int]:
+        customer = await self._client.get_customer(customer_id)
+        return Money.of(customer.credit_limit).nanos, Money.of(customer.reserved).nanos
+
+
+@pytest.mark.asyncio(loop_scope="package")
+@settings(
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(scripts(CALM, longest=10))
+async def test_scripts_come_to_the_same_in_the_running_shop(client: Client, script: list[Command]) -> None:
+    played = [
+        await play(RunningStage(client), script, modes) for modes in (choreographed, orchestrated, mixed)
+    ]
+    assert played[0] == played[1] == played[2]
+    assert in_thread(script) == played[0], "and in memory"
+
+
+def in_thread(script: Sequence[Command]) -> Outcome:
+    """Played in memory, beside the loop that runs."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(in_memory, script, choreographed).result()

@@ -1,0 +1,88 @@
+"""kill -9 of each service in a burst of orders in both modes: afterwards everything has converged and balances."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED, ORDER_STATE_REJECTED
+from shop.sagas.v1 import saga_service_pb2 as sagas
+from stack.balance import balance
+from stack.burst import burst
+from tests.controls import MODES
+from tests.e2e.client import DATABASES, PATIENCE, Client
+from tests.waiting import until
+from twinlog.jetstream import JetStreamTwin
+from twinlog.jetstream import connect as connect_nats
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+ORDERS, CUSTOMERS = 300, 10
+
+
+@pytest.mark.parametrize("module", ["order_svc", "customer_svc", "saga_orchestrator", "projector"])
+async def test_a_burst_survives_the_death_of_a_service(client: Client, module: str) -> None:
+    begun = asyncio.Event()
+
+    def progress(accepted: int, _ended: int) -> None:
+        if accepted:
+            begun.set()
+
+    async def killing() -> bool:
+        await begun.wait()
+        in_time = not bursts.done()
+        await client.kill(module)
+        return in_time
+
+    bursts = asyncio.gather(
+        *[
+            burst(client.shop, mode, orders=ORDERS, customers=CUSTOMERS, seconds=240, progress=progress)
+            for mode in MODES
+        ]
+    )
+    killed_in_time = await killing()
+    figures = await bursts
+    assert killed_in_time, "the burst was over before the service died"
+    for figure in figures:
+        # The burst itself holds that every acknowledged order is in the view, and no other.
+        assert figure.states[ORDER_STATE_APPROVED] + figure.states[ORDER_STATE_REJECTED] == ORDERS
+    customer_ids = [id for figure in figures for id in figure.customer_ids]
+
+    async def balances() -> bool:
+        return (await balance(client.shop.postgres_url, client, customer_ids)).holds
+
+    await until(balances, seconds=120)
+    await until(lambda: no_saga_is_left(client), seconds=120)
+    await until(lambda: twins_are_whole(client), seconds=120)
+    assert await client.count("orders", "type = 'shop.orders.v1.OrderCreated' AND NOT " + IS_ENDED) == 0
+
+
+IS_ENDED = """EXISTS (
+    SELECT FROM events AS later WHERE later.stream_id = events.stream_id
+       AND later.type IN ('shop.orders.v1.OrderApproved', 'shop.orders.v1.OrderRejected',
+                          'shop.orders.v1.OrderCancelled'))"""
+
+
+async def no_saga_is_left(client: Client) -> bool:
+    """Whether every saga has come to its end."""
+    for status in (sagas.SAGA_STATUS_RUNNING, sagas.SAGA_STATUS_COMPENSATING):
+        request = sagas.ListSagasRequest(status=status, page_size=1)
+        if (await client.sagas.ListSagas(request, timeout=PATIENCE)).sagas:
+            return False
+    return True
+
+
+async def twins_are_whole(client: Client) -> bool:
+    """Whether each stream has exactly the events of its log."""
+    nats = await connect_nats(client.shop.nats_url, "tests")
+    try:
+        for log in DATABASES:
+            state = await JetStreamTwin(nats, log).state()
+            head = await client.head(log)
+            events = await client.count(log, "true")
+            if (state.first, state.last, state.holes) != (1, head, 0) or events != head:
+                return False
+        return True
+    finally:
+        await nats.close()
