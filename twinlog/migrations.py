@@ -63,8 +63,17 @@ def migrations(package: str) -> list[Migration]:
 async def migrate(connection: asyncpg.Connection, package: str) -> None:
     """Brings the database's schema up to date, all of it or nothing; replicas wait for each other.
 
-    Raises ChangedMigration and NewerSchema.
+    Raises ChangedMigration, NewerSchema, and ConfigurationError where the user may not create tables.
     """
+    try:
+        await _migrate(connection, package)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"POSTGRES_URL: this user may not set up the tables ({error}); use the owner of the database"
+        ) from error
+
+
+async def _migrate(connection: asyncpg.Connection, package: str) -> None:
     known = migrations(package)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
