@@ -25,7 +25,8 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path, port: int = 0) -> None:
         """``port`` 0: any that is free."""
         self._user = _unprivileged() if os.geteuid() == 0 else None
-        self.folder = folder.resolve() if self._user is None else _enterable(folder.resolve(), self._user)
+        self._asked = folder.absolute()
+        self.folder = self._asked if self._user is None else _enterable(self._asked, self._user)
         self.port = port or free_port()
         self._data = self.folder / "data"
         self._log = self.folder / "postgres.log"
@@ -43,9 +44,9 @@ class EmbeddedPostgres:
         return self._process.pid
 
     async def __aenter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._bin = self._reachable_binaries()
         self.end_leftover()
+        self._make_folder()
+        self._bin = self._reachable_binaries()
         if not (self._data / "PG_VERSION").exists():
             await self._initialise()
         try:
@@ -101,6 +102,14 @@ class EmbeddedPostgres:
         await self._process.wait()
         # Its children notice within moments; a new server refuses to start while one is left.
         self.end_leftover()
+
+    def _make_folder(self) -> None:
+        """Where another folder stands in for the one asked for, a link tells; without it, it is of another time."""
+        if self.folder != self._asked and not self._asked.is_symlink():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._asked.parent.mkdir(parents=True, exist_ok=True)
+            self._asked.symlink_to(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     async def _initialise(self) -> None:
         new = self.folder / "data.new"

@@ -93,8 +93,6 @@ async def running(
             await check_nats(nats_url)
         if not postgres_url:
             postgres = EmbeddedPostgres(data / "postgres", _port("POSTGRES_PORT"))
-            if fresh:
-                shutil.rmtree(postgres.folder, ignore_errors=True)
             await stack.enter_async_context(postgres)
             postgres_url = postgres.url
         if not nats_url:

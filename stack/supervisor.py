@@ -24,6 +24,7 @@ _MISCONFIGURED = 2
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _PAUSE_SECONDS = 10.0
+_WORDS = 300
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,16 @@ class Supervisor:
                 self.failed.result()
             await serving
         except TimeoutError as error:
-            raise StartFailed(f"the services were not ready in {_READY_SECONDS:g} s") from error
+            late = f"the services were not ready in {_READY_SECONDS:g} s"
+            raise StartFailed("\n".join([late, *self.last_words()])) from error
         finally:
             serving.cancel()
             await asyncio.wait([serving])
 
     def last_words(self) -> list[str]:
-        """The last lines of each service that was to be quiet."""
+        """The last lines of each service that was to be quiet; of a long one, its beginning."""
         return [
-            self._line(service, line)
+            self._line(service, line[:_WORDS])
             for service in self._services.values()
             if self._logs
             for line in tail(self._log(service), 3).splitlines()
