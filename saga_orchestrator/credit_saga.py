@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC
 from functools import lru_cache
 from uuid import NAMESPACE_OID, uuid5
 
@@ -58,7 +58,7 @@ CREDIT_SAGA = Saga(
             why=reason_of,
             undo=release_credit,
             undone=CreditReleased,
-            deadline=timedelta(seconds=30),
+            deadline=lambda order: order.deadline.ToDatetime(UTC),
         ),
         Step("approve order", send=approve_order, done=OrderApproved, refused=OrderApprovalRefused),
     ],

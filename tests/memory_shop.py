@@ -117,7 +117,9 @@ class Node(Wiring):
 class MemoryShop:
     """Use as an async context manager. ``orders`` and ``customers`` are the services' own servicers."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: timedelta = DEADLINE) -> None:
+        """``deadline``: how long an order may stay PENDING."""
+        self._deadline = deadline
         self.clock = ManualClock()
         self.ids = CountedIds()
         self.logs = {name: MemoryLog(name) for name in ("orders", "customers", "sagas")}
@@ -133,7 +135,7 @@ class MemoryShop:
         self.order_svc = await self._running("order_svc", "orders")
         self.customer_svc = await self._running("customer_svc", "customers")
         self.saga_orchestrator = await self._running("saga_orchestrator", "sagas")
-        self.orders = order_svc.wire(self.order_svc, DEADLINE)
+        self.orders = order_svc.wire(self.order_svc, self._deadline)
         self.customers = customer_svc.wire(self.customer_svc)
         saga_orchestrator.wire(self.saga_orchestrator, self.saga_views)
         await self._project()

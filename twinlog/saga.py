@@ -64,8 +64,9 @@ class Step:
     """From the refusal: the reason, for people."""
     undo: Callable[[Facts], Message] | None = None
     undone: type[Message] | None = None
-    deadline: timedelta | None = None
-    """How long an answer may take; None: for ever, for a step that must happen in the end."""
+    deadline: timedelta | Callable[[Any], datetime] | None = None
+    """How long an answer may take, or, from the trigger, until when; None: for ever, for a step that must happen in
+    the end."""
     retries: int = 0
     """How often the command is sent again at its deadline before the step is given up."""
 
@@ -319,6 +320,8 @@ class _Table:
         if instance.status is Status.COMPENSATING:
             return now + self.saga.backoff.delay(instance.attempts)
         allowed = self.saga.steps[current].deadline
+        if callable(allowed):
+            return allowed(instance.trigger)
         return now + allowed if allowed else None
 
     def _compensated(self, instance: Instance) -> pb.SagaCompensated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import grpc.aio
@@ -25,7 +26,7 @@ from shop.orders.v1.order_pb2 import (
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from stack.clients import orders_of
-from tests.controls import MODES, Mode, money
+from tests.controls import MODES, Mode, money, new_id, wire
 from tests.e2e.client import PATIENCE, Client, refusal_of
 from tests.memory_shop import DEADLINE, MemoryShop, NoContext
 from tests.scripts import (
@@ -174,6 +175,24 @@ def test_a_script_that_meets_every_rule(modes: Modes) -> None:
         "ORDER_NOT_CANCELLABLE",
         "CURRENCY_MISMATCH",
     ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_order_may_wait_as_long_as_its_own_deadline_says(mode: Mode) -> None:
+    async with MemoryShop(deadline=timedelta(hours=1)) as shop:
+        stage, customer, order = MemoryStage(shop), new_id(), new_id()
+        limit = CreateCustomerRequest(customer_id=customer, name="Ada", credit_limit=wire("1"))
+        assert await stage.call(limit) == "OK"
+        shop.customer_svc.works.clear()
+        create = CreateOrderRequest(order_id=order, customer_id=customer, total=wire("1"), saga_mode=mode)
+        assert await stage.call(create) == "OK"
+        await shop.settle()
+        await shop.let_pass(timedelta(minutes=59))
+        await shop.settle()
+        assert await stage.order(order) == (ORDER_STATE_PENDING, 0)
+        shop.customer_svc.works.set()
+        await shop.settle()
+        assert await stage.order(order) == (ORDER_STATE_APPROVED, 0)
 
 
 class RunningStage:

@@ -26,9 +26,16 @@ from shop.orders.v1.order_pb2 import (
 from shop.sagas.v1 import commands_pb2 as commands
 from twinlog.saga import Begin, Command, Instance, Reply, Status, StepState, Wake
 from twinlog.snapshots import StateCodec
+from twinlog.times import timestamp
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-CREATED = OrderCreated(order_id="o", customer_id="c", total=Money(currency_code="EUR", units=12))
+DEADLINE = NOW + timedelta(seconds=30)
+CREATED = OrderCreated(
+    order_id="o",
+    customer_id="c",
+    total=Money(currency_code="EUR", units=12),
+    deadline=timestamp(DEADLINE),
+)
 RESERVED = CreditReserved(order_id="o", customer_id="c")
 REFUSED = CreditReservationFailed(order_id="o", reason=REJECTION_REASON_INSUFFICIENT_CREDIT)
 RELEASED = CreditReleased(order_id="o", customer_id="c")
@@ -65,7 +72,7 @@ def test_begins_by_reserving_the_credit() -> None:
     started, command = decided(BEGIN)
     assert names([started]) == ["SagaStarted"]
     assert command == commands.ReserveCredit(order_id="o", customer_id="c", total=CREATED.total)
-    assert after(BEGIN).deadline == NOW + timedelta(seconds=30)
+    assert after(BEGIN).deadline == DEADLINE, "the order's own"
 
 
 def test_approves_when_the_credit_is_reserved_then_completes() -> None:
