@@ -16,7 +16,7 @@ last event that concerns it, and no order or saga on its way and in time.
 
 Databases are read in one REPEATABLE READ transaction each, logs up to the head in it. A twin's figures are read before
 the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running system.
-Memory: the folded state of every stream and row, about a kilobyte an order; never the events.
+Memory: the folded state of every stream and row, about 5 kB an order; never the events.
 """
 
 from __future__ import annotations
