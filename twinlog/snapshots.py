@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import structlog
@@ -35,15 +36,21 @@ class StateCodec:
     """Turns an aggregate's state into JSON and back; its class must be one that pydantic understands."""
 
     def __init__(self, aggregate: AnyAggregate) -> None:
-        self._adapter: TypeAdapter[Any] = TypeAdapter(type(aggregate.initial))
-        schema = json.dumps(self._adapter.json_schema(), sort_keys=True)
-        self.schema = hashlib.sha256(schema.encode()).hexdigest()[:16]
+        self._adapter, self.schema = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
 
     def encode(self, state: Any) -> bytes:
         return self._adapter.dump_json(state)
 
     def decode(self, data: bytes) -> Any:
         return self._adapter.validate_json(data)
+
+
+@cache  # costs milliseconds
+def _adapter(state: type) -> tuple[TypeAdapter[Any], str]:
+    """What turns states of a class into JSON and back, and the hash of their schema."""
+    adapter: TypeAdapter[Any] = TypeAdapter(state)
+    schema = json.dumps(adapter.json_schema(), sort_keys=True)
+    return adapter, hashlib.sha256(schema.encode()).hexdigest()[:16]
 
 
 class Snapshots:
