@@ -11,7 +11,7 @@ PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; p
 IMAGE := $(VENV)/protos.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test chaos soak lint format proto proto-release lock clean
+.PHONY: help demo run audit test simulate chaos soak lint format proto proto-release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ chaos: $(GENERATED) ## Break a shop in every known way, under load; ARGS="--seed
 
 soak: $(GENERATED) ## Half an hour of load, and what grows meanwhile; MINUTES=5 for less
 	@$(PY) -m chaos.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+simulate: $(GENERATED) ## Simulate faults for SECONDS=30, or one SEED=…; BUG=… plants a bug, to see it found
+	@PYTHONHASHSEED=0 $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) \
+		$(if $(SECONDS),--seconds $(SECONDS))
 
 lint: $(GENERATED) $(IMAGE) ## Check style, types, import contracts and protos
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Deterministic simulation: the real handlers on memory adapters, under seeded faults and a virtual clock."""

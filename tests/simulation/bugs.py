@@ -1,0 +1,334 @@
+"""Deliberate bugs: each takes away one thing that a promise rests on. A simulator that never failed proves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from customer_svc.domain import CUSTOMER, Customer
+from order_svc.domain import ORDER, ApproveOrder, ExpireOrder, Order, State
+from shop.customers.v1.events_pb2 import CreditReleased
+from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
+from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
+from tests.simulation.ports import RemoteDelivery
+from twinlog.cursor import BATCH, Cursor
+from twinlog.errors import FailedPrecondition, Unavailable
+from twinlog.event import Recorded, to_wire
+from twinlog.log import Appended, Batch, LogSession
+from twinlog.memory import MemoryTwin, MemoryViews
+from twinlog.projection import Projection
+from twinlog.relay import Relay
+from twinlog.timers import Timers
+from twinlog.twin import DeliveryLost
+from twinlog.writer import Writer
+
+Patches = Sequence[tuple[Any, str, Any]]
+"""What to set on what, while the bug is in."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One of them."""
+
+    about: str
+    patches: Callable[[], Patches]
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """The bug is in, inside the block."""
+        before = [(target, name, getattr(target, name)) for target, name, _ in self.patches()]
+        try:
+            _set(self.patches())
+            yield
+        finally:
+            _set(before)
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(name: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+    """Enters a bug into the list."""
+
+    def enter(patches: Callable[[], Patches]) -> Callable[[], Patches]:
+        BUGS[name] = Bug(str(patches.__doc__), patches)
+        return patches
+
+    return enter
+
+
+def _set(patches: Patches) -> None:
+    for target, name, value in patches:
+        if isinstance(target, type):
+            setattr(target, name, value)
+        else:
+            object.__setattr__(target, name, value)  # aggregates are frozen
+
+
+# --- the writer ---
+
+_execute, _append, _batch = Writer.execute, Writer._append, Writer._batch
+
+
+@bug("checkpoint-outside")
+def checkpoint_outside() -> Patches:
+    """A policy's checkpoint is moved after its effects, in a transaction of its own."""
+
+    async def execute(self: Writer, work: Any, *, move: Any = None, **options: Any) -> Any:
+        outcome = await _execute(self, work, **options)
+        if move:
+            await _execute(self, lambda _tx: None, move=move)
+        return outcome
+
+    return [(Writer, "execute", execute)]
+
+
+@bug("request-outside")
+def request_outside() -> Patches:
+    """A request's outcome is stored after its events, in a transaction of its own."""
+    return [(Writer, "_append", _appending_later("replies"))]
+
+
+@bug("timer-outside")
+def timer_outside() -> Patches:
+    """Timers are set and cleared after the events that call for it, in a transaction of their own."""
+    return [(Writer, "_append", _appending_later("timers"))]
+
+
+def _appending_later(part: str) -> Any:
+    async def append(self: Writer, session: LogSession, batch: Batch) -> Any:
+        none: Mapping[str, Any] = {part: ()}
+        result = await _append(self, session, replace(batch, **none))
+        if isinstance(result, Appended) and getattr(batch, part):
+            later = replace(batch, expects={}, events=(), moves=(), replies=(), timers=())
+            now: Mapping[str, Any] = {part: getattr(batch, part)}
+            asyncio.create_task(_append(self, self._log, replace(later, **now)))  # noqa: RUF006
+        return result
+
+    return append
+
+
+@bug("reads-unchecked")
+def reads_unchecked() -> Patches:
+    """Only the streams that are written are checked for their version, not those that were read."""
+
+    def batch(self: Writer, draft: Any, decided: Any) -> Batch:
+        whole = _batch(self, draft, decided)
+        return replace(whole, expects={s: v for s, v in whole.expects.items() if s in draft.written})
+
+    return [(Writer, "_batch", batch)]
+
+
+@bug("versions-unchecked")
+def versions_unchecked() -> Patches:
+    """No stream is checked for its version."""
+    return [(Writer, "_batch", lambda self, *of: replace(_batch(self, *of), expects={}))]
+
+
+@bug("lost-reply-is-failure")
+def lost_reply_is_failure() -> Patches:
+    """An append without an answer is told to the client as one that failed."""
+
+    async def append(self: Writer, session: LogSession, batch: Batch) -> Any:
+        try:
+            return await session.append(batch)
+        except Unavailable as error:
+            raise FailedPrecondition("the append failed") from error
+
+    return [(Writer, "_append", append)]
+
+
+@bug("lost-reply-decided-anew")
+def lost_reply_decided_anew() -> Patches:
+    """After a lost answer, the writer does not recognise its own events, and decides once more."""
+
+    async def recognise(self: Writer, batch: Batch) -> None:
+        return None
+
+    return [(Writer, "_recognise", recognise)]
+
+
+@bug("stale-states")
+def stale_states() -> Patches:
+    """States that lost a race stay in the cache as they are."""
+
+    async def refresh(self: Writer, session: LogSession, streams: Any) -> None:
+        return None
+
+    return [(Writer, "_refresh", refresh)]
+
+
+# --- the relay ---
+
+
+@bug("relay-without-fence")
+def relay_without_fence() -> Patches:
+    """A batch is published without saying which sequence it follows."""
+
+    async def publish(self: MemoryTwin, events: Sequence[Recorded]) -> None:
+        messages = self._existing()
+        for event in events:
+            self.last += 1
+            messages[self.last] = (event.subject, to_wire(event))
+        self.notify()
+
+    return [(MemoryTwin, "publish", publish)]
+
+
+@bug("relay-never-looks")
+def relay_never_looks() -> Patches:
+    """In quiet times nobody looks whether the twin is still whole."""
+
+    async def look(self: Relay) -> None:
+        return None
+
+    return [(Relay, "_look_after_twin", look)]
+
+
+@bug("relay-skips-others")
+def relay_skips_others() -> Patches:
+    """The relay copies what its own process committed, and skips what others did in between."""
+
+    def handed_over(self: Relay, after: int) -> list[Recorded]:
+        follows = self._pending and self._pending[0].position == after + 1
+        events = [*self._pending] if follows else []
+        if follows:
+            self._pending.clear()
+        return events
+
+    return [(Relay, "_handed_over", handed_over)]
+
+
+@bug("pokes-for-ever")
+def pokes_for_ever() -> Patches:
+    """A replica that does not copy passes on the pokes that it hears, its own too."""
+
+    async def listen(self: Relay) -> None:
+        while True:
+            await self._twin.poked(60.0)
+            self._look()
+
+    return [(Relay, "_listen", listen)]
+
+
+# --- the cursor and the views ---
+
+
+@bug("cursor-trusts-deliveries")
+def cursor_trusts_deliveries() -> Patches:
+    """The cursor handles what is delivered, whether it has seen it or not."""
+
+    async def follow(self: Cursor) -> None:
+        stored = self.position = await self._handler.checkpoint()
+        async with self._twin.deliver(stored, self._handler.types) as delivery:
+            while True:
+                events = await delivery.next(BATCH)
+                stored = await self._handler.handle(events, stored)
+                self.position = events[-1].position
+
+    return [(Cursor, "_follow", follow)]
+
+
+@bug("gaps-unseen")
+def gaps_unseen() -> Patches:
+    """A delivery goes on behind the messages that it lost."""
+    honest = RemoteDelivery.next
+
+    async def next_events(self: RemoteDelivery, limit: int) -> Sequence[Recorded]:
+        while True:
+            try:
+                return await honest(self, limit)
+            except DeliveryLost as lost:
+                if "missing" not in str(lost):
+                    raise
+
+    return [(RemoteDelivery, "next", next_events)]
+
+
+@bug("views-without-fence")
+def views_without_fence() -> Patches:
+    """Views are stored wherever their checkpoint is."""
+
+    async def commit(self: MemoryViews, changes: Any, move: Any) -> None:
+        self.checkpoints[move.consumer] = move.upto
+        for view, rows in changes.items():
+            self.tables.setdefault(view.name, {}).update(rows)
+
+    return [(MemoryViews, "commit", commit)]
+
+
+@bug("stale-rows")
+def stale_rows() -> Patches:
+    """A projection keeps its rows although another replica may have changed them."""
+
+    async def checkpoint(self: Projection) -> int:
+        return await self._store.checkpoint(self.consumer)
+
+    return [(Projection, "checkpoint", checkpoint)]
+
+
+# --- the shop ---
+
+
+@bug("late-deadline-obeyed")
+def late_deadline_obeyed() -> Patches:
+    """A deadline that has been overtaken by the answer still rejects the order."""
+    decide = ORDER.decide
+
+    def obey(order: Order, command: Any) -> Any:
+        if isinstance(command, ExpireOrder) and order.state is State.APPROVED:
+            reason = REJECTION_REASON_DEADLINE_EXCEEDED
+            ids = {"order_id": order.order_id, "customer_id": order.customer_id}
+            return [OrderRejected(**ids, saga_mode=order.saga_mode, reason=reason)]
+        return decide(order, command)
+
+    def wake(self: Timers, transaction: Any, timers: Any, now: Any) -> None:
+        for timer in timers:
+            aggregate = self._aggregates[timer.stream.type]
+            state = transaction.state(aggregate, timer.stream.id)
+            transaction.do(aggregate, timer.stream.id, aggregate.on_due(state, now))
+
+    return [(ORDER, "decide", obey), (Timers, "_wake", wake)]
+
+
+@bug("approval-of-cancelled")
+def approval_of_cancelled() -> Patches:
+    """An order that was cancelled is approved when the credit comes."""
+    decide = ORDER.decide
+
+    def approve(order: Order, command: Any) -> Any:
+        if isinstance(command, ApproveOrder) and order.state is State.CANCELLED:
+            ids = {"order_id": order.order_id, "customer_id": order.customer_id}
+            return [OrderApproved(**ids, saga_mode=order.saga_mode)]
+        return decide(order, command)
+
+    return [(ORDER, "decide", approve)]
+
+
+@bug("no-tombstone")
+def no_tombstone() -> Patches:
+    """What was released is forgotten: a reservation that comes again, or late, is made."""
+    evolve = CUSTOMER.evolve
+
+    def forget(customer: Customer, event: Any) -> Customer:
+        after = evolve(customer, event)
+        if isinstance(event, CreditReleased):
+            return replace(after, holds=after.holds.discard(event.order_id))
+        return after
+
+    return [(CUSTOMER, "evolve", forget)]
+
+
+@bug("release-twice")
+def release_twice() -> Patches:
+    """A second release gives back the same credit again."""
+    evolve = CUSTOMER.evolve
+
+    def keep(customer: Customer, event: Any) -> Customer:
+        after = evolve(customer, event)
+        return replace(after, holds=customer.holds) if isinstance(event, CreditReleased) else after
+
+    return [(CUSTOMER, "evolve", keep)]

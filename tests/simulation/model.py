@@ -1,0 +1,306 @@
+"""What must hold, told by a second and simpler account of the shop. Looks at every commit, at its moment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
+
+from projector.app import VIEWS
+from saga_orchestrator.views import SAGAS, SHOWN
+from shop.customers.v1 import events_pb2 as customers
+from shop.orders.v1 import events_pb2 as orders
+from tests.simulation.network import Violation
+from tests.simulation.tally import SEEN
+from twinlog.event import Recorded, to_wire
+from twinlog.log import Appended, Batch, Move
+from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.money import Money
+from twinlog.projection import AnyView, Changes, fold
+from twinlog.schema import Schema
+from twinlog.v1 import saga_pb2 as sagas
+
+NONE, PENDING, APPROVED, REJECTED, CANCELLED = "none", "PENDING", "APPROVED", "REJECTED", "CANCELLED"
+LEGAL = {
+    (NONE, orders.OrderCreated): PENDING,
+    (PENDING, orders.OrderApproved): APPROVED,
+    (PENDING, orders.OrderRejected): REJECTED,
+    (PENDING, orders.OrderCancelled): CANCELLED,
+    (APPROVED, orders.OrderCancelled): CANCELLED,
+    (CANCELLED, orders.OrderApprovalRefused): CANCELLED,
+    (REJECTED, orders.OrderApprovalRefused): REJECTED,
+}
+FOLLOWERS = {"order_svc", "customer_svc", "saga_orchestrator", "tally"}
+VIEWS_OF: Mapping[str, tuple[str, Sequence[AnyView], Sequence[type[Message]]]] = {
+    **{f"projector.{log}": (log, views, ()) for log, views in VIEWS.items()},
+    "saga_orchestrator.sagas": ("sagas", [SAGAS], SHOWN),
+}
+"""The log, views and event types of each projecting consumer; no types: all."""
+
+_SCHEMA = Schema()
+
+
+def decoded(event: Recorded) -> Any:
+    """The event's message."""
+    return _SCHEMA.decode(event)[0]
+
+
+@dataclass
+class Account:
+    """A customer's credit; amounts in nanos."""
+
+    limit: int = 0
+    open: dict[str, int] = field(default_factory=dict)
+    """What each order holds."""
+    settled: set[str] = field(default_factory=set)
+    """Orders that nothing may be held for any more."""
+
+
+class Model:
+    """Checks what is committed, published and projected."""
+
+    def __init__(
+        self,
+        logs: Mapping[str, MemoryLog],
+        twins: Mapping[str, MemoryTwin],
+        views: MemoryViews,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """``failed`` is told of what is broken outside of the model's own checks."""
+        self.failed = failed
+        self.logs = logs
+        self.twins = twins
+        self.views = views
+        self.orders: dict[str, str] = defaultdict(lambda: NONE)
+        self.mode = 1
+        self.accounts: dict[str, Account] = defaultdict(Account)
+        self.sagas: dict[str, str] = {}
+        self.requested: dict[str, list[Recorded]] = defaultdict(list)
+        """The events that a client's command led to, by its correlation id."""
+        self._versions: dict[tuple[str, Any], int] = defaultdict(int)
+        self._caused: set[tuple[str, str, str, str]] = set()
+        self._tallied = dict.fromkeys(SEEN, 0)
+        self._folded: dict[str, int] = defaultdict(int)
+        self._rows: dict[AnyView, dict[str, Any]] = defaultdict(dict)
+        self._appliers: dict[str, Callable[[Recorded, Any], None]] = {
+            "orders": self._order,
+            "customers": self._customer,
+            "sagas": self._saga,
+            "tallies": self._tally,
+        }
+
+    # --- at every moment ---
+
+    def committed(self, log: MemoryLog, batch: Batch, appended: Appended) -> None:
+        """A batch is in a log."""
+        events = log.events[appended.first - 1 :]
+        check(
+            len(events) == len(batch.events), "positions", f"{log.name} has other events than were appended"
+        )
+        covered = {f"{move.consumer}": move for move in batch.moves}
+        for position, event in enumerate(events, appended.first):
+            check(event.position == position, "positions", f"{event.address} is at {position}")
+            version = self._versions[log.name, event.stream] + 1
+            check(
+                event.version == version,
+                "versions",
+                f"{shown(event)} is version {event.version} not {version}",
+            )
+            self._versions[log.name, event.stream] = version
+            self._cause(event, covered)
+            self._appliers[log.name](event, decoded(event))
+
+    def published(self, log: str, events: Sequence[Recorded]) -> None:
+        """Events are in a twin."""
+        messages = self.twins[log].messages or {}
+        for event in events:
+            self._mirrors(log, event.position, messages)
+        self._mirrors(log, self.twins[log].last, messages)
+
+    def projected(self, changes: Changes, move: Move) -> None:
+        """A batch is in the views."""
+        log, views, types = VIEWS_OF[move.consumer]
+        check(
+            self._folded[move.consumer] == move.after,
+            "views",
+            f"{move.consumer} moved from {move.after}, the fold is at {self._folded[move.consumer]}",
+        )
+        self._fold(move.consumer, log, views, types, move.upto)
+        for view, rows in changes.items():
+            for key in rows:
+                self._row_is_fold(view, key)
+
+    # --- at the end ---
+
+    def unfinished(self) -> Iterator[str]:
+        """What keeps the shop from being at rest."""
+        for name, log in self.logs.items():
+            head, last = len(log.events), self.twins[name].last
+            if self.twins[name].messages is None or last != head:
+                yield f"the twin of {name} is at {last}, the log at {head}"
+            if name in SEEN and self._tallied[name] != head:
+                yield f"the tally of {name} is at {self._tallied[name]}, the log at {head}"
+            if log.timers:
+                yield f"timers wait in {name}: {sorted(log.timers)}"
+        for order, state in self.orders.items():
+            if state == PENDING:
+                yield f"order {order} is PENDING"
+        for saga, status in self.sagas.items():
+            if status == "running":
+                yield f"saga {saga} is running"
+        for consumer, (followed, _, types) in VIEWS_OF.items():
+            last = self._last_wanted(followed, types)
+            if self.views.checkpoints.get(consumer, 0) < last:
+                yield f"{consumer} is at {self.views.checkpoints.get(consumer, 0)}, the log at {last}"
+        yield from self._unbalanced()
+
+    def at_rest(self) -> None:
+        """Checks everything that holds when nothing moves any more."""
+        for name, twin in self.twins.items():
+            messages = twin.messages or {}
+            check(len(messages) == len(self.logs[name].events), "twin", f"the twin of {name} has holes")
+            for position in messages:
+                self._mirrors(name, position, messages)
+        for view, rows in self._rows.items():
+            stored = self.views.tables.get(view.name, {})
+            if view.name != "timeline":
+                check(
+                    stored.keys() == rows.keys(),
+                    "views",
+                    f"rows of {view.name}: {stored.keys() ^ rows.keys()}",
+                )
+            for key in rows:
+                self._row_is_fold(view, key)
+
+    def _unbalanced(self) -> Iterator[str]:
+        holding = {order for account in self.accounts.values() for order in account.open}
+        for order, state in self.orders.items():
+            if state == APPROVED and order not in holding:
+                yield f"order {order} is APPROVED and holds no credit"
+            if state in (REJECTED, CANCELLED) and order in holding:
+                yield f"order {order} is {state} and holds credit"
+        for order in holding - self.orders.keys():
+            yield f"there is no order {order}, and it holds credit"
+
+    # --- each log ---
+
+    def _order(self, event: Recorded, message: Any) -> None:
+        if isinstance(message, orders.SagaModeChanged):
+            self.mode = message.saga_mode
+            return
+        order = message.order_id
+        after = LEGAL.get((self.orders[order], type(message)))
+        if after is None:
+            raise Violation("transitions", f"{shown(event)} in state {self.orders[order]}")
+        self.orders[order] = after
+        if isinstance(message, orders.OrderCreated) and event.metadata.actor == "client":
+            check(message.saga_mode == self.mode, "mode", f"{shown(event)} while the mode is {self.mode}")
+
+    def _customer(self, event: Recorded, message: Any) -> None:
+        account = self.accounts[message.customer_id]
+        match message:
+            case customers.CustomerCreated() | customers.CreditLimitChanged():
+                account.limit = Money.of(message.credit_limit).nanos
+            case customers.CreditReserved():
+                order = message.order_id
+                first = order not in account.settled and order not in account.open
+                check(first, "holds", f"{shown(event)} once more")
+                account.open[order] = Money.of(message.amount).nanos
+                held = sum(account.open.values())
+                check(held <= account.limit, "limit", f"{shown(event)}: {held} held of {account.limit}")
+            case customers.CreditReservationFailed():
+                account.settled.add(message.order_id)
+            case customers.CreditReleased():
+                amount = Money.of(message.amount).nanos
+                held = account.open.pop(message.order_id, 0)
+                check(amount == held, "holds", f"{shown(event)} gives back {amount}, held are {held}")
+                account.settled.add(message.order_id)
+
+    def _saga(self, event: Recorded, message: Any) -> None:
+        saga, status = event.stream.id, self.sagas.get(event.stream.id)
+        match message:
+            case sagas.SagaStarted():
+                check(status is None, "sagas", f"{shown(event)} once more")
+                self.sagas[saga] = "running"
+            case sagas.SagaCompleted():
+                check(status == "running", "sagas", f"{shown(event)} of a saga that is {status}")
+                self.sagas[saga] = "completed"
+            case sagas.SagaInterrupted():
+                check(status != "compensated", "sagas", f"{shown(event)} of a saga that is {status}")
+                self.sagas[saga] = "running"
+            case sagas.SagaCompensated():
+                check(status == "running", "sagas", f"{shown(event)} of a saga that is {status}")
+                self.sagas[saga] = "compensated"
+            case _:
+                check(status == "running", "sagas", f"{shown(event)} of a saga that is {status}")
+
+    def _tally(self, event: Recorded, _message: Any) -> None:
+        log, _, position = event.metadata.causation_id.partition("/")
+        expected = self._tallied[log] + 1
+        check(int(position) == expected, "exactly once", f"{log}/{position} was seen, not {log}/{expected}")
+        self._tallied[log] = expected
+
+    def _cause(self, event: Recorded, moves: Mapping[str, Move]) -> None:
+        """An event of a policy commits with its consumer's checkpoint, and once."""
+        cause, actor = event.metadata.causation_id, event.metadata.actor
+        log, _, position = cause.partition("/")
+        if log == "rpc":
+            effects = self.requested[event.metadata.correlation_id]
+            once = not effects or isinstance(decoded(event), orders.SagaModeChanged)
+            check(once, "requests", f"{shown(event)}, and the same request led to {[*map(shown, effects)]}")
+            effects.append(event)
+        elif log in self.logs and actor in FOLLOWERS:
+            move = moves.get(f"{actor}.{log}")
+            check(
+                move is not None and move.after < int(position) <= move.upto,
+                "checkpoint",
+                f"{shown(event)}, caused by {cause}, came without its checkpoint",
+            )
+            effect = (actor, cause, str(event.stream), event.type)
+            check(
+                effect not in self._caused, "exactly once", f"{shown(event)}: {cause} had this effect before"
+            )
+            self._caused.add(effect)
+
+    def _mirrors(self, log: str, position: int, messages: Mapping[int, tuple[str, bytes]]) -> None:
+        events = self.logs[log].events
+        check(position <= len(events), "twin", f"the twin of {log} has {position} of {len(events)} events")
+        if position and position in messages:
+            subject, data = messages[position]
+            same = data == to_wire(events[position - 1]) and subject == events[position - 1].subject
+            check(same, "twin", f"message {position} of {log} is not event {position}")
+
+    def _fold(
+        self, consumer: str, log: str, views: Sequence[AnyView], types: Sequence[type[Message]], upto: int
+    ) -> None:
+        events = self.logs[log].events[self._folded[consumer] : upto]
+        wanted = [(event, decoded(event)) for event in events]
+        wanted = [
+            (event, message) for event, message in wanted if not types or isinstance(message, tuple(types))
+        ]
+        for view, rows in fold(views, wanted, self._rows).items():
+            self._rows[view].update(rows)
+        self._folded[consumer] = upto
+
+    def _row_is_fold(self, view: AnyView, key: str) -> None:
+        stored, folded = self.views.tables.get(view.name, {}).get(key), self._rows[view].get(key)
+        check(stored == folded, "views", f"{view.name}/{key} is {stored}, its fold {folded}")
+
+    def _last_wanted(self, log: str, types: Sequence[type[Message]]) -> int:
+        names = {type.DESCRIPTOR.full_name for type in types}
+        positions = (e.position for e in reversed(self.logs[log].events) if not names or e.type in names)
+        return next(positions, 0)
+
+
+def check(holds: bool, promise: str, facts: str) -> None:
+    """Raises Violation where something does not hold."""
+    if not holds:
+        raise Violation(promise, facts)
+
+
+def shown(event: Recorded) -> str:
+    """An event in a few words."""
+    return f"{event.address} {event.type.rpartition('.')[2]} of {event.stream.type} {event.stream.id[-4:]}"

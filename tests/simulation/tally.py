@@ -1,0 +1,67 @@
+"""A service whose only effect is not idempotent: it writes down every event it sees. Exactly once shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import Int64Value
+
+from shop.customers.v1 import events_pb2 as customers
+from shop.orders.v1 import events_pb2 as orders
+from twinlog.decider import Aggregate, Events
+from twinlog.policies import Policies, Step, on
+from twinlog.wiring import Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How often."""
+
+    times: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class See:
+    """Once more."""
+
+
+def decide(seen: Seen, _command: See) -> Events:
+    return [Int64Value(value=seen.times + 1)]
+
+
+def evolve(seen: Seen, event: Message) -> Seen:
+    assert isinstance(event, Int64Value)
+    return Seen(event.value)
+
+
+TALLY: Aggregate[Seen, See] = Aggregate("tally", Seen(), decide, evolve, partition_key=lambda _seen: "one")
+
+SEEN = {
+    "orders": (
+        orders.OrderCreated,
+        orders.OrderApproved,
+        orders.OrderRejected,
+        orders.OrderCancelled,
+        orders.OrderApprovalRefused,
+        orders.SagaModeChanged,
+    ),
+    "customers": (
+        customers.CustomerCreated,
+        customers.CreditLimitChanged,
+        customers.CreditReserved,
+        customers.CreditReservationFailed,
+        customers.CreditReleased,
+    ),
+}
+"""Every event of these logs."""
+
+
+def wire(node: Wiring) -> None:
+    """Both logs into one stream: so that the two cursors also race for it."""
+    for log, types in SEEN.items():
+        node.follow(Policies(log, "tally", dict.fromkeys(types, _see)))
+
+
+def _see(_event: Message) -> Step:
+    return on(TALLY, "all").do(See())

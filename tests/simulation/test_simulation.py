@@ -1,0 +1,71 @@
+"""Seeds keep every promise, a seed is one run wherever it runs, and every deliberate bug is found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.simulation.bugs import BUGS
+from tests.simulation.runner import sweep
+from tests.simulation.shrink import shrunk
+from tests.simulation.world import plan_of, run
+
+SEEDS = 300
+SECONDS = 15.0
+"""Whichever is reached first: CI machines differ."""
+AT_LEAST = 20
+SEARCHED = 1_500
+"""Within so many seeds each bug has to be found."""
+
+
+def test_seeds_keep_every_promise() -> None:
+    began, done = time.monotonic(), 0
+    while done < SEEDS and (done < AT_LEAST or time.monotonic() - began < SECONDS):
+        swept = sweep(range(done, done + 10))
+        for seed, failure in swept.failures:
+            trace = "\n".join(failure.trace)
+            pytest.fail(
+                f"{failure.promise}: {failure.facts}\n{trace}\nmake simulate SEED={seed}", pytrace=False
+            )
+        done += swept.seeds
+
+
+@pytest.mark.parametrize("seed", [1, 7, 11])
+def test_a_seed_is_one_run_whatever_strings_hash_to(seed: int) -> None:
+    here = digest(seed)
+    assert digest(seed) == here
+    code = f"from tests.simulation.test_simulation import digest; print(digest({seed}))"
+    environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+    there = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert there.stdout.strip() == here
+
+
+def digest(seed: int) -> str:
+    """The hash of a run's trace and of how many steps it took."""
+    result = run(seed)
+    text = "\n".join([*result.trace, str(result.steps)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_every_bug_is_found(name: str) -> None:
+    with BUGS[name].planted():
+        assert sweep(range(SEARCHED)).failures, f"{name} was not found: {BUGS[name].about}"
+
+
+def test_a_failure_is_cut_down_to_what_it_needs() -> None:
+    with BUGS["checkpoint-outside"].planted():
+        ((seed, failure),) = sweep(range(SEARCHED)).failures
+        whole = plan_of(seed)
+        least = shrunk(seed, whole, failure.promise)
+        again = run(seed, least).failure
+    assert again is not None
+    assert again.promise == failure.promise
+    assert len(least.calls) + len(least.faults) <= 2
