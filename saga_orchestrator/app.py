@@ -27,7 +27,8 @@ class SagaSettings(Settings):
 def wire(node: Wiring, views: ViewStore) -> None:
     """The service's reactions, its list of sagas and its timers."""
     node.follow(*policies(node.clock))
-    node.feed("sagas", Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN))
+    shown = Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN, clock=node.clock, ids=node.ids)
+    node.feed("sagas", shown)
     node.wake(CREDIT_SAGAS)
 
 
@@ -37,7 +38,7 @@ async def main(shutdown: Shutdown) -> None:
     async with open_node(
         settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
     ) as node:
-        views = SagaViews(node.log.pool, PACKAGE, {"sagas": SagaRow})
+        views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
         wire(node, views)
         service = SagaService(node.log, views, PageTokens(await views.page_key()))
         await node.serve(

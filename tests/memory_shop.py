@@ -104,8 +104,8 @@ class Node(Wiring):
         self.timers: list[Timers] = []
         self._shop = shop
 
-    def feed(self, log: str, handler: Handler) -> None:
-        super().feed(log, Gated(handler, self.works))
+    def attach(self, log: str, handler: Handler) -> None:
+        super().attach(log, Gated(handler, self.works))
         cursor = self.watched[-1]
         assert isinstance(cursor, Cursor)
         self._shop.followers.append(Follower(self._shop.logs[log], handler.types, cursor, self.works))
@@ -122,8 +122,9 @@ class MemoryShop:
         self._deadline = deadline
         self.clock = ManualClock()
         self.ids = CountedIds()
-        self.logs = {name: MemoryLog(name) for name in ("orders", "customers", "sagas")}
-        self.views, self.saga_views = MemoryViews(), MemoryViews()
+        self.logs = {name: MemoryLog(name) for name in ("orders", "customers", "sagas", "projector")}
+        self.views = MemoryViews(self.logs["projector"])
+        self.saga_views = MemoryViews(self.logs["sagas"])
         self.followers: list[Follower] = []
         self._twins = {name: MemoryTwin(name) for name in self.logs}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,7 +139,7 @@ class MemoryShop:
         self.orders = order_svc.wire(self.order_svc, self._deadline)
         self.customers = customer_svc.wire(self.customer_svc)
         saga_orchestrator.wire(self.saga_orchestrator, self.saga_views)
-        await self._project()
+        projector.wire(await self._running("projector", "projector"), self.views)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -171,13 +172,3 @@ class MemoryShop:
         node = Node(name, log, self)
         await self._stack.enter_async_context(node.running())
         return node
-
-    async def _project(self) -> None:
-        cursors = projector.wire(self.views, twin=self.twin, lease=lambda _work: OnlyReplica())
-        always = asyncio.Event()
-        always.set()
-        for log, cursor in zip(projector.VIEWS, cursors, strict=True):
-            self.followers.append(Follower(self.logs[log], (), cursor, always))
-            running = asyncio.create_task(cursor.run())
-            self._stack.push_async_callback(asyncio.wait, [running])
-            self._stack.callback(running.cancel)

@@ -15,7 +15,7 @@ import structlog
 from twinlog.errors import CheckpointMoved, Unavailable
 from twinlog.event import Recorded
 from twinlog.lease import Lease
-from twinlog.twin import DeliveryLost, Twin, TwinMissing
+from twinlog.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing
 
 BATCH = 500
 """Events handled at once, at most."""
@@ -43,7 +43,8 @@ class Handler(Protocol):
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         """Handles events in order and moves the checkpoint from ``after`` to the last of them, in one transaction.
 
-        Gives the checkpoint that is stored now; that may still be ``after`` where no event had an effect.
+        Gives the checkpoint that is stored now; that may still be ``after`` where no event had an effect. What
+        becomes of an event that it fails on is the handler's matter (:mod:`twinlog.parking`).
         Raises CheckpointMoved where the checkpoint was not at ``after``: then nothing was done.
         """
         ...
@@ -91,8 +92,11 @@ class Cursor:
                 self._report(str(missing), expected=not self._followed)
             except Unavailable as outage:
                 self._report(str(outage))
+            except TwinDamaged as damage:
+                self._faulty = True
+                self._report(str(damage))
             except Exception as error:
-                # The handler's own fault: later events must not overtake this one, so it is tried again.
+                # A handler that does not park: later events must not overtake this one, so it is tried again.
                 self._faulty = True
                 if str(error) != self.problem:
                     structlog.get_logger().exception("cursor.failed", consumer=self._handler.consumer)

@@ -290,6 +290,7 @@ class _Delivery:
         self._queue: deque[Recorded] = deque()
         self._arrived = asyncio.Event()
         self._lost: str | None = None
+        self._damage: TwinDamaged | None = None
         self._delivered = 0
         """The consumer's sequence: how many messages came."""
         self._outstanding = 0
@@ -331,6 +332,8 @@ class _Delivery:
 
     async def next(self, limit: int) -> Sequence[Recorded]:
         while not self._queue:
+            if self._damage:
+                raise self._damage
             if self._lost:
                 raise DeliveryLost(stream=self._stream, why=self._lost)
             self._arrived.clear()
@@ -399,8 +402,9 @@ class _Delivery:
         if sequence > self._seen:
             try:
                 self._queue.append(event_in(self._stream, sequence, message.subject, message.data))
-            except DeliveryLost as lost:
-                self._lose(lost.facts["why"])
+            except TwinDamaged as damage:
+                self._damage = damage
+                self._lose(str(damage))
 
     async def _on_status(self, headers: dict[str, str]) -> None:
         status = headers.get("Status")

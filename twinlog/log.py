@@ -72,6 +72,8 @@ class Wanted(NamedTuple):
     """Only events after this version."""
     schema: str = ""
     """A snapshot with this schema hash may stand in for older events; empty: none may."""
+    upto: int = 2**31 - 1
+    """Only events up to this version."""
 
 
 class History(NamedTuple):

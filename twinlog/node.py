@@ -12,11 +12,15 @@ from nats.aio.client import Client
 
 from twinlog import logs
 from twinlog.config import Settings
+from twinlog.dead_letter_service import NAME as LETTERS
+from twinlog.dead_letter_service import DeadLetterService
 from twinlog.jetstream import JetStreamTwin, close, connect
+from twinlog.paging import PageTokens
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.postgres import PostgresLease, PostgresLog, open_log
 from twinlog.rpc import Service, serve
 from twinlog.runtime import Shutdown
+from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from twinlog.wiring import Wiring
 
 
@@ -38,12 +42,20 @@ class Node(Wiring):
             ids=ids,
             on_crash=shutdown.crash,
         )
+        self.client = client
         self._shutdown = shutdown
 
-    async def serve(self, service: Service, *, address: str, setting: str, domain: str) -> None:
-        """Serves until the process is asked to stop."""
+    async def serve(self, *services: Service, address: str, setting: str, domain: str) -> None:
+        """Serves these and the dead letters until the process is asked to stop."""
+        pages = PageTokens(f"dead letters of {self.log.name}".encode())
+        letters = DeadLetterService(self.office, pages)
         async with serve(
-            [service], address=address, setting=setting, domain=domain, health=[self.relay, *self.watched]
+            [*services, (letters, add_DeadLetterServiceServicer_to_server, LETTERS)],
+            address=address,
+            setting=setting,
+            domain=domain,
+            health=[self.relay, *self.watched],
+            signals={"dead-letters": self.office},
         ):
             await self._shutdown.wait()
 

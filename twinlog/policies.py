@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
+from twinlog import parking
+from twinlog.dead_letters import DEAD_LETTERS, DeadLetters, Discard, FailReplay, Failure, Named, Park, Replay
+from twinlog.dead_letters import Command as LetterCommand
 from twinlog.decider import AnyAggregate
 from twinlog.event import Metadata, Recorded
 from twinlog.log import Log, Move
@@ -90,9 +93,11 @@ class PolicyHandler:
     """Runs policies as the handler of a cursor."""
 
     def __init__(self, policies: Policies, writer: Writer, log: Log, schema: Schema | None = None) -> None:
-        """``log`` is the service's own, which keeps the checkpoint."""
+        """``log`` is the service's own, which keeps the checkpoint and the dead letters."""
         self.consumer = policies.consumer
+        self.source = policies.log
         self.types = policies.types
+        self.parked = 0
         self._policies = policies
         self._writer = writer
         self._log = log
@@ -102,26 +107,78 @@ class PolicyHandler:
         return await self._log.checkpoint(self.consumer)
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
-        """Does what the events call for and moves the checkpoint, in one transaction.
+        """Does what the events call for and moves the checkpoint, in one transaction; parks what it cannot do.
 
         Events that call for nothing leave the checkpoint where it is: seeing them again does no harm.
         """
-        steps = [(step, event) for event in events for step in self._steps(event)]
-        if not steps:
+        return await parking.handle(self, events, after)
+
+    async def attempt(self, events: Sequence[Recorded], after: int) -> int:
+        called_for = [(event, steps) for event in events if (steps := self._steps(event))]
+        if not called_for:
             return after
         move = Move(self.consumer, after, events[-1].position)
-        causes = [(step, event.causing(self._policies.actor)) for step, event in steps]
-        await self._writer.execute(
-            lambda transaction: _do_all(transaction, causes),
+        outcome = await self._writer.execute(
+            lambda transaction: self._do_all(transaction, called_for),
             move=move,
-            hint=[(step.aggregate, step.id) for step, _ in steps],
+            hint=[
+                (DEAD_LETTERS, self.consumer),
+                *[(step.aggregate, step.id) for _, steps in called_for for step in steps],
+            ],
         )
+        self.parked = outcome.result
         return move.upto
+
+    async def park(self, event: Recorded, failure: Failure, after: int) -> int:
+        move = Move(self.consumer, after, event.position)
+        command = Park(self.consumer, event, failure)
+        await self._decide(command, event.causing(self._policies.actor), move)
+        return move.upto
+
+    async def dead_letters(self) -> DeadLetters:
+        outcome = await self._writer.execute(
+            lambda transaction: transaction.state(DEAD_LETTERS, self.consumer),
+            hint=[(DEAD_LETTERS, self.consumer)],
+        )
+        self.parked = outcome.result.count
+        return outcome.result
+
+    async def replay(self, event: Recorded, metadata: Metadata) -> None:
+        steps = self._steps(event)
+
+        def work(transaction: Transaction) -> int:
+            letter = Named(self.consumer, event.log, event.position, event.partition_key)
+            dead = transaction.do(DEAD_LETTERS, self.consumer, Replay(letter), metadata)
+            self._do(transaction, event, steps)
+            return dead.count
+
+        outcome = await self._writer.execute(work, hint=[(step.aggregate, step.id) for step in steps])
+        self.parked = outcome.result
+
+    async def note(self, command: FailReplay | Discard, metadata: Metadata) -> None:
+        await self._decide(command, metadata)
+
+    async def _decide(self, command: LetterCommand, metadata: Metadata, move: Move | None = None) -> None:
+        outcome = await self._writer.execute(
+            lambda transaction: transaction.do(DEAD_LETTERS, self.consumer, command, metadata), move=move
+        )
+        self.parked = outcome.result.count
 
     def _steps(self, event: Recorded) -> Sequence[Step]:
         return [step for message in self._schema.decode(event) for step in self._policies.steps(message)]
 
+    def _do_all(self, transaction: Transaction, called_for: Sequence[tuple[Recorded, Sequence[Step]]]) -> int:
+        """Gives how many events are parked then."""
+        dead = transaction.state(DEAD_LETTERS, self.consumer)
+        for event, steps in called_for:
+            if event.partition_key in dead.parked:
+                cause = event.causing(self._policies.actor)
+                dead = transaction.do(DEAD_LETTERS, self.consumer, Park(self.consumer, event), cause)
+            else:
+                self._do(transaction, event, steps)
+        return dead.count
 
-def _do_all(transaction: Transaction, causes: Sequence[tuple[Step, Metadata]]) -> None:
-    for step, metadata in causes:
-        transaction.do(step.aggregate, step.id, step.command, metadata)
+    def _do(self, transaction: Transaction, event: Recorded, steps: Sequence[Step]) -> None:
+        metadata = event.causing(self._policies.actor)
+        for step in steps:
+            transaction.do(step.aggregate, step.id, step.command, metadata)

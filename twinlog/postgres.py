@@ -194,7 +194,7 @@ class PostgresLog:
     async def _append(self, batch: Batch) -> Appended | Conflict:
         with outages():
             async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                return await _append(connection, batch)
+                return await append(connection, batch)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         with outages():
@@ -220,10 +220,11 @@ class _Session:
         return await _load(self._connection, self._log, wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        return await _append(self._connection, batch)
+        return await append(self._connection, batch)
 
 
-async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
+async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
+    """Appends in the connection's transaction, or in one of its own where it has none."""
     streams = list(batch.expects)
     row = await connection.fetchrow(_QUERIES["append"], *_arguments(batch, streams))
     assert row is not None
@@ -290,8 +291,13 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
 async def _load(connection: Connection, log: str, wanted: Sequence[Wanted]) -> Sequence[History]:
     snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
     after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
-    types, ids = [want.stream.type for want in wanted], [want.stream.id for want in wanted]
-    rows = await connection.fetch(_QUERIES["histories"], types, ids, after)
+    rows = await connection.fetch(
+        _QUERIES["histories"],
+        [want.stream.type for want in wanted],
+        [want.stream.id for want in wanted],
+        after,
+        [want.upto for want in wanted],
+    )
     events: list[list[Recorded]] = [[] for _ in wanted]
     for row in rows:
         index = row[0] - 1

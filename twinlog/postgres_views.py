@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
 from twinlog import sql
 from twinlog.errors import CheckpointMoved
-from twinlog.log import Move
-from twinlog.postgres import Connection, Pool, outages
+from twinlog.log import Batch, Conflict, Move
+from twinlog.postgres import Connection, PostgresLog, append, outages
 from twinlog.projection import AnyView, Changes
+
+
+class _Undone(Exception):
+    """Rolls a transaction back."""
 
 
 class PostgresViews:
@@ -21,9 +26,10 @@ class PostgresViews:
     takes one array a field. Two more, ``checkpoint`` and ``move_checkpoint``, are the kernel's.
     """
 
-    def __init__(self, pool: Pool, package: str, rows: Mapping[str, type]) -> None:
-        """``package`` has the queries; ``rows``: the row's class of each view."""
-        self.pool = pool
+    def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, type]) -> None:
+        """``log`` is in the same database; ``package`` has the queries; ``rows``: the row's class of each view."""
+        self.log = log
+        self.pool = log.pool
         self._queries = {**sql.queries("twinlog.sql"), **sql.queries(package)}
         self._types = rows
         # dataclasses.astuple copies every value deeply.
@@ -45,17 +51,23 @@ class PostgresViews:
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
-    async def commit(self, changes: Changes, move: Move) -> None:
-        with outages():
+    async def commit(self, changes: Changes, move: Move, batch: Batch | None = None) -> Conflict | None:
+        conflict: Conflict | None = None
+        with outages(), suppress(_Undone):
             async with self.pool.acquire(timeout=5) as connection, connection.transaction():
                 # First of all, so that a second replica waits here instead of writing.
                 moved = await connection.fetchval(self._queries["move_checkpoint"], *move)
                 if moved is None:
                     actual = await connection.fetchval(self._queries["checkpoint"], move.consumer)
-                    raise CheckpointMoved(consumer=move.consumer, actual=actual, expected=move.after)
+                    raise CheckpointMoved(consumer=move.consumer, actual=actual or 0, expected=move.after)
                 for view, rows in changes.items():
                     if rows:
                         await self._upsert(connection, view, list(rows.values()))
+                # Last, because it shuts out every other append until the commit.
+                if batch and isinstance(refused := await append(connection, batch), Conflict):
+                    conflict = refused
+                    raise _Undone
+        return conflict
 
     async def _upsert(self, connection: Connection, view: AnyView, rows: Sequence[Any]) -> None:
         columns = [list(column) for column in zip(*map(self._columns[view.name], rows), strict=True)]

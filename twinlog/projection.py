@@ -7,20 +7,39 @@ every store, and whoever wants to fold a view again to check it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from twinlog.event import Recorded
-from twinlog.log import Move
+from twinlog import parking
+from twinlog.dead_letters import (
+    BEHIND,
+    DEAD_LETTERS,
+    Command,
+    DeadLetters,
+    Discard,
+    FailReplay,
+    Failure,
+    Named,
+    Park,
+    Replay,
+)
+from twinlog.errors import CheckpointMoved, Unavailable
+from twinlog.event import Metadata, Recorded, StreamId
+from twinlog.log import Batch, Conflict, Log, Move, Wanted
+from twinlog.ports import Clock, Ids, RandomIds, SystemClock
 from twinlog.schema import Schema
+from twinlog.transaction import Draft, Entry, Transaction
 
 Row = TypeVar("Row")
 
 _CACHED_ROWS = 20_000
+_RACES = 20
 
 
 @dataclass(frozen=True)
@@ -53,10 +72,16 @@ class ViewStore(Protocol):
         """Those of the wanted rows that there are."""
         ...
 
-    async def commit(self, changes: Changes, move: Move) -> None:
-        """Stores rows and moves the checkpoint, in one transaction.
+    @property
+    def log(self) -> Log:
+        """The log beside the views, where dead letters are recorded."""
+        ...
 
-        Raises CheckpointMoved where the checkpoint is elsewhere: then nothing is stored.
+    async def commit(self, changes: Changes, move: Move, batch: Batch | None = None) -> Conflict | None:
+        """Stores rows, moves the checkpoint and appends a batch, in one transaction.
+
+        Raises CheckpointMoved where the checkpoint is elsewhere; gives the conflict where the batch has one. In
+        both cases nothing is stored.
         """
         ...
 
@@ -83,36 +108,145 @@ class Projection:
         views: Sequence[AnyView],
         store: ViewStore,
         *,
+        source: str = "",
         types: Sequence[type[Message]] = (),
         on_commit: Callable[[Changes, Move], None] = lambda _changes, _move: None,
         schema: Schema | None = None,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
     ) -> None:
-        """``types``: the events that change a view; none given: all. ``on_commit`` is told of every batch after
-        its commit."""
+        """``source``: the log that is projected; by default what follows the last dot of ``consumer``. ``types``: the
+        events that change a view; none given: all. ``on_commit`` is told of every batch after its commit."""
         self.types = [type.DESCRIPTOR.name for type in types]
         self.consumer = consumer
+        self.source = source or consumer.rpartition(".")[2]
         self._views = views
         self._store = store
         self._on_commit = on_commit
         self._schema = schema or Schema()
+        self._clock = clock or SystemClock()
+        self._ids = ids or RandomIds()
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
+        self._stream = StreamId(DEAD_LETTERS.name, consumer)
+        self._known = Entry(DEAD_LETTERS, DEAD_LETTERS.initial, 0, 0, 0)
+        self._turn = asyncio.Lock()
+
+    @property
+    def parked(self) -> int:
+        """How many events are parked, as far as this process knows."""
+        return self._dead.count
 
     async def checkpoint(self) -> int:
-        # Another replica may have projected in the meantime: what is remembered of the rows may be old.
-        for cached in self._cache.values():
-            cached.clear()
-        return await self._store.checkpoint(self.consumer)
+        # Another replica may have projected in the meantime: what is remembered may be old.
+        async with self._turn:
+            await self._refresh()
+            return await self._store.checkpoint(self.consumer)
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
-        """Folds the events into the views. Raises CheckpointMoved, UnknownEventType, UndecodableEvent."""
-        decoded = [(event, message) for event in events for message in self._schema.decode(event)]
-        await self._fetch(decoded)
-        changes = fold(self._views, decoded, self._cache)
+        """Folds the events into the views; parks what cannot be folded. Raises CheckpointMoved."""
+        return await parking.handle(self, events, after)
+
+    async def attempt(self, events: Sequence[Recorded], after: int) -> int:
         move = Move(self.consumer, after, events[-1].position)
-        await self._store.commit(changes, move)
-        self._remember(changes)
+        async with self._turn:
+            # While nothing is parked, nobody but the owner of the checkpoint can change a row. Else a replay can:
+            # then rows may only be stored if no letter was replayed since they were read.
+            while (changes := await self._attempt(events, move)) is None:
+                await self._refresh()
         self._on_commit(changes, move)
         return move.upto
+
+    async def park(self, event: Recorded, failure: Failure, after: int) -> int:
+        move = Move(self.consumer, after, event.position)
+        async with self._turn:
+            while not await self._commit({}, move, self._parking([event], failure)):
+                await self._refresh()
+        self._on_commit({}, move)
+        return move.upto
+
+    async def dead_letters(self) -> DeadLetters:
+        async with self._turn:
+            await self._refresh()
+            return self._dead
+
+    async def replay(self, event: Recorded, metadata: Metadata) -> None:
+        letter = Named(self.consumer, event.log, event.position, event.partition_key)
+        decoded = [(event, message) for message in self._schema.decode(event)]
+        changes = await self._decide(Replay(letter), metadata, decoded)
+        self._on_commit(changes, Move(self.consumer, 0, 0))
+
+    async def note(self, command: FailReplay | Discard, metadata: Metadata) -> None:
+        await self._decide(command, metadata)
+
+    @property
+    def _dead(self) -> DeadLetters:
+        dead: DeadLetters = self._known.state
+        return dead
+
+    async def _attempt(self, events: Sequence[Recorded], move: Move) -> Changes | None:
+        """Gives None, and has stored nothing, where a letter was replayed or discarded meanwhile."""
+        parked, batch = self._dead.parked, None
+        flowing = events
+        if parked:
+            flowing = [event for event in events if event.partition_key not in parked]
+            batch = self._parking([event for event in events if event.partition_key in parked])
+        decoded = [(event, message) for event in flowing for message in self._schema.decode(event)]
+        await self._fetch(decoded)
+        changes = fold(self._views, decoded, self._cache)
+        return changes if await self._commit(changes, move, batch) else None
+
+    async def _decide(
+        self, command: Command, metadata: Metadata, decoded: Sequence[tuple[Recorded, Message]] = ()
+    ) -> Changes:
+        """Decides about a letter, with its event's effect on the rows as they are now."""
+        for _ in range(_RACES):
+            async with self._turn:
+                await self._refresh()
+                stays = await self._store.checkpoint(self.consumer)
+                draft = self._draft()
+                transaction = Transaction(draft, metadata)
+                transaction.do(DEAD_LETTERS, self.consumer, command)
+                transaction.keep()
+                await self._fetch(decoded)
+                changes = fold(self._views, decoded, self._cache)
+                with suppress(CheckpointMoved):
+                    if await self._commit(changes, Move(self.consumer, stays, stays), draft):
+                        return changes
+        raise Unavailable(f"{self.consumer} is too busy; try again")
+
+    def _parking(self, events: Sequence[Recorded], failure: Failure = BEHIND) -> Draft:
+        draft = self._draft()
+        for event in events:
+            transaction = Transaction(draft, event.causing(self.consumer))
+            transaction.do(DEAD_LETTERS, self.consumer, Park(self.consumer, event, failure))
+            transaction.keep()
+        return draft
+
+    def _draft(self) -> Draft:
+        draft = Draft({self._stream: self._known}, self._ids)
+        draft.read[self._stream] = self._known
+        return draft
+
+    async def _commit(self, changes: Changes, move: Move, draft: Draft | None) -> bool:
+        batch = None
+        if draft:
+            expects = {self._stream: self._known.version}
+            batch = Batch(self._clock.now(), expects, draft.events)
+        if await self._store.commit(changes, move, batch):
+            return False
+        if draft:
+            self._known = draft.written.get(self._stream, self._known)
+        self._remember(changes)
+        return True
+
+    async def _refresh(self) -> None:
+        """Forgets rows, and brings the dead letters up to date."""
+        for cached in self._cache.values():
+            cached.clear()
+        (history,) = await self._store.log.load([Wanted(self._stream, self._known.version)])
+        for event in history.events:
+            dead = DEAD_LETTERS.fold(self._schema.decode(event), self._dead)
+            self._known = self._known._replace(state=dead, version=event.version)
 
     async def _fetch(self, decoded: Sequence[tuple[Recorded, Message]]) -> None:
         for view in self._views:

@@ -57,7 +57,8 @@ class Delivery(Protocol):
     async def next(self, limit: int) -> Sequence[Recorded]:
         """At least one and up to ``limit`` events, in order; waits for the first.
 
-        Raises :class:`DeliveryLost` on a gap, on silence (no heartbeat) or where the consumer is gone.
+        Raises :class:`DeliveryLost` on a gap, on silence (no heartbeat) or where the consumer is gone, and
+        :class:`TwinDamaged` before a message that is not the event it should be.
         """
         ...
 
@@ -116,11 +117,19 @@ class Twin(Protocol):
 
 
 def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
-    """The event in a delivered message. Raises DeliveryLost where that is not event ``sequence`` of a log."""
+    """The event in a message of a twin.
+
+    Raises :class:`TwinDamaged` where the message is not the event with the position ``sequence``: to skip it would lose
+    an event, to handle it would make one up.
+    """
     try:
         event = from_wire(subject, data)
-    except (DecodeError, ValueError) as error:
-        raise DeliveryLost(stream=stream, why=f"its message {sequence} is no event") from error
-    if event.position != sequence:
-        raise DeliveryLost(stream=stream, why=f"its message {sequence} is event {event.position}")
+    except (DecodeError, ValueError, OverflowError):
+        event = None
+    if event is None or event.position != sequence:
+        raise TwinDamaged(
+            stream=stream,
+            damage=f"its message {sequence} is not event {sequence} of the log",
+            remedy=f"delete the stream (nats stream rm {stream}); the service that owns the log makes it again.",
+        )
     return event

@@ -6,10 +6,12 @@ Leaving the block undoes it in order: cursors → writer → relay.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 from twinlog.cursor import Cursor, Handler
+from twinlog.dead_letter_office import Box, DeadLetterOffice
 from twinlog.decider import AnyAggregate
 from twinlog.lease import Lease
 from twinlog.log import Log
@@ -24,6 +26,10 @@ from twinlog.twin import Twin
 from twinlog.writer import Writer
 
 _DRAIN = 1.0
+
+
+class ParkingHandler(Handler, Box, Protocol):
+    """A cursor's handler that parks what it cannot handle."""
 
 
 class Wiring:
@@ -47,6 +53,7 @@ class Wiring:
         self.clock = clock
         self.ids = ids
         self.schema = Schema()
+        self.office = DeadLetterOffice(log)
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twin = twin
@@ -63,6 +70,7 @@ class Wiring:
             self._copying.start("relay", self.relay.run())
             async with self.writer:
                 async with self._tasks:
+                    self._tasks.start("dead letters", self.office.run())
                     yield
                 await self._drain()
 
@@ -71,7 +79,12 @@ class Wiring:
         for policies in tables:
             self.feed(policies.log, PolicyHandler(policies, self.writer, self.log, self.schema))
 
-    def feed(self, log: str, handler: Handler) -> None:
+    def feed(self, log: str, handler: ParkingHandler) -> None:
+        """Runs a handler over a log, and shows what it parks."""
+        self.office.add(handler)
+        self.attach(log, handler)
+
+    def attach(self, log: str, handler: Handler) -> None:
         """Runs a handler over a log."""
         cursor = Cursor(self._twin(log), handler, self._lease(handler.consumer))
         self.watched.append(cursor)
@@ -82,6 +95,10 @@ class Wiring:
         lease = self._lease("timers")
         timers = Timers(self.log, self.writer, aggregates, clock=self.clock, lease=lease, actor=self.name)
         self._tasks.start("timers", timers.run())
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a task of the service's own, as long as its cursors."""
+        self._tasks.start(name, work)
 
     async def _drain(self) -> None:
         try:

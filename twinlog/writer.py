@@ -18,7 +18,7 @@ import structlog
 from google.protobuf.message import Message
 
 from twinlog.decider import AnyAggregate
-from twinlog.errors import CheckpointMoved, Overloaded, RequestIdReused, TwinlogError, Unavailable
+from twinlog.errors import CheckpointMoved, Overloaded, RequestIdReused, Unavailable
 from twinlog.event import Metadata, Recorded, StreamId
 from twinlog.log import Appended, Batch, Conflict, Log, LogSession, Move, StoredReply, Wanted
 from twinlog.ports import Clock, Ids
@@ -253,7 +253,7 @@ class Writer:
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
                     continue
-                except TwinlogError as error:
+                except Exception as error:  # a defect in one unit's work is no other unit's
                     await self._refuse(unit, error)
                     continue
                 transaction.keep()
@@ -263,7 +263,7 @@ class Writer:
             units = [unit for unit in units if not unit.done.done()]
             await self._load(session, [(aggregate, stream.id) for stream, aggregate in missing.items()])
 
-    async def _refuse(self, unit: _Unit, error: TwinlogError) -> None:
+    async def _refuse(self, unit: _Unit, error: Exception) -> None:
         """Fails a unit, unless it is the retry of a request that has its outcome already."""
         stored = await self._log.reply(unit.request.request_id) if unit.request else None
         if stored:

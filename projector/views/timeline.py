@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from twinlog.dead_letters import DEAD_LETTERS
 from twinlog.event import Recorded
 from twinlog.projection import View
 
@@ -28,7 +29,8 @@ class TimelineRow:
 
 def key(event: Recorded, message: Any) -> str | None:
     """The event's own address; None where it has nothing to do with an order."""
-    return event.address if event.log == "sagas" or _order_of(message) else None
+    of_saga = event.log == "sagas" and event.stream.type != DEAD_LETTERS.name
+    return event.address if of_saga or _order_of(message) else None
 
 
 def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineRow:

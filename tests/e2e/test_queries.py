@@ -189,7 +189,8 @@ async def test_the_timeline_of_an_orchestrated_order_that_is_cancelled(client: C
     order = await client.order(await client.customer(), "12", SAGA_MODE_ORCHESTRATION)
     await client.happened(order.order_id, "SagaCompleted")
     await client.cancel(order.order_id)
-    await client.happened(order.order_id, "SagaCompensated")
+    for last in ("CreditReleased", "SagaCompensated"):  # of two logs, whose views are as far as they are
+        await client.happened(order.order_id, last)
     entries = await client.timeline(order.order_id)
     assert names(entries) == [
         "OrderCreated",

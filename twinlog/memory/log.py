@@ -102,7 +102,7 @@ class MemoryLog:
         if snapshot is None or snapshot.schema != want.schema or snapshot.version <= want.after:
             snapshot = None
         after = snapshot.version if snapshot else want.after
-        return History(snapshot, self.streams.get(want.stream, [])[after:])
+        return History(snapshot, self.streams.get(want.stream, [])[after : want.upto])
 
 
 class _Session:

@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from twinlog.event import Recorded, to_wire
-from twinlog.twin import Delivery, DeliveryLost, TwinMissing, TwinState, WrongLastSequence, event_in
+from twinlog.twin import (
+    Delivery,
+    DeliveryLost,
+    TwinDamaged,
+    TwinMissing,
+    TwinState,
+    WrongLastSequence,
+    event_in,
+)
 
 
 class MemoryTwin:
@@ -106,11 +114,23 @@ class _Delivery:
     def _take(self, limit: int) -> list[Recorded]:
         events: list[Recorded] = []
         while self._position < self._twin.last and len(events) < limit:
-            subject, data = self._message(self._position + 1)
+            try:
+                event = self._event(self._position + 1)
+            except (DeliveryLost, TwinDamaged):
+                if events:
+                    return events
+                raise
             self._position += 1
-            if not self._types or subject.rpartition(".")[2] in self._types:
-                events.append(event_in(self._twin.name, self._position, subject, data))
+            if event:
+                events.append(event)
         return events
+
+    def _event(self, sequence: int) -> Recorded | None:
+        """None where its type is not wanted."""
+        subject, data = self._message(sequence)
+        if self._types and subject.rpartition(".")[2] not in self._types:
+            return None
+        return event_in(self._twin.name, sequence, subject, data)
 
     def _message(self, sequence: int) -> tuple[str, bytes]:
         message = (self._twin.messages or {}).get(sequence)

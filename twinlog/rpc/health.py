@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ _log = structlog.get_logger(component="rpc")
 
 OVERALL = ""
 NAME = "grpc.health.v1.Health"
+PROBLEM_KEY = "x-problem"
+"""In the trailing metadata of a signal's check: what it signals, in ASCII."""
 _LOOK_AGAIN = 0.25
 
 
@@ -31,10 +33,16 @@ class Watched(Protocol):
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """SERVING, overall and for each service, unless a part has a problem or the server is stopping."""
+    """SERVING, overall and for each service, unless a part has a problem or the server is stopping.
 
-    def __init__(self, services: Sequence[str], parts: Sequence[Watched]) -> None:
+    A signal's problem is told under the signal's name only: it calls for an operator, and stops no traffic.
+    """
+
+    def __init__(
+        self, services: Sequence[str], parts: Sequence[Watched], signals: Mapping[str, Watched]
+    ) -> None:
         self._names = {OVERALL, *services}
+        self._signals = signals
         self._parts = parts
         self._stopping = asyncio.Event()
         self._known: list[str] = []
@@ -47,6 +55,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         status = self._status(request.service)
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
             raise NotFound("Service {service} is not served here.", service=request.service)
+        if (signal := self._signals.get(request.service)) and signal.problem:
+            context.set_trailing_metadata(((PROBLEM_KEY, signal.problem),))
         return HealthCheckResponse(status=status)
 
     async def Watch(
@@ -64,6 +74,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await self._moment()
 
     def _status(self, service: str) -> Any:
+        if signal := self._signals.get(service):
+            return HealthCheckResponse.NOT_SERVING if signal.problem else HealthCheckResponse.SERVING
         if service not in self._names:
             return HealthCheckResponse.SERVICE_UNKNOWN
         if self._problems() or self._stopping.is_set():

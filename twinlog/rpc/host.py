@@ -59,18 +59,19 @@ async def serve(
     domain: str,
     setting: str = "the address",
     health: Sequence[Watched] = (),
+    signals: Mapping[str, Watched] = {},
     limits: Limits = Limits(),
 ) -> AsyncIterator[Server]:
     """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
 
     ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
     :class:`ConfigurationError` that is raised where it cannot be had; ``health`` are the parts of the
-    process whose problems make it NOT_SERVING.
+    process whose problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
     """
     names = [name for _, _, name in services]
     boundary = Boundary(domain)
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
-    checker = Health(names, health)
+    checker = Health(names, health, signals)
     for servicer, add, _ in services:
         add(servicer, _Registrar(server, boundary))
     # Not within the boundary that ends streams: health tells its watchers itself.

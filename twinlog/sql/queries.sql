@@ -14,10 +14,10 @@ SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
   JOIN snapshots s ON s.stream_type = w.type AND s.stream_id = w.id AND s.schema = w.schema;
 
 -- name: histories
--- The events of some streams after some versions, stream by stream.
+-- The events of some streams after some versions and up to others, stream by stream.
 SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.recorded_at
-  FROM unnest($1::text[], $2::text[], $3::integer[]) WITH ORDINALITY AS w (type, id, after, i)
-  JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after
+  FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
+  JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
  ORDER BY w.i, e.version;
 
 -- name: read

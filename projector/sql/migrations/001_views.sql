@@ -1,15 +1,4 @@
--- Views: made from the logs, may be dropped and made again at any time.
-
-CREATE TABLE checkpoints (
-    consumer text PRIMARY KEY,
-    position bigint NOT NULL
-);
-
-CREATE TABLE leases (
-    name       text PRIMARY KEY,
-    holder     text NOT NULL,
-    expires_at timestamptz NOT NULL
-);
+-- Views: made from the logs, may be dropped and made again at any time, together with their checkpoints.
 
 -- Signs page tokens; the same for every replica.
 CREATE TABLE page_key (key text NOT NULL);

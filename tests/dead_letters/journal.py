@@ -1,0 +1,143 @@
+"""A consumer for tests of parking: writes down, key by key, what the events of a source log say."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+
+from twinlog.dead_letters import DeadLetters
+from twinlog.decider import Aggregate, Events
+from twinlog.event import Metadata, Recorded, StreamId
+from twinlog.log import Log
+from twinlog.memory import MemoryLog
+from twinlog.policies import Policies, PolicyHandler, on
+from twinlog.ports import RandomIds, SystemClock
+from twinlog.projection import View
+from twinlog.testing import START
+from twinlog.writer import Writer
+
+CONSUMER = "tests.source"
+OPERATOR = Metadata("call", "rpc/ReplayDeadLetters", "", "operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What was written down, in order."""
+
+    values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Writes one more down."""
+
+    value: int
+
+
+def decide(_journal: Journal, write: Write) -> Events:
+    return [Int64Value(value=write.value)]
+
+
+def evolve(journal: Journal, event: Message) -> Journal:
+    assert isinstance(event, Int64Value)
+    return replace(journal, values=(*journal.values, event.value))
+
+
+JOURNAL: Aggregate[Journal, Write] = Aggregate(
+    "journal", Journal(), decide, evolve, partition_key=lambda _journal: "one"
+)
+
+
+class Broken(Exception):
+    """The handler has a defect."""
+
+
+class Source:
+    """The events of a source log, and which of them a handler cannot bear."""
+
+    def __init__(self) -> None:
+        self.events: list[Recorded] = []
+        self.poison: set[str] = set()
+        self.tries = 0
+
+    def add(self, *texts: str) -> Sequence[Recorded]:
+        """One event for each ``key:value``; gives the new ones."""
+        new = [event(len(self.events) + number, text) for number, text in enumerate(texts, 1)]
+        self.events += new
+        return new
+
+    def read(self, text: str) -> tuple[str, int]:
+        """The key and value in an event's text. Raises Broken on poison."""
+        if text in self.poison:
+            self.tries += 1
+            raise Broken(f"cannot bear {text}")
+        key, value = text.split(":")
+        return key, int(value)
+
+    def policies(self) -> Policies:
+        def rule(event: StringValue) -> object:
+            key, value = self.read(event.value)
+            return on(JOURNAL, key).do(Write(value))
+
+        return Policies(log="source", actor="tests", rules={StringValue: rule})  # type: ignore[dict-item]
+
+    def view(self, shared: str = "") -> View[Row]:
+        """The same journal as rows: one a key, or one with the key ``shared``."""
+
+        def evolve_row(row: Row | None, event: Recorded, message: StringValue) -> Row:
+            key, value = self.read(message.value)
+            written = row.written if row else ""
+            return Row(shared or key, f"{written} {value}".strip(), event.recorded_at)
+
+        return View("journal", lambda event, _message: shared or event.partition_key, evolve_row)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One key's journal."""
+
+    key: str
+    written: str
+    updated_at: datetime
+
+
+def event(position: int, text: str) -> Recorded:
+    """An event of the source log."""
+    key = text.partition(":")[0]
+    return Recorded(
+        "source",
+        position,
+        StreamId("stream", key),
+        position,
+        UUID(int=position),
+        "google.protobuf.StringValue",
+        StringValue(value=text).SerializeToString(),
+        Metadata("correlation", "rpc/Say", "", "client"),
+        key,
+        START,
+    )
+
+
+@asynccontextmanager
+async def replica(source: Source, log: Log) -> AsyncIterator[PolicyHandler]:
+    """A process's handler over its own writer."""
+    async with Writer(log, clock=SystemClock(), ids=RandomIds()) as writer:
+        yield PolicyHandler(source.policies(), writer, log)
+
+
+def journal(log: MemoryLog, key: str) -> list[int]:
+    """What is written down for a key."""
+    return [
+        Int64Value.FromString(event.payload).value for event in log.streams.get(StreamId("journal", key), ())
+    ]
+
+
+def positions(dead: DeadLetters) -> dict[str, list[int]]:
+    """What is parked, by key."""
+    return {key: [letter.position for letter in letters] for key, letters in dead.parked.items()}

@@ -1,0 +1,97 @@
+"""Dead letters as given / when / then on values."""
+
+from __future__ import annotations
+
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from tests.dead_letters.journal import CONSUMER, event, positions
+from twinlog.dead_letters import (
+    DEAD_LETTERS,
+    DeadLetters,
+    Discard,
+    FailReplay,
+    Failure,
+    Named,
+    NotFirst,
+    NotParked,
+    Park,
+    Replay,
+)
+from twinlog.errors import TwinlogError
+from twinlog.event import from_wire, to_wire
+from twinlog.snapshots import StateCodec
+from twinlog.testing import given
+from twinlog.v1 import dead_letters_pb2 as pb
+
+POISON, BEHIND, OTHER = event(3, "a:1"), event(5, "a:2"), event(6, "b:1")
+CODEC = StateCodec(DEAD_LETTERS)
+FAILURE = Failure("Broken", "no", 6)
+
+
+def named(position: int, key: str = "a") -> Named:
+    return Named(CONSUMER, "source", position, key)
+
+
+def parked(position: int, key: str = "a") -> pb.EventParked:
+    return pb.EventParked(**named(position, key)._asdict())
+
+
+def test_parks_an_event_once_with_its_bytes_and_error() -> None:
+    expected = pb.EventParked(
+        **named(3)._asdict(), event=to_wire(POISON), error_type="Broken", error="no", attempts=6
+    )
+    assert from_wire("source", expected.event) == POISON
+    given(DEAD_LETTERS).when(Park(CONSUMER, POISON, FAILURE)).then(expected)
+
+
+def test_replays_the_first_of_a_key_only() -> None:
+    both = given(DEAD_LETTERS, parked(3), parked(5))
+    both.when(Replay(named(5))).then_refused(NotFirst, first="source/3", address="source/5")
+    after = both.when(Replay(named(3))).then(pb.EventReplayed(**named(3)._asdict()))
+    assert positions(after.state) == {"a": [5]}
+    free = after.when(Replay(named(5))).then(pb.EventReplayed(**named(5)._asdict()))
+    assert (free.state.parked, free.state.count) == (DeadLetters().parked, 0)
+
+
+def test_a_discarded_event_sets_those_behind_it_free() -> None:
+    both = given(DEAD_LETTERS, parked(3), parked(5))
+    after = both.when(Discard(named(3), "typo")).then(pb.EventDiscarded(**named(3)._asdict(), reason="typo"))
+    after.when(Replay(named(5))).then(pb.EventReplayed(**named(5)._asdict()))
+
+
+def test_refuses_what_is_not_parked() -> None:
+    one = given(DEAD_LETTERS, parked(3))
+    for command in (Replay(named(4)), Discard(named(4), "x"), FailReplay(named(3, "b"), FAILURE)):
+        one.when(command).then_refused(NotParked)
+
+
+def test_a_replay_in_vain_leaves_the_event_with_its_new_error() -> None:
+    failed = pb.EventReplayFailed(**named(3)._asdict(), error_type="Other", error="still no")
+    after = given(DEAD_LETTERS, parked(3)).when(FailReplay(named(3), Failure("Other", "still no", 1)))
+    first = after.then(failed).state.first("a")
+    assert first and (first.error_type, first.error, first.position) == ("Other", "still no", 3)
+
+
+COMMANDS = [
+    *(Park(CONSUMER, one) for one in (POISON, BEHIND, OTHER)),
+    *(Replay(named(*of)) for of in ((3,), (5,), (6, "b"))),
+    *(Discard(named(*of), "x") for of in ((3,), (5,), (6, "b"))),
+    FailReplay(named(3), FAILURE),
+]
+
+
+@for_all(st.lists(st.sampled_from(COMMANDS), max_size=20))
+def test_whatever_is_decided_the_count_is_right_and_a_snapshot_gives_the_same(
+    commands: list[object],
+) -> None:
+    dead = DeadLetters()
+    for command in commands:
+        try:
+            events = DEAD_LETTERS.decide(dead, command)  # type: ignore[arg-type]
+        except TwinlogError:
+            continue
+        dead = DEAD_LETTERS.fold(events, dead)
+    assert dead.count == sum(map(len, dead.parked.values()))
+    assert all(dead.parked.values())
+    assert CODEC.decode(CODEC.encode(dead)) == dead

@@ -1,0 +1,153 @@
+"""Views that fail on an event, in memory and in Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.dead_letters.journal import CONSUMER, OPERATOR, Broken, Row, Source, event, positions
+from twinlog.dead_letters import DEAD_LETTERS, Discard, Named, NotParked
+from twinlog.errors import CheckpointMoved
+from twinlog.event import StreamId
+from twinlog.log import Batch, Conflict, Move
+from twinlog.memory import MemoryViews
+from twinlog.postgres import open_log
+from twinlog.postgres_views import PostgresViews
+from twinlog.projection import Projection, ViewStore
+from twinlog.testing import START
+
+STREAM = StreamId(DEAD_LETTERS.name, CONSUMER)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest, postgres_url: str, database: str) -> AsyncIterator[ViewStore]:
+    """Empty views of each kind."""
+    if request.param == "memory":
+        yield MemoryViews()
+        return
+    async with open_log(postgres_url, database, "views", "tests.dead_letters.sql") as log:
+        yield PostgresViews(log, "tests.dead_letters.sql", {"journal": Row})
+
+
+def projecting(source: Source, store: ViewStore, shared: str = "") -> Projection:
+    return Projection(CONSUMER, [source.view(shared)], store)
+
+
+async def written(source: Source, store: ViewStore, key: str) -> str:
+    rows = await store.rows(source.view(), [key])
+    return rows[key].written if key in rows else ""
+
+
+async def test_the_other_keys_flow_and_the_key_keeps_its_order(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:2"}
+    projection = projecting(source, store)
+    assert await projection.handle(source.add("a:1", "b:1", "a:2", "b:2", "a:3"), 0) == 5
+    assert await projection.handle(source.add("a:4", "b:3"), 5) == 7
+    assert positions(await projection.dead_letters()) == {"a": [3, 5, 6]}
+    assert await written(source, store, "a") == "1"
+    assert await written(source, store, "b") == "1 2 3"
+    assert await projection.checkpoint() == 7
+
+
+async def test_a_replayed_event_is_folded_once_onto_the_row_as_it_is_then(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:1"}
+    projection = projecting(source, store, shared="all")
+    [first] = source.add("a:1")
+    await projection.handle([first], 0)
+    await projection.handle(source.add("b:5"), 1)
+    with pytest.raises(Broken):
+        await projection.replay(first, OPERATOR)
+    source.poison.clear()
+    await projection.replay(first, OPERATOR)
+    with pytest.raises(NotParked):
+        await projection.replay(first, OPERATOR)
+    await projection.handle(source.add("a:2"), 2)
+    assert await written(source, store, "all") == "5 1 2"
+    assert projection.parked == 0
+
+
+async def test_a_replica_with_rows_from_before_a_replay_stores_none_of_them(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:1"}
+    one, two = projecting(source, store, "all"), projecting(source, store, "all")
+    first, _ = events = source.add("a:1", "b:1")
+    await one.handle(events, 0)
+    source.poison.clear()
+    await two.replay(first, OPERATOR)
+    await one.handle(source.add("b:2", "a:2"), 2)
+    assert await written(source, store, "all") == "1 1 2 2"
+    assert positions(await one.dead_letters()) == {}
+
+
+async def test_a_replay_that_races_with_new_events_loses_neither(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:1"}
+    one, two = projecting(source, store, "all"), projecting(source, store, "all")
+    [first] = source.add("a:1")
+    at = await one.handle([first], 0)
+    source.poison.clear()
+
+    async def follow() -> None:
+        nonlocal at
+        for number in range(2, 12):
+            at = await one.handle(source.add(f"b:{number}"), at)
+
+    await asyncio.gather(follow(), two.replay(first, OPERATOR))
+    said = (await written(source, store, "all")).split()
+    assert sorted(map(int, said)) == list(range(1, 12))
+
+
+async def test_a_zombie_stores_and_parks_nothing(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:1"}
+    one, zombie = projecting(source, store), projecting(source, store)
+    events = source.add("a:1", "b:1")
+    await one.handle(events, 0)
+    with pytest.raises(CheckpointMoved):
+        await zombie.handle(events, 0)
+    assert positions(await zombie.dead_letters()) == {"a": [1]}
+    assert await written(source, store, "b") == "1"
+
+
+async def test_after_a_restart_the_parked_key_is_still_parked(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:1"}
+    await projecting(source, store).handle(source.add("a:1"), 0)
+    restarted = projecting(source, store)
+    at = await restarted.checkpoint()
+    await restarted.handle(source.add("a:2"), at)
+    assert positions(await restarted.dead_letters()) == {"a": [1, 2]}
+    assert await written(source, store, "a") == ""
+
+
+async def test_a_discarded_event_leaves_the_row_alone_and_frees_its_key(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:1"}
+    projection = projecting(source, store)
+    await projection.handle(source.add("a:1"), 0)
+    await projection.note(Discard(Named(CONSUMER, "source", 1, "a"), "a typo"), OPERATOR)
+    await projection.handle(source.add("a:2"), 1)
+    assert await written(source, store, "a") == "2"
+
+
+async def test_what_cannot_be_decoded_is_parked(store: ViewStore) -> None:
+    source = Source()
+    projection = projecting(source, store)
+    await projection.handle([event(1, "a:1")._replace(type="tests.v1.Unheard"), event(2, "b:1")], 0)
+    first = (await projection.dead_letters()).first("a")
+    assert first and (first.error_type, first.attempts) == ("UnknownEventType", 1)
+
+
+async def test_a_conflict_stores_nothing_at_all(store: ViewStore) -> None:
+    source = Source()
+    changes = {source.view(): {"a": Row("a", "1", START)}}
+    stale = Batch(START, {STREAM: 7})
+    refused = await store.commit(changes, Move(CONSUMER, 0, 5), stale)
+    assert isinstance(refused, Conflict)
+    assert list(refused.streams) == [STREAM]
+    assert await store.checkpoint(CONSUMER) == 0
+    assert await written(source, store, "a") == ""

@@ -1,0 +1,212 @@
+"""twinlog.v1.DeadLetterService as operators call it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from tests.dead_letters.journal import CONSUMER, Source, event, journal, replica
+from tests.kernel.edge import rich
+from twinlog.dead_letter_office import DeadLetterOffice
+from twinlog.dead_letter_service import NAME, DeadLetterService
+from twinlog.memory import MemoryLog
+from twinlog.paging import PageTokens
+from twinlog.policies import PolicyHandler
+from twinlog.rpc import serve
+from twinlog.rpc.health import PROBLEM_KEY
+from twinlog.v1 import dead_letter_service_pb2 as pb
+from twinlog.v1.dead_letter_service_pb2_grpc import (
+    DeadLetterServiceStub,
+    add_DeadLetterServiceServicer_to_server,
+)
+
+ALL = pb.DeadLetterSelection(all=True)
+
+
+@dataclass
+class Desk:
+    """A process with one consumer, and its operator."""
+
+    source: Source
+    log: MemoryLog
+    handler: PolicyHandler
+    letters: Any
+    health: Any
+    at: int = 0
+
+    async def say(self, *texts: str) -> None:
+        """Lets the consumer handle new events."""
+        self.at = await self.handler.handle(self.source.add(*texts), self.at)
+
+    async def listed(self, **filters: Any) -> list[str]:
+        listed = await self.letters.ListDeadLetters(pb.ListDeadLettersRequest(**filters))
+        return [letter.address for letter in listed.dead_letters]
+
+    async def replay(self, selection: pb.DeadLetterSelection, **how: Any) -> list[Any]:
+        request = pb.ReplayDeadLettersRequest(selection=selection, **how)
+        return [progress async for progress in self.letters.ReplayDeadLetters(request)]
+
+    async def status(self, name: str) -> int:
+        status: int = (await self.health.Check(HealthCheckRequest(service=name))).status
+        return status
+
+
+@asynccontextmanager
+async def desk(poison: Sequence[str] = ()) -> AsyncIterator[Desk]:
+    source, log = Source(), MemoryLog("own")
+    source.poison = set(poison)
+    office = DeadLetterOffice(log)
+    letters = DeadLetterService(office, PageTokens(b"key"))
+    async with (
+        replica(source, log) as handler,
+        serve(
+            [(letters, add_DeadLetterServiceServicer_to_server, NAME)],
+            domain="shop",
+            signals={"dead-letters": office},
+        ) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        office.add(handler)
+        yield Desk(source, log, handler, DeadLetterServiceStub(channel), health_pb2_grpc.HealthStub(channel))
+
+
+async def test_lists_by_position_in_pages_and_by_filters() -> None:
+    async with desk(["a:1", "b:1"]) as at:
+        await at.say("a:1", "b:1", "a:2", "c:1")
+        page = await at.letters.ListDeadLetters(pb.ListDeadLettersRequest(page_size=2))
+        assert [letter.address for letter in page.dead_letters] == ["source/1", "source/2"]
+        assert await at.listed(page_size=2, page_token=page.next_page_token) == ["source/3"]
+        assert await at.listed(key="a") == ["source/1", "source/3"]
+        assert await at.listed(error_type="Broken") == ["source/1", "source/2"]
+        behind = (await at.letters.ListDeadLetters(pb.ListDeadLettersRequest())).dead_letters[2]
+        assert (behind.behind, behind.error, behind.consumer) == ("source/1", "", CONSUMER)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await at.listed(consumer="nobody", page_token="forged")
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_groups_by_consumer_and_error() -> None:
+    async with desk(["a:1", "b:1"]) as at:
+        await at.say("a:1", "b:1", "a:2", "a:3")
+        grouped = await at.letters.GroupDeadLetters(pb.GroupDeadLettersRequest())
+    assert grouped.count == 4
+    assert {(g.error_type, g.error, g.count, g.first) for g in grouped.groups} == {
+        ("", "", 2, "source/3"),
+        ("Broken", "cannot bear a:1", 1, "source/1"),
+        ("Broken", "cannot bear b:1", 1, "source/2"),
+    }
+
+
+async def test_shows_the_payload_decoded_or_as_it_is() -> None:
+    async with desk(["a:1"]) as at:
+        await at.say("a:1")
+        strange = event(2, "b:1")._replace(payload=b"\xff")
+        await at.handler.handle([strange], at.at)
+        shown = await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/1"))
+        assert (shown.payload_json, shown.dead_letter.error) == ('"a:1"', "cannot bear a:1")
+        assert (shown.stream, shown.cause, shown.actor) == ("stream/a", "rpc/Say", "client")
+        raw = await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/2"))
+        assert (raw.payload_json, raw.payload) == ("", b"\xff")
+        with pytest.raises(grpc.aio.AioRpcError) as missing:
+            await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/9"))
+        assert missing.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_replay_counts_then_goes_in_order_and_stops_a_key_that_fails_again() -> None:
+    async with desk(["a:1", "b:1", "b:2"]) as at:
+        await at.say("a:1", "b:1", "b:2", "a:2", "b:3")
+        [count] = await at.replay(ALL, dry_run=True)
+        assert (count.selected, count.replayed) == (5, 0)
+        at.source.poison = {"b:2"}
+        *steps, end = await at.replay(ALL, per_second=1000)
+        assert (end.selected, end.replayed, end.failed) == (5, 3, 1)
+        assert [(step.address, step.error) for step in steps] == [
+            ("source/1", ""),
+            ("source/2", ""),
+            ("source/3", "cannot bear b:2"),
+            ("source/4", ""),
+        ]
+        assert await at.listed() == ["source/3", "source/5"]
+        [failed] = (
+            await at.letters.ListDeadLetters(pb.ListDeadLettersRequest(error_type="Broken"))
+        ).dead_letters
+        assert failed.error == "cannot bear b:2"
+        at.source.poison.clear()
+        await at.replay(pb.DeadLetterSelection(key="b"))
+        await at.say("b:4")
+        assert (journal(at.log, "a"), journal(at.log, "b")) == ([1, 2], [1, 2, 3, 4])
+
+
+async def test_a_group_is_replayed_with_what_waits_behind_it() -> None:
+    async with desk(["a:1"]) as at:
+        await at.say("a:1", "a:2")
+        unknown = event(3, "b:1")._replace(type="tests.v1.Unheard")
+        at.at = await at.handler.handle([unknown], at.at)
+        at.source.poison.clear()
+        *_, end = await at.replay(pb.DeadLetterSelection(error_type="Broken"))
+        assert (end.selected, end.replayed) == (2, 2)
+        assert await at.listed() == ["source/3"]
+
+
+async def test_one_event_is_replayed_only_where_it_is_the_first_of_its_key() -> None:
+    async with desk(["a:1"]) as at:
+        await at.say("a:1", "a:2")
+        at.source.poison.clear()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await at.replay(pb.DeadLetterSelection(address="source/2"))
+        assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert "source/1" in rich(refused.value).message
+        *_, end = await at.replay(pb.DeadLetterSelection(address="source/1"))
+        assert end.replayed == 1
+        assert await at.listed() == ["source/2"]
+
+
+async def test_a_discard_needs_a_reason_and_frees_what_is_behind() -> None:
+    async with desk(["a:1"]) as at:
+        await at.say("a:1", "a:2")
+        one = pb.DeadLetterSelection(address="source/1")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await at.letters.DiscardDeadLetters(pb.DiscardDeadLettersRequest(selection=one))
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        request = pb.DiscardDeadLettersRequest(selection=one, reason="a typo", dry_run=True)
+        assert (await at.letters.DiscardDeadLetters(request)).discarded == 0
+        request.dry_run = False
+        called = at.letters.DiscardDeadLetters(request, metadata=(("x-actor", "eve"),))
+        assert (await called).discarded == 1
+        assert at.log.events[-1].metadata.actor == "eve"
+        assert (await at.replay(ALL))[-1].replayed == 1
+    assert journal(at.log, "a") == [2]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        pb.DeadLetterSelection(),
+        pb.DeadLetterSelection(all=False),
+        pb.DeadLetterSelection(address="17"),
+        pb.DeadLetterSelection(all=True, consumer="nobody"),
+    ],
+)
+async def test_refuses_a_selection_that_says_too_little(selection: pb.DeadLetterSelection) -> None:
+    async with desk() as at:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await at.replay(selection)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_health_tells_of_dead_letters_and_the_service_goes_on_serving() -> None:
+    async with desk(["a:1"]) as at:
+        assert await at.status("dead-letters") == HealthCheckResponse.SERVING
+        await at.say("a:1", "a:2")
+        assert await at.status("") == HealthCheckResponse.SERVING
+        call = at.health.Check(HealthCheckRequest(service="dead-letters"))
+        assert (await call).status == HealthCheckResponse.NOT_SERVING
+        assert (PROBLEM_KEY, f"{CONSUMER}: 2") in list(await call.trailing_metadata())
