@@ -1,0 +1,36 @@
+"""A relay that is killed right after it has published a batch, before it learns so.
+
+Usage: ``python -m tests.twin.relay_process <postgres url> <database> <log> <nats url>``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from twinlog import jetstream
+from twinlog.event import Recorded
+from twinlog.jetstream import JetStreamTwin
+from twinlog.postgres import open_log
+from twinlog.relay import Relay
+
+
+class Deadly(JetStreamTwin):
+    """Kills its process when a batch is stored."""
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        await super().publish(events)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def main(postgres_url: str, database: str, name: str, nats_url: str) -> None:
+    client = await jetstream.connect(nats_url, "relay")
+    async with open_log(postgres_url, database, name) as log:
+        await Relay(log, Deadly(client, name)).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:5]))

@@ -1,0 +1,41 @@
+"""Relays at work, and what their stream has to look like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.waiting import until
+from twinlog.errors import Unavailable
+from twinlog.event import to_wire
+from twinlog.log import Log
+from twinlog.relay import Relay
+from twinlog.twin import Twin, TwinMissing
+
+
+@asynccontextmanager
+async def running(*relays: Relay) -> AsyncIterator[None]:
+    """Runs relays as long as the block takes; none may end by itself."""
+    tasks = [asyncio.create_task(relay.run()) for relay in relays]
+    try:
+        yield
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def mirrored(log: Log, twin: Twin) -> None:
+    """Returns when message n of the stream is event n of the log, from the first to the last."""
+
+    async def whole() -> bool:
+        try:
+            return await twin.state() == (1, await log.head(), 0)
+        except (TwinMissing, Unavailable):
+            return False
+
+    await until(whole)
+    for event in await log.read(0, (await twin.state()).last):
+        assert await twin.message(event.position) == to_wire(event)
