@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.kernel.batches import recorded
 from tests.twin.damage import Damage
 from twinlog.event import Recorded, to_wire
-from twinlog.twin import Delivery, DeliveryLost, Twin, TwinMissing, TwinState, WrongLastSequence
+from twinlog.twin import Delivery, DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
 
 
 async def take(delivery: Delivery, count: int, limit: int = 500) -> list[Recorded]:
@@ -270,7 +270,8 @@ class TestLoss:
             await twin.create(1)
             async with twin.deliver(0, types) as delivery:
                 await damage.put("1.Int64Value", foreign)
-                assert "message 1" in await lost(delivery, 0)
+                with pytest.raises(TwinDamaged, match="message 1 is not event 1"):
+                    await lost(delivery, 0)
             await twin.delete()
 
 
