@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -50,6 +49,28 @@ _PULL_EXPIRES = 30.0
 _PULL = 2_000
 _INACTIVE = 30.0
 _SECOND = 1_000_000_000
+_DELIVERED = b"$JS.ACK."
+"""Where a stream's message asks to be acknowledged; what tells it from a status."""
+
+
+class _Client(Client):
+    """nats-py's client, with a short way for deliveries.
+
+    Theirs parses every message's headers (an atomic batch's are stored with it), and puts every message through a
+    queue and a task of its own: more than half of what a delivered event cost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takers: dict[int, Callable[[str, str, bytes], None]] = {}
+        """By subscription: what takes subject, reply and data of a stream's messages."""
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self.takers.get(sid)
+        if take is not None and reply.startswith(_DELIVERED):
+            take(subject.decode(), reply.decode(), data)
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)
 
 
 async def connect(url: str, name: str) -> Client:
@@ -77,7 +98,8 @@ async def connect(url: str, name: str) -> Client:
     async def on_reconnect() -> None:
         await changed("reconnected")
 
-    client = await nats.connect(
+    client = _Client()
+    await client.connect(
         url.split(","),
         name=name,
         max_reconnect_attempts=-1,
@@ -279,6 +301,7 @@ class _Delivery:
     """One ephemeral consumer and the pulls that feed it into a queue."""
 
     def __init__(self, client: Client, stream: str, after: int) -> None:
+        assert isinstance(client, _Client), "connections are made by connect()"
         self._client = client
         self._stream = stream
         self._seen = after
@@ -313,7 +336,8 @@ class _Delivery:
         self._created = info["created"]
         self._refuse_gaps(info)
         try:
-            self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
+            self._subscription = await self._client.subscribe(self._inbox, cb=self._on_status)
+            self._client.takers[self._subscription._id] = self._take
             await self._client.jsm(timeout=_TIMEOUT).add_consumer(self._stream, config)
         except NotFoundError as error:
             raise TwinMissing(stream=self._stream) from error
@@ -324,6 +348,7 @@ class _Delivery:
     async def close(self) -> None:
         with suppress(NatsError, APIError, TimeoutError):
             if self._subscription:
+                self._client.takers.pop(self._subscription._id, None)
                 await self._subscription.unsubscribe()
             if self._client.is_connected:
                 # Without waiting for the answer: the server forgets an unused consumer by itself.
@@ -379,17 +404,10 @@ class _Delivery:
         except NatsError as error:
             self._lose(str(error))
 
-    async def _on_message(self, message: Msg) -> None:
-        if message.reply.startswith("$JS.ACK."):
-            self._take(message)
-        else:
-            await self._on_status(message.headers or {})
-        self._arrived.set()
-
-    def _take(self, message: Msg) -> None:
+    def _take(self, subject: str, reply: str, data: bytes) -> None:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>, with domain and
         # account before the stream, and a token behind, in the longer layout.
-        tokens = message.reply.split(".")
+        tokens = reply.split(".")
         base = 4 if len(tokens) > 9 else 2
         sequence, delivered = int(tokens[base + 3]), int(tokens[base + 4])
         if delivered != self._delivered + 1:
@@ -401,12 +419,15 @@ class _Delivery:
         # A stream that is not as far as the checkpoint is delivered from its end, whatever was asked for.
         if sequence > self._seen:
             try:
-                self._queue.append(event_in(self._stream, sequence, message.subject, message.data))
+                self._queue.append(event_in(self._stream, sequence, subject, data))
             except TwinDamaged as damage:
                 self._damage = damage
                 self._lose(str(damage))
+        self._arrived.set()
 
-    async def _on_status(self, headers: dict[str, str]) -> None:
+    async def _on_status(self, message: Msg) -> None:
+        self._arrived.set()
+        headers = message.headers or {}
         status = headers.get("Status")
         if status == "100":  # a heartbeat; it tells of messages that a broken connection swallowed
             if int(headers.get("Nats-Last-Consumer", self._delivered)) > self._delivered:
