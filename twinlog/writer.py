@@ -241,8 +241,9 @@ class Writer:
 
     async def _decide(self, session: LogSession, units: Sequence[_Unit]) -> _Plan:
         self._assume_new(units)
-        await self._load(session, [ref for unit in units for ref in unit.hint])
+        fresh = await self._load(session, [ref for unit in units for ref in unit.hint])
         while True:
+            doubtful: set[StreamId] = set()
             draft = Draft(self._known, self._ids)
             decided: list[_Decided] = []
             missing: dict[StreamId, AnyAggregate] = {}
@@ -254,14 +255,21 @@ class Writer:
                     missing[needs.stream] = needs.aggregate
                     continue
                 except Exception as error:  # a defect in one unit's work is no other unit's
-                    await self._refuse(unit, error)
+                    # What this process remembers may be old: nothing is refused because of that.
+                    if old := set(transaction.touched()) - fresh:
+                        doubtful.update(old)
+                    else:
+                        await self._refuse(unit, error)
                     continue
                 transaction.keep()
                 decided.append(_Decided(unit, result, len(draft.events)))
-            if not missing:
+            if not missing and not doubtful:
                 return _Plan(draft, decided, self._batch(draft, decided))
             units = [unit for unit in units if not unit.done.done()]
-            await self._load(session, [(aggregate, stream.id) for stream, aggregate in missing.items()])
+            await self._read(session, {stream: self._known[stream] for stream in doubtful})
+            fresh |= doubtful
+            refs = [(aggregate, stream.id) for stream, aggregate in missing.items()]
+            fresh |= await self._load(session, refs)
 
     async def _refuse(self, unit: _Unit, error: Exception) -> None:
         """Fails a unit, unless it is the retry of a request that has its outcome already."""
@@ -347,10 +355,12 @@ class Writer:
                     StreamId(aggregate.name, id), Entry(aggregate, aggregate.initial, 0, 0, 0)
                 )
 
-    async def _load(self, session: LogSession, refs: Sequence[StreamRef]) -> None:
+    async def _load(self, session: LogSession, refs: Sequence[StreamRef]) -> set[StreamId]:
+        """Loads the streams that are not in memory; gives them."""
         missing = {StreamId(aggregate.name, id): aggregate for aggregate, id in refs}
         missing = {stream: aggregate for stream, aggregate in missing.items() if stream not in self._known}
         await self._read(session, {s: Entry(a, a.initial, 0, 0, 0) for s, a in missing.items()})
+        return set(missing)
 
     async def _refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:
         """Brings streams up to date; one that has not moved on is forgotten.

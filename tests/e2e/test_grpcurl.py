@@ -66,7 +66,11 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
         shop.queries: ["shop.queries.v1.CustomerQueryService", "shop.queries.v1.OrderQueryService"],
     }
     for address, services in expected.items():
-        assert (await grpcurl(address, "list")).out.split() == [*STANDARD, *services, "twinlog.v1.DeadLetterService"]
+        assert (await grpcurl(address, "list")).out.split() == [
+            *STANDARD,
+            *services,
+            "twinlog.v1.DeadLetterService",
+        ]
 
 
 async def test_describes_every_method_and_message(client: Client) -> None:

@@ -200,6 +200,18 @@ async def test_timers_wake_a_stream_once() -> None:
     assert rung.result == Alarm(None, rung=True)
 
 
+async def test_nothing_is_refused_on_what_was_true_once() -> None:
+    log = MemoryLog("counts")
+    async with writing(log) as one, writing(log) as two:
+        await one.execute(add(5))
+        await two.execute(lambda tx: tx.state(COUNTER, "a"))
+        await one.execute(add(-5))
+        counted = await two.execute(lambda tx: tx.do(COUNTER, "a", Add(5, limit=5)))
+        assert counted.result.value == 5
+        with pytest.raises(FailedPrecondition):
+            await one.execute(lambda tx: tx.do(COUNTER, "a", Add(1, limit=5)))
+
+
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():

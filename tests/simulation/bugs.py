@@ -252,7 +252,7 @@ def gaps_unseen() -> Patches:
 def views_without_fence() -> Patches:
     """Views are stored wherever their checkpoint is."""
 
-    async def commit(self: MemoryViews, changes: Any, move: Any) -> None:
+    async def commit(self: MemoryViews, changes: Any, move: Any, _batch: Any = None) -> None:
         self.checkpoints[move.consumer] = move.upto
         for view, rows in changes.items():
             self.tables.setdefault(view.name, {}).update(rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-LOGS = ("orders", "customers", "sagas", "tallies")
+LOGS = ("orders", "customers", "sagas", "tallies", "projector")
 SERVICES = ("order_svc", "customer_svc", "saga_orchestrator", "projector", "tally")
 PROCESSES = tuple(f"{service}.{number}" for service in SERVICES for number in (1, 2))
 STORES = (*LOGS, *LOGS, *(f"{log} twin" for log in LOGS), "views")

@@ -15,6 +15,7 @@ from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
 from tests.simulation.network import Violation
 from tests.simulation.tally import SEEN
+from twinlog.dead_letters import DEAD_LETTERS
 from twinlog.event import Recorded, to_wire
 from twinlog.log import Appended, Batch, Move
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
@@ -111,6 +112,11 @@ class Model:
             )
             self._versions[log.name, event.stream] = version
             self._cause(event, covered)
+            check(
+                event.stream.type != DEAD_LETTERS.name,
+                "dead letters",
+                f"{shown(event)} though nothing is wrong",
+            )
             self._appliers[log.name](event, decoded(event))
 
     def published(self, log: str, events: Sequence[Recorded]) -> None:

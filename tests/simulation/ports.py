@@ -268,22 +268,31 @@ class RemoteDelivery:
 class ViewServer(Store):
     """A database of views."""
 
-    def __init__(self, name: str, views: MemoryViews, committed: Callable[[Changes, Move], None]) -> None:
-        super().__init__(name)
+    def __init__(
+        self, views: MemoryViews, log: LogServer, committed: Callable[[Changes, Move], None]
+    ) -> None:
+        super().__init__("views")
         self.views = views
+        self.log = log
         self.committed = committed
         """Told of every commit, at its moment."""
 
-    def commit(self, changes: Changes, move: Move) -> None:
+    def commit(self, changes: Changes, move: Move, batch: Batch | None) -> Conflict | None:
         """Stores or refuses."""
-        at_once(self.views.commit(changes, move))
-        self.committed(changes, move)
+        first = len(self.log.log.events) + 1
+        conflict = at_once(self.views.commit(changes, move, batch))
+        if conflict is None:
+            self.committed(changes, move)
+            if batch:
+                self.log.committed(batch, Appended(first))
+        return conflict
 
 
 class RemoteViews:
     """Views as a process sees them."""
 
     def __init__(self, network: Network, client: Client, server: ViewServer) -> None:
+        self.log = RemoteLog(network, client, server.log)
         self._network = network
         self._client = client
         self._server = server
@@ -294,8 +303,8 @@ class RemoteViews:
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return await self._ask("rows", lambda: at_once(self._server.views.rows(view, keys)))
 
-    async def commit(self, changes: Changes, move: Move) -> None:
-        await self._ask("commit", lambda: self._server.commit(changes, move))
+    async def commit(self, changes: Changes, move: Move, batch: Batch | None = None) -> Conflict | None:
+        return await self._ask("commit", lambda: self._server.commit(changes, move, batch))
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
         return await self._network.ask(self._client, self._server, f"{what} views", apply)

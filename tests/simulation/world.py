@@ -57,6 +57,7 @@ _LOG_OF = {
     "order_svc": "orders",
     "customer_svc": "customers",
     "saga_orchestrator": "sagas",
+    "projector": "projector",
     "tally": "tallies",
 }
 _SCHEMA = Schema()
@@ -152,16 +153,10 @@ class Process:
     async def _run(self, ids: SeededIds) -> None:
         world, network, client = self.world, self.world.network, self.client
         twins = {log: RemoteTwin(network, client, server) for log, server in world.twins.items()}
-        views = RemoteViews(network, client, world.views)
 
         def lease(work: str) -> RemoteLease:
             return RemoteLease(self.life, world.lease(self.service, work))
 
-        if self.service == "projector":
-            cursors = projector.app.wire(views, twin=twins.__getitem__, lease=lease)
-            async with asyncio.TaskGroup() as group:
-                for cursor in cursors:
-                    group.create_task(cursor.run())
         node = Wiring(
             self.service,
             RemoteLog(network, client, world.logs[_LOG_OF[self.service]]),
@@ -179,7 +174,9 @@ class Process:
                 case "customer_svc":
                     self.edge = customer_svc.app.wire(node)
                 case "saga_orchestrator":
-                    saga_orchestrator.app.wire(node, views)
+                    saga_orchestrator.app.wire(node, RemoteViews(network, client, world.saga_views))
+                case "projector":
+                    projector.app.wire(node, RemoteViews(network, client, world.views))
                 case "tally":
                     tally.wire(node)
             await asyncio.Event().wait()
@@ -201,12 +198,14 @@ class World:
 
         logs = {name: MemoryLog(name) for name in LOGS}
         twins = {name: MemoryTwin(name) for name in LOGS}
-        views = MemoryViews()
+        views, saga_views = MemoryViews(logs["projector"]), MemoryViews(logs["sagas"])
+        saga_views.tables, saga_views.checkpoints = views.tables, views.checkpoints
         self.model = Model(logs, twins, views, self.fail)
         self.logs = {name: LogServer(log, partial(self._committed, log)) for name, log in logs.items()}
         self.twins = {name: TwinServer(twin, partial(self._published, name)) for name, twin in twins.items()}
-        self.views = ViewServer("views", views, self._projected)
-        self.stores = [*self.logs.values(), *self.twins.values(), self.views]
+        self.views = ViewServer(views, self.logs["projector"], self._projected)
+        self.saga_views = ViewServer(saga_views, self.logs["sagas"], self._projected)
+        self.stores = [*self.logs.values(), *self.twins.values(), self.views, self.saga_views]
         self.processes = {name: Process(self, name) for name in faults.PROCESSES}
         self.clients = Clients(self.loop, Random(f"{seed}/clients"), self.model, self._edge, self.note)
 
