@@ -41,6 +41,7 @@ def _options() -> argparse.Namespace:
 
 
 def _many(first: int, seconds: float, jobs: int) -> int:
+    print(f"simulating for {seconds:g} s from seed {first} on, in {_counted(range(jobs), 'process')}")
     began, total, seed = time.monotonic(), Sweep(), first
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         while time.monotonic() - began < seconds and not total.failures:
@@ -100,7 +101,7 @@ def _explain(seed: int, plan: Plan, promise: str, bug: str) -> None:
 
 
 def _counted(things: Sequence[object], what: str) -> str:
-    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+    return f"{len(things)} {what}{'' if len(things) == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def _progress(text: str) -> None:

@@ -49,13 +49,13 @@ class Kind(NamedTuple):
 
 _TWINNED = LOGS[:3]
 KINDS = {
-    "crash": Kind(PROCESSES, longest=4.0, smallest=1, largest=60, weight=5),
+    "crash": Kind(PROCESSES, longest=4.0, smallest=1, largest=30, weight=5),
     "freeze": Kind(PROCESSES, longest=9.0, weight=2),
     "skew": Kind(PROCESSES, smallest=-240, largest=240, weight=2),
     "outage": Kind(STORES, longest=5.0, weight=2),
     "lost replies": Kind(STORES, longest=6.0, weight=3),
     "late effects": Kind(STORES, longest=6.0, weight=3),
-    "slowness": Kind(STORES, longest=6.0, weight=2),
+    "slowness": Kind(STORES, longest=6.0, weight=3),
     "wipe": Kind(LOGS),
     "purge": Kind(LOGS),
     "roll back": Kind(LOGS, smallest=1, largest=8),

@@ -52,50 +52,9 @@ class Network:
     async def ask(self, client: Client, store: Store, what: str, apply: Callable[[], T]) -> T:
         """One round trip. ``apply`` happens at the store, at one moment. Raises what it raises, or Unavailable."""
         client.trips += 1
-        loop, chance, bad, now = self.loop, client.chance, self.weather.bad, self.loop.time()
-        answer: asyncio.Future[T] = loop.create_future()
-        there, back = latency(chance), latency(chance)
-        if bad("slowness", store.name, now):
-            there, back = there + chance.random() * 2, back + chance.random() * 2
-        refused = bad("outage", store.name, now)
-        lost = bad("lost replies", store.name, now) and chance.random() < 0.4
-        late = bad("late effects", store.name, now) and chance.random() < 0.4
-        doomed = client.doomed_after is not None and client.trips >= client.doomed_after
-        if late:
-            loop.call_later(
-                there, answered, answer, None, Unavailable("the connection broke"), context=loop.nobody
-            )
-            there += chance.random() * 3
-        elif lost:
-            back += chance.random()
-
-        def arrive() -> None:
-            if doomed and client.life.alive and client.trips % 2:
-                self.trace(client.life.name, f"crashes before: {what}")
-                client.crash()
-                return
-            if refused:
-                loop.call_later(back, answered, answer, None, Unavailable("refused"), context=loop.nobody)
-                return
-            if store.holder is not None and store.holder is not client.life:
-                store.waiting.append(arrive)
-                return
-            result, error = None, None
-            try:
-                result = apply()
-            except TwinlogError as raised:
-                error = raised
-            if doomed and client.life.alive:
-                self.trace(client.life.name, f"crashes after: {what}")
-                client.crash()
-            elif lost:
-                self.trace(store.name, f"answer to {client.life.name} is lost: {what}")
-                gone = Unavailable("the answer was lost")
-                loop.call_later(back, answered, answer, None, gone, context=loop.nobody)
-            else:
-                loop.call_later(back, answered, answer, result, error, context=loop.nobody)
-
-        loop.call_later(there, arrive, context=loop.nobody)
+        answer: asyncio.Future[T] = self.loop.create_future()
+        trip = Trip(self, client, store, what, apply, answer)
+        self.loop.call_later(trip.set_out(), trip.arrive, context=self.loop.nobody)
         return await answer
 
     def unlock(self, store: Store, life: Life) -> None:
@@ -105,6 +64,81 @@ class Network:
             waiting, store.waiting = store.waiting, []
             for arrive in waiting:
                 self.loop.call_soon(arrive, context=self.loop.nobody)
+
+
+class Trip:
+    """A request on its way to a store, and its answer on the way back."""
+
+    __slots__ = ("answer", "apply", "back", "client", "doomed", "lost", "network", "refused", "store", "what")
+
+    def __init__(
+        self,
+        network: Network,
+        client: Client,
+        store: Store,
+        what: str,
+        apply: Callable[[], Any],
+        answer: asyncio.Future[Any],
+    ) -> None:
+        self.network = network
+        self.client = client
+        self.store = store
+        self.what = what
+        self.apply = apply
+        self.answer = answer
+
+    def set_out(self) -> float:
+        """Decides what will become of it; gives the seconds until it arrives."""
+        client, name, chance = self.client, self.store.name, self.client.chance
+        now, bad = self.network.loop.time(), self.network.weather.bad
+        there, self.back = latency(chance), latency(chance)
+        if bad("slowness", name, now):
+            there, self.back = there + chance.random() * 2, self.back + chance.random() * 2
+        self.refused = bad("outage", name, now)
+        self.lost = bad("lost replies", name, now) and chance.random() < 0.4
+        self.doomed = client.doomed_after is not None and client.trips >= client.doomed_after
+        if bad("late effects", name, now) and chance.random() < 0.4:
+            self.network.trace(
+                self.store.name, f"{client.life.name} is cut off, and this comes late: {self.what}"
+            )
+            self._answer(there, None, Unavailable("the connection broke"))
+            there += chance.random() * 3
+        elif self.lost:
+            self.back += chance.random()
+        return there
+
+    def arrive(self) -> None:
+        """Has its effect, unless something is in the way."""
+        client, store = self.client, self.store
+        doomed = self.doomed and client.life.alive
+        if doomed and client.trips % 2:
+            self.network.trace(client.life.name, f"crashes before: {self.what}")
+            client.crash()
+        elif self.refused:
+            self._answer(self.back, None, Unavailable("refused"))
+        elif store.holder is not None and store.holder is not client.life:
+            store.waiting.append(self.arrive)
+        else:
+            self._have_effect(doomed)
+
+    def _have_effect(self, doomed: bool) -> None:
+        result, error = None, None
+        try:
+            result = self.apply()
+        except TwinlogError as raised:
+            error = raised
+        if doomed:
+            self.network.trace(self.client.life.name, f"crashes after: {self.what}")
+            self.client.crash()
+        elif self.lost:
+            self.network.trace(self.store.name, f"answer to {self.client.life.name} is lost: {self.what}")
+            self._answer(self.back, None, Unavailable("the answer was lost"))
+        else:
+            self._answer(self.back, result, error)
+
+    def _answer(self, seconds: float, result: Any, error: BaseException | None) -> None:
+        loop = self.network.loop
+        loop.call_later(seconds, answered, self.answer, result, error, context=loop.nobody)
 
 
 def latency(chance: Random) -> float:

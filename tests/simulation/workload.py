@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from tests.simulation.ports import SeededIds
 from twinlog.errors import TwinlogError, Unavailable
 from twinlog.rpc.context import ACTOR_KEY, CORRELATION_KEY
 
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{23}([0-9a-f]{4})")
 MODES = (SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION)
 
 
@@ -48,7 +50,7 @@ class Call:
         return "customer_svc" if "Cust" in self.method or "Limit" in self.method else "order_svc"
 
     def __str__(self) -> str:
-        return f"{self.method} {' '.join(str(self.request).split())}"
+        return _UUID.sub(r"\1", f"{self.method} {' '.join(str(self.request).split())}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class _Script:
             self._create(at, order, chance.choice(buyers))
             placed.append((order, at))
         for order, at in placed:
-            if chance.random() < 0.4:
+            if chance.random() < 0.5:
                 cancel = orders.CancelOrderRequest(order_id=order)
                 self._add(at + chance.choice((0.01, 0.1, 1, 4)) * chance.random(), "CancelOrder", cancel)
         for _ in range(chance.choice((0, 0, 1, 2))):

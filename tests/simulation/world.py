@@ -225,7 +225,7 @@ class World:
             except Violation as violation:
                 self.fail(violation)
         result = Result(self._failed(), [*self._lines()], self.loop.steps, self.loop.time())
-        self.loop.close()
+        self._let_go()
         return result
 
     def later(self, seconds: float, do: Callable[[], None]) -> None:
@@ -356,6 +356,13 @@ class World:
         return [*waiting, *self.model.unfinished()]
 
     # --- small parts ---
+
+    def _let_go(self) -> None:
+        """Cuts the cycles, so that little is left to the garbage collector."""
+        self.loop.close()
+        for process in self.processes.values():
+            vars(process).clear()
+        vars(self).clear()
 
     def _heads(self) -> list[int]:
         return [len(server.log.events) for server in self.logs.values()]
