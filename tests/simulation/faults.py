@@ -8,9 +8,11 @@ from random import Random
 from typing import NamedTuple
 
 LOGS = ("orders", "customers", "sagas", "tallies", "projector")
+_BUSY = LOGS[:4]
+VIEW_STORES = ("projector views", "saga_orchestrator views")
 SERVICES = ("order_svc", "customer_svc", "saga_orchestrator", "projector", "tally")
 PROCESSES = tuple(f"{service}.{number}" for service in SERVICES for number in (1, 2))
-STORES = (*LOGS, *LOGS, *(f"{log} twin" for log in LOGS), "views")
+STORES = (*_BUSY, *_BUSY, *(f"{log} twin" for log in _BUSY), *VIEW_STORES)
 CONSUMERS = (
     "order_svc.customers",
     "order_svc.sagas",
@@ -47,7 +49,6 @@ class Kind(NamedTuple):
     weight: int = 1
 
 
-_TWINNED = LOGS[:3]
 KINDS = {
     "crash": Kind(PROCESSES, longest=4.0, smallest=1, largest=30, weight=5),
     "freeze": Kind(PROCESSES, longest=9.0, weight=2),
@@ -56,12 +57,12 @@ KINDS = {
     "lost replies": Kind(STORES, longest=6.0, weight=3),
     "late effects": Kind(STORES, longest=6.0, weight=3),
     "slowness": Kind(STORES, longest=6.0, weight=3),
-    "wipe": Kind(LOGS),
-    "purge": Kind(LOGS),
-    "roll back": Kind(LOGS, smallest=1, largest=8),
-    "broken deliveries": Kind(LOGS, longest=8.0, weight=2),
-    "doubled deliveries": Kind(LOGS, longest=8.0),
-    "lost pokes": Kind(LOGS, longest=10.0),
+    "wipe": Kind(_BUSY),
+    "purge": Kind(_BUSY),
+    "roll back": Kind(_BUSY, smallest=1, largest=8),
+    "broken deliveries": Kind(_BUSY, longest=8.0, weight=2),
+    "doubled deliveries": Kind(_BUSY, longest=8.0),
+    "lost pokes": Kind(_BUSY, longest=10.0),
     "shared leases": Kind(SERVICES, longest=10.0, weight=3),
     "handover": Kind(SERVICES, weight=2),
     "replay": Kind(CONSUMERS, smallest=1, largest=10, weight=3),

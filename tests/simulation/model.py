@@ -67,10 +67,10 @@ class Model:
         self,
         logs: Mapping[str, MemoryLog],
         twins: Mapping[str, MemoryTwin],
-        views: MemoryViews,
+        views: Mapping[str, MemoryViews],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """``failed`` is told of what is broken outside of the model's own checks."""
+        """``views``: by service. ``failed`` is told of what is broken outside of the model's own checks."""
         self.failed = failed
         self.logs = logs
         self.twins = twins
@@ -112,11 +112,8 @@ class Model:
             )
             self._versions[log.name, event.stream] = version
             self._cause(event, covered)
-            check(
-                event.stream.type != DEAD_LETTERS.name,
-                "dead letters",
-                f"{shown(event)} though nothing is wrong",
-            )
+            if event.stream.type == DEAD_LETTERS.name:
+                raise Violation("parked", f"{shown(event)}: {decoded(event)}")
             self._appliers[log.name](event, decoded(event))
 
     def published(self, log: str, events: Sequence[Recorded]) -> None:
@@ -159,8 +156,9 @@ class Model:
                 yield f"saga {saga} is running"
         for consumer, (followed, _, types) in VIEWS_OF.items():
             last = self._last_wanted(followed, types)
-            if self.views.checkpoints.get(consumer, 0) < last:
-                yield f"{consumer} is at {self.views.checkpoints.get(consumer, 0)}, the log at {last}"
+            reached = self.views[consumer.partition(".")[0]].checkpoints.get(consumer, 0)
+            if reached < last:
+                yield f"{consumer} is at {reached}, the log at {last}"
         yield from self._unbalanced()
 
     def at_rest(self) -> None:
@@ -171,7 +169,7 @@ class Model:
             for position in messages:
                 self._mirrors(name, position, messages)
         for view, rows in self._rows.items():
-            stored = self.views.tables.get(view.name, {})
+            stored = self._stored(view)
             if view.name != "timeline":
                 check(
                     stored.keys() == rows.keys(),
@@ -292,8 +290,11 @@ class Model:
         self._folded[consumer] = upto
 
     def _row_is_fold(self, view: AnyView, key: str) -> None:
-        stored, folded = self.views.tables.get(view.name, {}).get(key), self._rows[view].get(key)
+        stored, folded = self._stored(view).get(key), self._rows[view].get(key)
         check(stored == folded, "views", f"{view.name}/{key} is {stored}, its fold {folded}")
+
+    def _stored(self, view: AnyView) -> Mapping[str, Any]:
+        return next((v.tables[view.name] for v in self.views.values() if view.name in v.tables), {})
 
     def _last_wanted(self, log: str, types: Sequence[type[Message]]) -> int:
         names = {type.DESCRIPTOR.full_name for type in types}

@@ -266,12 +266,12 @@ class RemoteDelivery:
 
 
 class ViewServer(Store):
-    """A database of views."""
+    """The views beside a log."""
 
     def __init__(
-        self, views: MemoryViews, log: LogServer, committed: Callable[[Changes, Move], None]
+        self, name: str, views: MemoryViews, log: LogServer, committed: Callable[[Changes, Move], None]
     ) -> None:
-        super().__init__("views")
+        super().__init__(name)
         self.views = views
         self.log = log
         self.committed = committed
@@ -279,12 +279,12 @@ class ViewServer(Store):
 
     def commit(self, changes: Changes, move: Move, batch: Batch | None) -> Conflict | None:
         """Stores or refuses."""
-        first = len(self.log.log.events) + 1
+        first = len(self.views.log.events) + 1
         conflict = at_once(self.views.commit(changes, move, batch))
         if conflict is None:
-            self.committed(changes, move)
             if batch:
                 self.log.committed(batch, Appended(first))
+            self.committed(changes, move)
         return conflict
 
 
@@ -292,10 +292,10 @@ class RemoteViews:
     """Views as a process sees them."""
 
     def __init__(self, network: Network, client: Client, server: ViewServer) -> None:
-        self.log = RemoteLog(network, client, server.log)
         self._network = network
         self._client = client
         self._server = server
+        self.log = RemoteLog(network, client, server.log)
 
     async def checkpoint(self, consumer: str) -> int:
         return await self._ask("checkpoint", lambda: self._server.views.checkpoints.get(consumer, 0))
@@ -307,7 +307,7 @@ class RemoteViews:
         return await self._ask("commit", lambda: self._server.commit(changes, move, batch))
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
-        return await self._network.ask(self._client, self._server, f"{what} views", apply)
+        return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)
 
 
 # --- leases ---

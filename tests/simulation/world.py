@@ -57,8 +57,8 @@ _LOG_OF = {
     "order_svc": "orders",
     "customer_svc": "customers",
     "saga_orchestrator": "sagas",
-    "projector": "projector",
     "tally": "tallies",
+    "projector": "projector",
 }
 _SCHEMA = Schema()
 
@@ -174,9 +174,9 @@ class Process:
                 case "customer_svc":
                     self.edge = customer_svc.app.wire(node)
                 case "saga_orchestrator":
-                    saga_orchestrator.app.wire(node, RemoteViews(network, client, world.saga_views))
+                    saga_orchestrator.app.wire(node, RemoteViews(network, client, world.views[self.service]))
                 case "projector":
-                    projector.app.wire(node, RemoteViews(network, client, world.views))
+                    projector.app.wire(node, RemoteViews(network, client, world.views[self.service]))
                 case "tally":
                     tally.wire(node)
             await asyncio.Event().wait()
@@ -198,14 +198,17 @@ class World:
 
         logs = {name: MemoryLog(name) for name in LOGS}
         twins = {name: MemoryTwin(name) for name in LOGS}
-        views, saga_views = MemoryViews(logs["projector"]), MemoryViews(logs["sagas"])
-        saga_views.tables, saga_views.checkpoints = views.tables, views.checkpoints
+        views = {
+            service: MemoryViews(logs[_LOG_OF[service]]) for service in ("projector", "saga_orchestrator")
+        }
         self.model = Model(logs, twins, views, self.fail)
         self.logs = {name: LogServer(log, partial(self._committed, log)) for name, log in logs.items()}
         self.twins = {name: TwinServer(twin, partial(self._published, name)) for name, twin in twins.items()}
-        self.views = ViewServer(views, self.logs["projector"], self._projected)
-        self.saga_views = ViewServer(saga_views, self.logs["sagas"], self._projected)
-        self.stores = [*self.logs.values(), *self.twins.values(), self.views, self.saga_views]
+        self.views = {
+            service: ViewServer(f"{service} views", of, self.logs[_LOG_OF[service]], self._projected)
+            for service, of in views.items()
+        }
+        self.stores = [*self.logs.values(), *self.twins.values(), *self.views.values()]
         self.processes = {name: Process(self, name) for name in faults.PROCESSES}
         self.clients = Clients(self.loop, Random(f"{seed}/clients"), self.model, self._edge, self.note)
 
