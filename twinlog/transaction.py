@@ -116,10 +116,14 @@ class Transaction:
 
     def keep(self) -> None:
         """Puts the unit's decisions into the draft."""
-        for stream, entry in self._read.items():
-            self._draft.read.setdefault(stream, entry)
+        self.keep_reads()
         self._draft.written.update(self._written)
         self._draft.events.extend(self._events)
+
+    def keep_reads(self) -> None:
+        """Puts into the draft what the unit read, so that the append confirms it."""
+        for stream, entry in self._read.items():
+            self._draft.read.setdefault(stream, entry)
 
     def _entry(self, aggregate: AnyAggregate, stream: StreamId) -> Entry:
         entry = self._written.get(stream) or self._draft.written.get(stream) or self._read.get(stream)

@@ -83,11 +83,19 @@ class _Decided(NamedTuple):
     offset: int
 
 
+class _Refused(NamedTuple):
+    """A unit with what it raised: an answer that counts once what it read is known to be the newest."""
+
+    unit: _Unit
+    error: Exception
+
+
 class _Plan(NamedTuple):
     """What a batch came to, ready to append."""
 
     draft: Draft
     decided: list[_Decided]
+    refused: list[_Refused]
     batch: Batch
 
 
@@ -217,9 +225,11 @@ class Writer:
             touched = list(plan.draft.read)
             if isinstance(result, Appended):
                 self._settle(plan, result)
+                for unit, error in plan.refused:
+                    await self._refuse(unit, error)
                 return
             await self._refresh(self._log, result.streams)
-            units = _without_answered(plan.decided, result)
+            units = [*_without_answered(plan.decided, result), *(unit for unit, _ in plan.refused)]
 
     async def _append_openly(self, units: Sequence[_Unit]) -> tuple[_Plan, Appended | Conflict]:
         plan = await self._decide(self._log, units)
@@ -241,11 +251,11 @@ class Writer:
 
     async def _decide(self, session: LogSession, units: Sequence[_Unit]) -> _Plan:
         self._assume_new(units)
-        fresh = await self._load(session, [ref for unit in units for ref in unit.hint])
+        await self._load(session, [ref for unit in units for ref in unit.hint])
         while True:
-            doubtful: set[StreamId] = set()
             draft = Draft(self._known, self._ids)
             decided: list[_Decided] = []
+            refused: list[_Refused] = []
             missing: dict[StreamId, AnyAggregate] = {}
             for unit in units:
                 transaction = Transaction(draft, unit.metadata)
@@ -255,21 +265,14 @@ class Writer:
                     missing[needs.stream] = needs.aggregate
                     continue
                 except Exception as error:  # a defect in one unit's work is no other unit's
-                    # What this process remembers may be old: nothing is refused because of that.
-                    if old := set(transaction.touched()) - fresh:
-                        doubtful.update(old)
-                    else:
-                        await self._refuse(unit, error)
+                    transaction.keep_reads()
+                    refused.append(_Refused(unit, error))
                     continue
                 transaction.keep()
                 decided.append(_Decided(unit, result, len(draft.events)))
-            if not missing and not doubtful:
-                return _Plan(draft, decided, self._batch(draft, decided))
-            units = [unit for unit in units if not unit.done.done()]
-            await self._read(session, {stream: self._known[stream] for stream in doubtful})
-            fresh |= doubtful
-            refs = [(aggregate, stream.id) for stream, aggregate in missing.items()]
-            fresh |= await self._load(session, refs)
+            if not missing:
+                return _Plan(draft, decided, refused, self._batch(draft, decided))
+            await self._load(session, [(aggregate, stream.id) for stream, aggregate in missing.items()])
 
     async def _refuse(self, unit: _Unit, error: Exception) -> None:
         """Fails a unit, unless it is the retry of a request that has its outcome already."""
@@ -355,12 +358,10 @@ class Writer:
                     StreamId(aggregate.name, id), Entry(aggregate, aggregate.initial, 0, 0, 0)
                 )
 
-    async def _load(self, session: LogSession, refs: Sequence[StreamRef]) -> set[StreamId]:
-        """Loads the streams that are not in memory; gives them."""
+    async def _load(self, session: LogSession, refs: Sequence[StreamRef]) -> None:
         missing = {StreamId(aggregate.name, id): aggregate for aggregate, id in refs}
         missing = {stream: aggregate for stream, aggregate in missing.items() if stream not in self._known}
         await self._read(session, {s: Entry(a, a.initial, 0, 0, 0) for s, a in missing.items()})
-        return set(missing)
 
     async def _refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:
         """Brings streams up to date; one that has not moved on is forgotten.

@@ -281,3 +281,16 @@ class CountsLoads(MemoryLog):
 
 def test_stream_ids_read_well() -> None:
     assert str(StreamId("order", "1")) == "order/1"
+
+
+async def test_a_refusal_does_not_rest_on_what_was_not_committed(log: MemoryLog) -> None:
+    async with writing(log) as one, writing(log) as two:
+        await two.execute(add(0))
+        await one.execute(add(5))
+        # On the state that the second writer knows, the first unit passes and leaves nothing for the second.
+        first, second = await asyncio.gather(
+            two.execute(add(8, limit=10)), two.execute(add(5, limit=10)), return_exceptions=True
+        )
+    assert isinstance(first, FailedPrecondition)
+    assert not isinstance(second, BaseException)
+    assert second.result.value == 10
