@@ -51,7 +51,7 @@ PATIENCE = 240.0
 
 _QUIET = 3.0
 """Seconds without an event after which it is at rest: longer than any message takes."""
-_MOST_STEPS = 600
+_MOST_STEPS = 2_000
 """Steps that a shop at rest may take in that time."""
 _LOG_OF = {
     "order_svc": "orders",
