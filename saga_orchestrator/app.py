@@ -40,7 +40,7 @@ async def main(shutdown: Shutdown) -> None:
     ) as node:
         views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
         wire(node, views)
-        service = SagaService(node.log, views, PageTokens(await views.page_key()))
+        service = SagaService(node.log, node.writer, views, PageTokens(await views.page_key()), node.clock)
         await node.serve(
             (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
             address=settings.sagas_address,

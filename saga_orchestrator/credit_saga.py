@@ -33,11 +33,15 @@ def approve_order(saga: Facts) -> commands.ApproveOrder:
 
 
 def reject_order(saga: Facts) -> commands.RejectOrder:
-    refused = isinstance(saga.refusal, CreditReservationFailed)
+    reason = RejectionReason.REJECTION_REASON_DEADLINE_EXCEEDED
+    if saga.aborted:
+        reason = RejectionReason.REJECTION_REASON_ABORTED
+    elif isinstance(saga.refusal, CreditReservationFailed):
+        reason = saga.refusal.reason
     return commands.RejectOrder(
         order_id=saga.trigger.order_id,
         customer_id=saga.trigger.customer_id,
-        reason=saga.refusal.reason if refused else RejectionReason.REJECTION_REASON_DEADLINE_EXCEEDED,
+        reason=reason,
     )
 
 
@@ -70,8 +74,11 @@ CREDIT_SAGA = Saga(
     partition_key=lambda order: str(order.customer_id),
 )
 
-CREDIT_SAGAS = aggregate(CREDIT_SAGA)
-"""The aggregate of its instances. A changed table goes in beside this one, under the next version."""
+VERSIONS = {saga.version: saga for saga in (CREDIT_SAGA,)}
+"""A changed table goes in beside the others, under the next version: instances keep to the one they started with."""
+
+CREDIT_SAGAS = aggregate(*VERSIONS.values())
+"""The aggregate of its instances."""
 
 
 @lru_cache(maxsize=10_000)

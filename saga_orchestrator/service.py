@@ -1,24 +1,46 @@
-"""The edge of saga_orchestrator: shows the sagas."""
+"""The edge of saga_orchestrator: shows the sagas, and lets operators intervene."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
-from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS, saga_id
-from saga_orchestrator.views import SagaRow, SagaViews
+from saga_orchestrator.credit_saga import CREDIT_SAGAS, VERSIONS, saga_id
+from saga_orchestrator.views import SagaRow
 from shop.sagas.v1 import saga_service_pb2 as pb
 from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceServicer
-from twinlog.errors import InvalidArgument, NotFound
+from twinlog.errors import FailedPrecondition, InvalidArgument, NotFound
 from twinlog.event import StreamId
 from twinlog.log import Log, Wanted
 from twinlog.paging import PageTokens
-from twinlog.rpc import Context
-from twinlog.saga import Instance, Status
+from twinlog.ports import Clock
+from twinlog.rpc import Context, call_metadata, request_identity
+from twinlog.saga import Abort, Instance, Retry, Skip, Status
 from twinlog.schema import Schema
 from twinlog.times import timestamp
+from twinlog.transaction import Transaction
 from twinlog.validation import Checks
+from twinlog.writer import Writer
 
 NEWEST = 2**63 - 1
+_LONGEST_AGE = 10**9
+R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
+Find = Callable[[int], Awaitable[tuple[Sequence[str], int]]]
+
+
+class SagaList(Protocol):
+    """The list of sagas, as it is asked."""
+
+    async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
+        """A page of sagas that started before a position, newest first; status 0: all."""
+        ...
+
+    async def select(
+        self, status: int, customer_id: str, started_before: datetime, limit: int
+    ) -> tuple[Sequence[str], int]:
+        """The ids of matching sagas, the oldest first, and how many match; status 0: any that has not ended."""
+        ...
 
 
 class SagaNotFound(NotFound):
@@ -30,10 +52,12 @@ class SagaNotFound(NotFound):
 class SagaService(SagaServiceServicer):
     """shop.sagas.v1.SagaService."""
 
-    def __init__(self, log: Log, views: SagaViews, pages: PageTokens) -> None:
+    def __init__(self, log: Log, writer: Writer, views: SagaList, pages: PageTokens, clock: Clock) -> None:
         self._log = log
+        self._writer = writer
         self._views = views
         self._pages = pages
+        self._clock = clock
         self._schema = Schema()
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
@@ -61,6 +85,73 @@ class SagaService(SagaServiceServicer):
             else "",
         )
 
+    async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
+        return await self._intervene(request, Retry, pb.RetrySagasResponse, context)
+
+    async def SkipSagaStep(
+        self, request: pb.SkipSagaStepRequest, context: Context
+    ) -> pb.SkipSagaStepResponse:
+        return await self._intervene(request, Skip, pb.SkipSagaStepResponse, context)
+
+    async def AbortSagas(self, request: pb.AbortSagasRequest, context: Context) -> pb.AbortSagasResponse:
+        return await self._intervene(request, Abort, pb.AbortSagasResponse, context)
+
+    async def _intervene(
+        self, request: Any, command: type[Retry | Skip | Abort], response: Callable[..., R], context: Context
+    ) -> R:
+        """The same order to every selected saga, in one transaction."""
+        checks = Checks()
+        if command is not Retry or request.reason:
+            checks.name("reason", request.reason)
+        limit = checks.page_size("limit", request.limit)
+        find = self._selection(checks, request.selection)
+        checks.done()
+        ids, selected = await find(limit)
+        if request.dry_run:
+            return response(selected=selected)
+        given = command(request.reason, self._clock.now())
+        alone = request.selection.WhichOneof("by") != "filter"
+
+        def intervene(tx: Transaction) -> R:
+            outcomes = [pb.SagaOutcome(saga_id=id, problem=_order(tx, id, given, alone)) for id in ids]
+            applied = sum(not outcome.problem for outcome in outcomes)
+            return response(selected=selected, applied=applied, outcomes=outcomes)
+
+        outcome = await self._writer.execute(
+            intervene,
+            metadata=call_metadata(context, request.DESCRIPTOR.name.removesuffix("Request")),
+            request=request_identity(request, type(response())),
+            hint=[(CREDIT_SAGAS, id) for id in ids],
+        )
+        return outcome.result
+
+    def _selection(self, checks: Checks, selection: pb.SagaSelection) -> Find:
+        """How to find the selected sagas' ids, up to a limit, and how many there are."""
+        by = selection.WhichOneof("by")
+        if by == "filter":
+            return self._filter(checks, selection.filter)
+        id = ""
+        if by is None:
+            checks.violate("selection", "is missing: give saga_id, order_id or filter")
+        else:
+            given = checks.uuid(f"selection.{by}", getattr(selection, by))
+            id = given if by == "saga_id" else saga_id(given)
+
+        async def one(_limit: int) -> tuple[Sequence[str], int]:
+            return [id], 1
+
+        return one
+
+    def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> Find:
+        status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
+        customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
+        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _LONGEST_AGE))
+
+        async def matching(limit: int) -> tuple[Sequence[str], int]:
+            return await self._views.select(status, customer, self._clock.now() - age, limit)
+
+        return matching
+
     async def _saga(self, id: str) -> pb.Saga:
         """Read from the log itself: as new as can be."""
         (history,) = await self._log.load([Wanted(StreamId(CREDIT_SAGAS.name, id))])
@@ -73,6 +164,19 @@ class SagaService(SagaServiceServicer):
         saga.started_at.FromDatetime(history.events[0].recorded_at)
         saga.updated_at.FromDatetime(history.events[-1].recorded_at)
         return saga
+
+
+def _order(tx: Transaction, id: str, command: Retry | Skip | Abort, alone: bool) -> str:
+    """Gives what is in the way; raises it, where this saga is the only one that is meant."""
+    try:
+        if tx.state(CREDIT_SAGAS, id).status is Status.NONE:
+            raise SagaNotFound
+        tx.do(CREDIT_SAGAS, id, command)
+    except (SagaNotFound, FailedPrecondition) as problem:
+        if alone:
+            raise
+        return str(problem)
+    return ""
 
 
 def _listed(row: SagaRow) -> pb.Saga:
@@ -109,8 +213,8 @@ def _status(instance: Instance) -> pb.SagaStatus.ValueType:
 
 
 def _steps(instance: Instance) -> Sequence[pb.SagaStep]:
-    shown = []
-    for number, (step, state) in enumerate(zip(CREDIT_SAGA.steps, instance.steps, strict=True)):
+    table, shown = VERSIONS[instance.version], []
+    for number, (step, state) in enumerate(zip(table.steps, instance.steps, strict=True)):
         awaited = number == instance.current
         shown.append(
             pb.SagaStep(
@@ -125,16 +229,13 @@ def _steps(instance: Instance) -> Sequence[pb.SagaStep]:
 
 def _remaining(instance: Instance) -> Sequence[str]:
     """What still has to happen, in words."""
-    names = [step.name for step in CREDIT_SAGA.steps]
+    steps = VERSIONS[instance.version].steps
+    names = [step.name for step in steps]
     if instance.status is Status.RUNNING and instance.current is not None:
         return names[instance.current :]
     if instance.status is not Status.COMPENSATING or instance.current is None:
         return []
     if instance.current == len(names):
         return ["reject order"]
-    undo = [
-        f"undo: {names[number]}"
-        for number in range(instance.current, -1, -1)
-        if CREDIT_SAGA.steps[number].undo
-    ]
+    undo = [f"undo: {names[number]}" for number in range(instance.current, -1, -1) if steps[number].undo]
     return undo if instance.interrupted else [*undo, "reject order"]

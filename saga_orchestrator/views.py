@@ -42,11 +42,12 @@ def evolve(row: SagaRow | None, event: Recorded, message: Any) -> SagaRow:
     assert row is not None, "a saga's stream begins with SagaStarted"
     row = replace(row, updated_at=event.recorded_at)
     match message:
-        case saga.SagaStepFailed() | saga.SagaInterrupted():
+        case saga.SagaStepFailed() | saga.SagaInterrupted() | saga.SagaAborted():
             status, reason = SagaStatus.SAGA_STATUS_COMPENSATING, row.reason or message.reason
             return replace(row, status=status, reason=reason)
-        case saga.SagaStepCompensated():
-            return replace(row, status=SagaStatus.SAGA_STATUS_COMPENSATING)
+        case saga.SagaStepCompensated() | saga.SagaRetryRequested() | saga.SagaStepSkipped():
+            running = row.status == SagaStatus.SAGA_STATUS_RUNNING
+            return row if running else replace(row, status=SagaStatus.SAGA_STATUS_COMPENSATING)
         case saga.SagaNeedsAttention():
             return replace(row, status=SagaStatus.SAGA_STATUS_NEEDS_ATTENTION)
         case saga.SagaCompleted():
@@ -76,6 +77,9 @@ SHOWN = (
     saga.SagaStarted,
     saga.SagaStepFailed,
     saga.SagaInterrupted,
+    saga.SagaAborted,
+    saga.SagaRetryRequested,
+    saga.SagaStepSkipped,
     saga.SagaStepCompensated,
     saga.SagaNeedsAttention,
     saga.SagaCompleted,
@@ -98,3 +102,11 @@ class SagaViews(PostgresViews):
         with outages():
             rows = await self.pool.fetch(_QUERIES["list_sagas"], status, before, limit)
         return [SagaRow(*row) for row in rows]
+
+    async def select(
+        self, status: int, customer_id: str, started_before: datetime, limit: int
+    ) -> tuple[Sequence[str], int]:
+        """The ids of matching sagas, the oldest first, and how many match; status 0: any that has not ended."""
+        with outages():
+            rows = await self.pool.fetch(_QUERIES["select_sagas"], status, customer_id, started_before, limit)
+        return [row[0] for row in rows], rows[0][1] if rows else 0

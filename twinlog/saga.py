@@ -1,8 +1,8 @@
 """Sagas: a table of steps with their compensations, and the pure transition that runs it.
 
-An instance is an aggregate like any other: replies, interruptions and deadlines are its commands; its events
-are twinlog.v1.Saga… with the commands to participants between them. Compensations run in reverse order and are
-retried without limit; past a threshold the instance shows that it needs attention.
+An instance is an aggregate like any other: replies, interruptions, deadlines and operators' orders are its commands;
+its events are twinlog.v1.Saga… with the commands to participants between them. Compensations run in reverse order
+and are retried without limit; past a threshold the instance shows that it needs attention.
 (Garcia-Molina and Salem, "Sagas", 1987.)
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from twinlog.decider import Aggregate, Events
+from twinlog.errors import FailedPrecondition
 from twinlog.packed import StoredMessage, pack, unpack
 from twinlog.times import timestamp
 from twinlog.v1 import saga_pb2 as pb
@@ -32,6 +33,9 @@ Event = (
     | pb.SagaStepCompensated
     | pb.SagaCommandRetried
     | pb.SagaNeedsAttention
+    | pb.SagaRetryRequested
+    | pb.SagaStepSkipped
+    | pb.SagaAborted
     | pb.SagaCompleted
     | pb.SagaCompensated
 )
@@ -50,6 +54,8 @@ class Facts:
     """Why it is being undone."""
     refusal: Any = None
     """The refusal that made it so; None where nobody answered in time."""
+    aborted: bool = False
+    """Whether an operator gave it up."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,14 @@ class StepState(StrEnum):
     TIMED_OUT = "timed_out"
     COMPENSATING = "compensating"
     COMPENSATED = "compensated"
+    SKIPPED = "skipped"
+    """Counts as done."""
+    UNDO_SKIPPED = "undo_skipped"
+    """Counts as compensated."""
 
 
 _MAY_HAVE_HAPPENED = frozenset(
-    {StepState.RUNNING, StepState.DONE, StepState.TIMED_OUT, StepState.COMPENSATING}
+    {StepState.RUNNING, StepState.DONE, StepState.TIMED_OUT, StepState.COMPENSATING, StepState.SKIPPED}
 )
 
 
@@ -156,11 +166,12 @@ class Instance:
     refusal: StoredMessage = None
     interrupted: bool = False
     needs_attention: bool = False
+    aborted: bool = False
 
     @property
     def facts(self) -> Facts:
         """What its commands are made from."""
-        return Facts(self.trigger, self.reason, self.refusal)
+        return Facts(self.trigger, self.reason, self.refusal, self.aborted)
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -189,7 +200,49 @@ class Wake:
     now: datetime
 
 
-Command = Begin | Reply | Wake
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An operator wants the awaited command sent again."""
+
+    reason: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """An operator wants the awaited answer no longer waited for."""
+
+    reason: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """An operator wants the saga undone."""
+
+    reason: str
+    now: datetime
+
+
+Command = Begin | Reply | Wake | Retry | Skip | Abort
+
+
+class NothingAwaited(FailedPrecondition):
+    """The saga is {status} and waits for nothing; only one that is running or compensating can be intervened in."""
+
+    reason = "SAGA_NOTHING_AWAITED"
+
+
+class NotAbortable(FailedPrecondition):
+    """The saga is {status}; only a running one can be aborted. What is being undone can be retried or skipped."""
+
+    reason = "SAGA_NOT_ABORTABLE"
+
+
+class NotUndoable(FailedPrecondition):
+    """The step "{step}" may have happened and cannot be undone; retry it, or skip it, which counts it as done."""
+
+    reason = "SAGA_STEP_NOT_UNDOABLE"
 
 
 # --- the transition ----------------------------------------------------------------------------------------
@@ -239,7 +292,25 @@ class _Table:
                 return self._reply(instance, instance.current, event, now)
             case Wake(now) if instance.deadline is not None and instance.deadline <= now:
                 return self._wake(instance, now)
+            case Retry() | Skip() | Abort():
+                return self._intervene(instance, command)
         return []
+
+    def _intervene(self, instance: Instance, command: Retry | Skip | Abort) -> Events:
+        current, status = instance.current, instance.status
+        if current is None:
+            raise NothingAwaited(status=status)
+        match command:
+            case Retry(reason, now):
+                return self._and_then(instance, pb.SagaRetryRequested(step=current, reason=reason), now)
+            case Skip(reason, now):
+                return self._and_then(instance, pb.SagaStepSkipped(step=current, reason=reason), now)
+        if status is not Status.RUNNING:
+            raise NotAbortable(status=status)
+        for step, state in zip(self.saga.steps, instance.steps, strict=True):
+            if state in _MAY_HAVE_HAPPENED and not step.undo:
+                raise NotUndoable(step=step.name)
+        return self._and_then(instance, pb.SagaAborted(reason=command.reason), command.now)
 
     def _begin(self, instance: Instance, event: Message, now: datetime) -> Events:
         started = pb.SagaStarted(saga=self.saga.name, version=self.saga.version, trigger=pack(event))
@@ -300,7 +371,8 @@ class _Table:
         """The event and what follows from it: the next command, or the end."""
         after = self.evolve(instance, event)
         if after.current is None:
-            return [event, self._compensated(after)]
+            ending = pb.SagaCompleted() if after.status is Status.RUNNING else self._compensated(after)
+            return [event, ending]
         deadline = self._deadline(after, after.current, now)
         if deadline:
             event.deadline.CopyFrom(timestamp(deadline))
@@ -359,13 +431,39 @@ class _Table:
             case pb.SagaNeedsAttention():
                 return replace(instance, needs_attention=True)
             case pb.SagaCompleted():
-                steps = _with(instance.steps, self.closing - 1, StepState.DONE)
+                steps = instance.steps
+                if steps[-1] is not StepState.SKIPPED:
+                    steps = _with(steps, self.closing - 1, StepState.DONE)
                 return replace(instance, status=Status.COMPLETED, steps=steps, current=None, deadline=None)
             case pb.SagaCompensated():
                 return replace(
                     instance, status=Status.COMPENSATED, current=None, deadline=None, needs_attention=False
                 )
+        return self._intervened(instance, event)
+
+    def _intervened(self, instance: Instance, event: Message) -> Instance:
+        match event:
+            case pb.SagaRetryRequested():
+                return replace(instance, attempts=1, deadline=_deadline_of(event), needs_attention=False)
+            case pb.SagaStepSkipped():
+                return self._skipped(instance, event)
+            case pb.SagaAborted():
+                aborted = replace(instance, aborted=True, reason=event.reason)
+                return self._undoing(aborted, _deadline_of(event))
         return instance
+
+    def _skipped(self, instance: Instance, event: pb.SagaStepSkipped) -> Instance:
+        deadline = _deadline_of(event)
+        if event.step == self.closing:
+            return replace(instance, current=None, deadline=None)
+        if instance.status is Status.COMPENSATING:
+            steps = _with(instance.steps, event.step, StepState.UNDO_SKIPPED)
+            return self._undoing(replace(instance, steps=steps), deadline)
+        steps = _with(instance.steps, event.step, StepState.SKIPPED)
+        if event.step + 1 == self.closing:
+            return replace(instance, steps=steps, current=None, deadline=None)
+        steps = _with(steps, event.step + 1, StepState.RUNNING)
+        return replace(instance, steps=steps, current=event.step + 1, attempts=1, deadline=deadline)
 
     def _interrupted(self, instance: Instance, event: pb.SagaInterrupted) -> Instance:
         reason = instance.reason or event.reason
