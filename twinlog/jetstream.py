@@ -103,7 +103,7 @@ async def connect(url: str, name: str) -> Client:
         url.split(","),
         name=name,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,
+        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it is only slept
         ping_interval=5,
         max_outstanding_pings=2,
         connect_timeout=2,
