@@ -11,7 +11,7 @@ PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; p
 IMAGE := $(VENV)/protos.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test simulate chaos soak lint format proto proto-release lock clean
+.PHONY: help demo run audit test bench simulate chaos soak lint format proto proto-release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--w
 
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
+
+bench: $(GENERATED) ## Measure everything against the floor, into docs/bench; QUICK=1: one short round, not kept
+	@$(PY) -m bench $(if $(QUICK),--quick)
 
 chaos: $(GENERATED) ## Break a shop in every known way, under load; ARGS="--seed 7 --only kill-each"
 	@$(PY) -m chaos $(ARGS)

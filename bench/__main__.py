@@ -1,0 +1,144 @@
+"""Runs the bench: ``python -m bench [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import measure, report
+from bench.report import Row
+from bench.systems import System, started
+from stack.supervisor import ROOT
+
+_NOTE = (
+    "Medians of rounds that take turns (floor, choreography, orchestration, floor, …), ratios within one round. "
+    "256 clients in a closed loop, 100 customers, every order with a request id. Latency runs from when CreateOrder "
+    "was due until APPROVED was committed in the view; at half load the calls come at a fixed rate whatever happens."
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long it takes."""
+
+    rounds: int
+    orders: int
+    """In each measurement of a rate."""
+    alone: int
+    """Orders of the one client."""
+    seconds: float
+    """At half load."""
+    results: Path
+    """The folder to write to."""
+
+
+_FULL = Size(rounds=3, orders=5_000, alone=200, seconds=8, results=ROOT / "docs" / "bench")
+_QUICK = Size(rounds=1, orders=1_000, alone=50, seconds=3, results=ROOT / ".data")
+
+
+async def shop_rows(systems: list[System], size: Size) -> list[Row]:
+    """The floor and the shop in both modes."""
+    for system in systems:
+        await measure.rates(system, size.orders // 5)
+    tables = [
+        await _rates(systems, size),
+        await _latencies(systems, size),
+        await _without_request_ids(systems, size),
+    ]
+    return [row for table in tables for row in table]
+
+
+async def _rates(systems: list[System], size: Size) -> list[Row]:
+    sagas = {s.name: Row(f"{s.name}: sagas end to end", "sagas/s") for s in systems}
+    accepted = {s.name: Row(f"{s.name}: CreateOrder accepted", "calls/s") for s in systems}
+    generator = Row("load generator: processor time a call", "µs")
+    for _ in range(size.rounds):
+        for system in systems:
+            rates = await measure.rates(system, size.orders)
+            _add(sagas, system, rates.sagas)
+            _add(accepted, system, rates.accepted)
+            generator.values.append(rates.generator * 1e6)
+            _say(f"{system.name}: {rates.sagas:,.0f} sagas/s, {rates.accepted:,.0f} calls/s")
+    sagas["choreography"].aim(ratio=0.6)
+    sagas["orchestration"].aim(ratio=0.4)
+    accepted["choreography"].aim(ratio=0.75)
+    accepted["orchestration"].aim(ratio=0.75)
+    return [*sagas.values(), *accepted.values(), generator]
+
+
+async def _latencies(systems: list[System], size: Size) -> list[Row]:
+    rows: dict[str, dict[str, Row]] = {
+        what: {system.name: Row(f"{system.name}: {what}", "ms") for system in systems}
+        for what in ("one client, p50", "one client, p99", "half load, p50", "half load, p99")
+    }
+    for _ in range(size.rounds):
+        for system in systems:
+            alone = await measure.one_client(system, size.alone)
+            _add(rows["one client, p50"], system, alone.p50 * 1e3)
+            _add(rows["one client, p99"], system, alone.p99 * 1e3)
+            _say(f"{system.name}: one client {alone.p50 * 1e3:.1f} ms")
+    most = {system.name: (await measure.rates(system, size.orders)).sagas for system in systems}
+    for _ in range(size.rounds):
+        for system in systems:
+            loaded = await measure.at_rate(system, most[system.name] / 2, size.seconds)
+            _add(rows["half load, p50"], system, loaded.p50 * 1e3)
+            _add(rows["half load, p99"], system, loaded.p99 * 1e3)
+            _say(f"{system.name}: half load p99 {loaded.p99 * 1e3:.1f} ms")
+    for mode in ("choreography", "orchestration"):
+        rows["one client, p50"][mode].aim(ratio=2, most=True)
+        rows["half load, p99"][mode].aim(value=100, most=True)
+    return [row for table in rows.values() for row in table.values()]
+
+
+async def _without_request_ids(systems: list[System], size: Size) -> list[Row]:
+    row = Row("choreography: sagas without request ids", "sagas/s")
+    floor, choreography, _ = systems
+    for _ in range(size.rounds):
+        base = await measure.rates(floor, size.orders, idempotent=False)
+        rates = await measure.rates(choreography, size.orders, idempotent=False)
+        row.values.append(rates.sagas)
+        row.ratios.append(rates.sagas / base.sagas)
+    return [row]
+
+
+def _add(rows: dict[str, Row], system: System, value: float) -> None:
+    rows[system.name].values.append(value)
+    rows[system.name].ratios.append(value / rows["floor"].values[-1])
+
+
+def _memory(systems: list[System], before: dict[str, int]) -> list[Row]:
+    after = resident(systems)
+    rows = []
+    for service, size in after.items():
+        row = Row(
+            f"{service}: RSS after the run (from {before[service] / 2**20:.0f} MB)", "MB", [size / 2**20]
+        )
+        rows.append(row if service.startswith("floor") else row.aim(value=150, most=True))
+    return rows
+
+
+def resident(systems: list[System]) -> dict[str, int]:
+    """Resident bytes of every process."""
+    return {name: measure.memory(pid) for system in systems for name, pid in system.pids.items()}
+
+
+async def main(size: Size) -> None:
+    async with started(ROOT / ".data" / "bench") as (_, systems):
+        before = resident(systems)
+        rows = await shop_rows(systems, size)
+        rows += _memory(systems, before)
+    print(report.write(size.results, "results", rows, _NOTE))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of everything, kept out of docs/bench"
+    )
+    asyncio.run(main(_QUICK if parser.parse_args().quick else _FULL))
