@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ class Load:
         self._serial = 0
         self._stopping = asyncio.Event()
         self._customers: list[str] = []
-        self._acknowledged: list[str] = []
+        self._acknowledged: deque[str] = deque(maxlen=200)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -174,6 +175,12 @@ class Load:
             if left:
                 await asyncio.sleep(0.2)
         return len(left)
+
+    def forget(self) -> int:
+        """Drops what is known of requests with an outcome; how many they were."""
+        before = len(self.sent)
+        self.sent = [sent for sent in self.sent if sent.outcome is Outcome.UNKNOWN]
+        return before - len(self.sent)
 
     async def switch(self, mode: SagaMode.ValueType) -> None:
         """Sets the mode of new orders; it says nothing of its own and is simply tried until it works."""
@@ -233,7 +240,7 @@ class Load:
         )
 
     def _cancel(self, rng: Random) -> Sent:
-        order_id = rng.choice(self._acknowledged[-200:])
+        order_id = rng.choice(self._acknowledged)
         return Sent(orders.CancelOrderRequest(request_id=self._uuid(), order_id=order_id), "CancelOrder")
 
     def _change_limit(self, rng: Random) -> Sent:

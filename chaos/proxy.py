@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 from typing import Self
 
 _CHUNK = 64 * 1024
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Proxy:
@@ -43,7 +46,7 @@ class Proxy:
     def cut(self) -> None:
         """Breaks every connection, without a goodbye."""
         for writer in self._connections:
-            writer.transport.abort()
+            _reset(writer)
 
     def hold(self) -> None:
         """Lets nothing through; connections stay open and new ones are taken."""
@@ -65,12 +68,12 @@ class Proxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
             self.refused += 1
-            writer.transport.abort()
+            _reset(writer)
             return
         try:
             back, onward = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
-            writer.transport.abort()
+            _reset(writer)
             return
         ends = {writer, onward}
         self._connections |= ends
@@ -90,3 +93,10 @@ class Proxy:
                 sink.write(data)
                 await sink.drain()
             sink.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection as a crash does: with RST."""
+    with suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    writer.transport.abort()

@@ -12,6 +12,7 @@ from random import Random
 
 import asyncpg
 
+from auditor import audit
 from chaos import rig
 from chaos.ledger import Figures, Ledger
 from chaos.load import Clients, Load
@@ -23,6 +24,7 @@ from twinlog.errors import TwinlogError
 _WARM_UP = _COOL_DOWN = 1.0
 _FAULT_SECONDS = 150.0
 _RECOVERY_SECONDS = 60.0
+_AUDIT_SECONDS = 20.0
 _SETTLE_SECONDS = 40.0
 
 
@@ -88,6 +90,7 @@ class Run:
             await load.resolve()
             say("checks")
             figures = await _settled(ledger, load)
+        figures.problems += await _audited(shop)
         figures.recovery = recovery
         figures.problems += problems
         figures.problems += _unexpected_codes(load, scenario)
@@ -140,6 +143,15 @@ async def _settled(ledger: Ledger, load: Load) -> Figures:
         if loop.time() > until:
             return figures
         await asyncio.sleep(0.3)
+
+
+async def _audited(shop: Rig) -> list[str]:
+    """What the auditor, which knows nothing of the load, has against the shop."""
+    try:
+        report = await audit(shop.postgres.url, shop.nats_url, wait=_AUDIT_SECONDS)
+    except TwinlogError as error:
+        return [f"could not audit: {error}"]
+    return [f"audit: {found.check}: {found.says} {' '.join(found.events)}" for found in report.violations]
 
 
 def _unexpected_codes(load: Load, scenario: Scenario) -> list[str]:

@@ -1,0 +1,34 @@
+"""The seeded part of `make chaos` that finds most, against real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chaos.__main__ import table
+from chaos.ledger import Figures
+from chaos.runner import Run
+from chaos.scenarios import SCENARIOS
+
+SEED = 20261124
+
+
+async def test_nothing_is_lost_doubled_off_or_stuck(tmp_path: Path) -> None:
+    short = [scenario for scenario in SCENARIOS if scenario.short]
+    results = await Run(SEED, tmp_path, print).all(short)
+
+    assert {name: figures.problems for name, figures in results.items() if not figures.clean} == {}
+    assert list(results) == [scenario.name for scenario in short]
+    assert all(figures.ok > 50 for figures in results.values()), table(results, coloured=False)
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_the_table_fits_100_columns_and_is_coloured_only_where_wanted(coloured: bool) -> None:
+    full = Figures(99_999, 99_999, 99_999, 99_999, 99_999, 9_999, 9_999, 999_000_000_000, 9_999, ["x"], 99.9)
+    results = {scenario.name: full for scenario in SCENARIOS} | {"nats-full": Figures(not_run="not " * 50)}
+    text = table(results, coloured=coloured)
+
+    assert ("\x1b[" in text) is coloured
+    plain = table(results, coloured=False)
+    assert max(map(len, plain.splitlines())) <= 100
