@@ -39,6 +39,11 @@ class Stage:
         """Lets the load go on for a while."""
         await asyncio.sleep(seconds)
 
+    def felt(self, event: str) -> None:
+        """Complains where no service has said ``event``: then the fault was none."""
+        if not any(f'"{event}"' in line for line in self.rig.lines):
+            self.complain(f"nobody noticed: no service said {event}")
+
     async def kill(self, replica: Replica) -> None:
         self.say(f"kill -9 {replica}")
         await replica.kill()
@@ -274,6 +279,25 @@ async def connections_slow(stage: Stage) -> None:
         proxy.delay = 0.0
 
 
+async def stops_held_up(stage: Stage) -> None:
+    """SIGTERM of every process while nothing comes from Postgres and NATS, which are not known to be away."""
+    stage.say("all connections held up")
+    for proxy in stage.rig.proxies:
+        proxy.hold()
+    await stage.go_on(1.0)
+    stage.say("SIGTERM of every process")
+    for replica, seconds in zip(stage.rig.all, await _stop_all(stage.rig), strict=True):
+        if seconds > _STOP_WITHIN:
+            stage.complain(f"{replica} took {seconds:.1f} s to stop")
+    for proxy in stage.rig.proxies:
+        proxy.cut()
+        proxy.release()
+
+
+async def _stop_all(rig: Rig) -> list[float]:
+    return await asyncio.gather(*(replica.stop() for replica in rig.all))
+
+
 # --- full disks ---
 
 
@@ -284,6 +308,7 @@ async def postgres_full(stage: Stage) -> None:
     stage.say("Postgres's disk is full")
     disk.fill()
     await stage.go_on(5.0)
+    stage.felt("writer.store_unavailable")
     disk.free()
     stage.say("there is room again")
     if not await _answers(stage.rig):
@@ -309,6 +334,7 @@ async def nats_full(stage: Stage) -> None:
     stage.say("NATS's disk is full")
     disk.fill()
     await stage.go_on(5.0)
+    stage.felt("relay.stopped")
     disk.free()
     stage.say("there is room again; NATS starts again")
     await nats.stop()
@@ -319,6 +345,7 @@ async def nats_limit(stage: Stage) -> None:
     """JetStream reaches the room that it may use; an operator allows it more."""
     (nats,) = stage.rig.nats
     await stage.go_on(6.0)
+    stage.felt("relay.stopped")
     stage.say("more room for JetStream")
     nats.max_file = "1GB"
     await nats.stop()
@@ -364,6 +391,7 @@ SCENARIOS = [
     ),
     Scenario("connections-cut", "connections cut and refused", PROXIED, connections_cut),
     Scenario("connections-slow", "connections delayed and held up", PROXIED, connections_slow),
+    Scenario("stops-held-up", "SIGTERM while Postgres and NATS hang", PROXIED, stops_held_up),
     Scenario("leader-lost", "3-node NATS loses stream leaders", CLUSTER, leader_lost),
     Scenario("quorum-lost", "3-node NATS loses two nodes", CLUSTER, quorum_lost),
     Scenario("postgres-full", "Postgres's disk is full", Layout(disk="postgres"), postgres_full),
