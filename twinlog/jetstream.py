@@ -39,6 +39,7 @@ BATCH = 500
 
 _OLDEST_NATS = (2, 12)
 _TIMEOUT = 5.0
+_CLOSE_SECONDS = 0.5
 _WRONG_LAST_SEQUENCE = 10071
 _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
@@ -125,9 +126,10 @@ async def connect(url: str, name: str) -> Client:
 
 
 async def close(client: Client) -> None:
-    """Closes a connection, also where the server is away."""
-    with suppress(OSError):
-        await client.close()
+    """Closes a connection, also where the server is away or does not answer."""
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
 
 
 async def _check(client: Client) -> None:

@@ -17,7 +17,7 @@ from twinlog.dead_letter_service import DeadLetterService
 from twinlog.jetstream import JetStreamTwin, close, connect
 from twinlog.paging import PageTokens
 from twinlog.ports import RandomIds, SystemClock
-from twinlog.postgres import PostgresLease, PostgresLog, open_log
+from twinlog.postgres import PostgresLease, PostgresLog, open_log, stop_waiting
 from twinlog.rpc import Service, serve
 from twinlog.runtime import Shutdown
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
@@ -58,6 +58,7 @@ class Node(Wiring):
             signals={"dead-letters": self.office},
         ):
             await self._shutdown.wait()
+        stop_waiting(self.log.pool)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _ACQUIRE_SECONDS = 5.0
 _STATEMENT_SECONDS = 30.0
+_STOP_SECONDS = 0.5
 _RETRY_FIRST, _RETRY_MOST = 0.1, 2.0
 _NO_SERVICE = ("08", "53", "57", "58")
 """SQLSTATE classes of a server that is away, full, stopping or broken: the outcome is unknown or nothing."""
@@ -47,10 +48,32 @@ def outages() -> Iterator[None]:
     try:
         yield
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        _heed_cancellation(error)
         raise Unavailable(f"the database is out of reach ({type(error).__name__})") from error
     except asyncpg.PostgresError as error:
         if (error.sqlstate or "")[:2] in _NO_SERVICE:
+            _heed_cancellation(error)
             raise Unavailable(f"the database is out of service ({error})") from error
+        raise
+
+
+def _heed_cancellation(error: Exception) -> None:
+    """Raises CancelledError where it was what made asyncpg tidy up, and fail at that: it must not be forgotten."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Lets a cancelled caller go at once, and finishes what it began.
+
+    asyncpg would tidy up first, which takes seconds where the server does not answer.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        working.add_done_callback(_unheard)
         raise
 
 
@@ -109,9 +132,17 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
         yield pool
     finally:
         with suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(_STOP_SECONDS):
                 await pool.close()
         pool.terminate()
+
+
+def stop_waiting(pool: Pool) -> None:
+    """Cuts every connection in a moment: at a stop, nobody waits longer for a server that does not answer.
+
+    What is cut off has an unknown outcome, and is found out or done again by whoever comes next.
+    """
+    asyncio.get_running_loop().call_later(_STOP_SECONDS, pool.terminate)
 
 
 @asynccontextmanager
@@ -140,18 +171,11 @@ class PostgresLog:
         self.pool = pool
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        # A cancelled COMMIT has an unknown outcome: what is begun is finished.
-        appending = asyncio.ensure_future(self._append(batch))
-        try:
-            return await asyncio.shield(appending)
-        except asyncio.CancelledError:
-            appending.add_done_callback(_unheard)
-            raise
+        # A cancelled COMMIT has an unknown outcome.
+        return await to_its_end(self._append(batch))
 
     async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
-        with outages():
-            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                return await _load(connection, self.name, wanted)
+        return await to_its_end(self._load(wanted))
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
@@ -196,17 +220,25 @@ class PostgresLog:
             async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 return await append(connection, batch)
 
+    async def _load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+        with outages():
+            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                return await _load(connection, self.name, wanted)
+
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        return await to_its_end(self._fetch_now(query, *arguments))
+
+    async def _fetch_now(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         with outages():
             async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(_QUERIES[query], *arguments)
                 return rows
 
 
-def _unheard(appending: asyncio.Future[Appended | Conflict]) -> None:
-    """Takes the outcome of an append whose caller is gone."""
-    if not appending.cancelled():
-        appending.exception()
+def _unheard(work: asyncio.Future[Any]) -> None:
+    """Takes the outcome of what nobody waits for any more."""
+    if not work.cancelled():
+        work.exception()
 
 
 class _Session:
@@ -348,16 +380,19 @@ class PostgresLease:
                     running.cancel()
                     return
         except asyncio.CancelledError:
-            with suppress(Unavailable, asyncio.CancelledError):
-                await self._give_up()
+            # Without waiting longer for a server that does not answer: the lease expires by itself.
+            with suppress(Unavailable, TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await to_its_end(self._give_up())
             raise
 
     async def _take(self) -> bool:
         """Whether the lease is held now. While the database is away, nobody else can take it either."""
         try:
             with outages():
+                take = _QUERIES["take_lease"]
                 return bool(
-                    await self._pool.fetchval(_QUERIES["take_lease"], self._name, self._holder, self._seconds)
+                    await to_its_end(self._pool.fetchval(take, self._name, self._holder, self._seconds))
                 )
         except Unavailable:
             return True

@@ -11,7 +11,7 @@ from typing import Any
 from twinlog import sql
 from twinlog.errors import CheckpointMoved
 from twinlog.log import Batch, Conflict, Move
-from twinlog.postgres import Connection, PostgresLog, append, outages
+from twinlog.postgres import Connection, PostgresLog, append, outages, to_its_end
 from twinlog.projection import AnyView, Changes
 
 
@@ -37,21 +37,24 @@ class PostgresViews:
 
     async def checkpoint(self, consumer: str) -> int:
         with outages():
-            return await self.pool.fetchval(self._queries["checkpoint"], consumer) or 0
+            return await to_its_end(self.pool.fetchval(self._queries["checkpoint"], consumer)) or 0
 
     async def checkpoints(self) -> dict[str, int]:
         """The position up to which each consumer has projected its log."""
         with outages():
-            rows = await self.pool.fetch(self._queries["checkpoints"])
+            rows = await to_its_end(self.pool.fetch(self._queries["checkpoints"]))
         return {row[0]: row[1] for row in rows}
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         with outages():
-            found = await self.pool.fetch(self._queries[f"{view.name}_rows"], keys)
+            found = await to_its_end(self.pool.fetch(self._queries[f"{view.name}_rows"], keys))
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
     async def commit(self, changes: Changes, move: Move, batch: Batch | None = None) -> Conflict | None:
+        return await to_its_end(self._commit(changes, move, batch))
+
+    async def _commit(self, changes: Changes, move: Move, batch: Batch | None) -> Conflict | None:
         conflict: Conflict | None = None
         with outages(), suppress(_Undone):
             async with self.pool.acquire(timeout=5) as connection, connection.transaction():

@@ -39,7 +39,7 @@ class Limits:
     """A larger request is refused with RESOURCE_EXHAUSTED, before it is read."""
     concurrent_calls: int = 4096
     """More calls than this at once are refused with RESOURCE_EXHAUSTED."""
-    grace: float = 3.0
+    grace: float = 2.5
     """Seconds that calls in flight have to finish when the server stops."""
 
 
