@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import measure, report
+from bench import budget, measure, report
 from bench.report import Row
 from bench.systems import System, started
 from stack.supervisor import ROOT
@@ -54,9 +54,15 @@ async def _rates(systems: list[System], size: Size) -> list[Row]:
     sagas = {s.name: Row(f"{s.name}: sagas end to end", "sagas/s") for s in systems}
     accepted = {s.name: Row(f"{s.name}: CreateOrder accepted", "calls/s") for s in systems}
     generator = Row("load generator: processor time a call", "µs")
+    cost = {s.name: Row(f"{s.name}: processor time a saga, all processes", "µs") for s in systems}
+    parts: dict[str, Row] = {}
     for _ in range(size.rounds):
         for system in systems:
-            rates = await measure.rates(system, size.orders)
+            rates, spent = await _budgeted(system, size.orders)
+            _add(cost, system, sum(spent.values()))
+            for process, micros in spent.items():
+                row = Row(f"{system.name}: of it in {process}", "µs")
+                parts.setdefault(row.what, row).values.append(micros)
             _add(sagas, system, rates.sagas)
             _add(accepted, system, rates.accepted)
             generator.values.append(rates.generator * 1e6)
@@ -65,7 +71,16 @@ async def _rates(systems: list[System], size: Size) -> list[Row]:
     sagas["orchestration"].aim(ratio=0.4)
     accepted["choreography"].aim(ratio=0.75)
     accepted["orchestration"].aim(ratio=0.75)
-    return [*sagas.values(), *accepted.values(), generator]
+    return [*sagas.values(), *accepted.values(), *cost.values(), *parts.values(), generator]
+
+
+async def _budgeted(system: System, orders: int) -> tuple[measure.Rates, dict[str, float]]:
+    """The rates, and the processor microseconds that a saga cost in each process."""
+    processes = {**system.pids, **system.servers}
+    before = budget.spent(processes)
+    rates = await measure.rates(system, orders)
+    after = budget.spent(processes)
+    return rates, {process: (after[process] - before[process]) / orders for process in processes}
 
 
 async def _latencies(systems: list[System], size: Size) -> list[Row]:

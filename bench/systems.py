@@ -86,6 +86,8 @@ class System:
     customers: Sequence[str]
     pids: Mapping[str, int]
     """Its processes."""
+    servers: Mapping[str, int]
+    """Postgres and NATS, where they are ours."""
 
     def requests(self, count: int, *, idempotent: bool = True) -> list[bytes]:
         """CreateOrder messages, customer after customer; each with a request id of its own if ``idempotent``."""
@@ -125,6 +127,8 @@ async def started(data: Path, customers: int = CUSTOMERS) -> AsyncIterator[tuple
         shop_log = await asyncpg.connect(f"{shop.postgres_url}/shop_orders")
         for connection in (floor_log, shop_log):
             stack.push_async_callback(connection.close)
+        embedded = {"postgres": shop.postgres, "nats": shop.nats}
+        servers = {name: server.pid for name, server in embedded.items() if server}
         systems = [
             System(
                 "floor",
@@ -136,6 +140,7 @@ async def started(data: Path, customers: int = CUSTOMERS) -> AsyncIterator[tuple
                 SAGA_MODE_CHOREOGRAPHY,
                 owners,
                 pids,
+                servers,
             )
         ]
         modes = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}
@@ -152,6 +157,7 @@ async def started(data: Path, customers: int = CUSTOMERS) -> AsyncIterator[tuple
                     mode,
                     owners,
                     {service: shop.supervisor.pid(service) for service in services},
+                    servers,
                 )
             )
         yield shop, systems
