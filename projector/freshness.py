@@ -67,8 +67,9 @@ class Freshness:
                     while self.positions[log] < position:
                         await self._advanced.wait()
         except TimeoutError as error:
-            log = next(log for log, position in wanted.items() if self.positions[log] < position)
-            raise ViewLagging(log=log, reached=self.positions[log], wanted=wanted[log]) from error
+            for log, position in wanted.items():  # none, where the last advance came with the timeout
+                if self.positions[log] < position:
+                    raise ViewLagging(log=log, reached=self.positions[log], wanted=position) from error
 
     @asynccontextmanager
     async def watching(self, order_id: str) -> AsyncIterator[asyncio.Event]:
