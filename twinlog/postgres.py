@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
@@ -27,6 +27,7 @@ from twinlog.log import (
     Wanted,
 )
 from twinlog.migrations import ensure_database, migrate
+from twinlog.tasks import to_its_end
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -62,19 +63,6 @@ def _heed_cancellation(error: Exception) -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError from error
-
-
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Lets a cancelled caller go at once, and finishes what it began.
-
-    asyncpg would tidy up first, which takes seconds where the server does not answer.
-    """
-    working = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        working.add_done_callback(_unheard)
-        raise
 
 
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -233,12 +221,6 @@ class PostgresLog:
             async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(_QUERIES[query], *arguments)
                 return rows
-
-
-def _unheard(work: asyncio.Future[Any]) -> None:
-    """Takes the outcome of what nobody waits for any more."""
-    if not work.cancelled():
-        work.exception()
 
 
 class _Session:

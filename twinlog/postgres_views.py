@@ -11,8 +11,9 @@ from typing import Any
 from twinlog import sql
 from twinlog.errors import CheckpointMoved
 from twinlog.log import Batch, Conflict, Move
-from twinlog.postgres import Connection, PostgresLog, append, outages, to_its_end
+from twinlog.postgres import Connection, PostgresLog, append, outages
 from twinlog.projection import AnyView, Changes
+from twinlog.tasks import to_its_end
 
 
 class _Undone(Exception):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from twinlog.tasks import Tasks
+from twinlog.tasks import Tasks, to_its_end
 
 
 class Crashes(dict[str, BaseException]):
@@ -99,3 +99,33 @@ async def test_the_error_of_the_block_goes_on() -> None:
         async with Tasks(Crashes()) as tasks:
             tasks.start("forever", asyncio.Event().wait())
             raise KeyError
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_not_forgotten() -> None:
+    """asyncio.wait_for, which libraries wait with, forgets it up to Python 3.11."""
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asking = asyncio.create_task(to_its_end(asyncio.wait_for(answer, 60)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    answer.set_result("yes")
+    asking.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_what_a_cancelled_caller_began_is_finished() -> None:
+    done = asyncio.Event()
+    may_end = asyncio.Event()
+
+    async def work() -> None:
+        await may_end.wait()
+        done.set()
+
+    caller = asyncio.create_task(to_its_end(work()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    may_end.set()
+    await asyncio.wait_for(done.wait(), 60)

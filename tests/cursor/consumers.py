@@ -1,0 +1,76 @@
+"""Consumers whose effects are not idempotent: they write down what each event says, so a double or a loss shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from google.protobuf.wrappers_pb2 import Int64Value
+
+from tests.dead_letters.journal import JOURNAL, Row, Write
+from twinlog.cursor import Handler
+from twinlog.event import Recorded
+from twinlog.log import Log
+from twinlog.policies import Policies, PolicyHandler, on
+from twinlog.ports import RandomIds, SystemClock
+from twinlog.projection import Projection, View, ViewStore
+from twinlog.writer import Writer
+
+VIEWS_PACKAGE = "tests.dead_letters.sql"
+KEY = "all"
+
+
+class Consumer(Protocol):
+    """A consumer, apart from the replicas that work for it."""
+
+    def replica(self) -> AbstractAsyncContextManager[Handler]:
+        """A process's handler."""
+        ...
+
+    async def effects(self) -> Sequence[int]:
+        """What was written down, in order."""
+        ...
+
+
+class PolicyConsumer:
+    """A service that writes every event of the source down in a stream of its own log."""
+
+    def __init__(self, source: str, log: Log) -> None:
+        self._log = log
+        self._policies = Policies(
+            log=source,
+            actor="tests",
+            rules={Int64Value: lambda event: on(JOURNAL, KEY).do(Write(event.value))},
+        )
+
+    @asynccontextmanager
+    async def replica(self) -> AsyncIterator[Handler]:
+        async with Writer(self._log, clock=SystemClock(), ids=RandomIds()) as writer:
+            yield PolicyHandler(self._policies, writer, self._log)
+
+    async def effects(self) -> Sequence[int]:
+        events = await self._log.read(0, 10_000)
+        return [Int64Value.FromString(event.payload).value for event in events]
+
+
+class ViewConsumer:
+    """A view with one row that grows by every event of the source."""
+
+    def __init__(self, source: str, store: ViewStore) -> None:
+        self._consumer = f"tests.{source}"
+        self._store = store
+        self._view = View("journal", lambda _event, _message: KEY, _evolve)
+
+    @asynccontextmanager
+    async def replica(self) -> AsyncIterator[Handler]:
+        yield Projection(self._consumer, [self._view], self._store)
+
+    async def effects(self) -> Sequence[int]:
+        row = (await self._store.rows(self._view, [KEY])).get(KEY)
+        return [int(word) for word in row.written.split()] if row else []
+
+
+def _evolve(row: Row | None, event: Recorded, message: Any) -> Row:
+    written = f"{row.written} {message.value}" if row else str(message.value)
+    return Row(KEY, written, event.recorded_at)

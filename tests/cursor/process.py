@@ -1,0 +1,45 @@
+"""A consumer that is killed now and then, right after a commit and before it learns so.
+
+Usage: ``python -m tests.cursor.process <postgres url> <database> <log> <nats url> <source>``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from tests.cursor.consumers import PolicyConsumer
+from twinlog import jetstream
+from twinlog.cursor import Cursor, Handler
+from twinlog.event import Recorded
+from twinlog.jetstream import JetStreamTwin
+from twinlog.postgres import open_log
+
+
+class Deadly:
+    """Kills its process after the first commit."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self.consumer, self.types = handler.consumer, handler.types
+
+    async def checkpoint(self) -> int:
+        return await self._handler.checkpoint()
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        await self._handler.handle(events[:7], after)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+
+async def main(postgres_url: str, database: str, log: str, nats_url: str, source: str) -> None:
+    client = await jetstream.connect(nats_url, "tests")
+    async with open_log(postgres_url, database, log) as own, PolicyConsumer(source, own).replica() as handler:
+        await Cursor(JetStreamTwin(client, source), Deadly(handler)).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

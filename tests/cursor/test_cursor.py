@@ -1,0 +1,287 @@
+"""Effects happen exactly once and in order, whatever happens to the process, its twin and its servers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+from nats.aio.client import Client
+
+from stack.nats import EmbeddedNats
+from tests import servers
+from tests.cursor.consumers import VIEWS_PACKAGE, Consumer, PolicyConsumer, ViewConsumer
+from tests.dead_letters.journal import Row
+from tests.kernel.batches import grow
+from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
+from tests.waiting import until
+from twinlog import jetstream
+from twinlog.cursor import Cursor, Handler
+from twinlog.errors import CheckpointMoved, Unavailable
+from twinlog.event import Recorded
+from twinlog.lease import Lease
+from twinlog.memory import MemoryLog, MemoryViews
+from twinlog.postgres import PostgresLease, PostgresLog, open_log
+from twinlog.postgres_views import PostgresViews
+from twinlog.relay import Relay
+from twinlog.twin import Twin
+
+
+@dataclass
+class Stage:
+    """A source log with its twin, and a consumer of it."""
+
+    source: MemoryLog
+    damage: Damage
+    consumer: Consumer
+    log: PostgresLog | None = None
+    """The consumer's, where it is in Postgres."""
+    grown: int = field(default=0)
+
+    @property
+    def twin(self) -> Twin:
+        return self.damage.twin()
+
+    async def grow(self, count: int) -> None:
+        """Adds events to the source, one batch each three."""
+        for _ in range(count // 3):
+            await grow(self.source, 3)
+        self.grown = await self.source.head()
+
+    async def done(self) -> None:
+        """Returns when the effects are those of every event, once each and in order. They stay so."""
+
+        async def all_handled() -> bool:
+            return len(await self.consumer.effects()) >= self.grown
+
+        await until(all_handled)
+        assert list(await self.consumer.effects()) == list(range(1, self.grown + 1))
+
+
+@pytest.fixture(params=["memory", "servers"])
+def urls(request: pytest.FixtureRequest) -> tuple[str, str] | None:
+    """Of the Postgres and the NATS that are worked with; None: in memory."""
+    if request.param == "memory":
+        return None
+    return request.getfixturevalue("postgres_url"), request.getfixturevalue("nats_url")
+
+
+@pytest.fixture(params=["policies", "view"])
+async def stage(request: pytest.FixtureRequest, urls: tuple[str, str] | None) -> AsyncIterator[Stage]:
+    if urls is None:
+        yield memory_stage(request.param)
+        return
+    async with AsyncExitStack() as stack:
+        yield await servers_stage(stack, *urls, request.param)
+
+
+def memory_stage(kind: str) -> Stage:
+    name = servers.unique()
+    consumer = (
+        PolicyConsumer(name, MemoryLog("own")) if kind == "policies" else ViewConsumer(name, MemoryViews())
+    )
+    return Stage(MemoryLog(name), MemoryDamage(name), consumer)
+
+
+async def servers_stage(stack: AsyncExitStack, postgres_url: str, nats_url: str, kind: str) -> Stage:
+    client = await jetstream.connect(nats_url, "tests")
+    stack.push_async_callback(jetstream.close, client)
+    name = await stack.enter_async_context(servers.stream(client))
+    database = await stack.enter_async_context(servers.database(postgres_url))
+    log = await stack.enter_async_context(open_log(postgres_url, database, "own", VIEWS_PACKAGE))
+    return Stage(MemoryLog(name), JetStreamDamage(client, name), consumer_in(log, name, kind), log)
+
+
+def consumer_in(log: PostgresLog, source: str, kind: str) -> Consumer:
+    if kind == "policies":
+        return PolicyConsumer(source, log)
+    return ViewConsumer(source, PostgresViews(log, VIEWS_PACKAGE, {"journal": Row}))
+
+
+@asynccontextmanager
+async def relaying(stage: Stage) -> AsyncIterator[None]:
+    async with running(Relay(stage.source, stage.twin)):
+        yield
+
+
+@asynccontextmanager
+async def following(stage: Stage, lease: Lease | None = None) -> AsyncIterator[Cursor]:
+    """A replica at work as long as the block takes; what happens to it at the end is a crash, not a stop."""
+    async with stage.consumer.replica() as handler:
+        cursor = Cursor(stage.twin, handler, lease)
+        async with running(cursor):
+            yield cursor
+
+
+@asynccontextmanager
+async def running(work: Relay | Cursor) -> AsyncIterator[None]:
+    task = asyncio.create_task(work.run())
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class Wrapped:
+    """A handler with something around it."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self.consumer, self.types = handler.consumer, handler.types
+
+    async def checkpoint(self) -> int:
+        return await self._handler.checkpoint()
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        return await self._handler.handle(events, after)
+
+
+class StopsAfterCommit(Wrapped):
+    """Commits, and never gets to hear of it."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(handler)
+        self.committed = asyncio.Event()
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        await super().handle(events[:5], after)
+        self.committed.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+class FailsAtFirst(Wrapped):
+    """Its store is away for the first tries."""
+
+    def __init__(self, handler: Handler, tries: int) -> None:
+        super().__init__(handler)
+        self.left = tries
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        if self.left:
+            self.left -= 1
+            raise Unavailable("the store is away")
+        return await super().handle(events, after)
+
+
+async def test_killed_between_the_commit_and_the_next_fetch(stage: Stage) -> None:
+    async with relaying(stage):
+        await stage.grow(30)
+        for _ in range(3):
+            async with stage.consumer.replica() as handler:
+                deadly = StopsAfterCommit(handler)
+                async with running(Cursor(stage.twin, deadly)):
+                    await asyncio.wait_for(deadly.committed.wait(), 60)
+        async with following(stage):
+            await stage.done()
+            await stage.grow(30)
+            await stage.done()
+
+
+async def test_two_replicas_at_once_without_a_lease(stage: Stage) -> None:
+    async with relaying(stage), following(stage), following(stage):
+        for _ in range(4):
+            await stage.grow(60)
+            await stage.done()
+
+
+async def test_a_replica_takes_over_the_lease(stage: Stage) -> None:
+    if stage.log is None:
+        leases: list[Lease | None] = [None, None]  # in memory there are none; the checkpoint is fence enough
+    else:
+        leases = [PostgresLease(stage.log.pool, "work", holder, seconds=1) for holder in ("one", "two")]
+    async with relaying(stage), following(stage, leases[0]):
+        await stage.grow(30)
+        await stage.done()
+        async with following(stage, leases[1]):
+            await stage.grow(30)
+            await stage.done()
+    async with relaying(stage), following(stage, leases[1]):
+        await stage.grow(30)
+        await stage.done()
+
+
+async def test_the_zombies_transaction_fails(stage: Stage) -> None:
+    events = await grow(stage.source, 9)
+    async with stage.consumer.replica() as zombie, stage.consumer.replica() as successor:
+        await successor.handle(events[:6], 0)
+        with pytest.raises(CheckpointMoved):
+            await zombie.handle(events[:3], 0)
+        assert list(await stage.consumer.effects()) == [1, 2, 3, 4, 5, 6]
+        assert await zombie.checkpoint() == 6
+        await zombie.handle(events[6:], 6)
+    assert list(await stage.consumer.effects()) == list(range(1, 10))
+
+
+async def test_the_consumer_is_deleted_on_the_server(stage: Stage) -> None:
+    async with relaying(stage), following(stage):
+        for _ in range(3):
+            await stage.grow(30)
+            await stage.done()
+            await stage.damage.delete_consumers()
+
+
+@pytest.mark.parametrize("harm", ["purged", "deleted"])
+async def test_the_stream_is_lost_while_it_is_followed(stage: Stage, harm: str) -> None:
+    async with relaying(stage), following(stage):
+        await stage.grow(60)
+        await stage.done()
+        await (stage.damage.purge() if harm == "purged" else stage.twin.delete())
+        await stage.grow(60)
+        await stage.done()
+
+
+async def test_an_outage_is_waited_for_visibly(stage: Stage) -> None:
+    async with relaying(stage), stage.consumer.replica() as handler:
+        cursor = Cursor(stage.twin, FailsAtFirst(handler, 3))
+        async with running(cursor):
+            await stage.grow(30)
+            await until(lambda: cursor.problem == "the store is away")
+            await stage.done()
+            await until(lambda: cursor.problem is None)
+
+
+@pytest.mark.parametrize("way", ["stop", "kill"])
+async def test_nats_is_restarted_while_it_is_followed(
+    own_nats: EmbeddedNats, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "_TIMEOUT", 1.0)
+    client = await jetstream.connect(own_nats.url, "tests")
+    stage = Stage(
+        MemoryLog("source"),
+        JetStreamDamage(client, "source"),
+        PolicyConsumer("source", MemoryLog("own")),
+    )
+    async with relaying(stage), following(stage):
+        for _ in range(2):
+            await stage.grow(30)
+            await stage.done()
+            await (own_nats.kill() if way == "kill" else own_nats.stop())
+            await stage.grow(30)
+            await own_nats.start()
+            await stage.done()
+    await jetstream.close(client)
+
+
+async def test_processes_that_are_killed_after_their_commit(
+    postgres_url: str, database: str, nats_url: str, nats: Client, stream: str
+) -> None:
+    async with open_log(postgres_url, database, "own") as log:
+        stage = Stage(MemoryLog(stream), JetStreamDamage(nats, stream), PolicyConsumer(stream, log), log)
+        async with relaying(stage):
+            await stage.grow(60)
+            arguments = [postgres_url, database, "own", nats_url, stream]
+            for round in range(1, 4):
+                command = [sys.executable, "-m", "tests.cursor.process", *arguments]
+                process = await asyncio.create_subprocess_exec(*command)
+                assert await process.wait() == -signal.SIGKILL
+                assert len(await stage.consumer.effects()) == 7 * round
+            async with following(stage):
+                await stage.done()
