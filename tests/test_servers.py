@@ -25,7 +25,7 @@ async def test_a_database_is_gone_after_its_block(postgres_url: str) -> None:
 async def test_a_stream_is_gone_after_its_block(nats: Client) -> None:
     async with servers.stream(nats) as name:
         await JetStreamTwin(nats, name).create(1)
-        assert (await nats.jsm().stream_info(name)).config.allow_atomic
+        assert (await nats.jsm().stream_info(name)).config.allow_direct
     with pytest.raises(NotFoundError):
         await nats.jsm().stream_info(name)
 

@@ -1,7 +1,7 @@
-"""The twin in JetStream: atomic batches in, ack-less deliveries out.
+"""The twin in JetStream: fenced messages in, ack-less deliveries out.
 
-Nothing of nats-py's publishing helpers is used: plain messages with ADR-50 headers, and one long-lived pull per
-delivery. The server refuses a batch whose first message does not follow its last sequence.
+Nothing of nats-py's publishing helpers is used: plain messages, each with the sequence that it has to follow, and one
+long-lived pull per delivery. Atomic batches would cost the server milliseconds each (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from twinlog.twin import (
 )
 
 BATCH = 500
-"""Events in one atomic batch; the server takes at most 1,000."""
+"""Events on their way at once."""
 
 _OLDEST_NATS = (2, 12)
 _TIMEOUT = 5.0
@@ -58,7 +58,7 @@ _DELIVERED = b"$JS.ACK."
 class _Client(Client):
     """nats-py's client, with a short way for deliveries, and with requests that can be cancelled.
 
-    Its own way parses every message's headers (an atomic batch's are stored with it), and puts every message through a
+    Its own way parses every message's headers (the fence's are stored with it), and puts every message through a
     queue and a task of its own: more than half of what a delivered event cost.
     """
 
@@ -141,8 +141,7 @@ async def _check(client: Client) -> None:
     version = client.connected_server_version
     if (version.major, version.minor) < _OLDEST_NATS:
         raise ConfigurationError(
-            f"NATS_URL: nats-server 2.12 or newer is needed (atomic batches); this one is {version.major}."
-            f"{version.minor}"
+            f"NATS_URL: nats-server 2.12 or newer is needed; this one is {version.major}.{version.minor}"
         )
     log, waiting = structlog.get_logger(), False
     while True:
@@ -174,10 +173,10 @@ class JetStreamTwin:
 
     async def state(self) -> TwinState:
         info = await _info(self._client, self.name)
-        if info["config"].get("subjects") != self._subjects or not info["config"].get("allow_atomic"):
+        if info["config"].get("subjects") != self._subjects:
             raise TwinDamaged(
                 stream=self.name,
-                damage="it was made by someone else, for other subjects or without atomic batches",
+                damage="it was made by someone else, for other subjects",
                 remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
                 f"log. If something does, use another NATS server or account.",
             )
@@ -189,7 +188,6 @@ class JetStreamTwin:
             subjects=self._subjects,
             storage=api.StorageType.FILE,
             num_replicas=self._replicas,
-            allow_atomic=True,
             allow_direct=True,
             first_seq=first,
         )
@@ -246,38 +244,42 @@ class JetStreamTwin:
         self._poke.set()
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
-        last = len(events)
-        batch_id = uuid4().hex
-        headers: dict[str, Any] = {"Nats-Expected-Last-Sequence": str(events[0].position - 1)}
+        # The first alone: where it does not fit, nothing behind it is tried. The rest at once, and only the last is
+        # answered: each message is refused unless the one before it is stored.
+        await self._store(events[0])
+        for event in events[1:-1]:
+            try:
+                await self._client.publish(event.subject, to_wire(event), headers=_fence(event))
+            except (NatsError, OSError) as error:
+                raise _unavailable(error) from error
+        if len(events) > 1:
+            await self._store(events[-1])
+
+    async def _store(self, event: Recorded) -> None:
         try:
-            for number, event in enumerate(events, 1):
-                if last > 1:
-                    headers |= {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-                if number < last:
-                    await self._client.publish(event.subject, to_wire(event), headers=headers)
-                    headers = {}
-            if last > 1:
-                headers["Nats-Batch-Commit"] = "1"
             reply = await self._client.request(
-                events[-1].subject, to_wire(events[-1]), timeout=_TIMEOUT, headers=headers
+                event.subject, to_wire(event), timeout=_TIMEOUT, headers=_fence(event)
             )
         except NoRespondersError as error:
             raise TwinMissing(stream=self.name) from error
         except (NatsError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
-        self._accept(json.loads(reply.data), events)
-
-    def _accept(self, answer: dict[str, Any], events: Sequence[Recorded]) -> None:
-        error = answer.get("error")
-        if error and error.get("err_code") == _WRONG_LAST_SEQUENCE:
-            raise WrongLastSequence(stream=self.name, first=events[0].position)
-        if error and error.get("err_code") == _STREAM_NOT_FOUND:
+        answer = json.loads(reply.data)
+        refusal = answer.get("error")
+        if refusal and refusal.get("err_code") == _WRONG_LAST_SEQUENCE:
+            raise WrongLastSequence(stream=self.name, position=event.position)
+        if refusal and refusal.get("err_code") == _STREAM_NOT_FOUND:
             raise TwinMissing(stream=self.name)
-        if error:
-            raise Unavailable(f"JetStream refused a batch: {error.get('description')}")
-        if answer.get("seq") != events[-1].position:
-            # Another stream listens to these subjects, or the server does not know the headers.
-            raise Unavailable(f"JetStream stored event {events[-1].position} as {answer.get('seq')}")
+        if refusal:
+            raise Unavailable(f"JetStream refused event {event.position}: {refusal.get('description')}")
+        if answer.get("seq") != event.position:
+            # Another stream listens to these subjects, or the server does not know the header.
+            raise Unavailable(f"JetStream stored event {event.position} as {answer.get('seq')}")
+
+
+def _fence(event: Recorded) -> dict[str, Any]:
+    """The header by which the server refuses an event that is not the next of its stream."""
+    return {"Nats-Expected-Last-Sequence": str(event.position - 1)}
 
 
 def _unavailable(error: BaseException) -> Unavailable:

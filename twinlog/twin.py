@@ -17,7 +17,7 @@ from twinlog.event import Recorded, from_wire
 
 
 class WrongLastSequence(TwinlogError):
-    """Stream {stream} refused a batch from {first}: its last sequence is another; read it and go on there."""
+    """Stream {stream} refused event {position}: its last sequence is another; read it and go on there."""
 
     reason = "WRONG_LAST_SEQUENCE"
 
@@ -91,12 +91,11 @@ class Twin(Protocol):
         ...
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        """Stores consecutive events under their own positions as sequences: all of them or none, up to 500.
+        """Stores consecutive events under their own positions as sequences.
 
-        More are stored 500 at a time.
-
-        Raises :class:`WrongLastSequence` where the stream is not right before the first of them,
-        :class:`TwinMissing`, or :class:`~twinlog.errors.Unavailable` where the outcome is unknown.
+        Raises :class:`WrongLastSequence`, with nothing stored where the stream is not right before the first of
+        them; :class:`TwinMissing`; or :class:`~twinlog.errors.Unavailable`. Those two, and a rival that writes at
+        the same time, may leave a first part of them stored.
         """
         ...
 

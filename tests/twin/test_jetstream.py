@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -15,8 +16,9 @@ from tests.twin.test_twin import lost, take
 from tests.waiting import until
 from twinlog import jetstream
 from twinlog.errors import Unavailable
+from twinlog.event import to_wire
 from twinlog.jetstream import JetStreamTwin
-from twinlog.twin import DeliveryLost, TwinDamaged, TwinState
+from twinlog.twin import DeliveryLost, TwinDamaged, TwinState, WrongLastSequence
 
 
 @pytest.fixture
@@ -24,26 +26,34 @@ def twin(nats: Client, stream: str) -> JetStreamTwin:
     return JetStreamTwin(nats, stream)
 
 
-async def test_a_batch_that_nobody_finishes_stores_nothing(nats: Client, twin: JetStreamTwin) -> None:
-    """As when a relay is killed in its midst."""
-    await twin.create(1)
-    for number, event in enumerate(recorded(twin.name, 2), 1):
-        headers = {"Nats-Batch-Id": "abandoned", "Nats-Batch-Sequence": str(number)}
-        await nats.publish(event.subject, b"", headers=headers)
-    await nats.flush()
+async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
+    nats: Client, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = recorded(twin.name, 9)
+    publish = nats.publish
 
-    assert await twin.state() == TwinState(1, 0, 0)
-    await twin.publish(recorded(twin.name, 3))
-    assert await twin.state() == TwinState(1, 3, 0)
+    async def losing(subject: str, data: bytes, **options: Any) -> None:
+        if data != to_wire(events[4]):
+            await publish(subject, data, **options)
+
+    await twin.create(1)
+    monkeypatch.setattr(nats, "publish", losing)
+    with pytest.raises(WrongLastSequence):
+        await twin.publish(events)
+
+    assert await twin.state() == TwinState(1, 4, 0)
+    monkeypatch.undo()
+    await twin.publish(events[4:])
+    assert await twin.state() == TwinState(1, 9, 0)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        api.StreamConfig(subjects=["{}.>"], allow_atomic=True),
-        api.StreamConfig(subjects=["{}.*.*"]),
+        api.StreamConfig(subjects=["{}.>"]),
+        api.StreamConfig(subjects=["{}.other"]),
     ],
-    ids=["other subjects", "no atomic batches"],
+    ids=["more subjects", "another subject"],
 )
 async def test_the_stream_of_someone_else_is_refused(
     nats: Client, twin: JetStreamTwin, config: api.StreamConfig

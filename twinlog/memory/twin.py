@@ -56,7 +56,7 @@ class MemoryTwin:
     async def publish(self, events: Sequence[Recorded]) -> None:
         messages = self._existing()
         if events[0].position != self.last + 1:
-            raise WrongLastSequence(stream=self.name, first=events[0].position)
+            raise WrongLastSequence(stream=self.name, position=events[0].position)
         for event in events:
             self.last += 1
             messages[self.last] = (event.subject, to_wire(event))
