@@ -1,14 +1,15 @@
-"""Runs the bench: ``python -m bench [--quick]``."""
+"""Runs the bench: ``python -m bench [--quick] [--sizes]``."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import budget, measure, report
-from bench.report import Row
+from bench import budget, measure, plot, report
+from bench.report import Row, Sections
 from bench.systems import System, started
 from stack.supervisor import ROOT
 
@@ -34,23 +35,26 @@ class Size:
     """The folder to write to."""
 
 
-_FULL = Size(rounds=3, orders=5_000, alone=200, seconds=8, results=ROOT / "docs" / "bench")
-_QUICK = Size(rounds=1, orders=1_000, alone=50, seconds=3, results=ROOT / ".data")
+_FULL = Size(rounds=3, orders=4_000, alone=150, seconds=8, results=ROOT / "docs" / "bench")
+_QUICK = Size(rounds=1, orders=1_000, alone=50, seconds=3, results=ROOT / ".data" / "bench-quick")
 
 
-async def shop_rows(systems: list[System], size: Size) -> list[Row]:
+async def shop_rows(systems: list[System], size: Size) -> dict[str, list[Row]]:
     """The floor and the shop in both modes."""
     for system in systems:
         await measure.rates(system, size.orders // 5)
-    tables = [
-        await _rates(systems, size),
-        await _latencies(systems, size),
-        await _without_request_ids(systems, size),
-    ]
-    return [row for table in tables for row in table]
+    sagas, accepted, cost = await _rates(systems, size)
+    most = dict(zip((system.name for system in systems), (row.value for row in sagas), strict=True))
+    return {
+        "Sagas, end to end into the view": sagas,
+        "CreateOrder, accepted": accepted,
+        "Latency": await _latencies(systems, size, most),
+        "Processor time": cost,
+    }
 
 
-async def _rates(systems: list[System], size: Size) -> list[Row]:
+async def _rates(systems: list[System], size: Size) -> tuple[list[Row], list[Row], list[Row]]:
+    """Sagas and calls a second, and what a saga costs."""
     sagas = {s.name: Row(f"{s.name}: sagas end to end", "sagas/s") for s in systems}
     accepted = {s.name: Row(f"{s.name}: CreateOrder accepted", "calls/s") for s in systems}
     generator = Row("load generator: processor time a call", "µs")
@@ -71,7 +75,7 @@ async def _rates(systems: list[System], size: Size) -> list[Row]:
     sagas["orchestration"].aim(ratio=0.4)
     accepted["choreography"].aim(ratio=0.75)
     accepted["orchestration"].aim(ratio=0.75)
-    return [*sagas.values(), *accepted.values(), *cost.values(), *parts.values(), generator]
+    return [*sagas.values()], [*accepted.values()], [*cost.values(), *parts.values(), generator]
 
 
 async def _budgeted(system: System, orders: int) -> tuple[measure.Rates, dict[str, float]]:
@@ -83,7 +87,8 @@ async def _budgeted(system: System, orders: int) -> tuple[measure.Rates, dict[st
     return rates, {process: (after[process] - before[process]) / orders for process in processes}
 
 
-async def _latencies(systems: list[System], size: Size) -> list[Row]:
+async def _latencies(systems: list[System], size: Size, most: Mapping[str, float]) -> list[Row]:
+    """``most``: the sagas a second that each can do."""
     rows: dict[str, dict[str, Row]] = {
         what: {system.name: Row(f"{system.name}: {what}", "ms") for system in systems}
         for what in ("one client, p50", "one client, p99", "half load, p50", "half load, p99")
@@ -94,7 +99,6 @@ async def _latencies(systems: list[System], size: Size) -> list[Row]:
             _add(rows["one client, p50"], system, alone.p50 * 1e3)
             _add(rows["one client, p99"], system, alone.p99 * 1e3)
             _say(f"{system.name}: one client {alone.p50 * 1e3:.1f} ms")
-    most = {system.name: (await measure.rates(system, size.orders)).sagas for system in systems}
     for _ in range(size.rounds):
         for system in systems:
             loaded = await measure.at_rate(system, most[system.name] / 2, size.seconds)
@@ -105,17 +109,6 @@ async def _latencies(systems: list[System], size: Size) -> list[Row]:
         rows["one client, p50"][mode].aim(ratio=2, most=True)
         rows["half load, p99"][mode].aim(value=100, most=True)
     return [row for table in rows.values() for row in table.values()]
-
-
-async def _without_request_ids(systems: list[System], size: Size) -> list[Row]:
-    row = Row("choreography: sagas without request ids", "sagas/s")
-    floor, choreography, _ = systems
-    for _ in range(size.rounds):
-        base = await measure.rates(floor, size.orders, idempotent=False)
-        rates = await measure.rates(choreography, size.orders, idempotent=False)
-        row.values.append(rates.sagas)
-        row.ratios.append(rates.sagas / base.sagas)
-    return [row]
 
 
 def _add(rows: dict[str, Row], system: System, value: float) -> None:
@@ -142,9 +135,9 @@ def resident(systems: list[System]) -> dict[str, int]:
 async def main(size: Size) -> None:
     async with started(ROOT / ".data" / "bench") as (_, systems):
         before = resident(systems)
-        rows = await shop_rows(systems, size)
-        rows += _memory(systems, before)
-    print(report.write(size.results, "results", rows, _NOTE))
+        sections: Sections = {**await shop_rows(systems, size), "Memory": _memory(systems, before)}
+    print(report.write(size.results, "results", sections, [_NOTE]))
+    plot.draw(size.results)
 
 
 def _say(line: str) -> None:

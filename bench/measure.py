@@ -30,9 +30,9 @@ class Latency(NamedTuple):
     p99: float
 
 
-async def rates(system: System, count: int, *, idempotent: bool = True) -> Rates:
+async def rates(system: System, count: int) -> Rates:
     """``count`` orders from 256 clients at once."""
-    messages = system.requests(count, idempotent=idempotent)
+    messages = system.requests(count)
     before, spent = await system.position(), process_time()
     calls = await system.load.closed(messages, _CLIENTS)
     spent = process_time() - spent

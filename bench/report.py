@@ -1,11 +1,11 @@
-"""The results: one table for people, the same as JSON for the plot and for comparisons."""
+"""The results: one page for people, the same as JSON for the plot and for comparisons."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from statistics import median
 
 @dataclass
 class Row:
-    """One line of the table."""
+    """One line of a table."""
 
     what: str
     unit: str
@@ -24,6 +24,8 @@ class Row:
     """To the floor's value of the same round."""
     target: str = ""
     """What the ratio or the value should be."""
+    measured: str = ""
+    """What the target is compared with."""
     met: bool | None = None
 
     @property
@@ -39,43 +41,61 @@ class Row:
         wanted = ratio if value is None else value
         reached = self.ratio if value is None else self.value
         assert wanted is not None and reached is not None
-        sign, kind = "≤" if most else "≥", "× floor" if value is None else self.unit
-        self.target = f"{sign} {wanted:,.6g} {kind}"
+        unit = "× floor" if value is None else self.unit
+        self.target = f"{'≤' if most else '≥'} {wanted:,.6g} {unit}"
+        self.measured = f"{_number(reached)} {unit}"
         self.met = reached <= wanted if most else reached >= wanted
         return self
 
 
-def markdown(rows: Sequence[Row], note: str) -> str:
-    """The table."""
-    lines = [
-        "| | median | lowest – highest | × floor | target | met |",
-        "| :-- | --: | --: | --: | :-- | :-: |",
-    ]
-    for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        spread = f"{_number(min(row.values))} – {_number(max(row.values))}" if len(row.values) > 1 else ""
-        met = {None: "", True: "yes", False: "no"}[row.met]
-        lines.append(
-            f"| {row.what} | {_number(row.value)} {row.unit} | {spread} | {ratio} | {row.target} | {met} |"
-        )
-    return "\n".join([*lines, "", note])
+Sections = Mapping[str, Sequence[Row]]
+"""Tables by title."""
 
 
-def write(folder: Path, name: str, rows: Sequence[Row], note: str) -> str:
+def markdown(sections: Sections, notes: Sequence[str] = ()) -> str:
+    """The targets, then every table, then the notes."""
+    aims = [row for rows in sections.values() for row in rows if row.target]
+    targets = [f"| {row.what} | {row.target} | {row.measured} | {'✓' if row.met else '✗'} |" for row in aims]
+    parts = []
+    if targets:
+        parts += ["## Targets", "", "| | target | measured | |", "| :-- | :-- | :-- | :-: |", *targets, ""]
+    for title, rows in sections.items():
+        parts += [f"## {title}", "", *_table(rows), ""]
+    return "\n".join([*parts, *(f"{note}\n" for note in notes)])
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    return ["| | median | lowest – highest | × floor |", "| :-- | --: | --: | --: |", *map(_line, rows)]
+
+
+def _line(row: Row) -> str:
+    if not row.values:
+        return f"| {row.what} | not measured | | |"
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    spread = f"{_number(min(row.values))} – {_number(max(row.values))}" if len(row.values) > 1 else ""
+    return f"| {row.what} | {_number(row.value)} {row.unit} | {spread} | {ratio} |"
+
+
+def write(folder: Path, name: str, sections: Sections, notes: Sequence[str]) -> str:
     """Writes ``<name>.md`` and ``.json``; gives the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(rows, f"{note} {_machine()}")
-    (folder / f"{name}.md").write_text(f"# {name.capitalize()}\n\n{text}\n")
-    found = [{**asdict(row), "value": row.value, "ratio": row.ratio} for row in rows]
-    (folder / f"{name}.json").write_text(json.dumps({"machine": _machine(), "rows": found}, indent=1) + "\n")
+    text = markdown(sections, [*notes, machine()])
+    (folder / f"{name}.md").write_text(f"# {name.capitalize()}\n\n{text}")
+    found = {title: [_as_json(row) for row in rows] for title, rows in sections.items()}
+    content = {"machine": machine(), "sections": found}
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return text
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    return {**asdict(row), "value": row.value if row.values else None, "ratio": row.ratio}
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _machine() -> str:
+def machine() -> str:
     """Where and when; load above the number of cores means that others were at work too."""
     load = os.getloadavg()[2]
     return (

@@ -89,11 +89,11 @@ class System:
     servers: Mapping[str, int]
     """Postgres and NATS, where they are ours."""
 
-    def requests(self, count: int, *, idempotent: bool = True) -> list[bytes]:
-        """CreateOrder messages, customer after customer; each with a request id of its own if ``idempotent``."""
+    def requests(self, count: int) -> list[bytes]:
+        """CreateOrder messages, customer after customer, each with a request id of its own."""
         return [
             pb.CreateOrderRequest(
-                request_id=str(_IDS.uuid7()) if idempotent else "",
+                request_id=str(_IDS.uuid7()),
                 customer_id=self.customers[number % len(self.customers)],
                 total=Money(currency_code="EUR", units=1),
                 saga_mode=self.mode,
