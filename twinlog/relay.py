@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import structlog
 
 from twinlog.errors import Unavailable
-from twinlog.event import Recorded, to_wire
+from twinlog.event import Recorded
 from twinlog.lease import Lease
 from twinlog.log import Log
-from twinlog.twin import Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
+from twinlog.twin import Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence, mirrors
 
 BATCH = 500
 """Events published at once."""
@@ -213,7 +213,7 @@ class Relay:
             return
         theirs = await self._twin.message(state.last)
         (ours,) = await self._log.read(state.last - 1, 1)
-        if theirs is not None and theirs != to_wire(ours):
+        if theirs is not None and not mirrors(theirs, ours):
             name = self._twin.name
             raise TwinDamaged(
                 stream=name,

@@ -13,7 +13,10 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import DecodeError
 
 from twinlog.errors import TwinlogError
-from twinlog.event import Recorded, from_wire
+from twinlog.event import Recorded, from_wire, to_wire
+from twinlog.v1.event_pb2 import RecordedEvent
+
+_IDENTITY = {"position", "event_id", "payload"}
 
 
 class WrongLastSequence(TwinlogError):
@@ -113,6 +116,28 @@ class Twin(Protocol):
     async def poked(self, timeout: float) -> None:
         """Returns at the next poke, or after ``timeout`` seconds."""
         ...
+
+
+def mirrors(data: bytes, event: Recorded) -> bool:
+    """Whether a message of the log's twin is this event.
+
+    What identifies the event must be equal: position, id and payload; so must whatever else both know. A message
+    written by a version that knew fewer fields of events, or more, is still the event.
+    """
+    ours = to_wire(event)
+    return data == ours or _agree(data, RecordedEvent.FromString(ours))
+
+
+def _agree(data: bytes, ours: RecordedEvent) -> bool:
+    try:
+        theirs = RecordedEvent.FromString(data)
+    except DecodeError:
+        return False
+    named = [
+        (field, getattr(theirs, field), getattr(ours, field))
+        for field in RecordedEvent.DESCRIPTOR.fields_by_name
+    ]
+    return all(one == other or not (field in _IDENTITY or (one and other)) for field, one, other in named)
 
 
 def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from auditor import open_auditor
@@ -11,6 +13,8 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from tests.audit import faults
 from tests.audit.faults import FAULTS, Fault
 from tests.audit.world import World
+from tests.twin.messages import newer, older
+from twinlog.event import Recorded
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -46,6 +50,19 @@ async def test_a_planted_fault_is_found_and_named(shop: World, plant: Fault) -> 
     named = [v for v in of_check if set(names) <= {*v.ids, *v.events}]
     assert named, of_check
     assert all(violation.remedy and violation.says for violation in report.violations)
+
+
+@pytest.mark.parametrize("write", [older, newer])
+async def test_a_message_that_another_version_wrote_is_no_violation(
+    shop: World, write: Callable[[Recorded], bytes]
+) -> None:
+    *before, last = await shop.events("orders")
+    twin = shop.twin("orders")
+    await twin.delete()
+    await twin.create(1)
+    await twin.publish(before)
+    await shop.nats.jetstream().publish(last.subject, write(last))
+    assert (await shop.audit()).violations == []
 
 
 @pytest.mark.parametrize("plant", [faults.an_order_row_was_edited, faults.a_timeline_row_was_edited])

@@ -17,6 +17,7 @@ from stack.nats import EmbeddedNats
 from tests import servers
 from tests.kernel.batches import append, batch, counter, grow
 from tests.twin.damage import Damage, JetStreamDamage
+from tests.twin.messages import newer, older
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import jetstream
@@ -175,6 +176,23 @@ async def test_a_stream_with_other_content_is_refused_until_it_is_deleted(pair: 
         await mirrored(log, twin)
         await until(lambda: relay.problem is None)
     assert await log.read(0, 10) == before
+
+
+@pytest.mark.parametrize("write", [older, newer])
+async def test_a_stream_from_before_or_after_an_upgrade_is_gone_on_with(
+    pair: Pair, write: Callable[[Recorded], bytes]
+) -> None:
+    log, _, damage, twin = pair
+    *_, last = events = await grow(log, 3)
+    await twin.create(1)
+    await twin.publish(events[:-1])
+    await damage.put(last.subject.partition(".")[2], write(last))
+    relay = Relay(log, twin)
+    async with running(relay):
+        await grow(log, 2)
+        await until(lambda: relay.position == 5)
+        assert relay.problem is None
+    assert await twin.message(3) == write(last) != to_wire(last)
 
 
 async def test_other_content_is_not_deleted_where_it_has_holes(pair: Pair) -> None:

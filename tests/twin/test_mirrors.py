@@ -1,0 +1,44 @@
+"""Whether a message is the event that it should be."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from tests.kernel.batches import counter, recorded
+from tests.twin.messages import newer, older
+from twinlog.event import Metadata, to_wire
+from twinlog.twin import mirrors
+
+EVENT = recorded("counters", 1)[0]
+
+
+@pytest.mark.parametrize("data", [to_wire(EVENT), older(EVENT), newer(EVENT)])
+def test_the_event_is_known_whatever_version_wrote_it(data: bytes) -> None:
+    assert mirrors(data, EVENT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EVENT._replace(position=2),
+        EVENT._replace(event_id=UUID(int=2)),
+        EVENT._replace(payload=b"\x08\x07"),
+        EVENT._replace(payload=b""),
+        EVENT._replace(version=2),
+        EVENT._replace(stream=counter("b")),
+        EVENT._replace(type="Other"),
+        EVENT._replace(recorded_at=EVENT.recorded_at + timedelta(microseconds=1)),
+        EVENT._replace(metadata=Metadata("correlation", "rpc/Add", "00-trace", "somebody else")),
+        EVENT._replace(partition_key="other"),
+    ],
+)
+def test_another_event_is_not(other: object) -> None:
+    assert not mirrors(to_wire(other), EVENT)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [b"", b"someone else's", b"\xff\xff", to_wire(EVENT)[:-1]])
+def test_other_bytes_are_not(data: bytes) -> None:
+    assert not mirrors(data, EVENT)
