@@ -1,4 +1,4 @@
-"""The writer over the log's adapters: group commit, races, retries, requests, snapshots, timers."""
+"""The writer over the log's adapters: group commit, races, retries, requests, timers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
 from twinlog.errors import CheckpointMoved, FailedPrecondition, RequestIdReused, Unavailable
 from twinlog.event import Recorded, StreamId
-from twinlog.log import Appended, Batch, Conflict, Log, Move, Wanted
+from twinlog.log import Appended, Batch, Conflict, Log, Move
 from twinlog.memory import MemoryLog
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.requests import Request
@@ -176,17 +176,6 @@ async def test_a_log_that_was_set_back_is_read_again(log: MemoryLog) -> None:
     assert (outcome.result, outcome.position) == (Count(3, 3), 3)
 
 
-async def test_cold_streams_are_read_from_their_snapshot(log: MemoryLog) -> None:
-    async with writing(log) as writer:
-        for _ in range(3):
-            await asyncio.gather(*(writer.execute(add(1)) for _ in range(90)))
-        await until(lambda: bool(log.snapshots))
-    counting = CountsLoads(log)
-    async with writing(counting) as writer:
-        assert (await writer.execute(add(1))).result == Count(271, 271)
-    assert counting.loaded < 180
-
-
 async def test_timers_wake_a_stream_once() -> None:
     log = MemoryLog("alarms")
     now = datetime.now(UTC)
@@ -210,12 +199,6 @@ async def test_nothing_is_refused_on_what_was_true_once() -> None:
         assert counted.result.value == 5
         with pytest.raises(FailedPrecondition):
             await one.execute(lambda tx: tx.do(COUNTER, "a", Add(1, limit=5)))
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0)
 
 
 class Gate(MemoryLog):
@@ -263,20 +246,6 @@ class Rival(MemoryLog):
             self.races += 1
             await self.other.execute(add(1))
         return await super().append(batch)
-
-
-class CountsLoads(MemoryLog):
-    """A log that counts the events it loads."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        super().__init__(log.name)
-        self.__dict__.update(log.__dict__)
-        self.loaded = 0
-
-    async def load(self, wanted: Sequence[Wanted]):  # type: ignore[no-untyped-def]
-        histories = await super().load(wanted)
-        self.loaded += sum(len(history.events) for history in histories)
-        return histories
 
 
 def test_stream_ids_read_well() -> None:

@@ -1,0 +1,112 @@
+"""Snapshots over the log's adapters: a cache that spares reading, and that is never trusted over a changed schema."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from tests.kernel.counter import COUNTER, Add, Count
+from tests.waiting import until
+from twinlog.event import StreamId
+from twinlog.log import History, Log, Snapshot, Wanted
+from twinlog.ports import RandomIds, SystemClock
+from twinlog.snapshots import EVERY, StateCodec
+from twinlog.transaction import Transaction
+from twinlog.writer import Writer
+
+STREAM = StreamId(COUNTER.name, "a")
+CODEC = StateCodec(COUNTER)
+
+
+class Watched:
+    """A log that counts the events it loads, and may be slow at saving snapshots."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.loaded = 0
+        self.saving, self.saves = asyncio.Event(), asyncio.Event()
+        self.saves.set()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+        histories = await self._log.load(wanted)
+        self.loaded += sum(len(history.events) for history in histories)
+        return histories
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        self.saving.set()
+        await self.saves.wait()
+        await self._log.save(snapshots)
+
+
+@pytest.fixture
+def watched(log: Log) -> Watched:
+    return Watched(log)
+
+
+def process(log: Watched) -> Writer:
+    """A writer that knows nothing yet."""
+    return Writer(log, clock=SystemClock(), ids=RandomIds())  # type: ignore[arg-type]
+
+
+def one_more(tx: Transaction) -> Count:
+    return tx.do(COUNTER, STREAM.id, Add(1))
+
+
+async def count_to(writer: Writer, number: int) -> None:
+    await asyncio.gather(*(writer.execute(one_more) for _ in range(number)))
+
+
+async def kept(log: Watched, schema: str = CODEC.schema) -> Snapshot | None:
+    [history] = await log.load([Wanted(STREAM, schema=schema)])
+    return history.snapshot
+
+
+async def has_one(log: Watched, version: int) -> bool:
+    snapshot = await kept(log)
+    return snapshot is not None and snapshot.version == version
+
+
+async def test_a_cold_stream_is_read_from_its_snapshot(watched: Watched) -> None:
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+        await count_to(writer, 7)
+    watched.loaded = 0
+    async with process(watched) as cold:
+        assert (await cold.execute(one_more)).result == Count(EVERY + 8, EVERY + 8)
+    assert watched.loaded == 7
+
+
+async def test_a_snapshot_of_another_schema_is_ignored_and_written_again(watched: Watched) -> None:
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+    lie = CODEC.encode(Count(1_000, 1_000))
+    await watched.save([Snapshot(STREAM, EVERY, EVERY, "of old", lie)])
+    assert await kept(watched) is None
+    assert await kept(watched, "of old") is not None
+
+    async with process(watched) as cold:
+        assert (await cold.execute(one_more)).result == Count(EVERY + 1, EVERY + 1)
+        await until(lambda: has_one(watched, EVERY + 1))
+    assert await kept(watched, "of old") is None
+    snapshot = await kept(watched)
+    assert snapshot is not None
+    assert CODEC.decode(snapshot.state) == Count(EVERY + 1, EVERY + 1)
+
+
+async def test_nobody_waits_for_a_snapshot(watched: Watched) -> None:
+    watched.saves.clear()
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        async with asyncio.timeout(60):
+            await watched.saving.wait()
+            await count_to(writer, EVERY)
+        assert await kept(watched) is None
+        watched.saves.set()
+        await until(lambda: has_one(watched, 2 * EVERY))
