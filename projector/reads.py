@@ -14,7 +14,7 @@ from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
 from twinlog import sql
 from twinlog.money import Money
 from twinlog.packed import message_class
-from twinlog.postgres import outages
+from twinlog.postgres import fetch
 from twinlog.postgres_views import PostgresViews
 from twinlog.times import timestamp
 
@@ -29,8 +29,8 @@ class Views(PostgresViews):
 
     async def page_key(self) -> bytes:
         """What signs page tokens, the same for every replica."""
-        with outages():
-            return str(await self.pool.fetchval(_QUERIES["page_key"])).encode()
+        [[key]] = await fetch(self.pool, _QUERIES["page_key"])
+        return str(key).encode()
 
     async def order(self, order_id: str) -> OrderRow | None:
         return (await self.rows(ORDERS, [order_id])).get(order_id)
@@ -40,19 +40,16 @@ class Views(PostgresViews):
         return row if row and row.created_position else None
 
     async def orders(self, customer_id: str, state: int, before: int, limit: int) -> Sequence[OrderRow]:
-        with outages():
-            rows = await self.pool.fetch(_QUERIES["list_orders"], customer_id, state, before, limit)
+        rows = await fetch(self.pool, _QUERIES["list_orders"], customer_id, state, before, limit)
         return [OrderRow(*row) for row in rows]
 
     async def customers(self, before: int, limit: int) -> Sequence[CustomerRow]:
-        with outages():
-            rows = await self.pool.fetch(_QUERIES["list_customers"], before, limit)
+        rows = await fetch(self.pool, _QUERIES["list_customers"], before, limit)
         return [CustomerRow(*row) for row in rows]
 
     async def timeline(self, order_id: str) -> Sequence[TimelineRow]:
         """The events of an order's saga, causes before effects."""
-        with outages():
-            rows = await self.pool.fetch(_QUERIES["timeline_of_order"], order_id)
+        rows = await fetch(self.pool, _QUERIES["timeline_of_order"], order_id)
         return causes_first([TimelineRow(*row) for row in rows])
 
 

@@ -12,7 +12,7 @@ from shop.sagas.v1.saga_service_pb2 import SagaStatus
 from twinlog import sql
 from twinlog.event import Recorded
 from twinlog.packed import unpack
-from twinlog.postgres import outages
+from twinlog.postgres import fetch
 from twinlog.postgres_views import PostgresViews
 from twinlog.projection import View
 from twinlog.v1 import saga_pb2 as saga
@@ -95,18 +95,16 @@ class SagaViews(PostgresViews):
 
     async def page_key(self) -> bytes:
         """What signs page tokens, the same for every replica."""
-        with outages():
-            return str(await self.pool.fetchval(_QUERIES["page_key"])).encode()
+        [[key]] = await fetch(self.pool, _QUERIES["page_key"])
+        return str(key).encode()
 
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
-        with outages():
-            rows = await self.pool.fetch(_QUERIES["list_sagas"], status, before, limit)
+        rows = await fetch(self.pool, _QUERIES["list_sagas"], status, before, limit)
         return [SagaRow(*row) for row in rows]
 
     async def select(
         self, status: int, customer_id: str, started_before: datetime, limit: int
     ) -> tuple[Sequence[str], int]:
         """The ids of matching sagas, the oldest first, and how many match; status 0: any that has not ended."""
-        with outages():
-            rows = await self.pool.fetch(_QUERIES["select_sagas"], status, customer_id, started_before, limit)
+        rows = await fetch(self.pool, _QUERIES["select_sagas"], status, customer_id, started_before, limit)
         return [row[0] for row in rows], rows[0][1] if rows else 0

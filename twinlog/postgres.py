@@ -65,6 +65,23 @@ def _heed_cancellation(error: Exception) -> None:
         raise asyncio.CancelledError from error
 
 
+def acquire(pool: Pool) -> asyncpg.pool.PoolAcquireContext[Any]:
+    """A connection of a pool, within seconds: asyncpg itself would wait for ever. Use inside :func:`outages`."""
+    return pool.acquire(timeout=_ACQUIRE_SECONDS)
+
+
+async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
+    """The rows that a statement gives. Raises Unavailable; one that was begun is finished, whoever is cancelled."""
+    return await to_its_end(_fetch(pool, query, *arguments))
+
+
+async def _fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
+    with outages():
+        async with acquire(pool) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
+            return rows
+
+
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     """Tries until the server is there; says once that it waits, and once that it goes on."""
     log, delay, waiting = structlog.get_logger(), _RETRY_FIRST, False
@@ -168,7 +185,7 @@ class PostgresLog:
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
         with outages():
-            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection, connection.transaction():
+            async with acquire(self.pool) as connection, connection.transaction():
                 await connection.fetchval(_QUERIES["lock_head"])
                 yield _Session(connection, self.name)
 
@@ -205,22 +222,16 @@ class PostgresLog:
 
     async def _append(self, batch: Batch) -> Appended | Conflict:
         with outages():
-            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+            async with acquire(self.pool) as connection:
                 return await append(connection, batch)
 
     async def _load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
         with outages():
-            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+            async with acquire(self.pool) as connection:
                 return await _load(connection, self.name, wanted)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        return await to_its_end(self._fetch_now(query, *arguments))
-
-    async def _fetch_now(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        with outages():
-            async with self.pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(_QUERIES[query], *arguments)
-                return rows
+        return await fetch(self.pool, _QUERIES[query], *arguments)
 
 
 class _Session:
@@ -342,6 +353,7 @@ class PostgresLease:
         self._name = name
         self._holder = holder
         self._seconds = seconds
+        self._turn = asyncio.Lock()
 
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs ``work`` whenever this replica holds the lease, for ever; cancels it when the lease is lost."""
@@ -365,23 +377,19 @@ class PostgresLease:
             # Without waiting longer for a server that does not answer: the lease expires by itself.
             with suppress(Unavailable, TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(_STOP_SECONDS):
-                    await to_its_end(self._give_up())
+                    await to_its_end(self._ask("give_up_lease"))
             raise
 
     async def _take(self) -> bool:
         """Whether the lease is held now. While the database is away, nobody else can take it either."""
         try:
-            with outages():
-                take = _QUERIES["take_lease"]
-                return bool(
-                    await to_its_end(self._pool.fetchval(take, self._name, self._holder, self._seconds))
-                )
+            return bool(await to_its_end(self._ask("take_lease", self._seconds)))
         except Unavailable:
             return True
 
-    async def _give_up(self) -> None:
-        with outages():
-            await self._pool.execute(_QUERIES["give_up_lease"], self._name, self._holder)
+    async def _ask(self, query: str, *arguments: float) -> list[asyncpg.Record]:
+        async with self._turn:  # else a renewal under way could take again what is being given up
+            return await fetch(self._pool, _QUERIES[query], self._name, self._holder, *arguments)
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:

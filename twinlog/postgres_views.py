@@ -11,7 +11,7 @@ from typing import Any
 from twinlog import sql
 from twinlog.errors import CheckpointMoved
 from twinlog.log import Batch, Conflict, Move
-from twinlog.postgres import Connection, PostgresLog, append, outages
+from twinlog.postgres import Connection, PostgresLog, acquire, append, fetch, outages
 from twinlog.projection import AnyView, Changes
 from twinlog.tasks import to_its_end
 
@@ -37,18 +37,16 @@ class PostgresViews:
         self._columns = {name: attrgetter(*(field.name for field in fields(of))) for name, of in rows.items()}
 
     async def checkpoint(self, consumer: str) -> int:
-        with outages():
-            return await to_its_end(self.pool.fetchval(self._queries["checkpoint"], consumer)) or 0
+        rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
+        return rows[0][0] if rows else 0
 
     async def checkpoints(self) -> dict[str, int]:
         """The position up to which each consumer has projected its log."""
-        with outages():
-            rows = await to_its_end(self.pool.fetch(self._queries["checkpoints"]))
+        rows = await fetch(self.pool, self._queries["checkpoints"])
         return {row[0]: row[1] for row in rows}
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        with outages():
-            found = await to_its_end(self.pool.fetch(self._queries[f"{view.name}_rows"], keys))
+        found = await fetch(self.pool, self._queries[f"{view.name}_rows"], keys)
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
@@ -58,7 +56,7 @@ class PostgresViews:
     async def _commit(self, changes: Changes, move: Move, batch: Batch | None) -> Conflict | None:
         conflict: Conflict | None = None
         with outages(), suppress(_Undone):
-            async with self.pool.acquire(timeout=5) as connection, connection.transaction():
+            async with acquire(self.pool) as connection, connection.transaction():
                 # First of all, so that a second replica waits here instead of writing.
                 moved = await connection.fetchval(self._queries["move_checkpoint"], *move)
                 if moved is None:

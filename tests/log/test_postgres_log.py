@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 import pytest
 
 from stack.postgres import EmbeddedPostgres
+from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import append, batch, counter, grow
 from tests.waiting import until
+from twinlog import postgres
 from twinlog.errors import Unavailable
-from twinlog.log import Appended, Conflict, Log, Wanted
+from twinlog.log import Appended, Conflict, Log, Move, Wanted
 from twinlog.postgres import PostgresLog, open_log
+from twinlog.postgres_views import PostgresViews
 
 A = counter("a")
 
@@ -100,6 +104,89 @@ async def test_a_stopped_server_is_unavailable_until_it_is_back(own_postgres: Em
 
         await own_postgres.start()
         assert await tried_until_available(log) == Appended(2)
+
+
+async def test_asyncpg_says_nothing_of_its_own_about_an_outage(
+    own_postgres: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would log a traceback each time that it cannot keep a floor of connections."""
+    async with open_log(own_postgres.url, "counters", "counters") as log:
+        await asyncio.gather(*(log.head() for _ in range(5)))
+        await own_postgres.kill()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await log.head()
+        await own_postgres.start()
+        await until(lambda: answers(log))
+        assert log.pool.get_min_size() == 0
+    assert [record for record in caplog.records if record.name.startswith("asyncpg")] == []
+
+
+async def test_an_exhausted_pool_is_an_outage_and_nobody_waits_for_ever(
+    postgres_log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_ACQUIRE_SECONDS", 0.05)
+    log, views = postgres_log, PostgresViews(postgres_log, "tests.dead_letters.sql", {"journal": Row})
+    async with AsyncExitStack() as taken:
+        for _ in range(log.pool.get_max_size()):
+            await taken.enter_async_context(log.pool.acquire(timeout=60))
+        for attempt in (
+            log.append(batch((A, 0, 1))),
+            log.load([Wanted(A)]),
+            log.head(),
+            append_and_fail(log),
+            views.checkpoint("c"),
+            views.checkpoints(),
+            views.rows(Source().view(), ["a"]),
+            views.commit({}, Move("c", 0, 1)),
+        ):
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(attempt, 30)
+    assert await log.append(batch((A, 0, 1))) == Appended(1)
+    assert await views.commit({}, Move("c", 0, 1)) is None
+
+
+async def test_a_lease_outlasts_an_exhausted_pool(
+    postgres_log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_ACQUIRE_SECONDS", 0.05)
+    asked: list[str] = []
+    monkeypatch.setattr(postgres, "fetch", counting(asked))
+    lease = postgres.PostgresLease(postgres_log.pool, "work", "me", seconds=0.3)
+    working = asyncio.Event()
+
+    async def work() -> None:
+        working.set()
+        await asyncio.Event().wait()
+
+    holding = asyncio.create_task(lease.hold(work))
+    async with asyncio.timeout(60):
+        await working.wait()
+    async with AsyncExitStack() as taken:
+        for _ in range(postgres_log.pool.get_max_size()):
+            await taken.enter_async_context(postgres_log.pool.acquire(timeout=60))
+        tried = len(asked)
+        await until(lambda: len(asked) >= tried + 3)
+        assert not holding.done()
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    await until(lambda: is_free(postgres_log))
+
+
+def counting(asked: list[str]) -> Callable[..., Awaitable[object]]:
+    """Fetches, and notes what."""
+    fetch = postgres.fetch
+
+    async def noted(pool: postgres.Pool, query: str, *arguments: object) -> object:
+        asked.append(query)
+        return await fetch(pool, query, *arguments)
+
+    return noted
+
+
+async def is_free(log: PostgresLog) -> bool:
+    return not await log.pool.fetchval("SELECT count(*) FROM leases")
 
 
 async def test_what_was_committed_survives_a_crash(own_postgres: EmbeddedPostgres) -> None:
