@@ -27,6 +27,7 @@ class CustomerService(CustomerServiceServicer):
         given = checks.uuid("customer_id", request.customer_id, required=False)
         name = checks.name("name", request.name)
         limit = checks.money("credit_limit", request.credit_limit, positive=False)
+        identity = request_identity(checks, request, pb.CreateCustomerResponse)
         checks.done()
         customer_id = given or str(self._ids.uuid7())
 
@@ -37,7 +38,7 @@ class CustomerService(CustomerServiceServicer):
         outcome = await self._writer.execute(
             create,
             metadata=call_metadata(context, "CreateCustomer"),
-            request=request_identity(request, pb.CreateCustomerResponse),
+            request=identity,
             hint=[(CUSTOMER, given)] if given else [],
             new=[] if given else [(CUSTOMER, customer_id)],
         )
@@ -50,6 +51,7 @@ class CustomerService(CustomerServiceServicer):
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
         limit = checks.money("credit_limit", request.credit_limit, positive=False)
+        identity = request_identity(checks, request, pb.ChangeCreditLimitResponse)
         checks.done()
 
         def change(tx: Transaction) -> pb.ChangeCreditLimitResponse:
@@ -59,7 +61,7 @@ class CustomerService(CustomerServiceServicer):
         outcome = await self._writer.execute(
             change,
             metadata=call_metadata(context, "ChangeCreditLimit"),
-            request=request_identity(request, pb.ChangeCreditLimitResponse),
+            request=identity,
             hint=[(CUSTOMER, customer_id)],
         )
         outcome.result.consistency_token = tokens.write({"customers": outcome.position})

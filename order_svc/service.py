@@ -33,6 +33,7 @@ class OrderService(OrderServiceServicer):
         customer_id = checks.uuid("customer_id", request.customer_id)
         total = checks.money("total", request.total, positive=True)
         checks.enum("saga_mode", request.saga_mode, SagaMode, required=False)
+        identity = request_identity(checks, request, pb.CreateOrderResponse)
         checks.done()
         order_id = given or str(self._ids.uuid7())
         deadline = self._clock.now() + self._deadline
@@ -45,7 +46,7 @@ class OrderService(OrderServiceServicer):
         outcome = await self._writer.execute(
             create,
             metadata=call_metadata(context, "CreateOrder"),
-            request=request_identity(request, pb.CreateOrderResponse),
+            request=identity,
             hint=[(SAGA_MODE, SHOP), *([(ORDER, given)] if given else [])],
             new=[] if given else [(ORDER, order_id)],
         )
@@ -55,6 +56,7 @@ class OrderService(OrderServiceServicer):
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
+        identity = request_identity(checks, request, pb.CancelOrderResponse)
         checks.done()
 
         def cancel(tx: Transaction) -> pb.CancelOrderResponse:
@@ -64,7 +66,7 @@ class OrderService(OrderServiceServicer):
         outcome = await self._writer.execute(
             cancel,
             metadata=call_metadata(context, "CancelOrder"),
-            request=request_identity(request, pb.CancelOrderResponse),
+            request=identity,
             hint=[(ORDER, order_id)],
         )
         outcome.result.consistency_token = tokens.write({"orders": outcome.position})

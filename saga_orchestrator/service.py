@@ -105,6 +105,7 @@ class SagaService(SagaServiceServicer):
             checks.name("reason", request.reason)
         limit = checks.page_size("limit", request.limit)
         find = self._selection(checks, request.selection)
+        identity = request_identity(checks, request, type(response()))
         checks.done()
         ids, selected = await find(limit)
         if request.dry_run:
@@ -120,7 +121,7 @@ class SagaService(SagaServiceServicer):
         outcome = await self._writer.execute(
             intervene,
             metadata=call_metadata(context, request.DESCRIPTOR.name.removesuffix("Request")),
-            request=request_identity(request, type(response())),
+            request=identity,
             hint=[(CREDIT_SAGAS, id) for id in ids],
         )
         return outcome.result

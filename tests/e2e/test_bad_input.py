@@ -27,7 +27,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     ListOrdersRequest,
     WatchOrderRequest,
 )
-from shop.sagas.v1.saga_service_pb2 import GetSagaRequest, ListSagasRequest
+from shop.sagas.v1.saga_service_pb2 import GetSagaRequest, ListSagasRequest, RetrySagasRequest
 from tests.controls import new_id, wire
 from tests.e2e.client import DATABASES, PATIENCE, Client, Refusal, refusal, refusal_of
 
@@ -113,6 +113,11 @@ def cases() -> list[Case]:
         ("create in a negative mode", create(saga_mode=-1), {"saga_mode"}),
         ("customer without anything", CreateCustomerRequest(), {"name", "credit_limit"}),
         ("limit without anything", ChangeCreditLimitRequest(), {"customer_id", "credit_limit"}),
+        (
+            "everything wrong at once",
+            limit(request_id="x", customer_id="y", credit_limit=wire("-1")),
+            {"request_id", "customer_id", "credit_limit"},
+        ),
         ("cancel without an id", CancelOrderRequest(), {"order_id"}),
         ("no mode", SetSagaModeRequest(), {"saga_mode"}),
         ("unknown mode", SetSagaModeRequest(saga_mode=3), {"saga_mode"}),  # type: ignore[arg-type]
@@ -132,6 +137,8 @@ def cases() -> list[Case]:
             (f"customer, {name} request", customer(request_id=id), {"request_id"}),
             (f"limit, {name} customer", limit(customer_id=id), {"customer_id"}),
             (f"limit, {name} request", limit(request_id=id), {"request_id"}),
+            (f"create, {name} everything", create(request_id=id, order_id=id), {"request_id", "order_id"}),
+            (f"retry, {name} request", RetrySagasRequest(request_id=id), {"request_id", "selection"}),
             (f"get, {name}", GetOrderRequest(order_id=id), {"order_id"}),
             (f"watch, {name}", WatchOrderRequest(order_id=id), {"order_id"}),
             (f"timeline, {name}", GetOrderTimelineRequest(order_id=id), {"order_id"}),

@@ -19,6 +19,7 @@ from tests.kernel.edge import Edge, echo, serving
 from twinlog.errors import InvalidArgument
 from twinlog.event import Metadata
 from twinlog.rpc import Context, call_metadata, request_identity
+from twinlog.validation import Checks
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -71,12 +72,12 @@ def customer(request_id: str = ID, name: str = "Ann") -> CreateCustomerRequest:
 
 
 def test_a_request_is_known_by_its_id_and_content() -> None:
-    identity = request_identity(customer(), CreateCustomerResponse)
+    identity = request_identity(Checks(), customer(), CreateCustomerResponse)
 
     assert identity is not None
     assert identity.request_id == ID
     assert identity.reply_type is CreateCustomerResponse
-    assert identity == request_identity(customer(ID.upper()), CreateCustomerResponse)
+    assert identity == request_identity(Checks(), customer(ID.upper()), CreateCustomerResponse)
     assert len(identity.fingerprint) == 32
 
 
@@ -87,24 +88,27 @@ def test_another_content_or_type_has_another_fingerprint() -> None:
         ChangeCreditLimitRequest(request_id=ID, customer_id="Ann"),
         CreateCustomerRequest(request_id=ID, customer_id="Ann"),
     ]
-    identities = [request_identity(request, StringValue) for request in requests]
+    identities = [request_identity(Checks(), request, StringValue) for request in requests]
 
     assert len({identity.fingerprint for identity in identities if identity}) == len(requests)
 
 
 def test_reading_the_identity_leaves_the_request_as_it_is() -> None:
     request = customer()
-    request_identity(request, CreateCustomerResponse)
+    request_identity(Checks(), request, CreateCustomerResponse)
 
     assert request == customer()
 
 
 def test_without_an_id_there_is_no_identity() -> None:
-    assert request_identity(customer(""), CreateCustomerResponse) is None
+    assert request_identity(Checks(), customer(""), CreateCustomerResponse) is None
 
 
-def test_an_id_that_is_no_uuid_is_refused() -> None:
+def test_an_id_that_is_no_uuid_is_refused_with_whatever_else_is_wrong() -> None:
+    checks = Checks()
+    checks.violate("name", "is missing")
+    assert request_identity(checks, customer("again"), CreateCustomerResponse) is None
     with pytest.raises(InvalidArgument) as refusal:
-        request_identity(customer("again"), CreateCustomerResponse)
+        checks.done()
 
-    assert list(refusal.value.violations) == ["request_id"]
+    assert list(refusal.value.violations) == ["name", "request_id"]

@@ -39,18 +39,14 @@ def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Meta
     return Metadata(correlation, f"rpc/{method}", trace, actor)
 
 
-def request_identity(request: Message, reply_type: type[Message]) -> Request | None:
-    """Under what a request's outcome is kept; None where its ``request_id`` is empty.
+def request_identity(checks: Checks, request: Message, reply_type: type[Message]) -> Request | None:
+    """Under what a request's outcome is kept; None where its ``request_id`` is empty or no UUID, which is noted.
 
-    The fingerprint is SHA-256 over the request's type and its content without the id. Raises
-    :class:`~twinlog.errors.InvalidArgument` where the id is not a UUID.
+    The fingerprint is SHA-256 over the request's type and its content without the id.
     """
-    given: str = request.request_id  # type: ignore[attr-defined]
-    if not given:
+    request_id = checks.uuid("request_id", request.request_id, required=False)  # type: ignore[attr-defined]
+    if not request_id:
         return None
-    checks = Checks()
-    request_id = checks.uuid("request_id", given)
-    checks.done()
     content = type(request)()
     content.CopyFrom(request)
     content.ClearField("request_id")
