@@ -14,11 +14,14 @@ from twinlog.event import Recorded
 from twinlog.log import Log
 from twinlog.policies import Policies, PolicyHandler, on
 from twinlog.ports import RandomIds, SystemClock
+from twinlog.postgres import PostgresLog
+from twinlog.postgres_views import PostgresViews
 from twinlog.projection import Projection, View, ViewStore
 from twinlog.writer import Writer
 
 VIEWS_PACKAGE = "tests.dead_letters.sql"
 KEY = "all"
+KINDS = ("policies", "view")
 
 
 class Consumer(Protocol):
@@ -69,6 +72,13 @@ class ViewConsumer:
     async def effects(self) -> Sequence[int]:
         row = (await self._store.rows(self._view, [KEY])).get(KEY)
         return [int(word) for word in row.written.split()] if row else []
+
+
+def consumer_in(log: PostgresLog, source: str, kind: str) -> Consumer:
+    """A consumer whose store is Postgres; ``log`` was opened with the views' package."""
+    if kind == "policies":
+        return PolicyConsumer(source, log)
+    return ViewConsumer(source, PostgresViews(log, VIEWS_PACKAGE, {"journal": Row}))
 
 
 def _evolve(row: Row | None, event: Recorded, message: Any) -> Row:

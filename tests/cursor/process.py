@@ -1,6 +1,6 @@
 """A consumer that is killed now and then, right after a commit and before it learns so.
 
-Usage: ``python -m tests.cursor.process <postgres url> <database> <log> <nats url> <source>``.
+Usage: ``python -m tests.cursor.process <postgres url> <database> <log> <nats url> <source> <kind>``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tests.cursor.consumers import PolicyConsumer
+from tests.cursor.consumers import VIEWS_PACKAGE, consumer_in
 from twinlog import jetstream
 from twinlog.cursor import Cursor, Handler
 from twinlog.event import Recorded
@@ -35,9 +35,12 @@ class Deadly:
         raise AssertionError("unreachable")
 
 
-async def main(postgres_url: str, database: str, log: str, nats_url: str, source: str) -> None:
+async def main(postgres_url: str, database: str, log: str, nats_url: str, source: str, kind: str) -> None:
     client = await jetstream.connect(nats_url, "tests")
-    async with open_log(postgres_url, database, log) as own, PolicyConsumer(source, own).replica() as handler:
+    async with (
+        open_log(postgres_url, database, log, VIEWS_PACKAGE) as own,
+        consumer_in(own, source, kind).replica() as handler,
+    ):
         await Cursor(JetStreamTwin(client, source), Deadly(handler)).run()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -13,20 +13,19 @@ import pytest
 from nats.aio.client import Client
 
 from stack.nats import EmbeddedNats
+from stack.postgres import EmbeddedPostgres
 from tests import servers
-from tests.cursor.consumers import VIEWS_PACKAGE, Consumer, PolicyConsumer, ViewConsumer
-from tests.dead_letters.journal import Row
+from tests.cursor.consumers import KINDS, VIEWS_PACKAGE, Consumer, PolicyConsumer, ViewConsumer, consumer_in
 from tests.kernel.batches import grow
 from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
 from tests.waiting import until
-from twinlog import jetstream
+from twinlog import jetstream, relay
 from twinlog.cursor import Cursor, Handler
 from twinlog.errors import CheckpointMoved, Unavailable
 from twinlog.event import Recorded
 from twinlog.lease import Lease
 from twinlog.memory import MemoryLog, MemoryViews
 from twinlog.postgres import PostgresLease, PostgresLog, open_log
-from twinlog.postgres_views import PostgresViews
 from twinlog.relay import Relay
 from twinlog.twin import Twin
 
@@ -52,6 +51,10 @@ class Stage:
             await grow(self.source, 3)
         self.grown = await self.source.head()
 
+    async def is_copied(self) -> bool:
+        """Whether the twin has all that the source has."""
+        return (await self.twin.state()).last == self.grown
+
     async def done(self) -> None:
         """Returns when the effects are those of every event, once each and in order. They stay so."""
 
@@ -62,6 +65,13 @@ class Stage:
         assert list(await self.consumer.effects()) == list(range(1, self.grown + 1))
 
 
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was destroyed is noticed soon."""
+    monkeypatch.setattr(relay, "_LOOK_AFTER", 0.1)
+    monkeypatch.setattr(jetstream, "_HEARTBEAT", 0.2)
+
+
 @pytest.fixture(params=["memory", "servers"])
 def urls(request: pytest.FixtureRequest) -> tuple[str, str] | None:
     """Of the Postgres and the NATS that are worked with; None: in memory."""
@@ -70,7 +80,7 @@ def urls(request: pytest.FixtureRequest) -> tuple[str, str] | None:
     return request.getfixturevalue("postgres_url"), request.getfixturevalue("nats_url")
 
 
-@pytest.fixture(params=["policies", "view"])
+@pytest.fixture(params=KINDS)
 async def stage(request: pytest.FixtureRequest, urls: tuple[str, str] | None) -> AsyncIterator[Stage]:
     if urls is None:
         yield memory_stage(request.param)
@@ -94,12 +104,6 @@ async def servers_stage(stack: AsyncExitStack, postgres_url: str, nats_url: str,
     database = await stack.enter_async_context(servers.database(postgres_url))
     log = await stack.enter_async_context(open_log(postgres_url, database, "own", VIEWS_PACKAGE))
     return Stage(MemoryLog(name), JetStreamDamage(client, name), consumer_in(log, name, kind), log)
-
-
-def consumer_in(log: PostgresLog, source: str, kind: str) -> Consumer:
-    if kind == "policies":
-        return PolicyConsumer(source, log)
-    return ViewConsumer(source, PostgresViews(log, VIEWS_PACKAGE, {"journal": Row}))
 
 
 @asynccontextmanager
@@ -157,6 +161,37 @@ class StopsAfterCommit(Wrapped):
         raise AssertionError("unreachable")
 
 
+class Begins(Wrapped):
+    """Says that it has begun, and may be killed in the midst of its commit."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(handler)
+        self.begun = asyncio.Event()
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        self.begun.set()
+        return await super().handle(events[:5], after)
+
+
+class Races(Wrapped):
+    """Handles its first batch when the other replica is about to handle the same."""
+
+    def __init__(self, handler: Handler, ready: asyncio.Barrier) -> None:
+        super().__init__(handler)
+        self._ready: asyncio.Barrier | None = ready
+        self.lost = 0
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        if self._ready:
+            ready, self._ready = self._ready, None
+            await ready.wait()
+        try:
+            return await super().handle(events, after)
+        except CheckpointMoved:
+            self.lost += 1
+            raise
+
+
 class FailsAtFirst(Wrapped):
     """Its store is away for the first tries."""
 
@@ -181,6 +216,30 @@ async def test_killed_between_the_commit_and_the_next_fetch(stage: Stage) -> Non
                     await asyncio.wait_for(deadly.committed.wait(), 60)
         async with following(stage):
             await stage.done()
+            await stage.grow(30)
+            await stage.done()
+
+
+async def test_killed_in_the_midst_of_the_commit(stage: Stage) -> None:
+    async with relaying(stage):
+        for _ in range(4):
+            await stage.grow(30)
+            async with stage.consumer.replica() as handler:
+                begins = Begins(handler)
+                async with running(Cursor(stage.twin, begins)):
+                    await asyncio.wait_for(begins.begun.wait(), 60)
+        async with following(stage):
+            await stage.done()
+
+
+async def test_two_replicas_that_handle_the_same_events_at_once(stage: Stage) -> None:
+    ready = asyncio.Barrier(2)
+    async with relaying(stage), stage.consumer.replica() as one, stage.consumer.replica() as two:
+        await stage.grow(30)
+        both = [Races(one, ready), Races(two, ready)]
+        async with running(Cursor(stage.twin, both[0])), running(Cursor(stage.twin, both[1])):
+            await stage.done()
+            await until(lambda: both[0].lost + both[1].lost >= 1)
             await stage.grow(30)
             await stage.done()
 
@@ -228,12 +287,23 @@ async def test_the_consumer_is_deleted_on_the_server(stage: Stage) -> None:
             await stage.damage.delete_consumers()
 
 
-@pytest.mark.parametrize("harm", ["purged", "deleted"])
-async def test_the_stream_is_lost_while_it_is_followed(stage: Stage, harm: str) -> None:
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda stage: stage.damage.purge(),
+        lambda stage: stage.damage.purge(keep=3),
+        lambda stage: stage.damage.remove(40),
+        lambda stage: stage.twin.delete(),
+    ],
+    ids=["purged", "trimmed", "hole", "deleted"],
+)
+async def test_the_stream_is_lost_while_it_is_followed(
+    stage: Stage, harm: Callable[[Stage], Awaitable[None]]
+) -> None:
     async with relaying(stage), following(stage):
         await stage.grow(60)
         await stage.done()
-        await (stage.damage.purge() if harm == "purged" else stage.twin.delete())
+        await harm(stage)
         await stage.grow(60)
         await stage.done()
 
@@ -270,14 +340,32 @@ async def test_nats_is_restarted_while_it_is_followed(
     await jetstream.close(client)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_postgres_is_killed_while_it_is_followed(own_postgres: EmbeddedPostgres, kind: str) -> None:
+    async with open_log(own_postgres.url, "own", "own", VIEWS_PACKAGE) as log:
+        stage = Stage(MemoryLog("source"), MemoryDamage("source"), consumer_in(log, "source", kind), log)
+        async with relaying(stage), following(stage) as cursor:
+            await stage.grow(30)
+            await stage.done()
+            await own_postgres.kill()
+            await stage.grow(30)
+            await until(lambda: stage.is_copied())
+            assert cursor.position == 30
+            await own_postgres.start()
+            await until(lambda: cursor.position == 60)
+            await stage.done()
+            await until(lambda: cursor.problem is None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_processes_that_are_killed_after_their_commit(
-    postgres_url: str, database: str, nats_url: str, nats: Client, stream: str
+    postgres_url: str, database: str, nats_url: str, nats: Client, stream: str, kind: str
 ) -> None:
-    async with open_log(postgres_url, database, "own") as log:
-        stage = Stage(MemoryLog(stream), JetStreamDamage(nats, stream), PolicyConsumer(stream, log), log)
+    async with open_log(postgres_url, database, "own", VIEWS_PACKAGE) as log:
+        stage = Stage(MemoryLog(stream), JetStreamDamage(nats, stream), consumer_in(log, stream, kind), log)
         async with relaying(stage):
             await stage.grow(60)
-            arguments = [postgres_url, database, "own", nats_url, stream]
+            arguments = [postgres_url, database, "own", nats_url, stream, kind]
             for round in range(1, 4):
                 command = [sys.executable, "-m", "tests.cursor.process", *arguments]
                 process = await asyncio.create_subprocess_exec(*command)
