@@ -366,10 +366,12 @@ async def test_processes_that_are_killed_after_their_commit(
         async with relaying(stage):
             await stage.grow(60)
             arguments = [postgres_url, database, "own", nats_url, stream, kind]
-            for round in range(1, 4):
+            handled = 0
+            for _ in range(3):
                 command = [sys.executable, "-m", "tests.cursor.process", *arguments]
                 process = await asyncio.create_subprocess_exec(*command)
                 assert await process.wait() == -signal.SIGKILL
-                assert len(await stage.consumer.effects()) == 7 * round
+                before, handled = handled, len(await stage.consumer.effects())
+                assert before < handled < 60
             async with following(stage):
                 await stage.done()
