@@ -170,7 +170,7 @@ class Begins(Wrapped):
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         self.begun.set()
-        return await super().handle(events[:5], after)
+        return await super().handle(events, after)
 
 
 class Races(Wrapped):
