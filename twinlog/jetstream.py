@@ -141,7 +141,7 @@ async def _check(client: Client) -> None:
     version = client.connected_server_version
     if (version.major, version.minor) < _OLDEST_NATS:
         raise ConfigurationError(
-            f"NATS_URL: nats-server 2.12 or newer is needed; this one is {version.major}.{version.minor}"
+            f"NATS_URL: nats-server 2.12 or newer is needed (this one is {version.major}.{version.minor})"
         )
     log, waiting = structlog.get_logger(), False
     while True:
