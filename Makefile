@@ -9,6 +9,7 @@ PROTOS := $(shell find protos -name '*.proto')
 # The second folder has google/type/money.proto, from googleapis-common-protos.
 PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 IMAGE := $(VENV)/protos.binpb
+RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run audit test bench simulate chaos soak lint format proto proto-release lock clean
@@ -28,8 +29,8 @@ audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--w
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
 
-bench: $(GENERATED) ## Measure everything against the floor, into docs/bench; QUICK=1: one short round, not kept
-	@$(PY) -m bench $(if $(QUICK),--quick)
+bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size
+	@$(PY) -m bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes)
 
 chaos: $(GENERATED) ## Break a shop in every known way, under load; ARGS="--seed 7 --only kill-each"
 	@$(PY) -m chaos $(ARGS)
@@ -61,9 +62,12 @@ proto-release: $(IMAGE) ## Record protos/ as released: from then on they may onl
 lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 	$(BIN)/pip-compile --quiet --all-extras --generate-hashes --strip-extras --allow-unsafe --upgrade --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --upgrade --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements-bench.txt \
+		bench/rivals/requirements.in
 
 clean: ## Remove the environment, generated code and embedded servers' data
-	rm -rf $(VENV) .data shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RIVALS) .data shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; call make PYTHON=/path/to/it")'
@@ -71,6 +75,12 @@ $(INSTALLED): requirements.txt
 	@echo "Installing into $(VENV) …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
+
+# What the bench compares with is no condition of it: where it cannot be installed, the table says so.
+$(RIVALS)/.installed: requirements-bench.txt
+	@test -x $(RIVALS)/bin/python || $(PYTHON) -m venv $(RIVALS)
+	@echo "Installing into $(RIVALS) …"
+	@if $(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
 
 $(GENERATED): $(INSTALLED) $(PROTOS)
 	@rm -rf shop twinlog/v1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import budget, measure, plot, report
+from bench import budget, measure, others, plot, report, sizes
 from bench.report import Row, Sections
 from bench.systems import System, started
 from stack.supervisor import ROOT
@@ -17,6 +17,12 @@ _NOTE = (
     "Medians of rounds that take turns (floor, choreography, orchestration, floor, …), ratios within one round. "
     "256 clients in a closed loop, 100 customers, every order with a request id. Latency runs from when CreateOrder "
     "was due until APPROVED was committed in the view; at half load the calls come at a fixed rate whatever happens."
+)
+
+_RIVALS_NOTE = (
+    "pyeventsourcing runs in its multi-threaded system runner, aggregates cached, 2 or 8 client threads, whichever is "
+    "faster; DBOS as one workflow of three transactions, 8 client threads. Both run in one process on the same "
+    "Postgres and are called within it: no RPC, no request ids, no broker, which the floor and the shop do pay for."
 )
 
 
@@ -31,12 +37,18 @@ class Size:
     """Orders of the one client."""
     seconds: float
     """At half load."""
+    logs: Sequence[int]
+    """Orders in the log, where cost is measured against that."""
     results: Path
     """The folder to write to."""
 
 
-_FULL = Size(rounds=3, orders=4_000, alone=150, seconds=8, results=ROOT / "docs" / "bench")
-_QUICK = Size(rounds=1, orders=1_000, alone=50, seconds=3, results=ROOT / ".data" / "bench-quick")
+_FULL = Size(
+    rounds=3, orders=4_000, alone=150, seconds=8, logs=(10_000, 100_000), results=ROOT / "docs" / "bench"
+)
+_QUICK = Size(
+    rounds=1, orders=1_000, alone=50, seconds=3, logs=(5_000, 10_000), results=ROOT / ".data" / "bench-quick"
+)
 
 
 async def shop_rows(systems: list[System], size: Size) -> dict[str, list[Row]]:
@@ -132,11 +144,39 @@ def resident(systems: list[System]) -> dict[str, int]:
     return {name: measure.memory(pid) for system in systems for name, pid in system.pids.items()}
 
 
-async def main(size: Size) -> None:
-    async with started(ROOT / ".data" / "bench") as (_, systems):
+async def compare(size: Size) -> None:
+    """Everything but cost against size."""
+    async with started(ROOT / ".data" / "bench") as (shop, systems):
         before = resident(systems)
-        sections: Sections = {**await shop_rows(systems, size), "Memory": _memory(systems, before)}
-    print(report.write(size.results, "results", sections, [_NOTE]))
+        sections = await shop_rows(systems, size)
+        memory = _memory(systems, before)
+        _say("rivals")
+        rivals, missing = await others.rivals(shop, systems, size.rounds, size.orders)
+        _say("kernel")
+        kernel = await others.kernels(shop, quick=size is _QUICK)
+    sections |= {
+        "What a user would pick instead": rivals,
+        "The kernel by its parts": kernel,
+        "Memory": memory,
+    }
+    _write(size, "results", sections, [_NOTE, _RIVALS_NOTE, *missing])
+
+
+async def grow(size: Size) -> None:
+    """Cost against size."""
+    async with started(ROOT / ".data" / "bench") as (shop, systems):
+        growing = sizes.Sizes(shop, systems, size.orders // 2)
+        for system in systems:
+            await measure.rates(system, size.orders // 5)
+        before = resident(systems)
+        sections = {"Customers": await growing.customers(), "Replicas": await growing.replicas()}
+        sections["Orders in the log"] = await growing.log(size.logs)
+        sections["Memory"] = _memory(systems, before)
+    _write(size, "sizes", sections, [sizes.NOTE])
+
+
+def _write(size: Size, name: str, sections: Sections, notes: list[str]) -> None:
+    print(report.write(size.results, name, sections, notes))
     plot.draw(size.results)
 
 
@@ -149,4 +189,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--quick", action="store_true", help="one short round of everything, kept out of docs/bench"
     )
-    asyncio.run(main(_QUICK if parser.parse_args().quick else _FULL))
+    parser.add_argument("--sizes", action="store_true", help="cost against size, instead")
+    chosen = parser.parse_args()
+    work = grow if chosen.sizes else compare
+    asyncio.run(work(_QUICK if chosen.quick else _FULL))

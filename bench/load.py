@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from time import perf_counter
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -186,6 +187,29 @@ class Load:
         connection = Connection(self._headers, answered.set)
         await asyncio.get_running_loop().create_connection(lambda: connection, host, int(port))
         return connection, answered
+
+
+class Spread:
+    """Shares out its calls among several loads."""
+
+    def __init__(self, *loads: Load) -> None:
+        self._loads = loads
+
+    async def closed(self, messages: Sequence[bytes], clients: int) -> list[Call]:
+        """As a load does it."""
+        share = len(self._loads)
+        return await self._all(load.closed(messages[n::share], clients // share) for n, load in self._each())
+
+    async def open(self, messages: Sequence[bytes], rate: float) -> list[Call]:
+        """As a load does it."""
+        share = len(self._loads)
+        return await self._all(load.open(messages[n::share], rate / share) for n, load in self._each())
+
+    def _each(self) -> Iterable[tuple[int, Load]]:
+        return enumerate(self._loads)
+
+    async def _all(self, parts: Iterable[Awaitable[list[Call]]]) -> list[Call]:
+        return sorted(chain(*await asyncio.gather(*parts)), key=lambda call: call.due)
 
 
 async def _next(connection: Connection, answered: asyncio.Event) -> None:

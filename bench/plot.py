@@ -45,9 +45,10 @@ def _charts(folder: Path) -> Iterator[tuple[str, Bars | dict[str, Line]]]:
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
             name, _, at = row["what"].rpartition(" at ")
-            if row["value"]:
+            if name and row["value"]:
                 lines.setdefault(name, []).append((float(at.split()[0].replace(",", "")), row["value"]))
-        yield f"{title}, {rows[0]['unit']}", dict(lines)
+        if lines:
+            yield f"{title}, {rows[0]['unit']}", dict(lines)
 
 
 def _sections(path: Path) -> Iterator[tuple[str, Sequence[Json]]]:

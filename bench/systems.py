@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bench import floor
-from bench.load import Load
+from bench.load import Load, Spread
 from projector.freshness import SUBJECT
 from shop.customers.v1 import customer_service_pb2 as customers_pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceStub
@@ -36,6 +36,7 @@ from twinlog.ports import RandomIds
 CUSTOMERS = 100
 METHOD = f"{floor.SERVICE}/CreateOrder"
 _CREDIT = 10**9
+_AT_ONCE = 100
 _IDS = RandomIds()
 
 
@@ -74,7 +75,7 @@ class System:
     """One of them. Every saga makes two events in its log of orders: created, and approved."""
 
     name: str
-    load: Load
+    load: Load | Spread
     view: View
     log: asyncpg.Connection[Any]
     """The database of its log of orders."""
@@ -122,7 +123,7 @@ async def started(data: Path, customers: int = CUSTOMERS) -> AsyncIterator[tuple
         await bus.subscribe(floor.CHANGED, cb=floor_view.on_message)
         await bus.subscribe(SUBJECT, cb=shop_view.on_message)
         address, pids = await _start_floor(stack, shop, bus)
-        owners = await _customers(shop, customers)
+        owners = await create_customers(shop, customers)
         floor_log = await asyncpg.connect(f"{shop.postgres_url}/floor")
         shop_log = await asyncpg.connect(f"{shop.postgres_url}/shop_orders")
         for connection in (floor_log, shop_log):
@@ -181,10 +182,14 @@ async def _start_floor(stack: AsyncExitStack, shop: Shop, bus: Client) -> tuple[
     return address, pids
 
 
-async def _customers(shop: Shop, count: int) -> list[str]:
+async def create_customers(shop: Shop, count: int) -> list[str]:
+    """New customers who can pay for anything; gives their ids."""
     limit = Money(currency_code="EUR", units=_CREDIT)
+    request = customers_pb.CreateCustomerRequest(name="Bench", credit_limit=limit)
+    answers: list[customers_pb.CreateCustomerResponse] = []
     async with grpc.aio.insecure_channel(shop.customers) as channel:
         stub = CustomerServiceStub(channel)
-        request = customers_pb.CreateCustomerRequest(name="Bench", credit_limit=limit)
-        answers = [await stub.CreateCustomer(request) for _ in range(count)]
+        while len(answers) < count:
+            calls = [stub.CreateCustomer(request) for _ in range(min(_AT_ONCE, count - len(answers)))]
+            answers += await asyncio.gather(*calls)
     return [answer.customer_id for answer in answers]

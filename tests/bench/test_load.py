@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.load import Load, Refused
+from bench.load import Load, Refused, Spread
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
 from twinlog.errors import NotFound
@@ -60,3 +60,14 @@ async def test_keeps_a_rate_and_measures_from_the_time_a_call_was_due() -> None:
 async def test_an_error_ends_the_run() -> None:
     with pytest.raises(Refused, match="error"):
         await run([message("a"), message("")])
+
+
+async def test_spreads_calls_over_servers_and_gives_every_answer() -> None:
+    ids = [f"order-{number}" for number in range(101)]
+    messages = [message(id) for id in ids]
+    async with serve([(Echo(), add_OrderServiceServicer_to_server, NAME)], domain="test") as server:
+        spread = Spread(*(Load(server.address, f"{NAME}/CreateOrder") for _ in range(2)))
+        for calls in (await spread.closed(messages, 64), await spread.open(messages, 5_000.0)):
+            answers = [pb.CreateOrderResponse.FromString(call.reply).order_id for call in calls]
+            assert sorted(answers) == sorted(ids)
+            assert [call.due for call in calls] == sorted(call.due for call in calls)

@@ -1,0 +1,103 @@
+"""Cost against size: the rate by orders in the log, by customers, by replicas; every one beside the floor's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import grpc.aio
+
+from bench import measure
+from bench.load import Load, Spread
+from bench.report import Row
+from bench.systems import METHOD, System, create_customers
+from stack.process import free_port, spawn, stop
+from stack.shop import Shop
+from stack.supervisor import ROOT
+
+NOTE = (
+    "10⁶ orders were not run, and nothing here is extrapolated. Ratios are to the floor, measured right before with as "
+    "many orders in its log and as many customers; the floor has one process of each kind always. With two replicas, "
+    "half of the calls go to each order_svc. A hot customer has half of all orders, the other half is spread over 100."
+)
+_SERVICES = {
+    "order_svc": "ORDERS_ADDRESS",
+    "customer_svc": "CUSTOMERS_ADDRESS",
+    "saga_orchestrator": "SAGAS_ADDRESS",
+    "projector": "QUERIES_ADDRESS",
+}
+_EVENTS_OF_ORDER = 2
+_CUSTOMERS = (1, 100, 10_000)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shop and the floor while they grow."""
+
+    shop: Shop
+    systems: list[System]
+    orders: int
+    """In each measurement."""
+
+    async def customers(self) -> list[Row]:
+        """One, a hundred, ten thousand; one hot among a hundred."""
+        rows = []
+        for count in _CUSTOMERS:
+            owners = await create_customers(self.shop, count)
+            rows += await self._measured(f"at {count:,} customers", owners)
+        hot, others = owners[0], owners[1:101]
+        mixed = list(chain.from_iterable((hot, other) for other in others))
+        return rows + await self._measured("at 100 customers", mixed, " and a hot one")
+
+    async def replicas(self) -> list[Row]:
+        """One of each service, then two."""
+        rows = await self._measured("at 1 replica")
+        async with _second_replicas(self.shop) as address:
+            floor, *modes = self.systems
+            loads = [Load(self.shop.orders, METHOD), Load(address, METHOD)]
+            both = [floor, *(replace(mode, load=Spread(*loads)) for mode in modes)]
+            return rows + await replace(self, systems=both)._measured("at 2 replicas")
+
+    async def log(self, counts: Sequence[int]) -> list[Row]:
+        """So many orders in the log, in ascending order."""
+        rows = []
+        for count in counts:
+            for system in self.systems[:2]:
+                missing = count - await system.position() // _EVENTS_OF_ORDER
+                if missing > 0:
+                    await measure.rates(system, missing)
+            rows += await self._measured(f"at {count:,} orders")
+        return rows
+
+    async def _measured(self, size: str, owners: Sequence[str] = (), which: str = "") -> list[Row]:
+        rows, whole = [], 0.0
+        for system in self.systems:
+            chosen = replace(system, customers=owners) if owners else system
+            sagas = (await measure.rates(chosen, self.orders)).sagas
+            whole = whole or sagas
+            rows.append(Row(f"{system.name}{which} {size}", "sagas/s", [sagas], [sagas / whole]))
+            print(f"{rows[-1].what}: {sagas:,.0f} sagas/s", flush=True)
+        return rows
+
+
+@asynccontextmanager
+async def _second_replicas(shop: Shop) -> AsyncIterator[str]:
+    """Another process of every service; gives the address of order_svc's."""
+    addresses = {module: f"127.0.0.1:{free_port()}" for module in _SERVICES}
+    settings = {setting: addresses[module] for module, setting in _SERVICES.items()}
+    env = {**os.environ, **settings, "POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url}
+    async with AsyncExitStack() as stack:
+        for module in _SERVICES:
+            process = await spawn(
+                [sys.executable, "-m", module], output=sys.stderr.fileno(), env=env, cwd=ROOT
+            )
+            stack.push_async_callback(stop, process)
+        for address in addresses.values():
+            async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):
+                await channel.channel_ready()
+        yield addresses["order_svc"]
