@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +37,24 @@ class Size:
     """Orders of the one client."""
     seconds: float
     """At half load."""
-    logs: Sequence[int]
+    small: int
+    large: int
     """Orders in the log, where cost is measured against that."""
     results: Path
     """The folder to write to."""
 
 
 _FULL = Size(
-    rounds=3, orders=4_000, alone=150, seconds=8, logs=(10_000, 100_000), results=ROOT / "docs" / "bench"
+    rounds=3, orders=4_000, alone=150, seconds=8, small=10_000, large=100_000, results=ROOT / "docs" / "bench"
 )
 _QUICK = Size(
-    rounds=1, orders=1_000, alone=50, seconds=3, logs=(5_000, 10_000), results=ROOT / ".data" / "bench-quick"
+    rounds=1,
+    orders=1_000,
+    alone=50,
+    seconds=3,
+    small=2_000,
+    large=10_000,
+    results=ROOT / ".data" / "bench-quick",
 )
 
 
@@ -165,13 +172,15 @@ async def compare(size: Size) -> None:
 async def grow(size: Size) -> None:
     """Cost against size."""
     async with started(ROOT / ".data" / "bench") as (shop, systems):
-        growing = sizes.Sizes(shop, systems, size.orders // 2)
-        for system in systems:
-            await measure.rates(system, size.orders // 5)
+        growing = sizes.Sizes(shop, systems, size.orders // 2, size.rounds)
+        small = await growing.log(size.small)
         before = resident(systems)
-        sections = {"Customers": await growing.customers(), "Replicas": await growing.replicas()}
-        sections["Orders in the log"] = await growing.log(size.logs)
-        sections["Memory"] = _memory(systems, before)
+        sections: Sections = {
+            "Customers": await growing.customers(),
+            "Replicas": await growing.replicas(),
+            "Orders in the log": small + await growing.log(size.large),
+            "Memory": _memory(systems, before),
+        }
     _write(size, "sizes", sections, [sizes.NOTE])
 
 

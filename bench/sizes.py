@@ -21,9 +21,11 @@ from stack.shop import Shop
 from stack.supervisor import ROOT
 
 NOTE = (
-    "10⁶ orders were not run, and nothing here is extrapolated. Ratios are to the floor, measured right before with as "
-    "many orders in its log and as many customers; the floor has one process of each kind always. With two replicas, "
-    "half of the calls go to each order_svc. A hot customer has half of all orders, the other half is spread over 100."
+    "10⁶ orders were not run, and nothing here is extrapolated. Ratios are to the floor in the same round, with about "
+    "as many orders in its log and as many customers; the floor has one process of each kind always. The rounds "
+    "themselves add orders: customers and replicas were measured between the two sizes of the log. With two replicas, "
+    "half of the calls go to each order_svc. A hot customer has half of all orders, the other half is spread over 100. "
+    "Memory runs from the smaller log to the end."
 )
 _SERVICES = {
     "order_svc": "ORDERS_ADDRESS",
@@ -43,13 +45,14 @@ class Sizes:
     systems: list[System]
     orders: int
     """In each measurement."""
+    rounds: int
 
     async def customers(self) -> list[Row]:
         """One, a hundred, ten thousand; one hot among a hundred."""
         rows = []
         for count in _CUSTOMERS:
             owners = await create_customers(self.shop, count)
-            rows += await self._measured(f"at {count:,} customers", owners)
+            rows += await self._measured(f"at {count:,} customer{'s' * (count > 1)}", owners)
         hot, others = owners[0], owners[1:101]
         mixed = list(chain.from_iterable((hot, other) for other in others))
         return rows + await self._measured("at 100 customers", mixed, " and a hot one")
@@ -63,25 +66,22 @@ class Sizes:
             both = [floor, *(replace(mode, load=Spread(*loads)) for mode in modes)]
             return rows + await replace(self, systems=both)._measured("at 2 replicas")
 
-    async def log(self, counts: Sequence[int]) -> list[Row]:
-        """So many orders in the log, in ascending order."""
-        rows = []
-        for count in counts:
-            for system in self.systems[:2]:
-                missing = count - await system.position() // _EVENTS_OF_ORDER
-                if missing > 0:
-                    await measure.rates(system, missing)
-            rows += await self._measured(f"at {count:,} orders")
-        return rows
+    async def log(self, count: int) -> list[Row]:
+        """So many orders in the log before the first round."""
+        for system in self.systems[:2]:
+            missing = count - await system.position() // _EVENTS_OF_ORDER
+            if missing > 0:
+                await measure.rates(system, missing)
+        return await self._measured(f"at {count:,} orders")
 
     async def _measured(self, size: str, owners: Sequence[str] = (), which: str = "") -> list[Row]:
-        rows, whole = [], 0.0
-        for system in self.systems:
-            chosen = replace(system, customers=owners) if owners else system
-            sagas = (await measure.rates(chosen, self.orders)).sagas
-            whole = whole or sagas
-            rows.append(Row(f"{system.name}{which} {size}", "sagas/s", [sagas], [sagas / whole]))
-            print(f"{rows[-1].what}: {sagas:,.0f} sagas/s", flush=True)
+        rows = [Row(f"{system.name}{which} {size}", "sagas/s") for system in self.systems]
+        for _ in range(self.rounds):
+            for row, system in zip(rows, self.systems, strict=True):
+                chosen = replace(system, customers=owners) if owners else system
+                row.values.append((await measure.rates(chosen, self.orders)).sagas)
+                row.ratios.append(row.values[-1] / rows[0].values[-1])
+        print(*(f"{row.what}: {row.value:,.0f} sagas/s" for row in rows), sep="\n", flush=True)
         return rows
 
 
