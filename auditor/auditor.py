@@ -38,6 +38,7 @@ from auditor.reading import Reading
 from auditor.report import Figures, Findings, Report
 from auditor.shop import DATABASES, HOMES, LOGS, VIEWS_DATABASE, followers, timelines, views
 from customer_svc.domain import Customer
+from twinlog.dead_letters import DEAD_LETTERS, DeadLetters
 from twinlog.errors import ConfigurationError, TwinlogError
 from twinlog.event import StreamId
 from twinlog.jetstream import connect
@@ -150,8 +151,16 @@ class Auditor:
 
     def _judge_books(self, now: datetime, found: Findings) -> None:
         in_flight = {case for reading in self._readings for case in reading.in_flight()}
+        in_flight |= self._books.cases_of({key for dead in self._dead_letters() for key in dead.parked})
         now_if_at_work = None if self._at_rest else now
         self._checked["cases"] += self._books.judge(in_flight, self._customer, now_if_at_work, found)
+
+    def _dead_letters(self) -> Iterator[DeadLetters]:
+        """What the consumers that keep a log of the shop have parked."""
+        for reading in self._readings:
+            for stream, head in reading.history.heads.items():
+                if stream.type == DEAD_LETTERS.name and head.state:
+                    yield head.state
 
     def _customer(self, id: str) -> Customer | None:
         heads = next(reading.history.heads for reading in self._readings if reading.of is HOMES["customers"])
@@ -172,9 +181,12 @@ class Auditor:
             consumer_lag={follower.consumer: follower.lag for follower in self._followers},
             view_lag=keeps,
             streams=sum(len(reading.history.heads) for reading in self._readings),
-            customers=sum(1 for head in customers.values() if head.state and head.state.exists),
+            customers=sum(
+                isinstance(head.state, Customer) and head.state.exists for head in customers.values()
+            ),
             orders={state: count for state, count in self._books.orders.items() if count},
             sagas={status: count for status, count in self._books.sagas.items() if count},
+            parked=sum(dead.count for dead in self._dead_letters()),
             checked=checked,
         )
 
@@ -194,6 +206,8 @@ class Auditor:
             yield f"{orders} PENDING orders"
         if sagas:
             yield f"{sagas} running sagas"
+        if parked := sum(dead.count for dead in self._dead_letters()):
+            yield f"{parked} parked events"
 
 
 def _behind(figures: Figures) -> Iterator[str]:

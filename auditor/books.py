@@ -121,6 +121,15 @@ class Books:
             take(change, findings)
         return _case_of(change)
 
+    def cases_of(self, customer_ids: Collection[str]) -> set[str]:
+        """The open cases of some customers."""
+        return {
+            id
+            for id in self._unresolved
+            if (case := self._cases[id]).customer_id in customer_ids
+            or (case.order and case.order.customer_id in customer_ids)
+        }
+
     def waiting(self, now: datetime) -> tuple[int, int]:
         """How many orders and sagas are on their way and in time."""
         cases = [self._cases[id] for id in self._unresolved]
@@ -390,7 +399,8 @@ def _open_steps(saga: Instance) -> Iterator[tuple[str, StepState]]:
     table = _TABLES.get(saga.version)
     for step, state in zip(table.steps if table else (), saga.steps, strict=False):
         undone = saga.status is Status.COMPENSATED
-        if state in _OPEN and step.undo if undone else state is not StepState.DONE:
+        closed = (StepState.DONE, StepState.SKIPPED)  # an operator who skips a step answers for it
+        if state in _OPEN and step.undo if undone else state not in closed:
             yield step.name, state
 
 

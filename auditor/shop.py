@@ -22,6 +22,7 @@ from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow
+from twinlog.dead_letters import DEAD_LETTERS
 from twinlog.decider import AnyAggregate
 from twinlog.ports import Clock
 from twinlog.projection import AnyView
@@ -39,9 +40,9 @@ class LogOf(NamedTuple):
 
 
 LOGS: Sequence[LogOf] = [
-    LogOf("orders", "order_svc", "shop_orders", [ORDER, SAGA_MODE]),
-    LogOf("customers", "customer_svc", "shop_customers", [CUSTOMER]),
-    LogOf("sagas", "saga_orchestrator", "shop_sagas", [CREDIT_SAGAS]),
+    LogOf("orders", "order_svc", "shop_orders", [ORDER, SAGA_MODE, DEAD_LETTERS]),
+    LogOf("customers", "customer_svc", "shop_customers", [CUSTOMER, DEAD_LETTERS]),
+    LogOf("sagas", "saga_orchestrator", "shop_sagas", [CREDIT_SAGAS, DEAD_LETTERS]),
 ]
 DATABASES = [VIEWS_DATABASE, *(of.database for of in LOGS)]
 """In the order in which they are to be read: then no view can be ahead of its log."""

@@ -14,7 +14,9 @@ from tests.audit import faults
 from tests.audit.faults import FAULTS, Fault
 from tests.audit.world import World
 from tests.twin.messages import newer, older
-from twinlog.event import Recorded
+from twinlog.dead_letters import DEAD_LETTERS
+from twinlog.event import Recorded, StreamId, to_wire
+from twinlog.v1.dead_letters_pb2 import EventParked
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -39,6 +41,31 @@ async def test_a_clean_shop_has_no_violation_and_everything_was_compared(shop: W
 async def test_work_in_flight_is_no_violation(made: World) -> None:
     assert [report.violations for report in made.during if not report.clean] == []
     assert any(not report.settled for report in made.during), "no audit saw the load"
+
+
+async def test_what_a_parked_event_holds_up_is_in_flight(shop: World) -> None:
+    _, (order_id, customer_id) = await faults.a_cancelled_order_holds_credit(shop)
+    assert not (await shop.audit()).clean
+    cancelled = (await shop.events("orders"))[-1]
+    assert cancelled.stream.id == order_id
+    consumer = "customer_svc.orders"
+    parked = EventParked(
+        consumer=consumer,
+        log="orders",
+        position=cancelled.position,
+        key=customer_id,
+        event=to_wire(cancelled),
+        error_type="Broken",
+        error="out of order",
+        attempts=6,
+    )
+    await shop.append("customers", StreamId(DEAD_LETTERS.name, consumer), parked, key=customer_id)
+    await shop.catch_up()
+
+    report = await shop.audit()
+    assert report.violations == []
+    assert report.figures.parked == 1
+    assert not report.settled
 
 
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
