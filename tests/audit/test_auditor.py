@@ -44,8 +44,8 @@ async def test_work_in_flight_is_no_violation(made: World) -> None:
 
 
 async def test_what_a_parked_event_holds_up_is_in_flight(shop: World) -> None:
-    _, (order_id, customer_id) = await faults.a_cancelled_order_holds_credit(shop)
-    assert not (await shop.audit()).clean
+    check, (order_id, customer_id) = await faults.a_cancelled_order_holds_credit(shop)
+    assert check in (await shop.audit()).counts
     cancelled = (await shop.events("orders"))[-1]
     assert cancelled.stream.id == order_id
     consumer = "customer_svc.orders"
@@ -63,7 +63,7 @@ async def test_what_a_parked_event_holds_up_is_in_flight(shop: World) -> None:
     await shop.catch_up()
 
     report = await shop.audit()
-    assert report.violations == []
+    assert check not in report.counts
     assert report.figures.parked == 1
     assert not report.settled
 
