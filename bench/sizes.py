@@ -91,6 +91,7 @@ async def _second_replicas(shop: Shop) -> AsyncIterator[str]:
     addresses = {module: f"127.0.0.1:{free_port()}" for module in _SERVICES}
     settings = {setting: addresses[module] for module, setting in _SERVICES.items()}
     env = {**os.environ, **settings, "POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url}
+    env["LOG_LEVEL"] = "error"
     async with AsyncExitStack() as stack:
         for module in _SERVICES:
             process = await spawn(
