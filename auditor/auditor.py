@@ -12,7 +12,10 @@ case has a cause beyond what was read. So work in flight is never taken for a fa
 found while others move.
 
 **Settled** is a system in which that leaves nothing out: every twin and view at its log's head, every consumer past the
-last event that concerns it, and no order or saga on its way and in time.
+last event that concerns it, no event parked, and no order or saga on its way and in time.
+
+**Parked events** are in flight, and so are their cases; a view is compared without them. What was *given up* excuses
+what it leaves open: that is noted, like what an operator skipped.
 
 Databases are read in one REPEATABLE READ transaction each, logs up to the head in it. A twin's figures are read before
 the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running system.
@@ -24,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -34,11 +37,11 @@ from nats.aio.client import Client
 from auditor.books import Books
 from auditor.cuts import Cut, cut
 from auditor.followers import WITHIN, set_checkpoint
+from auditor.letters import Boxes, Letter, LettersAudit, discards
 from auditor.reading import Reading
 from auditor.report import Figures, Findings, Report
-from auditor.shop import DATABASES, HOMES, LOGS, VIEWS_DATABASE, followers, timelines, views
+from auditor.shop import DATABASES, HOMES, LOGS, followers, timelines, views
 from customer_svc.domain import Customer
-from twinlog.dead_letters import DEAD_LETTERS, DeadLetters
 from twinlog.errors import ConfigurationError, TwinlogError
 from twinlog.event import StreamId
 from twinlog.jetstream import connect
@@ -78,12 +81,14 @@ class Auditor:
         self._at_rest = at_rest
         self._clock = clock or SystemClock()
         self._books = Books(grace)
-        self._followers = followers(self._clock)
+        self._boxes = Boxes()
+        self._letters = [LettersAudit(of.log, self._boxes) for of in LOGS]
+        self._followers = followers(self._clock, self._boxes)
         self._checked: Counter[str] = Counter()
-        folded = views()
+        folded, shown = views(self._boxes), timelines(self._boxes)
         self._readings = [
-            Reading(of, client, pools[of.database], self._books, self._followers, folded, timeline)
-            for of, timeline in zip(LOGS, timelines(), strict=True)
+            Reading(of, client, pools[of.database], self._books, self._followers, folded, shown.get(of.log))
+            for of in LOGS
         ]
 
     async def round(self) -> Report:
@@ -94,11 +99,13 @@ class Auditor:
                 await reading.twin.look()
             async with AsyncExitStack() as stack:
                 cuts = {
-                    name: await stack.enter_async_context(cut(pool, of_log=name != VIEWS_DATABASE))
-                    for name, pool in self._pools.items()
+                    name: await stack.enter_async_context(cut(pool)) for name, pool in self._pools.items()
                 }
                 heads = {reading.of.log: await reading.log.head() for reading in self._readings}
                 seen = {of.log: cuts[of.database].head for of in LOGS}
+                logs = {reading.of.log: reading.log for reading in self._readings}
+                for of, letters in zip(LOGS, self._letters, strict=True):
+                    await letters.read(cuts[of.database], logs)
                 for reading in self._readings:
                     await reading.read(cuts, heads, seen)
                 for reading in self._readings:
@@ -118,9 +125,9 @@ class Auditor:
         self._checked["timers"] += reading.history.judge_timers(await own.timers(), found)
         for view in reading.views:
             self._checked["view rows"] += await view.compare(cuts[view.database].connection, found)
-        timeline = reading.timeline
-        views = cuts[timeline.database]
-        await timeline.judge_rest(views.connection, views.reached(timeline.consumer), found)
+        if timeline := reading.timeline:
+            views = cuts[timeline.database]
+            await timeline.judge_rest(views.connection, views.reached(timeline.consumer), found)
         count, beyond = await own.requests()
         self._checked["requests"] = self._checked["requests"] + count
         for request_id, position in beyond:
@@ -151,16 +158,24 @@ class Auditor:
 
     def _judge_books(self, now: datetime, found: Findings) -> None:
         in_flight = {case for reading in self._readings for case in reading.in_flight()}
-        in_flight |= self._books.cases_of({key for dead in self._dead_letters() for key in dead.parked})
+        followed = [follower.box for follower in self._followers]
+        in_flight |= self._unread(letter for box in followed for letter in box.parked.values())
+        excused: dict[str, str] = {}
+        for box, letter in discards(self._boxes.values()):
+            address = f"{box.log}/{letter.position}"
+            found.note(f"{box.consumer} gave up {address}, which had no effect")
+            if box in followed:
+                cases = {letter.case} if letter.case else self._unread([letter])
+                excused |= dict.fromkeys(cases, f"{box.consumer} gave up {address}")
         now_if_at_work = None if self._at_rest else now
-        self._checked["cases"] += self._books.judge(in_flight, self._customer, now_if_at_work, found)
+        self._checked["cases"] += self._books.judge(in_flight, excused, self._customer, now_if_at_work, found)
 
-    def _dead_letters(self) -> Iterator[DeadLetters]:
-        """What the consumers that keep a log of the shop have parked."""
-        for reading in self._readings:
-            for stream, head in reading.history.heads.items():
-                if stream.type == DEAD_LETTERS.name and head.state:
-                    yield head.state
+    def _unread(self, letters: Iterable[Letter]) -> set[str]:
+        """The open cases that letters which cannot be read may be about: all of their customers."""
+        return self._books.cases_of({letter.key for letter in letters if not letter.case})
+
+    def _parked(self) -> Mapping[str, int]:
+        return {box.consumer: len(box.parked) for box in self._boxes.values() if box.parked}
 
     def _customer(self, id: str) -> Customer | None:
         heads = next(reading.history.heads for reading in self._readings if reading.of is HOMES["customers"])
@@ -186,18 +201,20 @@ class Auditor:
             ),
             orders={state: count for state, count in self._books.orders.items() if count},
             sagas={status: count for status, count in self._books.sagas.items() if count},
-            parked=sum(dead.count for dead in self._dead_letters()),
+            parked=self._parked(),
             checked=checked,
         )
 
     def _report(self, found: Findings, figures: Figures, now: datetime, took: float) -> Report:
-        all_found = [*(reading.findings for reading in self._readings), found]
+        all_found = [letters.findings for letters in self._letters]
+        all_found += [*(reading.findings for reading in self._readings), found]
         return Report(
             [violation for findings in all_found for violation in findings.kept],
             sum((findings.counts for findings in all_found), Counter()),
             figures,
             [*_behind(figures), *self._on_their_way(now)],
             timedelta(seconds=took),
+            found.notes,
         )
 
     def _on_their_way(self, now: datetime) -> Iterator[str]:
@@ -206,8 +223,8 @@ class Auditor:
             yield f"{orders} PENDING orders"
         if sagas:
             yield f"{sagas} running sagas"
-        if parked := sum(dead.count for dead in self._dead_letters()):
-            yield f"{parked} parked events"
+        for consumer, parked in self._parked().items():
+            yield f"{consumer} has {parked} parked events"
 
 
 def _behind(figures: Figures) -> Iterator[str]:

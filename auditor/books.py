@@ -11,19 +11,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from auditor.followers import set_checkpoint
 from auditor.history import Change
 from auditor.report import Findings
 from customer_svc.domain import Customer
 from order_svc.domain import Order, State
-from saga_orchestrator.credit_saga import CREDIT_SAGA
+from saga_orchestrator.credit_saga import VERSIONS
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
+from shop.orders.v1.order_pb2 import RejectionReason
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
+from shop.sagas.v1.commands_pb2 import RejectOrder
 from twinlog.money import Money
-from twinlog.saga import Instance, Saga, Status, StepState
+from twinlog.saga import Instance, Status, StepState
 from twinlog.v1.saga_pb2 import SagaCompensated, SagaCompleted
 
 TRANSITIONS = "order transitions"
@@ -36,6 +38,7 @@ ANSWERED = "nothing lost between services"
 DEADLINES = "nothing past its deadline"
 TERMINAL = "terminal saga is all done or all undone"
 AGREES = "saga agrees with its order"
+REASON = "reason reaches the order"
 
 _FROM: Mapping[type, Collection[State]] = {
     OrderCreated: (State.NONE,),
@@ -44,7 +47,7 @@ _FROM: Mapping[type, Collection[State]] = {
     OrderCancelled: (State.PENDING, State.APPROVED),
 }
 _OPEN = (StepState.RUNNING, StepState.DONE, StepState.TIMED_OUT, StepState.COMPENSATING)
-_TABLES: Mapping[int, Saga] = {CREDIT_SAGA.version: CREDIT_SAGA}
+_SKIPPED = (StepState.SKIPPED, StepState.UNDO_SKIPPED)
 
 
 @dataclass(slots=True)
@@ -58,6 +61,8 @@ class Case:
     """Position of OrderCreated."""
     changed: int = 0
     """Position of the order's last event."""
+    reason: RejectionReason.ValueType | None = None
+    """Why the saga's command rejected the order; None where it did not."""
     customer_id: str = ""
     """Whose credit was asked for."""
     held: Money | None = None
@@ -87,6 +92,22 @@ class Case:
         running = self.saga is not None and self.saga.status in (Status.RUNNING, Status.COMPENSATING)
         return self.state is not State.PENDING and not running
 
+    @property
+    def skipped(self) -> str:
+        """What an operator skipped of its saga."""
+        if self.saga is None or self.saga.version not in VERSIONS:
+            return ""
+        steps = zip(VERSIONS[self.saga.version].steps, self.saga.steps, strict=True)
+        return ", ".join(f"step '{step.name}' was skipped" for step, state in steps if state in _SKIPPED)
+
+    @property
+    def held_unaccounted(self) -> Mapping[str, int]:
+        """By customer: what is held beyond what an approved order accounts for, in nanos."""
+        found: Counter[str] = Counter({self.customer_id: self.held.nanos} if self.held else {})
+        if self.order and self.state is State.APPROVED and self.total:
+            found[self.order.customer_id] -= self.total.nanos
+        return found
+
     def events(self) -> list[str]:
         """The addresses of what was last heard of it in each log."""
         found = [("orders", self.changed), ("customers", self.answered), ("sagas", self.saga_at)]
@@ -104,6 +125,8 @@ class Books:
         self._cases: dict[str, Case] = {}
         self._unresolved: set[str] = set()
         """Cases that changed, were not quiet or not over, or broke a rule."""
+        self._excused: set[str] = set()
+        """Those that break a rule because an operator wanted it so."""
         self._customers: set[str] = set()
         """Customers whose sums are to be compared."""
         self._approved: defaultdict[str, int] = defaultdict(int)
@@ -134,29 +157,38 @@ class Books:
         """How many orders and sagas are on their way and in time."""
         cases = [self._cases[id] for id in self._unresolved]
         pending = sum(case.state is State.PENDING and not self._late(case.order, now) for case in cases)
-        return pending, sum(_runs(case.saga) and not self._late(case.saga, now) for case in cases)
+        return pending, sum(
+            _runs(case.saga) and not self._late(case.saga, now) and not self._stays(case) for case in cases
+        )
+
+    def _stays(self, case: Case) -> bool:
+        """Whether nothing will move it, and that is excused."""
+        return case.order_id in self._excused and case.saga is not None and case.saga.deadline is None
 
     def judge(
         self,
         in_flight: Collection[str],
+        excused: Mapping[str, str],
         customers: Callable[[str], Customer | None],
         now: datetime | None,
         findings: Findings,
     ) -> int:
         """Judges what changed or is open; gives the number of cases.
 
-        ``in_flight``: cases that are not quiet; ``customers`` gives a customer's state; ``now``: None where nobody is
-        at work who could keep a deadline.
+        ``in_flight``: cases that are not quiet; ``excused``: what an operator gave up, by case; ``customers`` gives
+        a customer's state; ``now``: None where nobody is at work who could keep a deadline.
         """
         judged, busy = len(self._unresolved), set[str]()
+        self._excused.clear()
         for id in list(self._unresolved):
             case, known = self._cases[id], findings.counts.total()
             if now is not None:
                 self._judge_deadlines(case, now, findings)
             quiet = id not in in_flight
-            if quiet:
-                _judge(case, findings)
-            if quiet and case.over and findings.counts.total() == known:
+            if quiet and _judge(case, excused.get(id, ""), findings):
+                self._excused.add(id)
+                self._customers.update(case.held_unaccounted)
+            elif quiet and case.over and findings.counts.total() == known:
                 self._unresolved.discard(id)
             elif not quiet or not case.over:
                 busy.update({case.customer_id, case.order.customer_id if case.order else ""})
@@ -186,6 +218,8 @@ class Books:
             )
         if isinstance(message, OrderCreated):
             case.total, case.created = Money.of(message.total), event.position
+        if isinstance(message, OrderRejected):
+            case.reason = message.reason if event.metadata.causation_id.startswith("sagas/") else None
         case.order, case.changed = after, event.position
         self.orders.subtract([before.state.value] if before.state is not State.NONE else [])
         self.orders[after.state.value] += 1
@@ -276,10 +310,13 @@ class Books:
     ) -> None:
         """Per customer: Σ open reservations = Σ totals of the orders that hold credit."""
         wrong = set[str]()
+        unaccounted: Counter[str] = Counter()
+        for case_id in self._excused:
+            unaccounted.update(self._cases[case_id].held_unaccounted)
         for id in ids:
             customer = customers(id)
             reserved = customer.reserved if customer else 0
-            if not reserved == self._reserved[id] == self._approved[id]:
+            if not reserved == self._reserved[id] == self._approved[id] + unaccounted[id]:
                 wrong.add(id)
                 currency = customer.currency if customer else ""
                 findings.add(
@@ -292,11 +329,20 @@ class Books:
         self._customers.difference_update(set(ids) - wrong)
 
 
-def _judge(case: Case, findings: Findings) -> None:
-    """The rules of a quiet case."""
+def _judge(case: Case, given_up: str, findings: Findings) -> bool:
+    """The rules of a quiet case; gives whether one is broken and an operator answers for it."""
+    excused = False
     for check, says, remedy in (*_lost(case), *_credit(case), *_saga(case)):
+        excuse = given_up if check != REASON else ""
+        if check in (APPROVED, RELEASED):
+            excuse = excuse or case.skipped
+        if excuse:
+            excused = True
+            findings.note(f"{says}: {excuse}")
+            continue
         ids = [case.order_id, *filter(None, [case.customer_id, case.saga_id])]
         findings.add(check, says, ids=ids, events=case.events(), remedy=remedy)
+    return excused
 
 
 Verdict = tuple[str, str, str]
@@ -388,6 +434,17 @@ def _saga(case: Case) -> Iterator[Verdict]:
     if agreeing and case.state not in agreeing:
         remedy = _again("sagas", "orders", case.changed)
         yield AGREES, f"saga {case.saga_id} is {case.saga.status}, its order {case.state}", remedy
+    closing = VERSIONS[case.saga.version].when_undone if case.saga.version in VERSIONS else None
+    if case.reason is not None and closing:
+        meant = cast("RejectOrder", closing.send(case.saga.facts)).reason
+        if case.reason != meant:
+            reason, said = RejectionReason.Name(meant), RejectionReason.Name(case.reason)
+            remedy = "append a correcting event; find the writer that appended the rejection"
+            yield (
+                REASON,
+                f"saga {case.saga_id} was undone for {reason}, its order rejected for {said}",
+                remedy,
+            )
 
 
 def _runs(saga: Instance | None) -> bool:
@@ -396,7 +453,7 @@ def _runs(saga: Instance | None) -> bool:
 
 def _open_steps(saga: Instance) -> Iterator[tuple[str, StepState]]:
     """The steps that contradict a terminal saga."""
-    table = _TABLES.get(saga.version)
+    table = VERSIONS.get(saga.version)
     for step, state in zip(table.steps if table else (), saga.steps, strict=False):
         undone = saga.status is Status.COMPENSATED
         closed = (StepState.DONE, StepState.SKIPPED)  # an operator who skips a step answers for it

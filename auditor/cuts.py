@@ -21,7 +21,7 @@ class Cut(NamedTuple):
     connection: Connection
     checkpoints: Mapping[str, int]
     head: int
-    """Of its log; 0 where it has none."""
+    """Of its log."""
 
     def reached(self, consumer: str) -> int:
         """Where a consumer stands."""
@@ -42,6 +42,11 @@ class Cut(NamedTuple):
     async def snapshot(self, stream: StreamId) -> bytes:
         return bytes(await self.connection.fetchval(QUERIES["snapshot"], *stream))
 
+    async def letters(self, after: int, limit: int) -> Sequence[tuple[int, str, str, bytes]]:
+        """What happened to dead letters after a position: position, consumer, type and payload."""
+        rows = await self.connection.fetch(QUERIES["letters"], after, limit)
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
+
     async def doubled_ids(self, after: int) -> Sequence[tuple[str, Sequence[int]]]:
         """Event ids that stand twice after a position, and where."""
         rows = await self.connection.fetch(QUERIES["doubled_ids"], after)
@@ -55,12 +60,12 @@ class Cut(NamedTuple):
 
 
 @asynccontextmanager
-async def cut(pool: Pool, *, of_log: bool) -> AsyncIterator[Cut]:
-    """The database of the pool, now; ``of_log``: it has a log."""
+async def cut(pool: Pool) -> AsyncIterator[Cut]:
+    """The database of the pool, now."""
     async with (
         pool.acquire(timeout=5) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        head = await connection.fetchval(QUERIES["head"]) if of_log else 0
+        head = await connection.fetchval(QUERIES["head"])
         rows = await connection.fetch(QUERIES["checkpoints"])
         yield Cut(connection, {row[0]: row[1] for row in rows}, head)

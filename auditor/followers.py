@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
+from auditor.letters import Box, out_of_order
 from auditor.report import Findings
 from twinlog.event import Recorded
 from twinlog.policies import Policies
@@ -25,31 +26,38 @@ def set_checkpoint(database: str, consumer: str, position: int) -> str:
 class Follower:
     """One policy table, as a consumer of its log."""
 
-    def __init__(self, policies: Policies, database: str) -> None:
-        """``database`` has its checkpoint."""
+    def __init__(self, policies: Policies, database: str, box: Box) -> None:
+        """``database`` has its checkpoint, ``box`` what it parked."""
         self.consumer = policies.consumer
+        self.box = box
         self.log = policies.log
         self.database = database
         self.checkpoint = 0
         self.called = 0
         """Position of the last event that called for something."""
         self._policies = policies
-        self._open: deque[tuple[int, str]] = deque()
+        self._open: deque[tuple[Recorded, str]] = deque()
         self._effect: tuple[int, str] = (0, "")
         """The furthest cause that has an effect, and the effect."""
 
-    def begin(self, checkpoint: int) -> None:
+    def begin(self, checkpoint: int, findings: Findings) -> None:
         """The checkpoint, as it is now."""
         self.checkpoint = checkpoint
-        while self._open and self._open[0][0] <= checkpoint:
-            self._open.popleft()
+        while self._open and self._open[0][0].position <= checkpoint:
+            self._handled(self._open.popleft()[0], findings)
 
-    def take(self, event: Recorded, message: Message, case: str) -> None:
+    def take(self, event: Recorded, message: Message, case: str, findings: Findings) -> None:
         """The next event of the log, and the case that it belongs to."""
         if self._policies.steps(message):
             self.called = event.position
             if event.position > self.checkpoint:
-                self._open.append((event.position, case))
+                self._open.append((event, case))
+            else:
+                self._handled(event, findings)
+
+    def _handled(self, event: Recorded, findings: Findings) -> None:
+        if before := self.box.overtaken_by(event):
+            out_of_order(self.box, event.position, f"was handled before {before}", before, findings)
 
     def caused(self, cause: int, effect: str) -> None:
         """The consumer did something because of event ``cause``."""
@@ -62,8 +70,9 @@ class Follower:
         return max(0, self.called - self.checkpoint)
 
     def in_flight(self) -> Iterator[str]:
-        """The cases with an event that was not handled yet."""
-        return (case for _, case in self._open)
+        """The cases with an event that was not handled yet, or is parked."""
+        yield from (case for _, case in self._open)
+        yield from (letter.case for letter in self.box.parked.values())
 
     def judge(self, findings: Findings) -> None:
         """Whether the checkpoint was set back: an effect and its checkpoint are one transaction."""

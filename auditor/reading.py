@@ -12,12 +12,14 @@ from auditor.books import Books
 from auditor.cuts import Cut
 from auditor.followers import Follower
 from auditor.history import Change, HistoryAudit
+from auditor.letters import out_of_order
 from auditor.report import Findings
 from auditor.shop import LogOf
 from auditor.twins import TwinAudit
 from auditor.views import TimelineAudit, ViewAudit
+from twinlog.dead_letters import DEAD_LETTERS
 from twinlog.errors import UndecodableEvent, UnknownEventType
-from twinlog.event import Recorded
+from twinlog.event import Recorded, StreamId
 from twinlog.postgres import Pool, PostgresLog
 from twinlog.schema import Schema
 
@@ -39,9 +41,9 @@ class Reading:
         books: Books,
         followers: Sequence[Follower],
         views: Sequence[ViewAudit],
-        timeline: TimelineAudit,
+        timeline: TimelineAudit | None,
     ) -> None:
-        """``followers``: of all logs."""
+        """``followers``: of all logs; ``timeline``: None where the log has none."""
         self.of = of
         self.log = PostgresLog(pool, of.log)
         self.history = HistoryAudit(of.log, of.database, of.aggregates)
@@ -72,7 +74,11 @@ class Reading:
         cut = cuts[self.of.database]
         self._early = deque(early for early in self._early if early[1] > seen[early[0]])
         for follower in self._followers:
-            follower.begin(cuts[follower.database].reached(follower.consumer))
+            follower.begin(cuts[follower.database].reached(follower.consumer), self.findings)
+        for view in self.views:
+            view.begin()
+        if self.timeline:
+            await self.timeline.compare_replayed(cuts[self.timeline.database].connection, self.findings)
         for event_id, positions in await cut.doubled_ids(self.history.position):
             self._doubled(event_id, positions)
         self.history.begin(await cut.snapshots())
@@ -98,7 +104,7 @@ class Reading:
 
     def all_views(self) -> list[ViewAudit | TimelineAudit]:
         """What is kept of this log."""
-        return [*self.views, self.timeline]
+        return [*self.views, self.timeline] if self.timeline else [*self.views]
 
     async def _compare(self, events: Sequence[Recorded], cuts: Mapping[str, Cut]) -> None:
         """What has a position of its own: the twin and the views."""
@@ -108,7 +114,9 @@ class Reading:
             upto = cuts[view.database].reached(view.consumer)
             for event, messages in decoded:
                 if view.position < event.position <= upto:
-                    view.take(event, messages)
+                    view.take(event, messages, self.findings)
+        if self.timeline is None:
+            return
         views = cuts[self.timeline.database]
         self.checked["view rows"] += await self.timeline.compare(
             views.connection, decoded, views.reached(self.timeline.consumer), self.findings
@@ -131,7 +139,7 @@ class Reading:
     def _follow(self, change: Change, case: str, heads: Mapping[str, int], seen: Mapping[str, int]) -> None:
         event, message = change.event, change.message
         for follower in self._followers:
-            follower.take(event, message, case)
+            follower.take(event, message, case, self.findings)
         for view in self.all_views():
             view.note(event, message)
         log, _, number = event.metadata.causation_id.partition("/")
@@ -151,6 +159,17 @@ class Reading:
         actor = self._actors.get(f"{event.metadata.actor}.{log}")
         if actor is not None:
             actor.caused(position, event.address)
+            self._judge_order(event, actor, position)
+
+    def _judge_order(self, event: Recorded, actor: Follower, cause: int) -> None:
+        """No effect comes between the parking of an earlier event of its key and what became of that."""
+        if event.stream.type == DEAD_LETTERS.name:
+            return
+        head = self.history.heads.get(StreamId(DEAD_LETTERS.name, actor.consumer))
+        first = head.state.first(event.partition_key) if head else None
+        if first and first.position < cause:
+            why = f"was handled while {actor.log}/{first.position} was parked"
+            out_of_order(actor.box, cause, why, event.address, self.findings)
 
     async def _compare_snapshots(self, cut: Cut) -> None:
         while self.history.captured:

@@ -33,6 +33,12 @@ class Findings:
     def __init__(self) -> None:
         self.kept: list[Violation] = []
         self.counts: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def note(self, says: str) -> None:
+        """Something that is not as it would be by itself, because an operator wanted it so."""
+        if len(self.notes) < SHOWN:
+            self.notes.append(says)
 
     def add(
         self,
@@ -67,8 +73,8 @@ class Figures:
     """By state."""
     sagas: Mapping[str, int] = field(default_factory=dict)
     """By status."""
-    parked: int = 0
-    """Events that a consumer has put aside."""
+    parked: Mapping[str, int] = field(default_factory=dict)
+    """Events that are put aside, by consumer that has any."""
     checked: Mapping[str, int] = field(default_factory=dict)
     """How many of each kind of thing were compared."""
 
@@ -85,6 +91,8 @@ class Report:
     in_flight: Sequence[str]
     """What has not arrived yet, for people; none in a settled system."""
     took: timedelta
+    notes: Sequence[str] = ()
+    """What operators gave up or skipped, and what that left open: no violations. At most :data:`SHOWN`."""
 
     @property
     def settled(self) -> bool:

@@ -29,6 +29,8 @@ class Screen:
             shown = sum(violation.check == check for violation in report.violations)
             if count > shown:
                 yield f"… and {count - shown} more of: {check}"
+        for note in report.notes:
+            yield from _wrap(self._paint(_YELLOW, "· "), note, "  ")
         yield self.verdict(report)
 
     def figures(self, report: Report) -> Iterator[str]:
@@ -42,8 +44,9 @@ class Screen:
         yield from self._row("sagas", figures.sagas)
         yield from self._row(
             "besides",
-            {"customers": figures.customers, "aggregates": figures.streams, "parked": figures.parked},
+            {"customers": figures.customers, "aggregates": figures.streams},
         )
+        yield from self._row("parked", figures.parked)
         yield from self._row("compared", figures.checked)
 
     def violation(self, violation: Violation) -> Iterator[str]:

@@ -13,8 +13,10 @@ import saga_orchestrator.policies
 import shop.customers.v1.events_pb2
 import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
+import twinlog.v1.dead_letters_pb2
 import twinlog.v1.saga_pb2  # noqa: F401
 from auditor.followers import Follower
+from auditor.letters import Boxes
 from auditor.views import TimelineAudit, ViewAudit
 from customer_svc.domain import CUSTOMER
 from order_svc.domain import ORDER, SAGA_MODE
@@ -43,32 +45,39 @@ LOGS: Sequence[LogOf] = [
     LogOf("orders", "order_svc", "shop_orders", [ORDER, SAGA_MODE, DEAD_LETTERS]),
     LogOf("customers", "customer_svc", "shop_customers", [CUSTOMER, DEAD_LETTERS]),
     LogOf("sagas", "saga_orchestrator", "shop_sagas", [CREDIT_SAGAS, DEAD_LETTERS]),
+    LogOf("projector", "projector", VIEWS_DATABASE, [DEAD_LETTERS]),
 ]
-DATABASES = [VIEWS_DATABASE, *(of.database for of in LOGS)]
+SHOWN_LOGS = [of.log for of in LOGS if of.database != VIEWS_DATABASE]
+"""The logs whose events the views show."""
+DATABASES = [VIEWS_DATABASE, *(of.database for of in LOGS if of.database != VIEWS_DATABASE)]
 """In the order in which they are to be read: then no view can be ahead of its log."""
 HOMES: Mapping[str, LogOf] = {of.log: of for of in LOGS}
 
 
-def followers(clock: Clock) -> list[Follower]:
+def followers(clock: Clock, boxes: Boxes) -> list[Follower]:
     """Every policy table."""
     tables = {
         "shop_orders": [order_svc.policies.CHOREOGRAPHY, order_svc.policies.ORCHESTRATION],
         "shop_customers": [customer_svc.policies.CHOREOGRAPHY, customer_svc.policies.ORCHESTRATION],
         "shop_sagas": saga_orchestrator.policies.policies(clock),
     }
-    return [Follower(policies, database) for database, of in tables.items() for policies in of]
+    return [
+        Follower(policies, database, boxes[policies.consumer])
+        for database, of in tables.items()
+        for policies in of
+    ]
 
 
-def views() -> list[ViewAudit]:
+def views(boxes: Boxes) -> list[ViewAudit]:
     """Every view that is folded row by row."""
     return [
-        _view(ORDERS, OrderRow, "orders"),
-        _view(CUSTOMERS, CustomerRow, "customers"),
+        _view(ORDERS, OrderRow, "orders", boxes),
+        _view(CUSTOMERS, CustomerRow, "customers", boxes),
         ViewAudit(
             SAGAS,
             SagaRow,
             log="sagas",
-            consumer="saga_orchestrator.sagas",
+            box=boxes["saga_orchestrator.sagas"],
             database="shop_sagas",
             package="saga_orchestrator.sql",
             types=SHOWN,
@@ -77,25 +86,25 @@ def views() -> list[ViewAudit]:
     ]
 
 
-def timelines() -> list[TimelineAudit]:
-    """The timeline of each log."""
-    return [
-        TimelineAudit(
-            log=of.log,
-            consumer=f"projector.{of.log}",
+def timelines(boxes: Boxes) -> Mapping[str, TimelineAudit]:
+    """The timeline of each log that has one."""
+    return {
+        log: TimelineAudit(
+            log=log,
+            box=boxes[f"projector.{log}"],
             database=VIEWS_DATABASE,
-            remedy=_rebuild_of_projector(of.log),
+            remedy=_rebuild_of_projector(log),
         )
-        for of in LOGS
-    ]
+        for log in SHOWN_LOGS
+    }
 
 
-def _view(view: AnyView, row_type: type, log: str) -> ViewAudit:
+def _view(view: AnyView, row_type: type, log: str, boxes: Boxes) -> ViewAudit:
     return ViewAudit(
         view,
         row_type,
         log=log,
-        consumer=f"projector.{log}",
+        box=boxes[f"projector.{log}"],
         database=VIEWS_DATABASE,
         package="projector.sql",
         remedy=_rebuild_of_projector(log),

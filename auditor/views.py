@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any
 
 from google.protobuf.message import Message
 
+from auditor.letters import Box, out_of_order
 from auditor.report import Findings
 from projector.views.timeline import TIMELINE, TimelineRow
 from twinlog import sql
@@ -31,21 +32,25 @@ class ViewAudit:
         row_type: type,
         *,
         log: str,
-        consumer: str,
+        box: Box,
         database: str,
         package: str,
         types: Sequence[type[Message]] = (),
         remedy: str,
     ) -> None:
-        """``package`` has the query ``<view>_rows``; ``types``: the events that are projected, where not all."""
+        """``box``: what its consumer parked; ``package`` has the query ``<view>_rows``; ``types``: the events that are
+        projected, where not all."""
         self.name = view.name
         self.log = log
-        self.consumer = consumer
+        self.consumer = box.consumer
         self.database = database
         self.position = 0
         """Folded up to here."""
         self.wanted = 0
         """Position of the last event that it is to show."""
+        self._box = box
+        self._replayed = 0
+        """How many of the box's replays were folded."""
         self._types = tuple(types)
         self._view = view
         self._row_type = row_type
@@ -55,11 +60,31 @@ class ViewAudit:
         self._touched: set[str] = set()
         """Keys to compare."""
 
-    def take(self, event: Recorded, messages: Iterable[Message]) -> None:
-        """Folds the next event."""
+    def begin(self) -> None:
+        """Folds what was parked when its turn came, and has been replayed since."""
+        while self._replayed < len(self._box.replayed):
+            letter = self._box.replayed[self._replayed]
+            self._replayed += 1
+            if letter.event and letter.position <= self.position:
+                self._fold(letter.event, letter.messages)
+
+    def take(self, event: Recorded, messages: Sequence[Message], findings: Findings) -> None:
+        """Folds the next event, unless its consumer parked it or gave it up."""
         self.position = event.position
+        if self._box.lacks(event.position):
+            # Whatever the row is without it is to be seen.
+            self._touched.update(key for one in messages if (key := self._key(event, one)) is not None)
+            return
+        self._fold(event, messages)
+        if any(map(self._projects, messages)) and (before := self._box.overtaken_by(event)):
+            out_of_order(self._box, event.position, f"was projected before {before}", before, findings)
+
+    def _key(self, event: Recorded, message: Message) -> str | None:
+        return self._view.key(event, message) if self._projects(message) else None
+
+    def _fold(self, event: Recorded, messages: Iterable[Message]) -> None:
         for message in messages:
-            key = self._view.key(event, message) if self._projects(message) else None
+            key = self._key(event, message)
             if key is None:
                 continue
             self._touched.add(key)
@@ -116,14 +141,16 @@ class ViewAudit:
 class TimelineAudit:
     """Follows the timeline of one log; keeps no rows."""
 
-    def __init__(self, *, log: str, consumer: str, database: str, remedy: str) -> None:
+    def __init__(self, *, log: str, box: Box, database: str, remedy: str) -> None:
         self.log = log
-        self.consumer = consumer
+        self.consumer = box.consumer
         self.database = database
         self.position = 0
         """Compared up to here."""
         self.wanted = 0
         """Position of the last event that it is to show."""
+        self._box = box
+        self._replayed = 0
         self._remedy = remedy
 
     def note(self, event: Recorded, _message: Message) -> None:
@@ -139,19 +166,39 @@ class TimelineAudit:
     ) -> int:
         """Compares the rows of these events, which follow the position, up to ``upto``; gives how many."""
         expected = {
-            event.position: TIMELINE.evolve(None, event, message)
+            position: row
             for event, messages in decoded
-            for message in messages
-            if self.position < event.position <= upto and TIMELINE.key(event, message) is not None
+            if self.position < event.position <= upto and not self._box.lacks(event.position)
+            for position, row in _rows(event, messages)
         }
         last = min(upto, decoded[-1][0].position)
-        rows = await connection.fetch(_QUERIES["timeline"], self.log, self.position, last)
+        await self._compare(connection, expected, last, findings)
+        self.position = max(self.position, last)
+        return len(expected)
+
+    async def compare_replayed(self, connection: Connection, findings: Findings) -> None:
+        """Compares the rows of what was parked when its turn came, and has been replayed since."""
+        while self._replayed < len(self._box.replayed):
+            letter = self._box.replayed[self._replayed]
+            self._replayed += 1
+            if letter.event and letter.position <= self.position:
+                expected = dict(_rows(letter.event, letter.messages))
+                await self._compare(connection, expected, letter.position, findings, letter.position - 1)
+
+    async def _compare(
+        self,
+        connection: Connection,
+        expected: dict[int, TimelineRow],
+        last: int,
+        findings: Findings,
+        after: int | None = None,
+    ) -> None:
+        after = self.position if after is None else after
+        rows = await connection.fetch(_QUERIES["timeline"], self.log, after, last)
         found = {row[1]: TimelineRow(*row) for row in rows}
         for position in sorted(expected.keys() | found.keys()):
             if expected.get(position) != found.get(position):
                 self._add(position, difference(expected.get(position), found.get(position)), findings)
-        self.position = max(self.position, last)
-        return len(expected)
 
     async def judge_rest(self, connection: Connection, upto: int, findings: Findings) -> None:
         """Nothing lies beyond the view's checkpoint."""
@@ -166,6 +213,12 @@ class TimelineAudit:
             events=[f"{self.log}/{position}"],
             remedy=self._remedy,
         )
+
+
+def _rows(event: Recorded, messages: Iterable[Message]) -> Iterator[tuple[int, TimelineRow]]:
+    for message in messages:
+        if TIMELINE.key(event, message) is not None:
+            yield event.position, TIMELINE.evolve(None, event, message)
 
 
 def difference(expected: Any, found: Any) -> str:

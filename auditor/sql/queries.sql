@@ -27,6 +27,11 @@ SELECT stream_type, stream_id, version, schema FROM snapshots;
 -- The state in one snapshot.
 SELECT state FROM snapshots WHERE stream_type = $1 AND stream_id = $2;
 
+-- name: letters
+-- What happened to dead letters after a position.
+SELECT position, stream_id, type, payload FROM events
+ WHERE stream_type = 'dead_letters' AND position > $1 ORDER BY position LIMIT $2;
+
 -- name: timeline
 -- A stretch of one log in the timeline, from after $2 up to $3.
 SELECT log, position, order_id, stream_id, type, payload, recorded_at, causation_id, correlation_id, actor
