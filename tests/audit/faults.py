@@ -6,16 +6,21 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from auditor import auditor, books, followers, history, reading, twins, views
+from google.protobuf.message import Message
+
+from auditor import auditor, books, followers, history, letters, reading, twins, views
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved, CustomerCreated
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
+from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1.commands_pb2 import ReserveCredit
 from tests.audit.world import World
 from tests.controls import Mode, new_id, wire
-from twinlog.event import StreamId, bucket_of, to_wire
+from twinlog.dead_letters import DEAD_LETTERS
+from twinlog.event import Recorded, StreamId, bucket_of, to_wire
 from twinlog.packed import pack
 from twinlog.times import timestamp
+from twinlog.v1.dead_letters_pb2 import EventParked, EventReplayed
 from twinlog.v1.saga_pb2 import SagaCompleted, SagaStarted
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -459,14 +464,223 @@ async def a_rejected_order_was_rejected_again(shop: World) -> Expected:
     return Expected(books.TRANSITIONS, (event.stream.id,))
 
 
+@fault
+async def an_aborted_sagas_order_has_another_reason(shop: World) -> Expected:
+    order_id = shop.operated.aborted
+    rejected = next(e for e in await _of(shop, OrderRejected) if e.stream.id == order_id)
+    message = OrderRejected.FromString(rejected.payload)
+    message.reason = REJECTION_REASON_DEADLINE_EXCEEDED
+    await shop.sql(
+        "shop_orders",
+        "UPDATE events SET payload = $1 WHERE position = $2",
+        message.SerializeToString(deterministic=True),
+        rejected.position,
+    )
+    return Expected(books.REASON, (order_id, rejected.address))
+
+
+@fault
+async def a_skip_excuses_no_other_order(shop: World) -> Expected:
+    expected = await another_amount_is_held(shop)
+    assert expected.names[0] != shop.operated.skipped_in_vain
+    return Expected(books.SUMS, expected.names[1:])
+
+
+# --- parked events ---
+
+
+@fault
+async def another_event_was_parked(shop: World) -> Expected:
+    one, other = (await shop.events("orders"))[-2:]
+    await park(shop, ORDERS_OF_CUSTOMERS, one, wire=to_wire(other))
+    return Expected(letters.PARKED, (ORDERS_OF_CUSTOMERS, one.address, await _last(shop, "customers")))
+
+
+@fault
+async def an_event_was_parked_that_does_not_exist(shop: World) -> Expected:
+    last = (await shop.events("orders"))[-1]
+    await park(shop, ORDERS_OF_CUSTOMERS, last._replace(position=999_999))
+    return Expected(letters.PARKED, (ORDERS_OF_CUSTOMERS, "orders/999999"))
+
+
+@fault
+async def an_event_was_parked_under_another_key(shop: World) -> Expected:
+    last = (await shop.events("orders"))[-1]
+    await park(shop, "projector.orders", last._replace(partition_key="x"), wire=to_wire(last))
+    return Expected(letters.PARKED, ("projector.orders", last.address, "projector/1"))
+
+
+@fault
+async def a_policy_went_past_a_parked_event(shop: World) -> Expected:
+    first, later = await _two_created(shop)
+    await park(shop, ORDERS_OF_CUSTOMERS, first)
+    return Expected(letters.ORDER, (ORDERS_OF_CUSTOMERS, first.address, later.address))
+
+
+@fault
+async def a_view_went_past_a_parked_event(shop: World) -> Expected:
+    first, later = await _two_created(shop)
+    await park(shop, "projector.orders", first)
+    return Expected(letters.ORDER, ("projector.orders", first.address, later.address))
+
+
+@fault
+async def an_effect_came_before_the_replay(shop: World) -> Expected:
+    first, later = await _two_created(shop)
+    await park(shop, ORDERS_OF_CUSTOMERS, first)
+    order_id, customer_id = later.stream.id, later.partition_key
+    released = CreditReleased(customer_id=customer_id, order_id=order_id, amount=wire("0"))
+    await shop.append(
+        "customers",
+        StreamId("customer", customer_id),
+        released,
+        key=customer_id,
+        metadata=later.causing("customer_svc"),
+    )
+    effect = await _last(shop, "customers")
+    await replayed(shop, ORDERS_OF_CUSTOMERS, first)
+    return Expected(letters.ORDER, (ORDERS_OF_CUSTOMERS, later.address, effect))
+
+
+@fault
+async def a_later_event_was_replayed_first(shop: World) -> Expected:
+    first, later = await _two_created(shop)
+    await park(shop, ORDERS_OF_CUSTOMERS, first)
+    await park(shop, ORDERS_OF_CUSTOMERS, later, error_type="")
+    await replayed(shop, ORDERS_OF_CUSTOMERS, later)
+    return Expected(letters.ORDER, (later.address, await _last(shop, "customers")))
+
+
+@fault
+async def events_were_parked_out_of_order(shop: World) -> Expected:
+    first, later = await _two_created(shop)
+    await park(shop, ORDERS_OF_CUSTOMERS, later)
+    await park(shop, ORDERS_OF_CUSTOMERS, first, error_type="")
+    return Expected(letters.ORDER, (first.address, await _last(shop, "customers")))
+
+
+@fault
+async def an_event_waits_behind_nothing(shop: World) -> Expected:
+    last = (await shop.events("orders"))[-1]
+    await park(shop, ORDERS_OF_CUSTOMERS, last, error_type="")
+    return Expected(letters.ORDER, (last.address, await _last(shop, "customers")))
+
+
+@fault
+async def a_row_shows_a_parked_event(shop: World) -> Expected:
+    cancelled = (await _of(shop, OrderCancelled))[-1]
+    await park(shop, "projector.orders", cancelled)
+    return Expected(views.EQUAL, (cancelled.stream.id,))
+
+
+@fault
+async def a_timeline_shows_a_parked_event(shop: World) -> Expected:
+    last = (await shop.events("sagas"))[-1]
+    await park(shop, "projector.sagas", last)
+    return Expected(views.EQUAL, (last.address,))
+
+
+@fault
+async def a_saga_row_shows_a_parked_event(shop: World) -> Expected:
+    last = [e for e in await shop.events("sagas") if e.type == SagaCompleted.DESCRIPTOR.full_name][-1]
+    await park(shop, "saga_orchestrator.sagas", last)
+    return Expected(views.EQUAL, (last.stream.id,))
+
+
+@fault
+async def a_timeline_lacks_a_replayed_event(shop: World) -> Expected:
+    last = (await shop.events("sagas"))[-1]
+    await park(shop, "projector.sagas", last)
+    await shop.sql("shop_views", "DELETE FROM timeline WHERE log = 'sagas' AND position = $1", last.position)
+    await replayed(shop, "projector.sagas", last)
+    return Expected(views.EQUAL, (last.address,))
+
+
+@fault
+async def an_event_of_the_projectors_log_is_gone(shop: World) -> Expected:
+    for event in (await shop.events("sagas"))[-2:]:
+        await park(shop, "projector.sagas", event)
+    await shop.sql("shop_views", "DELETE FROM events WHERE position = 1")
+    return Expected(history.GAPLESS, ("projector/1",))
+
+
+@fault
+async def a_message_of_the_projectors_twin_was_replaced(shop: World) -> Expected:
+    await park(shop, "projector.sagas", (await shop.events("sagas"))[-1])
+    [event] = await shop.events("projector")
+    await shop.twin("projector").publish([event._replace(payload=b"")])
+    return Expected(twins.EQUAL, ("projector/1",))
+
+
+@fault
+async def a_version_of_the_projectors_log_is_skipped(shop: World) -> Expected:
+    await park(shop, "projector.sagas", (await shop.events("sagas"))[-1])
+    await shop.sql("shop_views", "UPDATE events SET version = 9")
+    return Expected(history.VERSIONS, ("dead_letters/projector.sagas", "projector/1"))
+
+
 # --- how they are planted ---
 
 
-async def _of(shop: World, kind: type[OrderApproved] | type[OrderCancelled]) -> list:  # type: ignore[type-arg]
+ORDERS_OF_CUSTOMERS = "customer_svc.orders"
+HOMES = {"customer_svc": "customers", "projector": "projector", "saga_orchestrator": "sagas"}
+"""Where the consumers of a service keep what they parked."""
+
+
+async def park(
+    shop: World, consumer: str, event: Recorded, *, wire: bytes = b"", error_type: str = "Broken"
+) -> None:
+    """Has it in the log that a consumer parked an event."""
+    parked = EventParked(
+        consumer=consumer,
+        log=event.log,
+        position=event.position,
+        key=event.partition_key,
+        event=wire or to_wire(event),
+        error_type=error_type,
+        error="out of order",
+        attempts=6,
+    )
+    await _of_letters(shop, consumer, parked, event)
+
+
+async def replayed(shop: World, consumer: str, event: Recorded) -> None:
+    """Has it in the log that a consumer replayed an event."""
+    message = EventReplayed(
+        consumer=consumer, log=event.log, position=event.position, key=event.partition_key
+    )
+    await _of_letters(shop, consumer, message, event)
+
+
+async def _of_letters(
+    shop: World, consumer: str, message: EventParked | EventReplayed, event: Recorded
+) -> None:
+    log = HOMES[consumer.partition(".")[0]]
+    await shop.append(log, StreamId(DEAD_LETTERS.name, consumer), message, key=event.partition_key)
+
+
+async def _last(shop: World, log: str) -> str:
+    return (await shop.events(log))[-1].address
+
+
+async def _two_created(shop: World) -> tuple[Recorded, Recorded]:
+    """The first two choreographed orders of a customer."""
+    first: dict[str, Recorded] = {}
+    for event in await shop.events("orders"):
+        if event.type == OrderCreated.DESCRIPTOR.full_name:
+            if OrderCreated.FromString(event.payload).saga_mode != SAGA_MODE_CHOREOGRAPHY:
+                continue
+            if event.partition_key in first:
+                return first[event.partition_key], event
+            first[event.partition_key] = event
+    raise AssertionError("no customer ordered twice")
+
+
+async def _of(shop: World, kind: type[Message]) -> list[Recorded]:
     return [e for e in await shop.events("orders") if e.type == kind.DESCRIPTOR.full_name]
 
 
-async def _approved(shop: World, mode: Mode):  # type: ignore[no-untyped-def]
+async def _approved(shop: World, mode: Mode) -> Recorded:
     ended = {event.stream for event in await _of(shop, OrderCancelled)}
     return next(
         event

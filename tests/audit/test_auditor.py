@@ -6,19 +6,29 @@ from collections.abc import Callable
 
 import pytest
 
-from auditor import open_auditor
-from auditor.books import DEADLINES
+import customer_svc.policies
+from auditor import Report, open_auditor, views
+from auditor.books import ANSWERED, DEADLINES
 from auditor.screen import WIDTH, Screen
-from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
+from shop.orders.v1.events_pb2 import OrderCreated
+from shop.orders.v1.order_pb2 import REJECTION_REASON_ABORTED
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from tests.audit import faults
 from tests.audit.faults import FAULTS, Fault
 from tests.audit.world import DATABASE_OF, World
+from tests.controls import new_id
 from tests.twin.messages import newer, older
-from twinlog.dead_letters import DEAD_LETTERS
-from twinlog.event import Recorded, StreamId, to_wire
-from twinlog.v1.dead_letters_pb2 import EventParked
+from twinlog.dead_letters import Discard, Failure, Named
+from twinlog.event import Metadata, Recorded
+
+BROKEN = Failure("Broken", "out of order", 6)
+OPERATOR = Metadata(actor="an operator")
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+def letter(consumer: str, event: Recorded) -> Named:
+    return Named(consumer, event.log, event.position, event.partition_key)
 
 
 async def test_a_clean_shop_has_no_violation_and_everything_was_compared(shop: World) -> None:
@@ -34,6 +44,7 @@ async def test_a_clean_shop_has_no_violation_and_everything_was_compared(shop: W
     )
     assert set(figures.orders) == {"approved", "rejected", "cancelled"}
     assert figures.customers == 9
+    assert [shop.operated.skipped_in_vain in note for note in report.notes] == [True]
     lags = [*figures.twin_lag.values(), *figures.view_lag.values(), *figures.consumer_lag.values()]
     assert lags == [0] * 14
 
@@ -44,28 +55,83 @@ async def test_work_in_flight_is_no_violation(made: World) -> None:
 
 
 async def test_what_a_parked_event_holds_up_is_in_flight(shop: World) -> None:
-    check, (order_id, customer_id) = await faults.a_cancelled_order_holds_credit(shop)
+    check, (order_id, _) = await faults.a_cancelled_order_holds_credit(shop)
     assert check in (await shop.audit()).counts
     cancelled = (await shop.events("orders"))[-1]
     assert cancelled.stream.id == order_id
     consumer = "customer_svc.orders"
-    parked = EventParked(
-        consumer=consumer,
-        log="orders",
-        position=cancelled.position,
-        key=customer_id,
-        event=to_wire(cancelled),
-        error_type="Broken",
-        error="out of order",
-        attempts=6,
-    )
-    await shop.append("customers", StreamId(DEAD_LETTERS.name, consumer), parked, key=customer_id)
+    await faults.park(shop, consumer, cancelled)
     await shop.catch_up()
 
     report = await shop.audit()
     assert check not in report.counts
     assert report.figures.parked == {consumer: 1}
     assert not report.settled
+
+
+async def test_what_was_given_up_excuses_its_own_order_only(shop: World) -> None:
+    _, (order_id, _) = await faults.a_cancelled_order_holds_credit(shop)
+    cancelled = (await shop.events("orders"))[-1]
+    async with shop.policies(customer_svc.policies.CHOREOGRAPHY, "customers") as handler:
+        await handler.park(cancelled, BROKEN, await handler.checkpoint())
+        await handler.note(Discard(letter(handler.consumer, cancelled), "a test"), OPERATOR)
+    await shop.catch_up()
+    report = await shop.audit()
+    # The views' checkpoints, too, are past an event that nobody handled.
+    assert set(report.counts) == {views.EQUAL}
+    [note] = [note for note in report.notes if order_id in note]
+    assert note.endswith(f": customer_svc.orders gave up {cancelled.address}")
+    assert not report.figures.parked
+
+    event = (await faults._of(shop, OrderCreated))[0]
+    await faults._reserve(shop, event.partition_key, new_id(), "0.01")
+    await shop.catch_up()
+    assert ANSWERED in (await shop.audit()).counts
+
+
+async def test_a_view_is_compared_without_what_is_parked_and_with_what_was_replayed(shop: World) -> None:
+    order_id = await faults._order(shop, faults.FUTURE)
+    await faults._set_timer(shop, order_id, faults.FUTURE)
+    created = (await shop.events("orders"))[-1]
+    await faults._cancel(shop, created.stream, created.partition_key, SAGA_MODE_CHOREOGRAPHY)
+    await shop.sql("shop_orders", "DELETE FROM timers WHERE stream_id = $1", order_id)
+    cancelled = (await shop.events("orders"))[-1]
+    projection = shop.projection("orders")
+    async with open_auditor(shop.postgres_url, shop.nats_url) as auditor:
+
+        async def clean() -> Report:
+            for report in (await auditor.round(), await shop.audit()):
+                assert report.violations == []
+            return report
+
+        await projection.checkpoint()
+        after = await projection.park(created, BROKEN, created.position - 1)
+        await projection.attempt([cancelled], after)
+        assert (await clean()).figures.parked == {"projector.orders": 2}
+        await projection.replay(created, OPERATOR)
+        assert (await clean()).figures.parked == {"projector.orders": 1}
+        await projection.note(Discard(letter(projection.consumer, cancelled), "a test"), OPERATOR)
+        report = await clean()
+        assert report.notes[0] == f"projector.orders gave up {cancelled.address}, which had no effect"
+        await shop.sql("shop_views", "UPDATE orders SET state = 9 WHERE order_id = $1", order_id)
+        assert views.EQUAL in (await shop.audit()).counts
+
+
+async def test_a_replay_without_its_effect_is_found_by_a_watch(shop: World) -> None:
+    last = (await shop.events("sagas"))[-1]
+    await faults.park(shop, "projector.sagas", last)
+    where = "log = 'sagas' AND position = $1"
+    await shop.sql("shop_views", f"DELETE FROM timeline WHERE {where}", last.position)
+    async with open_auditor(shop.postgres_url, shop.nats_url) as auditor:
+        assert (await auditor.round()).violations == []
+        await faults.replayed(shop, "projector.sagas", last)
+        assert views.EQUAL in (await auditor.round()).counts
+
+
+async def test_the_reason_of_an_aborted_saga_reached_its_view(shop: World) -> None:
+    order_id = shop.operated.aborted
+    found = await shop.ask("shop_views", "SELECT reason FROM orders WHERE order_id = $1", order_id)
+    assert found == REJECTION_REASON_ABORTED
 
 
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import grpc
@@ -16,9 +16,13 @@ import pytest
 from google.protobuf.message import Message
 from nats.aio.client import Client as Nats
 
-from auditor import Report, audit, open_auditor
-from auditor.shop import DATABASES, LOGS
+from auditor import Auditor, Report, audit, open_auditor
+from auditor.shop import DATABASES, LOGS, SHOWN_LOGS
+from projector.app import PACKAGE, VIEWS
+from projector.reads import ROWS
 from shop.orders.v1.order_service_pb2 import CancelOrderRequest
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
+from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack.shop import Shop, running
 from tests import servers
 from tests.controls import MODES, new_id
@@ -28,10 +32,24 @@ from twinlog.event import Metadata, NewEvent, Recorded, StreamId
 from twinlog.jetstream import JetStreamTwin
 from twinlog.log import Appended, Batch
 from twinlog.migrations import database_url
+from twinlog.policies import Policies, PolicyHandler
 from twinlog.ports import RandomIds, SystemClock
-from twinlog.postgres import PostgresLog, open_pool
+from twinlog.postgres import Pool, PostgresLog, open_pool
+from twinlog.postgres_views import PostgresViews
+from twinlog.projection import Projection
+from twinlog.writer import Writer
 
 DATABASE_OF = {of.log: of.database for of in LOGS}
+
+
+class Operated(NamedTuple):
+    """Orders whose sagas an operator saw to."""
+
+    skipped: str
+    """Its reservation was skipped, and granted later."""
+    skipped_in_vain: str
+    """Its reservation was skipped, and refused later."""
+    aborted: str
 
 
 @dataclass
@@ -41,71 +59,83 @@ class World:
     postgres_url: str
     nats_url: str
     nats: Nats
+    pools: Mapping[str, Pool]
+    """By database."""
     during: Sequence[Report]
     """Audits while the load ran."""
+    operated: Operated
     _spoiled: set[str] = field(default_factory=set)
 
     async def audit(self, *, at_rest: bool = False) -> Report:
-        return await audit(self.postgres_url, self.nats_url, at_rest=at_rest)
+        return await Auditor(self.nats, self.pools, at_rest=at_rest).round()
 
     async def sql(self, database: str, statement: str, *arguments: Any) -> str:
         """Runs a statement as a superuser, past every trigger; gives its command tag."""
         self._spoiled.add(database)
-        connection = await asyncpg.connect(database_url(self.postgres_url, database))
-        try:
-            await connection.execute("SET session_replication_role = replica")
+        async with self.pools[database].acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL session_replication_role = replica")
             return str(await connection.execute(statement, *arguments))
-        finally:
-            await connection.close()
 
     async def ask(self, database: str, query: str, *arguments: Any) -> Any:
         """The first value that a query gives."""
-        connection = await asyncpg.connect(database_url(self.postgres_url, database))
-        try:
-            return await connection.fetchval(query, *arguments)
-        finally:
-            await connection.close()
+        return await self.pools[database].fetchval(query, *arguments)
+
+    def log(self, name: str) -> PostgresLog:
+        """One of the shop's logs."""
+        return PostgresLog(self.pools[DATABASE_OF[name]], name)
+
+    def projection(self, log: str) -> Projection:
+        """What keeps the projector's views of a log, to be driven by hand."""
+        self._spoiled.add(DATABASE_OF["projector"])
+        store = PostgresViews(self.log("projector"), PACKAGE, ROWS)
+        return Projection(f"projector.{log}", VIEWS[log], store)
 
     @asynccontextmanager
-    async def log(self, name: str) -> AsyncIterator[PostgresLog]:
-        """One of the shop's logs."""
-        async with open_pool(database_url(self.postgres_url, DATABASE_OF[name]), size=1) as pool:
-            yield PostgresLog(pool, name)
+    async def policies(self, table: Policies, own: str) -> AsyncIterator[PolicyHandler]:
+        """What runs a policy table over the log that its service owns, to be driven by hand."""
+        self._spoiled.add(DATABASE_OF[own])
+        log = self.log(own)
+        async with Writer(log, clock=SystemClock(), ids=RandomIds()) as writer:
+            yield PolicyHandler(table, writer, log)
 
     async def events(self, log: str) -> Sequence[Recorded]:
         """Every event of a log."""
-        async with self.log(log) as found:
-            return await found.read(0, 100_000)
+        return await self.log(log).read(0, 100_000)
 
     async def find(self, log: str, type: type[Message]) -> Recorded:
         """The first event of a type."""
         return next(e for e in await self.events(log) if e.type == type.DESCRIPTOR.full_name)
 
-    async def append(self, log: str, stream: StreamId, *messages: Message, key: str) -> None:
+    async def append(
+        self,
+        log: str,
+        stream: StreamId,
+        *messages: Message,
+        key: str,
+        metadata: Metadata = Metadata(actor="a fault"),
+    ) -> None:
         """Appends what no decider decided, past every rule."""
         self._spoiled.add(DATABASE_OF[log])
-        async with self.log(log) as found:
-            version = sum(event.stream == stream for event in await found.read(0, 100_000))
-            events = [
-                NewEvent(
-                    stream,
-                    version + number,
-                    RandomIds().uuid7(),
-                    message.DESCRIPTOR.full_name,
-                    message.SerializeToString(deterministic=True),
-                    Metadata(actor="a fault"),
-                    key,
-                )
-                for number, message in enumerate(messages, 1)
-            ]
-            appended = await found.append(Batch(SystemClock().now(), {stream: version}, events))
-            assert isinstance(appended, Appended)
+        version = sum(event.stream == stream for event in await self.events(log))
+        events = [
+            NewEvent(
+                stream,
+                version + number,
+                RandomIds().uuid7(),
+                message.DESCRIPTOR.full_name,
+                message.SerializeToString(deterministic=True),
+                metadata,
+                key,
+            )
+            for number, message in enumerate(messages, 1)
+        ]
+        appended = await self.log(log).append(Batch(SystemClock().now(), {stream: version}, events))
+        assert isinstance(appended, Appended)
 
     async def catch_up(self) -> None:
         """Has every checkpoint at the head of its log, as if all had been handled."""
-        for log in ("orders", "customers", "sagas"):
-            async with self.log(log) as found:
-                head = await found.head()
+        for log in SHOWN_LOGS:
+            head = await self.log(log).head()
             for database in DATABASES:
                 await self.sql(
                     database, "UPDATE checkpoints SET position = $1 WHERE consumer LIKE $2", head, f"%.{log}"
@@ -119,7 +149,7 @@ class World:
     async def restore(self) -> None:
         """The clean shop: puts back what was spoiled."""
         for database in self._spoiled & set(DATABASES):
-            await _put_back(self.postgres_url, database)
+            await _put_back(self.pools[database])
         for log in self._spoiled - set(DATABASES):
             twin = JetStreamTwin(self.nats, log)
             await twin.delete()
@@ -141,16 +171,19 @@ async def world() -> AsyncIterator[World]:
                 load = asyncio.create_task(_load(client))
                 while not load.done():
                     during.append(await auditor.round())
-                await load
+                operated = await load
             settled = await audit(postgres.url, nats.url, wait=60)
             assert settled.settled, settled.in_flight
         for database in DATABASES:
             await _keep(postgres.url, database)
-        connection = await jetstream.connect(nats.url, "tests")
-        try:
-            yield World(postgres.url, nats.url, connection, during)
-        finally:
-            await connection.close()
+        async with AsyncExitStack() as stack:
+            pools = {
+                name: await stack.enter_async_context(open_pool(database_url(postgres.url, name), size=2))
+                for name in DATABASES
+            }
+            connection = await jetstream.connect(nats.url, "tests")
+            stack.push_async_callback(connection.close)
+            yield World(postgres.url, nats.url, connection, pools, during, operated)
 
 
 @asynccontextmanager
@@ -162,8 +195,11 @@ async def _shop(postgres_url: str, nats_url: str) -> AsyncIterator[Shop]:
             yield shop
 
 
-async def _load(client: Client) -> None:
-    """Orders of every kind in both modes: approved, rejected for every reason but time, cancelled early and late."""
+async def _load(client: Client) -> Operated:
+    """Orders of every kind in both modes: approved, rejected for every reason but time, cancelled early and late.
+
+    Gives the orders whose sagas an operator saw to.
+    """
     dice = random.Random(7)
     customers = [await client.customer("100") for _ in range(8)]
     busy = await client.customer("100000")
@@ -183,9 +219,31 @@ async def _load(client: Client) -> None:
         await client.order(new_id(), "1", mode)
         await client.order(customers[0], "1", mode, "USD")
         # Enough events for a snapshot.
-        await asyncio.gather(*(client.create(busy, "1", mode) for _ in range(120)))
-    await asyncio.gather(*(one(number) for number in range(210)))
+        await asyncio.gather(*(client.create(busy, "1", mode) for _ in range(60)))
+    await asyncio.gather(*(one(number) for number in range(126)))
+    operated = await _operate(client, busy)
     await client.limit(customers[1], "1")
+    return operated
+
+
+async def _operate(client: Client, customer: str) -> Operated:
+    """An operator skips and aborts steps that customer_svc, which is down, does not answer."""
+    async with client.without("customer_svc"):
+        created = [
+            await client.create(customer, total, SAGA_MODE_ORCHESTRATION) for total in ("3", "1000000", "3")
+        ]
+        operated = Operated(*(order.order_id for order in created))
+        for order in created:
+            await client.happened(order.order_id, "ReserveCredit", token=order.consistency_token)
+        of = {order_id: saga_pb.SagaSelection(order_id=order_id) for order_id in operated}
+        for order_id in (operated.skipped, operated.skipped_in_vain):
+            skip = saga_pb.SkipSagaStepRequest(selection=of[order_id], reason="settled by hand")
+            assert (await client.sagas.SkipSagaStep(skip)).applied == 1
+        retry = saga_pb.RetrySagasRequest(selection=of[operated.aborted], reason="it may be back")
+        assert (await client.sagas.RetrySagas(retry)).applied == 1
+        abort = saga_pb.AbortSagasRequest(selection=of[operated.aborted], reason="it is not")
+        assert (await client.sagas.AbortSagas(abort)).applied == 1
+    return operated
 
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'leases'"
@@ -202,13 +260,9 @@ async def _keep(server_url: str, database: str) -> None:
         await connection.close()
 
 
-async def _put_back(server_url: str, database: str) -> None:
-    connection = await asyncpg.connect(database_url(server_url, database))
-    try:
-        await connection.execute("SET session_replication_role = replica")
-        async with connection.transaction():
-            for table in await connection.fetch(_TABLES):
-                await connection.execute(f"DELETE FROM {table[0]}")
-                await connection.execute(f"INSERT INTO {table[0]} TABLE clean.{table[0]}")
-    finally:
-        await connection.close()
+async def _put_back(pool: Pool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        for table in await connection.fetch(_TABLES):
+            await connection.execute(f"DELETE FROM {table[0]}")
+            await connection.execute(f"INSERT INTO {table[0]} TABLE clean.{table[0]}")
