@@ -19,7 +19,8 @@ what it leaves open: that is noted, like what an operator skipped.
 
 Databases are read in one REPEATABLE READ transaction each, logs up to the head in it. A twin's figures are read before
 the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running system.
-Memory: the folded state of every stream and row, about 5 kB an order; never the events.
+Memory: the folded state of every stream and row, about 4 kB an order, and the events that are parked or were
+replayed; no others.
 """
 
 from __future__ import annotations

@@ -94,11 +94,13 @@ class Case:
 
     @property
     def skipped(self) -> str:
-        """What an operator skipped of its saga."""
+        """What an operator skipped of its saga that the credit depends on."""
         if self.saga is None or self.saga.version not in VERSIONS:
             return ""
         steps = zip(VERSIONS[self.saga.version].steps, self.saga.steps, strict=True)
-        return ", ".join(f"step '{step.name}' was skipped" for step, state in steps if state in _SKIPPED)
+        return ", ".join(
+            f"step '{step.name}' was skipped" for step, state in steps if step.undo and state in _SKIPPED
+        )
 
     @property
     def held_unaccounted(self) -> Mapping[str, int]:

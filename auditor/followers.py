@@ -36,28 +36,30 @@ class Follower:
         self.called = 0
         """Position of the last event that called for something."""
         self._policies = policies
-        self._open: deque[tuple[Recorded, str]] = deque()
+        self._open: deque[tuple[int, str, str]] = deque()
+        """Position, partition key and case of what is beyond the checkpoint."""
         self._effect: tuple[int, str] = (0, "")
         """The furthest cause that has an effect, and the effect."""
 
     def begin(self, checkpoint: int, findings: Findings) -> None:
         """The checkpoint, as it is now."""
         self.checkpoint = checkpoint
-        while self._open and self._open[0][0].position <= checkpoint:
-            self._handled(self._open.popleft()[0], findings)
+        while self._open and self._open[0][0] <= checkpoint:
+            position, key, _ = self._open.popleft()
+            self._handled(position, key, findings)
 
     def take(self, event: Recorded, message: Message, case: str, findings: Findings) -> None:
         """The next event of the log, and the case that it belongs to."""
         if self._policies.steps(message):
             self.called = event.position
             if event.position > self.checkpoint:
-                self._open.append((event, case))
+                self._open.append((event.position, event.partition_key, case))
             else:
-                self._handled(event, findings)
+                self._handled(event.position, event.partition_key, findings)
 
-    def _handled(self, event: Recorded, findings: Findings) -> None:
-        if before := self.box.overtaken_by(event):
-            out_of_order(self.box, event.position, f"was handled before {before}", before, findings)
+    def _handled(self, position: int, key: str, findings: Findings) -> None:
+        if before := self.box.overtaken_by(position, key):
+            out_of_order(self.box, position, f"was handled before {before}", before, findings)
 
     def caused(self, cause: int, effect: str) -> None:
         """The consumer did something because of event ``cause``."""
@@ -71,7 +73,7 @@ class Follower:
 
     def in_flight(self) -> Iterator[str]:
         """The cases with an event that was not handled yet, or is parked."""
-        yield from (case for _, case in self._open)
+        yield from (case for *_, case in self._open)
         yield from (letter.case for letter in self.box.parked.values())
 
     def judge(self, findings: Findings) -> None:

@@ -38,7 +38,7 @@ class Letter(NamedTuple):
     case: str
     """The order that it is about; empty where the event cannot be read."""
     event: Recorded | None
-    """None where the bytes are no event."""
+    """None where the bytes are no event, and where it was given up."""
     messages: Sequence[Message]
 
 
@@ -60,10 +60,10 @@ class Box:
         """Whether an event had no effect: it is parked, or was given up."""
         return position in self.parked or position in self.discarded
 
-    def overtaken_by(self, event: Recorded) -> str | None:
+    def overtaken_by(self, position: int, key: str) -> str | None:
         """The parked event behind which a handled one ought to have been parked."""
-        waiting = self._waiting.get(event.partition_key)
-        if not waiting or waiting[0] > event.position or event.position in self._ever:
+        waiting = self._waiting.get(key)
+        if not waiting or waiting[0] > position or position in self._ever:
             return None
         return f"{self.log}/{waiting[0]}"
 
@@ -91,7 +91,7 @@ class Box:
         if not waiting:
             del self._waiting[letter.key]
         if discarded:
-            self.discarded[position] = letter
+            self.discarded[position] = letter._replace(event=None, messages=())
             return None
         self.replayed.append(letter)
         return f"was replayed before {self.log}/{first}" if first != position else None

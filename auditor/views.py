@@ -76,7 +76,9 @@ class ViewAudit:
             self._touched.update(key for one in messages if (key := self._key(event, one)) is not None)
             return
         self._fold(event, messages)
-        if any(map(self._projects, messages)) and (before := self._box.overtaken_by(event)):
+        if any(map(self._projects, messages)) and (
+            before := self._box.overtaken_by(event.position, event.partition_key)
+        ):
             out_of_order(self._box, event.position, f"was projected before {before}", before, findings)
 
     def _key(self, event: Recorded, message: Message) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import customer_svc.policies
-from auditor import Report, open_auditor, views
+from auditor import Report, letters, open_auditor, views
 from auditor.books import ANSWERED, DEADLINES
 from auditor.screen import WIDTH, Screen
 from shop.orders.v1.events_pb2 import OrderCreated
@@ -87,6 +87,22 @@ async def test_what_was_given_up_excuses_its_own_order_only(shop: World) -> None
     await faults._reserve(shop, event.partition_key, new_id(), "0.01")
     await shop.catch_up()
     assert ANSWERED in (await shop.audit()).counts
+
+
+async def test_what_cannot_be_read_may_be_about_any_open_order_of_its_customer(shop: World) -> None:
+    check, _ = await faults.a_cancelled_order_holds_credit(shop)
+    cancelled = (await shop.events("orders"))[-1]
+    await faults.park(shop, faults.ORDERS_OF_CUSTOMERS, cancelled, wire=b"\xff")
+    await shop.catch_up()
+    counts = (await shop.audit()).counts
+    assert letters.PARKED in counts
+    assert check not in counts
+
+
+async def test_notes_are_shown_before_the_verdict(shop: World) -> None:
+    *lines, verdict = Screen(colour=False).report(await shop.audit())
+    assert " ".join(" ".join(lines).split()).endswith("step 'reserve credit' was skipped")
+    assert verdict.startswith("✓ no violation")
 
 
 async def test_a_view_is_compared_without_what_is_parked_and_with_what_was_replayed(shop: World) -> None:
