@@ -59,10 +59,11 @@ proto: $(GENERATED) ## Generate the Python of protos/ (other targets do it when 
 proto-release: $(IMAGE) ## Record protos/ as released: from then on they may only grow
 	$(BIN)/buf build $(IMAGE) --exclude-source-info --output protos/released.txtpb
 
+# Extras stay in the lock: without them, older pips look for coverage[toml] anew and refuse what has no hash.
 lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
-	$(BIN)/pip-compile --quiet --all-extras --generate-hashes --strip-extras --allow-unsafe --upgrade --no-emit-index-url \
+	$(BIN)/pip-compile --quiet --all-extras --generate-hashes --no-strip-extras --allow-unsafe --upgrade --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --upgrade --no-emit-index-url \
+	$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --upgrade --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements-bench.txt \
 		bench/rivals/requirements.in
 
