@@ -15,6 +15,7 @@ import structlog
 from twinlog.errors import CheckpointMoved, Unavailable
 from twinlog.event import Recorded
 from twinlog.lease import Lease
+from twinlog.pace import rest
 from twinlog.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing
 
 BATCH = 500
@@ -53,10 +54,14 @@ class Handler(Protocol):
 class Cursor:
     """Feeds one handler for ever."""
 
-    def __init__(self, twin: Twin, handler: Handler, lease: Lease | None = None) -> None:
+    def __init__(
+        self, twin: Twin, handler: Handler, lease: Lease | None = None, *, rests: bool = False
+    ) -> None:
+        """``rests``: whether it rests between batches; not where the handler's writer does."""
         self._twin = twin
         self._handler = handler
         self._lease = lease
+        self._rests = rests
         self.position = 0
         """The last event that was seen."""
         self.problem: str | None = None
@@ -106,6 +111,7 @@ class Cursor:
 
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""
+        loop = asyncio.get_running_loop()
         stored = self.position = await self._handler.checkpoint()
         async with self._twin.deliver(stored, self._handler.types) as delivery:
             self._followed = True
@@ -116,10 +122,13 @@ class Cursor:
                 if events[0].position <= self.position:
                     events = [event for event in events if event.position > self.position]
                 if events:
+                    began = loop.time()
                     stored = await self._handler.handle(events, stored)
                     self.position = events[-1].position
                     self._faulty = False
                     self._report(None)
+                    if self._rests and 0 < delivery.waiting < BATCH:
+                        await rest(loop.time() - began)
 
     def _report(self, problem: str | None, *, expected: bool = False) -> None:
         if problem != self.problem:

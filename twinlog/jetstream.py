@@ -364,6 +364,10 @@ class _Delivery:
                 subject = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}"
                 await self._client.publish(subject, b"")
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
     async def next(self, limit: int) -> Sequence[Recorded]:
         while not self._queue:
             if self._damage:

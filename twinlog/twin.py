@@ -57,6 +57,11 @@ class TwinState(NamedTuple):
 class Delivery(Protocol):
     """An open, ack-less delivery."""
 
+    @property
+    def waiting(self) -> int:
+        """How many events have come and were not asked for yet, as far as is known."""
+        ...
+
     async def next(self, limit: int) -> Sequence[Recorded]:
         """At least one and up to ``limit`` events, in order; waits for the first.
 

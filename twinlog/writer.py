@@ -21,6 +21,7 @@ from twinlog.decider import AnyAggregate
 from twinlog.errors import CheckpointMoved, Overloaded, RequestIdReused, Unavailable
 from twinlog.event import Metadata, Recorded, StreamId
 from twinlog.log import Appended, Batch, Conflict, Log, LogSession, Move, StoredReply, Wanted
+from twinlog.pace import rest
 from twinlog.ports import Clock, Ids
 from twinlog.requests import Request
 from twinlog.schema import Schema
@@ -182,12 +183,13 @@ class Writer:
         return await unit.done
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             if not self._queue:
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
-            units = self._take()
+            units, began = self._take(), loop.time()
             try:
                 await self._commit(units)
             except Unavailable as error:
@@ -196,6 +198,8 @@ class Writer:
                 structlog.get_logger().exception("writer.failed", log=self._log.name)
                 _fail(units, error)
             self._trim()
+            if 0 < len(self._queue) < _BATCH_UNITS:
+                await rest(loop.time() - began)
 
     def _take(self) -> list[_Unit]:
         """Whatever waits, up to a batch; a request id at most once, since its row is inserted once."""

@@ -246,6 +246,10 @@ class RemoteDelivery:
         self._delivery = delivery
         self._before: Sequence[Recorded] = ()
 
+    @property
+    def waiting(self) -> int:
+        return self._delivery.waiting
+
     async def next(self, limit: int) -> Sequence[Recorded]:
         chance, bad, name = self._client.chance, self._network.weather.bad, self._server.twin.name
         events = await self._delivery.next(min(limit, chance.choice((1, 2, 5, limit))))

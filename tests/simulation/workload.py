@@ -171,9 +171,10 @@ class Clients:
     def at_rest(self) -> None:
         """Checks that what was refused has had no effect, and that nothing has had two."""
         for call in self._refused:
-            check(
-                not self._model.requested.get(call.correlation_id), "refusals", f"refused, and done: {call}"
-            )
+            check(not self._done(call), "refusals", f"refused, and done: {call}")
+
+    def _done(self, call: Call) -> bool:
+        return bool(self._model.requested.get(call.correlation_id))
 
     def _start(self, call: Call) -> None:
         self._loop.start(self._guarded(call))
@@ -187,17 +188,22 @@ class Clients:
 
     async def _insist(self, call: Call) -> None:
         self._trace("client", str(call))
+        unknown = False  # what became of an earlier try
         while True:
+            done = self._done(call)
             try:
                 response = await self._send(call)
             except (Unavailable, TimeoutError) as error:
                 if call.method != "SetSagaMode" and not call.request.request_id:
                     self._trace("client", f"gives up on {call.method}: {type(error).__name__}")
                     return
+                unknown = True
                 await asyncio.sleep(self._chance.random())
             except TwinlogError as error:
                 self._trace("client", f"{call.method} is refused: {error}")
-                self._refused.append(call)
+                check(not done, "refusals", f"done, and refused: {call}")
+                if not unknown:  # else the earlier try may still be on its way
+                    self._refused.append(call)
                 return
             else:
                 self._trace("client", f"{call.method} is done")

@@ -102,6 +102,10 @@ class _Delivery:
         self._position = after
         self._types = types
 
+    @property
+    def waiting(self) -> int:
+        return self._twin.last - self._position
+
     async def next(self, limit: int) -> Sequence[Recorded]:
         while True:
             if self._twin.consumers is not self._consumers:
