@@ -87,7 +87,7 @@ SHOWN = (
 )
 """The events that change a saga's row; on its way forward, a saga shows nothing new between start and end."""
 
-SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve)
+SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, first=saga.SagaStarted)
 
 
 class SagaViews(PostgresViews):

@@ -129,6 +129,8 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             command_timeout=_STATEMENT_SECONDS,
             timeout=_ACQUIRE_SECONDS,
             init=_set_up,
+            # Plans are made while tables are small, and kept: a scan of the whole table would be right then.
+            server_settings={"enable_seqscan": "off", "jit": "off"},
             reset=_no_reset,
         )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
+
+import asyncpg
 
 from twinlog import sql
 from twinlog.errors import CheckpointMoved
@@ -14,6 +17,11 @@ from twinlog.log import Batch, Conflict, Move
 from twinlog.postgres import Connection, PostgresLog, acquire, append, fetch, outages
 from twinlog.projection import AnyView, Changes
 from twinlog.tasks import to_its_end
+
+
+_MOVED = "TW001"
+"""SQLSTATE of move_checkpoint where the checkpoint is elsewhere."""
+_PARAMETER = re.compile(r"\$(\d+)")
 
 
 class _Undone(Exception):
@@ -24,7 +32,7 @@ class PostgresViews:
     """Keeps views by two named queries each: ``<view>_rows`` and ``<view>_upsert``.
 
     The first takes the keys and gives the columns in the order of the row's fields, the key first; the second
-    takes one array a field. Two more, ``checkpoint`` and ``move_checkpoint``, are the kernel's.
+    takes one array a field, and is a single INSERT.
     """
 
     def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, type]) -> None:
@@ -33,6 +41,7 @@ class PostgresViews:
         self.pool = log.pool
         self._queries = {**sql.queries("twinlog.sql"), **sql.queries(package)}
         self._types = rows
+        self._statements: dict[tuple[str, ...], str] = {}
         # dataclasses.astuple copies every value deeply.
         self._columns = {name: attrgetter(*(field.name for field in fields(of))) for name, of in rows.items()}
 
@@ -56,21 +65,45 @@ class PostgresViews:
     async def _commit(self, changes: Changes, move: Move, batch: Batch | None) -> Conflict | None:
         conflict: Conflict | None = None
         with outages(), suppress(_Undone):
-            async with acquire(self.pool) as connection, connection.transaction():
-                # First of all, so that a second replica waits here instead of writing.
-                moved = await connection.fetchval(self._queries["move_checkpoint"], *move)
-                if moved is None:
-                    actual = await connection.fetchval(self._queries["checkpoint"], move.consumer)
-                    raise CheckpointMoved(consumer=move.consumer, actual=actual or 0, expected=move.after)
-                for view, rows in changes.items():
-                    if rows:
-                        await self._upsert(connection, view, list(rows.values()))
-                # Last, because it shuts out every other append until the commit.
-                if batch and isinstance(refused := await append(connection, batch), Conflict):
-                    conflict = refused
-                    raise _Undone
+            async with acquire(self.pool) as connection:
+                if batch is None:
+                    await self._store(connection, changes, move)
+                    return None
+                async with connection.transaction():
+                    await self._store(connection, changes, move)
+                    # Last, because it shuts out every other append until the commit.
+                    if isinstance(refused := await append(connection, batch), Conflict):
+                        conflict = refused
+                        raise _Undone
         return conflict
 
-    async def _upsert(self, connection: Connection, view: AnyView, rows: Sequence[Any]) -> None:
-        columns = [list(column) for column in zip(*map(self._columns[view.name], rows), strict=True)]
-        await connection.execute(self._queries[f"{view.name}_upsert"], *columns)
+    async def _store(self, connection: Connection, changes: Changes, move: Move) -> None:
+        changed = {view.name: rows.values() for view, rows in changes.items() if rows}
+        columns = [
+            list(column)
+            for name, rows in changed.items()
+            for column in zip(*map(self._columns[name], rows), strict=True)
+        ]
+        try:
+            await connection.execute(self._statement(tuple(changed)), *move, *columns)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != _MOVED:
+                raise
+            raise CheckpointMoved(
+                consumer=move.consumer, actual=int(error.detail or 0), expected=move.after
+            ) from error
+
+    def _statement(self, names: tuple[str, ...]) -> str:
+        """The move and the upserts as one statement: one round trip, and a transaction by itself."""
+        if names not in self._statements:
+            upserts, parameters = [], len(Move._fields)
+            for name in names:
+                upsert = _PARAMETER.sub(
+                    lambda number: f"${int(number[1]) + parameters}", self._queries[f"{name}_upsert"]
+                )
+                upserts.append(f"{name} AS ({upsert})")
+                parameters += len(fields(self._types[name]))
+            # The main query runs first, so a second replica waits for the first one here instead of writing.
+            with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
+            self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"
+        return self._statements[names]

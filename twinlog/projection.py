@@ -52,6 +52,8 @@ class View(Generic[Row]):
     """The row that an event changes; None: none."""
     evolve: Callable[[Row | None, Recorded, Any], Row]
     """The row after an event; before the first it is None."""
+    first: type[Message] | None = None
+    """The event that begins a row, where there is one such type: before it, no row is looked for."""
     grows_only: bool = False
     """Every event makes a row of its own: none has to be read."""
 
@@ -166,7 +168,7 @@ class Projection:
 
     async def dead_letters(self) -> DeadLetters:
         async with self._turn:
-            await self._refresh()
+            await self._hear_of_letters()
             return self._dead
 
     async def replay(self, event: Recorded, metadata: Metadata) -> None:
@@ -241,9 +243,18 @@ class Projection:
 
     async def _refresh(self) -> None:
         """Forgets rows, and brings the dead letters up to date."""
+        self._forget()
+        await self._hear_of_letters()
+
+    def _forget(self) -> None:
         for cached in self._cache.values():
             cached.clear()
+
+    async def _hear_of_letters(self) -> None:
+        """Brings the dead letters up to date. Where there is news of them, a replay may have changed rows."""
         (history,) = await self._store.log.load([Wanted(self._stream, self._known.version)])
+        if history.events:
+            self._forget()
         for event in history.events:
             dead = DEAD_LETTERS.fold(self._schema.decode(event), self._dead)
             self._known = self._known._replace(state=dead, version=event.version)
@@ -253,8 +264,12 @@ class Projection:
             if view.grows_only:
                 continue
             cached = self._cache[view]
-            keys = {key for event, message in decoded if (key := view.key(event, message)) is not None}
-            missing = [key for key in keys if key not in cached]
+            firsts: dict[str, Message] = {}
+            for event, message in decoded:
+                key = view.key(event, message)
+                if key is not None and key not in cached:
+                    firsts.setdefault(key, message)
+            missing = [key for key, message in firsts.items() if type(message) is not view.first]
             if missing:
                 cached.update(await self._store.rows(view, missing))
 

@@ -69,7 +69,7 @@ def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
     return row
 
 
-ORDERS = View("orders", lambda event, _message: _order_of(event), evolve)
+ORDERS = View("orders", lambda event, _message: _order_of(event), evolve, first=OrderCreated)
 
 
 def _order_of(event: Recorded) -> str | None:

@@ -63,10 +63,3 @@ RETURNING true;
 -- name: give_up_lease
 -- Lets another replica have it at once.
 DELETE FROM leases WHERE name = $1 AND holder = $2;
-
--- name: move_checkpoint
--- Moves a consumer's checkpoint from $2 to $3; gives no row where it is elsewhere.
-INSERT INTO checkpoints AS kept (consumer, position) SELECT $1, $3::bigint WHERE $2::bigint = 0
-    OR EXISTS (SELECT FROM checkpoints WHERE consumer = $1)
-ON CONFLICT (consumer) DO UPDATE SET position = excluded.position WHERE kept.position = $2::bigint
-RETURNING position;
