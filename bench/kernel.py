@@ -46,6 +46,7 @@ class Counting:
 
     consumer = "bench"
     types: Sequence[str] = ()
+    tag = ""
 
     def __init__(self, head: int) -> None:
         self._head = head

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from customer_svc.domain import CUSTOMER, ReleaseCredit, ReserveCredit
 from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
@@ -11,11 +9,6 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from shop.sagas.v1 import commands_pb2 as saga
 from twinlog.money import Money
 from twinlog.policies import Policies, Step, on
-
-
-def choreographed(event: Any) -> bool:
-    """Whether the order's saga is run by the services themselves."""
-    return bool(event.saga_mode == SAGA_MODE_CHOREOGRAPHY)
 
 
 def reserve(order: OrderCreated | saga.ReserveCredit, mode: SagaMode.ValueType) -> Step:
@@ -41,7 +34,7 @@ CHOREOGRAPHY = Policies(
         OrderCancelled: lambda e: release(e, SAGA_MODE_CHOREOGRAPHY),
         OrderRejected: release_if_unanswered,
     },
-    when=choreographed,
+    tag=SagaMode.Name(SAGA_MODE_CHOREOGRAPHY),
 )
 
 ORCHESTRATION = Policies(

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from order_svc.domain import ORDER, ApproveOrder, RejectOrder
 from shop.customers.v1.events_pb2 import CreditReservationFailed, CreditReserved
-from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SagaMode
 from shop.sagas.v1 import commands_pb2 as saga
 from twinlog.policies import Policies, on
-
-
-def choreographed(event: Any) -> bool:
-    """Whether the order's saga is run by the services themselves."""
-    return bool(event.saga_mode == SAGA_MODE_CHOREOGRAPHY)
-
 
 CHOREOGRAPHY = Policies(
     log="customers",
@@ -23,7 +15,7 @@ CHOREOGRAPHY = Policies(
         CreditReserved: lambda e: on(ORDER, e.order_id).do(ApproveOrder()),
         CreditReservationFailed: lambda e: on(ORDER, e.order_id).do(RejectOrder(e.reason)),
     },
-    when=choreographed,
+    tag=SagaMode.Name(SAGA_MODE_CHOREOGRAPHY),
 )
 
 ORCHESTRATION = Policies(

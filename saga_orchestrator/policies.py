@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from saga_orchestrator.credit_saga import CREDIT_SAGAS, saga_id
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
@@ -14,15 +13,10 @@ from shop.orders.v1.events_pb2 import (
     OrderCreated,
     OrderRejected,
 )
-from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION, SagaMode
 from twinlog.policies import Policies, Rule, on
 from twinlog.ports import Clock
 from twinlog.saga import Begin, Reply
-
-
-def orchestrated(event: Any) -> bool:
-    """Whether the event's order has its saga run by the orchestrator."""
-    return bool(event.saga_mode == SAGA_MODE_ORCHESTRATION)
 
 
 def policies(clock: Clock) -> Sequence[Policies]:
@@ -42,7 +36,7 @@ def policies(clock: Clock) -> Sequence[Policies]:
                 OrderRejected: to_saga(Reply),
                 OrderCancelled: to_saga(Reply),
             },
-            when=orchestrated,
+            tag=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
         ),
         Policies(
             log="customers",
@@ -52,6 +46,6 @@ def policies(clock: Clock) -> Sequence[Policies]:
                 CreditReservationFailed: to_saga(Reply),
                 CreditReleased: to_saga(Reply),
             },
-            when=orchestrated,
+            tag=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
         ),
     ]

@@ -17,6 +17,7 @@ from twinlog.cursor import Cursor, Handler
 from twinlog.decider import AnyAggregate
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.tags import UNTAGGED
 from twinlog.testing import CountedIds, ManualClock
 from twinlog.timers import Timers
 from twinlog.twin import Twin
@@ -57,6 +58,10 @@ class Gated:
     def types(self) -> Sequence[str]:
         return self.handler.types
 
+    @property
+    def tag(self) -> str:
+        return self.handler.tag
+
     async def checkpoint(self) -> int:
         return await self.handler.checkpoint()
 
@@ -70,7 +75,7 @@ class Follower:
     """A cursor and the log that it reads."""
 
     log: MemoryLog
-    types: Sequence[str]
+    handler: Handler
     cursor: Cursor
     gate: asyncio.Event
 
@@ -82,7 +87,9 @@ class Follower:
         return next(wanted, 0) > self.cursor.position
 
     def _wants(self, event: Recorded) -> bool:
-        return not self.types or event.type.rpartition(".")[2] in self.types
+        _, _, type, tag = event.subject.split(".")
+        types, wanted = self.handler.types, self.handler.tag
+        return (not types or type in types) and (not wanted or tag in (wanted, UNTAGGED))
 
 
 class Node(Wiring):
@@ -108,7 +115,7 @@ class Node(Wiring):
         super().attach(log, Gated(handler, self.works), rests=rests)
         cursor = self.watched[-1]
         assert isinstance(cursor, Cursor)
-        self._shop.followers.append(Follower(self._shop.logs[log], handler.types, cursor, self.works))
+        self._shop.followers.append(Follower(self._shop.logs[log], handler, cursor, self.works))
 
     def wake(self, *aggregates: AnyAggregate) -> None:
         self.timers.append(Timers(self.log, self.writer, aggregates, clock=self.clock, actor=self.name))

@@ -37,6 +37,11 @@ class Handler(Protocol):
         """Short names of the event types that are wanted; empty: all."""
         ...
 
+    @property
+    def tag(self) -> str:
+        """The tag that is wanted, besides events without one; empty: any."""
+        ...
+
     async def checkpoint(self) -> int:
         """The position of the last event that was handled."""
         ...
@@ -113,7 +118,7 @@ class Cursor:
         """Handles what comes until something goes wrong."""
         loop = asyncio.get_running_loop()
         stored = self.position = await self._handler.checkpoint()
-        async with self._twin.deliver(stored, self._handler.types) as delivery:
+        async with self._twin.deliver(stored, self._handler.types, self._handler.tag) as delivery:
             self._followed = True
             if not self._faulty:
                 self._report(None)

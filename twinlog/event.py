@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from twinlog.tags import tag_in
 from twinlog.v1.event_pb2 import RecordedEvent
 
 BUCKETS = 64
@@ -66,8 +67,9 @@ class Recorded(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The twin's subject: ``<log>.<bucket>.<EventType>``."""
-        return f"{self.log}.{bucket_of(self.partition_key)}.{self.type.rpartition('.')[2]}"
+        """The twin's subject: ``<log>.<bucket>.<EventType>.<tag>``; the tag is :mod:`twinlog.tags`'."""
+        short = self.type.rpartition(".")[2]
+        return f"{self.log}.{bucket_of(self.partition_key)}.{short}.{tag_in(self.type, self.payload)}"
 
     @property
     def address(self) -> str:

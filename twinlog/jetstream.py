@@ -24,6 +24,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, to_wire
+from twinlog.tags import UNTAGGED
 from twinlog.tasks import to_its_end
 from twinlog.twin import (
     Delivery,
@@ -166,7 +167,7 @@ class JetStreamTwin:
         self.name = name
         self._client = client
         self._manager = client.jsm(timeout=_TIMEOUT)
-        self._subjects = [f"{name}.*.*"]
+        self._subjects = [f"{name}.*.*.*"]
         self._replicas = replicas
         self._poke = asyncio.Event()
         self._listening = False
@@ -219,10 +220,10 @@ class JetStreamTwin:
             raise _unavailable(error) from error
 
     @asynccontextmanager
-    async def deliver(self, after: int, types: Sequence[str] = ()) -> AsyncIterator[Delivery]:
+    async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
         delivery = _Delivery(self._client, self.name, after)
         try:
-            await delivery.open(types)
+            await delivery.open(_filters(self.name, types, tag))
             yield delivery
         finally:
             await delivery.close()
@@ -282,6 +283,14 @@ def _fence(event: Recorded) -> dict[str, Any]:
     return {"Nats-Expected-Last-Sequence": str(event.position - 1)}
 
 
+def _filters(stream: str, types: Sequence[str], tag: str) -> Sequence[str]:
+    """The subjects of the events that are wanted; none: all."""
+    if not (types or tag):
+        return ()
+    tags = (tag, UNTAGGED) if tag else ("*",)
+    return [f"{stream}.*.{type}.{tag}" for type in types or ("*",) for tag in tags]
+
+
 def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(f"JetStream is out of service ({str(error) or type(error).__name__})")
 
@@ -329,13 +338,13 @@ class _Delivery:
         """How many were asked for and have not come yet."""
         self._subscription: Any = None
 
-    async def open(self, types: Sequence[str]) -> None:
+    async def open(self, filters: Sequence[str]) -> None:
         config = api.ConsumerConfig(
             name=self._consumer,
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=self._seen + 1,
             ack_policy=api.AckPolicy.NONE,
-            filter_subjects=[f"{self._stream}.*.{type}" for type in types] or None,
+            filter_subjects=[*filters] or None,
             inactive_threshold=_INACTIVE,
             mem_storage=True,
             num_replicas=1,

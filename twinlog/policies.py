@@ -19,6 +19,7 @@ from twinlog.decider import AnyAggregate
 from twinlog.event import Metadata, Recorded
 from twinlog.log import Log, Move
 from twinlog.schema import Schema
+from twinlog.tags import UNTAGGED, tag_of
 from twinlog.transaction import Transaction
 from twinlog.writer import Writer
 
@@ -51,10 +52,6 @@ def on(aggregate: AnyAggregate, id: str) -> Target:
 Rule = Callable[[Any], Step | Sequence[Step] | None]
 
 
-def _always(_event: Any) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Policies:
     """The table of one service for one log."""
@@ -65,8 +62,8 @@ class Policies:
     """Who acts; goes on the events, and names the consumer."""
     rules: Mapping[type[Message], Rule]
     """What an event calls for: one step, several, or None."""
-    when: Callable[[Any], bool] = _always
-    """Which events count at all."""
+    tag: str = ""
+    """Only events with this tag count (:mod:`twinlog.tags`), and those without any; empty: all."""
 
     @property
     def consumer(self) -> str:
@@ -81,7 +78,7 @@ class Policies:
     def steps(self, message: Message) -> Sequence[Step]:
         """What an event calls for."""
         rule = self.rules.get(type(message))
-        if rule is None or not self.when(message):
+        if rule is None or (self.tag and tag_of(message) not in (self.tag, UNTAGGED)):
             return ()
         steps = rule(message)
         if steps is None:
@@ -97,6 +94,7 @@ class PolicyHandler:
         self.consumer = policies.consumer
         self.source = policies.log
         self.types = policies.types
+        self.tag = policies.tag
         self.parked = 0
         self._policies = policies
         self._writer = writer

@@ -18,7 +18,6 @@ from twinlog.postgres import Connection, PostgresLog, acquire, append, fetch, ou
 from twinlog.projection import AnyView, Changes
 from twinlog.tasks import to_its_end
 
-
 _MOVED = "TW001"
 """SQLSTATE of move_checkpoint where the checkpoint is elsewhere."""
 _PARAMETER = re.compile(r"\$(\d+)")
@@ -96,14 +95,16 @@ class PostgresViews:
     def _statement(self, names: tuple[str, ...]) -> str:
         """The move and the upserts as one statement: one round trip, and a transaction by itself."""
         if names not in self._statements:
-            upserts, parameters = [], len(Move._fields)
+            upserts, before = [], len(Move._fields)
             for name in names:
-                upsert = _PARAMETER.sub(
-                    lambda number: f"${int(number[1]) + parameters}", self._queries[f"{name}_upsert"]
-                )
-                upserts.append(f"{name} AS ({upsert})")
-                parameters += len(fields(self._types[name]))
+                upserts.append(f"{name} AS ({_renumbered(self._queries[f'{name}_upsert'], before)})")
+                before += len(fields(self._types[name]))
             # The main query runs first, so a second replica waits for the first one here instead of writing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
             self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"
         return self._statements[names]
+
+
+def _renumbered(query: str, before: int) -> str:
+    """The query with its parameters behind ``before`` others."""
+    return _PARAMETER.sub(lambda number: f"${int(number[1]) + before}", query)

@@ -120,6 +120,7 @@ class Projection:
         """``source``: the log that is projected; by default what follows the last dot of ``consumer``. ``types``: the
         events that change a view; none given: all. ``on_commit`` is told of every batch after its commit."""
         self.types = [type.DESCRIPTOR.name for type in types]
+        self.tag = ""
         self.consumer = consumer
         self.source = source or consumer.rpartition(".")[2]
         self._views = views

@@ -107,8 +107,12 @@ class Twin(Protocol):
         """
         ...
 
-    def deliver(self, after: int, types: Sequence[str] = ()) -> AbstractAsyncContextManager[Delivery]:
+    def deliver(
+        self, after: int, types: Sequence[str] = (), tag: str = ""
+    ) -> AbstractAsyncContextManager[Delivery]:
         """Events with a sequence greater than ``after``; of the given event types (short names), or all.
+
+        With a ``tag``: those that carry it, and those that carry none.
 
         None is left out: where one is gone from the stream, the delivery is lost, at the start or later.
         """

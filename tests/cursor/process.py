@@ -24,7 +24,7 @@ class Deadly:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.consumer, self.types = handler.consumer, handler.types
+        self.consumer, self.types, self.tag = handler.consumer, handler.types, handler.tag
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()

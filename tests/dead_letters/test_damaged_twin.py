@@ -18,7 +18,7 @@ async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(nats: C
     events = [event._replace(log=stream) for event in source.add("a:1", "a:2")]
     await twin.create(1)
     await twin.publish(events[:1])
-    await nats.request(f"{stream}.0.StringValue", b"\xff\xff", timeout=30)
+    await nats.request(f"{stream}.0.StringValue.-", b"\xff\xff", timeout=30)
     async with replica(source, log) as handler:
         cursor = Cursor(twin, handler)
         following = asyncio.create_task(cursor.run())

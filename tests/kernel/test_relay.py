@@ -70,7 +70,7 @@ class DeadTwin(MemoryTwin):
 class Idle:
     """A handler whose store is away."""
 
-    consumer, types = "idle", ()
+    consumer, types, tag = "idle", (), ""
 
     async def checkpoint(self) -> int:
         raise Unavailable

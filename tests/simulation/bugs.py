@@ -225,7 +225,7 @@ def cursor_trusts_deliveries() -> Patches:
 
     async def follow(self: Cursor) -> None:
         stored = self.position = await self._handler.checkpoint()
-        async with self._twin.deliver(stored, self._handler.types) as delivery:
+        async with self._twin.deliver(stored, self._handler.types, self._handler.tag) as delivery:
             while True:
                 events = await delivery.next(BATCH)
                 stored = await self._handler.handle(events, stored)

@@ -212,8 +212,8 @@ class RemoteTwin:
         await self._ask("publish", lambda: self._server.publish(events))
 
     @asynccontextmanager
-    async def deliver(self, after: int, types: Sequence[str] = ()) -> AsyncIterator[Delivery]:
-        opened = self._server.twin.deliver(after, types)
+    async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
+        opened = self._server.twin.deliver(after, types, tag)
         delivery = await self._ask("deliver", lambda: at_once(opened.__aenter__()))
         yield RemoteDelivery(self._network, self._client, self._server, delivery)
 

@@ -163,7 +163,7 @@ async def test_a_stream_with_other_content_is_refused_until_it_is_deleted(pair: 
     before = await grow(log, 5)
     await twin.create(1)
     for _ in range(3):
-        await damage.put("7.Other", b"someone else's")
+        await damage.put("7.Other.-", b"someone else's")
     relay = Relay(log, twin)
     async with running(relay):
         await until(lambda: relay.problem is not None)
@@ -200,7 +200,7 @@ async def test_other_content_is_not_deleted_where_it_has_holes(pair: Pair) -> No
     await grow(log, 5)
     await twin.create(1)
     for _ in range(3):
-        await damage.put("7.Other", b"someone else's")
+        await damage.put("7.Other.-", b"someone else's")
     await damage.remove(2)
     relay = Relay(log, twin)
     async with running(relay):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
+from shop.orders.v1.events_pb2 import OrderApproved
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from tests.kernel.batches import recorded
 from tests.twin.damage import Damage
 from twinlog.event import Recorded, to_wire
@@ -180,6 +182,23 @@ class TestDelivery:
         async with twin.deliver(4, ["Int64Value", "StringValue"]) as delivery:
             assert await take(delivery, 36) == events[4:]
 
+    async def test_only_the_wanted_tag_comes_and_what_has_none(self, twin: Twin) -> None:
+        choreographed = recorded(twin.name, 40, message=OrderApproved(saga_mode=SAGA_MODE_CHOREOGRAPHY))
+        orchestrated = recorded(twin.name, 40, message=OrderApproved(saga_mode=SAGA_MODE_ORCHESTRATION))
+        untagged = recorded(twin.name, 40)
+        events = [(choreographed, orchestrated, untagged)[n % 3][n] for n in range(40)]
+        await twin.create(1)
+        await twin.publish(events)
+
+        wanted = [event for n, event in enumerate(events) if n % 3]
+        async with twin.deliver(0, tag="SAGA_MODE_ORCHESTRATION") as delivery:
+            assert await take(delivery, len(wanted)) == wanted
+        types = ["OrderApproved", "Int64Value"]
+        async with twin.deliver(4, types, "SAGA_MODE_ORCHESTRATION") as delivery:
+            assert await take(delivery, len(wanted) - 2) == [e for e in wanted if e.position > 4]
+        async with twin.deliver(0, ["Int64Value"], "SAGA_MODE_ORCHESTRATION") as delivery:
+            assert await take(delivery, 13) == events[2::3]
+
     async def test_several_follow_at_once(self, damage: Damage) -> None:
         twin, other = damage.twin(), damage.twin()
         events = recorded(twin.name, 20)
@@ -269,7 +288,7 @@ class TestLoss:
         for foreign in (b"\xff\xff", b"", to_wire(recorded(twin.name, 1, after=8)[0])):
             await twin.create(1)
             async with twin.deliver(0, types) as delivery:
-                await damage.put("1.Int64Value", foreign)
+                await damage.put("1.Int64Value.-", foreign)
                 with pytest.raises(TwinDamaged, match="message 1 is not event 1"):
                     await lost(delivery, 0)
             await twin.delete()

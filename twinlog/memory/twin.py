@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from twinlog.event import Recorded, to_wire
+from twinlog.tags import UNTAGGED
 from twinlog.twin import (
     Delivery,
     DeliveryLost,
@@ -63,13 +64,13 @@ class MemoryTwin:
         self.notify()
 
     @asynccontextmanager
-    async def deliver(self, after: int, types: Sequence[str] = ()) -> AsyncIterator[Delivery]:
+    async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
         state = await self.state()
         if state.first > after + 1:
             raise DeliveryLost(
                 stream=self.name, why=f"events {after + 1} to {state.first - 1} are gone from it"
             )
-        yield _Delivery(self, after, types)
+        yield _Delivery(self, after, types, tag)
 
     async def poke(self) -> None:
         self._poke.set()
@@ -96,11 +97,12 @@ class MemoryTwin:
 
 
 class _Delivery:
-    def __init__(self, twin: MemoryTwin, after: int, types: Sequence[str]) -> None:
+    def __init__(self, twin: MemoryTwin, after: int, types: Sequence[str], tag: str) -> None:
         self._twin = twin
         self._consumers = twin.consumers
         self._position = after
         self._types = types
+        self._tags = (tag, UNTAGGED) if tag else ()
 
     @property
     def waiting(self) -> int:
@@ -130,9 +132,10 @@ class _Delivery:
         return events
 
     def _event(self, sequence: int) -> Recorded | None:
-        """None where its type is not wanted."""
+        """None where its type or its tag is not wanted."""
         subject, data = self._message(sequence)
-        if self._types and subject.rpartition(".")[2] not in self._types:
+        _, _, type, tag = subject.split(".")
+        if (self._types and type not in self._types) or (self._tags and tag not in self._tags):
             return None
         return event_in(self._twin.name, sequence, subject, data)
 

@@ -1,0 +1,54 @@
+"""What events say of themselves that consumers can choose by."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
+
+from shop.customers.v1 import events_pb2 as credit
+from shop.orders.v1 import events_pb2 as orders
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
+from tests.kernel.batches import recorded
+from twinlog.tags import UNTAGGED, tag_in, tag_of
+
+NEWER = cast("SagaMode.ValueType", 9)
+TAGGED = [
+    orders.OrderCreated,
+    orders.OrderApproved,
+    orders.OrderApprovalRefused,
+    orders.OrderRejected,
+    orders.OrderCancelled,
+    credit.CreditReserved,
+    credit.CreditReservationFailed,
+    credit.CreditReleased,
+]
+
+
+@pytest.mark.parametrize("event", TAGGED)
+def test_every_event_of_a_saga_says_how_it_is_run(event: type[Message]) -> None:
+    assert tag_of(event(saga_mode=SAGA_MODE_CHOREOGRAPHY)) == "SAGA_MODE_CHOREOGRAPHY"
+    assert tag_of(event(saga_mode=SAGA_MODE_ORCHESTRATION)) == "SAGA_MODE_ORCHESTRATION"
+
+
+@pytest.mark.parametrize(
+    "event", [StringValue(value="x"), orders.SagaModeChanged(saga_mode=SAGA_MODE_CHOREOGRAPHY)]
+)
+def test_an_event_without_such_a_field_has_none(event: Message) -> None:
+    assert tag_of(event) == UNTAGGED
+
+
+def test_a_value_that_a_newer_version_knows_is_its_number() -> None:
+    assert tag_of(orders.OrderApproved(saga_mode=NEWER)) == "9"
+
+
+@pytest.mark.parametrize("type", ["shop.orders.v1.OrderApproved", "shop.orders.v1.Unknown"])
+def test_what_cannot_be_read_has_none(type: str) -> None:
+    assert tag_in(type, b"\xff") == UNTAGGED
+
+
+def test_it_is_the_last_token_of_the_subject() -> None:
+    (event,) = recorded("orders", 1, message=orders.OrderApproved(saga_mode=SAGA_MODE_ORCHESTRATION))
+    assert event.subject.split(".")[2:] == ["OrderApproved", "SAGA_MODE_ORCHESTRATION"]
