@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from itertools import islice
 from typing import Any
 
@@ -229,10 +228,9 @@ def difference(expected: Any, found: Any) -> str:
         return "it is missing"
     if expected is None:
         return "no event knows of it"
-    names = [field.name for field in fields(expected)]
     return "; ".join(
         f"{name} is {_short(getattr(found, name))}, the events say {_short(getattr(expected, name))}"
-        for name in names
+        for name in expected._fields
         if getattr(expected, name) != getattr(found, name)
     )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
@@ -20,8 +19,7 @@ from twinlog.v1 import saga_pb2 as saga
 _QUERIES = sql.queries("saga_orchestrator.sql")
 
 
-@dataclass(frozen=True, slots=True)
-class SagaRow:
+class SagaRow(NamedTuple):
     """One saga."""
 
     saga_id: str
@@ -40,20 +38,20 @@ def evolve(row: SagaRow | None, event: Recorded, message: Any) -> SagaRow:
     if isinstance(message, saga.SagaStarted):
         return _started(event, message)
     assert row is not None, "a saga's stream begins with SagaStarted"
-    row = replace(row, updated_at=event.recorded_at)
+    row = row._replace(updated_at=event.recorded_at)
     match message:
         case saga.SagaStepFailed() | saga.SagaInterrupted() | saga.SagaAborted():
             status, reason = SagaStatus.SAGA_STATUS_COMPENSATING, row.reason or message.reason
-            return replace(row, status=status, reason=reason)
+            return row._replace(status=status, reason=reason)
         case saga.SagaStepCompensated() | saga.SagaRetryRequested() | saga.SagaStepSkipped():
             running = row.status == SagaStatus.SAGA_STATUS_RUNNING
-            return row if running else replace(row, status=SagaStatus.SAGA_STATUS_COMPENSATING)
+            return row if running else row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATING)
         case saga.SagaNeedsAttention():
-            return replace(row, status=SagaStatus.SAGA_STATUS_NEEDS_ATTENTION)
+            return row._replace(status=SagaStatus.SAGA_STATUS_NEEDS_ATTENTION)
         case saga.SagaCompleted():
-            return replace(row, status=SagaStatus.SAGA_STATUS_COMPLETED)
+            return row._replace(status=SagaStatus.SAGA_STATUS_COMPLETED)
         case saga.SagaCompensated():
-            return replace(row, status=SagaStatus.SAGA_STATUS_COMPENSATED)
+            return row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATED)
     return row
 
 

@@ -17,7 +17,7 @@ from twinlog.cursor import Cursor, Handler
 from twinlog.decider import AnyAggregate
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.tags import UNTAGGED
+from twinlog.tags import UNTAGGED, tag_in
 from twinlog.testing import CountedIds, ManualClock
 from twinlog.timers import Timers
 from twinlog.twin import Twin
@@ -78,18 +78,24 @@ class Follower:
     handler: Handler
     cursor: Cursor
     gate: asyncio.Event
+    examined: int = 0
+    wanted: int = 0
+    """The last event that it wants, of those examined."""
 
     def waits(self) -> bool:
         """Whether there is something that it has not handled and may handle."""
         if not self.gate.is_set():
             return False
-        wanted = (event.position for event in reversed(self.log.events) if self._wants(event))
-        return next(wanted, 0) > self.cursor.position
+        for event in self.log.events[self.examined :]:
+            self.examined = event.position
+            if self._wants(event):
+                self.wanted = event.position
+        return self.wanted > self.cursor.position
 
     def _wants(self, event: Recorded) -> bool:
-        _, _, type, tag = event.subject.split(".")
-        types, wanted = self.handler.types, self.handler.tag
-        return (not types or type in types) and (not wanted or tag in (wanted, UNTAGGED))
+        if self.handler.types and event.type.rpartition(".")[2] not in self.handler.types:
+            return False
+        return not self.handler.tag or tag_in(event.type, event.payload) in (self.handler.tag, UNTAGGED)
 
 
 class Node(Wiring):

@@ -121,5 +121,5 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         wire.payload,
         Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor),
         wire.partition_key,
-        _EPOCH + timedelta(microseconds=wire.recorded_at_us),
+        datetime.fromtimestamp(wire.recorded_at_us / 1e6, UTC),  # exact until the year 2255
     )

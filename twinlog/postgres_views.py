@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -34,15 +32,13 @@ class PostgresViews:
     takes one array a field, and is a single INSERT.
     """
 
-    def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, type]) -> None:
-        """``log`` is in the same database; ``package`` has the queries; ``rows``: the row's class of each view."""
+    def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, Any]) -> None:
+        """``log`` is in the same database; ``package`` has the queries; ``rows``: each view's NamedTuple."""
         self.log = log
         self.pool = log.pool
         self._queries = {**sql.queries("twinlog.sql"), **sql.queries(package)}
         self._types = rows
         self._statements: dict[tuple[str, ...], str] = {}
-        # dataclasses.astuple copies every value deeply.
-        self._columns = {name: attrgetter(*(field.name for field in fields(of))) for name, of in rows.items()}
 
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
@@ -78,11 +74,7 @@ class PostgresViews:
 
     async def _store(self, connection: Connection, changes: Changes, move: Move) -> None:
         changed = {view.name: rows.values() for view, rows in changes.items() if rows}
-        columns = [
-            list(column)
-            for name, rows in changed.items()
-            for column in zip(*map(self._columns[name], rows), strict=True)
-        ]
+        columns = [list(column) for name, rows in changed.items() for column in zip(*rows, strict=True)]
         try:
             await connection.execute(self._statement(tuple(changed)), *move, *columns)
         except asyncpg.PostgresError as error:
@@ -98,7 +90,7 @@ class PostgresViews:
             upserts, before = [], len(Move._fields)
             for name in names:
                 upserts.append(f"{name} AS ({_renumbered(self._queries[f'{name}_upsert'], before)})")
-                before += len(fields(self._types[name]))
+                before += len(self._types[name]._fields)
             # The main query runs first, so a second replica waits for the first one here instead of writing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
             self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"

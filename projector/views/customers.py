@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from shop.customers.v1.events_pb2 import (
     CreditLimitChanged,
@@ -17,8 +16,7 @@ from twinlog.money import Money
 from twinlog.projection import View
 
 
-@dataclass(frozen=True, slots=True)
-class CustomerRow:
+class CustomerRow(NamedTuple):
     """One customer, or one that was only asked for: then ``created_position`` is 0 and no query shows it."""
 
     customer_id: str
@@ -33,12 +31,11 @@ class CustomerRow:
 
 def evolve(row: CustomerRow | None, event: Recorded, message: Any) -> CustomerRow:
     now = event.recorded_at
-    row = replace(row, updated_at=now) if row else CustomerRow(event.stream.id, "", "", 0, 0, 0, now, now)
+    row = row._replace(updated_at=now) if row else CustomerRow(event.stream.id, "", "", 0, 0, 0, now, now)
     match message:
         case CustomerCreated():
             limit = Money.of(message.credit_limit)
-            return replace(
-                row,
+            return row._replace(
                 name=message.name,
                 currency=limit.currency,
                 limit_nanos=limit.nanos,
@@ -46,11 +43,11 @@ def evolve(row: CustomerRow | None, event: Recorded, message: Any) -> CustomerRo
                 created_at=now,
             )
         case CreditLimitChanged():
-            return replace(row, limit_nanos=Money.of(message.credit_limit).nanos)
+            return row._replace(limit_nanos=Money.of(message.credit_limit).nanos)
         case CreditReserved():
-            return replace(row, reserved_nanos=row.reserved_nanos + Money.of(message.amount).nanos)
+            return row._replace(reserved_nanos=row.reserved_nanos + Money.of(message.amount).nanos)
         case CreditReleased():
-            return replace(row, reserved_nanos=row.reserved_nanos - Money.of(message.amount).nanos)
+            return row._replace(reserved_nanos=row.reserved_nanos - Money.of(message.amount).nanos)
     return row
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from shop.orders.v1.events_pb2 import OrderApproved as OrderApproved
 from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejected
@@ -19,8 +18,7 @@ from twinlog.money import Money
 from twinlog.projection import View
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRow:
+class OrderRow(NamedTuple):
     """One order."""
 
     order_id: str
@@ -58,14 +56,14 @@ def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
     if isinstance(message, OrderCreated):
         return created(event, message)
     assert row is not None, "a stream of orders begins with OrderCreated"
-    row = replace(row, updated_at=event.recorded_at, version=event.version)
+    row = row._replace(updated_at=event.recorded_at, version=event.version)
     match message:
         case OrderApproved():
-            return replace(row, state=ORDER_STATE_APPROVED)
+            return row._replace(state=ORDER_STATE_APPROVED)
         case OrderRejected():
-            return replace(row, state=ORDER_STATE_REJECTED, reason=message.reason)
+            return row._replace(state=ORDER_STATE_REJECTED, reason=message.reason)
         case OrderCancelled():
-            return replace(row, state=ORDER_STATE_CANCELLED)
+            return row._replace(state=ORDER_STATE_CANCELLED)
     return row
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from twinlog.dead_letters import DEAD_LETTERS
 from twinlog.event import Recorded
 from twinlog.projection import View
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineRow:
+class TimelineRow(NamedTuple):
     """One event. Events of a saga instance that do not name the order are found by their stream."""
 
     log: str

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -98,8 +99,7 @@ class Source:
         return View("journal", lambda event, _message: shared or event.partition_key, evolve_row)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One key's journal."""
 
     key: str
