@@ -117,8 +117,8 @@ class Node(Wiring):
         self.timers: list[Timers] = []
         self._shop = shop
 
-    def attach(self, log: str, handler: Handler, *, rests: bool) -> None:
-        super().attach(log, Gated(handler, self.works), rests=rests)
+    def attach(self, log: str, handler: Handler) -> None:
+        super().attach(log, Gated(handler, self.works))
         cursor = self.watched[-1]
         assert isinstance(cursor, Cursor)
         self._shop.followers.append(Follower(self._shop.logs[log], handler, cursor, self.works))

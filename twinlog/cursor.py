@@ -59,14 +59,10 @@ class Handler(Protocol):
 class Cursor:
     """Feeds one handler for ever."""
 
-    def __init__(
-        self, twin: Twin, handler: Handler, lease: Lease | None = None, *, rests: bool = False
-    ) -> None:
-        """``rests``: whether it rests between batches; not where the handler's writer does."""
+    def __init__(self, twin: Twin, handler: Handler, lease: Lease | None = None) -> None:
         self._twin = twin
         self._handler = handler
         self._lease = lease
-        self._rests = rests
         self.position = 0
         """The last event that was seen."""
         self.problem: str | None = None
@@ -132,7 +128,7 @@ class Cursor:
                     self.position = events[-1].position
                     self._faulty = False
                     self._report(None)
-                    if self._rests and 0 < delivery.waiting < BATCH:
+                    if 0 < delivery.waiting < BATCH:
                         await rest(loop.time() - began)
 
     def _report(self, problem: str | None, *, expected: bool = False) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 
 _BATCHES = 3
-_MOST = 0.02
+_MOST = 0.01
 
 
 async def rest(took: float) -> None:
-    """Rests after a batch that took so many seconds: three times as long, and at most 20 ms.
+    """Rests after a batch that took so many seconds: three times as long, and at most 10 ms.
 
     To be called only where more waits already, and not yet enough for a full batch.
     """

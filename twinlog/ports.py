@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
-import uuid_utils
+from uuid_utils import compat
 
 
 class Clock(Protocol):
@@ -36,4 +36,4 @@ class RandomIds:
     """Identities from the machine's randomness."""
 
     def uuid7(self) -> UUID:
-        return UUID(int=uuid_utils.uuid7().int)
+        return compat.uuid7()

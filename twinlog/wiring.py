@@ -77,18 +77,16 @@ class Wiring:
     def follow(self, *tables: Policies) -> None:
         """Runs policies over the logs that they listen to."""
         for policies in tables:
-            handler = PolicyHandler(policies, self.writer, self.log, self.schema)
-            self.office.add(handler)
-            self.attach(policies.log, handler, rests=False)
+            self.feed(policies.log, PolicyHandler(policies, self.writer, self.log, self.schema))
 
-    def feed(self, log: str, projection: ParkingHandler) -> None:
-        """Runs a projection over a log, and shows what it parks."""
-        self.office.add(projection)
-        self.attach(log, projection, rests=True)
+    def feed(self, log: str, handler: ParkingHandler) -> None:
+        """Runs a handler over a log, and shows what it parks."""
+        self.office.add(handler)
+        self.attach(log, handler)
 
-    def attach(self, log: str, handler: Handler, *, rests: bool) -> None:
-        """Runs a handler over a log. ``rests``: see :class:`Cursor`."""
-        cursor = Cursor(self._twin(log), handler, self._lease(handler.consumer), rests=rests)
+    def attach(self, log: str, handler: Handler) -> None:
+        """Runs a handler over a log."""
+        cursor = Cursor(self._twin(log), handler, self._lease(handler.consumer))
         self.watched.append(cursor)
         self._tasks.start(handler.consumer, cursor.run())
 

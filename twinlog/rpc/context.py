@@ -42,16 +42,15 @@ def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Meta
 def request_identity(checks: Checks, request: Message, reply_type: type[Message]) -> Request | None:
     """Under what a request's outcome is kept; None where its ``request_id`` is empty or no UUID, which is noted.
 
-    The fingerprint is SHA-256 over the request's type and its content without the id.
+    The fingerprint is SHA-256 over the request's type and its content.
     """
     request_id = checks.uuid("request_id", request.request_id, required=False)  # type: ignore[attr-defined]
     if not request_id:
         return None
-    content = type(request)()
-    content.CopyFrom(request)
-    content.ClearField("request_id")
+    if request.request_id != request_id:  # type: ignore[attr-defined]
+        request.request_id = request_id  # type: ignore[attr-defined]  # in upper case, it is the same id
     name = request.DESCRIPTOR.full_name.encode()
-    fingerprint = sha256(name + b"\0" + content.SerializeToString(deterministic=True)).digest()
+    fingerprint = sha256(name + b"\0" + request.SerializeToString(deterministic=True)).digest()
     return Request(request_id, fingerprint, reply_type)
 
 
