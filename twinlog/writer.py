@@ -111,7 +111,7 @@ class Writer:
         ids: Ids,
         on_commit: Callable[[Sequence[Recorded]], None] = lambda _events: None,
         schema: Schema | None = None,
-        cached_streams: int = 50_000,
+        cached_streams: int = 20_000,
         max_waiting: int = 10_000,
     ) -> None:
         """``on_commit`` gets every batch of events right after its commit, in order (the relay's offer).
