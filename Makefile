@@ -29,8 +29,8 @@ audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--w
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
 
-bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size
-	@$(PY) -m bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes)
+bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size (MILLION=1: up to a million orders)
+	@$(PY) -m bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes) $(if $(MILLION),--sizes --million)
 
 chaos: $(GENERATED) ## Break a shop in every known way, under load; ARGS="--seed 7 --only kill-each"
 	@$(PY) -m chaos $(ARGS)

@@ -1,4 +1,4 @@
-"""Runs the bench: ``python -m bench [--quick] [--sizes]``."""
+"""Runs the bench: ``python -m bench [--quick] [--sizes [--million]]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import budget, measure, others, plot, report, sizes
+from bench import budget, h2load, measure, others, plot, report, sizes
 from bench.report import Row, Sections
 from bench.systems import System, started
 from stack.supervisor import ROOT
@@ -48,6 +48,7 @@ class Size:
 _FULL = Size(
     rounds=3, orders=4_000, alone=150, seconds=8, small=10_000, large=100_000, results=ROOT / "docs" / "bench"
 )
+_MILLION = 1_000_000
 _QUICK = Size(
     rounds=1,
     orders=1_000,
@@ -67,7 +68,7 @@ async def shop_rows(systems: list[System], size: Size) -> dict[str, list[Row]]:
     most = dict(zip((system.name for system in systems), (row.value for row in sagas), strict=True))
     return {
         "Sagas, end to end into the view": sagas,
-        "CreateOrder, accepted": accepted,
+        "CreateOrder, accepted": accepted + await h2load.rows(systems[:2], size.orders),
         "Latency": await _latencies(systems, size, most),
         "Processor time": cost,
     }
@@ -177,18 +178,20 @@ async def compare(size: Size) -> None:
     _write(size, "results", sections, [_NOTE, _RIVALS_NOTE, *missing])
 
 
-async def grow(size: Size) -> None:
+async def grow(size: Size, million: bool) -> None:
     """Cost against size."""
     async with started(ROOT / ".data" / "bench") as (shop, systems):
         growing = sizes.Sizes(shop, systems, size.orders // 2, size.rounds)
         small = await growing.log(size.small)
         before = resident(systems)
-        sections: Sections = {
+        sections: dict[str, list[Row]] = {
             "Customers": await growing.customers(),
             "Replicas": await growing.replicas(),
             "Orders in the log": small + await growing.log(size.large),
             "Memory": [*_memory(systems, before), *_growth(systems, before)],
         }
+        if million:
+            sections["Orders in the log"] = [*sections["Orders in the log"], *await growing.log(_MILLION)]
     _write(size, "sizes", sections, [sizes.NOTE])
 
 
@@ -207,6 +210,7 @@ if __name__ == "__main__":
         "--quick", action="store_true", help="one short round of everything, kept out of docs/bench"
     )
     parser.add_argument("--sizes", action="store_true", help="cost against size, instead")
+    parser.add_argument("--million", action="store_true", help="with --sizes: also a million orders")
     chosen = parser.parse_args()
-    work = grow if chosen.sizes else compare
-    asyncio.run(work(_QUICK if chosen.quick else _FULL))
+    size = _QUICK if chosen.quick else _FULL
+    asyncio.run(grow(size, chosen.million) if chosen.sizes else compare(size))

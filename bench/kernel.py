@@ -111,7 +111,7 @@ async def execute(log: Log, rounds: int) -> list[Row]:
     for id in customers:
         await histories.grow(log, id, 10)
     rows = []
-    for cached, what in ((50_000, "cached"), (0, "read anew")):
+    for cached, what in ((20_000, "cached"), (0, "read anew")):
         async with _writing(log, cached) as writer:
             await asyncio.gather(*(_reserve(writer, id) for id in customers))
             alone = [await _timed(writer, id) for _ in range(max(1, rounds // 4)) for id in customers]
@@ -170,7 +170,7 @@ def _snapshot(id: str, version: int, position: int, state: Customer) -> Snapshot
 
 
 @asynccontextmanager
-async def _writing(log: Log, cached: int = 50_000) -> AsyncIterator[Writer]:
+async def _writing(log: Log, cached: int = 20_000) -> AsyncIterator[Writer]:
     async with Writer(log, clock=SystemClock(), ids=RandomIds(), cached_streams=cached) as writer:
         yield writer
         await writer.drain()

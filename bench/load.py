@@ -143,7 +143,7 @@ class Load:
 
     def __init__(self, address: str, method: str) -> None:
         """``method``: package.Service/Method."""
-        self._address = address
+        self.address = address
         self._headers = _headers(address, f"/{method}")
 
     async def closed(self, messages: Sequence[bytes], clients: int) -> list[Call]:
@@ -182,7 +182,7 @@ class Load:
         return connection.calls
 
     async def _connect(self) -> tuple[Connection, asyncio.Event]:
-        host, _, port = self._address.rpartition(":")
+        host, _, port = self.address.rpartition(":")
         answered = asyncio.Event()
         connection = Connection(self._headers, answered.set)
         await asyncio.get_running_loop().create_connection(lambda: connection, host, int(port))

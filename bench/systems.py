@@ -93,14 +93,18 @@ class System:
     def requests(self, count: int) -> list[bytes]:
         """CreateOrder messages, customer after customer, each with a request id of its own."""
         return [
-            pb.CreateOrderRequest(
-                request_id=str(_IDS.uuid7()),
-                customer_id=self.customers[number % len(self.customers)],
-                total=Money(currency_code="EUR", units=1),
-                saga_mode=self.mode,
-            ).SerializeToString()
+            self.request(self.customers[number % len(self.customers)], str(_IDS.uuid7()))
             for number in range(count)
         ]
+
+    def request(self, customer_id: str, request_id: str = "") -> bytes:
+        """A CreateOrder message."""
+        return pb.CreateOrderRequest(
+            request_id=request_id,
+            customer_id=customer_id,
+            total=Money(currency_code="EUR", units=1),
+            saga_mode=self.mode,
+        ).SerializeToString()
 
     async def position(self) -> int:
         """The last position of its log of orders."""

@@ -21,9 +21,9 @@ from twinlog import logs
 _EVERY = 60.0
 _SETTLE_SECONDS = 60.0
 _WHY = {
-    "order_svc": "states of up to 50,000 orders are kept; then the oldest go",
+    "order_svc": "states of up to 20,000 orders are kept; then the oldest go",
     "customer_svc": "a customer's state has an entry for each of its orders, settled ones too",
-    "saga_orchestrator": "states of up to 50,000 sagas are kept; then the oldest go",
+    "saga_orchestrator": "states of up to 20,000 sagas are kept; then the oldest go",
     "projector": "20,000 rows of each view are kept; then the oldest go",
     "postgres": "shared buffers, up to 128 MB, fill up",
     "nats": "caches of stream blocks, which the server drops by itself",
