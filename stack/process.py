@@ -13,7 +13,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 
+_PORTS = range(20_000, 32_000)
+"""Below those that systems give to outgoing connections: one of these could take a port that a server was promised."""
 _TETHER = Path(__file__).with_name("tether.py")
 
 _children: set[asyncio.subprocess.Process] = set()
@@ -134,10 +137,11 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port of the loopback interface that nobody uses at the moment, nor gets for a connection that goes out."""
+    for port in SystemRandom().sample(_PORTS, 200):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise StartFailed(f"hardly a port from {_PORTS[0]} to {_PORTS[-1]} is free")
 
 
 def tail(path: Path, lines: int = 15) -> str:

@@ -143,7 +143,7 @@ def lost_reply_is_failure() -> Patches:
     return [(Writer, "_append", append)]
 
 
-@bug("lost-reply-decided-anew", near=590)
+@bug("lost-reply-decided-anew", near=1530)
 def lost_reply_decided_anew() -> Patches:
     """After a lost answer, the writer does not recognise its own events, and decides once more."""
 
