@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.dead_letters.journal import CONSUMER, OPERATOR, Broken, Row, Source, event, positions
 from twinlog.dead_letters import DEAD_LETTERS, Discard, Named, NotParked
@@ -15,7 +18,7 @@ from twinlog.log import Batch, Conflict, Move
 from twinlog.memory import MemoryViews
 from twinlog.postgres import open_log
 from twinlog.postgres_views import PostgresViews
-from twinlog.projection import Projection, ViewStore
+from twinlog.projection import AnyView, Projection, ViewStore
 from twinlog.testing import START
 
 STREAM = StreamId(DEAD_LETTERS.name, CONSUMER)
@@ -68,6 +71,30 @@ async def test_a_replayed_event_is_folded_once_onto_the_row_as_it_is_then(store:
     await projection.handle(source.add("a:2"), 2)
     assert await written(source, store, "all") == "5 1 2"
     assert projection.parked == 0
+
+
+async def test_looking_for_dead_letters_forgets_no_row_and_a_row_that_begins_is_not_looked_for(
+    store: ViewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for: list[str] = []
+    rows = store.rows
+
+    async def counted(view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        looked_for.extend(keys)
+        return await rows(view, keys)
+
+    monkeypatch.setattr(store, "rows", counted)
+    source = Source()
+    projection = projecting(source, store)
+    await projection.handle(source.add("a:1"), 0)
+    assert looked_for == ["a"]
+    await projection.dead_letters()
+    await projection.handle(source.add("a:2"), 1)
+    assert looked_for == ["a"]
+
+    begins = Projection("tests.begins", [replace(source.view(), first=StringValue)], store)
+    await begins.handle(source.events, 0)
+    assert looked_for == ["a"]
 
 
 async def test_a_replica_with_rows_from_before_a_replay_stores_none_of_them(store: ViewStore) -> None:

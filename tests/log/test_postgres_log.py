@@ -16,7 +16,7 @@ from tests.waiting import until
 from twinlog import postgres
 from twinlog.errors import Unavailable
 from twinlog.log import Appended, Conflict, Log, Move, Wanted
-from twinlog.postgres import PostgresLog, open_log
+from twinlog.postgres import Connection, PostgresLog, open_log
 from twinlog.postgres_views import PostgresViews
 
 A = counter("a")
@@ -238,3 +238,18 @@ async def cut_the_lock_holder(log: PostgresLog) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND state = 'idle in transaction'"
     )
+
+
+async def test_no_plan_scans_a_table_that_an_index_serves(postgres_log: PostgresLog) -> None:
+    """Plans are made while tables are empty, and kept: without more, this one would scan."""
+    query = "EXPLAIN SELECT position FROM requests WHERE request_id = ANY ($1::text[])"
+    ids = [str(number) for number in range(300)]
+
+    async def scans(connection: Connection) -> bool:
+        return any("Seq Scan" in row[0] for row in await connection.fetch(query, ids))
+
+    async with postgres_log.pool.acquire() as connection:
+        assert not await scans(connection)
+        async with connection.transaction():
+            await connection.execute("SET LOCAL enable_seqscan = on")
+            assert await scans(connection)
