@@ -24,7 +24,7 @@ class Failed(Exception):
 async def rows(systems: list[System], count: int) -> list[Row]:
     """What h2load gets answered, and how much of that our own generator does; none where it is not installed.
 
-    Every call is the same, so it carries no request id: ours does as much here, and more elsewhere.
+    h2load repeats one call, so here none carries a request id.
     """
     if not shutil.which("h2load"):
         return []
