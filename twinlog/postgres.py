@@ -101,6 +101,8 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _set_up(connection: Connection) -> None:
+    # Plans are made while tables are small, and kept: a scan of the whole table would be right then.
+    await connection.execute("SET enable_seqscan = off; SET jit = off")
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
     # Whole numbers beyond 64 bits, such as nanos of money.
     await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
@@ -129,8 +131,6 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             command_timeout=_STATEMENT_SECONDS,
             timeout=_ACQUIRE_SECONDS,
             init=_set_up,
-            # Plans are made while tables are small, and kept: a scan of the whole table would be right then.
-            server_settings={"enable_seqscan": "off", "jit": "off"},
             reset=_no_reset,
         )
 
