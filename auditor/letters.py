@@ -139,7 +139,7 @@ class LettersAudit:
         try:
             event = from_wire(parked.log, parked.event)
             messages = self._schema.decode(event)
-        except (DecodeError, ValueError, UnknownEventType, UndecodableEvent):
+        except (DecodeError, UnknownEventType, UndecodableEvent):
             return Letter(parked.position, parked.key, "", None, ())
         case = next((id for one in messages if (id := str(getattr(one, "order_id", "")))), "")
         return Letter(parked.position, parked.key, case, event, messages)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from google.protobuf.message import DecodeError
+
 from twinlog.tags import tag_in
 from twinlog.v1.event_pb2 import RecordedEvent
 
@@ -111,15 +113,20 @@ def from_wire(subject: str, data: bytes) -> Recorded:
     Raises google.protobuf.message.DecodeError on bytes that are none.
     """
     wire = RecordedEvent.FromString(data)
+    try:
+        event_id = UUID(bytes=wire.event_id)
+        recorded_at = datetime.fromtimestamp(wire.recorded_at_us / 1e6, UTC)  # exact until the year 2255
+    except (ValueError, OverflowError, OSError) as error:
+        raise DecodeError(str(error)) from error
     return Recorded(
         subject.partition(".")[0],
         wire.position,
         StreamId(wire.stream_type, wire.stream_id),
         wire.version,
-        UUID(bytes=wire.event_id),
+        event_id,
         wire.type,
         wire.payload,
         Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor),
         wire.partition_key,
-        datetime.fromtimestamp(wire.recorded_at_us / 1e6, UTC),  # exact until the year 2255
+        recorded_at,
     )

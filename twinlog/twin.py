@@ -157,7 +157,7 @@ def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
     """
     try:
         event = from_wire(subject, data)
-    except (DecodeError, ValueError, OverflowError, OSError):
+    except DecodeError:
         event = None
     if event is None or event.position != sequence:
         raise TwinDamaged(

@@ -6,11 +6,13 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from tests.kernel.batches import counter, recorded
 from tests.twin.messages import newer, older
-from twinlog.event import Metadata, to_wire
+from twinlog.event import Metadata, from_wire, to_wire
 from twinlog.twin import mirrors
+from twinlog.v1.event_pb2 import RecordedEvent
 
 EVENT = recorded("counters", 1)[0]
 
@@ -42,3 +44,16 @@ def test_another_event_is_not(other: object) -> None:
 @pytest.mark.parametrize("data", [b"", b"someone else's", b"\xff\xff", to_wire(EVENT)[:-1]])
 def test_other_bytes_are_not(data: bytes) -> None:
     assert not mirrors(data, EVENT)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        RecordedEvent(event_id=b"short"),
+        RecordedEvent(event_id=bytes(16), recorded_at_us=2**62),
+        RecordedEvent(event_id=bytes(16), recorded_at_us=-(2**62)),
+    ],
+)
+def test_what_has_an_impossible_id_or_time_is_no_event(wire: RecordedEvent) -> None:
+    with pytest.raises(DecodeError):
+        from_wire("orders.1.OrderCreated.-", wire.SerializeToString())
