@@ -10,11 +10,10 @@ import tempfile
 
 from bench.load import Load
 from bench.report import Row
-from bench.systems import METHOD, System
+from bench.systems import EVENTS_OF_ORDER, METHOD, System
 
 _CONNECTIONS, _AT_ONCE = 4, 64
 _RATE = re.compile(rb"finished in [^,]+, ([\d.]+) req/s")
-_EVENTS_OF_ORDER = 2
 
 
 class Failed(Exception):
@@ -35,7 +34,7 @@ async def rows(systems: list[System], count: int) -> list[Row]:
         before = await system.position()
         calls = await system.load.closed([message] * count, _CONNECTIONS * _AT_ONCE)
         ours = count / (max(call.answered for call in calls) - calls[0].due)
-        await system.view.reached(before + _EVENTS_OF_ORDER * count)
+        await system.view.reached(before + EVENTS_OF_ORDER * count)
         found.append(Row(f"{system.name}: CreateOrder accepted, asked by h2load", "calls/s", [theirs]))
         found.append(Row(f"{system.name}: asked by the bench's own generator", "× h2load's", [ours / theirs]))
     return found
@@ -60,5 +59,5 @@ async def _h2load(system: System, message: bytes, count: int) -> float:
     rate = _RATE.search(said)
     if rate is None:
         raise Failed(said.decode(errors="replace"))
-    await system.view.reached(before + _EVENTS_OF_ORDER * count)  # every call made an order that was approved
+    await system.view.reached(before + EVENTS_OF_ORDER * count)  # every call made an order that was approved
     return float(rate[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import NamedTuple
 
-from bench.systems import System
+from bench.systems import EVENTS_OF_ORDER, System
 from shop.orders.v1 import order_service_pb2 as pb
 
 _CLIENTS = 256
@@ -37,7 +37,7 @@ async def rates(system: System, count: int) -> Rates:
     calls = await system.load.closed(messages, _CLIENTS)
     spent = process_time() - spent
     accepted = max(call.answered for call in calls)
-    visible = await system.view.reached(before + 2 * count)
+    visible = await system.view.reached(before + EVENTS_OF_ORDER * count)
     start = calls[0].due
     return Rates(count / (visible - start), count / (accepted - start), spent / count)
 
@@ -46,7 +46,7 @@ async def one_client(system: System, count: int) -> Latency:
     """One order after the other, each when the one before is approved in the view."""
     position, took = await system.position(), []
     for message in system.requests(count):
-        position += 2
+        position += EVENTS_OF_ORDER
         start = perf_counter()
         await system.load.closed([message], 1)
         took.append(await system.view.reached(position) - start)
@@ -58,7 +58,7 @@ async def at_rate(system: System, rate: float, seconds: float) -> Latency:
     messages = system.requests(int(rate * seconds))
     before = await system.position()
     calls = await system.load.open(messages, rate)
-    await system.view.reached(before + 2 * len(messages))
+    await system.view.reached(before + EVENTS_OF_ORDER * len(messages))
     positions = await system.approved(before)
     sent = {pb.CreateOrderResponse.FromString(call.reply).order_id: call.due for call in calls}
     order = sorted(sent, key=positions.__getitem__)

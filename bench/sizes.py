@@ -16,7 +16,7 @@ import grpc.aio
 from bench import measure
 from bench.load import Load, Spread
 from bench.report import Row
-from bench.systems import METHOD, System, create_customers
+from bench.systems import EVENTS_OF_ORDER, METHOD, System, create_customers
 from stack.process import free_port, spawn, stop
 from stack.shop import Shop
 from stack.supervisor import ROOT
@@ -35,7 +35,6 @@ _SERVICES = {
     "saga_orchestrator": "SAGAS_ADDRESS",
     "projector": "QUERIES_ADDRESS",
 }
-_EVENTS_OF_ORDER = 2
 _FILL_SECONDS = 900.0
 _FILL = 50_000
 """Orders between two looks at the clock."""
@@ -92,7 +91,7 @@ class Sizes:
 async def _fill(system: System, count: int, seconds: float) -> int:
     """Adds orders until there are ``count``, or time is up; gives how many of them there are."""
     ends = perf_counter() + seconds
-    while (orders := await system.position() // _EVENTS_OF_ORDER) < count and perf_counter() < ends:
+    while (orders := await system.position() // EVENTS_OF_ORDER) < count and perf_counter() < ends:
         await measure.rates(system, min(count - orders, _FILL))
     return min(orders, count)
 

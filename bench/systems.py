@@ -34,6 +34,8 @@ from stack.supervisor import ROOT
 from twinlog.ports import RandomIds
 
 CUSTOMERS = 100
+EVENTS_OF_ORDER = 2
+"""In the log of orders, of the floor as of the shop: created, and approved."""
 METHOD = f"{floor.SERVICE}/CreateOrder"
 _CREDIT = 10**9
 _AT_ONCE = 100

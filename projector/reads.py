@@ -81,9 +81,9 @@ def order_message(row: OrderRow) -> Order:
         order_id=row.order_id,
         customer_id=row.customer_id,
         total=Money(row.total_nanos, row.currency).to_proto(),
-        state=row.state,  # type: ignore[arg-type]
-        rejection_reason=row.reason,  # type: ignore[arg-type]
-        saga_mode=row.saga_mode,  # type: ignore[arg-type]
+        state=row.state,
+        rejection_reason=row.reason,
+        saga_mode=row.saga_mode,
         created_at=timestamp(row.created_at),
         updated_at=timestamp(row.updated_at),
         version=row.version,

@@ -186,7 +186,7 @@ def _listed(row: SagaRow) -> pb.Saga:
         order_id=row.order_id,
         customer_id=row.customer_id,
         definition_version=row.definition_version,
-        status=row.status,  # type: ignore[arg-type]
+        status=row.status,
         reason=row.reason,
         started_at=timestamp(row.started_at),
         updated_at=timestamp(row.updated_at),

@@ -26,7 +26,7 @@ class SagaRow(NamedTuple):
     order_id: str
     customer_id: str
     definition_version: int
-    status: int
+    status: SagaStatus.ValueType
     reason: str
     started_position: int
     """Position of SagaStarted in the sagas log: the order in which sagas are listed."""

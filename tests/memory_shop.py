@@ -17,7 +17,7 @@ from twinlog.cursor import Cursor, Handler
 from twinlog.decider import AnyAggregate
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.tags import UNTAGGED, tag_in
+from twinlog.tags import chosen, tag_in
 from twinlog.testing import CountedIds, ManualClock
 from twinlog.timers import Timers
 from twinlog.twin import Twin
@@ -95,7 +95,7 @@ class Follower:
     def _wants(self, event: Recorded) -> bool:
         if self.handler.types and event.type.rpartition(".")[2] not in self.handler.types:
             return False
-        return not self.handler.tag or tag_in(event.type, event.payload) in (self.handler.tag, UNTAGGED)
+        return not self.handler.tag or tag_in(event.type, event.payload) in chosen(self.handler.tag)
 
 
 class Node(Wiring):

@@ -24,7 +24,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, to_wire
-from twinlog.tags import UNTAGGED
+from twinlog.tags import chosen
 from twinlog.tasks import to_its_end
 from twinlog.twin import (
     Delivery,
@@ -177,7 +177,7 @@ class JetStreamTwin:
         if info["config"].get("subjects") != self._subjects:
             raise TwinDamaged(
                 stream=self.name,
-                damage="it was made by someone else, for other subjects",
+                damage="it is for other subjects, made by someone else or by an earlier version",
                 remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
                 f"log. If something does, use another NATS server or account.",
             )
@@ -287,8 +287,8 @@ def _filters(stream: str, types: Sequence[str], tag: str) -> Sequence[str]:
     """The subjects of the events that are wanted; none: all."""
     if not (types or tag):
         return ()
-    tags = (tag, UNTAGGED) if tag else ("*",)
-    return [f"{stream}.*.{type}.{tag}" for type in types or ("*",) for tag in tags]
+    tags = chosen(tag) or ("*",)
+    return [f"{stream}.*.{type}.{each}" for type in types or ("*",) for each in tags]
 
 
 def _unavailable(error: BaseException) -> Unavailable:

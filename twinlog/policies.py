@@ -19,7 +19,7 @@ from twinlog.decider import AnyAggregate
 from twinlog.event import Metadata, Recorded
 from twinlog.log import Log, Move
 from twinlog.schema import Schema
-from twinlog.tags import UNTAGGED, tag_of
+from twinlog.tags import chosen, tag_of
 from twinlog.transaction import Transaction
 from twinlog.writer import Writer
 
@@ -78,7 +78,7 @@ class Policies:
     def steps(self, message: Message) -> Sequence[Step]:
         """What an event calls for."""
         rule = self.rules.get(type(message))
-        if rule is None or (self.tag and tag_of(message) not in (self.tag, UNTAGGED)):
+        if rule is None or (self.tag and tag_of(message) not in chosen(self.tag)):
             return ()
         steps = rule(message)
         if steps is None:

@@ -10,7 +10,7 @@ others. Events without a tag are everybody's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +20,11 @@ from twinlog.v1 import options_pb2
 
 UNTAGGED = "-"
 """Stands for the tag of an event that has none."""
+
+
+def chosen(tag: str) -> Sequence[str]:
+    """The tags that a consumer of ``tag`` is sent: its own, and none. The empty tag chooses nothing: any."""
+    return (tag, UNTAGGED) if tag else ()
 
 
 def tag_of(message: Message) -> str:

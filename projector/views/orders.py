@@ -12,7 +12,11 @@ from shop.orders.v1.order_pb2 import (
     ORDER_STATE_CANCELLED,
     ORDER_STATE_PENDING,
     ORDER_STATE_REJECTED,
+    REJECTION_REASON_UNSPECIFIED,
+    OrderState,
+    RejectionReason,
 )
+from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog.event import Recorded
 from twinlog.money import Money
 from twinlog.projection import View
@@ -25,9 +29,9 @@ class OrderRow(NamedTuple):
     customer_id: str
     total_nanos: int
     currency: str
-    state: int
-    reason: int
-    saga_mode: int
+    state: OrderState.ValueType
+    reason: RejectionReason.ValueType
+    saga_mode: SagaMode.ValueType
     created_position: int
     """Position of OrderCreated in the orders log: the order in which orders are listed."""
     created_at: datetime
@@ -43,7 +47,7 @@ def created(event: Recorded, message: OrderCreated) -> OrderRow:
         total.nanos,
         total.currency,
         ORDER_STATE_PENDING,
-        0,
+        REJECTION_REASON_UNSPECIFIED,
         message.saga_mode,
         event.position,
         event.recorded_at,

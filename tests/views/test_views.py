@@ -22,6 +22,7 @@ from shop.orders.v1.order_pb2 import (
     ORDER_STATE_REJECTED,
     REJECTION_REASON_INSUFFICIENT_CREDIT,
     REJECTION_REASON_UNKNOWN_CUSTOMER,
+    REJECTION_REASON_UNSPECIFIED,
 )
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from tests.controls import (
@@ -85,7 +86,7 @@ def test_a_new_order_is_pending_and_listed_by_its_position() -> None:
         TOTAL.nanos,
         "EUR",
         ORDER_STATE_PENDING,
-        0,
+        REJECTION_REASON_UNSPECIFIED,
         order_created().saga_mode,
         7,
         START + timedelta(seconds=1),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from twinlog.event import Recorded, to_wire
-from twinlog.tags import UNTAGGED
+from twinlog.tags import chosen
 from twinlog.twin import (
     Delivery,
     DeliveryLost,
@@ -102,7 +102,7 @@ class _Delivery:
         self._consumers = twin.consumers
         self._position = after
         self._types = types
-        self._tags = (tag, UNTAGGED) if tag else ()
+        self._tags = chosen(tag)
 
     @property
     def waiting(self) -> int:
