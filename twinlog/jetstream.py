@@ -24,6 +24,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, to_wire
+from twinlog.gaps import History, Interest
 from twinlog.tags import chosen
 from twinlog.tasks import to_its_end
 from twinlog.twin import (
@@ -52,6 +53,9 @@ _PULL_EXPIRES = 30.0
 _PULL = 2_000
 _INACTIVE = 30.0
 _SECOND = 1_000_000_000
+_BEFORE = "Twinlog-Before"
+"""The header that says what lies before an event (:mod:`twinlog.gaps`)."""
+_BEFORE_LINE = f"{_BEFORE}: ".encode()
 _DELIVERED = b"$JS.ACK."
 """Where a stream's message asks to be acknowledged; what tells it from a status."""
 
@@ -59,14 +63,14 @@ _DELIVERED = b"$JS.ACK."
 class _Client(Client):
     """nats-py's client, with a short way for deliveries, and with requests that can be cancelled.
 
-    Its own way parses every message's headers (the fence's are stored with it), and puts every message through a
-    queue and a task of its own: more than half of what a delivered event cost.
+    Its own way parses every message's headers, and puts every message through a queue and a task of its own: more
+    than half of what a delivered event cost.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.takers: dict[int, Callable[[str, str, bytes], None]] = {}
-        """By subscription: what takes subject, reply and data of a stream's messages."""
+        self.takers: dict[int, Callable[[str, str, bytes, bytes], None]] = {}
+        """By subscription: what takes subject, reply, data and headers of a stream's messages."""
 
     async def request(self, *args: Any, **kwargs: Any) -> Msg:
         """As theirs, but a cancellation is never forgotten."""
@@ -75,7 +79,7 @@ class _Client(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         take = self.takers.get(sid)
         if take is not None and reply.startswith(_DELIVERED):
-            take(subject.decode(), reply.decode(), data)
+            take(subject.decode(), reply.decode(), data, headers)
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
 
@@ -119,6 +123,7 @@ async def connect(url: str, name: str) -> Client:
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,
         pending_size=64 * 1024 * 1024,
+        skip_subject_validation=True,  # they are the kernel's own
     )
     connected = True
     if waiting:
@@ -171,6 +176,9 @@ class JetStreamTwin:
         self._replicas = replicas
         self._poke = asyncio.Event()
         self._listening = False
+        self._history = History()
+        self._stored = 0
+        """The last event of the last batch that was published in full."""
 
     async def state(self) -> TwinState:
         info = await _info(self._client, self.name)
@@ -221,7 +229,7 @@ class JetStreamTwin:
 
     @asynccontextmanager
     async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
-        delivery = _Delivery(self._client, self.name, after)
+        delivery = _Delivery(self._client, self.name, after, Interest(types, tag))
         try:
             await delivery.open(_filters(self.name, types, tag))
             yield delivery
@@ -245,22 +253,32 @@ class JetStreamTwin:
         self._poke.set()
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
-        # The first alone: where it does not fit, nothing behind it is tried. The rest at once, and only the last is
-        # answered: each message is refused unless the one before it is stored.
-        await self._store(events[0])
-        for event in events[1:-1]:
+        # All at once, and only the last is answered: each message is refused unless the one before it is stored. But
+        # the first alone where the one before it is not ours: if it does not fit, nothing behind it is tried.
+        first, *rest = events
+        if rest and first.position != self._stored + 1:
+            await self._store(first)
+            events = rest
+        for event in events[:-1]:
+            subject = event.subject
+            headers = self._headers(event, subject)
             try:
-                await self._client.publish(event.subject, to_wire(event), headers=_fence(event))
+                await self._client.publish(subject, to_wire(event), headers=headers)
             except (NatsError, OSError) as error:
                 raise _unavailable(error) from error
-        if len(events) > 1:
-            await self._store(events[-1])
+        await self._store(events[-1])
+        self._stored = events[-1].position
+
+    def _headers(self, event: Recorded, subject: str) -> dict[str, Any]:
+        """The fence, by which an event that is not the next is refused; and what lies before it."""
+        before = self._history.before(event.position, subject)
+        return {"Nats-Expected-Last-Sequence": str(event.position - 1), _BEFORE: before}
 
     async def _store(self, event: Recorded) -> None:
+        subject = event.subject
+        headers = self._headers(event, subject)
         try:
-            reply = await self._client.request(
-                event.subject, to_wire(event), timeout=_TIMEOUT, headers=_fence(event)
-            )
+            reply = await self._client.request(subject, to_wire(event), timeout=_TIMEOUT, headers=headers)
         except NoRespondersError as error:
             raise TwinMissing(stream=self.name) from error
         except (NatsError, TimeoutError, OSError) as error:
@@ -278,9 +296,9 @@ class JetStreamTwin:
             raise Unavailable(f"JetStream stored event {event.position} as {answer.get('seq')}")
 
 
-def _fence(event: Recorded) -> dict[str, Any]:
-    """The header by which the server refuses an event that is not the next of its stream."""
-    return {"Nats-Expected-Last-Sequence": str(event.position - 1)}
+def _before(headers: bytes) -> str:
+    """What a message says of the events before it; empty where it says nothing."""
+    return headers.partition(_BEFORE_LINE)[2].partition(b"\r\n")[0].decode(errors="replace")
 
 
 def _filters(stream: str, types: Sequence[str], tag: str) -> Sequence[str]:
@@ -318,12 +336,17 @@ def _state(info: dict[str, Any]) -> TwinState:
 class _Delivery:
     """One ephemeral consumer and the pulls that feed it into a queue."""
 
-    def __init__(self, client: Client, stream: str, after: int) -> None:
+    def __init__(self, client: Client, stream: str, after: int, interest: Interest) -> None:
         assert isinstance(client, _Client), "connections are made by connect()"
         self._client = client
         self._stream = stream
         self._seen = after
         """Up to here nothing was missed."""
+        self._interest = interest
+        self._last = after
+        """The last event that came."""
+        self._doubtful = False
+        """Whether an event that is wanted may be gone from between those that came."""
         self._created = ""
         """Tells the stream from another of its name."""
         self._inbox = client.new_inbox()
@@ -390,8 +413,8 @@ class _Delivery:
             except TimeoutError:
                 self._lose("nothing was heard of it")
         events = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
-        if events[-1].position - self._seen != len(events):
-            # Other types lie between them. Or they are gone, as after a purge: the consumer's sequence hides that.
+        if self._doubtful:
+            self._doubtful = False
             self._refuse_gaps(await _info(self._client, self._stream))
         self._seen = events[-1].position
         if self._outstanding < _PULL // 2:
@@ -426,7 +449,7 @@ class _Delivery:
         except NatsError as error:
             self._lose(str(error))
 
-    def _take(self, subject: str, reply: str, data: bytes) -> None:
+    def _take(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>, with domain and
         # account before the stream, and a token behind, in the longer layout.
         tokens = reply.split(".")
@@ -445,6 +468,9 @@ class _Delivery:
             except TwinDamaged as damage:
                 self._damage = damage
                 self._lose(str(damage))
+            if sequence > self._last + 1 and not self._interest.has_all(_before(headers), self._last):
+                self._doubtful = True
+            self._last = sequence
         self._arrived.set()
 
     async def _on_status(self, message: Msg) -> None:

@@ -102,8 +102,8 @@ class Twin(Protocol):
         """Stores consecutive events under their own positions as sequences.
 
         Raises :class:`WrongLastSequence`, with nothing stored where the stream is not right before the first of
-        them; :class:`TwinMissing`; or :class:`~twinlog.errors.Unavailable`. Those two, and a rival that writes at
-        the same time, may leave a first part of them stored.
+        them; :class:`TwinMissing`; or :class:`~twinlog.errors.Unavailable`. Those two, and a rival that publishes the
+        same events at the same time, may leave a part of them stored; each of it under its own position.
         """
         ...
 

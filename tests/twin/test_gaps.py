@@ -1,0 +1,104 @@
+"""What messages say of the events before them, and what a consumer may conclude from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+
+from tests.kernel.batches import recorded
+from tests.twin.test_twin import take
+from twinlog import jetstream
+from twinlog.gaps import History, Interest
+from twinlog.jetstream import JetStreamTwin
+from twinlog.tags import UNTAGGED, chosen
+
+TYPES = [f"Type{number}" for number in range(8)]
+TAGS = [UNTAGGED, "RED", "GREEN"]
+KINDS = st.tuples(st.sampled_from(TYPES), st.sampled_from(TAGS))
+
+
+def subject(type: str, tag: str = UNTAGGED) -> str:
+    return f"counters.7.{type}.{tag}"
+
+
+def told(kinds: Sequence[tuple[str, str]], publishers: Sequence[int]) -> list[str]:
+    """What each event says; at each of the positions in ``publishers``, another publisher takes over."""
+    history, said = History(), []
+    for position, kind in enumerate(kinds, 1):
+        if position in publishers:
+            history = History()
+        said.append(history.before(position, subject(*kind)))
+    return said
+
+
+@given(
+    kinds=st.lists(KINDS, min_size=2, max_size=60),
+    publishers=st.lists(st.integers(1, 60), max_size=2),
+    types=st.lists(st.sampled_from(TYPES), unique=True),
+    tag=st.sampled_from(["", "RED", "GREEN"]),
+    seen=st.integers(0, 60),
+)
+def test_nobody_concludes_that_nothing_is_missing_where_something_is(
+    kinds: list[tuple[str, str]], publishers: list[int], types: list[str], tag: str, seen: int
+) -> None:
+    said = told(kinds, publishers)
+    for position in range(seen + 2, len(kinds) + 1):
+        between = kinds[seen : position - 1]
+        wanted = [
+            kind
+            for kind in between
+            if (not types or kind[0] in types) and (not tag or kind[1] in chosen(tag))
+        ]
+        assert not (wanted and Interest(types, tag).has_all(said[position - 1], seen))
+
+
+@given(others=st.lists(st.sampled_from(TYPES[1:]), min_size=1, max_size=200), before=st.integers(0, 3))
+def test_however_many_others_lie_between_the_next_one_says_that_nothing_is_missing(
+    others: list[str], before: int
+) -> None:
+    types = [*[TYPES[0]] * (before + 1), *others, TYPES[0]]
+    said = told([(type, UNTAGGED) for type in types], [])
+    assert Interest([TYPES[0]], "").has_all(said[-1], before + 1)
+    assert not Interest([TYPES[0]], "").has_all(said[-1], before)
+
+
+def test_of_more_kinds_than_a_message_names_it_names_the_newest() -> None:
+    kinds = [(f"Type{number}", UNTAGGED) for number in range(40)]
+    said = told([*kinds, ("Wanted", UNTAGGED)], [])[-1]
+    assert len(said.split()) == 13
+    assert Interest(["Wanted"], "").has_all(said, 28)
+    assert not Interest(["Wanted"], "").has_all(said, 27)
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "5 ", "5 abc", "5 00000000000x7"])
+def test_what_says_nothing_proves_nothing(said: str) -> None:
+    assert not Interest(["Type1"], "").has_all(said, 4)
+
+
+async def test_a_delivery_with_a_filter_asks_the_server_only_where_a_publisher_is_new(
+    nats: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask = jetstream._info
+
+    async def asking(client: Client, stream: str) -> dict[str, Any]:
+        asked.append(stream)
+        return await ask(client, stream)
+
+    old, new = JetStreamTwin(nats, stream), JetStreamTwin(nats, stream)
+    await old.create(1)
+    async with old.deliver(0, ["Int64Value"]) as delivery:
+        monkeypatch.setattr(jetstream, "_info", asking)
+        for after, first, second, expected in ((0, old, old, 0), (4, old, new, 1), (8, new, new, 1)):
+            others = recorded(stream, 3, after=after, message=StringValue(value="x"))
+            (wanted,) = recorded(stream, 1, after=after + 3)
+            await first.publish(others)
+            await second.publish([wanted])
+            assert await take(delivery, 1) == [wanted]
+            assert len(asked) == expected

@@ -1,0 +1,76 @@
+"""Gaps: how the consumer of some events knows that what it was not sent was not for it.
+
+A consumer with a filter sees gaps in the sequences of a stream, and a message that was purged leaves the same gap. So
+each message says what lies before it: of every kind of event (its type and tag), the last position. Where that does not
+reach back far enough, the stream itself has to be asked.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from functools import cache
+
+from twinlog.tags import chosen
+
+_KINDS = 12
+"""Kinds of events that a message names, at most: a log seldom has more between two events of one consumer."""
+_TYPE = 4
+_TAG = 2
+"""Characters that stand for a type and for a tag. Two that are the same by chance cost a question, and no event."""
+
+
+class History:
+    """What the publisher of a stream knows of the events before the next one."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}  # by kind; the one that has not come for longest is first
+        self._since = 0
+        self._upto = 0
+
+    def before(self, position: int, subject: str) -> str:
+        """What a message says of the events before it: ``<since> <kind><last position> …``.
+
+        Every event after ``since`` is of one of these kinds, and none of a kind comes after its last position.
+        """
+        if position != self._upto + 1:
+            self._last, self._since = {}, position - 1
+        said = " ".join([str(self._since), *(f"{kind}{last}" for kind, last in self._last.items())])
+        _, _, type, tag = subject.split(".")
+        self._last.pop(kind := _short(type, _TYPE) + _short(tag, _TAG), None)
+        self._last[kind] = self._upto = position
+        if len(self._last) > _KINDS:
+            self._since = self._last.pop(next(iter(self._last)))
+        return said
+
+
+class Interest:
+    """What a consumer wants, as :meth:`twinlog.twin.Twin.deliver` takes it."""
+
+    def __init__(self, types: Sequence[str], tag: str) -> None:
+        self._types = {_short(type, _TYPE) for type in types}
+        self._tags = {_short(each, _TAG) for each in chosen(tag)}
+
+    def has_all(self, said: str, seen: int) -> bool:
+        """Whether, by what a message says of the events before it, none that is wanted comes after ``seen``.
+
+        False also where it does not say enough.
+        """
+        try:
+            since, *kinds = said.split()
+            return int(since) <= seen >= max((_last(kind) for kind in kinds if self._wants(kind)), default=0)
+        except ValueError:
+            return False
+
+    def _wants(self, kind: str) -> bool:
+        type, tag = kind[:_TYPE], kind[_TYPE : _TYPE + _TAG]
+        return (not self._types or type in self._types) and (not self._tags or tag in self._tags)
+
+
+def _last(kind: str) -> int:
+    return int(kind[_TYPE + _TAG :])
+
+
+@cache
+def _short(name: str, length: int) -> str:
+    return f"{zlib.crc32(name.encode()):08x}"[-length:]
