@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from saga_orchestrator.credit_saga import CREDIT_SAGAS, saga_id
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
@@ -14,7 +15,7 @@ from shop.orders.v1.events_pb2 import (
     OrderRejected,
 )
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION, SagaMode
-from twinlog.policies import Policies, Rule, on
+from twinlog.policies import Policies, Step, on
 from twinlog.ports import Clock
 from twinlog.saga import Begin, Reply
 
@@ -22,19 +23,22 @@ from twinlog.saga import Begin, Reply
 def policies(clock: Clock) -> Sequence[Policies]:
     """The tables for both logs; the clock gives the time from which deadlines count."""
 
-    def to_saga(command: type[Begin] | type[Reply]) -> Rule:
-        return lambda event: on(CREDIT_SAGAS, saga_id(event.order_id)).do(command(event, clock.now()))
+    def begin(event: OrderCreated) -> Step:
+        return on(CREDIT_SAGAS, saga_id(event.order_id)).create(Begin(event, clock.now()))
+
+    def reply(event: Any) -> Step:
+        return on(CREDIT_SAGAS, saga_id(event.order_id)).do(Reply(event, clock.now()))
 
     return [
         Policies(
             log="orders",
             actor="saga_orchestrator",
             rules={
-                OrderCreated: to_saga(Begin),
-                OrderApproved: to_saga(Reply),
-                OrderApprovalRefused: to_saga(Reply),
-                OrderRejected: to_saga(Reply),
-                OrderCancelled: to_saga(Reply),
+                OrderCreated: begin,
+                OrderApproved: reply,
+                OrderApprovalRefused: reply,
+                OrderRejected: reply,
+                OrderCancelled: reply,
             },
             tag=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
         ),
@@ -42,9 +46,9 @@ def policies(clock: Clock) -> Sequence[Policies]:
             log="customers",
             actor="saga_orchestrator",
             rules={
-                CreditReserved: to_saga(Reply),
-                CreditReservationFailed: to_saga(Reply),
-                CreditReleased: to_saga(Reply),
+                CreditReserved: reply,
+                CreditReservationFailed: reply,
+                CreditReleased: reply,
             },
             tag=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
         ),

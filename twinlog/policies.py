@@ -30,6 +30,8 @@ class Step(NamedTuple):
     aggregate: AnyAggregate
     id: str
     command: Any
+    new: bool = False
+    """Whether the aggregate should not exist yet."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Target:
     def do(self, command: Any) -> Step:
         """The command, addressed."""
         return Step(self.aggregate, self.id, command)
+
+    def create(self, command: Any) -> Step:
+        """The same, where it should be the first: it saves looking. If it is not, it is decided on what there is."""
+        return Step(self.aggregate, self.id, command, new=True)
 
 
 def on(aggregate: AnyAggregate, id: str) -> Target:
@@ -123,6 +129,7 @@ class PolicyHandler:
                 (DEAD_LETTERS, self.consumer),
                 *[(step.aggregate, step.id) for _, steps in called_for for step in steps],
             ],
+            new=[(step.aggregate, step.id) for _, steps in called_for for step in steps if step.new],
         )
         self.parked = outcome.result
         return move.upto

@@ -130,7 +130,7 @@ OF_CREDIT = [
 
 def test_the_orchestrator_begins_a_saga_with_the_order() -> None:
     created = order_created(mode=ORCHESTRATION)
-    assert list(OF_ORDERS.steps(created)) == [in_saga(Begin(created, START))]
+    assert list(OF_ORDERS.steps(created)) == [in_saga(Begin(created, START))._replace(new=True)]
 
 
 @pytest.mark.parametrize(
