@@ -17,6 +17,7 @@ from twinlog.cursor import Cursor, Handler
 from twinlog.decider import AnyAggregate
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.pace import Pace
 from twinlog.tags import chosen, tag_in
 from twinlog.testing import CountedIds, ManualClock
 from twinlog.timers import Timers
@@ -117,8 +118,8 @@ class Node(Wiring):
         self.timers: list[Timers] = []
         self._shop = shop
 
-    def attach(self, log: str, handler: Handler) -> None:
-        super().attach(log, Gated(handler, self.works))
+    def attach(self, log: str, handler: Handler, pace: Pace | None = None) -> None:
+        super().attach(log, Gated(handler, self.works), pace)
         cursor = self.watched[-1]
         assert isinstance(cursor, Cursor)
         self._shop.followers.append(Follower(self._shop.logs[log], handler, cursor, self.works))

@@ -15,7 +15,7 @@ import structlog
 from twinlog.errors import CheckpointMoved, Unavailable
 from twinlog.event import Recorded
 from twinlog.lease import Lease
-from twinlog.pace import rest
+from twinlog.pace import Pace
 from twinlog.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing
 
 BATCH = 500
@@ -59,10 +59,13 @@ class Handler(Protocol):
 class Cursor:
     """Feeds one handler for ever."""
 
-    def __init__(self, twin: Twin, handler: Handler, lease: Lease | None = None) -> None:
+    def __init__(
+        self, twin: Twin, handler: Handler, lease: Lease | None = None, *, pace: Pace | None = None
+    ) -> None:
         self._twin = twin
         self._handler = handler
         self._lease = lease
+        self._pace = pace or Pace()
         self.position = 0
         """The last event that was seen."""
         self.problem: str | None = None
@@ -129,7 +132,7 @@ class Cursor:
                     self._faulty = False
                     self._report(None)
                     if 0 < delivery.waiting < BATCH:
-                        await rest(loop.time() - began)
+                        await self._pace.rest(began)
 
     def _report(self, problem: str | None, *, expected: bool = False) -> None:
         if problem != self.problem:

@@ -12,9 +12,21 @@ _BATCHES = 3
 _MOST = 0.01
 
 
-async def rest(took: float) -> None:
-    """Rests after a batch that took so many seconds: three times as long, and at most 10 ms.
+class Pace:
+    """The rests of one task."""
 
-    To be called only where more waits already, and not yet enough for a full batch.
-    """
-    await asyncio.sleep(min(_BATCHES * took, _MOST))
+    def __init__(self, behind: Pace | None = None) -> None:
+        """``behind``: the pace of whom its batches wait for. Nobody rests twice for one batch."""
+        self._behind = behind
+        self._rested_at = 0.0
+
+    async def rest(self, began: float) -> None:
+        """Rests after a batch that began then, in the loop's time: three times as long as it took, and at most 10 ms.
+
+        To be called only where more waits already, and not yet enough for a full batch.
+        """
+        loop = asyncio.get_running_loop()
+        if self._behind and self._behind._rested_at >= began:
+            return
+        await asyncio.sleep(min(_BATCHES * (loop.time() - began), _MOST))
+        self._rested_at = loop.time()

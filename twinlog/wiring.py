@@ -15,6 +15,7 @@ from twinlog.dead_letter_office import Box, DeadLetterOffice
 from twinlog.decider import AnyAggregate
 from twinlog.lease import Lease
 from twinlog.log import Log
+from twinlog.pace import Pace
 from twinlog.policies import Policies, PolicyHandler
 from twinlog.ports import Clock, Ids
 from twinlog.relay import Relay
@@ -77,16 +78,17 @@ class Wiring:
     def follow(self, *tables: Policies) -> None:
         """Runs policies over the logs that they listen to."""
         for policies in tables:
-            self.feed(policies.log, PolicyHandler(policies, self.writer, self.log, self.schema))
+            handler = PolicyHandler(policies, self.writer, self.log, self.schema)
+            self.feed(policies.log, handler, Pace(behind=self.writer.pace))
 
-    def feed(self, log: str, handler: ParkingHandler) -> None:
+    def feed(self, log: str, handler: ParkingHandler, pace: Pace | None = None) -> None:
         """Runs a handler over a log, and shows what it parks."""
         self.office.add(handler)
-        self.attach(log, handler)
+        self.attach(log, handler, pace)
 
-    def attach(self, log: str, handler: Handler) -> None:
+    def attach(self, log: str, handler: Handler, pace: Pace | None = None) -> None:
         """Runs a handler over a log."""
-        cursor = Cursor(self._twin(log), handler, self._lease(handler.consumer))
+        cursor = Cursor(self._twin(log), handler, self._lease(handler.consumer), pace=pace)
         self.watched.append(cursor)
         self._tasks.start(handler.consumer, cursor.run())
 

@@ -21,7 +21,7 @@ from twinlog.decider import AnyAggregate
 from twinlog.errors import CheckpointMoved, Overloaded, RequestIdReused, Unavailable
 from twinlog.event import Metadata, Recorded, StreamId
 from twinlog.log import Appended, Batch, Conflict, Log, LogSession, Move, StoredReply, Wanted
-from twinlog.pace import rest
+from twinlog.pace import Pace
 from twinlog.ports import Clock, Ids
 from twinlog.requests import Request
 from twinlog.schema import Schema
@@ -132,6 +132,8 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._down = False
+        self.pace = Pace()
+        """How it rests between batches."""
         self._snapshots = Snapshots(log)
         self._stack = AsyncExitStack()
 
@@ -199,7 +201,7 @@ class Writer:
                 _fail(units, error)
             self._trim()
             if 0 < len(self._queue) < _BATCH_UNITS:
-                await rest(loop.time() - began)
+                await self.pace.rest(began)
 
     def _take(self) -> list[_Unit]:
         """Whatever waits, up to a batch; a request id at most once, since its row is inserted once."""

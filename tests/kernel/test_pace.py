@@ -9,25 +9,23 @@ import pytest
 
 from tests.kernel.batches import recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog import cursor as cursors
-from twinlog import pace, writer
 from twinlog.cursor import BATCH, Cursor
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin
+from twinlog.pace import Pace
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.writer import Writer
 
 
 @pytest.fixture
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Every rest, by what the batch took; nobody sleeps."""
+    """When the batches began that somebody rested after; nobody sleeps."""
     taken: list[float] = []
 
-    async def rest(took: float) -> None:
-        taken.append(took)
+    async def rest(_pace: Pace, began: float) -> None:
+        taken.append(began)
 
-    monkeypatch.setattr(writer, "rest", rest)
-    monkeypatch.setattr(cursors, "rest", rest)
+    monkeypatch.setattr(Pace, "rest", rest)
     return taken
 
 
@@ -35,14 +33,35 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_it_is_three_times_the_batch_and_at_most_ten_milliseconds(
     took: float, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    slept = sleeps(monkeypatch, [took])
+    await Pace().rest(0.0)
+    assert slept == [rest]
+
+
+@pytest.mark.parametrize(("began", "rests"), [(1.0, 0), (2.0, 0), (3.0, 1)])
+async def test_nobody_rests_twice_for_one_batch(
+    began: float, rests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Pace()
+    second = Pace(behind=first)
+    slept = sleeps(monkeypatch, [1.5, 2.0, 4.0, 4.0])
+    await first.rest(1.0)
+    slept.clear()
+    await second.rest(began)
+    assert len(slept) == rests
+
+
+def sleeps(monkeypatch: pytest.MonkeyPatch, times: Sequence[float]) -> list[float]:
+    """How long somebody sleeps, while the loop's time is one after the other of these; nobody does."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    await pace.rest(took)
-    assert slept == [rest]
+    loop, left = asyncio.get_running_loop(), [*times]
+    monkeypatch.setattr(loop, "time", lambda: left.pop(0) if len(left) > 1 else left[0])
+    return slept
 
 
 @pytest.mark.parametrize(("units", "expected"), [(1, 0), (256, 0), (257, 1), (512, 0), (600, 1)])
