@@ -12,6 +12,7 @@ from collections.abc import Collection
 from functools import cache
 from typing import Protocol
 
+from google.protobuf.descriptor import EnumDescriptor
 from google.type.money_pb2 import Money as MoneyMessage
 
 from twinlog import tokens
@@ -37,8 +38,7 @@ _NOTHING = Money(0, "XXX")
 class EnumType(Protocol):
     """A generated enum."""
 
-    def keys(self) -> Collection[str]: ...
-    def values(self) -> Collection[int]: ...
+    DESCRIPTOR: EnumDescriptor
 
 
 class Checks:
@@ -95,9 +95,8 @@ class Checks:
 
     def enum(self, field: str, value: int, kind: EnumType, *, required: bool = True) -> int:
         """A known value of an enum; zero, which is "unspecified", only where it is not required."""
-        if value not in kind.values() or (required and not value):
-            names = zip(kind.values(), kind.keys(), strict=True)
-            known = ", ".join(name for number, name in names if number)
+        if value not in kind.DESCRIPTOR.values_by_number or (required and not value):
+            known = ", ".join(each.name for each in kind.DESCRIPTOR.values if each.number)
             what = f"has no value {value}" if value else "is missing"
             self.violate(field, f"{what}; use one of {known}")
         return value
