@@ -16,6 +16,7 @@ import grpc.aio
 from bench import measure
 from bench.load import Load, Spread
 from bench.report import Row
+from bench.rounds import FLOOR
 from bench.systems import EVENTS_OF_ORDER, METHOD, System, create_customers
 from stack.process import free_port, spawn, stop
 from stack.shop import Shop
@@ -78,12 +79,12 @@ class Sizes:
         return await self._measured(f"at {count:,} orders")
 
     async def _measured(self, size: str, owners: Sequence[str] = (), which: str = "") -> list[Row]:
-        rows = [Row(f"{system.name}{which} {size}", "sagas/s") for system in self.systems]
+        rows = [Row(f"{system.name}{which} {size}", "sagas/s", FLOOR) for system in self.systems]
         for _ in range(self.rounds):
             for row, system in zip(rows, self.systems, strict=True):
                 chosen = replace(system, customers=owners) if owners else system
-                row.values.append((await measure.rates(chosen, self.orders)).sagas)
-                row.ratios.append(row.values[-1] / rows[0].values[-1])
+                sagas = (await measure.rates(chosen, self.orders)).sagas
+                row.add(sagas, sagas if row is rows[0] else rows[0].values[-1])
         print(*(f"{row.what}: {row.value:,.0f} sagas/s" for row in rows), sep="\n", flush=True)
         return rows
 
