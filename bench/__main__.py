@@ -100,15 +100,17 @@ async def grow(size: Size, million: bool) -> None:
     async with started(ROOT / ".data" / "bench") as (shop, systems):
         growing = grown.Sizes(shop, systems, size.orders // 2, size.rounds)
         orders = await growing.log(size.small)
+        await growing.fill(size.large // 2)
         before = memory.resident(systems)
+        orders += await growing.log(size.large)
+        await growing.fill(size.large // 2 + size.large)
+        after = memory.resident(systems)
         sections: dict[str, list[Row]] = {
+            "Orders in the log": orders,
+            "Memory": [*memory.sizes(before, after), *memory.growth(before, after, size.large)],
             "Customers": await growing.customers(),
             "Replicas": await growing.replicas(),
-            "Orders in the log": orders,
         }
-        orders += await growing.log(size.large)
-        after = memory.resident(systems)
-        sections["Memory"] = [*memory.sizes(before, after), *memory.growth(before, after, size.large)]
         if million:
             orders += await growing.log(_MILLION)
     _write(size, "sizes", sections, [grown.NOTE])
