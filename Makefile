@@ -12,7 +12,7 @@ IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test bench simulate chaos soak lint format proto proto-release lock clean
+.PHONY: help demo run audit test bench profile simulate chaos soak lint format proto proto-release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: $(GENERATED) ## Run all tests, against real servers of their own
 
 bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size (MILLION=1: up to a million orders)
 	@$(PY) -m bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes) $(if $(MILLION),--sizes --million)
+
+profile: $(GENERATED) $(RIVALS)/.installed ## Where the microseconds of a saga go, by function and statement, into docs/bench; QUICK=1: not kept
+	@$(PY) -m bench.profile $(if $(QUICK),--quick)
 
 chaos: $(GENERATED) ## Break a shop in every known way, under load; ARGS="--seed 7 --only kill-each"
 	@$(PY) -m chaos $(ARGS)

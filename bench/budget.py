@@ -9,7 +9,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench import measure
+from bench.systems import System
+
 _TICK = 1e6 / os.sysconf("SC_CLK_TCK")
+
+
+async def of_sagas(system: System, orders: int) -> tuple[measure.Rates, dict[str, float]]:
+    """The rates of so many orders, and the processor microseconds that a saga cost in each process."""
+    processes = {**system.pids, **system.servers}
+    before = spent(processes)
+    rates = await measure.rates(system, orders)
+    after = spent(processes)
+    return rates, {process: (after[process] - before[process]) / orders for process in processes}
 
 
 def spent(pids: Mapping[str, int]) -> dict[str, float]:

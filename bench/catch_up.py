@@ -59,7 +59,7 @@ async def main(shutdown: Shutdown) -> None:
         async with asyncio.timeout(300):
             await progress.done.wait()
         rate = events / (perf_counter() - start)
-    row = Row(f"projector: catches up with {events:,} events", "events/s", [rate])
+    row = Row(f"projector: catches up with {events:,} events", "events/s", values=[rate])
     print(json.dumps([asdict(row.aim(value=TARGET))]))
 
 

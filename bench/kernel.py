@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from statistics import median
 from time import perf_counter
 
 from bench import histories
+from bench.bare import Bare, open_bare
 from bench.report import Row
 from customer_svc.domain import CUSTOMER, Customer, ReserveCredit
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
 from twinlog import logs
 from twinlog.config import Settings, load
 from twinlog.cursor import Cursor
-from twinlog.event import Recorded, StreamId
+from twinlog.event import NewEvent, Recorded, StreamId, to_wire
 from twinlog.jetstream import JetStreamTwin, close, connect
 from twinlog.log import Log, Snapshot
 from twinlog.money import NANOS_PER_UNIT, Money
@@ -39,6 +40,8 @@ _SIZES = (1, 8, 64, 256)
 _LENGTHS = (10, 1_000, 100_000)
 _TOGETHER = 256
 _STREAMS = 64
+_TURNS = 50
+CURSOR = "cursor: a twin to a handler that does nothing"
 
 
 class Counting:
@@ -61,48 +64,53 @@ class Counting:
         return events[-1].position
 
 
-async def append(log: Log, seconds: float) -> list[Row]:
+async def append(log: Log, bare: Bare, rounds: int, seconds: float) -> list[Row]:
     """Batches one after the other, every event on a stream of its own, as when orders are created."""
-    return [
-        Row(f"append, {size} events a batch", "events/s", [await _append(log, size, seconds)])
-        for size in _SIZES
+    rows = [
+        Row(f"append, {_events(size)} a batch", "events/s", "a bare INSERT of as many") for size in _SIZES
     ]
+    for _ in range(rounds):
+        for size, row in zip(_SIZES, rows, strict=True):
+            ours = theirs = 0.0
+            batches = 0
+            while ours < seconds:
+                new = _new(size)
+                ours += await _timed(_append(log, new))
+                theirs += await _timed(bare.insert(new))
+                batches += 1
+            row.add(batches * size / ours, batches * size / theirs)
+    return rows
 
 
-async def _append(log: Log, size: int, seconds: float) -> float:
-    spent, appended = 0.0, 0
-    while spent < seconds:
-        new = [histories.new_event(id, 1, next(histories.events(id, 1))) for id in histories.ids(size)]
-        start = perf_counter()
-        await histories.append(log, {event.stream: 0 for event in new}, new)
-        spent += perf_counter() - start
-        appended += size
-    return appended / spent
+async def relay(log: Log, twin: Twin, bare: Bare, rounds: int) -> Row:
+    """The whole log, read and published into a new twin."""
+    row = Row("relay: a log into its twin", "events/s", "bare messages, fenced")
+    head, (event,) = await log.head(), await log.read(0, 1)
+    for _ in range(rounds):
+        await twin.delete()
+        copying = Relay(log, twin)
+        task = asyncio.create_task(copying.run())
+        ours = await _timed(copying.drain(120))
+        task.cancel()
+        assert copying.position == head
+        async with bare.stream() as bus:
+            row.add(head / ours, head / await _timed(bare.publish(bus, head, to_wire(event))))
+    return row
 
 
-async def relay(log: Log, twin: Twin) -> Row:
-    """The whole log, read and published."""
-    head, copying = await log.head(), Relay(log, twin)
-    start = perf_counter()
-    task = asyncio.create_task(copying.run())
-    await copying.drain(120)
-    took = perf_counter() - start
-    task.cancel()
-    assert copying.position == head
-    return Row("relay: a log into its twin", "events/s", [head / took])
-
-
-async def cursor(twin: Twin) -> Row:
+async def cursor(twin: Twin, bare: Bare, rounds: int) -> Row:
     """The whole twin, delivered and decoded."""
+    row = Row(CURSOR, "events/s", "a bare pull, not decoded")
     head = (await twin.state()).last
-    counting = Counting(head)
-    start = perf_counter()
-    task = asyncio.create_task(Cursor(twin, counting).run())
-    async with asyncio.timeout(120):
-        await counting.reached.wait()
-    took = perf_counter() - start
-    task.cancel()
-    return Row("cursor: a twin to a handler that does nothing", "events/s", [head / took])
+    for _ in range(rounds):
+        counting = Counting(head)
+        task = asyncio.create_task(Cursor(twin, counting).run())
+        async with asyncio.timeout(120):
+            ours = await _timed(counting.reached.wait())
+        task.cancel()
+        async with bare.connected() as bus:
+            row.add(head / ours, head / await _timed(bare.pull(bus, twin.name, head)))
+    return row
 
 
 async def execute(log: Log, rounds: int) -> list[Row]:
@@ -112,56 +120,68 @@ async def execute(log: Log, rounds: int) -> list[Row]:
         await histories.grow(log, id, 10)
     rows = []
     for cached, what in ((20_000, "cached"), (0, "read anew")):
+        alone = Row(f"execute, one at a time, state {what}", "ms", "an append of 1 event")
+        together = Row(
+            f"execute, {_TOGETHER} at a time, state {what}", "commands/s", f"an append of {_TOGETHER} events"
+        )
         async with _writing(log, cached) as writer:
             await asyncio.gather(*(_reserve(writer, id) for id in customers))
-            alone = [await _timed(writer, id) for _ in range(max(1, rounds // 4)) for id in customers]
-            start = perf_counter()
             for _ in range(rounds):
-                await asyncio.gather(*(_reserve(writer, customers[n % _STREAMS]) for n in range(_TOGETHER)))
-            rate = rounds * _TOGETHER / (perf_counter() - start)
-        rows.append(Row(f"execute, one at a time, state {what}", "ms", [median(alone) * 1e3]))
-        rows.append(Row(f"execute, 256 at a time, state {what}", "commands/s", [rate]))
+                took = [
+                    (await _timed(_reserve(writer, id)), await _timed(_append(log, _new(1))))
+                    for id in customers
+                ]
+                alone.add(*(median(times) * 1e3 for times in zip(*took, strict=True)))
+                commands = (_reserve(writer, customers[n % _STREAMS]) for n in range(_TOGETHER))
+                ours = await _timed(asyncio.gather(*commands))
+                together.add(_TOGETHER / ours, _TOGETHER / await _timed(_append(log, _new(_TOGETHER))))
+        rows += [alone, together]
     return rows
 
 
-async def rehydrate(log: Log, tries: int) -> list[Row]:
+async def rehydrate(log: Log, bare: Bare, tries: int) -> list[Row]:
     """The first read of a stream in a new process; then commands on a short and a long one, turn by turn."""
     rows, customers = [], histories.ids(len(_LENGTHS))
     for id, length in zip(customers, _LENGTHS, strict=True):
         state, position = await histories.grow(log, id, length)
-        rows.append(Row(f"rehydrate {length:,} events", "ms", await _first_reads(log, id, tries)))
-        await log.save([_snapshot(id, length, position, state)])
-        reads = await _first_reads(log, id, tries)
-        rows.append(Row(f"rehydrate {length:,} events, from a snapshot", "ms", reads))
-    return [*rows, *await _commands(log, customers, tries * 50)]
-
-
-async def _commands(log: Log, customers: Sequence[str], tries: int) -> list[Row]:
-    took: dict[str, list[float]] = {id: [] for id in (customers[0], customers[-1])}
-    async with _writing(log) as writer:
-        for id in took:
-            await _reserve(writer, id)
+        whole = Row(f"rehydrate {length:,} events", "ms", "a bare SELECT of them")
         for _ in range(tries):
-            for id, times in took.items():
-                times.append(await _timed(writer, id) * 1e3)
-    short, long = (median(times) for times in took.values())
-    return [
-        Row(f"command on a customer of {_LENGTHS[0]:,} events", "ms", [short]),
-        Row(f"command on a customer of {_LENGTHS[-1]:,} events", "ms", [long]),
-        Row(f"command, {_LENGTHS[-1]:,} events against {_LENGTHS[0]:,}", "×", [long / short]).aim(
-            value=1.2, most=True
-        ),
+            whole.add(await _first_read(log, id), await _timed(bare.select(id)) * 1e3)
+        await log.save([_snapshot(id, length, position, state)])
+        short = Row(f"rehydrate {length:,} events, from a snapshot", "ms", "without a snapshot")
+        for value in whole.values:
+            short.add(await _first_read(log, id), value)
+        rows += [whole, short]
+    return [*rows, *await _commands(log, customers, tries)]
+
+
+async def _commands(log: Log, customers: Sequence[str], rounds: int) -> list[Row]:
+    ids = (customers[0], customers[-1])
+    short, long = rows = [
+        Row(f"command on a customer of {length:,} events", "ms", base)
+        for length, base in (
+            (_LENGTHS[0], "an append of 1 event"),
+            (_LENGTHS[-1], f"on one of {_LENGTHS[0]:,} events"),
+        )
     ]
+    async with _writing(log) as writer:
+        for id in ids:
+            await _reserve(writer, id)
+        for _ in range(rounds):
+            took = [
+                (*[await _timed(_reserve(writer, id)) for id in ids], await _timed(_append(log, _new(1))))
+                for _ in range(_TURNS)
+            ]
+            of_short, of_long, appended = (median(times) * 1e3 for times in zip(*took, strict=True))
+            short.add(of_short, appended)
+            long.add(of_long, of_short)
+    long.aim(ratio=1.2, most=True)
+    return rows
 
 
-async def _first_reads(log: Log, id: str, tries: int) -> list[float]:
-    times = []
-    for _ in range(tries):
-        async with _writing(log) as writer:
-            start = perf_counter()
-            await writer.execute(lambda transaction: transaction.state(CUSTOMER, id))
-            times.append((perf_counter() - start) * 1e3)
-    return times
+async def _first_read(log: Log, id: str) -> float:
+    async with _writing(log) as writer:
+        return await _timed(writer.execute(lambda transaction: transaction.state(CUSTOMER, id))) * 1e3
 
 
 def _snapshot(id: str, version: int, position: int, state: Customer) -> Snapshot:
@@ -176,10 +196,23 @@ async def _writing(log: Log, cached: int = 20_000) -> AsyncIterator[Writer]:
         await writer.drain()
 
 
-async def _timed(writer: Writer, customer_id: str) -> float:
+async def _timed(work: Awaitable[object]) -> float:
     start = perf_counter()
-    await _reserve(writer, customer_id)
+    await work
     return perf_counter() - start
+
+
+def _new(count: int) -> list[NewEvent]:
+    """Events on streams of their own."""
+    return [histories.new_event(id, 1, next(histories.events(id, 1))) for id in histories.ids(count)]
+
+
+async def _append(log: Log, new: Sequence[NewEvent]) -> None:
+    await histories.append(log, {event.stream: 0 for event in new}, new)
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'s' * (count > 1)}"
 
 
 async def _reserve(writer: Writer, customer_id: str) -> Outcome[Customer]:
@@ -201,12 +234,13 @@ async def main(_shutdown: Shutdown) -> None:
         async with (
             open_log(settings.postgres_url, "bench_append", "bench_append") as flow,
             open_log(settings.postgres_url, "bench_execute", "bench_execute") as commands,
+            open_bare(settings, "bench_execute") as bare,
         ):
-            twin = JetStreamTwin(client, flow.name)
-            rows = await append(flow, 0.5 if quick else 2.0)
-            rows += [await relay(flow, twin), await cursor(twin)]
-            rows += await execute(commands, 4 if quick else 16)
-            rows += await rehydrate(commands, 1 if quick else 5)
+            twin, rounds = JetStreamTwin(client, flow.name), 1 if quick else 3
+            rows = await append(flow, bare, rounds, 0.2)
+            rows += [await relay(flow, twin, bare, rounds), await cursor(twin, bare, rounds)]
+            rows += await execute(commands, rounds * 3)
+            rows += await rehydrate(commands, bare, rounds)
     finally:
         await close(client)
     print(json.dumps([asdict(row) for row in rows]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import NamedTuple
 
@@ -64,12 +63,6 @@ async def at_rate(system: System, rate: float, seconds: float) -> Latency:
     order = sorted(sent, key=positions.__getitem__)
     seen = system.view.times([positions[order_id] for order_id in order])
     return _latency([time - sent[order_id] for order_id, time in zip(order, seen, strict=True)])
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024
 
 
 def _latency(took: list[float]) -> Latency:

@@ -6,6 +6,7 @@ import sys
 
 from bench import apart, kernel, measure
 from bench.report import Row
+from bench.rounds import FLOOR
 from bench.systems import System
 from stack.shop import Shop
 from stack.supervisor import ROOT
@@ -21,7 +22,7 @@ async def rivals(shop: Shop, systems: list[System], rounds: int, orders: int) ->
     """Their rows, and why some are missing. ``orders``: of the floor and of the shop, each round."""
     floor, choreography, _ = systems
     rows: dict[str, Row] = {}
-    against = Row("choreography: sagas against pyeventsourcing's", "×")
+    against: dict[str, Row] = {}
     missing: list[str] = []
     for _ in range(rounds):
         for module, count in _RIVALS.items():
@@ -33,14 +34,13 @@ async def rivals(shop: Shop, systems: list[System], rounds: int, orders: int) ->
                 continue
             for row in found:
                 whole = base.sagas if row.unit == "sagas/s" else base.accepted
-                kept = rows.setdefault(row.what, Row(row.what, row.unit))
-                kept.values.append(row.value)
-                kept.ratios.append(row.value / whole)
-            if module == "pyeventsourcing":
-                against.values.append(ours.sagas / found[0].value)
-    if against.values:
-        rows[against.what] = against.aim(value=_BETTER_THAN_PYEVENTSOURCING)
-    return [*rows.values()], missing
+                rows.setdefault(row.what, Row(row.what, row.unit, FLOOR)).add(row.value, whole)
+            name = found[0].what.partition(":")[0]
+            row = Row(f"choreography: sagas beside {name}", "sagas/s", name)
+            against.setdefault(module, row).add(ours.sagas, found[0].value)
+    if "pyeventsourcing" in against:
+        against["pyeventsourcing"].aim(ratio=_BETTER_THAN_PYEVENTSOURCING)
+    return [*rows.values(), *against.values()], missing
 
 
 async def _rival(shop: Shop, module: str, orders: int) -> list[Row]:
@@ -51,8 +51,11 @@ async def _rival(shop: Shop, module: str, orders: int) -> list[Row]:
 
 
 async def kernels(shop: Shop, *, quick: bool) -> list[Row]:
-    """The kernel's own rows, and the projector's."""
+    """The kernel's own rows, and the projector's beside the bare cursor's."""
     env = {"POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url}
     options = [kernel.QUICK] if quick else []
     parts = await apart.rows([sys.executable, "-m", "bench.kernel", *options], env)
-    return parts + await apart.rows([sys.executable, "-m", "bench.catch_up"], env)
+    (caught_up,) = await apart.rows([sys.executable, "-m", "bench.catch_up"], env)
+    (cursor,) = (row for row in parts if row.what == kernel.CURSOR)
+    caught_up.base, caught_up.ratios = "the cursor alone", [caught_up.value / cursor.value]
+    return [*parts, caught_up]

@@ -1,4 +1,4 @@
-"""The plot: bars and lines as SVG, from the JSON of the results."""
+"""The plot as SVG, from the JSON of the results: every ratio as a bar from 1, and rates as lines along sizes."""
 
 from __future__ import annotations
 
@@ -9,66 +9,108 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-_WIDTH, _ROW, _LABEL, _BAR = 900, 22, 330, 420
-_HIGH = 220
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+from bench.report import number
 
-Bars = Sequence[tuple[str, float]]
-Line = Sequence[tuple[float, float]]
+_WIDTH, _ROW, _HIGH = 1200, 18, 220
+_LEFT, _RIGHT = 390, 740
+"""Where the bars' axis runs."""
+_COLOURS = {"floor": "#999999", "choreography": "#4477aa", "orchestration": "#ee6677", "": "#228833"}
+_STYLE = (
+    "text{font:12px sans-serif;fill:#222}.title{font-weight:bold;font-size:14px}"
+    ".axis{fill:#888;font-size:11px}line{stroke:#ddd}.one{stroke:#888}"
+)
+
 Json = Mapping[str, Any]
+Rows = Sequence[Json]
+Line = list[tuple[float, float]]
 
 
 def draw(folder: Path) -> None:
     """Writes ``results.svg`` from ``results.json`` and ``sizes.json``, as far as they are there."""
+    sections = [*_sections(folder / "results.json"), *_sections(folder / "sizes.json")]
     parts: list[str] = []
     top = 0
-    for title, content in _charts(folder):
-        drawn, height = _lines(content) if isinstance(content, dict) else _bars(content)
-        parts.append(f'<text x="10" y="{top + 24}" class="title">{escape(title)}</text>')
-        parts.append(f'<g transform="translate(0 {top + 36})">{drawn}</g>')
-        top += height + 50
-    style = "text{font:13px sans-serif;fill:#222}.title{font-weight:bold;font-size:15px}"
+    for title, rows in sections:
+        if bars := _on_the_axis(rows):
+            top = _place(parts, top, title, *_bars(bars))
+        if lines := _by_system(rows):
+            top = _place(parts, top, f"{title}, {rows[0]['unit']}", *_lines(lines))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" width="{_WIDTH}" height="{top}">'
     ground = '<rect width="100%" height="100%" fill="white"/>'
     (folder / "results.svg").write_text(
-        "\n".join([head, f"<style>{style}</style>", ground, *parts, "</svg>"]) + "\n"
+        "\n".join([head, f"<style>{_STYLE}</style>", ground, *parts, "</svg>"]) + "\n"
     )
 
 
-def _charts(folder: Path) -> Iterator[tuple[str, Bars | dict[str, Line]]]:
-    for title, rows in _sections(folder / "results.json"):
-        for unit in dict.fromkeys(row["unit"] for row in rows):
-            bars = [(row["what"], row["value"]) for row in rows if row["unit"] == unit and row["value"]]
-            if bars:
-                yield f"{title}, {unit}", bars
-    for title, rows in _sections(folder / "sizes.json"):
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            name, _, at = row["what"].rpartition(" at ")
-            if name and row["value"]:
-                lines.setdefault(name, []).append((float(at.split()[0].replace(",", "")), row["value"]))
-        if lines:
-            yield f"{title}, {rows[0]['unit']}", dict(lines)
-
-
-def _sections(path: Path) -> Iterator[tuple[str, Sequence[Json]]]:
+def _sections(path: Path) -> Iterator[tuple[str, Rows]]:
     if path.exists():
         yield from json.loads(path.read_text())["sections"].items()
 
 
-def _bars(bars: Bars) -> tuple[str, int]:
-    most = max(value for _, value in bars)
+def _on_the_axis(rows: Rows) -> Rows:
+    """Those that get a bar. A logarithmic axis has no 0, which is what an idle process costs."""
+    return [row for row in rows if not _size(row) and row["ratio"]]
+
+
+def _place(parts: list[str], top: int, title: str, drawn: str, height: int) -> int:
+    """Puts a chart under those before; gives where the next one starts."""
+    parts.append(f'<text x="10" y="{top + 24}" class="title">{escape(title)}</text>')
+    parts.append(f'<g transform="translate(0 {top + 32})">{drawn}</g>')
+    return top + height + 44
+
+
+def _size(row: Json) -> float:
+    """The size in "… at 1,000 orders"; 0 where there is none."""
+    found = row["what"].rpartition(" at ")[2].split()[0].replace(",", "")
+    return float(found) if found.isdecimal() else 0
+
+
+def _by_system(rows: Rows) -> dict[str, Line]:
+    lines: dict[str, Line] = {}
+    for row in rows:
+        if _size(row):
+            lines.setdefault(row["what"].rpartition(" at ")[0], []).append((_size(row), row["value"]))
+    return lines
+
+
+class _Axis:
+    """Logarithmic, so that half as much is as far from 1 as twice as much."""
+
+    def __init__(self, ratios: Sequence[float]) -> None:
+        self._least = math.floor(math.log10(min([*ratios, 1])))
+        self._most = max(math.ceil(math.log10(max([*ratios, 1]))), self._least + 1)
+        self.marks = [10.0**exponent for exponent in range(self._least, self._most + 1)]
+
+    def at(self, ratio: float) -> float:
+        return _LEFT + (math.log10(ratio) - self._least) / (self._most - self._least) * (_RIGHT - _LEFT)
+
+
+def _bars(rows: Rows) -> tuple[str, int]:
+    axis, height = _Axis([row["ratio"] for row in rows]), len(rows) * _ROW
     parts = []
-    for number, (label, value) in enumerate(bars):
-        y = number * _ROW
-        length = max(1.0, value / most * _BAR)
-        colour = _COLOURS[number % len(_COLOURS)]
-        parts.append(f'<text x="{_LABEL - 8}" y="{y + 15}" text-anchor="end">{escape(label)}</text>')
+    for mark in axis.marks:
+        x, kind = axis.at(mark), ' class="one"' if mark == 1 else ""
+        parts.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height}"{kind}/>')
+        parts.append(f'<text x="{x:.1f}" y="-8" text-anchor="middle" class="axis">{mark:g} ×</text>')
+    for place, row in enumerate(rows):
+        y = place * _ROW
+        left, right = sorted((axis.at(1), axis.at(row["ratio"])))
+        parts.append(f'<text x="{_LEFT - 10}" y="{y + 13}" text-anchor="end">{escape(row["what"])}</text>')
         parts.append(
-            f'<rect x="{_LABEL}" y="{y + 3}" width="{length:.1f}" height="{_ROW - 6}" fill="{colour}"/>'
+            f'<rect x="{left - 1:.1f}" y="{y + 3}" width="{right - left + 2:.1f}" height="{_ROW - 6}" '
+            f'fill="{_colour(row["what"])}"/>'
         )
-        parts.append(f'<text x="{_LABEL + length + 6:.1f}" y="{y + 15}">{value:,.4g}</text>')
-    return "".join(parts), len(bars) * _ROW
+        parts.append(f'<text x="{_RIGHT + 14}" y="{y + 13}">{escape(_said(row))}</text>')
+    return "".join(parts), height
+
+
+def _said(row: Json) -> str:
+    met = f"   {'✓' if row['met'] else '✗'} {row['target']}" if row["target"] else ""
+    return f"{number(row['value'])} {row['unit']}, {number(row['ratio'])} × {row['base']}{met}"
+
+
+def _colour(what: str) -> str:
+    return next(colour for name, colour in _COLOURS.items() if what.startswith(name))
 
 
 def _lines(lines: Mapping[str, Line]) -> tuple[str, int]:
@@ -85,12 +127,11 @@ def _lines(lines: Mapping[str, Line]) -> tuple[str, int]:
     parts.append(f'<text x="74" y="24" text-anchor="end">{most:,.0f}</text>')
     for x in sorted({x for x, _ in points}):
         parts.append(f'<text x="{at(x, 0)[0]:.1f}" y="{_HIGH + 16}" text-anchor="middle">{x:,.0f}</text>')
-    for number, (name, line) in enumerate(lines.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line))
+    for name, line in lines.items():
+        colour = _colour(name)
+        drawn = [at(*point) for point in line]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(f'<polyline points="{path}" stroke="{colour}" stroke-width="2" fill="none"/>')
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in (at(*p) for p in line)
-        ]
-        parts.append(f'<text x="660" y="{20 + number * 18}" style="fill:{colour}">{escape(name)}</text>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in drawn]
+        parts.append(f'<text x="660" y="{drawn[-1][1] + 4:.1f}" style="fill:{colour}">{escape(name)}</text>')
     return "".join(parts), _HIGH + 24

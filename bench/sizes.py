@@ -5,28 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
 
-import grpc.aio
-
 from bench import measure
 from bench.load import Load, Spread
 from bench.report import Row
+from bench.rounds import BesideFloor
 from bench.systems import EVENTS_OF_ORDER, METHOD, System, create_customers
 from stack.process import free_port, spawn, stop
 from stack.shop import Shop
-from stack.supervisor import ROOT
+from stack.supervisor import ROOT, until_serving
 
 NOTE = (
-    "Nothing here is extrapolated. Ratios are to the floor in the same round, with about "
-    "as many orders in its log and as many customers; the floor has one process of each kind always. The rounds "
-    "themselves add orders: customers and replicas were measured between the two sizes of the log. With two replicas, "
-    "half of the calls go to each order_svc. A hot customer has half of all orders, the other half is spread over 100. "
-    "Memory runs from the smallest log to 100,000 orders. A million orders are only run where they are asked for, and "
+    "Nothing here is extrapolated. Ratios are to the floor in the same round, with about as many orders in its log "
+    "and as many customers; the floor has one process of each kind always. The rounds themselves add orders: customers "
+    "and replicas were measured after the larger log, with half as many orders again in it. With two of order_svc, "
+    "half of the calls go to each. A hot customer has half of all orders, the other half is spread over 100. "
+    "Memory is taken first when half of the larger log is there, half of that in each mode, so that the caches of "
+    "every service, 20,000 states each, are full; then as many sagas later as the rows say, again half in each mode. "
+    "A million orders are only run where they are asked for, and "
     "filling the log ends after a quarter of an hour: the row says how many there were."
 )
 _SERVICES = {
@@ -36,8 +37,8 @@ _SERVICES = {
     "projector": "QUERIES_ADDRESS",
 }
 _FILL_SECONDS = 900.0
-_FILL = 50_000
-"""Orders between two looks at the clock."""
+_FILL = 25_000
+"""Orders of one system between two looks at the clock."""
 _CUSTOMERS = (1, 100, 10_000)
 
 
@@ -56,60 +57,71 @@ class Sizes:
         rows = []
         for count in _CUSTOMERS:
             owners = await create_customers(self.shop, count)
-            rows += await self._measured(f"at {count:,} customer{'s' * (count > 1)}", owners)
+            rows += await self._measured(f"{{}} at {count:,} customer{'s' * (count > 1)}", owners)
         hot, others = owners[0], owners[1:101]
         mixed = list(chain.from_iterable((hot, other) for other in others))
-        return rows + await self._measured("at 100 customers", mixed, " and a hot one")
+        return rows + await self._measured("{}, 100 customers and a hot one", mixed)
 
     async def replicas(self) -> list[Row]:
-        """One of each service, then two."""
-        rows = await self._measured("at 1 replica")
-        async with _second_replicas(self.shop) as address:
-            floor, *modes = self.systems
-            loads = [Load(self.shop.orders, METHOD), Load(address, METHOD)]
-            both = [floor, *(replace(mode, load=Spread(*loads)) for mode in modes)]
-            return rows + await replace(self, systems=both)._measured("at 2 replicas")
+        """One of each service, then two of each in its turn, then two of all."""
+        rows = await self._measured("{}, one of each service")
+        for module in _SERVICES:
+            rows += await self._doubled([module], f"{{}}, two of {module}")
+        return rows + await self._doubled([*_SERVICES], "{}, two of each service")
 
     async def log(self, count: int) -> list[Row]:
         """So many orders in the log before the first round, or as many as there is time for."""
-        floor, shop, *_ = self.systems
-        count = await _fill(shop, count, _FILL_SECONDS)
-        await _fill(floor, count, 2 * _FILL_SECONDS)
-        return await self._measured(f"at {count:,} orders")
+        return await self._measured(f"{{}} at {await self.fill(count):,} orders")
 
-    async def _measured(self, size: str, owners: Sequence[str] = (), which: str = "") -> list[Row]:
-        rows = [Row(f"{system.name}{which} {size}", "sagas/s") for system in self.systems]
+    async def fill(self, count: int) -> int:
+        """Fills the logs, the shop's half in each mode; gives how many orders they have of those wanted."""
+        floor, *modes = self.systems
+        count = await _fill(modes, count, _FILL_SECONDS)
+        await _fill([floor], count, 2 * _FILL_SECONDS)
+        return count
+
+    async def _doubled(self, modules: Sequence[str], what: str) -> list[Row]:
+        floor, *modes = self.systems
+        async with _second(self.shop, modules) as addresses:
+            loads = [
+                Load(address, METHOD) for address in (self.shop.orders, addresses.get("order_svc")) if address
+            ]
+            both = [floor, *(replace(mode, load=Spread(*loads)) for mode in modes)]
+            return await replace(self, systems=both)._measured(what)
+
+    async def _measured(self, what: str, owners: Sequence[str] = ()) -> list[Row]:
+        sagas = BesideFloor(self.systems, what, "sagas/s")
         for _ in range(self.rounds):
-            for row, system in zip(rows, self.systems, strict=True):
+            for system in self.systems:
                 chosen = replace(system, customers=owners) if owners else system
-                row.values.append((await measure.rates(chosen, self.orders)).sagas)
-                row.ratios.append(row.values[-1] / rows[0].values[-1])
-        print(*(f"{row.what}: {row.value:,.0f} sagas/s" for row in rows), sep="\n", flush=True)
-        return rows
+                sagas.add(system, (await measure.rates(chosen, self.orders)).sagas)
+        print(*(f"{row.what}: {row.value:,.0f} sagas/s" for row in sagas.rows), sep="\n", flush=True)
+        return sagas.rows
 
 
-async def _fill(system: System, count: int, seconds: float) -> int:
-    """Adds orders until there are ``count``, or time is up; gives how many of them there are."""
+async def _fill(systems: Sequence[System], count: int, seconds: float) -> int:
+    """Adds orders to a log, each system the same share, until there are ``count`` or time is up."""
     ends = perf_counter() + seconds
-    while (orders := await system.position() // EVENTS_OF_ORDER) < count and perf_counter() < ends:
-        await measure.rates(system, min(count - orders, _FILL))
+    while (orders := await systems[0].position() // EVENTS_OF_ORDER) < count and perf_counter() < ends:
+        for system in systems:
+            await measure.rates(system, min(-(-(count - orders) // len(systems)), _FILL))
     return min(orders, count)
 
 
 @asynccontextmanager
-async def _second_replicas(shop: Shop) -> AsyncIterator[str]:
-    """Another process of every service; gives the address of order_svc's."""
-    addresses = {module: f"127.0.0.1:{free_port()}" for module in _SERVICES}
-    settings = {setting: addresses[module] for module, setting in _SERVICES.items()}
+async def _second(shop: Shop, modules: Sequence[str]) -> AsyncIterator[Mapping[str, str]]:
+    """Another process of each of these services; gives their addresses."""
+    addresses = {module: f"127.0.0.1:{free_port()}" for module in modules}
+    settings = {_SERVICES[module]: address for module, address in addresses.items()}
     env = {**os.environ, **settings, "POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url}
     env["LOG_LEVEL"] = "error"
     async with AsyncExitStack() as stack:
-        for module in _SERVICES:
+        for module in modules:
             process = await spawn(
                 [sys.executable, "-m", module], output=sys.stderr.fileno(), env=env, cwd=ROOT
             )
             stack.push_async_callback(stop, process)
         for address in addresses.values():
-            async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):
-                await channel.channel_ready()
-        yield addresses["order_svc"]
+            async with asyncio.timeout(60):
+                await until_serving(address)
+        yield addresses

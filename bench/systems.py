@@ -118,9 +118,13 @@ class System:
 
 
 @asynccontextmanager
-async def started(data: Path, customers: int = CUSTOMERS) -> AsyncIterator[tuple[Shop, list[System]]]:
-    """The shop and the floor, up and empty, in a folder of their own: floor, choreography, orchestration."""
-    shutil.rmtree(data, ignore_errors=True)
+async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop, list[System]]]:
+    """The shop and the floor, up and empty, in a folder of their own: floor, choreography, orchestration.
+
+    ``kept``: with the servers that were prepared in that folder.
+    """
+    if not kept:
+        shutil.rmtree(data, ignore_errors=True)
     async with AsyncExitStack() as stack:
         shop = await stack.enter_async_context(running(lambda _line: None, data=data))
         bus = await nats.connect(shop.nats_url, pending_size=2**26)
@@ -129,7 +133,7 @@ async def started(data: Path, customers: int = CUSTOMERS) -> AsyncIterator[tuple
         await bus.subscribe(floor.CHANGED, cb=floor_view.on_message)
         await bus.subscribe(SUBJECT, cb=shop_view.on_message)
         address, pids = await _start_floor(stack, shop, bus)
-        owners = await create_customers(shop, customers)
+        owners = await create_customers(shop, CUSTOMERS)
         floor_log = await asyncpg.connect(f"{shop.postgres_url}/floor")
         shop_log = await asyncpg.connect(f"{shop.postgres_url}/shop_orders")
         for connection in (floor_log, shop_log):

@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import pytest
 
+from bench import clients
 from bench.load import Load, Refused, Spread
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
+from stack.process import free_port
 from twinlog.errors import NotFound
 from twinlog.rpc import Context, serve
 
@@ -71,3 +73,23 @@ async def test_spreads_calls_over_servers_and_gives_every_answer() -> None:
             answers = [pb.CreateOrderResponse.FromString(call.reply).order_id for call in calls]
             assert sorted(answers) == sorted(ids)
             assert [call.due for call in calls] == sorted(call.due for call in calls)
+
+
+async def test_several_processes_ask_where_h2load_is_missing() -> None:
+    asked: list[str] = []
+
+    class Counting(Echo):
+        async def CreateOrder(
+            self, request: pb.CreateOrderRequest, context: Context
+        ) -> pb.CreateOrderResponse:
+            asked.append(context.peer())
+            return await super().CreateOrder(request, context)
+
+    async with serve([(Counting(), add_OrderServiceServicer_to_server, NAME)], domain="test") as server:
+        rate = await clients.ask(server.address, f"{NAME}/CreateOrder", message("a"), 200, 64)
+    assert (len(asked), len(set(asked)), rate > 0) == (200, 2, True)
+
+
+async def test_a_process_that_cannot_ask_fails_the_measurement() -> None:
+    with pytest.raises(clients.Failed):
+        await clients.ask(f"127.0.0.1:{free_port()}", f"{NAME}/CreateOrder", message("a"), 2, 2)
