@@ -40,6 +40,8 @@ class Size:
     """How long it takes."""
 
     rounds: int
+    rates: int
+    """Rounds of rates, which vary most from one to the next."""
     orders: int
     """In each measurement of a rate."""
     alone: int
@@ -54,11 +56,19 @@ class Size:
 
 
 _FULL = Size(
-    rounds=3, orders=4_000, alone=150, seconds=8, small=10_000, large=100_000, results=ROOT / "docs" / "bench"
+    rounds=3,
+    rates=7,
+    orders=4_000,
+    alone=150,
+    seconds=8,
+    small=10_000,
+    large=100_000,
+    results=ROOT / "docs" / "bench",
 )
 _MILLION = 1_000_000
 _QUICK = Size(
     rounds=1,
+    rates=1,
     orders=1_000,
     alone=50,
     seconds=3,
@@ -74,7 +84,7 @@ async def compare(size: Size) -> None:
         before = memory.resident(systems)
         for system in systems:
             await measure.rates(system, size.orders // 5)
-        sagas, accepted, cost = await rounds.rates(systems, size.rounds, size.orders)
+        sagas, accepted, cost = await rounds.rates(systems, size.rates, size.orders)
         most = {system.name: row.value for system, row in zip(systems, sagas, strict=True)}
         accepted += await opinion.rows(systems, size.rounds, size.orders)
         latency = await rounds.latencies(systems, size.rounds, size.alone, size.seconds, most)
