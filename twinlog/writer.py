@@ -220,6 +220,8 @@ class Writer:
         return units
 
     async def _commit(self, units: list[_Unit]) -> None:
+        # Once: what turns out to be there already, and is forgotten again, must not be assumed a second time.
+        self._assume_new(units)
         rounds = 0
         touched: list[StreamId] = []
         while units:
@@ -256,7 +258,6 @@ class Writer:
             return plan, await self._resolve(plan.batch)
 
     async def _decide(self, session: LogSession, units: Sequence[_Unit]) -> _Plan:
-        self._assume_new(units)
         await self._load(session, [ref for unit in units for ref in unit.hint])
         while True:
             draft = Draft(self._known, self._ids)
