@@ -310,6 +310,18 @@ def approval_of_cancelled() -> Patches:
     return [(ORDER, "decide", approve)]
 
 
+@bug("assumed-again", near=323)
+def assumed_again() -> Patches:
+    """What should be new is taken for new in every round of an append, and not only in the first."""
+    decide = Writer._decide
+
+    async def assume(self: Writer, session: LogSession, units: Sequence[Any]) -> Any:
+        self._assume_new(units)
+        return await decide(self, session, units)
+
+    return [(Writer, "_decide", assume)]
+
+
 @bug("no-tombstone", near=225)
 def no_tombstone() -> Patches:
     """What was released is forgotten: a reservation that comes again, or late, is made."""
