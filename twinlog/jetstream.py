@@ -79,7 +79,8 @@ class _Client(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         take = self.takers.get(sid)
         if take is not None and reply.startswith(_DELIVERED):
-            take(subject.decode(), reply.decode(), data, headers)
+            # Without headers they are None, whatever nats-py's types say.
+            take(subject.decode(), reply.decode(), data, headers or b"")
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
 

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from tests.kernel.batches import recorded
 from tests.twin.test_twin import take
 from twinlog import jetstream
+from twinlog.event import Recorded, to_wire
 from twinlog.gaps import History, Interest
 from twinlog.jetstream import JetStreamTwin
 from twinlog.tags import UNTAGGED, chosen
@@ -81,24 +82,47 @@ def test_what_says_nothing_proves_nothing(said: str) -> None:
     assert not Interest(["Type1"], "").has_all(said, 4)
 
 
-async def test_a_delivery_with_a_filter_asks_the_server_only_where_a_publisher_is_new(
-    nats: Client, stream: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The streams that the server was asked about."""
+    streams: list[str] = []
     ask = jetstream._info
 
     async def asking(client: Client, stream: str) -> dict[str, Any]:
-        asked.append(stream)
+        streams.append(stream)
         return await ask(client, stream)
 
+    monkeypatch.setattr(jetstream, "_info", asking)
+    return streams
+
+
+async def test_a_delivery_with_a_filter_asks_the_server_only_where_a_publisher_is_new(
+    nats: Client, stream: str, asked: list[str]
+) -> None:
     old, new = JetStreamTwin(nats, stream), JetStreamTwin(nats, stream)
     await old.create(1)
     async with old.deliver(0, ["Int64Value"]) as delivery:
-        monkeypatch.setattr(jetstream, "_info", asking)
+        asked.clear()
         for after, first, second, expected in ((0, old, old, 0), (4, old, new, 1), (8, new, new, 1)):
-            others = recorded(stream, 3, after=after, message=StringValue(value="x"))
             (wanted,) = recorded(stream, 1, after=after + 3)
-            await first.publish(others)
+            await first.publish(texts(stream, 3, after=after))
             await second.publish([wanted])
             assert await take(delivery, 1) == [wanted]
             assert len(asked) == expected
+
+
+async def test_a_message_without_headers_is_asked_about(nats: Client, stream: str, asked: list[str]) -> None:
+    twin = JetStreamTwin(nats, stream)
+    await twin.create(1)
+    await twin.publish(texts(stream, 2))
+    (wanted,) = recorded(stream, 1, after=2)
+    async with twin.deliver(0, ["Int64Value"]) as delivery:
+        asked.clear()
+        await nats.publish(wanted.subject, to_wire(wanted))
+        assert await take(delivery, 1) == [wanted]
+    assert asked == [stream]
+
+
+def texts(stream: str, count: int, after: int = 0) -> list[Recorded]:
+    """Events of another type."""
+    return recorded(stream, count, after, StringValue(value="x"))
