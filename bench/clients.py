@@ -10,6 +10,7 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE
 
+from bench.apart import Failed
 from bench.load import Load
 from stack.process import stop
 from stack.supervisor import ROOT
@@ -18,12 +19,8 @@ _PROCESSES = 2
 NAME = f"{_PROCESSES} processes"
 
 
-class Failed(Exception):
-    """A process did not do what it was asked for; it has said why on stderr."""
-
-
 async def ask(address: str, method: str, message: bytes, count: int, clients: int) -> float:
-    """Calls answered a second, of ``count`` times the same call, ``clients`` at a time; both are even."""
+    """Calls answered a second, of ``count`` times the same call, ``clients`` at a time (both even). Raises Failed."""
     share = [message.hex(), str(count // _PROCESSES), str(clients // _PROCESSES)]
     command = [sys.executable, "-m", "bench.clients", address, method, *share]
     processes = [
@@ -38,7 +35,7 @@ async def ask(address: str, method: str, message: bytes, count: int, clients: in
     finally:
         await asyncio.gather(*(stop(process) for process in processes))
     if any(process.returncode for process in processes):
-        raise Failed
+        raise Failed("a client process failed; it has said why on stderr")
     starts, ends = zip(*(map(float, answer.split()) for answer, _ in answers), strict=True)
     seconds: float = max(ends) - min(starts)
     return count / seconds

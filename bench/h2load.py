@@ -8,12 +8,10 @@ import shutil
 import struct
 import tempfile
 
+from bench.apart import Failed
+
 _CONNECTIONS = 4
 _RATE = re.compile(rb"finished in [^,]+, ([\d.]+) req/s")
-
-
-class Failed(Exception):
-    """h2load did not do what it was asked for."""
 
 
 def installed() -> bool:
@@ -22,7 +20,7 @@ def installed() -> bool:
 
 
 async def ask(address: str, method: str, message: bytes, count: int, clients: int) -> float:
-    """Calls answered a second, of ``count`` times the same call, ``clients`` at a time."""
+    """Calls answered a second, of ``count`` times the same call, ``clients`` at a time. Raises Failed."""
     with tempfile.NamedTemporaryFile() as body:
         body.write(struct.pack(">BI", 0, len(message)) + message)
         body.flush()

@@ -261,25 +261,28 @@ class JetStreamTwin:
             await self._store(first)
             events = rest
         for event in events[:-1]:
-            subject = event.subject
-            headers = self._headers(event, subject)
+            subject, data, headers = self._message(event)
             try:
-                await self._client.publish(subject, to_wire(event), headers=headers)
+                await self._client.publish(subject, data, headers=headers)
             except (NatsError, OSError) as error:
                 raise _unavailable(error) from error
         await self._store(events[-1])
         self._stored = events[-1].position
 
-    def _headers(self, event: Recorded, subject: str) -> dict[str, Any]:
-        """The fence, by which an event that is not the next is refused; and what lies before it."""
+    def _message(self, event: Recorded) -> tuple[str, bytes, dict[str, Any]]:
+        """Subject, data, and headers: the fence, by which one that is not the next is refused, and what lies before."""
+        subject = event.subject
         before = self._history.before(event.position, subject)
-        return {"Nats-Expected-Last-Sequence": str(event.position - 1), _BEFORE: before}
+        return (
+            subject,
+            to_wire(event),
+            {"Nats-Expected-Last-Sequence": str(event.position - 1), _BEFORE: before},
+        )
 
     async def _store(self, event: Recorded) -> None:
-        subject = event.subject
-        headers = self._headers(event, subject)
+        subject, data, headers = self._message(event)
         try:
-            reply = await self._client.request(subject, to_wire(event), timeout=_TIMEOUT, headers=headers)
+            reply = await self._client.request(subject, data, timeout=_TIMEOUT, headers=headers)
         except NoRespondersError as error:
             raise TwinMissing(stream=self.name) from error
         except (NatsError, TimeoutError, OSError) as error:

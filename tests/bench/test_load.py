@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench import clients
+from bench import apart, clients
 from bench.load import Load, Refused, Spread
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
@@ -91,5 +91,5 @@ async def test_several_processes_ask_where_h2load_is_missing() -> None:
 
 
 async def test_a_process_that_cannot_ask_fails_the_measurement() -> None:
-    with pytest.raises(clients.Failed):
+    with pytest.raises(apart.Failed):
         await clients.ask(f"127.0.0.1:{free_port()}", f"{NAME}/CreateOrder", message("a"), 2, 2)
