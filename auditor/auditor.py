@@ -33,7 +33,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 
 import asyncpg
-from nats.aio.client import Client
 
 from auditor.books import Books
 from auditor.cuts import Cut, cut
@@ -47,6 +46,7 @@ from twinlog.errors import ConfigurationError, TwinlogError
 from twinlog.event import StreamId
 from twinlog.jetstream import connect
 from twinlog.migrations import database_url
+from twinlog.nats_client import NatsClient
 from twinlog.ports import Clock, SystemClock
 from twinlog.postgres import Pool, open_pool, outages
 
@@ -70,7 +70,7 @@ class Auditor:
 
     def __init__(
         self,
-        client: Client,
+        client: NatsClient,
         pools: Mapping[str, Pool],
         *,
         grace: timedelta = GRACE,
@@ -291,7 +291,7 @@ async def _reach(postgres_url: str) -> None:
             await connection.close()
 
 
-async def _client(nats_url: str) -> Client:
+async def _client(nats_url: str) -> NatsClient:
     try:
         async with asyncio.timeout(_REACH_SECONDS):
             return await connect(nats_url, "auditor")

@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import Message
-from nats.aio.client import Client
 
 from auditor.books import Books
 from auditor.cuts import Cut
@@ -20,6 +19,7 @@ from auditor.views import TimelineAudit, ViewAudit
 from twinlog.dead_letters import DEAD_LETTERS
 from twinlog.errors import UndecodableEvent, UnknownEventType
 from twinlog.event import Recorded, StreamId
+from twinlog.nats_client import NatsClient
 from twinlog.postgres import Pool, PostgresLog
 from twinlog.schema import Schema
 
@@ -36,7 +36,7 @@ class Reading:
     def __init__(
         self,
         of: LogOf,
-        client: Client,
+        client: NatsClient,
         pool: Pool,
         books: Books,
         followers: Sequence[Follower],

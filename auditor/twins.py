@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -15,6 +14,7 @@ from auditor.report import Findings
 from twinlog.errors import Unavailable
 from twinlog.event import Recorded
 from twinlog.jetstream import JetStreamTwin
+from twinlog.nats_client import NatsClient
 from twinlog.twin import TwinMissing, TwinState, mirrors
 
 EQUAL = "twin equals log"
@@ -34,7 +34,7 @@ class Stored(NamedTuple):
 class TwinAudit:
     """Follows one twin."""
 
-    def __init__(self, client: Client, name: str, owner: str) -> None:
+    def __init__(self, client: NatsClient, name: str, owner: str) -> None:
         """``owner``: the service whose relay fills the stream."""
         self.name = name
         self.state = TwinState(1, 0, 0)

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from nats.aio.client import Client
 
 from stack.nats import EmbeddedNats
 from stack.postgres import EmbeddedPostgres
 from tests import servers
 from twinlog import jetstream
+from twinlog.nats_client import NatsClient
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -43,7 +43,7 @@ async def database(postgres_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def nats(nats_url: str) -> AsyncIterator[Client]:
+async def nats(nats_url: str) -> AsyncIterator[NatsClient]:
     """A connection of the test's own."""
     client = await jetstream.connect(nats_url, "tests")
     yield client
@@ -51,7 +51,7 @@ async def nats(nats_url: str) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def stream(nats: Client) -> AsyncIterator[str]:
+async def stream(nats: NatsClient) -> AsyncIterator[str]:
     """The name of a stream of the test's own, which is not there yet."""
     async with servers.stream(nats) as name:
         yield name

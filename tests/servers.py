@@ -10,12 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
-from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from stack.nats import EmbeddedNats
 from stack.postgres import EmbeddedPostgres
 from twinlog.migrations import database_url
+from twinlog.nats_client import NatsClient
 
 
 @contextmanager
@@ -71,7 +71,7 @@ async def database(server_url: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def stream(client: Client) -> AsyncIterator[str]:
+async def stream(client: NatsClient) -> AsyncIterator[str]:
     """The name of a stream that is not there yet; what was made of it is deleted after the block."""
     name = unique()
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
-from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from stack.nats import EmbeddedNats
@@ -13,6 +12,7 @@ from tests import servers
 from twinlog import jetstream
 from twinlog.jetstream import JetStreamTwin
 from twinlog.migrations import database_url
+from twinlog.nats_client import NatsClient
 
 
 async def test_a_database_is_gone_after_its_block(postgres_url: str) -> None:
@@ -22,7 +22,7 @@ async def test_a_database_is_gone_after_its_block(postgres_url: str) -> None:
         await servers.execute(postgres_url, "SELECT 1", name)
 
 
-async def test_a_stream_is_gone_after_its_block(nats: Client) -> None:
+async def test_a_stream_is_gone_after_its_block(nats: NatsClient) -> None:
     async with servers.stream(nats) as name:
         await JetStreamTwin(nats, name).create(1)
         assert (await nats.jsm().stream_info(name)).config.allow_direct

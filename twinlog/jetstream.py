@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -25,8 +25,8 @@ from nats.js.errors import APIError, NotFoundError
 from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, to_wire
 from twinlog.gaps import History, Interest
+from twinlog.nats_client import NatsClient, Outgoing
 from twinlog.tags import chosen
-from twinlog.tasks import to_its_end
 from twinlog.twin import (
     Delivery,
     DeliveryLost,
@@ -60,32 +60,7 @@ _DELIVERED = b"$JS.ACK."
 """Where a stream's message asks to be acknowledged; what tells it from a status."""
 
 
-class _Client(Client):
-    """nats-py's client, with a short way for deliveries, and with requests that can be cancelled.
-
-    Its own way parses every message's headers, and puts every message through a queue and a task of its own: more
-    than half of what a delivered event cost.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.takers: dict[int, Callable[[str, str, bytes, bytes], None]] = {}
-        """By subscription: what takes subject, reply, data and headers of a stream's messages."""
-
-    async def request(self, *args: Any, **kwargs: Any) -> Msg:
-        """As theirs, but a cancellation is never forgotten."""
-        return await to_its_end(super().request(*args, **kwargs))
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        take = self.takers.get(sid)
-        if take is not None and reply.startswith(_DELIVERED):
-            # Without headers they are None, whatever nats-py's types say.
-            take(subject.decode(), reply.decode(), data, headers or b"")
-        else:
-            await super()._process_msg(sid, subject, reply, data, headers)
-
-
-async def connect(url: str, name: str) -> Client:
+async def connect(url: str, name: str) -> NatsClient:
     """A connection that reconnects for ever; waits, and says so once, while no server is there or a cluster elects.
 
     ``url``: one server, or several of a cluster with commas between them. Raises ConfigurationError where the server
@@ -110,7 +85,7 @@ async def connect(url: str, name: str) -> Client:
     async def on_reconnect() -> None:
         await changed("reconnected")
 
-    client = _Client()
+    client = NatsClient()
     await client.connect(
         url.split(","),
         name=name,
@@ -169,7 +144,7 @@ async def _check(client: Client) -> None:
 class JetStreamTwin:
     """The stream of one log."""
 
-    def __init__(self, client: Client, name: str, *, replicas: int = 1) -> None:
+    def __init__(self, client: NatsClient, name: str, *, replicas: int = 1) -> None:
         self.name = name
         self._client = client
         self._manager = client.jsm(timeout=_TIMEOUT)
@@ -258,46 +233,37 @@ class JetStreamTwin:
         # the first alone where the one before it is not ours: if it does not fit, nothing behind it is tried.
         first, *rest = events
         if rest and first.position != self._stored + 1:
-            await self._store(first)
+            await self._store([first])
             events = rest
-        for event in events[:-1]:
-            subject, data, headers = self._message(event)
-            try:
-                await self._client.publish(subject, data, headers=headers)
-            except (NatsError, OSError) as error:
-                raise _unavailable(error) from error
-        await self._store(events[-1])
+        await self._store(events)
         self._stored = events[-1].position
 
-    def _message(self, event: Recorded) -> tuple[str, bytes, dict[str, Any]]:
-        """Subject, data, and headers: the fence, by which one that is not the next is refused, and what lies before."""
+    def _message(self, event: Recorded) -> Outgoing:
+        """With the fence, by which it is refused unless it is the next, and with what lies before."""
         subject = event.subject
         before = self._history.before(event.position, subject)
-        return (
-            subject,
-            to_wire(event),
-            {"Nats-Expected-Last-Sequence": str(event.position - 1), _BEFORE: before},
-        )
+        fence = f"Nats-Expected-Last-Sequence: {event.position - 1}"
+        return Outgoing(subject, f"{fence}\r\n{_BEFORE}: {before}\r\n", to_wire(event))
 
-    async def _store(self, event: Recorded) -> None:
-        subject, data, headers = self._message(event)
+    async def _store(self, events: Sequence[Recorded]) -> None:
+        position = events[-1].position
         try:
-            reply = await self._client.request(subject, data, timeout=_TIMEOUT, headers=headers)
+            reply = await self._client.publish_all([self._message(event) for event in events], _TIMEOUT)
         except NoRespondersError as error:
             raise TwinMissing(stream=self.name) from error
         except (NatsError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
-        answer = json.loads(reply.data)
+        answer = json.loads(reply)
         refusal = answer.get("error")
         if refusal and refusal.get("err_code") == _WRONG_LAST_SEQUENCE:
-            raise WrongLastSequence(stream=self.name, position=event.position)
+            raise WrongLastSequence(stream=self.name, position=position)
         if refusal and refusal.get("err_code") == _STREAM_NOT_FOUND:
             raise TwinMissing(stream=self.name)
         if refusal:
-            raise Unavailable(f"JetStream refused event {event.position}: {refusal.get('description')}")
-        if answer.get("seq") != event.position:
+            raise Unavailable(f"JetStream refused event {position}: {refusal.get('description')}")
+        if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server does not know the header.
-            raise Unavailable(f"JetStream stored event {event.position} as {answer.get('seq')}")
+            raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
 
 
 def _before(headers: bytes) -> str:
@@ -340,8 +306,7 @@ def _state(info: dict[str, Any]) -> TwinState:
 class _Delivery:
     """One ephemeral consumer and the pulls that feed it into a queue."""
 
-    def __init__(self, client: Client, stream: str, after: int, interest: Interest) -> None:
-        assert isinstance(client, _Client), "connections are made by connect()"
+    def __init__(self, client: NatsClient, stream: str, after: int, interest: Interest) -> None:
         self._client = client
         self._stream = stream
         self._seen = after
@@ -382,7 +347,7 @@ class _Delivery:
         self._refuse_gaps(info)
         try:
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_status)
-            self._client.takers[self._subscription._id] = self._take
+            self._client.divert(self._subscription, self._take)
             await self._client.jsm(timeout=_TIMEOUT).add_consumer(self._stream, config)
         except NotFoundError as error:
             raise TwinMissing(stream=self._stream) from error
@@ -393,7 +358,6 @@ class _Delivery:
     async def close(self) -> None:
         with suppress(NatsError, APIError, TimeoutError):
             if self._subscription:
-                self._client.takers.pop(self._subscription._id, None)
                 await self._subscription.unsubscribe()
             if self._client.is_connected:
                 # Without waiting for the answer: the server forgets an unused consumer by itself.
@@ -453,22 +417,24 @@ class _Delivery:
         except NatsError as error:
             self._lose(str(error))
 
-    def _take(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
+    def _take(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
+        if not reply.startswith(_DELIVERED):
+            return False
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>, with domain and
         # account before the stream, and a token behind, in the longer layout.
-        tokens = reply.split(".")
+        tokens = reply.split(b".")
         base = 4 if len(tokens) > 9 else 2
         sequence, delivered = int(tokens[base + 3]), int(tokens[base + 4])
         if delivered != self._delivered + 1:
             self._lose(f"message {self._delivered + 1} of the delivery is missing")
         if self._lost:
-            return
+            return True
         self._delivered = delivered
         self._outstanding -= 1
         # A stream that is not as far as the checkpoint is delivered from its end, whatever was asked for.
         if sequence > self._seen:
             try:
-                self._queue.append(event_in(self._stream, sequence, subject, data))
+                self._queue.append(event_in(self._stream, sequence, subject.decode(), data))
             except TwinDamaged as damage:
                 self._damage = damage
                 self._lose(str(damage))
@@ -476,6 +442,7 @@ class _Delivery:
                 self._doubtful = True
             self._last = sequence
         self._arrived.set()
+        return True
 
     async def _on_status(self, message: Msg) -> None:
         self._arrived.set()

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nats.aio.client import Client
-
 from twinlog import logs
 from twinlog.config import Settings
 from twinlog.dead_letter_service import NAME as LETTERS
 from twinlog.dead_letter_service import DeadLetterService
 from twinlog.jetstream import JetStreamTwin, close, connect
+from twinlog.nats_client import NatsClient
 from twinlog.paging import PageTokens
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.postgres import PostgresLease, PostgresLog, open_log, stop_waiting
@@ -30,7 +29,7 @@ class Node(Wiring):
     log: PostgresLog
 
     def __init__(
-        self, name: str, log: PostgresLog, client: Client, settings: Settings, shutdown: Shutdown
+        self, name: str, log: PostgresLog, client: NatsClient, settings: Settings, shutdown: Shutdown
     ) -> None:
         ids = RandomIds()
         super().__init__(

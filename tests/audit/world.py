@@ -14,7 +14,6 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.message import Message
-from nats.aio.client import Client as Nats
 
 from auditor import Auditor, Report, audit, open_auditor
 from auditor.shop import DATABASES, LOGS, SHOWN_LOGS
@@ -32,6 +31,7 @@ from twinlog.event import Metadata, NewEvent, Recorded, StreamId
 from twinlog.jetstream import JetStreamTwin
 from twinlog.log import Appended, Batch
 from twinlog.migrations import database_url
+from twinlog.nats_client import NatsClient as Nats
 from twinlog.policies import Policies, PolicyHandler
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.postgres import Pool, PostgresLog, open_pool

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
-from nats.aio.client import Client
 
 from stack.nats import EmbeddedNats
 from stack.postgres import EmbeddedPostgres
@@ -25,6 +24,7 @@ from twinlog.errors import CheckpointMoved, Unavailable
 from twinlog.event import Recorded
 from twinlog.lease import Lease
 from twinlog.memory import MemoryLog, MemoryViews
+from twinlog.nats_client import NatsClient
 from twinlog.postgres import PostgresLease, PostgresLog, open_log
 from twinlog.relay import Relay
 from twinlog.twin import Twin
@@ -359,7 +359,7 @@ async def test_postgres_is_killed_while_it_is_followed(own_postgres: EmbeddedPos
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_processes_that_are_killed_after_their_commit(
-    postgres_url: str, database: str, nats_url: str, nats: Client, stream: str, kind: str
+    postgres_url: str, database: str, nats_url: str, nats: NatsClient, stream: str, kind: str
 ) -> None:
     async with open_log(postgres_url, database, "own", VIEWS_PACKAGE) as log:
         stage = Stage(MemoryLog(stream), JetStreamDamage(nats, stream), consumer_in(log, stream, kind), log)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from nats.aio.client import Client
-
 from tests.dead_letters.journal import Source, journal, replica
 from tests.waiting import until
 from twinlog.cursor import Cursor
 from twinlog.jetstream import JetStreamTwin
 from twinlog.memory import MemoryLog
+from twinlog.nats_client import NatsClient
 
 
-async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(nats: Client, stream: str) -> None:
+async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(
+    nats: NatsClient, stream: str
+) -> None:
     source, log, twin = Source(), MemoryLog("own"), JetStreamTwin(nats, stream)
     events = [event._replace(log=stream) for event in source.add("a:1", "a:2")]
     await twin.create(1)

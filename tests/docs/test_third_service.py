@@ -16,7 +16,6 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 import pytest
-from nats.aio.client import Client
 
 from order_svc.domain import ORDER, ApproveOrder, CancelOrder, CreateOrder
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
@@ -27,6 +26,7 @@ from tests import servers
 from twinlog.jetstream import JetStreamTwin, connect
 from twinlog.memory import MemoryLog
 from twinlog.money import Money
+from twinlog.nats_client import NatsClient
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.relay import Relay
 from twinlog.tasks import Tasks
@@ -101,7 +101,7 @@ async def stamps(address: str, customer_id: str, wanted: int) -> None:
 
 
 @asynccontextmanager
-async def orders_log(client: Client) -> AsyncIterator[Writer]:
+async def orders_log(client: NatsClient) -> AsyncIterator[Writer]:
     """A writer of an orders log, whose twin is in JetStream."""
     log = MemoryLog("orders")
 

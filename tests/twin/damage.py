@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nats.aio.client import Client
-
 from twinlog.jetstream import JetStreamTwin
 from twinlog.memory import MemoryTwin
+from twinlog.nats_client import NatsClient
 from twinlog.twin import Twin
 
 
@@ -62,7 +61,7 @@ class MemoryDamage:
 
 
 class JetStreamDamage:
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: NatsClient, name: str) -> None:
         self._client = client
         self._name = name
 

@@ -9,7 +9,6 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.aio.client import Client
 
 from tests.kernel.batches import recorded
 from tests.twin.test_twin import take
@@ -17,6 +16,7 @@ from twinlog import jetstream
 from twinlog.event import Recorded, to_wire
 from twinlog.gaps import History, Interest
 from twinlog.jetstream import JetStreamTwin
+from twinlog.nats_client import NatsClient
 from twinlog.tags import UNTAGGED, chosen
 
 TYPES = [f"Type{number}" for number in range(8)]
@@ -88,7 +88,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     streams: list[str] = []
     ask = jetstream._info
 
-    async def asking(client: Client, stream: str) -> dict[str, Any]:
+    async def asking(client: NatsClient, stream: str) -> dict[str, Any]:
         streams.append(stream)
         return await ask(client, stream)
 
@@ -97,7 +97,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_delivery_with_a_filter_asks_the_server_only_where_a_publisher_is_new(
-    nats: Client, stream: str, asked: list[str]
+    nats: NatsClient, stream: str, asked: list[str]
 ) -> None:
     old, new = JetStreamTwin(nats, stream), JetStreamTwin(nats, stream)
     await old.create(1)
@@ -111,7 +111,9 @@ async def test_a_delivery_with_a_filter_asks_the_server_only_where_a_publisher_i
             assert len(asked) == expected
 
 
-async def test_a_message_without_headers_is_asked_about(nats: Client, stream: str, asked: list[str]) -> None:
+async def test_a_message_without_headers_is_asked_about(
+    nats: NatsClient, stream: str, asked: list[str]
+) -> None:
     twin = JetStreamTwin(nats, stream)
     await twin.create(1)
     await twin.publish(texts(stream, 2))

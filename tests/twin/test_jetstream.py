@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api
 
@@ -18,26 +17,26 @@ from twinlog import jetstream
 from twinlog.errors import Unavailable
 from twinlog.event import to_wire
 from twinlog.jetstream import JetStreamTwin
+from twinlog.nats_client import NatsClient, Outgoing
 from twinlog.twin import DeliveryLost, TwinDamaged, TwinState, WrongLastSequence
 
 
 @pytest.fixture
-def twin(nats: Client, stream: str) -> JetStreamTwin:
+def twin(nats: NatsClient, stream: str) -> JetStreamTwin:
     return JetStreamTwin(nats, stream)
 
 
 async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
-    nats: Client, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = recorded(twin.name, 9)
-    publish = nats.publish
+    publish = nats.publish_all
 
-    async def losing(subject: str, data: bytes, **options: Any) -> None:
-        if data != to_wire(events[4]):
-            await publish(subject, data, **options)
+    async def losing(messages: Sequence[Outgoing], timeout: float) -> bytes:
+        return await publish([each for each in messages if each.data != to_wire(events[4])], timeout)
 
     await twin.create(1)
-    monkeypatch.setattr(nats, "publish", losing)
+    monkeypatch.setattr(nats, "publish_all", losing)
     with pytest.raises(WrongLastSequence):
         await twin.publish(events)
 
@@ -56,7 +55,7 @@ async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
     ids=["more subjects", "another subject"],
 )
 async def test_the_stream_of_someone_else_is_refused(
-    nats: Client, twin: JetStreamTwin, config: api.StreamConfig
+    nats: NatsClient, twin: JetStreamTwin, config: api.StreamConfig
 ) -> None:
     await nats.jsm().add_stream(
         config.evolve(
@@ -103,7 +102,7 @@ async def test_a_delivery_is_lost_with_its_server(
 
 
 async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
-    nats: Client, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_PULL", 8)
     monkeypatch.setattr(jetstream, "_PULL_EXPIRES", 0.05)
@@ -123,7 +122,7 @@ async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
 
 
 async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
-    nats: Client, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_PULL", 10)
     monkeypatch.setattr(jetstream, "_PULL_EXPIRES", 0.1)
@@ -139,7 +138,7 @@ async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
         assert await take(delivery, 100) == recorded(twin.name, 100)
 
 
-async def test_a_heartbeat_tells_of_messages_that_did_not_come(nats: Client, twin: JetStreamTwin) -> None:
+async def test_a_heartbeat_tells_of_messages_that_did_not_come(nats: NatsClient, twin: JetStreamTwin) -> None:
     """A broken connection swallows the last message: no later one shows the gap."""
     pulls: list[Msg] = []
     await nats.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{twin.name}.*", cb=_into(pulls))

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
-from nats.aio.client import Client
 
 from stack.nats import EmbeddedNats
 from tests import servers
@@ -26,6 +25,7 @@ from twinlog.event import Recorded, to_wire
 from twinlog.jetstream import JetStreamTwin
 from twinlog.log import Log
 from twinlog.memory import MemoryLog
+from twinlog.nats_client import NatsClient
 from twinlog.postgres import open_log
 from twinlog.relay import Relay
 from twinlog.twin import Twin
@@ -270,7 +270,7 @@ class TestWithServers:
     """What only real servers do."""
 
     async def test_relays_that_are_killed_before_they_hear_the_reply(
-        self, postgres_url: str, database: str, nats_url: str, nats: Client, stream: str
+        self, postgres_url: str, database: str, nats_url: str, nats: NatsClient, stream: str
     ) -> None:
         twin = JetStreamTwin(nats, stream)
         async with open_log(postgres_url, database, stream) as log:
@@ -328,7 +328,7 @@ class TestWithServers:
             await mirrored(log, twin)
         await jetstream.close(client)
 
-    async def test_a_stream_for_other_subjects_is_refused(self, nats: Client, stream: str) -> None:
+    async def test_a_stream_for_other_subjects_is_refused(self, nats: NatsClient, stream: str) -> None:
         await nats.jsm().add_stream(name=stream, subjects=[f"{stream}.other"])
         log = MemoryLog(stream)
         await grow(log, 3)
