@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import zlib
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
 from google.protobuf.message import DecodeError
 
 from twinlog.tags import tag_in
@@ -98,7 +100,7 @@ def to_wire(event: Recorded) -> bytes:
         event_id=event.event_id.bytes,
         type=event.type,
         payload=event.payload,
-        recorded_at_us=(event.recorded_at - _EPOCH) // _MICROSECOND,
+        recorded_at_us=_microseconds(event.recorded_at),
         correlation_id=event.metadata.correlation_id,
         causation_id=event.metadata.causation_id,
         traceparent=event.metadata.traceparent,
@@ -114,8 +116,8 @@ def from_wire(subject: str, data: bytes) -> Recorded:
     """
     wire = RecordedEvent.FromString(data)
     try:
-        event_id = UUID(bytes=wire.event_id)
-        recorded_at = datetime.fromtimestamp(wire.recorded_at_us / 1e6, UTC)  # exact until the year 2255
+        event_id = pgproto.UUID(wire.event_id)  # a uuid.UUID, made in a tenth of the time
+        recorded_at = _time(wire.recorded_at_us)
     except (ValueError, OverflowError, OSError) as error:
         raise DecodeError(str(error)) from error
     return Recorded(
@@ -130,3 +132,16 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         wire.partition_key,
         recorded_at,
     )
+
+
+# All events of a transaction have one time, and come one after the other.
+
+
+@lru_cache(1)
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+@lru_cache(1)
+def _time(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)  # exact until the year 2255

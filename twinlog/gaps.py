@@ -24,7 +24,9 @@ class History:
     """What the publisher of a stream knows of the events before the next one."""
 
     def __init__(self) -> None:
-        self._last: dict[str, int] = {}  # by kind; the one that has not come for longest is first
+        self._last: dict[
+            str, str
+        ] = {}  # by kind, as it is said; the one that has not come for longest is first
         self._since = 0
         self._upto = 0
 
@@ -35,12 +37,13 @@ class History:
         """
         if position != self._upto + 1:
             self._last, self._since = {}, position - 1
-        said = " ".join([str(self._since), *(f"{kind}{last}" for kind, last in self._last.items())])
+        said = " ".join([str(self._since), *self._last.values()])
         _, _, type, tag = subject.split(".")
         self._last.pop(kind := _short(type, _TYPE) + _short(tag, _TAG), None)
-        self._last[kind] = self._upto = position
+        self._last[kind] = f"{kind}{position}"
+        self._upto = position
         if len(self._last) > _KINDS:
-            self._since = self._last.pop(next(iter(self._last)))
+            self._since = _last(self._last.pop(next(iter(self._last))))
         return said
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import structlog
+from pydantic_core import from_json, to_json
 
 from twinlog import sql
 from twinlog.errors import Unavailable
@@ -103,9 +103,13 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 async def _set_up(connection: Connection) -> None:
     # Plans are made while tables are small, and kept: a scan of the whole table would be right then.
     await connection.execute("SET enable_seqscan = off; SET jit = off")
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=from_json, schema="pg_catalog")
     # Whole numbers beyond 64 bits, such as nanos of money.
     await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
+
+
+def _to_json(value: object) -> str:
+    return to_json(value).decode()
 
 
 async def _no_reset(_connection: Connection) -> None:
