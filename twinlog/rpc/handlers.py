@@ -21,6 +21,7 @@ from google.rpc.status_pb2 import Status
 from twinlog.errors import InvalidArgument, TwinlogError, Unavailable
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
+from twinlog.rpc.gone import ClientGone
 
 _log = structlog.get_logger(component="rpc")
 
@@ -113,7 +114,7 @@ class Boundary:
             self._streams.add(task)
             try:
                 await _write_all(behaviour(request, context), context)
-            except grpc.aio.AbortError:
+            except (grpc.aio.AbortError, ClientGone):
                 raise
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled)

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from twinlog.errors import ConfigurationError
+from twinlog.rpc.gone import keep_quiet
 from twinlog.rpc.handlers import Boundary
 from twinlog.rpc.health import NAME as HEALTH
 from twinlog.rpc.health import Health, Watched
@@ -68,6 +69,7 @@ async def serve(
     :class:`ConfigurationError` that is raised where it cannot be had; ``health`` are the parts of the
     process whose problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
     """
+    keep_quiet()
     names = [name for _, _, name in services]
     boundary = Boundary(domain)
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
