@@ -23,7 +23,10 @@ BATCH = 500
 """Events published at once."""
 
 _PENDING = 20_000
-_POLL_FIRST, _POLL_MOST = 0.02, 1.0
+_POLL_FIRST, _POLL_MOST = 0.1, 1.0
+"""How often the log is read while nobody tells of events: other processes poke, and a poke may get lost."""
+_BEFORE_POKE = 0.02
+"""How long a replica that copies waits before it looks again whether it still does."""
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
 _LOOK_AFTER = 1.0
 
@@ -89,7 +92,7 @@ class Relay:
         while True:
             await self._wake.wait()
             if self._relaying:
-                await asyncio.sleep(_POLL_FIRST)
+                await asyncio.sleep(_BEFORE_POKE)
                 continue
             self._wake.clear()
             await self._twin.poke()
