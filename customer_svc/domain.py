@@ -24,7 +24,7 @@ from shop.orders.v1.order_pb2 import (
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog.decider import Aggregate, Events
 from twinlog.errors import AlreadyExists, FailedPrecondition, NotFound
-from twinlog.frozen import EMPTY, Map
+from twinlog.frozen import UuidMap
 from twinlog.money import Money
 
 # --- state ---
@@ -39,7 +39,7 @@ class Customer:
     currency: str = ""
     limit: int = 0
     reserved: int = 0
-    holds: Map[str, int] = field(default_factory=lambda: EMPTY)
+    holds: UuidMap = field(default_factory=UuidMap)
     """Order id → what is held for it. 0: settled; nothing may be held for that order any more."""
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 from google.protobuf.message import Message
@@ -187,7 +188,7 @@ def test_all_events_of_a_customer_go_by_its_id() -> None:
 
 
 AMOUNTS = st.integers(0, 12).map(lambda units: money(str(units)))
-ORDERS = st.sampled_from([f"order {number}" for number in range(4)])
+ORDERS = st.sampled_from([str(UUID(int=number)) for number in range(4)])
 STEPS: st.SearchStrategy[Command] = st.one_of(
     st.builds(lambda amount, order: reserve(amount, order_id=order), AMOUNTS, ORDERS),
     st.builds(lambda order: release(order_id=order), ORDERS),

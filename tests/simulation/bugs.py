@@ -17,6 +17,7 @@ from tests.simulation.ports import RemoteDelivery
 from twinlog.cursor import BATCH, Cursor
 from twinlog.errors import FailedPrecondition, Unavailable
 from twinlog.event import Recorded, to_wire
+from twinlog.frozen import UuidMap
 from twinlog.log import Appended, Batch, LogSession
 from twinlog.memory import MemoryTwin, MemoryViews
 from twinlog.projection import Projection
@@ -330,7 +331,8 @@ def no_tombstone() -> Patches:
     def forget(customer: Customer, event: Any) -> Customer:
         after = evolve(customer, event)
         if isinstance(event, CreditReleased):
-            return replace(after, holds=after.holds.discard(event.order_id))
+            kept = {order: held for order, held in after.holds.items() if order != event.order_id}
+            return replace(after, holds=UuidMap(kept))
         return after
 
     return [(CUSTOMER, "evolve", forget)]
