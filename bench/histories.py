@@ -13,6 +13,7 @@ from twinlog.event import Metadata, NewEvent, StreamId
 from twinlog.log import Appended, Batch, Log
 from twinlog.money import NANOS_PER_UNIT, Money
 from twinlog.ports import RandomIds
+from twinlog.tags import tag_of
 
 _AT_ONCE = 1_000
 _IDS = RandomIds()
@@ -41,9 +42,8 @@ def events(customer_id: str, count: int) -> Iterator[Message]:
 def new_event(customer_id: str, version: int, message: Message) -> NewEvent:
     """The event as it is appended."""
     name, payload = message.DESCRIPTOR.full_name, message.SerializeToString(deterministic=True)
-    return NewEvent(
-        StreamId(CUSTOMER.name, customer_id), version, _IDS.uuid7(), name, payload, _METADATA, customer_id
-    )
+    stream = StreamId(CUSTOMER.name, customer_id)
+    return NewEvent(stream, version, _IDS.uuid7(), name, payload, _METADATA, customer_id, tag_of(message))
 
 
 async def append(log: Log, expects: dict[StreamId, int], new: Sequence[NewEvent]) -> int:

@@ -44,4 +44,5 @@ ORCHESTRATION = Policies(
         saga.ReserveCredit: lambda e: reserve(e, SAGA_MODE_ORCHESTRATION),
         saga.ReleaseCredit: lambda e: release(e, SAGA_MODE_ORCHESTRATION),
     },
+    tag="customer_svc",
 )

@@ -25,4 +25,5 @@ ORCHESTRATION = Policies(
         saga.ApproveOrder: lambda e: on(ORDER, e.order_id).do(ApproveOrder()),
         saga.RejectOrder: lambda e: on(ORDER, e.order_id).do(RejectOrder(e.reason)),
     },
+    tag="order_svc",
 )

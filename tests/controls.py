@@ -31,6 +31,7 @@ from shop.orders.v1.order_pb2 import OrderState, RejectionReason
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from twinlog.event import Metadata, Recorded, StreamId
 from twinlog.money import NANOS_PER_UNIT, Money
+from twinlog.tags import tag_of
 from twinlog.testing import START
 from twinlog.times import timestamp
 
@@ -171,5 +172,6 @@ def recorded(
         message.SerializeToString(deterministic=True),
         Metadata("correlation", cause, "", actor),
         CUSTOMER_ID,
+        tag_of(message),
         START + after,
     )

@@ -18,7 +18,6 @@ from twinlog.decider import AnyAggregate
 from twinlog.event import Recorded
 from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.pace import Pace
-from twinlog.tags import chosen, tag_in
 from twinlog.testing import CountedIds, ManualClock
 from twinlog.timers import Timers
 from twinlog.twin import Twin
@@ -96,7 +95,7 @@ class Follower:
     def _wants(self, event: Recorded) -> bool:
         if self.handler.types and event.type.rpartition(".")[2] not in self.handler.types:
             return False
-        return not self.handler.tag or tag_in(event.type, event.payload) in chosen(self.handler.tag)
+        return not self.handler.tag or event.tag == self.handler.tag
 
 
 class Node(Wiring):

@@ -39,7 +39,7 @@ class Handler(Protocol):
 
     @property
     def tag(self) -> str:
-        """The tag that is wanted, besides events without one; empty: any."""
+        """The tag that is wanted; empty: any."""
         ...
 
     async def checkpoint(self) -> int:

@@ -11,7 +11,6 @@ from uuid import UUID
 from asyncpg.pgproto import pgproto
 from google.protobuf.message import DecodeError
 
-from twinlog.tags import tag_in
 from twinlog.v1.event_pb2 import RecordedEvent
 
 BUCKETS = 64
@@ -52,6 +51,7 @@ class NewEvent(NamedTuple):
     payload: bytes
     metadata: Metadata
     partition_key: str
+    tag: str
 
 
 class Recorded(NamedTuple):
@@ -67,13 +67,15 @@ class Recorded(NamedTuple):
     metadata: Metadata
     partition_key: str
     """Events of a log that share it are handled in order, whatever becomes of others; it decides the bucket."""
+    tag: str
+    """What consumers may choose it by, besides its type (:mod:`twinlog.tags`)."""
     recorded_at: datetime
 
     @property
     def subject(self) -> str:
-        """The twin's subject: ``<log>.<bucket>.<EventType>.<tag>``; the tag is :mod:`twinlog.tags`'."""
+        """The twin's subject: ``<log>.<bucket>.<EventType>.<tag>``."""
         short = self.type.rpartition(".")[2]
-        return f"{self.log}.{bucket_of(self.partition_key)}.{short}.{tag_in(self.type, self.payload)}"
+        return f"{self.log}.{bucket_of(self.partition_key)}.{short}.{self.tag}"
 
     @property
     def address(self) -> str:
@@ -106,6 +108,7 @@ def to_wire(event: Recorded) -> bytes:
         traceparent=event.metadata.traceparent,
         actor=event.metadata.actor,
         partition_key=event.partition_key,
+        tag=event.tag,
     ).SerializeToString(deterministic=True)
 
 
@@ -130,6 +133,7 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         wire.payload,
         Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor),
         wire.partition_key,
+        wire.tag,
         recorded_at,
     )
 

@@ -11,8 +11,6 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 
-from twinlog.tags import chosen
-
 _KINDS = 12
 """Kinds of events that a message names, at most: a log seldom has more between two events of one consumer."""
 _TYPE = 4
@@ -52,7 +50,7 @@ class Interest:
 
     def __init__(self, types: Sequence[str], tag: str) -> None:
         self._types = {_short(type, _TYPE) for type in types}
-        self._tags = {_short(each, _TAG) for each in chosen(tag)}
+        self._tag = _short(tag, _TAG) if tag else ""
 
     def has_all(self, said: str, seen: int) -> bool:
         """Whether, by what a message says of the events before it, none that is wanted comes after ``seen``.
@@ -67,7 +65,7 @@ class Interest:
 
     def _wants(self, kind: str) -> bool:
         type, tag = kind[:_TYPE], kind[_TYPE : _TYPE + _TAG]
-        return (not self._types or type in self._types) and (not self._tags or tag in self._tags)
+        return (not self._types or type in self._types) and (not self._tag or tag == self._tag)
 
 
 def _last(kind: str) -> int:

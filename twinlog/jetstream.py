@@ -26,7 +26,6 @@ from twinlog.errors import ConfigurationError, Unavailable
 from twinlog.event import Recorded, to_wire
 from twinlog.gaps import History, Interest
 from twinlog.nats_client import NatsClient, Outgoing
-from twinlog.tags import chosen
 from twinlog.twin import (
     Delivery,
     DeliveryLost,
@@ -205,7 +204,7 @@ class JetStreamTwin:
 
     @asynccontextmanager
     async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
-        delivery = _Delivery(self._client, self.name, after, Interest(types, tag))
+        delivery = _Delivery(self._client, self.name, after, types, tag)
         try:
             await delivery.open(_filters(self.name, types, tag))
             yield delivery
@@ -272,11 +271,12 @@ def _before(headers: bytes) -> str:
 
 
 def _filters(stream: str, types: Sequence[str], tag: str) -> Sequence[str]:
-    """The subjects of the events that are wanted; none: all."""
-    if not (types or tag):
-        return ()
-    tags = chosen(tag) or ("*",)
-    return [f"{stream}.*.{type}.{each}" for type in types or ("*",) for each in tags]
+    """The subjects that the server is asked for; none: all.
+
+    With a tag it is only one, and the types are left to the delivery: for each message of a consumer with several, the
+    server looks through all subjects of the stream where many messages wait (docs/adr/0013).
+    """
+    return [f"{stream}.*.*.{tag}"] if tag else [f"{stream}.*.{type}.*" for type in types]
 
 
 def _unavailable(error: BaseException) -> Unavailable:
@@ -306,12 +306,13 @@ def _state(info: dict[str, Any]) -> TwinState:
 class _Delivery:
     """One ephemeral consumer and the pulls that feed it into a queue."""
 
-    def __init__(self, client: NatsClient, stream: str, after: int, interest: Interest) -> None:
+    def __init__(self, client: NatsClient, stream: str, after: int, types: Sequence[str], tag: str) -> None:
         self._client = client
         self._stream = stream
         self._seen = after
         """Up to here nothing was missed."""
-        self._interest = interest
+        self._types = {type.encode() for type in types}
+        self._interest = Interest(types, tag)
         self._last = after
         """The last event that came."""
         self._doubtful = False
@@ -380,14 +381,18 @@ class _Delivery:
                     await self._arrived.wait()
             except TimeoutError:
                 self._lose("nothing was heard of it")
+            await self._pull_in_time()
         events = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
         if self._doubtful:
             self._doubtful = False
             self._refuse_gaps(await _info(self._client, self._stream))
         self._seen = events[-1].position
+        await self._pull_in_time()
+        return events
+
+    async def _pull_in_time(self) -> None:
         if self._outstanding < _PULL // 2:
             await self._pull()
-        return events
 
     def _refuse_gaps(self, info: dict[str, Any]) -> None:
         """Raises DeliveryLost where an event after the last one seen may have gone before it was delivered."""
@@ -433,16 +438,20 @@ class _Delivery:
         self._outstanding -= 1
         # A stream that is not as far as the checkpoint is delivered from its end, whatever was asked for.
         if sequence > self._seen:
-            try:
-                self._queue.append(event_in(self._stream, sequence, subject.decode(), data))
-            except TwinDamaged as damage:
-                self._damage = damage
-                self._lose(str(damage))
+            if not self._types or subject.split(b".")[2] in self._types:
+                self._queue_up(sequence, subject, data)
             if sequence > self._last + 1 and not self._interest.has_all(_before(headers), self._last):
                 self._doubtful = True
             self._last = sequence
         self._arrived.set()
         return True
+
+    def _queue_up(self, sequence: int, subject: bytes, data: bytes) -> None:
+        try:
+            self._queue.append(event_in(self._stream, sequence, subject.decode(), data))
+        except TwinDamaged as damage:
+            self._damage = damage
+            self._lose(str(damage))
 
     async def _on_status(self, message: Msg) -> None:
         self._arrived.set()

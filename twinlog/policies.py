@@ -19,7 +19,7 @@ from twinlog.decider import AnyAggregate
 from twinlog.event import Metadata, Recorded
 from twinlog.log import Log, Move
 from twinlog.schema import Schema
-from twinlog.tags import chosen, tag_of
+from twinlog.tags import has_tag, tag_of
 from twinlog.transaction import Transaction
 from twinlog.writer import Writer
 
@@ -69,7 +69,11 @@ class Policies:
     rules: Mapping[type[Message], Rule]
     """What an event calls for: one step, several, or None."""
     tag: str = ""
-    """Only events with this tag count (:mod:`twinlog.tags`), and those without any; empty: all."""
+    """Only events with this tag count (:mod:`twinlog.tags`); empty: all."""
+
+    def __post_init__(self) -> None:
+        for event in self.rules if self.tag else ():
+            assert has_tag(event), f"{event.DESCRIPTOR.full_name} has no tag: this table would never see it"
 
     @property
     def consumer(self) -> str:
@@ -84,7 +88,7 @@ class Policies:
     def steps(self, message: Message) -> Sequence[Step]:
         """What an event calls for."""
         rule = self.rules.get(type(message))
-        if rule is None or (self.tag and tag_of(message) not in chosen(self.tag)):
+        if rule is None or (self.tag and tag_of(message) != self.tag):
             return ()
         steps = rule(message)
         if steps is None:

@@ -285,6 +285,7 @@ def _arguments(batch: Batch, streams: Sequence[StreamId]) -> list[Any]:
         [event.payload for event in events],
         [_as_json(event.metadata) for event in events],
         [event.partition_key for event in events],
+        [event.tag for event in events],
         [reply.request_id for reply in replies],
         [reply.fingerprint for reply in replies],
         [reply.reply for reply in replies],
@@ -304,7 +305,7 @@ def _as_json(metadata: Metadata) -> dict[str, str]:
 
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
-    version, event_id, type, payload, metadata, partition_key, recorded_at = row
+    version, event_id, type, payload, metadata, partition_key, tag, recorded_at = row
     return Recorded(
         log,
         position,
@@ -315,6 +316,7 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
         payload,
         Metadata(**metadata),
         partition_key,
+        tag,
         recorded_at,
     )
 

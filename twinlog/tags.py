@@ -1,44 +1,49 @@
 """Tags: what an event says of itself that consumers can choose by, besides its type.
 
-It is declared in the event's proto, on one field of an enum type:
+It is declared in the event's proto, on one field of an enum type or for all events of the type:
 
     SagaMode saga_mode = 3 [(twinlog.v1.tag) = true];
+    option (twinlog.v1.tagged) = "customer_svc";
 
-The name of its value is the last token of the twin's subject, so a consumer that wants one value is not sent the
-others. Events without a tag are everybody's.
+It is stored with the event, and is the last token of the twin's subject: a consumer that wants one tag is not sent the
+others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 
-from twinlog.packed import message_class
 from twinlog.v1 import options_pb2
 
 UNTAGGED = "-"
 """Stands for the tag of an event that has none."""
 
 
-def chosen(tag: str) -> Sequence[str]:
-    """The tags that a consumer of ``tag`` is sent: its own, and none. The empty tag chooses nothing: any."""
-    return (tag, UNTAGGED) if tag else ()
-
-
 def tag_of(message: Message) -> str:
     """The tag of a message."""
-    field, names = _tag_field(type(message))  # type: ignore[arg-type]  # mypy takes a message for its type
-    return names[getattr(message, field)] if field else UNTAGGED
+    rule = _rule(message.DESCRIPTOR)
+    return rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
 
 
-def tag_in(type: str, payload: bytes) -> str:
-    """The tag of a stored event. One that this process cannot read has none, so that no consumer misses it."""
-    try:
-        return tag_of(message_class(type).FromString(payload))
-    except (KeyError, DecodeError):
-        return UNTAGGED
+def has_tag(of: type[Message]) -> bool:
+    """Whether messages of a type have one."""
+    rule = _rule(of.DESCRIPTOR)
+    return bool(rule.field) or rule.fixed != UNTAGGED
+
+
+class _Rule(NamedTuple):
+    """Where the tag of a type's messages comes from."""
+
+    field: str = ""
+    """An enum field; empty where it is the same for all."""
+    names: Mapping[int, str] = {}
+    """The names of its values."""
+    fixed: str = UNTAGGED
 
 
 class _Names(dict[int, str]):
@@ -49,10 +54,10 @@ class _Names(dict[int, str]):
 
 
 @cache
-def _tag_field(of: type[Message]) -> tuple[str, Mapping[int, str]]:
-    """The field that is the tag, and the names of its values; an empty name where there is none."""
-    for field in of.DESCRIPTOR.fields:
+def _rule(of: Descriptor) -> _Rule:
+    for field in of.fields:
         if field.GetOptions().Extensions[options_pb2.tag]:
             assert field.enum_type is not None, f"{field.full_name}: a tag is an enum"
-            return field.name, _Names((value.number, value.name) for value in field.enum_type.values)
-    return "", {}
+            names = _Names((value.number, value.name) for value in field.enum_type.values)
+            return _Rule(field.name, names)
+    return _Rule(fixed=of.GetOptions().Extensions[options_pb2.tagged] or UNTAGGED)

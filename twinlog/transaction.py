@@ -12,6 +12,7 @@ from twinlog.decider import Aggregate, AnyAggregate
 from twinlog.event import Metadata, NewEvent, StreamId
 from twinlog.log import TimerChange
 from twinlog.ports import Ids
+from twinlog.tags import tag_of
 
 State = TypeVar("State")
 Command = TypeVar("Command")
@@ -104,6 +105,7 @@ class Transaction:
                     message.SerializeToString(deterministic=True),
                     metadata or self._metadata,
                     aggregate.partition_key(state),
+                    tag_of(message),
                 )
             )
         self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)

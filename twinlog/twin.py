@@ -112,7 +112,7 @@ class Twin(Protocol):
     ) -> AbstractAsyncContextManager[Delivery]:
         """Events with a sequence greater than ``after``; of the given event types (short names), or all.
 
-        With a ``tag``: those that carry it, and those that carry none.
+        With a ``tag``: only those that carry it.
 
         None is left out: where one is gone from the stream, the delivery is lost, at the start or later.
         """

@@ -37,6 +37,7 @@ from twinlog.ports import RandomIds, SystemClock
 from twinlog.postgres import Pool, PostgresLog, open_pool
 from twinlog.postgres_views import PostgresViews
 from twinlog.projection import Projection
+from twinlog.tags import tag_of
 from twinlog.writer import Writer
 
 DATABASE_OF = {of.log: of.database for of in LOGS}
@@ -126,6 +127,7 @@ class World:
                 message.SerializeToString(deterministic=True),
                 metadata,
                 key,
+                tag_of(message),
             )
             for number, message in enumerate(messages, 1)
         ]

@@ -20,6 +20,7 @@ from twinlog.memory import MemoryLog
 from twinlog.policies import Policies, PolicyHandler, on
 from twinlog.ports import RandomIds, SystemClock
 from twinlog.projection import View
+from twinlog.tags import UNTAGGED
 from twinlog.testing import START
 from twinlog.writer import Writer
 
@@ -120,6 +121,7 @@ def event(position: int, text: str) -> Recorded:
         StringValue(value=text).SerializeToString(),
         Metadata("correlation", "rpc/Say", "", "client"),
         key,
+        UNTAGGED,
         START,
     )
 

@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from twinlog.event import Metadata, NewEvent, Recorded, StreamId
 from twinlog.log import Appended, Batch, Log, Move, StoredReply, TimerChange
+from twinlog.tags import tag_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 METADATA = Metadata("correlation", "rpc/Add", "00-trace", "tests")
@@ -25,7 +26,7 @@ def new_event(stream: StreamId, version: int, message: Message | None = None) ->
     """An event of that version; by default one that adds the version."""
     message = message or Int64Value(value=version)
     name, payload = message.DESCRIPTOR.full_name, message.SerializeToString()
-    return NewEvent(stream, version, uuid4(), name, payload, METADATA, "one")
+    return NewEvent(stream, version, uuid4(), name, payload, METADATA, "one", tag_of(message))
 
 
 def batch(

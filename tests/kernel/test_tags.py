@@ -11,8 +11,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 from shop.customers.v1 import events_pb2 as credit
 from shop.orders.v1 import events_pb2 as orders
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
+from shop.sagas.v1 import commands_pb2 as saga
 from tests.kernel.batches import recorded
-from twinlog.tags import UNTAGGED, tag_in, tag_of
+from twinlog.policies import Policies
+from twinlog.tags import UNTAGGED, has_tag, tag_of
 
 NEWER = cast("SagaMode.ValueType", 9)
 TAGGED = [
@@ -44,9 +46,25 @@ def test_a_value_that_a_newer_version_knows_is_its_number() -> None:
     assert tag_of(orders.OrderApproved(saga_mode=NEWER)) == "9"
 
 
-@pytest.mark.parametrize("type", ["shop.orders.v1.OrderApproved", "shop.orders.v1.Unknown"])
-def test_what_cannot_be_read_has_none(type: str) -> None:
-    assert tag_in(type, b"\xff") == UNTAGGED
+@pytest.mark.parametrize(
+    ("command", "service"),
+    [
+        (saga.ReserveCredit(), "customer_svc"),
+        (saga.ReleaseCredit(), "customer_svc"),
+        (saga.ApproveOrder(), "order_svc"),
+        (saga.RejectOrder(), "order_svc"),
+    ],
+)
+def test_a_command_says_who_it_is_for(command: Message, service: str) -> None:
+    assert tag_of(command) == service
+
+
+def test_a_table_for_a_tag_takes_only_events_that_can_have_one() -> None:
+    assert has_tag(orders.OrderApproved)
+    assert has_tag(saga.ApproveOrder)
+    assert not has_tag(orders.SagaModeChanged)
+    with pytest.raises(AssertionError, match=r"SagaModeChanged has no tag"):
+        Policies("orders", "tests", {orders.SagaModeChanged: lambda _event: None}, tag="RED")
 
 
 def test_it_is_the_last_token_of_the_subject() -> None:

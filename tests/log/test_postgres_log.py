@@ -47,7 +47,7 @@ async def test_a_position_and_a_version_are_taken_once(postgres_log: PostgresLog
 
     for position, version in ((1, 2), (2, 1)):
         with pytest.raises(asyncpg.UniqueViolationError):
-            await postgres_log.pool.execute(f"{copy.format(position, version)} recorded_at FROM events")
+            await postgres_log.pool.execute(f"{copy.format(position, version)} tag, recorded_at FROM events")
 
 
 async def test_a_cancelled_append_finishes(postgres_log: PostgresLog) -> None:

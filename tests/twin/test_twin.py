@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from shop.orders.v1.events_pb2 import OrderApproved
+from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from tests.kernel.batches import recorded
 from tests.twin.damage import Damage
@@ -213,22 +213,31 @@ class TestDelivery:
         async with twin.deliver(4, ["Int64Value", "StringValue"]) as delivery:
             assert await take(delivery, 36) == events[4:]
 
-    async def test_only_the_wanted_tag_comes_and_what_has_none(self, twin: Twin) -> None:
+    async def test_only_the_wanted_tag_comes(self, twin: Twin) -> None:
         choreographed = recorded(twin.name, 40, message=OrderApproved(saga_mode=SAGA_MODE_CHOREOGRAPHY))
-        orchestrated = recorded(twin.name, 40, message=OrderApproved(saga_mode=SAGA_MODE_ORCHESTRATION))
+        approved = recorded(twin.name, 40, message=OrderApproved(saga_mode=SAGA_MODE_ORCHESTRATION))
+        cancelled = recorded(twin.name, 40, message=OrderCancelled(saga_mode=SAGA_MODE_ORCHESTRATION))
         untagged = recorded(twin.name, 40)
-        events = [(choreographed, orchestrated, untagged)[n % 3][n] for n in range(40)]
+        events = [(choreographed, approved, untagged, cancelled)[n % 4][n] for n in range(40)]
         await twin.create(1)
         await twin.publish(events)
 
-        wanted = [event for n, event in enumerate(events) if n % 3]
-        async with twin.deliver(0, tag="SAGA_MODE_ORCHESTRATION") as delivery:
-            assert await take(delivery, len(wanted)) == wanted
-        types = ["OrderApproved", "Int64Value"]
-        async with twin.deliver(4, types, "SAGA_MODE_ORCHESTRATION") as delivery:
-            assert await take(delivery, len(wanted) - 2) == [e for e in wanted if e.position > 4]
-        async with twin.deliver(0, ["Int64Value"], "SAGA_MODE_ORCHESTRATION") as delivery:
-            assert await take(delivery, 13) == events[2::3]
+        wanted, tag = events[1::2], "SAGA_MODE_ORCHESTRATION"
+        async with twin.deliver(0, tag=tag) as delivery:
+            assert await take(delivery, 20) == wanted
+        async with twin.deliver(4, ["OrderApproved", "OrderCancelled"], tag) as delivery:
+            assert await take(delivery, 18) == wanted[2:]
+        async with twin.deliver(4, ["OrderCancelled"], tag) as delivery:
+            assert await take(delivery, 9) == events[7::4]
+
+    async def test_however_many_of_the_tag_are_of_other_types(self, twin: Twin) -> None:
+        others = recorded(twin.name, 5_000, message=OrderApproved(saga_mode=SAGA_MODE_ORCHESTRATION))
+        (wanted,) = recorded(twin.name, 1, 5_000, message=OrderCancelled(saga_mode=SAGA_MODE_ORCHESTRATION))
+        await twin.create(1)
+        await twin.publish([*others, wanted])
+
+        async with twin.deliver(0, ["OrderCancelled"], "SAGA_MODE_ORCHESTRATION") as delivery:
+            assert await take(delivery, 1) == [wanted]
 
     async def test_several_follow_at_once(self, damage: Damage) -> None:
         twin, other = damage.twin(), damage.twin()

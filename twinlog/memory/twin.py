@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from twinlog.event import Recorded, to_wire
-from twinlog.tags import chosen
 from twinlog.twin import (
     Delivery,
     DeliveryLost,
@@ -102,7 +101,7 @@ class _Delivery:
         self._consumers = twin.consumers
         self._position = after
         self._types = types
-        self._tags = chosen(tag)
+        self._tag = tag
 
     @property
     def waiting(self) -> int:
@@ -135,7 +134,7 @@ class _Delivery:
         """None where its type or its tag is not wanted."""
         subject, data = self._message(sequence)
         _, _, type, tag = subject.split(".")
-        if (self._types and type not in self._types) or (self._tags and tag not in self._tags):
+        if (self._types and type not in self._types) or (self._tag and tag != self._tag):
             return None
         return event_in(self._twin.name, sequence, subject, data)
 

@@ -1,7 +1,7 @@
 -- name: append
 -- Appends a batch, all of it or nothing; see the function.
 SELECT first, conflict
-  FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22);
+  FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
 
 -- name: lock_head
 -- Shuts other writers out until the transaction ends.
@@ -15,14 +15,14 @@ SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
 
 -- name: histories
 -- The events of some streams after some versions and up to others, stream by stream.
-SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.recorded_at
+SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag, e.recorded_at
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
  ORDER BY w.i, e.version;
 
 -- name: read
 -- Events after a position, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, recorded_at
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at
   FROM events WHERE position > $1 ORDER BY position LIMIT $2;
 
 -- name: head

@@ -16,6 +16,7 @@ CREATE TABLE events (
     payload       bytea NOT NULL,
     metadata      jsonb NOT NULL,
     partition_key text NOT NULL,
+    tag           text NOT NULL,
     recorded_at   timestamptz NOT NULL,
     UNIQUE (stream_type, stream_id, version)
 );
@@ -89,6 +90,7 @@ CREATE FUNCTION append(
     e_payload      bytea[],
     e_metadata     jsonb[],
     e_key          text[],
+    e_tag          text[],
     -- outcomes of requests; r_offset: how many of the events precede and include the request's
     r_id           text[],
     r_fingerprint  bytea[],
@@ -141,11 +143,11 @@ BEGIN
 
     IF cardinality(e_type) > 0 THEN
         INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata,
-                            partition_key, recorded_at)
+                            partition_key, tag, recorded_at)
         SELECT head + e.i, s_type[e.stream], s_id[e.stream], e.version, e.id, e.type, e.payload, e.metadata,
-               e.key, at
-          FROM unnest(e_type, e_stream, e_version, e_id, e_payload, e_metadata, e_key) WITH ORDINALITY
-            AS e (type, stream, version, id, payload, metadata, key, i);
+               e.key, e.tag, at
+          FROM unnest(e_type, e_stream, e_version, e_id, e_payload, e_metadata, e_key, e_tag) WITH ORDINALITY
+            AS e (type, stream, version, id, payload, metadata, key, tag, i);
         UPDATE log_head SET position = head + cardinality(e_type);
     END IF;
 
