@@ -21,6 +21,7 @@ from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceSe
 from twinlog.config import Address, Settings, load
 from twinlog.log import Move
 from twinlog.node import open_node
+from twinlog.pace import Pace
 from twinlog.paging import PageTokens
 from twinlog.projection import AnyView, Changes, Projection, ViewStore
 from twinlog.runtime import Shutdown
@@ -33,6 +34,8 @@ VIEWS: Mapping[str, Sequence[AnyView]] = {
     "sagas": [TIMELINE],
 }
 """The views that each log feeds."""
+RESTS: Mapping[str, float] = {"customers": 0.01, "sagas": 0.05}
+"""Seconds between batches of what nobody waits for while a saga runs; an order's state is never held up."""
 
 
 class QuerySettings(Settings):
@@ -50,6 +53,7 @@ def wire(
         node.feed(
             log,
             Projection(f"projector.{log}", views, store, on_commit=on_commit, clock=node.clock, ids=node.ids),
+            Pace(least=RESTS.get(log, 0.0)),
         )
 
 

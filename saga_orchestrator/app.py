@@ -9,12 +9,15 @@ from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog.config import Address, Settings, load
 from twinlog.node import open_node
+from twinlog.pace import Pace
 from twinlog.paging import PageTokens
 from twinlog.projection import Projection, ViewStore
 from twinlog.runtime import Shutdown
 from twinlog.wiring import Wiring
 
 PACKAGE = "saga_orchestrator.sql"
+LIST_RESTS = 0.05
+"""Seconds between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
 
 class SagaSettings(Settings):
@@ -28,7 +31,7 @@ def wire(node: Wiring, views: ViewStore) -> None:
     """The service's reactions, its list of sagas and its timers."""
     node.follow(*policies(node.clock))
     shown = Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN, clock=node.clock, ids=node.ids)
-    node.feed("sagas", shown)
+    node.feed("sagas", shown, Pace(least=LIST_RESTS))
     node.wake(CREDIT_SAGAS)
 
 

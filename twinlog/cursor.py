@@ -131,8 +131,7 @@ class Cursor:
                     self.position = events[-1].position
                     self._faulty = False
                     self._report(None)
-                    if 0 < delivery.waiting < BATCH:
-                        await self._pace.rest(began)
+                    await self._pace.rest(began, delivery.waiting, BATCH)
 
     def _report(self, problem: str | None, *, expected: bool = False) -> None:
         if problem != self.problem:

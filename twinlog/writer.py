@@ -200,8 +200,7 @@ class Writer:
                 structlog.get_logger().exception("writer.failed", log=self._log.name)
                 _fail(units, error)
             self._trim()
-            if 0 < len(self._queue) < _BATCH_UNITS:
-                await self.pace.rest(began)
+            await self.pace.rest(began, len(self._queue), _BATCH_UNITS)
 
     def _take(self) -> list[_Unit]:
         """Whatever waits, up to a batch; a request id at most once, since its row is inserted once."""

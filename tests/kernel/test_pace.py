@@ -19,14 +19,8 @@ from twinlog.writer import Writer
 
 @pytest.fixture
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the batches began that somebody rested after; nobody sleeps."""
-    taken: list[float] = []
-
-    async def rest(_pace: Pace, began: float) -> None:
-        taken.append(began)
-
-    monkeypatch.setattr(Pace, "rest", rest)
-    return taken
+    """How long somebody rests; nobody does."""
+    return sleeps(monkeypatch, [])
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.001, 0.003), (0.1, 0.01)])
@@ -34,8 +28,17 @@ async def test_it_is_three_times_the_batch_and_at_most_ten_milliseconds(
     took: float, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = sleeps(monkeypatch, [took])
-    await Pace().rest(0.0)
+    await Pace().rest(0.0, 1, 5)
     assert slept == [rest]
+
+
+@pytest.mark.parametrize(("waiting", "rest"), [(0, [0.05]), (1, [0.05]), (4, [0.05]), (5, []), (6, [])])
+async def test_what_nobody_waits_for_rests_after_every_batch_that_is_not_full(
+    waiting: int, rest: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = sleeps(monkeypatch, [0.1])
+    await Pace(least=0.05).rest(0.0, waiting, 5)
+    assert slept == rest
 
 
 @pytest.mark.parametrize(("began", "rests"), [(1.0, 0), (2.0, 0), (3.0, 1)])
@@ -45,22 +48,23 @@ async def test_nobody_rests_twice_for_one_batch(
     first = Pace()
     second = Pace(behind=first)
     slept = sleeps(monkeypatch, [1.5, 2.0, 4.0, 4.0])
-    await first.rest(1.0)
+    await first.rest(1.0, 1, 5)
     slept.clear()
-    await second.rest(began)
+    await second.rest(began, 1, 5)
     assert len(slept) == rests
 
 
 def sleeps(monkeypatch: pytest.MonkeyPatch, times: Sequence[float]) -> list[float]:
-    """How long somebody sleeps, while the loop's time is one after the other of these; nobody does."""
+    """How long somebody sleeps, while the loop's time is one after the other of these, if any; nobody does."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    loop, left = asyncio.get_running_loop(), [*times]
-    monkeypatch.setattr(loop, "time", lambda: left.pop(0) if len(left) > 1 else left[0])
+    if times:
+        loop, left = asyncio.get_running_loop(), [*times]
+        monkeypatch.setattr(loop, "time", lambda: left.pop(0) if len(left) > 1 else left[0])
     return slept
 
 
