@@ -32,7 +32,7 @@ def log(error: Exception) -> None:
 async def test_a_stream_that_can_not_be_written_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     with capture_logs() as lines:
         async with serving(Edge(watch=broken)) as client:
-            call = client.stub.WatchOrder(WatchOrderRequest(), timeout=10)
+            call = client.stub.WatchOrder(WatchOrderRequest(), timeout=1)
             with pytest.raises(grpc.aio.AioRpcError):
                 [response async for response in call]
     assert [line for line in lines if line["log_level"] == "error"] == []
