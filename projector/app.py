@@ -34,8 +34,8 @@ VIEWS: Mapping[str, Sequence[AnyView]] = {
     "sagas": [TIMELINE],
 }
 """The views that each log feeds."""
-RESTS: Mapping[str, float] = {"customers": 0.01, "sagas": 0.05}
-"""Seconds between batches of what nobody waits for while a saga runs; an order's state is never held up."""
+RESTS: Mapping[str, float] = {"sagas": 0.02}
+"""Seconds between batches: the steps of a saga are read when it is over, and no state of an order waits for them."""
 
 
 class QuerySettings(Settings):
