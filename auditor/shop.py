@@ -80,7 +80,7 @@ def views(boxes: Boxes) -> list[ViewAudit]:
             box=boxes["saga_orchestrator.sagas"],
             database="shop_sagas",
             package="saga_orchestrator.sql",
-            types=SHOWN,
+            tag=SHOWN,
             remedy=_rebuild("shop_sagas", "saga_orchestrator.sagas", "TRUNCATE sagas"),
         ),
     ]

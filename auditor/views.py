@@ -15,6 +15,7 @@ from twinlog import sql
 from twinlog.event import Recorded
 from twinlog.postgres import Connection
 from twinlog.projection import AnyView
+from twinlog.tags import tag_of
 
 EQUAL = "view row equals fold"
 
@@ -34,11 +35,11 @@ class ViewAudit:
         box: Box,
         database: str,
         package: str,
-        types: Sequence[type[Message]] = (),
+        tag: str = "",
         remedy: str,
     ) -> None:
-        """``box``: what its consumer parked; ``package`` has the query ``<view>_rows``; ``types``: the events that are
-        projected, where not all."""
+        """``box``: what its consumer parked; ``package`` has the query ``<view>_rows``; ``tag``: that of the events
+        that are projected, where not all."""
         self.name = view.name
         self.log = log
         self.consumer = box.consumer
@@ -50,7 +51,7 @@ class ViewAudit:
         self._box = box
         self._replayed = 0
         """How many of the box's replays were folded."""
-        self._types = tuple(types)
+        self._tag = tag
         self._view = view
         self._row_type = row_type
         self._rows_query = sql.queries(package)[f"{view.name}_rows"]
@@ -100,7 +101,7 @@ class ViewAudit:
             self.wanted = event.position
 
     def _projects(self, message: Message) -> bool:
-        return not self._types or isinstance(message, self._types)
+        return not self._tag or tag_of(message) == self._tag
 
     async def compare(self, connection: Connection, findings: Findings) -> int:
         """Compares the rows that changed since the last time, or were wrong then; gives how many.

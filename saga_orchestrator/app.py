@@ -30,7 +30,7 @@ class SagaSettings(Settings):
 def wire(node: Wiring, views: ViewStore) -> None:
     """The service's reactions, its list of sagas and its timers."""
     node.follow(*policies(node.clock))
-    shown = Projection("saga_orchestrator.sagas", [SAGAS], views, types=SHOWN, clock=node.clock, ids=node.ids)
+    shown = Projection("saga_orchestrator.sagas", [SAGAS], views, tag=SHOWN, clock=node.clock, ids=node.ids)
     node.feed("sagas", shown, Pace(least=LIST_RESTS))
     node.wake(CREDIT_SAGAS)
 

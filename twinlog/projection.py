@@ -111,16 +111,16 @@ class Projection:
         store: ViewStore,
         *,
         source: str = "",
-        types: Sequence[type[Message]] = (),
+        tag: str = "",
         on_commit: Callable[[Changes, Move], None] = lambda _changes, _move: None,
         schema: Schema | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
-        """``source``: the log that is projected; by default what follows the last dot of ``consumer``. ``types``: the
-        events that change a view; none given: all. ``on_commit`` is told of every batch after its commit."""
-        self.types = [type.DESCRIPTOR.name for type in types]
-        self.tag = ""
+        """``source``: the log that is projected; by default what follows the last dot of ``consumer``. ``tag``: that of
+        the events that change a view; empty: all do. ``on_commit`` is told of every batch after its commit."""
+        self.types: Sequence[str] = ()
+        self.tag = tag
         self.consumer = consumer
         self.source = source or consumer.rpartition(".")[2]
         self._views = views

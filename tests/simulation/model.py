@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.message import Message
-
 from projector.app import VIEWS
 from saga_orchestrator.views import SAGAS, SHOWN
 from shop.customers.v1 import events_pb2 as customers
@@ -35,11 +33,11 @@ LEGAL = {
     (REJECTED, orders.OrderApprovalRefused): REJECTED,
 }
 FOLLOWERS = {"order_svc", "customer_svc", "saga_orchestrator", "tally"}
-VIEWS_OF: Mapping[str, tuple[str, Sequence[AnyView], Sequence[type[Message]]]] = {
-    **{f"projector.{log}": (log, views, ()) for log, views in VIEWS.items()},
+VIEWS_OF: Mapping[str, tuple[str, Sequence[AnyView], str]] = {
+    **{f"projector.{log}": (log, views, "") for log, views in VIEWS.items()},
     "saga_orchestrator.sagas": ("sagas", [SAGAS], SHOWN),
 }
-"""The log, views and event types of each projecting consumer; no types: all."""
+"""The log, the views and the tag of each projecting consumer; no tag: all events."""
 
 _SCHEMA = Schema()
 
@@ -125,13 +123,13 @@ class Model:
 
     def projected(self, changes: Changes, move: Move) -> None:
         """A batch is in the views."""
-        log, views, types = VIEWS_OF[move.consumer]
+        log, views, tag = VIEWS_OF[move.consumer]
         check(
             self._folded[move.consumer] == move.after,
             "views",
             f"{move.consumer} moved from {move.after}, the fold is at {self._folded[move.consumer]}",
         )
-        self._fold(move.consumer, log, views, types, move.upto)
+        self._fold(move.consumer, log, views, tag, move.upto)
         for view, rows in changes.items():
             for key in rows:
                 self._row_is_fold(view, key)
@@ -154,8 +152,8 @@ class Model:
         for saga, status in self.sagas.items():
             if status == "running":
                 yield f"saga {saga} is running"
-        for consumer, (followed, _, types) in VIEWS_OF.items():
-            last = self._last_wanted(followed, types)
+        for consumer, (followed, _, tag) in VIEWS_OF.items():
+            last = self._last_wanted(followed, tag)
             reached = self.views[consumer.partition(".")[0]].checkpoints.get(consumer, 0)
             if reached < last:
                 yield f"{consumer} is at {reached}, the log at {last}"
@@ -277,14 +275,9 @@ class Model:
             same = data == to_wire(events[position - 1]) and subject == events[position - 1].subject
             check(same, "twin", f"message {position} of {log} is not event {position}")
 
-    def _fold(
-        self, consumer: str, log: str, views: Sequence[AnyView], types: Sequence[type[Message]], upto: int
-    ) -> None:
+    def _fold(self, consumer: str, log: str, views: Sequence[AnyView], tag: str, upto: int) -> None:
         events = self.logs[log].events[self._folded[consumer] : upto]
-        wanted = [(event, decoded(event)) for event in events]
-        wanted = [
-            (event, message) for event, message in wanted if not types or isinstance(message, tuple(types))
-        ]
+        wanted = [(event, decoded(event)) for event in events if not tag or event.tag == tag]
         for view, rows in fold(views, wanted, self._rows).items():
             self._rows[view].update(rows)
         self._folded[consumer] = upto
@@ -296,10 +289,9 @@ class Model:
     def _stored(self, view: AnyView) -> Mapping[str, Any]:
         return next((v.tables[view.name] for v in self.views.values() if view.name in v.tables), {})
 
-    def _last_wanted(self, log: str, types: Sequence[type[Message]]) -> int:
-        names = {type.DESCRIPTOR.full_name for type in types}
-        positions = (e.position for e in reversed(self.logs[log].events) if not names or e.type in names)
-        return next(positions, 0)
+    def _last_wanted(self, log: str, tag: str) -> int:
+        events = reversed(self.logs[log].events)
+        return next((event.position for event in events if not tag or event.tag == tag), 0)
 
 
 def check(holds: bool, promise: str, facts: str) -> None:
