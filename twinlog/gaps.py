@@ -22,9 +22,8 @@ class History:
     """What the publisher of a stream knows of the events before the next one."""
 
     def __init__(self) -> None:
-        self._last: dict[
-            str, str
-        ] = {}  # by kind, as it is said; the one that has not come for longest is first
+        # By kind, as it is said; the one that has not come for longest is first.
+        self._last: dict[str, str] = {}
         self._since = 0
         self._upto = 0
 
