@@ -28,9 +28,8 @@ def test_it_is_what_a_dict_is(entries: list[tuple[str, int]], others: list[str])
     expected: dict[str, int] = {}
     actual = UuidMap()
     for key, value in entries:
-        before, expected = actual, {**expected, key: value}
-        actual = before.insert(key, value)
-        assert before.get(key) is None or key in before
+        expected[key] = value
+        actual = actual.insert(key, value)
     for key in [*expected, *others]:
         assert actual.get(key) == expected.get(key)
         assert actual.get(key, 7) == expected.get(key, 7)
