@@ -134,6 +134,44 @@ class TestStreams:
         assert detail(rich(refused.value), ErrorInfo).reason == "STOPPING"
         assert gate.left.is_set()
 
+    async def test_a_watcher_that_still_has_to_read_is_told_when_the_server_stops(self) -> None:
+        async def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+            writes.set()
+            yield large
+            await forever()
+
+        writes = asyncio.Event()
+        # More than is sent to a client that does not read: the server is writing when it is to stop.
+        large = WatchOrderResponse(order=Order(order_id="x" * 2**21))
+        async with serving(Edge(watch=watch)) as client:
+            responses = aiter(client.stub.WatchOrder(WatchOrderRequest()))
+            await writes.wait()
+            stop = asyncio.ensure_future(client.stop())
+            assert await anext(responses) == large
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await anext(responses)
+            await stop
+
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert detail(rich(refused.value), ErrorInfo).reason == "STOPPING"
+
+    async def test_a_watcher_that_never_reads_does_not_outlast_the_grace(self) -> None:
+        async def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+            writes.set()
+            try:
+                yield WatchOrderResponse(order=Order(order_id="x" * 2**21))
+            finally:
+                left.set()
+
+        writes, left = asyncio.Event(), asyncio.Event()
+        async with serving(Edge(watch=watch), limits=Limits(grace=0.05)) as client:
+            unread = client.stub.WatchOrder(WatchOrderRequest())
+            await writes.wait()
+            async with asyncio.timeout(10):
+                await client.stop()
+            assert left.is_set()
+            unread.cancel()
+
 
 class TestStop:
     async def test_a_call_in_flight_gets_its_answer(self, gate: Gate) -> None:

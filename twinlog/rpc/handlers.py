@@ -168,7 +168,17 @@ async def _write_all(responses: AsyncIterator[Any] | Awaitable[None], context: C
         return
     async with aclosing(responses) as closing:  # type: ignore[type-var]
         async for response in closing:
-            await context.write(response)
+            await _write(response, context)
+
+
+async def _write(response: Any, context: Context) -> None:
+    # Not cut short when the stream is ended: gRPC takes no status while a write is under way.
+    writing = asyncio.ensure_future(context.write(response))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await writing
+        raise
 
 
 def _unexpected(error_id: str, domain: str) -> Status:
