@@ -61,12 +61,6 @@ def gate() -> Gate:
     return Gate()
 
 
-@pytest.fixture(autouse=True)
-async def bound() -> AsyncIterator[None]:
-    async with asyncio.timeout(20):
-        yield
-
-
 async def test_answers_calls_and_streams() -> None:
     async with serving(Edge()) as client:
         assert await client.get("hello") == "hello"

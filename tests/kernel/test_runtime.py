@@ -14,12 +14,6 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(autouse=True)
-async def bound() -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
-        yield
-
-
 @asynccontextmanager
 async def running(scenario: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
