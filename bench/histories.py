@@ -13,7 +13,6 @@ from twinlog.event import Metadata, NewEvent, StreamId
 from twinlog.log import Appended, Batch, Log
 from twinlog.money import NANOS_PER_UNIT, Money
 from twinlog.ports import RandomIds
-from twinlog.tags import tag_of
 
 _AT_ONCE = 1_000
 _IDS = RandomIds()
@@ -41,9 +40,8 @@ def events(customer_id: str, count: int) -> Iterator[Message]:
 
 def new_event(customer_id: str, version: int, message: Message) -> NewEvent:
     """The event as it is appended."""
-    name, payload = message.DESCRIPTOR.full_name, message.SerializeToString(deterministic=True)
     stream = StreamId(CUSTOMER.name, customer_id)
-    return NewEvent(stream, version, _IDS.uuid7(), name, payload, _METADATA, customer_id, tag_of(message))
+    return NewEvent.of(stream, version, _IDS.uuid7(), message, _METADATA, customer_id)
 
 
 async def append(log: Log, expects: dict[StreamId, int], new: Sequence[NewEvent]) -> int:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from asyncpg.pgproto import pgproto
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
+from twinlog.tags import tag_of
 from twinlog.v1.event_pb2 import RecordedEvent
 
 BUCKETS = 64
@@ -52,6 +53,21 @@ class NewEvent(NamedTuple):
     metadata: Metadata
     partition_key: str
     tag: str
+
+    @classmethod
+    def of(
+        cls,
+        stream: StreamId,
+        version: int,
+        event_id: UUID,
+        message: Message,
+        metadata: Metadata,
+        partition_key: str,
+    ) -> NewEvent:
+        """The event that a message is: its type, bytes and tag are the message's."""
+        payload = message.SerializeToString(deterministic=True)
+        name = message.DESCRIPTOR.full_name
+        return cls(stream, version, event_id, name, payload, metadata, partition_key, tag_of(message))
 
 
 class Recorded(NamedTuple):

@@ -12,7 +12,6 @@ from twinlog.decider import Aggregate, AnyAggregate
 from twinlog.event import Metadata, NewEvent, StreamId
 from twinlog.log import TimerChange
 from twinlog.ports import Ids
-from twinlog.tags import tag_of
 
 State = TypeVar("State")
 Command = TypeVar("Command")
@@ -97,15 +96,13 @@ class Transaction:
         for message in messages:
             state, version = aggregate.evolve(state, message), version + 1
             self._events.append(
-                NewEvent(
+                NewEvent.of(
                     stream,
                     version,
                     self._draft.ids.uuid7(),
-                    message.DESCRIPTOR.full_name,
-                    message.SerializeToString(deterministic=True),
+                    message,
                     metadata or self._metadata,
                     aggregate.partition_key(state),
-                    tag_of(message),
                 )
             )
         self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)

@@ -37,7 +37,6 @@ from twinlog.ports import RandomIds, SystemClock
 from twinlog.postgres import Pool, PostgresLog, open_pool
 from twinlog.postgres_views import PostgresViews
 from twinlog.projection import Projection
-from twinlog.tags import tag_of
 from twinlog.writer import Writer
 
 DATABASE_OF = {of.log: of.database for of in LOGS}
@@ -119,16 +118,7 @@ class World:
         self._spoiled.add(DATABASE_OF[log])
         version = sum(event.stream == stream for event in await self.events(log))
         events = [
-            NewEvent(
-                stream,
-                version + number,
-                RandomIds().uuid7(),
-                message.DESCRIPTOR.full_name,
-                message.SerializeToString(deterministic=True),
-                metadata,
-                key,
-                tag_of(message),
-            )
+            NewEvent.of(stream, version + number, RandomIds().uuid7(), message, metadata, key)
             for number, message in enumerate(messages, 1)
         ]
         appended = await self.log(log).append(Batch(SystemClock().now(), {stream: version}, events))

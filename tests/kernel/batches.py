@@ -11,7 +11,6 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from twinlog.event import Metadata, NewEvent, Recorded, StreamId
 from twinlog.log import Appended, Batch, Log, Move, StoredReply, TimerChange
-from twinlog.tags import tag_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 METADATA = Metadata("correlation", "rpc/Add", "00-trace", "tests")
@@ -25,8 +24,7 @@ def counter(id: str = "a") -> StreamId:
 def new_event(stream: StreamId, version: int, message: Message | None = None) -> NewEvent:
     """An event of that version; by default one that adds the version."""
     message = message or Int64Value(value=version)
-    name, payload = message.DESCRIPTOR.full_name, message.SerializeToString()
-    return NewEvent(stream, version, uuid4(), name, payload, METADATA, "one", tag_of(message))
+    return NewEvent.of(stream, version, uuid4(), message, METADATA, "one")
 
 
 def batch(
