@@ -127,7 +127,8 @@ class EmbeddedPostgres:
             "--auth=trust",
             "--encoding=UTF8",
         ]
-        command += ["--locale=C", "--no-sync", "--no-instructions"]
+        # Every commit waits while a new segment of the write-ahead log is filled with zeros: a small one is no stall.
+        command += ["--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
         process = await spawn(command, cwd=self.folder, user=self._user)
         try:
             output, _ = await process.communicate()
