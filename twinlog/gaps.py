@@ -48,8 +48,10 @@ class Interest:
     """What a consumer wants, as :meth:`twinlog.twin.Twin.deliver` takes it."""
 
     def __init__(self, types: Sequence[str], tag: str) -> None:
-        self._types = {_short(type, _TYPE) for type in types}
-        self._tag = _short(tag, _TAG) if tag else ""
+        of_tag = _short(tag, _TAG) if tag else ""
+        self._part = slice(0 if types else _TYPE, _TYPE + _TAG if tag else _TYPE)
+        """What of a kind decides whether it is wanted."""
+        self._wanted = {_short(type, _TYPE) + of_tag for type in types} or {of_tag}
 
     def has_all(self, said: str, seen: int) -> bool:
         """Whether, by what a message says of the events before it, none that is wanted comes after ``seen``.
@@ -58,13 +60,10 @@ class Interest:
         """
         try:
             since, *kinds = said.split()
-            return int(since) <= seen >= max((_last(kind) for kind in kinds if self._wants(kind)), default=0)
+            last = [_last(kind) for kind in kinds if kind[self._part] in self._wanted]
+            return int(since) <= seen >= max(last, default=0)
         except ValueError:
             return False
-
-    def _wants(self, kind: str) -> bool:
-        type, tag = kind[:_TYPE], kind[_TYPE : _TYPE + _TAG]
-        return (not self._types or type in self._types) and (not self._tag or tag == self._tag)
 
 
 def _last(kind: str) -> int:
