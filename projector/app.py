@@ -34,7 +34,7 @@ VIEWS: Mapping[str, Sequence[AnyView]] = {
     "sagas": [TIMELINE],
 }
 """The views that each log feeds."""
-RESTS: Mapping[str, float] = {"sagas": 0.02}
+RESTS: Mapping[str, float] = {"sagas": 0.05}
 """Seconds between batches: the steps of a saga are read when it is over, and no state of an order waits for them."""
 
 

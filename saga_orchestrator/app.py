@@ -16,7 +16,7 @@ from twinlog.runtime import Shutdown
 from twinlog.wiring import Wiring
 
 PACKAGE = "saga_orchestrator.sql"
-LIST_RESTS = 0.05
+LIST_RESTS = 0.25
 """Seconds between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
 
