@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import structlog
-from pydantic_core import from_json, to_json
 
 from twinlog import sql
 from twinlog.errors import Unavailable
@@ -27,9 +26,10 @@ from twinlog.log import (
     Wanted,
 )
 from twinlog.migrations import ensure_database, migrate
+from twinlog.postgres_codecs import Connection as Connection
+from twinlog.postgres_codecs import set_codecs
 from twinlog.tasks import to_its_end
 
-Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 T = TypeVar("T")
 
@@ -103,13 +103,7 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 async def _set_up(connection: Connection) -> None:
     # Plans are made while tables are small, and kept: a scan of the whole table would be right then.
     await connection.execute("SET enable_seqscan = off; SET jit = off")
-    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=from_json, schema="pg_catalog")
-    # Whole numbers beyond 64 bits, such as nanos of money.
-    await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
-
-
-def _to_json(value: object) -> str:
-    return to_json(value).decode()
+    await set_codecs(connection)
 
 
 async def _no_reset(_connection: Connection) -> None:
@@ -257,7 +251,8 @@ class _Session:
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in one of its own where it has none."""
     streams = list(batch.expects)
-    row = await connection.fetchrow(_QUERIES["append"], *_arguments(batch, streams))
+    rows = (list(batch.expects.items()), batch.events, batch.replies, batch.moves, batch.timers)
+    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows)
     assert row is not None
     if row["conflict"] is None:
         return Appended(row["first"])
@@ -268,40 +263,6 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
         [StoredReply(*reply) for reply in replies],
         conflict["checkpoints"] or {},
     )
-
-
-def _arguments(batch: Batch, streams: Sequence[StreamId]) -> list[Any]:
-    number = {stream: index for index, stream in enumerate(streams, 1)}
-    events, replies, moves, timers = batch.events, batch.replies, batch.moves, batch.timers
-    return [
-        batch.recorded_at,
-        [stream.type for stream in streams],
-        [stream.id for stream in streams],
-        list(batch.expects.values()),
-        [event.type for event in events],
-        [number[event.stream] for event in events],
-        [event.version for event in events],
-        [event.event_id for event in events],
-        [event.payload for event in events],
-        [_as_json(event.metadata) for event in events],
-        [event.partition_key for event in events],
-        [event.tag for event in events],
-        [reply.request_id for reply in replies],
-        [reply.fingerprint for reply in replies],
-        [reply.reply for reply in replies],
-        [reply.offset for reply in replies],
-        [move.consumer for move in moves],
-        [move.after for move in moves],
-        [move.upto for move in moves],
-        [timer.stream.type for timer in timers],
-        [timer.stream.id for timer in timers],
-        [timer.version for timer in timers],
-        [timer.due for timer in timers],
-    ]
-
-
-def _as_json(metadata: Metadata) -> dict[str, str]:
-    return {name: value for name, value in zip(Metadata._fields, metadata, strict=True) if value}
 
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from twinlog import sql
-from twinlog.errors import CheckpointMoved
+from twinlog.errors import CheckpointMoved, ConfigurationError
 from twinlog.log import Batch, Conflict, Move
 from twinlog.postgres import Connection, PostgresLog, acquire, append, fetch, outages
 from twinlog.projection import AnyView, Changes
@@ -18,7 +17,14 @@ from twinlog.tasks import to_its_end
 
 _MOVED = "TW001"
 """SQLSTATE of move_checkpoint where the checkpoint is elsewhere."""
-_PARAMETER = re.compile(r"\$(\d+)")
+_MISFIT = "42"
+"""SQLSTATE class of a statement that does not fit the tables."""
+
+
+class OtherTables(ConfigurationError):
+    """The tables of {views} are not those that this program writes: {why}. Run the program that they were made for."""
+
+    reason = "OTHER_TABLES"
 
 
 class _Undone(Exception):
@@ -29,7 +35,7 @@ class PostgresViews:
     """Keeps views by two named queries each: ``<view>_rows`` and ``<view>_upsert``.
 
     The first takes the keys and gives the columns in the order of the row's fields, the key first; the second
-    takes one array a field, and is a single INSERT.
+    takes an array of rows of the table, and is a single INSERT. The table has the fields in the same order.
     """
 
     def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, Any]) -> None:
@@ -73,30 +79,25 @@ class PostgresViews:
         return conflict
 
     async def _store(self, connection: Connection, changes: Changes, move: Move) -> None:
-        changed = {view.name: rows.values() for view, rows in changes.items() if rows}
-        columns = [list(column) for name, rows in changed.items() for column in zip(*rows, strict=True)]
+        changed = {view.name: list(rows.values()) for view, rows in changes.items() if rows}
         try:
-            await connection.execute(self._statement(tuple(changed)), *move, *columns)
+            await connection.execute(self._statement(tuple(changed)), *move, *changed.values())
         except asyncpg.PostgresError as error:
-            if error.sqlstate != _MOVED:
-                raise
-            raise CheckpointMoved(
-                consumer=move.consumer, actual=int(error.detail or 0), expected=move.after
-            ) from error
+            if error.sqlstate == _MOVED:
+                actual = int(error.detail or 0)
+                raise CheckpointMoved(consumer=move.consumer, actual=actual, expected=move.after) from error
+            if (error.sqlstate or "").startswith(_MISFIT):  # no event's fault: none is parked for it
+                raise OtherTables(views=" and ".join(changed), why=error) from error
+            raise
 
     def _statement(self, names: tuple[str, ...]) -> str:
         """The move and the upserts as one statement: one round trip, and a transaction by itself."""
         if names not in self._statements:
-            upserts, before = [], len(Move._fields)
-            for name in names:
-                upserts.append(f"{name} AS ({_renumbered(self._queries[f'{name}_upsert'], before)})")
-                before += len(self._types[name]._fields)
+            upserts = [
+                f"{name} AS ({self._queries[f'{name}_upsert'].replace('$1', f'${parameter}')})"
+                for parameter, name in enumerate(names, len(Move._fields) + 1)
+            ]
             # The main query runs first, so a second replica waits for the first one here instead of writing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
             self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"
         return self._statements[names]
-
-
-def _renumbered(query: str, before: int) -> str:
-    """The query with its parameters behind ``before`` others."""
-    return _PARAMETER.sub(lambda number: f"${int(number[1]) + before}", query)

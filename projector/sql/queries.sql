@@ -6,10 +6,7 @@ SELECT order_id, customer_id, total_nanos, currency, state, reason, saga_mode, c
 
 -- name: orders_upsert
 -- Stores folded rows. Only what changes after creation is updated.
-INSERT INTO orders (order_id, customer_id, total_nanos, currency, state, reason, saga_mode, created_position,
-                    created_at, updated_at, version)
-SELECT * FROM unnest($1::text[], $2::text[], $3::numeric[], $4::text[], $5::smallint[], $6::smallint[], $7::smallint[],
-                     $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::integer[])
+INSERT INTO orders SELECT * FROM unnest($1::orders[])
 ON CONFLICT (order_id) DO UPDATE
    SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at, version = excluded.version;
 
@@ -20,10 +17,7 @@ SELECT customer_id, name, currency, limit_nanos, reserved_nanos, created_positio
 
 -- name: customers_upsert
 -- Stores folded rows.
-INSERT INTO customers (customer_id, name, currency, limit_nanos, reserved_nanos, created_position, created_at,
-                       updated_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::bigint[],
-                     $7::timestamptz[], $8::timestamptz[])
+INSERT INTO customers SELECT * FROM unnest($1::customers[])
 ON CONFLICT (customer_id) DO UPDATE
    SET name = excluded.name, currency = excluded.currency, limit_nanos = excluded.limit_nanos,
        reserved_nanos = excluded.reserved_nanos, created_position = excluded.created_position,
@@ -31,9 +25,7 @@ ON CONFLICT (customer_id) DO UPDATE
 
 -- name: timeline_upsert
 -- Stores events.
-INSERT INTO timeline (log, position, order_id, stream_id, type, payload, recorded_at, causation_id, correlation_id, actor)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::timestamptz[],
-                     $8::text[], $9::text[], $10::text[])
+INSERT INTO timeline SELECT * FROM unnest($1::timeline[])
 ON CONFLICT DO NOTHING;
 
 -- name: page_key
@@ -57,8 +49,9 @@ SELECT customer_id, name, currency, limit_nanos, reserved_nanos, created_positio
 -- name: timeline_of_order
 -- Every event that names the order, and every event of the saga instance that serves it.
 SELECT log, position, order_id, stream_id, type, payload, recorded_at, causation_id, correlation_id, actor
-  FROM timeline WHERE order_id = $1
+  FROM timeline WHERE order_id = $1 AND order_id <> ''
 UNION
 SELECT log, position, order_id, stream_id, type, payload, recorded_at, causation_id, correlation_id, actor
   FROM timeline
- WHERE log = 'sagas' AND stream_id IN (SELECT stream_id FROM timeline WHERE order_id = $1 AND log = 'sagas');
+ WHERE log = 'sagas'
+   AND stream_id = ANY (ARRAY (SELECT stream_id FROM timeline WHERE order_id = $1 AND order_id <> ''));

@@ -5,10 +5,7 @@ SELECT saga_id, order_id, customer_id, definition_version, status, reason, start
 
 -- name: sagas_upsert
 -- Stores folded rows.
-INSERT INTO sagas (saga_id, order_id, customer_id, definition_version, status, reason, started_position, started_at,
-                   updated_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::smallint[], $6::text[], $7::bigint[],
-                     $8::timestamptz[], $9::timestamptz[])
+INSERT INTO sagas SELECT * FROM unnest($1::sagas[])
 ON CONFLICT (saga_id) DO UPDATE
    SET status = excluded.status, reason = excluded.reason, updated_at = excluded.updated_at;
 

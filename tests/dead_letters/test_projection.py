@@ -17,7 +17,7 @@ from twinlog.event import StreamId
 from twinlog.log import Batch, Conflict, Move
 from twinlog.memory import MemoryViews
 from twinlog.postgres import open_log
-from twinlog.postgres_views import PostgresViews
+from twinlog.postgres_views import OtherTables, PostgresViews
 from twinlog.projection import AnyView, Projection, ViewStore
 from twinlog.testing import START
 
@@ -178,3 +178,21 @@ async def test_a_conflict_stores_nothing_at_all(store: ViewStore) -> None:
     assert list(refused.streams) == [STREAM]
     assert await store.checkpoint(CONSUMER) == 0
     assert await written(source, store, "a") == ""
+
+
+async def test_no_event_is_parked_where_the_table_is_another_programs(
+    postgres_url: str, database: str
+) -> None:
+    source = Source()
+    async with open_log(postgres_url, database, "views", "tests.dead_letters.sql") as log:
+        projection = projecting(source, PostgresViews(log, "tests.dead_letters.sql", {"journal": Row}))
+        assert await projection.handle(source.add("a:1"), 0) == 1
+        await log.pool.execute("ALTER TABLE journal ADD COLUMN of_a_newer_program text")
+        source.add("a:2")
+        for _ in range(2):
+            with pytest.raises(OtherTables, match="journal"):
+                await projection.handle(source.events[1:], 1)
+            await log.pool.expire_connections()  # a new one knows the table as it is now
+        await log.pool.execute("ALTER TABLE journal DROP COLUMN of_a_newer_program")
+        assert positions(await projection.dead_letters()) == {}
+        assert await projection.handle(source.events[1:], 1) == 2

@@ -1,7 +1,6 @@
 -- name: append
 -- Appends a batch, all of it or nothing; see the function.
-SELECT first, conflict
-  FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
+SELECT first, conflict FROM append($1, $2, $3, $4, $5, $6);
 
 -- name: lock_head
 -- Shuts other writers out until the transaction ends.
@@ -49,7 +48,7 @@ SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1 ORDER BY
 -- Keeps snapshots; an older one never replaces a newer one of the same schema.
 INSERT INTO snapshots AS kept (stream_type, stream_id, version, position, schema, state)
 SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bytea[])
-ON CONFLICT (stream_type, stream_id) DO UPDATE
+ON CONFLICT (stream_id, stream_type) DO UPDATE
    SET version = excluded.version, position = excluded.position, schema = excluded.schema, state = excluded.state
  WHERE kept.schema <> excluded.schema OR kept.version < excluded.version;
 

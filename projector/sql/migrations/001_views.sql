@@ -44,7 +44,7 @@ CREATE TABLE timeline (
     causation_id   text NOT NULL,
     correlation_id text NOT NULL,
     actor          text NOT NULL,
-    PRIMARY KEY (log, position)
+    PRIMARY KEY (position, log)
 );
-CREATE INDEX timeline_of_order ON timeline (order_id);
+CREATE INDEX timeline_of_order ON timeline (order_id) WHERE order_id <> '';
 CREATE INDEX timeline_of_saga ON timeline (stream_id) WHERE log = 'sagas';

@@ -4,6 +4,5 @@ SELECT key, written, updated_at FROM journal WHERE key = ANY ($1::text[]);
 
 -- name: journal_upsert
 -- Stores folded rows.
-INSERT INTO journal (key, written, updated_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+INSERT INTO journal SELECT * FROM unnest($1::journal[])
 ON CONFLICT (key) DO UPDATE SET written = excluded.written, updated_at = excluded.updated_at;
