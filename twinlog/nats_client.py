@@ -49,9 +49,10 @@ class _Commands(Parser):
     def reset(self) -> None:
         super().reset()
         self._rest = b""
+        self._connection = object()
 
     async def parse(self, data: bytes = b"") -> None:
-        data, start = self._rest + data, 0
+        data, start, connection = self._rest + data, 0, self._connection
         while (line_end := data.find(_CRLF, start)) >= 0:
             line, end = data[start:line_end], line_end + len(_CRLF)
             if line.startswith(_MESSAGES):
@@ -65,6 +66,8 @@ class _Commands(Parser):
                     start = end
                     continue
             await super().parse(data[start:end])
+            if self._connection is not connection:
+                return  # it was an error that ended the connection: what came behind it is void
             start = end
         self._rest = data[start:]
 

@@ -185,6 +185,9 @@ class Heard(NatsClient):
     async def _process_ping(self) -> None:
         self.heard.append(("ping",))
 
+    async def _process_err(self, err_msg: str) -> None:
+        self._ps.reset()  # as nats-py does where an error ends the connection
+
 
 @given(st.lists(st.sampled_from(sorted(COMMANDS))), st.lists(st.integers(min_value=0, max_value=200)))
 def test_however_the_bytes_come_every_command_is_heard_once_and_in_order(
@@ -220,5 +223,12 @@ async def test_a_new_connection_begins_with_a_new_command() -> None:
     client = Heard()
     await client._ps.parse(b"MSG a 1 100\r\nhalf of")
     client._ps.reset()
+    await client._ps.parse(b"PING\r\n")
+    assert client.heard == [("ping",)]
+
+
+async def test_what_comes_behind_an_error_that_ends_the_connection_is_void() -> None:
+    client = Heard()
+    await client._ps.parse(b"-ERR 'Stale Connection'\r\nMSG a 1 2\r\nhi\r\nMSG a 1 100\r\nhalf of")
     await client._ps.parse(b"PING\r\n")
     assert client.heard == [("ping",)]
