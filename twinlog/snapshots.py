@@ -90,9 +90,18 @@ class Snapshots:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                chosen = [self._waiting.popitem() for _ in range(min(_BATCH, len(self._waiting)))]
+                chosen = await self._encoded()
                 with suppress(Unavailable):
-                    await self._log.save([self._snapshot(stream, entry) for stream, entry in chosen])
+                    await self._log.save(chosen)
+
+    async def _encoded(self) -> list[Snapshot]:
+        """A batch of what waits; between any two, others have a turn: streams that grow together are due together."""
+        chosen: dict[StreamId, Snapshot] = {}
+        while self._waiting and len(chosen) < _BATCH:
+            stream, entry = self._waiting.popitem()
+            chosen[stream] = self._snapshot(stream, entry)
+            await asyncio.sleep(0)
+        return list(chosen.values())
 
     def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
         codec = self.codec(entry.aggregate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -12,8 +13,8 @@ from tests.waiting import until
 from twinlog.event import StreamId
 from twinlog.log import History, Log, Snapshot, Wanted
 from twinlog.ports import RandomIds, SystemClock
-from twinlog.snapshots import EVERY, StateCodec
-from twinlog.transaction import Transaction
+from twinlog.snapshots import EVERY, Snapshots, StateCodec
+from twinlog.transaction import Entry, Transaction
 from twinlog.writer import Writer
 
 STREAM = StreamId(COUNTER.name, "a")
@@ -110,3 +111,35 @@ async def test_nobody_waits_for_a_snapshot(watched: Watched) -> None:
         assert await kept(watched) is None
         watched.saves.set()
         await until(lambda: has_one(watched, 2 * EVERY))
+
+
+async def test_streams_that_are_due_together_give_others_a_turn_between_them(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots, happened = Snapshots(log, every=1), list[str]()
+    encode = StateCodec.encode
+
+    def encoded(codec: StateCodec, state: Count) -> bytes:
+        if "encoded" not in happened:  # the stream grows on, and is due again within the same batch
+            offer(STREAM.id, 2)
+        happened.append("encoded")
+        return encode(codec, state)
+
+    def offer(id: str, version: int) -> None:
+        snapshots.offer(StreamId(COUNTER.name, id), Entry(COUNTER, Count(version), version, version, 0))
+
+    async def others() -> None:
+        while True:
+            happened.append("turn")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(StateCodec, "encode", encoded)
+    for id in ("b", "c", STREAM.id):
+        offer(id, 1)
+    tasks = [asyncio.create_task(snapshots.run()), asyncio.create_task(others())]
+    await until(lambda: has_one(Watched(log), 2))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert happened.count("encoded") == 4
+    assert ("encoded", "encoded") not in pairwise(happened)
