@@ -59,7 +59,8 @@ def sleeps(monkeypatch: pytest.MonkeyPatch, times: Sequence[float]) -> list[floa
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        slept.append(seconds)
+        if seconds:  # else it only gives others a turn
+            slept.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     if times:
