@@ -39,7 +39,7 @@ class Outgoing(NamedTuple):
     data: bytes
 
 
-class _Commands(Parser):
+class _Framing(Parser):
     """Cuts what comes in into the server's commands; messages that nobody takes, and all else, are nats-py's."""
 
     def __init__(self, client: Client, take: Callable[[int, bytes, bytes, bytes, bytes], bool]) -> None:
@@ -91,7 +91,7 @@ class NatsClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _Commands(self, self._take)
+        self._ps = _Framing(self, self._take)
         self._takers: dict[int, Taker] = {}  # by subscription
         self._answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by inbox: data and headers
         self._numbers = count()
