@@ -24,22 +24,22 @@ run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
 	@$(PY) -m stack run
 
 audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--watch", "--wait 30")
-	@$(PY) -m auditor $(ARGS)
+	@$(PY) -m proof.auditor $(ARGS)
 
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
 
 bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size (MILLION=1: up to a million orders)
-	@$(PY) -m bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes) $(if $(MILLION),--sizes --million)
+	@$(PY) -m proof.bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes) $(if $(MILLION),--sizes --million)
 
 profile: $(GENERATED) $(RIVALS)/.installed ## Where the microseconds of a saga go, by function and statement, into docs/bench; QUICK=1: not kept
-	@$(PY) -m bench.profile $(if $(QUICK),--quick)
+	@$(PY) -m proof.bench.profile $(if $(QUICK),--quick)
 
 chaos: $(GENERATED) ## Break a shop in every known way, under load; ARGS="--seed 7 --only kill-each"
-	@$(PY) -m chaos $(ARGS)
+	@$(PY) -m proof.chaos $(ARGS)
 
 soak: $(GENERATED) ## Half an hour of load, and what grows meanwhile; MINUTES=5 for less
-	@$(PY) -m chaos.soak $(if $(MINUTES),--minutes $(MINUTES))
+	@$(PY) -m proof.chaos.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 simulate: $(GENERATED) ## Simulate faults for SECONDS=30, or one SEED=…; BUG=… plants a bug, to see it found
 	@PYTHONHASHSEED=0 $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) \

@@ -5,10 +5,7 @@ from __future__ import annotations
 from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
-from twinlog.config import Address, Settings, load
-from twinlog.node import open_node
-from twinlog.runtime import Shutdown
-from twinlog.wiring import Wiring
+from twinlog import Address, Service, Settings, Shutdown, load, open_service
 
 
 class CustomerSettings(Settings):
@@ -18,7 +15,7 @@ class CustomerSettings(Settings):
     """Where customer_svc serves."""
 
 
-def wire(node: Wiring) -> CustomerService:
+def wire(node: Service) -> CustomerService:
     """The service's reactions and its edge."""
     node.follow(CHOREOGRAPHY, ORCHESTRATION)
     return CustomerService(node.writer, ids=node.ids)
@@ -27,7 +24,7 @@ def wire(node: Wiring) -> CustomerService:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(CustomerSettings)
-    async with open_node(
+    async with open_service(
         settings, shutdown, name="customer_svc", log="customers", database="shop_customers"
     ) as node:
         await node.serve(

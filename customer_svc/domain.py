@@ -22,10 +22,7 @@ from shop.orders.v1.order_pb2 import (
     RejectionReason,
 )
 from shop.orders.v1.saga_mode_pb2 import SagaMode
-from twinlog.decider import Aggregate, Events
-from twinlog.errors import AlreadyExists, FailedPrecondition, NotFound
-from twinlog.frozen import UuidMap
-from twinlog.money import Money
+from twinlog import Aggregate, AlreadyExists, Events, FailedPrecondition, Money, NotFound, UuidMap
 
 # --- state ---
 

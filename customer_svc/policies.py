@@ -7,20 +7,19 @@ from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejecte
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from shop.sagas.v1 import commands_pb2 as saga
-from twinlog.money import Money
-from twinlog.policies import Policies, Step, on
+from twinlog import Dispatch, Money, Policies, on
 
 
-def reserve(order: OrderCreated | saga.ReserveCredit, mode: SagaMode.ValueType) -> Step:
+def reserve(order: OrderCreated | saga.ReserveCredit, mode: SagaMode.ValueType) -> Dispatch:
     command = ReserveCredit(order.customer_id, order.order_id, Money.of(order.total), mode)
     return on(CUSTOMER, order.customer_id).do(command)
 
 
-def release(order: OrderCancelled | OrderRejected | saga.ReleaseCredit, mode: SagaMode.ValueType) -> Step:
+def release(order: OrderCancelled | OrderRejected | saga.ReleaseCredit, mode: SagaMode.ValueType) -> Dispatch:
     return on(CUSTOMER, order.customer_id).do(ReleaseCredit(order.customer_id, order.order_id, mode))
 
 
-def release_if_unanswered(order: OrderRejected) -> Step | None:
+def release_if_unanswered(order: OrderRejected) -> Dispatch | None:
     """Any other rejection followed from a failed reservation: nothing is held."""
     unanswered = order.reason == REJECTION_REASON_DEADLINE_EXCEEDED
     return release(order, SAGA_MODE_CHOREOGRAPHY) if unanswered else None
@@ -34,7 +33,7 @@ CHOREOGRAPHY = Policies(
         OrderCancelled: lambda e: release(e, SAGA_MODE_CHOREOGRAPHY),
         OrderRejected: release_if_unanswered,
     },
-    tag=SagaMode.Name(SAGA_MODE_CHOREOGRAPHY),
+    routing_key=SagaMode.Name(SAGA_MODE_CHOREOGRAPHY),
 )
 
 ORCHESTRATION = Policies(
@@ -44,5 +43,5 @@ ORCHESTRATION = Policies(
         saga.ReserveCredit: lambda e: reserve(e, SAGA_MODE_ORCHESTRATION),
         saga.ReleaseCredit: lambda e: release(e, SAGA_MODE_ORCHESTRATION),
     },
-    tag="customer_svc",
+    routing_key="customer_svc",
 )

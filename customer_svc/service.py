@@ -5,12 +5,8 @@ from __future__ import annotations
 from customer_svc.domain import CUSTOMER, ChangeCreditLimit, CreateCustomer
 from shop.customers.v1 import customer_service_pb2 as pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceServicer
-from twinlog import tokens
-from twinlog.ports import Ids
-from twinlog.rpc import Context, call_metadata, request_identity
-from twinlog.transaction import Transaction
-from twinlog.validation import Checks
-from twinlog.writer import Writer
+from twinlog import Ids, Transaction, Writer
+from twinlog.rpc import Checks, Context, call_metadata, request_identity, tokens
 
 
 class CustomerService(CustomerServiceServicer):
@@ -39,8 +35,8 @@ class CustomerService(CustomerServiceServicer):
             create,
             metadata=call_metadata(context, "CreateCustomer"),
             request=identity,
-            hint=[(CUSTOMER, given)] if given else [],
-            new=[] if given else [(CUSTOMER, customer_id)],
+            preload=[(CUSTOMER, given)] if given else [],
+            assume_empty=[] if given else [(CUSTOMER, customer_id)],
         )
         outcome.result.consistency_token = tokens.write({"customers": outcome.position})
         return outcome.result
@@ -62,7 +58,7 @@ class CustomerService(CustomerServiceServicer):
             change,
             metadata=call_metadata(context, "ChangeCreditLimit"),
             request=identity,
-            hint=[(CUSTOMER, customer_id)],
+            preload=[(CUSTOMER, customer_id)],
         )
         outcome.result.consistency_token = tokens.write({"customers": outcome.position})
         return outcome.result

@@ -10,10 +10,7 @@ from order_svc.domain import ORDER
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
 from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from twinlog.config import Address, Settings, load
-from twinlog.node import open_node
-from twinlog.runtime import Shutdown
-from twinlog.wiring import Wiring
+from twinlog import Address, Service, Settings, Shutdown, load, open_service
 
 
 class OrderSettings(Settings):
@@ -25,7 +22,7 @@ class OrderSettings(Settings):
     """How long an order may stay PENDING before it is rejected."""
 
 
-def wire(node: Wiring, deadline: timedelta) -> OrderService:
+def wire(node: Service, deadline: timedelta) -> OrderService:
     """The service's reactions, its timers and its edge."""
     node.follow(CHOREOGRAPHY, ORCHESTRATION)
     node.wake(ORDER)
@@ -35,7 +32,9 @@ def wire(node: Wiring, deadline: timedelta) -> OrderService:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(OrderSettings)
-    async with open_node(settings, shutdown, name="order_svc", log="orders", database="shop_orders") as node:
+    async with open_service(
+        settings, shutdown, name="order_svc", log="orders", database="shop_orders"
+    ) as node:
         service = wire(node, timedelta(seconds=settings.order_deadline_seconds))
         await node.serve(
             (service, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),

@@ -24,10 +24,7 @@ from shop.orders.v1.order_pb2 import (
     RejectionReason,
 )
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_UNSPECIFIED, SagaMode
-from twinlog.decider import Aggregate, Events
-from twinlog.errors import AlreadyExists, FailedPrecondition, NotFound
-from twinlog.money import Money
-from twinlog.times import timestamp
+from twinlog import Aggregate, AlreadyExists, Events, FailedPrecondition, Money, NotFound, timestamp
 
 # --- state ---
 

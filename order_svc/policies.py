@@ -6,7 +6,7 @@ from order_svc.domain import ORDER, ApproveOrder, RejectOrder
 from shop.customers.v1.events_pb2 import CreditReservationFailed, CreditReserved
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SagaMode
 from shop.sagas.v1 import commands_pb2 as saga
-from twinlog.policies import Policies, on
+from twinlog import Policies, on
 
 CHOREOGRAPHY = Policies(
     log="customers",
@@ -15,7 +15,7 @@ CHOREOGRAPHY = Policies(
         CreditReserved: lambda e: on(ORDER, e.order_id).do(ApproveOrder()),
         CreditReservationFailed: lambda e: on(ORDER, e.order_id).do(RejectOrder(e.reason)),
     },
-    tag=SagaMode.Name(SAGA_MODE_CHOREOGRAPHY),
+    routing_key=SagaMode.Name(SAGA_MODE_CHOREOGRAPHY),
 )
 
 ORCHESTRATION = Policies(
@@ -25,5 +25,5 @@ ORCHESTRATION = Policies(
         saga.ApproveOrder: lambda e: on(ORDER, e.order_id).do(ApproveOrder()),
         saga.RejectOrder: lambda e: on(ORDER, e.order_id).do(RejectOrder(e.reason)),
     },
-    tag="order_svc",
+    routing_key="order_svc",
 )

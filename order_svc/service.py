@@ -9,12 +9,8 @@ from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.order_pb2 import ORDER_STATE_CANCELLED, ORDER_STATE_PENDING
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 from shop.orders.v1.saga_mode_pb2 import SagaMode
-from twinlog import tokens
-from twinlog.ports import Clock, Ids
-from twinlog.rpc import Context, call_metadata, request_identity
-from twinlog.transaction import Transaction
-from twinlog.validation import Checks
-from twinlog.writer import Writer
+from twinlog import Clock, Ids, Transaction, Writer
+from twinlog.rpc import Checks, Context, call_metadata, request_identity, tokens
 
 
 class OrderService(OrderServiceServicer):
@@ -47,8 +43,8 @@ class OrderService(OrderServiceServicer):
             create,
             metadata=call_metadata(context, "CreateOrder"),
             request=identity,
-            hint=[(SAGA_MODE, SHOP), *([(ORDER, given)] if given else [])],
-            new=[] if given else [(ORDER, order_id)],
+            preload=[(SAGA_MODE, SHOP), *([(ORDER, given)] if given else [])],
+            assume_empty=[] if given else [(ORDER, order_id)],
         )
         outcome.result.consistency_token = tokens.write({"orders": outcome.position})
         return outcome.result
@@ -67,7 +63,7 @@ class OrderService(OrderServiceServicer):
             cancel,
             metadata=call_metadata(context, "CancelOrder"),
             request=identity,
-            hint=[(ORDER, order_id)],
+            preload=[(ORDER, order_id)],
         )
         outcome.result.consistency_token = tokens.write({"orders": outcome.position})
         return outcome.result
@@ -79,10 +75,12 @@ class OrderService(OrderServiceServicer):
         outcome = await self._writer.execute(
             lambda tx: tx.do(SAGA_MODE, SHOP, SetSagaMode(request.saga_mode)),
             metadata=call_metadata(context, "SetSagaMode"),
-            hint=[(SAGA_MODE, SHOP)],
+            preload=[(SAGA_MODE, SHOP)],
         )
         return pb.SetSagaModeResponse(saga_mode=outcome.result.saga_mode)
 
     async def GetSagaMode(self, request: pb.GetSagaModeRequest, context: Context) -> pb.GetSagaModeResponse:
-        outcome = await self._writer.execute(lambda tx: tx.state(SAGA_MODE, SHOP), hint=[(SAGA_MODE, SHOP)])
+        outcome = await self._writer.execute(
+            lambda tx: tx.state(SAGA_MODE, SHOP), preload=[(SAGA_MODE, SHOP)]
+        )
         return pb.GetSagaModeResponse(saga_mode=outcome.result.saga_mode)

@@ -18,14 +18,9 @@ from projector.views.orders import ORDERS
 from projector.views.timeline import TIMELINE
 from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
 from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
-from twinlog.config import Address, Settings, load
-from twinlog.log import Move
-from twinlog.node import open_node
-from twinlog.pace import Pace
-from twinlog.paging import PageTokens
-from twinlog.projection import AnyView, Changes, Projection, ViewStore
-from twinlog.runtime import Shutdown
-from twinlog.wiring import Wiring
+from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
+from twinlog.rpc import PageTokens
+from twinlog.testing.internals import AnyView, Changes, CheckpointAdvance, Linger
 
 PACKAGE = "projector.sql"
 VIEWS: Mapping[str, Sequence[AnyView]] = {
@@ -46,21 +41,23 @@ class QuerySettings(Settings):
 
 
 def wire(
-    node: Wiring, store: ViewStore, on_commit: Callable[[Changes, Move], None] = lambda _changes, _move: None
+    node: Service,
+    store: ViewStore,
+    on_commit: Callable[[Changes, CheckpointAdvance], None] = lambda _changes, _move: None,
 ) -> None:
     """Feeds the views from every log."""
     for log, views in VIEWS.items():
         node.feed(
             log,
             Projection(f"projector.{log}", views, store, on_commit=on_commit, clock=node.clock, ids=node.ids),
-            Pace(least=RESTS.get(log, 0.0)),
+            Linger(least=RESTS.get(log, 0.0)),
         )
 
 
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(QuerySettings)
-    async with open_node(
+    async with open_service(
         settings, shutdown, PACKAGE, name="projector", log="projector", database="shop_views"
     ) as node:
         views = Views(node.log, PACKAGE, ROWS)

@@ -17,10 +17,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from twinlog.errors import Unavailable, ViewLagging
-from twinlog.log import Move
-from twinlog.postgres_views import PostgresViews
-from twinlog.projection import Changes
+from twinlog import PostgresViews, Unavailable
+from twinlog.testing.internals import Changes, CheckpointAdvance, ViewLagging
 
 SUBJECT = "views.changed"
 _LOOK_EVERY = 1.0
@@ -93,12 +91,16 @@ class Announcer:
         self._freshness = freshness
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
 
-    def committed(self, changes: Changes, move: Move) -> None:
+    def committed(self, changes: Changes, advance: CheckpointAdvance) -> None:
         """A batch is in the views."""
         order_ids = [id for view, rows in changes.items() if view.name == "orders" for id in rows]
-        self._freshness.changed(move.consumer, move.upto, order_ids)
+        self._freshness.changed(advance.consumer, advance.upto, order_ids)
         if not self._outbox.full():
-            message = {"consumer": move.consumer, "position": move.upto, "orders": order_ids[:_MOST_IDS]}
+            message = {
+                "consumer": advance.consumer,
+                "position": advance.upto,
+                "orders": order_ids[:_MOST_IDS],
+            }
             self._outbox.put_nowait(json.dumps(message).encode())
 
     async def run(self) -> None:

@@ -13,10 +13,8 @@ from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog.errors import NotFound
-from twinlog.paging import PageTokens
-from twinlog.rpc import Context, time_left
-from twinlog.validation import Checks
+from twinlog import NotFound
+from twinlog.rpc import Checks, Context, PageTokens, time_left
 
 LOGS: Collection[str] = ("orders", "customers", "sagas")
 _PATIENCE = 5.0

@@ -11,17 +11,10 @@ from projector.views.orders import ORDERS, OrderRow
 from projector.views.timeline import TIMELINE, TimelineRow
 from shop.queries.v1.customer_query_service_pb2 import Customer
 from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
-from twinlog import sql
-from twinlog.money import Money
-from twinlog.packed import message_class
-from twinlog.postgres import fetch
-from twinlog.postgres_views import PostgresViews
-from twinlog.times import timestamp
+from twinlog import Money, PostgresViews, message_class, timestamp
 
 ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
 NEWEST = 2**63 - 1
-
-_QUERIES = sql.queries("projector.sql")
 
 
 class Views(PostgresViews):
@@ -29,7 +22,7 @@ class Views(PostgresViews):
 
     async def page_key(self) -> bytes:
         """What signs page tokens, the same for every replica."""
-        [[key]] = await fetch(self.pool, _QUERIES["page_key"])
+        [[key]] = await self.query("page_key")
         return str(key).encode()
 
     async def order(self, order_id: str) -> OrderRow | None:
@@ -40,16 +33,16 @@ class Views(PostgresViews):
         return row if row and row.created_position else None
 
     async def orders(self, customer_id: str, state: int, before: int, limit: int) -> Sequence[OrderRow]:
-        rows = await fetch(self.pool, _QUERIES["list_orders"], customer_id, state, before, limit)
+        rows = await self.query("list_orders", customer_id, state, before, limit)
         return [OrderRow(*row) for row in rows]
 
     async def customers(self, before: int, limit: int) -> Sequence[CustomerRow]:
-        rows = await fetch(self.pool, _QUERIES["list_customers"], before, limit)
+        rows = await self.query("list_customers", before, limit)
         return [CustomerRow(*row) for row in rows]
 
     async def timeline(self, order_id: str) -> Sequence[TimelineRow]:
         """The events of an order's saga, causes before effects."""
-        rows = await fetch(self.pool, _QUERIES["timeline_of_order"], order_id)
+        rows = await self.query("timeline_of_order", order_id)
         return causes_first([TimelineRow(*row) for row in rows])
 
 

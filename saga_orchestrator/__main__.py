@@ -3,7 +3,7 @@
 import sys
 
 from saga_orchestrator.app import main
-from twinlog.runtime import run
+from twinlog import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

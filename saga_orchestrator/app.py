@@ -7,13 +7,9 @@ from saga_orchestrator.policies import policies
 from saga_orchestrator.service import SagaService
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
-from twinlog.config import Address, Settings, load
-from twinlog.node import open_node
-from twinlog.pace import Pace
-from twinlog.paging import PageTokens
-from twinlog.projection import Projection, ViewStore
-from twinlog.runtime import Shutdown
-from twinlog.wiring import Wiring
+from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
+from twinlog.rpc import PageTokens
+from twinlog.testing.internals import Linger
 
 PACKAGE = "saga_orchestrator.sql"
 LIST_RESTS = 0.25
@@ -27,18 +23,20 @@ class SagaSettings(Settings):
     """Where saga_orchestrator serves."""
 
 
-def wire(node: Wiring, views: ViewStore) -> None:
+def wire(node: Service, views: ViewStore) -> None:
     """The service's reactions, its list of sagas and its timers."""
     node.follow(*policies(node.clock))
-    shown = Projection("saga_orchestrator.sagas", [SAGAS], views, tag=SHOWN, clock=node.clock, ids=node.ids)
-    node.feed("sagas", shown, Pace(least=LIST_RESTS))
+    shown = Projection(
+        "saga_orchestrator.sagas", [SAGAS], views, routing_key=SHOWN, clock=node.clock, ids=node.ids
+    )
+    node.feed("sagas", shown, Linger(least=LIST_RESTS))
     node.wake(CREDIT_SAGAS)
 
 
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(SagaSettings)
-    async with open_node(
+    async with open_service(
         settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
     ) as node:
         views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})

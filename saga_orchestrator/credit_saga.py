@@ -16,23 +16,23 @@ from shop.orders.v1.events_pb2 import (
 )
 from shop.orders.v1.order_pb2 import RejectionReason
 from shop.sagas.v1 import commands_pb2 as commands
-from twinlog.saga import Closing, Facts, Saga, Step, aggregate
+from twinlog import Saga, SagaContext, Step, saga_aggregate
 
 
-def reserve_credit(saga: Facts) -> commands.ReserveCredit:
+def reserve_credit(saga: SagaContext) -> commands.ReserveCredit:
     order = saga.trigger
     return commands.ReserveCredit(order_id=order.order_id, customer_id=order.customer_id, total=order.total)
 
 
-def release_credit(saga: Facts) -> commands.ReleaseCredit:
+def release_credit(saga: SagaContext) -> commands.ReleaseCredit:
     return commands.ReleaseCredit(order_id=saga.trigger.order_id, customer_id=saga.trigger.customer_id)
 
 
-def approve_order(saga: Facts) -> commands.ApproveOrder:
+def approve_order(saga: SagaContext) -> commands.ApproveOrder:
     return commands.ApproveOrder(order_id=saga.trigger.order_id, customer_id=saga.trigger.customer_id)
 
 
-def reject_order(saga: Facts) -> commands.RejectOrder:
+def reject_order(saga: SagaContext) -> commands.RejectOrder:
     reason = RejectionReason.REJECTION_REASON_DEADLINE_EXCEEDED
     if saga.aborted:
         reason = RejectionReason.REJECTION_REASON_ABORTED
@@ -66,7 +66,7 @@ CREDIT_SAGA = Saga(
         ),
         Step("approve order", send=approve_order, done=OrderApproved, refused=OrderApprovalRefused),
     ],
-    when_undone=Closing(send=reject_order, done=OrderRejected),
+    on_compensated=Step("reject order", send=reject_order, done=OrderRejected),
     interrupted_by={
         OrderCancelled: lambda _cancelled: "CANCELLED",
         OrderRejected: reason_of,
@@ -77,7 +77,7 @@ CREDIT_SAGA = Saga(
 VERSIONS = {saga.version: saga for saga in (CREDIT_SAGA,)}
 """A changed table goes in beside the others, under the next version: instances keep to the one they started with."""
 
-CREDIT_SAGAS = aggregate(*VERSIONS.values())
+CREDIT_SAGAS = saga_aggregate(*VERSIONS.values())
 """The aggregate of its instances."""
 
 

@@ -15,18 +15,16 @@ from shop.orders.v1.events_pb2 import (
     OrderRejected,
 )
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION, SagaMode
-from twinlog.policies import Policies, Step, on
-from twinlog.ports import Clock
-from twinlog.saga import Begin, Reply
+from twinlog import Begin, Clock, Dispatch, Policies, Reply, on
 
 
 def policies(clock: Clock) -> Sequence[Policies]:
     """The tables for both logs; the clock gives the time from which deadlines count."""
 
-    def begin(event: OrderCreated) -> Step:
+    def begin(event: OrderCreated) -> Dispatch:
         return on(CREDIT_SAGAS, saga_id(event.order_id)).create(Begin(event, clock.now()))
 
-    def reply(event: Any) -> Step:
+    def reply(event: Any) -> Dispatch:
         return on(CREDIT_SAGAS, saga_id(event.order_id)).do(Reply(event, clock.now()))
 
     return [
@@ -40,7 +38,7 @@ def policies(clock: Clock) -> Sequence[Policies]:
                 OrderRejected: reply,
                 OrderCancelled: reply,
             },
-            tag=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
+            routing_key=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
         ),
         Policies(
             log="customers",
@@ -50,6 +48,6 @@ def policies(clock: Clock) -> Sequence[Policies]:
                 CreditReservationFailed: reply,
                 CreditReleased: reply,
             },
-            tag=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
+            routing_key=SagaMode.Name(SAGA_MODE_ORCHESTRATION),
         ),
     ]

@@ -10,18 +10,25 @@ from saga_orchestrator.credit_saga import CREDIT_SAGAS, VERSIONS, saga_id
 from saga_orchestrator.views import SagaRow
 from shop.sagas.v1 import saga_service_pb2 as pb
 from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceServicer
-from twinlog.errors import FailedPrecondition, InvalidArgument, NotFound
-from twinlog.event import StreamId
-from twinlog.log import Log, Wanted
-from twinlog.paging import PageTokens
-from twinlog.ports import Clock
-from twinlog.rpc import Context, call_metadata, request_identity
-from twinlog.saga import Abort, Instance, Retry, Skip, Status
-from twinlog.schema import Schema
-from twinlog.times import timestamp
-from twinlog.transaction import Transaction
-from twinlog.validation import Checks
-from twinlog.writer import Writer
+from twinlog import (
+    Abort,
+    Clock,
+    FailedPrecondition,
+    InvalidArgument,
+    Log,
+    NotFound,
+    ReadRequest,
+    Retry,
+    SagaInstance,
+    SagaStatus,
+    Schema,
+    Skip,
+    StreamId,
+    Transaction,
+    Writer,
+    timestamp,
+)
+from twinlog.rpc import Checks, Context, PageTokens, call_metadata, request_identity
 
 NEWEST = 2**63 - 1
 _LONGEST_AGE = 10**9
@@ -122,7 +129,7 @@ class SagaService(SagaServiceServicer):
             intervene,
             metadata=call_metadata(context, request.DESCRIPTOR.name.removesuffix("Request")),
             request=identity,
-            hint=[(CREDIT_SAGAS, id) for id in ids],
+            preload=[(CREDIT_SAGAS, id) for id in ids],
         )
         return outcome.result
 
@@ -155,7 +162,7 @@ class SagaService(SagaServiceServicer):
 
     async def _saga(self, id: str) -> pb.Saga:
         """Read from the log itself: as new as can be."""
-        (history,) = await self._log.load([Wanted(StreamId(CREDIT_SAGAS.name, id))])
+        (history,) = await self._log.load([ReadRequest(StreamId(CREDIT_SAGAS.name, id))])
         if not history.events:
             raise SagaNotFound
         instance = CREDIT_SAGAS.initial
@@ -170,7 +177,7 @@ class SagaService(SagaServiceServicer):
 def _order(tx: Transaction, id: str, command: Retry | Skip | Abort, alone: bool) -> str:
     """Gives what is in the way; raises it, where this saga is the only one that is meant."""
     try:
-        if tx.state(CREDIT_SAGAS, id).status is Status.NONE:
+        if tx.state(CREDIT_SAGAS, id).status is SagaStatus.NONE:
             raise SagaNotFound
         tx.do(CREDIT_SAGAS, id, command)
     except (SagaNotFound, FailedPrecondition) as problem:
@@ -193,8 +200,8 @@ def _listed(row: SagaRow) -> pb.Saga:
     )
 
 
-def _shown(id: str, instance: Instance) -> pb.Saga:
-    order = instance.facts.trigger
+def _shown(id: str, instance: SagaInstance) -> pb.Saga:
+    order = instance.context.trigger
     return pb.Saga(
         saga_id=id,
         order_id=order.order_id,
@@ -207,13 +214,13 @@ def _shown(id: str, instance: Instance) -> pb.Saga:
     )
 
 
-def _status(instance: Instance) -> pb.SagaStatus.ValueType:
+def _status(instance: SagaInstance) -> pb.SagaStatus.ValueType:
     if instance.needs_attention:
         return pb.SAGA_STATUS_NEEDS_ATTENTION
     return pb.SagaStatus.Value(f"SAGA_STATUS_{instance.status.name}")
 
 
-def _steps(instance: Instance) -> Sequence[pb.SagaStep]:
+def _steps(instance: SagaInstance) -> Sequence[pb.SagaStep]:
     table, shown = VERSIONS[instance.version], []
     for number, (step, state) in enumerate(zip(table.steps, instance.steps, strict=True)):
         awaited = number == instance.current
@@ -228,13 +235,13 @@ def _steps(instance: Instance) -> Sequence[pb.SagaStep]:
     return shown
 
 
-def _remaining(instance: Instance) -> Sequence[str]:
+def _remaining(instance: SagaInstance) -> Sequence[str]:
     """What still has to happen, in words."""
     steps = VERSIONS[instance.version].steps
     names = [step.name for step in steps]
-    if instance.status is Status.RUNNING and instance.current is not None:
+    if instance.status is SagaStatus.RUNNING and instance.current is not None:
         return names[instance.current :]
-    if instance.status is not Status.COMPENSATING or instance.current is None:
+    if instance.status is not SagaStatus.COMPENSATING or instance.current is None:
         return []
     if instance.current == len(names):
         return ["reject order"]

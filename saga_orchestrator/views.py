@@ -8,15 +8,8 @@ from typing import Any, NamedTuple
 
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
-from twinlog import sql
-from twinlog.event import Recorded
-from twinlog.packed import unpack
-from twinlog.postgres import fetch
-from twinlog.postgres_views import PostgresViews
-from twinlog.projection import View
+from twinlog import PostgresViews, Recorded, View, unpack
 from twinlog.v1 import saga_pb2 as saga
-
-_QUERIES = sql.queries("saga_orchestrator.sql")
 
 
 class SagaRow(NamedTuple):
@@ -74,7 +67,7 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
 SHOWN = "status"
 """The tag of the events that change a row: on its way forward, a saga shows nothing new between start and end."""
 
-SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, first=saga.SagaStarted)
+SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, created_by=saga.SagaStarted)
 
 
 class SagaViews(PostgresViews):
@@ -82,16 +75,16 @@ class SagaViews(PostgresViews):
 
     async def page_key(self) -> bytes:
         """What signs page tokens, the same for every replica."""
-        [[key]] = await fetch(self.pool, _QUERIES["page_key"])
+        [[key]] = await self.query("page_key")
         return str(key).encode()
 
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
-        rows = await fetch(self.pool, _QUERIES["list_sagas"], status, before, limit)
+        rows = await self.query("list_sagas", status, before, limit)
         return [SagaRow(*row) for row in rows]
 
     async def select(
         self, status: int, customer_id: str, started_before: datetime, limit: int
     ) -> tuple[Sequence[str], int]:
         """The ids of matching sagas, the oldest first, and how many match; status 0: any that has not ended."""
-        rows = await fetch(self.pool, _QUERIES["select_sagas"], status, customer_id, started_before, limit)
+        rows = await self.query("select_sagas", status, customer_id, started_before, limit)
         return [row[0] for row in rows], rows[0][1] if rows else 0

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from stack.process import Misconfigured
 from stack.shop import Shop, end_leftovers
-from stack.supervisor import ROOT
+from stack.topology import ROOT
+from twinlog.dev import Misconfigured
 
 _FOLDERS = ("demo", "run")
 

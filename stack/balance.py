@@ -13,9 +13,8 @@ from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreate
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
 from shop.queries.v1.customer_query_service_pb2 import GetCustomerRequest
 from stack.clients import Clients, orders_of, retried
-from twinlog.money import Money
-from twinlog.postgres import PostgresLog, open_log
-from twinlog.schema import Schema
+from twinlog import Money, Schema
+from twinlog.testing.internals import PostgresLog, open_log
 
 _READ = 1000
 

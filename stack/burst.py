@@ -17,7 +17,8 @@ from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from shop.queries.v1.order_query_service_pb2 import ListOrdersRequest
 from stack.clients import Addresses, Clients, Unexpected, connect, orders_of, retried
-from twinlog.money import NANOS_PER_UNIT, Money
+from twinlog import Money
+from twinlog.testing.internals import NANOS_PER_UNIT
 
 CONNECTIONS = 4
 CREDIT_LIMIT = Money(300 * NANOS_PER_UNIT, "EUR")

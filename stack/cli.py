@@ -16,10 +16,10 @@ from stack.attach import Running, only_one
 from stack.clients import Unexpected
 from stack.console import console, fail, say
 from stack.demo import demo
-from stack.process import Misconfigured, Refused, StartFailed, kill_all
 from stack.run import stay_up
 from stack.shop import running
-from stack.supervisor import ROOT
+from stack.topology import ROOT
+from twinlog.dev import Misconfigured, Refused, StartFailed, kill_all
 
 Main = Callable[[], Coroutine[Any, Any, int]]
 
@@ -67,8 +67,8 @@ async def _run() -> int:
                 told(Running.of(shop))
                 await shop.while_up(stay_up(shop))
         except Refused as error:
-            hint = "" if os.environ.get("POSTGRES_URL") else " Or start from nothing: rm -rf .data/run"
-            raise Misconfigured(f"{error}{hint}") from error
+            preload = "" if os.environ.get("POSTGRES_URL") else " Or start from nothing: rm -rf .data/run"
+            raise Misconfigured(f"{error}{preload}") from error
     return OK
 
 

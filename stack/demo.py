@@ -19,7 +19,8 @@ from stack.clients import Clients, connect
 from stack.console import console, say
 from stack.shop import Shop
 from stack.stories import STORIES, Scene
-from twinlog.money import NANOS_PER_UNIT, Money
+from twinlog import Money
+from twinlog.testing.internals import NANOS_PER_UNIT
 
 MODES = {SAGA_MODE_CHOREOGRAPHY: "choreography", SAGA_MODE_ORCHESTRATION: "orchestration"}
 _HOW = {

@@ -7,10 +7,9 @@ import asyncio
 import asyncpg
 from nats.errors import Error as NatsError
 
-from stack.process import Misconfigured
-from twinlog import jetstream, logs
-from twinlog.errors import ConfigurationError
-from twinlog.migrations import ensure_database
+from twinlog import ConfigurationError
+from twinlog.dev import Misconfigured
+from twinlog.testing.internals import configure_logging, connect, ensure_database
 
 _SECONDS = 10.0
 _DATABASES = ("shop_orders", "shop_customers", "shop_sagas", "shop_views")
@@ -36,10 +35,10 @@ async def check_postgres(url: str) -> None:
 
 async def check_nats(url: str) -> None:
     """Raises Misconfigured where the server will not do."""
-    logs.configure("error")  # waiting for a server is told below
+    configure_logging("error")  # waiting for a server is told below
     try:
         async with asyncio.timeout(_SECONDS):
-            client = await jetstream.connect(url, "stack")
+            client = await connect(url, "stack")
     except ConfigurationError as error:
         raise _one_line(str(error)) from error
     except TimeoutError as error:

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stack.nats import EmbeddedNats
-from stack.postgres import EmbeddedPostgres
 from stack.preflight import check_nats, check_postgres
-from stack.process import Misconfigured, free_port, port_is_free
-from stack.supervisor import ROOT, Service, Supervisor, end_leftover_service
+from stack.topology import ROOT
+from twinlog.dev import (
+    EmbeddedNats,
+    EmbeddedPostgres,
+    Misconfigured,
+    Program,
+    Supervisor,
+    end_leftover_service,
+    free_port,
+    port_is_free,
+)
 
 _SERVICES = [
     ("order_svc", "ORDERS_ADDRESS", 50051, 36),
@@ -82,7 +89,7 @@ async def running(
         shutil.rmtree(data, ignore_errors=True)
     async with AsyncExitStack() as stack:
         services = [
-            Service(module, setting, _address(setting, port if fixed_ports else 0), colour)
+            Program(module, setting, _address(setting, port if fixed_ports else 0), colour)
             for module, setting, port, colour in _SERVICES
         ]
         postgres = nats = None
@@ -101,7 +108,9 @@ async def running(
         env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url}
         if sys.stdout.isatty():
             env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
-        supervisor = await stack.enter_async_context(Supervisor(services, env, say, folder=data, quiet=quiet))
+        supervisor = await stack.enter_async_context(
+            Supervisor(services, env, say, root=ROOT, folder=data, quiet=quiet)
+        )
         orders, customers, sagas, queries = (service.address for service in services)
         yield Shop(supervisor, postgres_url, nats_url, orders, customers, sagas, queries, postgres, nats)
 

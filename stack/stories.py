@@ -24,8 +24,9 @@ from shop.queries.v1.order_query_service_pb2 import (
 )
 from shop.sagas.v1.saga_service_pb2 import GetSagaRequest
 from stack.clients import Clients, Unexpected
-from stack.supervisor import Supervisor
-from twinlog.money import NANOS_PER_UNIT, Money
+from twinlog import Money
+from twinlog.dev import Supervisor
+from twinlog.testing.internals import NANOS_PER_UNIT
 
 _SECONDS = 30.0
 _CENT = NANOS_PER_UNIT // 100

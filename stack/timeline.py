@@ -11,7 +11,7 @@ from rich.text import Text
 
 from shop.queries.v1.order_query_service_pb2 import TimelineEntry
 from stack.console import WIDTH
-from twinlog.money import Money
+from twinlog import Money
 
 _COLOURS = {"orders": "cyan", "customers": "green", "sagas": "magenta"}
 _HEADER = ("ms", "who", "did what", "event", "because of", "")

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from stack.nats import EmbeddedNats
-from stack.postgres import EmbeddedPostgres
 from tests import servers
-from twinlog import jetstream
-from twinlog.nats_client import NatsClient
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing.internals import NatsClient
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

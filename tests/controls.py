@@ -29,11 +29,9 @@ from shop.orders.v1.events_pb2 import (
 )
 from shop.orders.v1.order_pb2 import OrderState, RejectionReason
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
-from twinlog.event import Metadata, Recorded, StreamId
-from twinlog.money import NANOS_PER_UNIT, Money
-from twinlog.tags import tag_of
+from twinlog import Metadata, Money, Recorded, StreamId, timestamp
 from twinlog.testing import START
-from twinlog.times import timestamp
+from twinlog.testing.internals import NANOS_PER_UNIT, routing_key_of
 
 ORDER_ID = "0190a000-0000-7000-8000-00000000000a"
 CUSTOMER_ID = "0190a000-0000-7000-8000-00000000000c"
@@ -172,6 +170,6 @@ def recorded(
         message.SerializeToString(deterministic=True),
         Metadata("correlation", cause, "", actor),
         CUSTOMER_ID,
-        tag_of(message),
+        routing_key_of(message),
         START + after,
     )

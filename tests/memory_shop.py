@@ -13,15 +13,11 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog.cursor import Cursor, Handler
-from twinlog.decider import AnyAggregate
-from twinlog.event import Recorded
-from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.pace import Pace
-from twinlog.testing import CountedIds, ManualClock
-from twinlog.timers import Timers
-from twinlog.twin import Twin
-from twinlog.wiring import Wiring
+from twinlog import Recorded, Service
+from twinlog.consume.cursor import Handler
+from twinlog.log.timers import Timers
+from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
 
 DEADLINE = timedelta(seconds=30)
 
@@ -59,8 +55,8 @@ class Gated:
         return self.handler.types
 
     @property
-    def tag(self) -> str:
-        return self.handler.tag
+    def routing_key(self) -> str:
+        return self.handler.routing_key
 
     async def checkpoint(self) -> int:
         return await self.handler.checkpoint()
@@ -95,10 +91,10 @@ class Follower:
     def _wants(self, event: Recorded) -> bool:
         if self.handler.types and event.type.rpartition(".")[2] not in self.handler.types:
             return False
-        return not self.handler.tag or event.tag == self.handler.tag
+        return not self.handler.routing_key or event.routing_key == self.handler.routing_key
 
 
-class Node(Wiring):
+class Node(Service):
     """A service whose timers fire when the test says so, and whose handlers can be held up."""
 
     def __init__(self, name: str, log: str, shop: MemoryShop) -> None:
@@ -117,8 +113,8 @@ class Node(Wiring):
         self.timers: list[Timers] = []
         self._shop = shop
 
-    def attach(self, log: str, handler: Handler, pace: Pace | None = None) -> None:
-        super().attach(log, Gated(handler, self.works), pace)
+    def attach(self, log: str, handler: Handler, linger: Linger | None = None) -> None:
+        super().attach(log, Gated(handler, self.works), linger)
         cursor = self.watched[-1]
         assert isinstance(cursor, Cursor)
         self._shop.followers.append(Follower(self._shop.logs[log], handler, cursor, self.works))

@@ -12,10 +12,8 @@ from uuid import uuid4
 import asyncpg
 from nats.js.errors import NotFoundError
 
-from stack.nats import EmbeddedNats
-from stack.postgres import EmbeddedPostgres
-from twinlog.migrations import database_url
-from twinlog.nats_client import NatsClient
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.testing.internals import NatsClient, database_url
 
 
 @contextmanager

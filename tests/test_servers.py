@@ -6,13 +6,10 @@ import asyncpg
 import pytest
 from nats.js.errors import NotFoundError
 
-from stack.nats import EmbeddedNats
-from stack.postgres import EmbeddedPostgres
 from tests import servers
-from twinlog import jetstream
-from twinlog.jetstream import JetStreamTwin
-from twinlog.migrations import database_url
-from twinlog.nats_client import NatsClient
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing.internals import JetStreamTwin, NatsClient, database_url
 
 
 async def test_a_database_is_gone_after_its_block(postgres_url: str) -> None:

@@ -11,9 +11,7 @@ from shop.customers.v1.events_pb2 import (
     CreditReserved,
     CustomerCreated,
 )
-from twinlog.event import Recorded
-from twinlog.money import Money
-from twinlog.projection import View
+from twinlog import Money, Recorded, View
 
 
 class CustomerRow(NamedTuple):

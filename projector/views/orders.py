@@ -17,9 +17,7 @@ from shop.orders.v1.order_pb2 import (
     RejectionReason,
 )
 from shop.orders.v1.saga_mode_pb2 import SagaMode
-from twinlog.event import Recorded
-from twinlog.money import Money
-from twinlog.projection import View
+from twinlog import Money, Recorded, View
 
 
 class OrderRow(NamedTuple):
@@ -71,7 +69,7 @@ def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
     return row
 
 
-ORDERS = View("orders", lambda event, _message: _order_of(event), evolve, first=OrderCreated)
+ORDERS = View("orders", lambda event, _message: _order_of(event), evolve, created_by=OrderCreated)
 
 
 def _order_of(event: Recorded) -> str | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from twinlog.dead_letters import DEAD_LETTERS
-from twinlog.event import Recorded
-from twinlog.projection import View
+from twinlog import Recorded, View
+from twinlog.testing.internals import DEAD_LETTERS
 
 
 class TimelineRow(NamedTuple):
@@ -51,4 +50,4 @@ def _order_of(message: Any) -> str:
     return str(getattr(message, "order_id", ""))
 
 
-TIMELINE = View("timeline", key, evolve, grows_only=True)
+TIMELINE = View("timeline", key, evolve, append_only=True)

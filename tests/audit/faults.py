@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from auditor import auditor, books, followers, history, letters, reading, twins, views
+from proof.auditor import auditor, books, followers, history, letters, reading, twins, views
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved, CustomerCreated
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
@@ -16,10 +16,10 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from shop.sagas.v1.commands_pb2 import ReserveCredit
 from tests.audit.world import World
 from tests.controls import Mode, new_id, wire
-from twinlog.dead_letters import DEAD_LETTERS
-from twinlog.event import Recorded, StreamId, bucket_of, to_wire
-from twinlog.packed import pack
-from twinlog.times import timestamp
+from twinlog import Recorded, StreamId, timestamp
+from twinlog.model.event import bucket_of
+from twinlog.model.messages import pack
+from twinlog.testing.internals import DEAD_LETTERS, to_wire
 from twinlog.v1.dead_letters_pb2 import EventParked, EventReplayed
 from twinlog.v1.saga_pb2 import SagaCompleted, SagaStarted
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 import customer_svc.policies
-from auditor import Report, letters, open_auditor, views
-from auditor.books import ANSWERED, DEADLINES
-from auditor.screen import WIDTH, Screen
+from proof.auditor import Report, letters, open_auditor, views
+from proof.auditor.books import ANSWERED, DEADLINES
+from proof.auditor.screen import WIDTH, Screen
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.orders.v1.order_pb2 import REJECTION_REASON_ABORTED
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
@@ -18,8 +18,8 @@ from tests.audit.faults import FAULTS, Fault
 from tests.audit.world import DATABASE_OF, World
 from tests.controls import new_id
 from tests.twin.messages import newer, older
-from twinlog.dead_letters import Discard, Failure, Named
-from twinlog.event import Metadata, Recorded
+from twinlog import Metadata, Recorded
+from twinlog.consume.dead_letters import Discard, Failure, Named
 
 BROKEN = Failure("Broken", "out of order", 6)
 OPERATOR = Metadata(actor="an operator")

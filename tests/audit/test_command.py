@@ -1,4 +1,4 @@
-"""`python -m auditor`: what it prints, and its exit codes."""
+"""`python -m proof.auditor`: what it prints, and its exit codes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from auditor.__main__ import CANNOT, CLEAN, VIOLATIONS, servers
-from auditor.auditor import CannotAudit
+from proof.auditor.__main__ import CANNOT, CLEAN, VIOLATIONS, servers
+from proof.auditor.auditor import CannotAudit
 from stack.attach import Running
-from stack.process import free_port
 from tests.audit import faults
 from tests.audit.world import World
+from twinlog.dev import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 async def start(shop: World, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
     env = os.environ | {"POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url} | settings
     pipe = asyncio.subprocess.PIPE
-    command = [sys.executable, "-m", "auditor", *arguments]
+    command = [sys.executable, "-m", "proof.auditor", *arguments]
     return await asyncio.create_subprocess_exec(*command, env=env, stdout=pipe, stderr=pipe)
 
 

@@ -15,10 +15,10 @@ import grpc.aio
 import pytest
 from google.protobuf.message import Message
 
-from auditor import Auditor, Report, audit, open_auditor
-from auditor.shop import DATABASES, LOGS, SHOWN_LOGS
 from projector.app import PACKAGE, VIEWS
 from projector.reads import ROWS
+from proof.auditor import Auditor, Report, audit, open_auditor
+from proof.auditor.shop import DATABASES, LOGS, SHOWN_LOGS
 from shop.orders.v1.order_service_pb2 import CancelOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
@@ -26,18 +26,22 @@ from stack.shop import Shop, running
 from tests import servers
 from tests.controls import MODES, new_id
 from tests.e2e.client import Client, connect
-from twinlog import jetstream
-from twinlog.event import Metadata, NewEvent, Recorded, StreamId
-from twinlog.jetstream import JetStreamTwin
-from twinlog.log import Appended, Batch
-from twinlog.migrations import database_url
-from twinlog.nats_client import NatsClient as Nats
-from twinlog.policies import Policies, PolicyHandler
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.postgres import Pool, PostgresLog, open_pool
-from twinlog.postgres_views import PostgresViews
-from twinlog.projection import Projection
-from twinlog.writer import Writer
+from twinlog import Metadata, Policies, PostgresViews, Projection, Recorded, StreamId, Writer
+from twinlog.consume.policies import PolicyHandler
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing.internals import (
+    Appended,
+    Batch,
+    JetStreamTwin,
+    NewEvent,
+    Pool,
+    PostgresLog,
+    RandomIds,
+    SystemClock,
+    database_url,
+    open_pool,
+)
+from twinlog.testing.internals import NatsClient as Nats
 
 DATABASE_OF = {of.log: of.database for of in LOGS}
 

@@ -20,9 +20,9 @@ from google.type.money_pb2 import Money
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
-from stack.supervisor import ROOT
+from stack.topology import ROOT
 from tests.memory_shop import MemoryShop, NoContext
-from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 
 BUDGET = Path(__file__).with_name("budget.json")
 MODES = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}

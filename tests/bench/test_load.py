@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import pytest
 
-from bench import apart, clients
-from bench.load import Load, Refused, Spread
+from proof.bench import apart, clients
+from proof.bench.load import Load, Refused, Spread
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
-from stack.process import free_port
-from twinlog.errors import NotFound
+from twinlog import NotFound
+from twinlog.dev import free_port
 from twinlog.rpc import Context, serve
 
 NAME = "shop.orders.v1.OrderService"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import profile
-from stack.supervisor import ROOT
+from proof.bench import profile
+from stack.topology import ROOT
 
 _LOOP = "<module> (app.py:1);run (asyncio/runners.py:118)"
 STACKS = f"""\
-{_LOOP};Writer._run (twinlog/writer.py:170);Writer._commit (twinlog/writer.py:200) 50
-{_LOOP};Writer._run (twinlog/writer.py:171) 10
+{_LOOP};Writer._run (twinlog/log/writer.py:170);Writer._commit (twinlog/log/writer.py:200) 50
+{_LOOP};Writer._run (twinlog/log/writer.py:171) 10
 {_LOOP};wrap (a.py:1);send (uvloop/loop.pyx) 20
 {_LOOP} 20
 """
@@ -21,8 +21,8 @@ STACKS = f"""\
 def test_names_functions_and_scales_them_to_the_time_of_the_process() -> None:
     assert profile.functions(STACKS, 200) == [
         ("the event loop, and what it calls in C", 40, 40),
-        ("`twinlog.writer:Writer._run`", 120, 20),
-        ("`twinlog.writer:Writer._commit`", 100, 100),
+        ("`twinlog.log.writer:Writer._run`", 120, 20),
+        ("`twinlog.log.writer:Writer._commit`", 100, 100),
         ("`uvloop.loop:send`", 40, 40),
     ]
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import apart, memory, plot, report
-from bench.report import Row
+from proof.bench import apart, memory, plot, report
+from proof.bench.report import Row
 
 
 def _row(what: str, *rounds: tuple[float, float]) -> Row:

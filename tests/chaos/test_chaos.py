@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.__main__ import table
-from chaos.ledger import Figures
-from chaos.runner import Run
-from chaos.scenarios import SCENARIOS
+from proof.chaos.__main__ import table
+from proof.chaos.ledger import Figures
+from proof.chaos.runner import Run
+from proof.chaos.scenarios import SCENARIOS
 
 SEED = 20261124
 

@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
-from chaos.ledger import Figures, Ledger
-from chaos.load import Outcome, Sent
+from proof.chaos.ledger import Figures, Ledger
+from proof.chaos.load import Outcome, Sent
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved, CustomerCreated
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from chaos.proxy import Proxy
+from proof.chaos.proxy import Proxy
 
 
 @pytest.fixture

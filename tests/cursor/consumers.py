@@ -9,15 +9,10 @@ from typing import Any, Protocol
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.dead_letters.journal import JOURNAL, Row, Write
-from twinlog.cursor import Handler
-from twinlog.event import Recorded
-from twinlog.log import Log
-from twinlog.policies import Policies, PolicyHandler, on
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.postgres import PostgresLog
-from twinlog.postgres_views import PostgresViews
-from twinlog.projection import Projection, View, ViewStore
-from twinlog.writer import Writer
+from twinlog import Log, Policies, PostgresViews, Projection, Recorded, View, ViewStore, Writer, on
+from twinlog.consume.cursor import Handler
+from twinlog.consume.policies import PolicyHandler
+from twinlog.testing.internals import PostgresLog, RandomIds, SystemClock
 
 VIEWS_PACKAGE = "tests.dead_letters.sql"
 KEY = "all"

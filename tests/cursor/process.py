@@ -12,11 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from tests.cursor.consumers import VIEWS_PACKAGE, consumer_in
-from twinlog import jetstream
-from twinlog.cursor import Cursor, Handler
-from twinlog.event import Recorded
-from twinlog.jetstream import JetStreamTwin
-from twinlog.postgres import open_log
+from twinlog import Recorded
+from twinlog.consume.cursor import Handler
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing.internals import Cursor, JetStreamTwin, open_log
 
 
 class Deadly:
@@ -24,7 +23,7 @@ class Deadly:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.consumer, self.types, self.tag = handler.consumer, handler.types, handler.tag
+        self.consumer, self.types, self.routing_key = handler.consumer, handler.types, handler.routing_key
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()

@@ -11,23 +11,22 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from stack.nats import EmbeddedNats
-from stack.postgres import EmbeddedPostgres
 from tests import servers
 from tests.cursor.consumers import KINDS, VIEWS_PACKAGE, Consumer, PolicyConsumer, ViewConsumer, consumer_in
 from tests.kernel.batches import grow
 from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
 from tests.waiting import until
-from twinlog import jetstream, relay
-from twinlog.cursor import Cursor, Handler
-from twinlog.errors import CheckpointMoved, Unavailable
-from twinlog.event import Recorded
-from twinlog.lease import Lease
-from twinlog.memory import MemoryLog, MemoryViews
-from twinlog.nats_client import NatsClient
-from twinlog.postgres import PostgresLease, PostgresLog, open_log
-from twinlog.relay import Relay
-from twinlog.twin import Twin
+from twinlog import Recorded, Unavailable
+from twinlog.consume.cursor import Handler
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.jetstream import api
+from twinlog.jetstream import connection as jetstream
+from twinlog.jetstream import delivery as delivery_module
+from twinlog.log import relay
+from twinlog.log.lease import Lease
+from twinlog.postgres.lease import PostgresLease
+from twinlog.testing import MemoryLog, MemoryViews
+from twinlog.testing.internals import CheckpointMoved, Cursor, NatsClient, PostgresLog, Relay, Twin, open_log
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Stage:
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was destroyed is noticed soon."""
     monkeypatch.setattr(relay, "_LOOK_AFTER", 0.1)
-    monkeypatch.setattr(jetstream, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.2)
 
 
 @pytest.fixture(params=["memory", "servers"])
@@ -138,7 +137,7 @@ class Wrapped:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.consumer, self.types, self.tag = handler.consumer, handler.types, handler.tag
+        self.consumer, self.types, self.routing_key = handler.consumer, handler.types, handler.routing_key
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()
@@ -322,7 +321,7 @@ async def test_an_outage_is_waited_for_visibly(stage: Stage) -> None:
 async def test_nats_is_restarted_while_it_is_followed(
     own_nats: EmbeddedNats, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "_TIMEOUT", 1.0)
+    monkeypatch.setattr(api, "REQUEST_TIMEOUT_SECONDS", 1.0)
     client = await jetstream.connect(own_nats.url, "tests")
     stage = Stage(
         MemoryLog("source"),

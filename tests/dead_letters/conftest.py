@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
-from twinlog import parking
+from twinlog.consume import dead_lettering as parking
 
 
 @pytest.fixture(autouse=True)

@@ -12,17 +12,12 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from twinlog.dead_letters import DeadLetters
-from twinlog.decider import Aggregate, Events
-from twinlog.event import Metadata, Recorded, StreamId
-from twinlog.log import Log
-from twinlog.memory import MemoryLog
-from twinlog.policies import Policies, PolicyHandler, on
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.projection import View
-from twinlog.tags import UNTAGGED
-from twinlog.testing import START
-from twinlog.writer import Writer
+from twinlog import Aggregate, Events, Log, Metadata, Policies, Recorded, StreamId, View, Writer, on
+from twinlog.consume.dead_letters import DeadLetters
+from twinlog.consume.policies import PolicyHandler
+from twinlog.model.routing import NO_ROUTING_KEY
+from twinlog.testing import START, MemoryLog
+from twinlog.testing.internals import RandomIds, SystemClock
 
 CONSUMER = "tests.source"
 OPERATOR = Metadata("call", "rpc/ReplayDeadLetters", "", "operator")
@@ -121,7 +116,7 @@ def event(position: int, text: str) -> Recorded:
         StringValue(value=text).SerializeToString(),
         Metadata("correlation", "rpc/Say", "", "client"),
         key,
-        UNTAGGED,
+        NO_ROUTING_KEY,
         START,
     )
 

@@ -6,10 +6,8 @@ import asyncio
 
 from tests.dead_letters.journal import Source, journal, replica
 from tests.waiting import until
-from twinlog.cursor import Cursor
-from twinlog.jetstream import JetStreamTwin
-from twinlog.memory import MemoryLog
-from twinlog.nats_client import NatsClient
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import Cursor, JetStreamTwin, NatsClient
 
 
 async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(

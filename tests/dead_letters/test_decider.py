@@ -6,8 +6,8 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from tests.dead_letters.journal import CONSUMER, event, positions
-from twinlog.dead_letters import (
-    DEAD_LETTERS,
+from twinlog import TwinlogError
+from twinlog.consume.dead_letters import (
     DeadLetters,
     Discard,
     FailReplay,
@@ -18,10 +18,8 @@ from twinlog.dead_letters import (
     Park,
     Replay,
 )
-from twinlog.errors import TwinlogError
-from twinlog.event import from_wire, to_wire
-from twinlog.snapshots import StateCodec
 from twinlog.testing import given
+from twinlog.testing.internals import DEAD_LETTERS, StateCodec, from_wire, to_wire
 from twinlog.v1 import dead_letters_pb2 as pb
 
 POISON, BEHIND, OTHER = event(3, "a:1"), event(5, "a:2"), event(6, "b:1")

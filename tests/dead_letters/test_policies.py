@@ -20,12 +20,11 @@ from tests.dead_letters.journal import (
     replica,
 )
 from tests.waiting import until
-from twinlog import parking
-from twinlog.cursor import Cursor
-from twinlog.dead_letters import Discard, Named, NotFirst, NotParked
-from twinlog.errors import CheckpointMoved, Unavailable
-from twinlog.event import StreamId
-from twinlog.memory import MemoryLog, MemoryTwin
+from twinlog import StreamId, Unavailable
+from twinlog.consume import dead_lettering as parking
+from twinlog.consume.dead_letters import Discard, Named, NotFirst, NotParked
+from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.internals import CheckpointMoved, Cursor
 
 
 async def test_the_other_keys_flow_and_the_key_keeps_its_order(lines: list[EventDict]) -> None:

@@ -11,15 +11,19 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.dead_letters.journal import CONSUMER, OPERATOR, Broken, Row, Source, event, positions
-from twinlog.dead_letters import DEAD_LETTERS, Discard, Named, NotParked
-from twinlog.errors import CheckpointMoved
-from twinlog.event import StreamId
-from twinlog.log import Batch, Conflict, Move
-from twinlog.memory import MemoryViews
-from twinlog.postgres import open_log
-from twinlog.postgres_views import OtherTables, PostgresViews
-from twinlog.projection import AnyView, Projection, ViewStore
-from twinlog.testing import START
+from twinlog import PostgresViews, Projection, StreamId, ViewStore
+from twinlog.consume.dead_letters import Discard, Named, NotParked
+from twinlog.log.ports import Conflict
+from twinlog.postgres.views import OtherTables
+from twinlog.testing import START, MemoryViews
+from twinlog.testing.internals import (
+    DEAD_LETTERS,
+    AnyView,
+    Batch,
+    CheckpointAdvance,
+    CheckpointMoved,
+    open_log,
+)
 
 STREAM = StreamId(DEAD_LETTERS.name, CONSUMER)
 
@@ -92,7 +96,7 @@ async def test_looking_for_dead_letters_forgets_no_row_and_a_row_that_begins_is_
     await projection.handle(source.add("a:2"), 1)
     assert looked_for == ["a"]
 
-    begins = Projection("tests.begins", [replace(source.view(), first=StringValue)], store)
+    begins = Projection("tests.begins", [replace(source.view(), created_by=StringValue)], store)
     await begins.handle(source.events, 0)
     assert looked_for == ["a"]
 
@@ -173,7 +177,7 @@ async def test_a_conflict_stores_nothing_at_all(store: ViewStore) -> None:
     source = Source()
     changes = {source.view(): {"a": Row("a", "1", START)}}
     stale = Batch(START, {STREAM: 7})
-    refused = await store.commit(changes, Move(CONSUMER, 0, 5), stale)
+    refused = await store.commit(changes, CheckpointAdvance(CONSUMER, 0, 5), stale)
     assert isinstance(refused, Conflict)
     assert list(refused.streams) == [STREAM]
     assert await store.checkpoint(CONSUMER) == 0

@@ -15,13 +15,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.dead_letters.journal import CONSUMER, Source, event, journal, replica
 from tests.kernel.edge import rich
-from twinlog.dead_letter_office import DeadLetterOffice
-from twinlog.dead_letter_service import NAME, DeadLetterService
-from twinlog.memory import MemoryLog
-from twinlog.paging import PageTokens
-from twinlog.policies import PolicyHandler
-from twinlog.rpc import serve
+from twinlog.consume.dead_letter_office import DeadLetterOffice
+from twinlog.consume.policies import PolicyHandler
+from twinlog.rpc import PageTokens, serve
+from twinlog.rpc.dead_letter_service import NAME, DeadLetterService
 from twinlog.rpc.health import PROBLEM_KEY
+from twinlog.testing import MemoryLog
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import (
     DeadLetterServiceStub,

@@ -11,9 +11,9 @@ from customer_svc.app import CustomerSettings
 from order_svc.app import OrderSettings
 from projector.app import QuerySettings
 from saga_orchestrator.app import SagaSettings
-from stack.supervisor import ROOT
+from stack.topology import ROOT
 from tests.simulation.bugs import BUGS
-from twinlog.config import describe
+from twinlog.service.settings import describe
 
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/third-service.md"]
 

@@ -19,18 +19,13 @@ import pytest
 
 from order_svc.domain import ORDER, ApproveOrder, CancelOrder, CreateOrder
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
-from stack.nats import EmbeddedNats
-from stack.process import free_port, spawn, stop
-from stack.supervisor import ROOT, until_serving
+from stack.topology import ROOT
 from tests import servers
-from twinlog.jetstream import JetStreamTwin, connect
-from twinlog.memory import MemoryLog
-from twinlog.money import Money
-from twinlog.nats_client import NatsClient
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.relay import Relay
-from twinlog.tasks import Tasks
-from twinlog.writer import Writer
+from twinlog import Money, Writer
+from twinlog._aio.tasks import Tasks
+from twinlog.dev import EmbeddedNats, free_port, spawn, stop, until_serving
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import JetStreamTwin, NatsClient, RandomIds, Relay, SystemClock, connect
 
 PAGE = ROOT / "docs" / "third-service.md"
 _BLOCK = re.compile(r"```\w+\n(?:#|//) (\S+)\n(.*?)```", re.DOTALL)

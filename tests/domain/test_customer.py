@@ -45,9 +45,9 @@ from tests.controls import (
     new_id,
     reservation_failed,
 )
-from twinlog.money import Money
-from twinlog.snapshots import StateCodec
+from twinlog import Money
 from twinlog.testing import given
+from twinlog.testing.internals import StateCodec
 
 OTHER_ORDER = new_id()
 CREATED = [customer_created()]

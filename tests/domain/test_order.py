@@ -51,8 +51,8 @@ from tests.controls import (
     order_created,
     order_rejected,
 )
-from twinlog.snapshots import StateCodec
 from twinlog.testing import START, given
+from twinlog.testing.internals import StateCodec
 
 REASONS = [
     REJECTION_REASON_INSUFFICIENT_CREDIT,

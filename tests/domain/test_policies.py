@@ -36,8 +36,7 @@ from tests.controls import (
     order_rejected,
     reservation_failed,
 )
-from twinlog.policies import Policies, Step, on
-from twinlog.saga import Begin, Reply
+from twinlog import Begin, Dispatch, Policies, Reply, on
 from twinlog.testing import START, ManualClock
 
 CHOREOGRAPHY, ORCHESTRATION = SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
@@ -45,15 +44,15 @@ OF_ORDERS, OF_CUSTOMERS = saga_orchestrator.policies(ManualClock())
 IDS = {"order_id": ORDER_ID, "customer_id": CUSTOMER_ID}
 
 
-def reserve(mode: Mode) -> Step:
+def reserve(mode: Mode) -> Dispatch:
     return on(CUSTOMER, CUSTOMER_ID).do(ReserveCredit(CUSTOMER_ID, ORDER_ID, TOTAL, mode))
 
 
-def release(mode: Mode) -> Step:
+def release(mode: Mode) -> Dispatch:
     return on(CUSTOMER, CUSTOMER_ID).do(ReleaseCredit(CUSTOMER_ID, ORDER_ID, mode))
 
 
-def in_saga(command: Begin | Reply) -> Step:
+def in_saga(command: Begin | Reply) -> Dispatch:
     return on(CREDIT_SAGAS, saga_id(ORDER_ID)).do(command)
 
 
@@ -87,9 +86,9 @@ APPROVE = on(ORDER, ORDER_ID).do(ApproveOrder())
     ],
 )
 def test_in_choreography_each_service_reacts_to_the_others_log(
-    policies: Policies, event: Message, steps: Sequence[Step]
+    policies: Policies, event: Message, steps: Sequence[Dispatch]
 ) -> None:
-    assert list(policies.steps(event)) == list(steps)
+    assert list(policies.dispatches(event)) == list(steps)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +109,9 @@ def test_in_choreography_each_service_reacts_to_the_others_log(
     ],
 )
 def test_in_orchestration_each_service_does_as_it_is_told(
-    policies: Policies, event: Message, step: Step
+    policies: Policies, event: Message, step: Dispatch
 ) -> None:
-    assert list(policies.steps(event)) == [step]
+    assert list(policies.dispatches(event)) == [step]
 
 
 OF_AN_ORDER = [
@@ -130,20 +129,20 @@ OF_CREDIT = [
 
 def test_the_orchestrator_begins_a_saga_with_the_order() -> None:
     created = order_created(mode=ORCHESTRATION)
-    assert list(OF_ORDERS.steps(created)) == [in_saga(Begin(created, START))._replace(new=True)]
+    assert list(OF_ORDERS.dispatches(created)) == [in_saga(Begin(created, START))._replace(assume_empty=True)]
 
 
 @pytest.mark.parametrize(
     ("policies", "event"), [(OF_ORDERS, e) for e in OF_AN_ORDER] + [(OF_CUSTOMERS, e) for e in OF_CREDIT]
 )
 def test_the_orchestrator_hears_every_answer(policies: Policies, event: Message) -> None:
-    assert list(policies.steps(event)) == [in_saga(Reply(event, START))]
+    assert list(policies.dispatches(event)) == [in_saga(Reply(event, START))]
 
 
 @pytest.mark.parametrize("event", [order_created(mode=ORCHESTRATION), *OF_AN_ORDER, *OF_CREDIT])
 @pytest.mark.parametrize("policies", [customer_svc.CHOREOGRAPHY, order_svc.CHOREOGRAPHY])
 def test_nobody_reacts_by_himself_to_an_orchestrated_order(policies: Policies, event: Message) -> None:
-    assert not policies.steps(event)
+    assert not policies.dispatches(event)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +150,7 @@ def test_nobody_reacts_by_himself_to_an_orchestrated_order(policies: Policies, e
 )
 @pytest.mark.parametrize("policies", [OF_ORDERS, OF_CUSTOMERS])
 def test_the_orchestrator_leaves_a_choreographed_order_alone(policies: Policies, event: Message) -> None:
-    assert not policies.steps(event)
+    assert not policies.dispatches(event)
 
 
 def test_the_consumers_names_are_theirs_for_good() -> None:

@@ -26,7 +26,7 @@ from stack.shop import Shop
 from tests.controls import Mode, wire
 from tests.kernel.edge import rich
 from tests.waiting import until
-from twinlog.migrations import database_url
+from twinlog.testing.internals import database_url
 
 PATIENCE = 60.0
 """Seconds after which a call of a test is given up."""

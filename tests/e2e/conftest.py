@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from stack.process import free_port
 from stack.shop import Shop, running
-from stack.supervisor import Service, Supervisor
+from stack.topology import ROOT
 from tests.e2e.client import Client, connect
 from tests.servers import folder
+from twinlog.dev import Program, Supervisor, free_port
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
@@ -43,7 +43,7 @@ async def replica(shop: Shop, spoken: list[str]) -> AsyncIterator[str]:
         "NATS_URL": shop.nats_url,
         "ORDER_DEADLINE_SECONDS": "1",
     }
-    service = Service("order_svc", "ORDERS_ADDRESS", address)
+    service = Program("order_svc", "ORDERS_ADDRESS", address)
     with folder() as path:
-        async with Supervisor([service], env, spoken.append, folder=path):
+        async with Supervisor([service], env, spoken.append, root=ROOT, folder=path):
             yield address

@@ -13,8 +13,8 @@ from stack.burst import burst
 from tests.controls import MODES
 from tests.e2e.client import DATABASES, PATIENCE, Client
 from tests.waiting import until
-from twinlog.jetstream import JetStreamTwin
-from twinlog.jetstream import connect as connect_nats
+from twinlog.testing.internals import JetStreamTwin
+from twinlog.testing.internals import connect as connect_nats
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

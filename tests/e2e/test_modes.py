@@ -46,9 +46,8 @@ from tests.scripts import (
     scripts,
 )
 from tests.waiting import until
-from twinlog import tokens
-from twinlog.errors import TwinlogError
-from twinlog.money import Money
+from twinlog import Money, TwinlogError
+from twinlog.rpc import tokens
 
 Modes = Callable[[int], Mode]
 

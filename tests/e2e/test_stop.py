@@ -19,10 +19,10 @@ from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.queries.v1.order_query_service_pb2 import WatchOrderRequest
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
-from stack.process import free_port, spawn, stop
-from stack.supervisor import ROOT, until_serving
+from stack.topology import ROOT
 from tests.controls import new_id, wire
 from tests.e2e.client import PATIENCE, Client, refusal
+from twinlog.dev import free_port, spawn, stop, until_serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from twinlog.event import Metadata, NewEvent, Recorded, StreamId
-from twinlog.log import Appended, Batch, Log, Move, StoredReply, TimerChange
+from twinlog import Log, Metadata, Recorded, StreamId
+from twinlog.log.ports import StoredReply, TimerChange
+from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, NewEvent
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 METADATA = Metadata("correlation", "rpc/Add", "00-trace", "tests")
@@ -31,7 +32,7 @@ def batch(
     *writes: tuple[StreamId, int, int],
     reads: Mapping[StreamId, int] | None = None,
     replies: Sequence[StoredReply] = (),
-    moves: Sequence[Move] = (),
+    advances: Sequence[CheckpointAdvance] = (),
     timers: Sequence[TimerChange] = (),
 ) -> Batch:
     """A batch of ``writes``: to a stream at a version, so many events."""
@@ -41,7 +42,7 @@ def batch(
         for version in range(after + 1, after + count + 1)
     ]
     expects = {**(reads or {}), **{stream: after for stream, after, _ in writes}}
-    return Batch(NOW, expects, events, replies, moves, timers)
+    return Batch(NOW, expects, events, replies, advances, timers)
 
 
 async def append(log: Log, *batches: Batch) -> None:

@@ -8,8 +8,7 @@ from datetime import datetime
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from twinlog.decider import Aggregate, Events
-from twinlog.errors import FailedPrecondition
+from twinlog import Aggregate, Events, FailedPrecondition
 
 
 @dataclass(frozen=True, slots=True)

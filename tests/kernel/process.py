@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from twinlog import logs, runtime
-from twinlog.errors import ConfigurationError
-from twinlog.runtime import Shutdown, Tasks, run
+from twinlog import ConfigurationError, Shutdown, run
+from twinlog._aio.tasks import Tasks
+from twinlog.service import runtime
+from twinlog.testing.internals import configure_logging
 
 
 async def forever() -> None:
@@ -82,5 +83,5 @@ async def cannot_close(shutdown: Shutdown) -> None:
 
 
 if __name__ == "__main__":
-    logs.configure()
+    configure_logging()
     sys.exit(run(globals()[sys.argv[1]]))

@@ -4,7 +4,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinlog.backoff import backoff
+from twinlog._aio.retrying import backoff
 
 
 class Always:

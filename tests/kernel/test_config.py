@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from twinlog.config import Address, Settings, describe, load
-from twinlog.errors import ConfigurationError
+from twinlog import Address, ConfigurationError, Settings, load
+from twinlog.service.settings import describe
 
 
 class ShopSettings(Settings):

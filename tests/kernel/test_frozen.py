@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from twinlog.frozen import UuidMap
-from twinlog.ports import RandomIds
+from twinlog import UuidMap
+from twinlog.testing.internals import RandomIds
 
 # Few and close ones too: those that differ only in their first bits, and those that are records of others.
 KEYS = st.one_of(

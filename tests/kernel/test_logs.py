@@ -11,7 +11,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 from structlog.testing import capture_logs
 
-from twinlog import logs
+from twinlog.service import logging as logs
 
 
 class Terminal(io.StringIO):
@@ -34,7 +34,7 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_line_is_json_with_the_correlation_id_of_its_call() -> None:
     out = io.StringIO()
-    logs.configure(stream=out)
+    logs.configure_logging(stream=out)
     with bound_contextvars(correlation_id="abc"):
         structlog.get_logger(component="relay").warning("relay.behind", by=7)
     [line] = lines(out)
@@ -51,7 +51,7 @@ def test_a_line_is_json_with_the_correlation_id_of_its_call() -> None:
 
 def test_a_terminal_gets_lines_for_eyes() -> None:
     out = Terminal()
-    logs.configure(stream=out)
+    logs.configure_logging(stream=out)
     structlog.get_logger().info("serving", address="here")
 
     assert "serving" in out.getvalue()
@@ -62,7 +62,7 @@ def test_a_terminal_gets_lines_for_eyes() -> None:
 
 def test_pretty_without_a_terminal_has_no_colour() -> None:
     out = io.StringIO()
-    logs.configure(format="pretty", stream=out)
+    logs.configure_logging(format="pretty", stream=out)
     structlog.get_logger().info("serving")
 
     assert "\x1b[" not in out.getvalue()
@@ -71,7 +71,7 @@ def test_pretty_without_a_terminal_has_no_colour() -> None:
 @pytest.mark.parametrize("format", ["pretty", "json"])
 def test_a_traceback_shows_no_values_of_variables(format: logs.Format) -> None:
     out = io.StringIO()
-    logs.configure(format=format, stream=out)
+    logs.configure_logging(format=format, stream=out)
     password = "hunter2"
     try:
         raise RuntimeError(f"{len(password)} letters")
@@ -84,7 +84,7 @@ def test_a_traceback_shows_no_values_of_variables(format: logs.Format) -> None:
 
 def test_what_is_below_the_level_is_not_logged() -> None:
     out = io.StringIO()
-    logs.configure("warning", stream=out)
+    logs.configure_logging("warning", stream=out)
     structlog.get_logger().info("chatter")
     structlog.get_logger().error("news")
 
@@ -93,7 +93,7 @@ def test_what_is_below_the_level_is_not_logged() -> None:
 
 def test_libraries_log_in_the_same_form() -> None:
     out = io.StringIO()
-    logs.configure(stream=out)
+    logs.configure_logging(stream=out)
     logging.getLogger("nats").info("chatter")
     logging.getLogger("nats").error("lost %s", "it")
     [line] = lines(out)

@@ -3,7 +3,8 @@ from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinlog.money import NANOS_PER_UNIT, Money
+from twinlog import Money
+from twinlog.testing.internals import NANOS_PER_UNIT
 
 MOST_NANOS = 10**15 * NANOS_PER_UNIT
 

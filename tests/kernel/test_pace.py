@@ -9,12 +9,10 @@ import pytest
 
 from tests.kernel.batches import recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog.cursor import BATCH, Cursor
-from twinlog.event import Recorded
-from twinlog.memory import MemoryLog, MemoryTwin
-from twinlog.pace import Pace
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.writer import Writer
+from twinlog import Recorded, Writer
+from twinlog.consume.cursor import BATCH
+from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.internals import Cursor, Linger, RandomIds, SystemClock
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ async def test_it_is_three_times_the_batch_and_at_most_ten_milliseconds(
     took: float, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = sleeps(monkeypatch, [took])
-    await Pace().rest(0.0, 1, 5)
+    await Linger().wait(0.0, 1, 5)
     assert slept == [rest]
 
 
@@ -37,7 +35,7 @@ async def test_what_nobody_waits_for_rests_after_every_batch_that_is_not_full(
     waiting: int, rest: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = sleeps(monkeypatch, [0.1])
-    await Pace(least=0.05).rest(0.0, waiting, 5)
+    await Linger(least=0.05).wait(0.0, waiting, 5)
     assert slept == rest
 
 
@@ -45,12 +43,12 @@ async def test_what_nobody_waits_for_rests_after_every_batch_that_is_not_full(
 async def test_nobody_rests_twice_for_one_batch(
     began: float, rests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Pace()
-    second = Pace(behind=first)
+    first = Linger()
+    second = Linger(behind=first)
     slept = sleeps(monkeypatch, [1.5, 2.0, 4.0, 4.0])
-    await first.rest(1.0, 1, 5)
+    await first.wait(1.0, 1, 5)
     slept.clear()
-    await second.rest(began, 1, 5)
+    await second.wait(began, 1, 5)
     assert len(slept) == rests
 
 
@@ -76,7 +74,7 @@ async def test_a_writer_rests_while_less_than_a_batch_waits(
     async with Writer(MemoryLog("counters"), clock=SystemClock(), ids=RandomIds()) as writes:
         await asyncio.gather(
             *(
-                writes.execute(lambda tx: tx.do(COUNTER, "a", Add(1)), new=[(COUNTER, "a")])
+                writes.execute(lambda tx: tx.do(COUNTER, "a", Add(1)), assume_empty=[(COUNTER, "a")])
                 for _ in range(units)
             )
         )
@@ -99,7 +97,7 @@ async def test_a_cursor_rests_while_less_than_a_batch_waits(
 class Notes:
     """A handler that notes how far it is."""
 
-    consumer, types, tag = "notes", (), ""
+    consumer, types, routing_key = "notes", (), ""
 
     def __init__(self, last: int) -> None:
         self._last = last

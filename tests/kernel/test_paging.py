@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from twinlog.errors import InvalidArgument
-from twinlog.paging import Key, PageTokens
+from twinlog import InvalidArgument
+from twinlog.rpc import PageTokens
+from twinlog.rpc.paging import Key
 
 PAGES = PageTokens(b"secret")
 keys = st.lists(st.text(max_size=50) | st.integers(-(2**63), 2**63 - 1), max_size=4).map(tuple)

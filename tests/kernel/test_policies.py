@@ -11,13 +11,12 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.kernel.batches import append, batch, counter, recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog import writer
-from twinlog.errors import FailedPrecondition
-from twinlog.log import History, Wanted
-from twinlog.memory import MemoryLog
-from twinlog.policies import Policies, PolicyHandler, on
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.writer import Writer
+from twinlog import FailedPrecondition, Policies, ReadRequest, Writer, on
+from twinlog.consume.policies import PolicyHandler
+from twinlog.log import writer
+from twinlog.log.ports import StreamSlice
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import RandomIds, SystemClock
 
 TABLE = Policies(
     "counters", "tests", {Int64Value: lambda event: on(COUNTER, "a").create(Add(event.value, limit=5))}
@@ -31,7 +30,7 @@ class LoadsNoted(MemoryLog):
         super().__init__("own")
         self.loaded: list[str] = []
 
-    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         self.loaded += [want.stream.id for want in wanted if want.stream.type == COUNTER.name]
         return await super().load(wanted)
 

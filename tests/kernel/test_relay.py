@@ -8,13 +8,10 @@ from contextlib import suppress
 
 from tests.kernel.batches import grow
 from tests.waiting import until
-from twinlog.cursor import Cursor
-from twinlog.errors import Unavailable
-from twinlog.event import Recorded, to_wire
-from twinlog.memory import MemoryLog, MemoryTwin
-from twinlog.relay import Relay
-from twinlog.tasks import Tasks
-from twinlog.twin import TwinState
+from twinlog import Recorded, Unavailable
+from twinlog._aio.tasks import Tasks
+from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.internals import Cursor, Relay, TwinState, to_wire
 
 
 def crash(_task: str, error: BaseException) -> None:
@@ -70,7 +67,7 @@ class DeadTwin(MemoryTwin):
 class Idle:
     """A handler whose store is away."""
 
-    consumer, types, tag = "idle", (), ""
+    consumer, types, routing_key = "idle", (), ""
 
     async def checkpoint(self) -> int:
         raise Unavailable

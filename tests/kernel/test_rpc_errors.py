@@ -18,21 +18,11 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderResponse,
 )
 from tests.kernel.edge import Client, Edge, detail, rich, serving
-from twinlog.errors import (
-    AlreadyExists,
-    CheckpointMoved,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    Overloaded,
-    RequestIdReused,
-    TwinlogError,
-    Unavailable,
-    UnknownEventType,
-    ViewLagging,
-)
+from twinlog import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TwinlogError, Unavailable
+from twinlog.model.errors import Overloaded, RequestIdReused
 from twinlog.rpc import Context, status_of
 from twinlog.rpc.errors import code_of
+from twinlog.testing.internals import CheckpointMoved, UnknownEventType, ViewLagging
 
 
 def raising(error: BaseException) -> Edge:

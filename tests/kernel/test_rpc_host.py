@@ -22,7 +22,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderResponse,
 )
 from tests.kernel.edge import NAME, Client, Edge, detail, echo, forever, rich, serving
-from twinlog.errors import ConfigurationError
+from twinlog import ConfigurationError
 from twinlog.rpc import Context, Limits, serve, time_left
 
 SERVING = HealthCheckResponse.SERVING

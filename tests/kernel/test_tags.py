@@ -13,8 +13,9 @@ from shop.orders.v1 import events_pb2 as orders
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from shop.sagas.v1 import commands_pb2 as saga
 from tests.kernel.batches import recorded
-from twinlog.policies import Policies
-from twinlog.tags import UNTAGGED, has_tag, tag_of
+from twinlog import Policies
+from twinlog.model.routing import NO_ROUTING_KEY, has_routing_key
+from twinlog.testing.internals import routing_key_of
 
 NEWER = cast("SagaMode.ValueType", 9)
 TAGGED = [
@@ -31,19 +32,19 @@ TAGGED = [
 
 @pytest.mark.parametrize("event", TAGGED)
 def test_every_event_of_a_saga_says_how_it_is_run(event: type[Message]) -> None:
-    assert tag_of(event(saga_mode=SAGA_MODE_CHOREOGRAPHY)) == "SAGA_MODE_CHOREOGRAPHY"
-    assert tag_of(event(saga_mode=SAGA_MODE_ORCHESTRATION)) == "SAGA_MODE_ORCHESTRATION"
+    assert routing_key_of(event(saga_mode=SAGA_MODE_CHOREOGRAPHY)) == "SAGA_MODE_CHOREOGRAPHY"
+    assert routing_key_of(event(saga_mode=SAGA_MODE_ORCHESTRATION)) == "SAGA_MODE_ORCHESTRATION"
 
 
 @pytest.mark.parametrize(
     "event", [StringValue(value="x"), orders.SagaModeChanged(saga_mode=SAGA_MODE_CHOREOGRAPHY)]
 )
 def test_an_event_without_such_a_field_has_none(event: Message) -> None:
-    assert tag_of(event) == UNTAGGED
+    assert routing_key_of(event) == NO_ROUTING_KEY
 
 
 def test_a_value_that_a_newer_version_knows_is_its_number() -> None:
-    assert tag_of(orders.OrderApproved(saga_mode=NEWER)) == "9"
+    assert routing_key_of(orders.OrderApproved(saga_mode=NEWER)) == "9"
 
 
 @pytest.mark.parametrize(
@@ -56,15 +57,15 @@ def test_a_value_that_a_newer_version_knows_is_its_number() -> None:
     ],
 )
 def test_a_command_says_who_it_is_for(command: Message, service: str) -> None:
-    assert tag_of(command) == service
+    assert routing_key_of(command) == service
 
 
 def test_a_table_for_a_tag_takes_only_events_that_can_have_one() -> None:
-    assert has_tag(orders.OrderApproved)
-    assert has_tag(saga.ApproveOrder)
-    assert not has_tag(orders.SagaModeChanged)
-    with pytest.raises(AssertionError, match=r"SagaModeChanged has no tag"):
-        Policies("orders", "tests", {orders.SagaModeChanged: lambda _event: None}, tag="RED")
+    assert has_routing_key(orders.OrderApproved)
+    assert has_routing_key(saga.ApproveOrder)
+    assert not has_routing_key(orders.SagaModeChanged)
+    with pytest.raises(AssertionError, match=r"SagaModeChanged has no routing key"):
+        Policies("orders", "tests", {orders.SagaModeChanged: lambda _event: None}, routing_key="RED")
 
 
 def test_it_is_the_last_token_of_the_subject() -> None:

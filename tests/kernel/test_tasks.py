@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from twinlog.tasks import Tasks, to_its_end
+from twinlog._aio.tasks import Tasks, to_its_end
 
 
 class Crashes(dict[str, BaseException]):

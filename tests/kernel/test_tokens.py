@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinlog import tokens
-from twinlog.errors import InvalidArgument
+from twinlog import InvalidArgument
+from twinlog.rpc import tokens
 
 LOGS = ("orders", "customers", "sagas")
 

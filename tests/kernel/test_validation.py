@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shop.orders.v1.saga_mode_pb2 import SagaMode
-from twinlog.errors import InvalidArgument
-from twinlog.money import NANOS_PER_UNIT, Money
-from twinlog.paging import PageTokens
-from twinlog.validation import MOST_UNITS, Checks
+from twinlog import InvalidArgument, Money
+from twinlog.rpc import Checks, PageTokens
+from twinlog.rpc.validation import MOST_UNITS
+from twinlog.testing.internals import NANOS_PER_UNIT
 
 UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
 PAGES = PageTokens(b"secret")

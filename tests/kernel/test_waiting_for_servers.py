@@ -8,11 +8,10 @@ import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 
-from chaos.proxy import Proxy
-from stack.nats import EmbeddedNats
-from stack.process import free_port
+from proof.chaos.proxy import Proxy
 from tests.waiting import until
-from twinlog.migrations import database_url
+from twinlog.dev import EmbeddedNats, free_port
+from twinlog.testing.internals import database_url
 
 _ATTEMPTS = 4
 

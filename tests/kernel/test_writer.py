@@ -11,15 +11,20 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
-from twinlog.errors import CheckpointMoved, FailedPrecondition, RequestIdReused, Unavailable
-from twinlog.event import Recorded, StreamId
-from twinlog.log import Appended, Batch, Conflict, Log, Move
-from twinlog.memory import MemoryLog
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.requests import Request
-from twinlog.timers import Timers
-from twinlog.transaction import Transaction
-from twinlog.writer import Writer
+from twinlog import FailedPrecondition, Log, Recorded, StreamId, Transaction, Unavailable, Writer
+from twinlog.log.ports import Conflict
+from twinlog.log.requests import Request
+from twinlog.log.timers import Timers
+from twinlog.model.errors import RequestIdReused
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import (
+    Appended,
+    Batch,
+    CheckpointAdvance,
+    CheckpointMoved,
+    RandomIds,
+    SystemClock,
+)
 
 ID = "0196aa00-0000-7000-8000-000000000001"
 
@@ -126,9 +131,11 @@ async def test_what_a_unit_only_reads_is_checked_too(log: MemoryLog) -> None:
 
 async def test_a_moved_checkpoint_fails_only_its_own_unit(log: MemoryLog) -> None:
     async with writing(log) as writer:
-        await writer.execute(add(1), move=Move("c", 0, 5))
+        await writer.execute(add(1), advance=CheckpointAdvance("c", 0, 5))
         zombie, other = await asyncio.gather(
-            writer.execute(add(1), move=Move("c", 0, 5)), writer.execute(add(1)), return_exceptions=True
+            writer.execute(add(1), advance=CheckpointAdvance("c", 0, 5)),
+            writer.execute(add(1)),
+            return_exceptions=True,
         )
         assert isinstance(zombie, CheckpointMoved)
         assert not isinstance(other, BaseException)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import asyncpg
 
 from tests import servers
-from twinlog.postgres import Connection, open_log
+from twinlog.testing.internals import Connection, open_log
 
 Catalogue: TypeAlias = dict[str, dict[str, str]]
 """What things look like, by kind and name."""

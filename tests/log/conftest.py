@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests import servers
-from twinlog.log import Log
-from twinlog.memory import MemoryLog
-from twinlog.postgres import PostgresLog, open_log
+from twinlog import Log
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import PostgresLog, open_log
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -14,11 +14,9 @@ from contextlib import suppress
 from random import Random
 
 from tests.kernel.batches import batch, counter
-from twinlog.errors import Unavailable
-from twinlog.event import StreamId
-from twinlog.log import Appended, Batch, LogSession, Wanted
-from twinlog.migrations import database_url
-from twinlog.postgres import PostgresLog, open_pool
+from twinlog import ReadRequest, StreamId, Unavailable
+from twinlog.log.ports import LogSession
+from twinlog.testing.internals import Appended, Batch, PostgresLog, database_url, open_pool
 
 SHARED = [counter(f"shared-{number}") for number in range(8)]
 """Streams that all processes write to, so that they conflict."""
@@ -80,7 +78,7 @@ class Worker:
 
     async def _batch(self, session: LogSession) -> Batch:
         streams = [self._own, *self._random.sample(SHARED, self._random.randrange(2))]
-        histories = await session.load([Wanted(stream) for stream in streams])
+        histories = await session.load([ReadRequest(stream) for stream in streams])
         return batch(
             *(
                 (stream, len(history.events), self._random.randint(1, 4))
@@ -103,7 +101,7 @@ async def _cut(session: LogSession) -> None:
 
 
 async def main(server: str, database: str, seed: int, tasks: int, rounds: int) -> None:
-    async with open_pool(database_url(server, database), "twinlog.sql", size=tasks) as pool:
+    async with open_pool(database_url(server, database), "twinlog.postgres.sql", size=tasks) as pool:
         log = PostgresLog(pool, "counters")
         workers = [
             Worker(log, Random(f"{seed}/{number}"), counter(f"{seed}-{number}")) for number in range(tasks)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from twinlog.event import Metadata
-from twinlog.postgres import PostgresLog
-from twinlog.postgres_codecs import _from_numeric, _to_numeric
+from twinlog import Metadata
+from twinlog.postgres.codecs import _from_numeric, _to_numeric
+from twinlog.testing.internals import PostgresLog
 
 NUMBERS = [
     0,

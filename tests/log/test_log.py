@@ -8,19 +8,9 @@ from datetime import timedelta
 import pytest
 
 from tests.kernel.batches import METADATA, NOW, append, batch, counter, grow, new_event
-from twinlog.log import (
-    Appended,
-    Batch,
-    Conflict,
-    History,
-    Log,
-    Move,
-    Snapshot,
-    StoredReply,
-    Timer,
-    TimerChange,
-    Wanted,
-)
+from twinlog import Log, ReadRequest
+from twinlog.log.ports import Conflict, StoredReply, StreamSlice, TimerChange
+from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, Snapshot, Timer
 
 A, B, C = counter("a"), counter("b"), counter("c")
 
@@ -61,7 +51,7 @@ class TestAppend:
 
     async def test_a_batch_without_events_gives_the_next_position(self, log: Log) -> None:
         await grow(log, 2)
-        assert await log.append(batch(moves=[Move("c", 0, 5)])) == Appended(3)
+        assert await log.append(batch(advances=[CheckpointAdvance("c", 0, 5)])) == Appended(3)
         assert await log.head() == 2
 
     async def test_concurrent_appends_take_turns(self, log: Log) -> None:
@@ -110,19 +100,25 @@ class TestConflict:
         assert result == Conflict(replies=(reply("first", 6),))
 
     async def test_a_checkpoint_that_was_moved(self, log: Log) -> None:
-        await append(log, batch(moves=[Move("moved", 0, 7), Move("other", 0, 1)]))
+        await append(
+            log, batch(advances=[CheckpointAdvance("moved", 0, 7), CheckpointAdvance("other", 0, 1)])
+        )
 
-        result = await log.append(batch((A, 0, 1), moves=[Move("moved", 6, 8), Move("other", 1, 2)]))
+        result = await log.append(
+            batch((A, 0, 1), advances=[CheckpointAdvance("moved", 6, 8), CheckpointAdvance("other", 1, 2)])
+        )
 
         assert conflict(result) == Conflict(checkpoints={"moved": 7})
 
     async def test_a_checkpoint_that_was_never_set(self, log: Log) -> None:
-        result = await log.append(batch(moves=[Move("new", 3, 8)]))
+        result = await log.append(batch(advances=[CheckpointAdvance("new", 3, 8)]))
 
         assert conflict(result) == Conflict(checkpoints={"new": 0})
 
     async def test_all_of_them_are_told_at_once(self, log: Log) -> None:
-        await append(log, batch((A, 0, 1), (B, 0, 1), replies=[reply("r")], moves=[Move("m", 0, 1)]))
+        await append(
+            log, batch((A, 0, 1), (B, 0, 1), replies=[reply("r")], advances=[CheckpointAdvance("m", 0, 1)])
+        )
 
         result = conflict(
             await log.append(
@@ -131,7 +127,7 @@ class TestConflict:
                     (C, 0, 1),
                     reads={B: 0},
                     replies=[reply("s"), reply("r")],
-                    moves=[Move("m", 0, 1)],
+                    advances=[CheckpointAdvance("m", 0, 1)],
                 )
             )
         )
@@ -142,12 +138,15 @@ class TestConflict:
 
     @pytest.mark.parametrize("way", ["stream", "reply", "checkpoint"])
     async def test_nothing_is_committed(self, log: Log, way: str) -> None:
-        await append(log, batch((A, 0, 1), replies=[reply("r")], moves=[Move("m", 0, 1)]))
+        await append(log, batch((A, 0, 1), replies=[reply("r")], advances=[CheckpointAdvance("m", 0, 1)]))
         late = batch(
             (A, 0 if way == "stream" else 1, 1),
             (B, 0, 1),
             replies=[reply("new"), reply("r" if way == "reply" else "s")],
-            moves=[Move("n", 0, 9), Move("m", 0 if way == "checkpoint" else 1, 9)],
+            advances=[
+                CheckpointAdvance("n", 0, 9),
+                CheckpointAdvance("m", 0 if way == "checkpoint" else 1, 9),
+            ],
             timers=[TimerChange(B, 1, NOW)],
         )
 
@@ -177,7 +176,7 @@ class TestLoad:
     async def test_histories_come_in_the_order_they_are_wanted_in(self, log: Log) -> None:
         await append(log, batch((A, 0, 2), (B, 0, 1)), batch((A, 2, 1)))
 
-        histories = await log.load([Wanted(C), Wanted(B), Wanted(A)])
+        histories = await log.load([ReadRequest(C), ReadRequest(B), ReadRequest(A)])
 
         assert [history.snapshot for history in histories] == [None] * 3
         assert [[event.version for event in history.events] for history in histories] == [[], [1], [1, 2, 3]]
@@ -186,7 +185,7 @@ class TestLoad:
     async def test_only_what_comes_after(self, log: Log) -> None:
         await append(log, batch((A, 0, 5), (B, 0, 5)))
 
-        histories = await log.load([Wanted(A, 3), Wanted(B, 5)])
+        histories = await log.load([ReadRequest(A, 3), ReadRequest(B, 5)])
 
         assert [[event.version for event in history.events] for history in histories] == [[4, 5], []]
 
@@ -195,23 +194,23 @@ class TestLoad:
         snapshot = Snapshot(A, 3, 3, "schema", b"state")
         await log.save([snapshot])
 
-        ((kept, events),) = await log.load([Wanted(A, schema="schema")])
+        ((kept, events),) = await log.load([ReadRequest(A, schema="schema")])
 
         assert kept == snapshot
         assert [event.version for event in events] == [4, 5]
 
-    @pytest.mark.parametrize("want", [Wanted(A), Wanted(A, schema="newer schema")])
-    async def test_a_snapshot_of_another_schema_is_ignored(self, log: Log, want: Wanted) -> None:
+    @pytest.mark.parametrize("want", [ReadRequest(A), ReadRequest(A, schema="newer schema")])
+    async def test_a_snapshot_of_another_schema_is_ignored(self, log: Log, want: ReadRequest) -> None:
         await grow(log, 5)
         await log.save([Snapshot(A, 3, 3, "schema", b"state")])
 
-        assert await log.load([want]) == [History(None, await log.read(0, 5))]
+        assert await log.load([want]) == [StreamSlice(None, await log.read(0, 5))]
 
     async def test_a_snapshot_is_ignored_by_whoever_knows_more(self, log: Log) -> None:
         await grow(log, 5)
         await log.save([Snapshot(A, 3, 3, "schema", b"state")])
 
-        ((kept, events),) = await log.load([Wanted(A, after=4, schema="schema")])
+        ((kept, events),) = await log.load([ReadRequest(A, after=4, schema="schema")])
 
         assert kept is None
         assert [event.version for event in events] == [5]
@@ -219,7 +218,7 @@ class TestLoad:
 
 class TestSnapshots:
     async def kept(self, log: Log, schema: str) -> Snapshot | None:
-        return (await log.load([Wanted(A, schema=schema)]))[0].snapshot
+        return (await log.load([ReadRequest(A, schema=schema)]))[0].snapshot
 
     async def test_a_newer_one_replaces_an_older_one_and_never_the_other_way(self, log: Log) -> None:
         await grow(log, 9)
@@ -255,13 +254,19 @@ class TestReplies:
 class TestCheckpoints:
     async def test_they_move_with_the_events(self, log: Log) -> None:
         assert await log.checkpoint("c") == 0
-        await append(log, batch((A, 0, 1), moves=[Move("c", 0, 3)]), batch(moves=[Move("c", 3, 8)]))
+        await append(
+            log,
+            batch((A, 0, 1), advances=[CheckpointAdvance("c", 0, 3)]),
+            batch(advances=[CheckpointAdvance("c", 3, 8)]),
+        )
         assert await log.checkpoint("c") == 8
 
     async def test_of_two_replicas_one_moves_it(self, log: Log) -> None:
-        moves = [batch((counter(str(n)), 0, 1), moves=[Move("c", 0, 5)]) for n in range(10)]
+        advances = [
+            batch((counter(str(n)), 0, 1), advances=[CheckpointAdvance("c", 0, 5)]) for n in range(10)
+        ]
 
-        results = await asyncio.gather(*(log.append(move) for move in moves))
+        results = await asyncio.gather(*(log.append(advance) for advance in advances))
 
         assert sum(isinstance(result, Appended) for result in results) == 1
         assert [conflict(r).checkpoints for r in results if not isinstance(r, Appended)] == [{"c": 5}] * 9
@@ -293,7 +298,7 @@ class TestExclusive:
     async def test_others_wait_until_the_block_ends(self, log: Log) -> None:
         async with log.exclusive() as session:
             other = asyncio.create_task(log.append(batch((A, 0, 1))))
-            assert await session.load([Wanted(A)]) == [History(None, [])]
+            assert await session.load([ReadRequest(A)]) == [StreamSlice(None, [])]
             assert await session.append(batch((A, 0, 2))) == Appended(1)
             assert not other.done()
 

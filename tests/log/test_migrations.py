@@ -11,21 +11,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from stack.postgres import EmbeddedPostgres
 from tests import servers
 from tests.log.catalogue import catalogue
-from twinlog import migrations
-from twinlog.errors import ConfigurationError
-from twinlog.migrations import (
-    ChangedMigration,
-    NewerSchema,
-    database_url,
-    ensure_database,
-    migrate,
-)
-from twinlog.postgres import Pool, open_log
+from twinlog import ConfigurationError
+from twinlog.dev import EmbeddedPostgres
+from twinlog.postgres import migrations
+from twinlog.postgres.migrations import ChangedMigration, NewerSchema, migrate
+from twinlog.testing.internals import Pool, database_url, ensure_database, open_log
 
-KERNEL = "twinlog.sql"
+KERNEL = "twinlog.postgres.sql"
+STORED_AS = "twinlog.sql"
 
 _CATALOGUE = Path(__file__).with_name("catalogue.json")
 
@@ -60,7 +55,7 @@ async def test_many_connections_at_once_migrate_once(postgres_url: str, database
 
     seen = await asyncio.gather(*(start() for _ in range(12)))
 
-    assert seen == [[(KERNEL, m.version) for m in migrations.migrations(KERNEL)]] * 12
+    assert seen == [[(STORED_AS, m.version) for m in migrations.migrations(KERNEL)]] * 12
 
 
 async def test_many_processes_at_once_make_and_migrate_one_database(postgres_url: str, database: str) -> None:
@@ -69,7 +64,7 @@ async def test_many_processes_at_once_make_and_migrate_one_database(postgres_url
     await admin.close()
     program = """
 import asyncio, sys
-from twinlog.postgres import open_log
+from twinlog.testing.internals import open_log
 async def main():
     async with open_log(sys.argv[1], sys.argv[2], "counters") as log:
         assert await log.head() == 0
@@ -95,7 +90,7 @@ async def test_a_schema_of_a_newer_program_is_refused(connection: asyncpg.Connec
     await migrate(connection, KERNEL)
     await connection.execute(
         "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, 900, 'later', '')",
-        KERNEL,
+        STORED_AS,
     )
 
     with pytest.raises(NewerSchema, match="has schema version 900"):

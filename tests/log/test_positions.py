@@ -9,9 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from twinlog.event import Recorded, StreamId
-from twinlog.log import Log
-from twinlog.postgres import PostgresLog
+from twinlog import Log, Recorded, StreamId
+from twinlog.testing.internals import PostgresLog
 
 PROCESSES, TASKS, ROUNDS = 4, 16, 10
 

@@ -9,15 +9,16 @@ from contextlib import AsyncExitStack, suppress
 import asyncpg
 import pytest
 
-from stack.postgres import EmbeddedPostgres
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import append, batch, counter, grow
 from tests.waiting import until
-from twinlog import postgres
-from twinlog.errors import Unavailable
-from twinlog.log import Appended, Conflict, Log, Move, Wanted
-from twinlog.postgres import Connection, PostgresLog, open_log
-from twinlog.postgres_views import PostgresViews
+from twinlog import Log, PostgresViews, ReadRequest, Unavailable
+from twinlog.dev import EmbeddedPostgres
+from twinlog.log.ports import Conflict
+from twinlog.postgres import connection
+from twinlog.postgres import lease as lease_module
+from twinlog.postgres.lease import PostgresLease
+from twinlog.testing.internals import Appended, CheckpointAdvance, Connection, Pool, PostgresLog, open_log
 
 A = counter("a")
 
@@ -92,7 +93,7 @@ async def test_a_stopped_server_is_unavailable_until_it_is_back(own_postgres: Em
 
         for attempt in (
             log.append(batch((A, 1, 1))),
-            log.load([Wanted(A)]),
+            log.load([ReadRequest(A)]),
             log.read(0, 1),
             log.head(),
             log.checkpoint("c"),
@@ -125,34 +126,34 @@ async def test_asyncpg_says_nothing_of_its_own_about_an_outage(
 async def test_an_exhausted_pool_is_an_outage_and_nobody_waits_for_ever(
     postgres_log: PostgresLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_ACQUIRE_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "_ACQUIRE_SECONDS", 0.05)
     log, views = postgres_log, PostgresViews(postgres_log, "tests.dead_letters.sql", {"journal": Row})
     async with AsyncExitStack() as taken:
         for _ in range(log.pool.get_max_size()):
             await taken.enter_async_context(log.pool.acquire(timeout=60))
         for attempt in (
             log.append(batch((A, 0, 1))),
-            log.load([Wanted(A)]),
+            log.load([ReadRequest(A)]),
             log.head(),
             append_and_fail(log),
             views.checkpoint("c"),
             views.checkpoints(),
             views.rows(Source().view(), ["a"]),
-            views.commit({}, Move("c", 0, 1)),
+            views.commit({}, CheckpointAdvance("c", 0, 1)),
         ):
             with pytest.raises(Unavailable):
                 await asyncio.wait_for(attempt, 30)
     assert await log.append(batch((A, 0, 1))) == Appended(1)
-    assert await views.commit({}, Move("c", 0, 1)) is None
+    assert await views.commit({}, CheckpointAdvance("c", 0, 1)) is None
 
 
 async def test_a_lease_outlasts_an_exhausted_pool(
     postgres_log: PostgresLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_ACQUIRE_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "_ACQUIRE_SECONDS", 0.05)
     asked: list[str] = []
-    monkeypatch.setattr(postgres, "fetch", counting(asked))
-    lease = postgres.PostgresLease(postgres_log.pool, "work", "me", seconds=0.3)
+    monkeypatch.setattr(lease_module, "fetch", counting(asked))
+    lease = PostgresLease(postgres_log.pool, "work", "me", seconds=0.3)
     working = asyncio.Event()
 
     async def work() -> None:
@@ -176,9 +177,9 @@ async def test_a_lease_outlasts_an_exhausted_pool(
 
 def counting(asked: list[str]) -> Callable[..., Awaitable[object]]:
     """Fetches, and notes what."""
-    fetch = postgres.fetch
+    fetch = connection.fetch
 
-    async def noted(pool: postgres.Pool, query: str, *arguments: object) -> object:
+    async def noted(pool: Pool, query: str, *arguments: object) -> object:
         asked.append(query)
         return await fetch(pool, query, *arguments)
 

@@ -10,12 +10,11 @@ import pytest
 
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.waiting import until
-from twinlog.event import StreamId
-from twinlog.log import History, Log, Snapshot, Wanted
-from twinlog.ports import RandomIds, SystemClock
-from twinlog.snapshots import EVERY, Snapshots, StateCodec
-from twinlog.transaction import Entry, Transaction
-from twinlog.writer import Writer
+from twinlog import Log, ReadRequest, StreamId, Transaction, Writer
+from twinlog.log.ports import StreamSlice
+from twinlog.log.snapshots import EVERY, Snapshots
+from twinlog.log.transaction import Entry
+from twinlog.testing.internals import RandomIds, Snapshot, StateCodec, SystemClock
 
 STREAM = StreamId(COUNTER.name, "a")
 CODEC = StateCodec(COUNTER)
@@ -33,7 +32,7 @@ class Watched:
     def __getattr__(self, name: str) -> object:
         return getattr(self._log, name)
 
-    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         histories = await self._log.load(wanted)
         self.loaded += sum(len(history.events) for history in histories)
         return histories
@@ -63,7 +62,7 @@ async def count_to(writer: Writer, number: int) -> None:
 
 
 async def kept(log: Watched, schema: str = CODEC.schema) -> Snapshot | None:
-    [history] = await log.load([Wanted(STREAM, schema=schema)])
+    [history] = await log.load([ReadRequest(STREAM, schema=schema)])
     return history.snapshot
 
 

@@ -24,9 +24,9 @@ from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_INSUFFICIENT_CREDIT,
 )
 from shop.sagas.v1 import commands_pb2 as commands
-from twinlog.saga import Begin, Command, Instance, Reply, Status, StepState, Wake
-from twinlog.snapshots import StateCodec
-from twinlog.times import timestamp
+from twinlog import Begin, Reply, SagaInstance, SagaStatus, timestamp
+from twinlog.model.saga import Command, Wake
+from twinlog.testing.internals import StateCodec, StepState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DEADLINE = NOW + timedelta(seconds=30)
@@ -45,7 +45,7 @@ CANCELLED = OrderCancelled(order_id="o", customer_id="c")
 BEGIN = Begin(CREATED, NOW)
 
 
-def after(*past: Command) -> Instance:
+def after(*past: Command) -> SagaInstance:
     """The instance after these commands; each is given twice, and the second time decides nothing."""
     instance = CREDIT_SAGAS.initial
     for command in past:
@@ -89,7 +89,7 @@ def test_rejects_with_the_participants_reason() -> None:
         order_id="o", customer_id="c", reason=REJECTION_REASON_INSUFFICIENT_CREDIT
     )
     ended = after(BEGIN, reply(REFUSED), reply(REJECTED))
-    assert (ended.status, ended.reason) == (Status.COMPENSATED, "INSUFFICIENT_CREDIT")
+    assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "INSUFFICIENT_CREDIT")
 
 
 def test_a_step_past_its_deadline_is_undone_though_it_may_yet_happen() -> None:
@@ -99,7 +99,7 @@ def test_a_step_past_its_deadline_is_undone_though_it_may_yet_happen() -> None:
     assert closing[-1] == commands.RejectOrder(
         order_id="o", customer_id="c", reason=REJECTION_REASON_DEADLINE_EXCEEDED
     )
-    assert after(BEGIN, late, reply(RELEASED), reply(REJECTED)).status is Status.COMPENSATED
+    assert after(BEGIN, late, reply(RELEASED), reply(REJECTED)).status is SagaStatus.COMPENSATED
 
 
 def test_a_late_deadline_or_reply_does_nothing() -> None:
@@ -131,7 +131,7 @@ def test_a_cancellation_after_completion_releases_the_credit() -> None:
     done = (BEGIN, reply(RESERVED), reply(APPROVED))
     assert names(decided(*done, reply(CANCELLED))) == ["SagaInterrupted", "ReleaseCredit"]
     ended = after(*done, reply(CANCELLED), reply(RELEASED))
-    assert ended.status is Status.COMPENSATED
+    assert ended.status is SagaStatus.COMPENSATED
     assert ended.steps == (StepState.COMPENSATED, StepState.DONE)
 
 
@@ -148,7 +148,7 @@ EXPIRED = OrderRejected(order_id="o", customer_id="c", reason=REJECTION_REASON_D
 def test_an_order_that_expired_meanwhile_is_undone_without_rejecting_it_again() -> None:
     assert names(decided(BEGIN, reply(EXPIRED))) == ["SagaInterrupted", "ReleaseCredit"]
     ended = after(BEGIN, reply(RESERVED), reply(EXPIRED), reply(RELEASED))
-    assert (ended.status, ended.reason) == (Status.COMPENSATED, "DEADLINE_EXCEEDED")
+    assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "DEADLINE_EXCEEDED")
 
 
 def test_a_step_that_timed_out_while_the_order_expired_ends_without_a_closing_command() -> None:
@@ -168,7 +168,7 @@ def test_compensations_are_retried_and_ask_for_attention_past_the_threshold() ->
     assert seen.count("SagaNeedsAttention") == 1
     assert instance.needs_attention
     ended = CREDIT_SAGAS.fold(CREDIT_SAGAS.decide(instance, reply(RELEASED)), instance)
-    assert (ended.status, ended.needs_attention) == (Status.COMPENSATED, False)
+    assert (ended.status, ended.needs_attention) == (SagaStatus.COMPENSATED, False)
 
 
 def test_a_snapshot_gives_the_same_instance() -> None:
@@ -178,7 +178,7 @@ def test_a_snapshot_gives_the_same_instance() -> None:
 
 
 def test_the_rejection_of_an_unanswered_order_says_so() -> None:
-    assert reject_order(after(BEGIN).facts).reason == REJECTION_REASON_DEADLINE_EXCEEDED
+    assert reject_order(after(BEGIN).context).reason == REJECTION_REASON_DEADLINE_EXCEEDED
 
 
 INPUTS = [reply(e) for e in (RESERVED, REFUSED, RELEASED, APPROVED, REJECTED)]
@@ -187,7 +187,7 @@ INPUTS = [reply(e) for e in (RESERVED, REFUSED, RELEASED, APPROVED, REJECTED)]
 @for_all(st.lists(st.sampled_from([BEGIN, reply(CANCELLED), *INPUTS]), max_size=12))
 def test_any_order_of_inputs_leaves_a_consistent_instance(inputs: list[Command]) -> None:
     instance = after(*inputs)
-    ended = instance.status in (Status.NONE, Status.COMPLETED, Status.COMPENSATED)
+    ended = instance.status in (SagaStatus.NONE, SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
     assert ended == (instance.current is None)
-    if instance.status is Status.COMPENSATED:
+    if instance.status is SagaStatus.COMPENSATED:
         assert StepState.DONE not in instance.steps[:1]

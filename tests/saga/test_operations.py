@@ -34,23 +34,12 @@ from tests.saga.test_credit_saga import (
     names,
     reply,
 )
-from twinlog.errors import InvalidArgument
-from twinlog.memory import MemoryViews
-from twinlog.paging import PageTokens
-from twinlog.saga import (
-    Abort,
-    NotAbortable,
-    NothingAwaited,
-    NotUndoable,
-    Retry,
-    Saga,
-    Skip,
-    Status,
-    Step,
-    StepState,
-    Wake,
-    aggregate,
-)
+from twinlog import Abort, InvalidArgument, Retry, Saga, SagaStatus, Skip, Step, saga_aggregate
+from twinlog.model.saga import Wake
+from twinlog.model.saga_transition import NotAbortable, NothingAwaited, NotUndoable
+from twinlog.rpc import PageTokens
+from twinlog.testing import MemoryViews
+from twinlog.testing.internals import StepState
 
 RETRY, SKIP, ABORT = Retry("x", NOW), Skip("x", NOW), Abort("x", NOW)
 
@@ -71,7 +60,7 @@ def test_a_retry_sends_the_awaited_command_again_and_counts_anew() -> None:
 def test_a_skipped_step_counts_as_done() -> None:
     assert names(decided(BEGIN, SKIP)) == ["SagaStepSkipped", "ApproveOrder"]
     last = CREDIT_SAGAS.fold(decided(BEGIN, reply(RESERVED), SKIP), after(BEGIN, reply(RESERVED)))
-    assert (last.status, last.steps) == (Status.COMPLETED, (StepState.DONE, StepState.SKIPPED))
+    assert (last.status, last.steps) == (SagaStatus.COMPLETED, (StepState.DONE, StepState.SKIPPED))
 
 
 def test_a_skipped_step_is_undone_like_one_that_was_done() -> None:
@@ -109,7 +98,7 @@ def test_what_cannot_be_is_refused_and_what_can_is_told() -> None:
 
 def test_a_changed_table_leaves_instances_in_flight_alone() -> None:
     check = Step("check", send=lambda saga: commands.ApproveOrder(order_id="check"), done=type(RELEASED))
-    changed = aggregate(CREDIT_SAGA, with_version_2(check))
+    changed = saga_aggregate(CREDIT_SAGA, with_version_2(check))
     old = after(BEGIN)
     assert names(changed.decide(old, reply(RESERVED))) == ["SagaStepSucceeded", "ApproveOrder"]
     old = changed.fold(changed.decide(old, reply(RESERVED)), old)

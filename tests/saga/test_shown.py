@@ -7,8 +7,8 @@ import pytest
 from saga_orchestrator.views import SHOWN, evolve
 from tests.controls import order_created
 from tests.kernel.batches import recorded
-from twinlog.packed import pack
-from twinlog.tags import tag_of
+from twinlog.model.messages import pack
+from twinlog.testing.internals import routing_key_of
 from twinlog.v1 import saga_pb2 as saga
 
 EVENTS = sorted(saga.DESCRIPTOR.message_types_by_name)
@@ -22,8 +22,8 @@ def test_an_event_that_changes_a_row_has_the_tag(name: str) -> None:
     row = evolve(None, event, STARTED)
     started = name == "SagaStarted"
     unchanged = not started and evolve(row, event, message) == row
-    assert tag_of(message) == SHOWN or unchanged
+    assert routing_key_of(message) == SHOWN or unchanged
 
 
 def test_a_step_forward_is_not_sent() -> None:
-    assert tag_of(saga.SagaStepSucceeded()) != SHOWN
+    assert routing_key_of(saga.SagaStepSucceeded()) != SHOWN

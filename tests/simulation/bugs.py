@@ -14,17 +14,13 @@ from shop.customers.v1.events_pb2 import CreditReleased
 from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.simulation.ports import RemoteDelivery
-from twinlog.cursor import BATCH, Cursor
-from twinlog.errors import FailedPrecondition, Unavailable
-from twinlog.event import Recorded, to_wire
-from twinlog.frozen import UuidMap
-from twinlog.log import Appended, Batch, LogSession
-from twinlog.memory import MemoryTwin, MemoryViews
-from twinlog.projection import Projection
-from twinlog.relay import Relay
-from twinlog.timers import Timers
-from twinlog.twin import DeliveryLost
-from twinlog.writer import Writer
+from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, UuidMap, Writer
+from twinlog.consume.cursor import BATCH
+from twinlog.log.ports import LogSession
+from twinlog.log.timers import Timers
+from twinlog.log.twin import DeliveryLost
+from twinlog.testing import MemoryTwin, MemoryViews
+from twinlog.testing.internals import Appended, Batch, Cursor, Relay, to_wire
 
 Patches = Sequence[tuple[Any, str, Any]]
 """What to set on what, while the bug is in."""
@@ -80,10 +76,10 @@ _execute, _append, _batch = Writer.execute, Writer._append, Writer._batch
 def checkpoint_outside() -> Patches:
     """A policy's checkpoint is moved after its effects, in a transaction of its own."""
 
-    async def execute(self: Writer, work: Any, *, move: Any = None, **options: Any) -> Any:
+    async def execute(self: Writer, work: Any, *, advance: Any = None, **options: Any) -> Any:
         outcome = await _execute(self, work, **options)
-        if move:
-            await _execute(self, lambda _tx: None, move=move)
+        if advance:
+            await _execute(self, lambda _tx: None, advance=advance)
         return outcome
 
     return [(Writer, "execute", execute)]
@@ -106,7 +102,7 @@ def _appending_later(part: str) -> Any:
         none: Mapping[str, Any] = {part: ()}
         result = await _append(self, session, replace(batch, **none))
         if isinstance(result, Appended) and getattr(batch, part):
-            later = replace(batch, expects={}, events=(), moves=(), replies=(), timers=())
+            later = replace(batch, expects={}, events=(), advances=(), replies=(), timers=())
             now: Mapping[str, Any] = {part: getattr(batch, part)}
             asyncio.create_task(_append(self, self._log, replace(later, **now)))  # noqa: RUF006
         return result
@@ -176,7 +172,7 @@ def relay_without_fence() -> Patches:
         for event in events:
             self.last += 1
             messages[self.last] = (event.subject, to_wire(event))
-        self.notify()
+        self.wake_deliveries()
 
     return [(MemoryTwin, "publish", publish)]
 
@@ -211,7 +207,7 @@ def pokes_for_ever() -> Patches:
 
     async def listen(self: Relay) -> None:
         while True:
-            await self._twin.poked(60.0)
+            await self._twin.notified(60.0)
             self._look()
 
     return [(Relay, "_listen", listen)]
@@ -226,7 +222,7 @@ def cursor_trusts_deliveries() -> Patches:
 
     async def follow(self: Cursor) -> None:
         stored = self.position = await self._handler.checkpoint()
-        async with self._twin.deliver(stored, self._handler.types, self._handler.tag) as delivery:
+        async with self._twin.deliver(stored, self._handler.types, self._handler.routing_key) as delivery:
             while True:
                 events = await delivery.next(BATCH)
                 stored = await self._handler.handle(events, stored)
@@ -255,8 +251,8 @@ def gaps_unseen() -> Patches:
 def views_without_fence() -> Patches:
     """Views are stored wherever their checkpoint is."""
 
-    async def commit(self: MemoryViews, changes: Any, move: Any, _batch: Any = None) -> None:
-        self.checkpoints[move.consumer] = move.upto
+    async def commit(self: MemoryViews, changes: Any, advance: Any, _batch: Any = None) -> None:
+        self.checkpoints[advance.consumer] = advance.upto
         for view, rows in changes.items():
             self.tables.setdefault(view.name, {}).update(rows)
 

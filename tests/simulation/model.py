@@ -13,13 +13,18 @@ from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
 from tests.simulation.network import Violation
 from tests.simulation.tally import SEEN
-from twinlog.dead_letters import DEAD_LETTERS
-from twinlog.event import Recorded, to_wire
-from twinlog.log import Appended, Batch, Move
-from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.money import Money
-from twinlog.projection import AnyView, Changes, fold
-from twinlog.schema import Schema
+from twinlog import Money, Recorded, Schema
+from twinlog.model.view import fold
+from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing.internals import (
+    DEAD_LETTERS,
+    AnyView,
+    Appended,
+    Batch,
+    Changes,
+    CheckpointAdvance,
+    to_wire,
+)
 from twinlog.v1 import saga_pb2 as sagas
 
 NONE, PENDING, APPROVED, REJECTED, CANCELLED = "none", "PENDING", "APPROVED", "REJECTED", "CANCELLED"
@@ -99,7 +104,7 @@ class Model:
         check(
             len(events) == len(batch.events), "positions", f"{log.name} has other events than were appended"
         )
-        covered = {f"{move.consumer}": move for move in batch.moves}
+        covered = {f"{advance.consumer}": advance for advance in batch.advances}
         for position, event in enumerate(events, appended.first):
             check(event.position == position, "positions", f"{event.address} is at {position}")
             version = self._versions[log.name, event.stream] + 1
@@ -121,15 +126,15 @@ class Model:
             self._mirrors(log, event.position, messages)
         self._mirrors(log, self.twins[log].last, messages)
 
-    def projected(self, changes: Changes, move: Move) -> None:
+    def projected(self, changes: Changes, advance: CheckpointAdvance) -> None:
         """A batch is in the views."""
-        log, views, tag = VIEWS_OF[move.consumer]
+        log, views, routing_key = VIEWS_OF[advance.consumer]
         check(
-            self._folded[move.consumer] == move.after,
+            self._folded[advance.consumer] == advance.after,
             "views",
-            f"{move.consumer} moved from {move.after}, the fold is at {self._folded[move.consumer]}",
+            f"{advance.consumer} moved from {advance.after}, the fold is at {self._folded[advance.consumer]}",
         )
-        self._fold(move.consumer, log, views, tag, move.upto)
+        self._fold(advance.consumer, log, views, routing_key, advance.upto)
         for view, rows in changes.items():
             for key in rows:
                 self._row_is_fold(view, key)
@@ -152,8 +157,8 @@ class Model:
         for saga, status in self.sagas.items():
             if status == "running":
                 yield f"saga {saga} is running"
-        for consumer, (followed, _, tag) in VIEWS_OF.items():
-            last = self._last_wanted(followed, tag)
+        for consumer, (followed, _, routing_key) in VIEWS_OF.items():
+            last = self._last_wanted(followed, routing_key)
             reached = self.views[consumer.partition(".")[0]].checkpoints.get(consumer, 0)
             if reached < last:
                 yield f"{consumer} is at {reached}, the log at {last}"
@@ -245,7 +250,7 @@ class Model:
         check(int(position) == expected, "exactly once", f"{log}/{position} was seen, not {log}/{expected}")
         self._tallied[log] = expected
 
-    def _cause(self, event: Recorded, moves: Mapping[str, Move]) -> None:
+    def _cause(self, event: Recorded, advances: Mapping[str, CheckpointAdvance]) -> None:
         """An event of a policy commits with its consumer's checkpoint, and once."""
         cause, actor = event.metadata.causation_id, event.metadata.actor
         log, _, position = cause.partition("/")
@@ -255,9 +260,9 @@ class Model:
             check(once, "requests", f"{shown(event)}, and the same request led to {[*map(shown, effects)]}")
             effects.append(event)
         elif log in self.logs and actor in FOLLOWERS:
-            move = moves.get(f"{actor}.{log}")
+            advance = advances.get(f"{actor}.{log}")
             check(
-                move is not None and move.after < int(position) <= move.upto,
+                advance is not None and advance.after < int(position) <= advance.upto,
                 "checkpoint",
                 f"{shown(event)}, caused by {cause}, came without its checkpoint",
             )
@@ -275,9 +280,11 @@ class Model:
             same = data == to_wire(events[position - 1]) and subject == events[position - 1].subject
             check(same, "twin", f"message {position} of {log} is not event {position}")
 
-    def _fold(self, consumer: str, log: str, views: Sequence[AnyView], tag: str, upto: int) -> None:
+    def _fold(self, consumer: str, log: str, views: Sequence[AnyView], routing_key: str, upto: int) -> None:
         events = self.logs[log].events[self._folded[consumer] : upto]
-        wanted = [(event, decoded(event)) for event in events if not tag or event.tag == tag]
+        wanted = [
+            (event, decoded(event)) for event in events if not routing_key or event.routing_key == routing_key
+        ]
         for view, rows in fold(views, wanted, self._rows).items():
             self._rows[view].update(rows)
         self._folded[consumer] = upto
@@ -289,9 +296,11 @@ class Model:
     def _stored(self, view: AnyView) -> Mapping[str, Any]:
         return next((v.tables[view.name] for v in self.views.values() if view.name in v.tables), {})
 
-    def _last_wanted(self, log: str, tag: str) -> int:
+    def _last_wanted(self, log: str, routing_key: str) -> int:
         events = reversed(self.logs[log].events)
-        return next((event.position for event in events if not tag or event.tag == tag), 0)
+        return next(
+            (event.position for event in events if not routing_key or event.routing_key == routing_key), 0
+        )
 
 
 def check(holds: bool, promise: str, facts: str) -> None:

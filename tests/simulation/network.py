@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tests.simulation.faults import Weather
 from tests.simulation.loop import Life, SimulatedLoop
-from twinlog.errors import TwinlogError, Unavailable
+from twinlog import TwinlogError, Unavailable
 
 T = TypeVar("T")
 

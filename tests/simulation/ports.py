@@ -12,24 +12,20 @@ from uuid import UUID
 
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Client, Network, Store, at_once, latency
-from twinlog.errors import Unavailable
-from twinlog.event import Recorded
-from twinlog.log import (
+from twinlog import ReadRequest, Recorded, Unavailable
+from twinlog.log.ports import Conflict, LogSession, StoredReply, StreamSlice
+from twinlog.log.twin import Delivery, DeliveryLost
+from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing.internals import (
+    AnyView,
     Appended,
     Batch,
-    Conflict,
-    History,
-    LogSession,
-    Move,
+    Changes,
+    CheckpointAdvance,
     Snapshot,
-    StoredReply,
     Timer,
-    Wanted,
+    TwinState,
 )
-from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.projection import AnyView, Changes
-from twinlog.testing import START
-from twinlog.twin import Delivery, DeliveryLost, TwinState
 
 T = TypeVar("T")
 
@@ -88,7 +84,7 @@ class RemoteLog:
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await self._ask("append", lambda: self._server.append(batch))
 
-    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         return await self._ask("load", lambda: at_once(self._log.load(wanted)))
 
     @asynccontextmanager
@@ -143,7 +139,7 @@ class _Exclusive:
         self.open = True
         """Whether its connection is."""
 
-    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         return await self._remote.load(wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
@@ -212,18 +208,20 @@ class RemoteTwin:
         await self._ask("publish", lambda: self._server.publish(events))
 
     @asynccontextmanager
-    async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
-        opened = self._server.twin.deliver(after, types, tag)
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
+        opened = self._server.twin.deliver(after, types, routing_key)
         delivery = await self._ask("deliver", lambda: at_once(opened.__aenter__()))
         yield RemoteDelivery(self._network, self._client, self._server, delivery)
 
-    async def poke(self) -> None:
+    async def notify(self) -> None:
         loop, weather = self._network.loop, self._network.weather
         for life, event in self._server.listeners:
             if life.alive and not weather.bad("lost pokes", self.name, loop.time()):
                 loop.call_later(latency(self._client.chance), event.set, context=loop.nobody)
 
-    async def poked(self, timeout: float) -> None:
+    async def notified(self, timeout: float) -> None:
         if self._poked is None:
             self._poked = asyncio.Event()
             self._server.listeners.append((self._client.life, self._poked))
@@ -273,7 +271,11 @@ class ViewServer(Store):
     """The views beside a log."""
 
     def __init__(
-        self, name: str, views: MemoryViews, log: LogServer, committed: Callable[[Changes, Move], None]
+        self,
+        name: str,
+        views: MemoryViews,
+        log: LogServer,
+        committed: Callable[[Changes, CheckpointAdvance], None],
     ) -> None:
         super().__init__(name)
         self.views = views
@@ -281,14 +283,14 @@ class ViewServer(Store):
         self.committed = committed
         """Told of every commit, at its moment."""
 
-    def commit(self, changes: Changes, move: Move, batch: Batch | None) -> Conflict | None:
+    def commit(self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None) -> Conflict | None:
         """Stores or refuses."""
         first = len(self.views.log.events) + 1
-        conflict = at_once(self.views.commit(changes, move, batch))
+        conflict = at_once(self.views.commit(changes, advance, batch))
         if conflict is None:
             if batch:
                 self.log.committed(batch, Appended(first))
-            self.committed(changes, move)
+            self.committed(changes, advance)
         return conflict
 
 
@@ -307,8 +309,10 @@ class RemoteViews:
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return await self._ask("rows", lambda: at_once(self._server.views.rows(view, keys)))
 
-    async def commit(self, changes: Changes, move: Move, batch: Batch | None = None) -> Conflict | None:
-        return await self._ask("commit", lambda: self._server.commit(changes, move, batch))
+    async def commit(
+        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+    ) -> Conflict | None:
+        return await self._ask("commit", lambda: self._server.commit(changes, advance, batch))
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
         return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)

@@ -9,9 +9,7 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
-from twinlog.decider import Aggregate, Events
-from twinlog.policies import Policies, Step, on
-from twinlog.wiring import Wiring
+from twinlog import Aggregate, Dispatch, Events, Policies, Service, on
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +55,11 @@ SEEN = {
 """Every event of these logs."""
 
 
-def wire(node: Wiring) -> None:
+def wire(node: Service) -> None:
     """Both logs into one stream: so that the two cursors also race for it."""
     for log, types in SEEN.items():
         node.follow(Policies(log, "tally", dict.fromkeys(types, _see)))
 
 
-def _see(_event: Message) -> Step:
+def _see(_event: Message) -> Dispatch:
     return on(TALLY, "all").do(See())

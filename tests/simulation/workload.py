@@ -25,7 +25,7 @@ from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.model import CANCELLED, NONE, Model, check
 from tests.simulation.network import answered, latency
 from tests.simulation.ports import SeededIds
-from twinlog.errors import TwinlogError, Unavailable
+from twinlog import TwinlogError, Unavailable
 from twinlog.rpc.context import ACTOR_KEY, CORRELATION_KEY
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{23}([0-9a-f]{4})")

@@ -37,14 +37,10 @@ from tests.simulation.ports import (
     ViewServer,
 )
 from tests.simulation.workload import Call, Clients, script
-from twinlog import writer
-from twinlog.errors import TwinlogError
-from twinlog.event import Recorded
-from twinlog.log import Appended, Batch, Move
-from twinlog.memory import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.projection import Changes
-from twinlog.schema import Schema
-from twinlog.wiring import Wiring
+from twinlog import Recorded, Schema, Service, TwinlogError
+from twinlog.log import writer
+from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing.internals import Appended, Batch, Changes, CheckpointAdvance
 
 PATIENCE = 240.0
 """Seconds after healing within which the shop has to come to rest."""
@@ -157,7 +153,7 @@ class Process:
         def lease(work: str) -> RemoteLease:
             return RemoteLease(self.life, world.lease(self.service, work))
 
-        node = Wiring(
+        node = Service(
             self.service,
             RemoteLog(network, client, world.logs[_LOG_OF[self.service]]),
             twin=twins.__getitem__,
@@ -271,9 +267,9 @@ class World:
         self.note(f"{name} twin", f"has {events[0].position} to {events[-1].position}")
         self.model.published(name, events)
 
-    def _projected(self, changes: Changes, move: Move) -> None:
-        self.note("views", f"{move.consumer} has {move.after + 1} to {move.upto}")
-        self.model.projected(changes, move)
+    def _projected(self, changes: Changes, advance: CheckpointAdvance) -> None:
+        self.note("views", f"{advance.consumer} has {advance.after + 1} to {advance.upto}")
+        self.model.projected(changes, advance)
 
     # --- what goes wrong ---
 
@@ -314,7 +310,7 @@ class World:
                 twin.messages = None
             case "purge":
                 twin.messages.clear()
-                twin.notify()
+                twin.wake_deliveries()
                 return
             case "roll back":
                 twin.last = max(0, twin.last - fault.size)
@@ -404,8 +400,8 @@ def _shown(log: str, batch: Batch, appended: Appended) -> Iterator[str]:
         name = event.type.rpartition(".")[2]
         cause = f"{event.metadata.actor} because of {event.metadata.causation_id}"
         yield f"{position}: {name} of {event.stream.type} {event.stream.id[-4:]} v{event.version}, by {cause}"
-    for move in batch.moves:
-        yield f"{move.consumer} has {move.after + 1} to {move.upto}"
+    for advance in batch.advances:
+        yield f"{advance.consumer} has {advance.after + 1} to {advance.upto}"
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stack.process import free_port
-from stack.supervisor import ROOT
+from stack.topology import ROOT
 from tests import servers
 from tests.waiting import until
+from twinlog.dev import free_port
 
 PACKAGES = ("twinlog", "shop", "order_svc", "customer_svc", "saga_orchestrator", "projector", "stack")
 ADDRESSES = ("ORDERS_ADDRESS", "CUSTOMERS_ADDRESS", "SAGAS_ADDRESS", "QUERIES_ADDRESS")

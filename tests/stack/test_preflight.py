@@ -9,12 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from stack.nats import EmbeddedNats
-from stack.postgres import EmbeddedPostgres
 from stack.preflight import check_nats, check_postgres
-from stack.process import Misconfigured
 from tests import servers
-from twinlog.migrations import database_url
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured
+from twinlog.testing.internals import database_url
 
 
 @asynccontextmanager

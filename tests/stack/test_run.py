@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from stack.attach import Running
-from stack.supervisor import until_serving
 from tests.stack.checkout import Checkout, checkout
 from tests.waiting import until
+from twinlog.dev import until_serving
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 
 from tests import servers
 from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
-from twinlog import jetstream
-from twinlog.twin import Twin
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing.internals import Twin
 
 
 @pytest.fixture(params=["memory", "jetstream"])

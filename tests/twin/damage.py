@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twinlog.jetstream import JetStreamTwin
-from twinlog.memory import MemoryTwin
-from twinlog.nats_client import NatsClient
-from twinlog.twin import Twin
+from twinlog.testing import MemoryTwin
+from twinlog.testing.internals import JetStreamTwin, NatsClient, Twin
 
 
 class Damage(Protocol):
@@ -54,7 +52,7 @@ class MemoryDamage:
         assert self._twin.messages is not None
         self._twin.last += 1
         self._twin.messages[self._twin.last] = (f"{self._twin.name}.{subject}", data)
-        self._twin.notify()
+        self._twin.wake_deliveries()
 
     async def delete_consumers(self) -> None:
         self._twin.delete_consumers()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from twinlog.event import Recorded, to_wire
+from twinlog import Recorded
+from twinlog.testing.internals import to_wire
 from twinlog.v1.event_pb2 import RecordedEvent
 
 

@@ -11,11 +11,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from twinlog import jetstream
-from twinlog.event import Recorded
-from twinlog.jetstream import JetStreamTwin
-from twinlog.postgres import open_log
-from twinlog.relay import Relay
+from twinlog import Recorded
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing.internals import JetStreamTwin, Relay, open_log
 
 
 class Deadly(JetStreamTwin):

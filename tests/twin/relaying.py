@@ -7,11 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.waiting import until
-from twinlog.errors import Unavailable
-from twinlog.event import to_wire
-from twinlog.log import Log
-from twinlog.relay import Relay
-from twinlog.twin import Twin, TwinMissing
+from twinlog import Log, Unavailable
+from twinlog.testing.internals import Relay, Twin, TwinMissing, to_wire
 
 
 @asynccontextmanager

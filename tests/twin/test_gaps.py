@@ -12,28 +12,27 @@ from hypothesis import strategies as st
 
 from tests.kernel.batches import recorded
 from tests.twin.test_twin import take
-from twinlog import jetstream
-from twinlog.event import Recorded, to_wire
-from twinlog.gaps import History, Interest
-from twinlog.jetstream import JetStreamTwin
-from twinlog.nats_client import NatsClient
-from twinlog.tags import UNTAGGED
+from twinlog import Recorded
+from twinlog.jetstream import api
+from twinlog.log.predecessors import Interest, PredecessorIndex
+from twinlog.model.routing import NO_ROUTING_KEY
+from twinlog.testing.internals import JetStreamTwin, NatsClient, to_wire
 
 TYPES = [f"Type{number}" for number in range(8)]
-TAGS = [UNTAGGED, "RED", "GREEN"]
+TAGS = [NO_ROUTING_KEY, "RED", "GREEN"]
 KINDS = st.tuples(st.sampled_from(TYPES), st.sampled_from(TAGS))
 
 
-def subject(type: str, tag: str = UNTAGGED) -> str:
-    return f"counters.7.{type}.{tag}"
+def subject(type: str, routing_key: str = NO_ROUTING_KEY) -> str:
+    return f"counters.7.{type}.{routing_key}"
 
 
 def told(kinds: Sequence[tuple[str, str]], publishers: Sequence[int]) -> list[str]:
     """What each event says; at each of the positions in ``publishers``, another publisher takes over."""
-    history, said = History(), []
+    history, said = PredecessorIndex(), []
     for position, kind in enumerate(kinds, 1):
         if position in publishers:
-            history = History()
+            history = PredecessorIndex()
         said.append(history.before(position, subject(*kind)))
     return said
 
@@ -42,17 +41,21 @@ def told(kinds: Sequence[tuple[str, str]], publishers: Sequence[int]) -> list[st
     kinds=st.lists(KINDS, min_size=2, max_size=60),
     publishers=st.lists(st.integers(1, 60), max_size=2),
     types=st.lists(st.sampled_from(TYPES), unique=True),
-    tag=st.sampled_from(["", "RED", "GREEN"]),
+    routing_key=st.sampled_from(["", "RED", "GREEN"]),
     seen=st.integers(0, 60),
 )
 def test_nobody_concludes_that_nothing_is_missing_where_something_is(
-    kinds: list[tuple[str, str]], publishers: list[int], types: list[str], tag: str, seen: int
+    kinds: list[tuple[str, str]], publishers: list[int], types: list[str], routing_key: str, seen: int
 ) -> None:
     said = told(kinds, publishers)
     for position in range(seen + 2, len(kinds) + 1):
         between = kinds[seen : position - 1]
-        wanted = [kind for kind in between if (not types or kind[0] in types) and (not tag or kind[1] == tag)]
-        assert not (wanted and Interest(types, tag).has_all(said[position - 1], seen))
+        wanted = [
+            kind
+            for kind in between
+            if (not types or kind[0] in types) and (not routing_key or kind[1] == routing_key)
+        ]
+        assert not (wanted and Interest(types, routing_key).has_all(said[position - 1], seen))
 
 
 @given(others=st.lists(st.sampled_from(TYPES[1:]), min_size=1, max_size=200), before=st.integers(0, 3))
@@ -60,14 +63,14 @@ def test_however_many_others_lie_between_the_next_one_says_that_nothing_is_missi
     others: list[str], before: int
 ) -> None:
     types = [*[TYPES[0]] * (before + 1), *others, TYPES[0]]
-    said = told([(type, UNTAGGED) for type in types], [])
+    said = told([(type, NO_ROUTING_KEY) for type in types], [])
     assert Interest([TYPES[0]], "").has_all(said[-1], before + 1)
     assert not Interest([TYPES[0]], "").has_all(said[-1], before)
 
 
 def test_of_more_kinds_than_a_message_names_it_names_the_newest() -> None:
-    kinds = [(f"Type{number}", UNTAGGED) for number in range(40)]
-    said = told([*kinds, ("Wanted", UNTAGGED)], [])[-1]
+    kinds = [(f"Type{number}", NO_ROUTING_KEY) for number in range(40)]
+    said = told([*kinds, ("Wanted", NO_ROUTING_KEY)], [])[-1]
     assert len(said.split()) == 13
     assert Interest(["Wanted"], "").has_all(said, 28)
     assert not Interest(["Wanted"], "").has_all(said, 27)
@@ -82,13 +85,13 @@ def test_what_says_nothing_proves_nothing(said: str) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The streams that the server was asked about."""
     streams: list[str] = []
-    ask = jetstream._info
+    ask = api.stream_info
 
     async def asking(client: NatsClient, stream: str) -> dict[str, Any]:
         streams.append(stream)
         return await ask(client, stream)
 
-    monkeypatch.setattr(jetstream, "_info", asking)
+    monkeypatch.setattr(api, "stream_info", asking)
     return streams
 
 

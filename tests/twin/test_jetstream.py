@@ -9,16 +9,17 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js import api
 
-from stack.nats import EmbeddedNats
 from tests.kernel.batches import recorded
 from tests.twin.test_twin import lost, take
 from tests.waiting import until
-from twinlog import jetstream
-from twinlog.errors import Unavailable
-from twinlog.event import to_wire
-from twinlog.jetstream import JetStreamTwin
-from twinlog.nats_client import NatsClient, Outgoing
-from twinlog.twin import DeliveryLost, TwinDamaged, TwinState, WrongLastSequence
+from twinlog import Unavailable
+from twinlog.dev import EmbeddedNats
+from twinlog.jetstream import api as jetstream_api
+from twinlog.jetstream import connection as jetstream
+from twinlog.jetstream import delivery as delivery_module
+from twinlog.jetstream.client import Outgoing
+from twinlog.log.twin import DeliveryLost, TwinDamaged, WrongLastSequence
+from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinState, to_wire
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def test_the_stream_of_someone_else_is_refused(
 async def test_a_server_that_is_away_is_unavailable(
     own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(jetstream_api, "REQUEST_TIMEOUT_SECONDS", 0.5)
     client = await jetstream.connect(own_nats.url, "tests")
     twin = JetStreamTwin(client, "counters")
     await twin.create(1)
@@ -86,7 +87,7 @@ async def test_a_server_that_is_away_is_unavailable(
 async def test_a_delivery_is_lost_with_its_server(
     own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch, types: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(jetstream, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.2)
     client = await jetstream.connect(own_nats.url, "tests")
     twin = JetStreamTwin(client, "counters")
     await twin.create(1)
@@ -104,9 +105,9 @@ async def test_a_delivery_is_lost_with_its_server(
 async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "_PULL", 8)
-    monkeypatch.setattr(jetstream, "_PULL_EXPIRES", 0.05)
-    monkeypatch.setattr(jetstream, "_HEARTBEAT", 0.02)
+    monkeypatch.setattr(delivery_module, "_PULL", 8)
+    monkeypatch.setattr(delivery_module, "_PULL_EXPIRES", 0.05)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.02)
     await twin.create(1)
     position = 0
     async with twin.deliver(0) as delivery:
@@ -124,9 +125,9 @@ async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
 async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "_PULL", 10)
-    monkeypatch.setattr(jetstream, "_PULL_EXPIRES", 0.1)
-    monkeypatch.setattr(jetstream, "_HEARTBEAT", 0.04)
+    monkeypatch.setattr(delivery_module, "_PULL", 10)
+    monkeypatch.setattr(delivery_module, "_PULL_EXPIRES", 0.1)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.04)
     pulls: list[Msg] = []
     await nats.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{twin.name}.*", cb=_into(pulls))
     await twin.create(1)

@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 
 from tests.kernel.batches import counter, recorded
 from tests.twin.messages import newer, older
-from twinlog.event import Metadata, from_wire, to_wire
-from twinlog.twin import mirrors
+from twinlog import Metadata
+from twinlog.testing.internals import from_wire, mirrors, to_wire
 from twinlog.v1.event_pb2 import RecordedEvent
 
 EVENT = recorded("counters", 1)[0]

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError, ProtocolError
 
-from stack.nats import EmbeddedNats
 from tests import servers
 from tests.waiting import until
-from twinlog import jetstream
-from twinlog.nats_client import NatsClient, Outgoing
+from twinlog.dev import EmbeddedNats
+from twinlog.jetstream import connection as jetstream
+from twinlog.jetstream.client import Outgoing
+from twinlog.testing.internals import NatsClient
 
 
 @pytest.fixture

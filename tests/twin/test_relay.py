@@ -12,23 +12,18 @@ from typing import NamedTuple
 
 import pytest
 
-from stack.nats import EmbeddedNats
 from tests import servers
 from tests.kernel.batches import append, batch, counter, grow
 from tests.twin.damage import Damage, JetStreamDamage
 from tests.twin.messages import newer, older
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
-from twinlog import jetstream
-from twinlog.errors import Unavailable
-from twinlog.event import Recorded, to_wire
-from twinlog.jetstream import JetStreamTwin
-from twinlog.log import Log
-from twinlog.memory import MemoryLog
-from twinlog.nats_client import NatsClient
-from twinlog.postgres import open_log
-from twinlog.relay import Relay
-from twinlog.twin import Twin
+from twinlog import Log, Recorded, Unavailable
+from twinlog.dev import EmbeddedNats
+from twinlog.jetstream import api
+from twinlog.jetstream import connection as jetstream
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay, Twin, open_log, to_wire
 
 
 class Pair(NamedTuple):
@@ -297,7 +292,7 @@ class TestWithServers:
     async def test_the_server_is_restarted(
         self, own_nats: EmbeddedNats, way: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(jetstream, "_TIMEOUT", 1.0)
+        monkeypatch.setattr(api, "REQUEST_TIMEOUT_SECONDS", 1.0)
         client = await jetstream.connect(own_nats.url, "tests")
         log, twin = MemoryLog("counters"), JetStreamTwin(client, "counters")
         relay = Relay(log, twin)
@@ -315,7 +310,7 @@ class TestWithServers:
         await jetstream.close(client)
 
     async def test_the_store_is_lost(self, own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(jetstream, "_TIMEOUT", 1.0)
+        monkeypatch.setattr(api, "REQUEST_TIMEOUT_SECONDS", 1.0)
         client = await jetstream.connect(own_nats.url, "tests")
         log, twin = MemoryLog("counters"), JetStreamTwin(client, "counters")
         await grow(log, 100)
@@ -366,9 +361,9 @@ class CountsPokes:
     def __getattr__(self, name: str) -> object:
         return getattr(self._twin, name)
 
-    async def poke(self) -> None:
+    async def notify(self) -> None:
         self.sent += 1
-        await self._twin.poke()
+        await self._twin.notify()
 
 
 class Never:

@@ -15,9 +15,9 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from tests.kernel.batches import recorded
 from tests.twin.damage import Damage
 from tests.waiting import until
-from twinlog.errors import Unavailable
-from twinlog.event import Recorded, to_wire
-from twinlog.twin import Delivery, DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
+from twinlog import Recorded, Unavailable
+from twinlog.log.twin import Delivery, DeliveryLost, TwinDamaged, WrongLastSequence
+from twinlog.testing.internals import Twin, TwinMissing, TwinState, to_wire
 
 
 async def take(delivery: Delivery, count: int, limit: int = 500) -> list[Recorded]:
@@ -222,12 +222,12 @@ class TestDelivery:
         await twin.create(1)
         await twin.publish(events)
 
-        wanted, tag = events[1::2], "SAGA_MODE_ORCHESTRATION"
-        async with twin.deliver(0, tag=tag) as delivery:
+        wanted, routing_key = events[1::2], "SAGA_MODE_ORCHESTRATION"
+        async with twin.deliver(0, routing_key=routing_key) as delivery:
             assert await take(delivery, 20) == wanted
-        async with twin.deliver(4, ["OrderApproved", "OrderCancelled"], tag) as delivery:
+        async with twin.deliver(4, ["OrderApproved", "OrderCancelled"], routing_key) as delivery:
             assert await take(delivery, 18) == wanted[2:]
-        async with twin.deliver(4, ["OrderCancelled"], tag) as delivery:
+        async with twin.deliver(4, ["OrderCancelled"], routing_key) as delivery:
             assert await take(delivery, 9) == events[7::4]
 
     async def test_however_many_of_the_tag_are_of_other_types(self, twin: Twin) -> None:
@@ -337,13 +337,13 @@ class TestLoss:
 class TestPoke:
     async def test_it_wakes_whoever_waits(self, damage: Damage) -> None:
         one, two = damage.twin(), damage.twin()
-        await two.poked(0)
-        waiting = asyncio.create_task(two.poked(60))
+        await two.notified(0)
+        waiting = asyncio.create_task(two.notified(60))
         async with asyncio.timeout(30):
             while not waiting.done():
-                await one.poke()
+                await one.notify()
                 await asyncio.wait([waiting], timeout=0.1)
 
     async def test_waiting_ends_without_one(self, twin: Twin) -> None:
         async with asyncio.timeout(30):
-            await twin.poked(0.01)
+            await twin.notified(0.01)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from projector.freshness import Freshness
-from twinlog.errors import ViewLagging
+from twinlog.testing.internals import ViewLagging
 
 
 async def test_a_view_that_does_not_get_there_is_lagging() -> None:

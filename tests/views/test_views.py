@@ -43,9 +43,8 @@ from tests.controls import (
     recorded,
     reservation_failed,
 )
-from twinlog.event import Recorded, StreamId
-from twinlog.projection import View, fold
-from twinlog.schema import Schema
+from twinlog import Recorded, Schema, StreamId, View
+from twinlog.model.view import fold
 from twinlog.testing import START
 from twinlog.v1.saga_pb2 import SagaCompleted
 

@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from twinlog.event import Recorded, StreamId
-from twinlog.log import (
+from twinlog.log.ports import (
     Appended,
     Batch,
     Conflict,
-    History,
     LogSession,
+    ReadRequest,
     Snapshot,
     StoredReply,
+    StreamSlice,
     Timer,
-    Wanted,
 )
+from twinlog.model.event import Recorded, StreamId
 
 
 class MemoryLog:
@@ -38,7 +38,7 @@ class MemoryLog:
         async with self._lock:
             return self._append(batch)
 
-    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         return [self._history(want) for want in wanted]
 
     @asynccontextmanager
@@ -78,8 +78,8 @@ class MemoryLog:
             self.streams.setdefault(event.stream, []).append(recorded)
         for reply in batch.replies:
             self.replies[reply.request_id] = reply._replace(offset=first - 1 + reply.offset)
-        for move in batch.moves:
-            self.checkpoints[move.consumer] = move.upto
+        for advance in batch.advances:
+            self.checkpoints[advance.consumer] = advance.upto
         for change in batch.timers:
             self.timers.pop(change.stream, None)
             if change.due is not None:
@@ -91,18 +91,18 @@ class MemoryLog:
             [s for s, version in batch.expects.items() if len(self.streams.get(s, ())) != version],
             [self.replies[r.request_id] for r in batch.replies if r.request_id in self.replies],
             {
-                move.consumer: self.checkpoints.get(move.consumer, 0)
-                for move in batch.moves
-                if self.checkpoints.get(move.consumer, 0) != move.after
+                advance.consumer: self.checkpoints.get(advance.consumer, 0)
+                for advance in batch.advances
+                if self.checkpoints.get(advance.consumer, 0) != advance.after
             },
         )
 
-    def _history(self, want: Wanted) -> History:
+    def _history(self, want: ReadRequest) -> StreamSlice:
         snapshot = self.snapshots.get(want.stream)
         if snapshot is None or snapshot.schema != want.schema or snapshot.version <= want.after:
             snapshot = None
         after = snapshot.version if snapshot else want.after
-        return History(snapshot, self.streams.get(want.stream, [])[after : want.upto])
+        return StreamSlice(snapshot, self.streams.get(want.stream, [])[after : want.upto])
 
 
 class _Session:
@@ -111,7 +111,7 @@ class _Session:
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
 
-    async def load(self, wanted: Sequence[Wanted]) -> Sequence[History]:
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         return await self._log.load(wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:

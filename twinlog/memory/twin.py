@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from twinlog.event import Recorded, to_wire
-from twinlog.twin import (
+from twinlog.log.twin import (
     Delivery,
     DeliveryLost,
     TwinDamaged,
@@ -16,6 +15,8 @@ from twinlog.twin import (
     WrongLastSequence,
     event_in,
 )
+from twinlog.log.wire import to_wire
+from twinlog.model.event import Recorded
 
 
 class MemoryTwin:
@@ -29,7 +30,7 @@ class MemoryTwin:
         self.consumers = object()
         """Stands for all that there are."""
         self._changed = asyncio.Event()
-        self._poke = asyncio.Event()
+        self._notified = asyncio.Event()
 
     async def state(self) -> TwinState:
         messages = self._existing()
@@ -47,7 +48,7 @@ class MemoryTwin:
     def delete_consumers(self) -> None:
         """Ends all deliveries."""
         self.consumers = object()
-        self.notify()
+        self.wake_deliveries()
 
     async def message(self, sequence: int) -> bytes | None:
         message = self._existing().get(sequence)
@@ -60,25 +61,27 @@ class MemoryTwin:
         for event in events:
             self.last += 1
             messages[self.last] = (event.subject, to_wire(event))
-        self.notify()
+        self.wake_deliveries()
 
     @asynccontextmanager
-    async def deliver(self, after: int, types: Sequence[str] = (), tag: str = "") -> AsyncIterator[Delivery]:
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
         state = await self.state()
         if state.first > after + 1:
             raise DeliveryLost(
                 stream=self.name, why=f"events {after + 1} to {state.first - 1} are gone from it"
             )
-        yield _Delivery(self, after, types, tag)
+        yield _Delivery(self, after, types, routing_key)
 
-    async def poke(self) -> None:
-        self._poke.set()
+    async def notify(self) -> None:
+        self._notified.set()
 
-    async def poked(self, timeout: float) -> None:
+    async def notified(self, timeout: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._poke.wait()
-        self._poke.clear()
+                await self._notified.wait()
+        self._notified.clear()
 
     async def changed(self) -> None:
         """Returns when the stream has changed."""
@@ -89,19 +92,19 @@ class MemoryTwin:
             raise TwinMissing(stream=self.name)
         return self.messages
 
-    def notify(self) -> None:
+    def wake_deliveries(self) -> None:
         """Wakes the deliveries, after ``messages`` was changed by hand."""
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class _Delivery:
-    def __init__(self, twin: MemoryTwin, after: int, types: Sequence[str], tag: str) -> None:
+    def __init__(self, twin: MemoryTwin, after: int, types: Sequence[str], routing_key: str) -> None:
         self._twin = twin
         self._consumers = twin.consumers
         self._position = after
         self._types = types
-        self._tag = tag
+        self._routing_key = routing_key
 
     @property
     def waiting(self) -> int:
@@ -133,8 +136,10 @@ class _Delivery:
     def _event(self, sequence: int) -> Recorded | None:
         """None where its type or its tag is not wanted."""
         subject, data = self._message(sequence)
-        _, _, type, tag = subject.split(".")
-        if (self._types and type not in self._types) or (self._tag and tag != self._tag):
+        _, _, type, routing_key = subject.split(".")
+        if (self._types and type not in self._types) or (
+            self._routing_key and routing_key != self._routing_key
+        ):
             return None
         return event_in(self._twin.name, sequence, subject, data)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twinlog.errors import CheckpointMoved
-from twinlog.log import Batch, Conflict, Move
+from twinlog.log.ports import Batch, CheckpointAdvance, Conflict
 from twinlog.memory.log import MemoryLog
-from twinlog.projection import AnyView, Changes
+from twinlog.model.errors import CheckpointMoved
+from twinlog.model.view import AnyView, Changes
 
 
 class MemoryViews:
@@ -27,14 +27,16 @@ class MemoryViews:
         table = self.tables.get(view.name, {})
         return {key: table[key] for key in keys if key in table}
 
-    async def commit(self, changes: Changes, move: Move, batch: Batch | None = None) -> Conflict | None:
+    async def commit(
+        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+    ) -> Conflict | None:
         async with self.log.exclusive() as session:
-            actual = self.checkpoints.get(move.consumer, 0)
-            if actual != move.after:
-                raise CheckpointMoved(consumer=move.consumer, actual=actual, expected=move.after)
+            actual = self.checkpoints.get(advance.consumer, 0)
+            if actual != advance.after:
+                raise CheckpointMoved(consumer=advance.consumer, actual=actual, expected=advance.after)
             if batch and isinstance(conflict := await session.append(batch), Conflict):
                 return conflict
-            self.checkpoints[move.consumer] = move.upto
+            self.checkpoints[advance.consumer] = advance.upto
             for view, rows in changes.items():
                 self.tables.setdefault(view.name, {}).update(rows)
             return None

@@ -1,20 +1,26 @@
-"""The gRPC edge: hosts servicers, answers errors from one table, reads what a call carries."""
+"""The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
+from twinlog._aio.watched import Watched
+from twinlog.rpc import tokens
 from twinlog.rpc.context import Context, call_metadata, request_identity, time_left
 from twinlog.rpc.errors import CODES, status_of
-from twinlog.rpc.health import Watched
-from twinlog.rpc.host import Limits, Server, Service, serve
+from twinlog.rpc.host import Limits, Registration, Server, serve
+from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.validation import Checks
 
 __all__ = [
     "CODES",
+    "Checks",
     "Context",
     "Limits",
+    "PageTokens",
+    "Registration",
     "Server",
-    "Service",
     "Watched",
     "call_metadata",
     "request_identity",
     "serve",
     "status_of",
     "time_left",
+    "tokens",
 ]

@@ -10,10 +10,11 @@ import grpc.aio
 from google.protobuf.message import Message
 from structlog.contextvars import bind_contextvars
 
-from twinlog.event import Metadata
-from twinlog.ports import Ids, RandomIds
-from twinlog.requests import Request
-from twinlog.validation import Checks
+from twinlog.log.requests import Request
+from twinlog.log.system import RandomIds
+from twinlog.model.clock import Ids
+from twinlog.model.event import Metadata
+from twinlog.rpc.validation import Checks
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

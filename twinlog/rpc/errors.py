@@ -13,7 +13,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
-from twinlog.errors import (
+from twinlog.model.errors import (
     AlreadyExists,
     CheckpointMoved,
     FailedPrecondition,

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from twinlog.errors import InvalidArgument, TwinlogError, Unavailable
+from twinlog.model.errors import InvalidArgument, TwinlogError, Unavailable
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
 from twinlog.rpc.gone import ClientGone

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from twinlog.errors import NotFound
+from twinlog._aio.watched import Watched
+from twinlog.model.errors import NotFound
 from twinlog.rpc.context import Context
 
 _log = structlog.get_logger(component="rpc")
@@ -21,15 +22,6 @@ NAME = "grpc.health.v1.Health"
 PROBLEM_KEY = "x-problem"
 """In the trailing metadata of a signal's check: what it signals, in ASCII."""
 _LOOK_AGAIN = 0.25
-
-
-class Watched(Protocol):
-    """A part of the process, such as a relay or a cursor, that can be in trouble."""
-
-    @property
-    def problem(self) -> str | None:
-        """What keeps it from its work now; None where nothing does."""
-        ...
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]

@@ -16,11 +16,12 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from twinlog.errors import ConfigurationError
+from twinlog._aio.watched import Watched
+from twinlog.model.errors import ConfigurationError
 from twinlog.rpc.gone import keep_quiet
 from twinlog.rpc.handlers import Boundary
 from twinlog.rpc.health import NAME as HEALTH
-from twinlog.rpc.health import Health, Watched
+from twinlog.rpc.health import Health
 
 _log = structlog.get_logger(component="rpc")
 
@@ -28,7 +29,7 @@ _HIGHEST_PORT = 65535
 _GOODBYE = 0.02
 """Seconds that clients get to hear that the server goes away, before they hear their refusals."""
 
-Service = tuple[Any, Callable[[Any, Any], None], str]
+Registration = tuple[Any, Callable[[Any, Any], None], str]
 """A servicer, the generated function that adds it to a server, and the service's full name."""
 
 
@@ -54,7 +55,7 @@ class Server:
 
 @asynccontextmanager
 async def serve(
-    services: Sequence[Service],
+    services: Sequence[Registration],
     *,
     address: str = "127.0.0.1:0",
     domain: str,

@@ -1,0 +1,1 @@
+"""What shows that the promises hold: the auditor, the bench, chaos."""

@@ -1,0 +1,156 @@
+"""``python -m proof.auditor``: audits the running shop, or the data that `make run` left.
+
+Exit codes: 0 no violation; 1 violations; 2 it could not audit, or nothing settled within ``--wait``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from proof.auditor.auditor import GRACE, CannotAudit, audit, open_auditor
+from proof.auditor.report import Report
+from proof.auditor.screen import Screen
+from stack.attach import Running, only_one
+from stack.topology import ROOT
+from twinlog import Unavailable
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, StartFailed
+from twinlog.testing.internals import configure_logging
+
+CLEAN, VIOLATIONS, CANNOT = 0, 1, 2
+
+
+class Servers(NamedTuple):
+    """Where the shop's data is."""
+
+    postgres_url: str
+    nats_url: str
+    at_rest: bool
+    """Nobody works on it."""
+
+
+@asynccontextmanager
+async def servers(data: Path = ROOT / ".data") -> AsyncIterator[Servers]:
+    """POSTGRES_URL and NATS_URL; else those of the running stack; else embedded ones on the data it left.
+
+    Raises CannotAudit where there is none of them.
+    """
+    postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
+    if not (postgres_url or nats_url) and (running := Running.read(data)) and _lives(running.pid):
+        postgres_url, nats_url = running.postgres_url, running.nats_url
+    if postgres_url and nats_url:
+        yield Servers(postgres_url, nats_url, at_rest=False)
+    elif postgres_url or nats_url:
+        raise CannotAudit(
+            why=f"{'NATS_URL' if postgres_url else 'POSTGRES_URL'} is not set; set both, or neither"
+        )
+    elif (data / "run" / "postgres").exists():
+        async with _embedded(data) as found:
+            yield found
+    else:
+        why = "nothing runs and there is no data; `make run` first, or set POSTGRES_URL and NATS_URL"
+        raise CannotAudit(why=why)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there; a killed stack leaves its file behind."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@asynccontextmanager
+async def _embedded(data: Path) -> AsyncIterator[Servers]:
+    """Servers on what `make run` left; no stack starts meanwhile."""
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(only_one(data, "make audit"))
+            postgres = await stack.enter_async_context(EmbeddedPostgres(data / "run" / "postgres"))
+            nats = await stack.enter_async_context(EmbeddedNats(data / "run" / "nats"))
+        except (StartFailed, Misconfigured) as error:
+            raise CannotAudit(why=str(error)) from error
+        yield Servers(postgres.url, nats.url, at_rest=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    # The report is what is to be read; libraries and connections only say what stops it.
+    configure_logging("error")
+    screen = Screen(colour=sys.stdout.isatty())
+    try:
+        return asyncio.run(_watch(options, screen) if options.watch else _once(options, screen))
+    except (CannotAudit, Unavailable) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        return CANNOT
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m proof.auditor", description="Audits the shop; changes nothing."
+    )
+    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait until it is settled")
+    parser.add_argument("--watch", action="store_true", help="audit what is new, again and again")
+    parser.add_argument("--every", type=float, default=2, metavar="SECONDS", help="between two rounds (2)")
+    parser.add_argument("--grace", type=float, default=GRACE.total_seconds(), metavar="SECONDS")
+    parser.add_argument("--rounds", type=int, default=0, help="stop after so many rounds of the watch")
+    return parser.parse_args(arguments)
+
+
+async def _once(options: argparse.Namespace, screen: Screen) -> int:
+    grace = timedelta(seconds=options.grace)
+    async with servers() as at:
+        report = await audit(at.postgres_url, at.nats_url, wait=options.wait, grace=grace, at_rest=at.at_rest)
+    print("\n".join(screen.report(report)))
+    if report.clean and options.wait and not report.settled:
+        return CANNOT
+    return _code(report)
+
+
+async def _watch(options: argparse.Namespace, screen: Screen) -> int:
+    """Until Ctrl-C; the first round reads everything."""
+    code, rounds, told = CLEAN, 0, set()
+    grace = timedelta(seconds=options.grace)
+    try:
+        async with (
+            servers() as at,
+            open_auditor(at.postgres_url, at.nats_url, grace=grace, at_rest=at.at_rest) as auditor,
+        ):
+            while not options.rounds or rounds < options.rounds:
+                rounds, started = rounds + 1, time.monotonic()
+                try:
+                    report = await auditor.round()
+                except Unavailable as error:
+                    print(screen.trouble(f"{datetime.now():%H:%M:%S} {error}; tries again"), flush=True)
+                else:
+                    code = max(code, _code(report))
+                    print(screen.line(report, datetime.now()), flush=True)
+                    for violation in report.violations:
+                        if (key := (violation.check, *violation.ids, *violation.events)) not in told:
+                            told.add(key)
+                            print("\n".join(screen.violation(violation)), flush=True)
+                await asyncio.sleep(max(0, options.every - (time.monotonic() - started)))
+    except asyncio.CancelledError:  # Ctrl-C
+        print()
+    return code
+
+
+def _code(report: Report) -> int:
+    return CLEAN if report.clean else VIOLATIONS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

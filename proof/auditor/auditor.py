@@ -1,0 +1,296 @@
+"""The audit: one pass over each log, compared with its twin, its views, its consumers and the other logs.
+
+**Checked always**, because one transaction or one log decides it: positions, versions and event ids; that events
+decode, fold and lie under the right key; messages of the twin up to its last; twins, checkpoints, requests and causes
+within the log; no checkpoint behind its own effects; views at their own checkpoints; timers and snapshots against the
+states of the same instant; what a decider must never decide (a transition from the wrong state, a reservation beyond
+the limit, a saga that ends with an open step); and nothing past its deadline, where services are at work.
+
+**Checked of quiet cases only**: what two logs must agree on. A case, which is an order with all that follows from it,
+is quiet when every consumer's checkpoint is past the case's events that call for something of it, and no event of the
+case has a cause beyond what was read. So work in flight is never taken for a fault, and a fault in a case at rest is
+found while others move.
+
+**Settled** is a system in which that leaves nothing out: every twin and view at its log's head, every consumer past the
+last event that concerns it, no event parked, and no order or saga on its way and in time.
+
+**Parked events** are in flight, and so are their cases; a view is compared without them. What was *given up* excuses
+what it leaves open: that is noted, like what an operator skipped.
+
+Databases are read in one REPEATABLE READ transaction each, logs up to the head in it. A twin's figures are read before
+the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running system.
+Memory: the folded state of every stream and row, about 4 kB an order, and the events that are parked or were
+replayed; no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from customer_svc.domain import Customer
+from proof.auditor.books import Books
+from proof.auditor.cuts import Cut, cut
+from proof.auditor.followers import WITHIN, set_checkpoint
+from proof.auditor.letters import Boxes, Letter, LettersAudit, discards
+from proof.auditor.reading import Reading
+from proof.auditor.report import Figures, Findings, Report
+from proof.auditor.shop import DATABASES, HOMES, LOGS, followers, timelines, views
+from twinlog import Clock, ConfigurationError, StreamId, TwinlogError
+from twinlog.testing.internals import NatsClient, Pool, SystemClock, connect, database_url, open_pool, outages
+
+GRACE = timedelta(seconds=15)
+"""How long after its deadline an order or a saga may still stand, by default."""
+
+REQUESTS = "requests point into the log"
+
+_REACH_SECONDS = 5.0
+_AGAIN_SECONDS = 0.25
+
+
+class CannotAudit(TwinlogError):
+    """Cannot audit: {why}"""
+
+    reason = "CANNOT_AUDIT"
+
+
+class Auditor:
+    """Audits round by round: the first reads everything, each later one what is new since."""
+
+    def __init__(
+        self,
+        client: NatsClient,
+        pools: Mapping[str, Pool],
+        *,
+        grace: timedelta = GRACE,
+        at_rest: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """``pools`` by database; ``at_rest``: no service is at work, so that deadlines pass without fault."""
+        self._pools = pools
+        self._at_rest = at_rest
+        self._clock = clock or SystemClock()
+        self._books = Books(grace)
+        self._boxes = Boxes()
+        self._letters = [LettersAudit(of.log, self._boxes) for of in LOGS]
+        self._followers = followers(self._clock, self._boxes)
+        self._checked: Counter[str] = Counter()
+        folded, shown = views(self._boxes), timelines(self._boxes)
+        self._readings = [
+            Reading(of, client, pools[of.database], self._books, self._followers, folded, shown.get(of.log))
+            for of in LOGS
+        ]
+
+    async def round(self) -> Report:
+        """Audits. Raises Unavailable where a server goes away; the next round goes on from there."""
+        started, now, found = time.monotonic(), self._clock.now(), Findings()
+        with outages():
+            for reading in self._readings:
+                await reading.twin.look()
+            async with AsyncExitStack() as stack:
+                cuts = {
+                    name: await stack.enter_async_context(cut(pool)) for name, pool in self._pools.items()
+                }
+                heads = {reading.of.log: await reading.log.head() for reading in self._readings}
+                seen = {of.log: cuts[of.database].head for of in LOGS}
+                logs = {reading.of.log: reading.log for reading in self._readings}
+                for of, letters in zip(LOGS, self._letters, strict=True):
+                    await letters.read(cuts[of.database], logs)
+                for reading in self._readings:
+                    await reading.read(cuts, heads, seen)
+                for reading in self._readings:
+                    await self._judge(reading, cuts, heads, found)
+            self._judge_checkpoints(cuts, heads, found)
+        self._judge_books(now, found)
+        figures = self._figures(cuts, seen)
+        return self._report(found, figures, now, time.monotonic() - started)
+
+    async def _judge(
+        self, reading: Reading, cuts: Mapping[str, Cut], heads: Mapping[str, int], found: Findings
+    ) -> None:
+        """What is compared as a whole, once the log was read."""
+        own, of = cuts[reading.of.database], reading.of
+        reading.twin.judge(heads[of.log], found)
+        reading.history.judge_snapshots(found)
+        self._checked["timers"] += reading.history.judge_timers(await own.timers(), found)
+        for view in reading.views:
+            self._checked["view rows"] += await view.compare(cuts[view.database].connection, found)
+        if timeline := reading.timeline:
+            views = cuts[timeline.database]
+            await timeline.judge_rest(views.connection, views.reached(timeline.consumer), found)
+        count, beyond = await own.requests()
+        self._checked["requests"] = self._checked["requests"] + count
+        for request_id, position in beyond:
+            found.add(
+                REQUESTS,
+                f"the outcome of request {request_id} points to {of.log}/{position}, the log ends at {own.head}",
+                ids=[request_id],
+                events=[f"{of.log}/{position}"],
+                remedy=f"psql {of.database} -c \"DELETE FROM requests WHERE request_id = '{request_id}'\"    "
+                "# its client asks again",
+            )
+
+    def _judge_checkpoints(self, cuts: Mapping[str, Cut], heads: Mapping[str, int], found: Findings) -> None:
+        for database, each in cuts.items():
+            for consumer, position in each.checkpoints.items():
+                log = consumer.rpartition(".")[2]
+                self._checked["checkpoints"] += 1
+                if log in heads and position > heads[log]:
+                    found.add(
+                        WITHIN,
+                        f"checkpoint {consumer} is {position}, and log {log} ends at {heads[log]}",
+                        ids=[consumer],
+                        events=[f"{log}/{position}"],
+                        remedy=set_checkpoint(database, consumer, heads[log]),
+                    )
+        for follower in self._followers:
+            follower.judge(found)
+
+    def _judge_books(self, now: datetime, found: Findings) -> None:
+        in_flight = {case for reading in self._readings for case in reading.in_flight()}
+        followed = [follower.box for follower in self._followers]
+        in_flight |= self._unread(letter for box in followed for letter in box.parked.values())
+        excused: dict[str, str] = {}
+        for box, letter in discards(self._boxes.values()):
+            address = f"{box.log}/{letter.position}"
+            found.note(f"{box.consumer} gave up {address}, which had no effect")
+            if box in followed:
+                cases = {letter.case} if letter.case else self._unread([letter])
+                excused |= dict.fromkeys(cases, f"{box.consumer} gave up {address}")
+        now_if_at_work = None if self._at_rest else now
+        self._checked["cases"] += self._books.judge(in_flight, excused, self._customer, now_if_at_work, found)
+
+    def _unread(self, letters: Iterable[Letter]) -> set[str]:
+        """The open cases that letters which cannot be read may be about: all of their customers."""
+        return self._books.cases_of({letter.key for letter in letters if not letter.case})
+
+    def _parked(self) -> Mapping[str, int]:
+        return {box.consumer: len(box.parked) for box in self._boxes.values() if box.parked}
+
+    def _customer(self, id: str) -> Customer | None:
+        heads = next(reading.history.heads for reading in self._readings if reading.of is HOMES["customers"])
+        head = heads.get(StreamId("customer", id))
+        return head.state if head else None
+
+    def _figures(self, cuts: Mapping[str, Cut], seen: Mapping[str, int]) -> Figures:
+        customers = self._readings[1].history.heads
+        keeps = {
+            view.consumer: max(0, view.wanted - cuts[view.database].reached(view.consumer))
+            for reading in self._readings
+            for view in reading.all_views()
+        }
+        checked = sum((reading.checked for reading in self._readings), Counter(self._checked))
+        return Figures(
+            events=seen,
+            twin_lag={r.of.log: max(0, seen[r.of.log] - r.twin.state.last) for r in self._readings},
+            consumer_lag={follower.consumer: follower.lag for follower in self._followers},
+            view_lag=keeps,
+            streams=sum(len(reading.history.heads) for reading in self._readings),
+            customers=sum(
+                isinstance(head.state, Customer) and head.state.exists for head in customers.values()
+            ),
+            orders={state: count for state, count in self._books.orders.items() if count},
+            sagas={status: count for status, count in self._books.sagas.items() if count},
+            parked=self._parked(),
+            checked=checked,
+        )
+
+    def _report(self, found: Findings, figures: Figures, now: datetime, took: float) -> Report:
+        all_found = [letters.findings for letters in self._letters]
+        all_found += [*(reading.findings for reading in self._readings), found]
+        return Report(
+            [violation for findings in all_found for violation in findings.kept],
+            sum((findings.counts for findings in all_found), Counter()),
+            figures,
+            [*_behind(figures), *self._on_their_way(now)],
+            timedelta(seconds=took),
+            found.notes,
+        )
+
+    def _on_their_way(self, now: datetime) -> Iterator[str]:
+        orders, sagas = self._books.waiting(now)
+        if orders:
+            yield f"{orders} PENDING orders"
+        if sagas:
+            yield f"{sagas} running sagas"
+        for consumer, parked in self._parked().items():
+            yield f"{consumer} has {parked} parked events"
+
+
+def _behind(figures: Figures) -> Iterator[str]:
+    for log, lag in figures.twin_lag.items():
+        if lag:
+            yield f"stream {log} lags {lag} events"
+    for consumer, lag in (*figures.consumer_lag.items(), *figures.view_lag.items()):
+        if lag:
+            yield f"{consumer} lags {lag} events"
+
+
+@asynccontextmanager
+async def open_auditor(
+    postgres_url: str, nats_url: str, *, grace: timedelta = GRACE, at_rest: bool = False
+) -> AsyncIterator[Auditor]:
+    """An auditor of the shop on these servers; it writes nothing. Raises CannotAudit."""
+    await _reach(postgres_url)
+    async with AsyncExitStack() as stack:
+        client = await _client(nats_url)
+        stack.push_async_callback(client.close)
+        pools = {
+            name: await stack.enter_async_context(open_pool(database_url(postgres_url, name), size=2))
+            for name in DATABASES
+        }
+        yield Auditor(client, pools, grace=grace, at_rest=at_rest)
+
+
+async def audit(
+    postgres_url: str,
+    nats_url: str,
+    *,
+    wait: float = 0.0,
+    grace: timedelta = GRACE,
+    at_rest: bool = False,
+) -> Report:
+    """Audits once; waits up to ``wait`` seconds until the system is settled, and tells the last that it saw.
+
+    Raises CannotAudit where a server or a database is not there, Unavailable where one goes away.
+    """
+    async with open_auditor(postgres_url, nats_url, grace=grace, at_rest=at_rest) as auditor:
+        until = time.monotonic() + wait
+        report = await auditor.round()
+        while not report.settled and time.monotonic() < until:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            report = await auditor.round()
+        return report
+
+
+async def _reach(postgres_url: str) -> None:
+    for name in DATABASES:
+        try:
+            connection = await asyncpg.connect(database_url(postgres_url, name), timeout=_REACH_SECONDS)
+        except (OSError, TimeoutError) as error:
+            raise CannotAudit(why="no Postgres answers at POSTGRES_URL; start it, or `make run`") from error
+        except asyncpg.InvalidCatalogNameError as error:
+            raise CannotAudit(why=f"there is no database {name}; `make run` makes it") from error
+        except asyncpg.PostgresError as error:
+            raise CannotAudit(why=f"Postgres refuses ({error})") from error
+        try:
+            if await connection.fetchval("SELECT to_regclass('checkpoints')") is None:
+                raise CannotAudit(why=f"database {name} has no tables yet; `make run` makes them")
+        finally:
+            await connection.close()
+
+
+async def _client(nats_url: str) -> NatsClient:
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            return await connect(nats_url, "auditor")
+    except TimeoutError as error:
+        raise CannotAudit(why="no NATS answers at NATS_URL; start it, or `make run`") from error
+    except ConfigurationError as error:
+        raise CannotAudit(why=str(error)) from error

@@ -1,0 +1,228 @@
+"""Reads one log from front to end and checks what needs no other log.
+
+Positions are gapless and agree with log_head, the versions of each stream too; every event decodes, folds and
+lies under its aggregate's partition key; timers and snapshots are those that the states call for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message
+
+from proof.auditor.report import Findings
+from proof.auditor.twins import span
+from twinlog import Recorded, Schema, StreamId
+from twinlog.testing.internals import AnyAggregate, StateCodec, Timer, UndecodableEvent, UnknownEventType
+
+GAPLESS = "positions gapless"
+VERSIONS = "versions contiguous"
+DECODES = "events decode"
+FOLDS = "events fold"
+PARTITION = "partition key"
+TIMERS = "timers equal states"
+SNAPSHOTS = "snapshots equal folds"
+
+
+class Change(NamedTuple):
+    """An event, and what it did to its stream; the states are None where the aggregate is not known."""
+
+    event: Recorded
+    message: Any
+    before: Any
+    after: Any
+
+
+@dataclass(slots=True)
+class Head:
+    """A stream as far as it was read."""
+
+    version: int
+    state: Any
+
+
+class SnapshotKey(NamedTuple):
+    """A snapshot, without its state."""
+
+    stream: StreamId
+    version: int
+    schema: str
+
+
+class HistoryAudit:
+    """Follows one log; the states of its streams stay in memory, its events do not."""
+
+    def __init__(self, log: str, database: str, aggregates: Sequence[AnyAggregate]) -> None:
+        self.log = log
+        self.position = 0
+        """Read up to here."""
+        self.heads: dict[StreamId, Head] = {}
+        self.captured: list[tuple[SnapshotKey, Any]] = []
+        """Snapshots that were come by, and the states that they ought to hold."""
+        self._database = database
+        self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
+        self._codecs = {aggregate.name: StateCodec(aggregate) for aggregate in aggregates}
+        self._schema = Schema()
+        self._due: dict[StreamId, datetime] = {}
+        self._snapshots: Mapping[StreamId, SnapshotKey] = {}
+
+    def begin(self, snapshots: Sequence[SnapshotKey]) -> None:
+        """Takes notice of the snapshots that there are; those with another schema are never trusted anyway."""
+        current = {name: codec.schema for name, codec in self._codecs.items()}
+        self._snapshots = {s.stream: s for s in snapshots if current.get(s.stream.type) == s.schema}
+
+    def take(self, event: Recorded, findings: Findings) -> Iterator[Change]:
+        """Checks the next event; gives what it changed."""
+        if event.position != self.position + 1:
+            self._gap(event.position - 1, findings)
+        self.position = event.position
+        head = self.heads.get(event.stream)
+        if head is None:
+            aggregate = self._aggregates.get(event.stream.type)
+            head = self.heads[event.stream] = Head(0, aggregate.initial if aggregate else None)
+        if event.version != head.version + 1:
+            findings.add(
+                VERSIONS,
+                f"stream {event.stream} goes from version {head.version} to {event.version}",
+                ids=[str(event.stream)],
+                events=[event.address],
+                remedy=self._restore(),
+            )
+        head.version = event.version
+        for message in self._decode(event, findings):
+            before = head.state
+            if self._evolve(event, head, message, findings):
+                yield Change(event, message, before, head.state)
+        self._come_by(event.stream, head)
+
+    def end(self, upto: int, newest: int, findings: Findings) -> None:
+        """Everything up to ``upto``, which is log_head, was read; ``newest`` is the last event that is there."""
+        if self.position < upto:
+            self._gap(upto, findings)
+            self.position = upto
+        if newest != upto:
+            findings.add(
+                GAPLESS,
+                f"log_head says {upto}, but the last event is {newest}",
+                ids=[self.log],
+                events=[f"{self.log}/{max(upto, newest)}"],
+                remedy=f'psql {self._database} -c "UPDATE log_head SET position = {newest}"    # once none is missing',
+            )
+
+    def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
+        """Compares the timers with the states of the same instant; gives how many there are."""
+        found = {timer.stream: timer for timer in timers}
+        for stream, due in self._due.items():
+            timer = found.pop(stream, None)
+            if timer is None or timer.due != due:
+                is_set = f"is set for {timer.due:%Y-%m-%d %H:%M:%S}" if timer else "has no timer"
+                findings.add(
+                    TIMERS,
+                    f"{stream} is due at {due:%Y-%m-%d %H:%M:%S} and {is_set}: nobody will wake it then",
+                    ids=[str(stream)],
+                    remedy=f"psql {self._database} -c \"INSERT INTO timers VALUES ('{stream.type}', '{stream.id}', "
+                    f"{self.heads[stream].version}, '{due.isoformat()}') ON CONFLICT (stream_type, stream_id) "
+                    'DO UPDATE SET due = excluded.due"',
+                )
+        for stream in found:
+            findings.add(
+                TIMERS,
+                f"{stream} has a timer and nothing that is due",
+                ids=[str(stream)],
+                remedy=f"psql {self._database} -c \"DELETE FROM timers WHERE stream_id = '{stream.id}'\"",
+            )
+        return len(timers)
+
+    def judge_snapshots(self, findings: Findings) -> None:
+        """No snapshot is newer than its stream."""
+        for key in self._snapshots.values():
+            head = self.heads.get(key.stream)
+            if head is None or head.version < key.version:
+                self._bad_snapshot(key, f"its stream has only {head.version if head else 0} events", findings)
+
+    def judge_snapshot(self, key: SnapshotKey, expected: Any, stored: bytes, findings: Findings) -> None:
+        """Compares the state in a snapshot with the fold of its stream."""
+        try:
+            equal = self._codecs[key.stream.type].decode(stored) == expected
+        except ValueError:
+            self._bad_snapshot(key, "its state cannot be read", findings)
+            return
+        if not equal:
+            self._bad_snapshot(key, "its state is not the fold of its events", findings)
+
+    def _bad_snapshot(self, key: SnapshotKey, why: str, findings: Findings) -> None:
+        findings.add(
+            SNAPSHOTS,
+            f"the snapshot of {key.stream} at version {key.version} is wrong: {why}",
+            ids=[str(key.stream)],
+            remedy=f'psql {self._database} -c "TRUNCATE snapshots"    # and restart its service; a cache',
+        )
+
+    def _gap(self, upto: int, findings: Findings) -> None:
+        first = self.position + 1
+        findings.add(
+            GAPLESS,
+            f"log {self.log} has no event {span(first, upto)}",
+            ids=[self.log],
+            events=sorted({f"{self.log}/{first}", f"{self.log}/{upto}"}),
+            remedy=self._restore(),
+        )
+
+    def _restore(self) -> str:
+        return (
+            f"nats stream get {self.log} <position>    # the twin may still have it: insert it again, or restore "
+            f"a backup of {self._database}"
+        )
+
+    def _decode(self, event: Recorded, findings: Findings) -> Sequence[Message]:
+        try:
+            return self._schema.decode(event)
+        except (UnknownEventType, UndecodableEvent) as error:
+            findings.add(
+                DECODES,
+                str(error),
+                ids=[str(event.stream)],
+                events=[event.address],
+                remedy=f"deploy the version that wrote it; or nats stream get {self.log} {event.position}    "
+                "# and put its payload back",
+            )
+            return ()
+
+    def _evolve(self, event: Recorded, head: Head, message: Message, findings: Findings) -> bool:
+        aggregate = self._aggregates.get(event.stream.type)
+        if aggregate is None:
+            return True
+        try:
+            state = aggregate.evolve(head.state, message)
+            due, key = aggregate.due(state), aggregate.partition_key(state)
+        except Exception as error:  # whatever a history that makes no sense makes of the fold
+            findings.add(
+                FOLDS,
+                f"{event.stream} cannot be folded over {event.type}: {type(error).__name__} {error}",
+                ids=[str(event.stream)],
+                events=[event.address],
+                remedy=self._restore(),
+            )
+            return False
+        if key != event.partition_key:
+            findings.add(
+                PARTITION,
+                f"{event.address} lies under partition key {event.partition_key}, its aggregate says {key}",
+                ids=[str(event.stream)],
+                events=[event.address],
+                remedy=self._restore(),
+            )
+        head.state = state
+        if due is None:
+            self._due.pop(event.stream, None)
+        else:
+            self._due[event.stream] = due
+        return True
+
+    def _come_by(self, stream: StreamId, head: Head) -> None:
+        key = self._snapshots.get(stream)
+        if key is not None and key.version == head.version:
+            self.captured.append((key, head.state))

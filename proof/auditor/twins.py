@@ -1,0 +1,178 @@
+"""Compares a twin with its log, message by message: sequence n is event n, under its subject."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from proof.auditor.report import Findings
+from twinlog import Recorded, Unavailable
+from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinMissing, TwinState, mirrors
+
+EQUAL = "twin equals log"
+WHOLE = "twin is whole"
+NOT_AHEAD = "twin not ahead of log"
+
+_TIMEOUT = 10.0
+
+
+class Stored(NamedTuple):
+    """A message as the stream holds it."""
+
+    subject: str
+    data: bytes
+
+
+class TwinAudit:
+    """Follows one twin."""
+
+    def __init__(self, client: NatsClient, name: str, owner: str) -> None:
+        """``owner``: the service whose relay fills the stream."""
+        self.name = name
+        self.state = TwinState(1, 0, 0)
+        self.missing = True
+        self.position = 0
+        """Compared up to here."""
+        self._client = client
+        self._twin = JetStreamTwin(client, name)
+        self._remedy = (
+            f"nats stream rm {name} --force    # with {owner} running: its relay makes the stream again"
+        )
+
+    async def look(self) -> None:
+        """Reads how far the twin reaches. A twin that was made again is compared again."""
+        self.missing = False
+        try:
+            self.state = await self._twin.state()
+        except TwinMissing:
+            self.missing, self.state = True, TwinState(1, 0, 0)
+        if self.state.last < self.position:
+            self.position = 0
+
+    def judge(self, head: int, findings: Findings) -> None:
+        """What the stream's own figures tell; ``head`` was read after them."""
+        first, last, _ = self.state
+        if self.missing and head:
+            findings.add(
+                WHOLE,
+                f"there is no stream {self.name}, and the log has {head} events",
+                ids=[self.name],
+                events=[f"{self.name}/1"],
+                remedy=self._remedy.partition("# ")[2].replace("with", "start it", 1),
+            )
+        elif first > 1 and head:
+            findings.add(
+                WHOLE,
+                f"stream {self.name} begins with {first}: the messages before it are gone",
+                ids=[self.name],
+                events=[f"{self.name}/1", f"{self.name}/{min(first - 1, head)}"],
+                remedy=self._remedy,
+            )
+        if last > head:
+            findings.add(
+                NOT_AHEAD,
+                f"stream {self.name} has {last} messages, the log only {head} events: the database was set back",
+                ids=[self.name],
+                events=[f"{self.name}/{head + 1}", f"{self.name}/{last}"],
+                remedy=f"restore a database with {last} events; or, to give those up, stop the services, "
+                f"nats stream rm {self.name} --force, and set back every checkpoint of {self.name} above {head}",
+            )
+
+    async def compare(self, events: Sequence[Recorded], findings: Findings) -> int:
+        """Compares the messages of these events, which follow the position; gives how many."""
+        events = [event for event in events if self.position < event.position <= self.state.last]
+        wanted = [event for event in events if event.position >= self.state.first]
+        if wanted:
+            stored = await self._messages(wanted[0].position, wanted[-1].position)
+            self._report_missing((e.position for e in wanted if e.position not in stored), findings)
+            for event in wanted:
+                self._compare(event, stored.get(event.position), findings)
+        if events:
+            self.position = events[-1].position
+        return len(wanted)
+
+    def _compare(self, event: Recorded, stored: Stored | None, findings: Findings) -> None:
+        if stored is None:
+            return
+        if stored.subject != event.subject:
+            what = f"subject {stored.subject}, not {event.subject}"
+        elif not mirrors(stored.data, event):
+            what = "content"
+        else:
+            return
+        findings.add(
+            EQUAL,
+            f"message {event.position} of stream {self.name} is not event {event.address}: other {what}",
+            ids=[str(event.stream)],
+            events=[event.address],
+            remedy=self._remedy,
+        )
+
+    def _report_missing(self, positions: Iterable[int], findings: Findings) -> None:
+        for first, last in runs(positions):
+            findings.add(
+                WHOLE,
+                f"stream {self.name} has no message {span(first, last)}",
+                ids=[self.name],
+                events=sorted({f"{self.name}/{first}", f"{self.name}/{last}"}),
+                remedy=self._remedy,
+            )
+
+    async def _messages(self, first: int, last: int) -> dict[int, Stored]:
+        """The messages from ``first`` to ``last`` that there are, by sequence (direct get in batches, ADR-31)."""
+        found: dict[int, Stored] = {}
+        while first <= last:
+            got = await self._batch(first, last - first + 1)
+            found.update((sequence, stored) for sequence, stored in got.items() if sequence <= last)
+            if not got:
+                break
+            first = max(got) + 1
+        return found
+
+    async def _batch(self, first: int, count: int) -> dict[int, Stored]:
+        got: dict[int, Stored] = {}
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def on_message(message: Msg) -> None:
+            headers = message.headers or {}
+            if "Nats-Sequence" in headers:
+                got[int(headers["Nats-Sequence"])] = Stored(headers["Nats-Subject"], message.data)
+            elif not done.done():
+                done.set_result(None)
+
+        try:
+            inbox = self._client.new_inbox()
+            subscription = await self._client.subscribe(inbox, cb=on_message)
+            try:
+                request = json.dumps({"seq": first, "batch": count}).encode()
+                await self._client.publish(f"$JS.API.DIRECT.GET.{self.name}", request, reply=inbox)
+                async with asyncio.timeout(_TIMEOUT):
+                    await done
+            finally:
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError, OSError) as error:
+            raise Unavailable(
+                f"stream {self.name} cannot be read ({str(error) or type(error).__name__})"
+            ) from error
+        return got
+
+
+def runs(positions: Iterable[int]) -> list[tuple[int, int]]:
+    """The unbroken runs, each as its first and last."""
+    found: list[tuple[int, int]] = []
+    for position in positions:
+        if found and found[-1][1] == position - 1:
+            found[-1] = (found[-1][0], position)
+        else:
+            found.append((position, position))
+    return found
+
+
+def span(first: int, last: int) -> str:
+    """``7``, or ``7 to 9``."""
+    return str(first) if first == last else f"{first} to {last}"

@@ -1,0 +1,238 @@
+"""Compares views with the fold of their events, row by row, each at its own checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from google.protobuf.message import Message
+
+from projector.views.timeline import TIMELINE, TimelineRow
+from proof.auditor.letters import Box, out_of_order
+from proof.auditor.report import Findings
+from twinlog import Recorded
+from twinlog.testing.internals import AnyView, Connection, load_queries, routing_key_of
+
+EQUAL = "view row equals fold"
+
+_CHUNK = 2_000
+_QUERIES = load_queries("proof.auditor.sql")
+
+
+class ViewAudit:
+    """Follows one view of one log. The folded rows stay in memory."""
+
+    def __init__(
+        self,
+        view: AnyView,
+        row_type: type,
+        *,
+        log: str,
+        box: Box,
+        database: str,
+        package: str,
+        routing_key: str = "",
+        remedy: str,
+    ) -> None:
+        """``box``: what its consumer parked; ``package`` has the query ``<view>_rows``; ``tag``: that of the events
+        that are projected, where not all."""
+        self.name = view.name
+        self.log = log
+        self.consumer = box.consumer
+        self.database = database
+        self.position = 0
+        """Folded up to here."""
+        self.wanted = 0
+        """Position of the last event that it is to show."""
+        self._box = box
+        self._replayed = 0
+        """How many of the box's replays were folded."""
+        self._routing_key = routing_key
+        self._view = view
+        self._row_type = row_type
+        self._rows_query = load_queries(package)[f"{view.name}_rows"]
+        self._remedy = remedy
+        self._rows: dict[str, Any] = {}
+        self._touched: set[str] = set()
+        """Keys to compare."""
+
+    def begin(self) -> None:
+        """Folds what was parked when its turn came, and has been replayed since."""
+        while self._replayed < len(self._box.replayed):
+            letter = self._box.replayed[self._replayed]
+            self._replayed += 1
+            if letter.event and letter.position <= self.position:
+                self._fold(letter.event, letter.messages)
+
+    def take(self, event: Recorded, messages: Sequence[Message], findings: Findings) -> None:
+        """Folds the next event, unless its consumer parked it or gave it up."""
+        self.position = event.position
+        if self._box.lacks(event.position):
+            # Whatever the row is without it is to be seen.
+            self._touched.update(key for one in messages if (key := self._key(event, one)) is not None)
+            return
+        self._fold(event, messages)
+        if any(map(self._projects, messages)) and (
+            before := self._box.overtaken_by(event.position, event.partition_key)
+        ):
+            out_of_order(self._box, event.position, f"was projected before {before}", before, findings)
+
+    def _key(self, event: Recorded, message: Message) -> str | None:
+        return self._view.key(event, message) if self._projects(message) else None
+
+    def _fold(self, event: Recorded, messages: Iterable[Message]) -> None:
+        for message in messages:
+            key = self._key(event, message)
+            if key is None:
+                continue
+            self._touched.add(key)
+            try:
+                self._rows[key] = self._view.evolve(self._rows.get(key), event, message)
+            except (AssertionError, KeyError):  # a history without its beginning: the log's own checks tell
+                self._rows.pop(key, None)
+
+    def note(self, event: Recorded, message: Message) -> None:
+        """Takes notice of an event that may be beyond the view's checkpoint."""
+        if self._projects(message):
+            self.wanted = event.position
+
+    def _projects(self, message: Message) -> bool:
+        return not self._routing_key or routing_key_of(message) == self._routing_key
+
+    async def compare(self, connection: Connection, findings: Findings) -> int:
+        """Compares the rows that changed since the last time, or were wrong then; gives how many.
+
+        ``connection`` sees the view exactly at the position.
+        """
+        waiting, wrong = iter(self._touched), set[str]()
+        compared = len(self._touched)
+        while chunk := list(islice(waiting, _CHUNK)):
+            found = {row[0]: self._row_type(*row) for row in await connection.fetch(self._rows_query, chunk)}
+            wrong.update(key for key in chunk if not self._equal(key, found.get(key), findings))
+        if await connection.fetchval(_QUERIES[f"{self._view.name}_count"]) != len(self._rows):
+            await self._report_extra(connection, findings)
+        self._touched = wrong
+        return compared
+
+    async def _report_extra(self, connection: Connection, findings: Findings) -> None:
+        async for row in connection.cursor(_QUERIES[f"{self._view.name}_keys"], prefetch=_CHUNK):
+            if row[0] not in self._rows:
+                self._add(row[0], "no event knows of it", findings)
+
+    def _equal(self, key: str, found: Any, findings: Findings) -> bool:
+        expected = self._rows.get(key)
+        if expected == found:
+            return True
+        self._add(key, difference(expected, found), findings)
+        return False
+
+    def _add(self, key: str, why: str, findings: Findings) -> None:
+        findings.add(
+            EQUAL,
+            f"row {key} of {self._view.name}, at {self.log}/{self.position}: {why}",
+            ids=[key],
+            events=[f"{self.log}/{self.position}"],
+            remedy=self._remedy,
+        )
+
+
+class TimelineAudit:
+    """Follows the timeline of one log; keeps no rows."""
+
+    def __init__(self, *, log: str, box: Box, database: str, remedy: str) -> None:
+        self.log = log
+        self.consumer = box.consumer
+        self.database = database
+        self.position = 0
+        """Compared up to here."""
+        self.wanted = 0
+        """Position of the last event that it is to show."""
+        self._box = box
+        self._replayed = 0
+        self._remedy = remedy
+
+    def note(self, event: Recorded, _message: Message) -> None:
+        """Takes notice of an event that may be beyond the view's checkpoint."""
+        self.wanted = event.position
+
+    async def compare(
+        self,
+        connection: Connection,
+        decoded: Sequence[tuple[Recorded, Sequence[Message]]],
+        upto: int,
+        findings: Findings,
+    ) -> int:
+        """Compares the rows of these events, which follow the position, up to ``upto``; gives how many."""
+        expected = {
+            position: row
+            for event, messages in decoded
+            if self.position < event.position <= upto and not self._box.lacks(event.position)
+            for position, row in _rows(event, messages)
+        }
+        last = min(upto, decoded[-1][0].position)
+        await self._compare(connection, expected, last, findings)
+        self.position = max(self.position, last)
+        return len(expected)
+
+    async def compare_replayed(self, connection: Connection, findings: Findings) -> None:
+        """Compares the rows of what was parked when its turn came, and has been replayed since."""
+        while self._replayed < len(self._box.replayed):
+            letter = self._box.replayed[self._replayed]
+            self._replayed += 1
+            if letter.event and letter.position <= self.position:
+                expected = dict(_rows(letter.event, letter.messages))
+                await self._compare(connection, expected, letter.position, findings, letter.position - 1)
+
+    async def _compare(
+        self,
+        connection: Connection,
+        expected: dict[int, TimelineRow],
+        last: int,
+        findings: Findings,
+        after: int | None = None,
+    ) -> None:
+        after = self.position if after is None else after
+        rows = await connection.fetch(_QUERIES["timeline"], self.log, after, last)
+        found = {row[1]: TimelineRow(*row) for row in rows}
+        for position in sorted(expected.keys() | found.keys()):
+            if expected.get(position) != found.get(position):
+                self._add(position, difference(expected.get(position), found.get(position)), findings)
+
+    async def judge_rest(self, connection: Connection, upto: int, findings: Findings) -> None:
+        """Nothing lies beyond the view's checkpoint."""
+        for row in await connection.fetch(_QUERIES["timeline_beyond"], self.log, upto):
+            self._add(row[0], f"it is there, and the view's checkpoint is {upto}", findings)
+
+    def _add(self, position: int, why: str, findings: Findings) -> None:
+        findings.add(
+            EQUAL,
+            f"row {self.log}/{position} of timeline: {why}",
+            ids=[f"{self.log}/{position}"],
+            events=[f"{self.log}/{position}"],
+            remedy=self._remedy,
+        )
+
+
+def _rows(event: Recorded, messages: Iterable[Message]) -> Iterator[tuple[int, TimelineRow]]:
+    for message in messages:
+        if TIMELINE.key(event, message) is not None:
+            yield event.position, TIMELINE.evolve(None, event, message)
+
+
+def difference(expected: Any, found: Any) -> str:
+    """What is different between two rows, in words."""
+    if found is None:
+        return "it is missing"
+    if expected is None:
+        return "no event knows of it"
+    return "; ".join(
+        f"{name} is {_short(getattr(found, name))}, the events say {_short(getattr(expected, name))}"
+        for name in expected._fields
+        if getattr(expected, name) != getattr(found, name)
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -1,0 +1,39 @@
+"""Measurements that run in a process of their own and print their rows as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from proof.bench.report import Row
+from stack.topology import ROOT
+
+
+class Failed(RuntimeError):
+    """A measurement ended with an error; the message has its last words."""
+
+
+async def rows(command: Sequence[str | Path], env: Mapping[str, str], *, seconds: float = 240) -> list[Row]:
+    """Runs it. Raises Failed, also where it takes longer than ``seconds``."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, **env},
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            out, words = await process.communicate()
+    except TimeoutError:
+        raise Failed(f"it was not done after {seconds:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise Failed(" ".join(words.decode(errors="replace").split("\n")[-3:]).strip())
+    return [Row(**row) for row in json.loads(out.splitlines()[-1])]

@@ -1,0 +1,67 @@
+"""A new projector catches up with the logs of the shop: ``python -m proof.bench.catch_up``.
+
+Settings as a service's; its views are in a database of its own. Prints its row as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from time import perf_counter
+
+from projector.app import PACKAGE, VIEWS, wire
+from projector.reads import ROWS
+from proof.bench.report import Row
+from twinlog import PostgresViews, Settings, Shutdown, load, open_service, run
+from twinlog.testing.internals import (
+    Changes,
+    CheckpointAdvance,
+    HostedService,
+    JetStreamTwin,
+    configure_logging,
+)
+
+TARGET = 15_000
+"""Events a second."""
+
+
+class Progress:
+    """Which logs are not in the views yet."""
+
+    def __init__(self, heads: dict[str, int]) -> None:
+        """``heads``: the last position that each consumer is to reach."""
+        self._heads = heads
+        self.done = asyncio.Event()
+
+    def committed(self, _changes: Changes, advance: CheckpointAdvance) -> None:
+        if advance.upto >= self._heads.get(advance.consumer, 0):
+            self._heads.pop(advance.consumer, None)
+        if not self._heads:
+            self.done.set()
+
+
+async def _heads(node: HostedService) -> dict[str, int]:
+    states = {log: await JetStreamTwin(node.client, log).state() for log in VIEWS}
+    return {f"projector.{log}": state.last for log, state in states.items() if state.last}
+
+
+async def main(shutdown: Shutdown) -> None:
+    """Measures it, and prints it."""
+    settings, name = load(Settings), "bench_views"
+    async with open_service(settings, shutdown, PACKAGE, name=name, log=name, database=name) as node:
+        configure_logging("warning")
+        heads = await _heads(node)
+        events, progress = sum(heads.values()), Progress(heads)
+        start = perf_counter()
+        wire(node, PostgresViews(node.log, PACKAGE, ROWS), progress.committed)
+        async with asyncio.timeout(300):
+            await progress.done.wait()
+        rate = events / (perf_counter() - start)
+    row = Row(f"projector: catches up with {events:,} events", "events/s", values=[rate])
+    print(json.dumps([asdict(row.aim(value=TARGET))]))
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,49 @@
+"""How much memory the processes hold, and how flat that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from proof.bench.report import Row
+from proof.bench.systems import System
+
+_ROLES = {
+    "order_svc": "floor orders",
+    "customer_svc": "floor customers",
+    "saga_orchestrator": "floor customers",
+    "projector": "floor view",
+}
+"""The floor's process that does what the service does; the orchestrator's, too, follows a log and writes one."""
+_MB = 2**20
+
+
+def resident(systems: Sequence[System]) -> dict[str, int]:
+    """Resident bytes of every process."""
+    return {name: _resident(pid) for system in systems for name, pid in system.pids.items()}
+
+
+def sizes(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
+    """Every process beside the floor's of its role."""
+    rows = []
+    for name, size in after.items():
+        role = _ROLES.get(name, name)
+        row = Row(f"{name}: RSS after the run (from {before[name] / _MB:.0f} MB)", "MB", role)
+        row.add(size / _MB, after[role] / _MB)
+        rows.append(row.aim(value=150, most=True) if name in _ROLES else row)
+    return rows
+
+
+def growth(before: Mapping[str, int], after: Mapping[str, int], sagas: int) -> list[Row]:
+    """Every process beside itself before so many sagas; a tenth more is taken for flat."""
+    rows = []
+    for name, size in after.items():
+        row = Row(f"{name}: RSS after {sagas:,} more sagas", "MB", "before them")
+        row.add(size / _MB, before[name] / _MB)
+        rows.append(row.aim(ratio=1.1, most=True) if name in _ROLES else row)
+    return rows
+
+
+def _resident(pid: int) -> int:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024

@@ -1,0 +1,39 @@
+"""A second opinion on the load generator: h2load where it is installed, else several client processes of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proof.bench import clients, h2load
+from proof.bench.load import Load
+from proof.bench.report import Row
+from proof.bench.rounds import BesideFloor
+from proof.bench.systems import EVENTS_OF_ORDER, METHOD, System
+
+_CLIENTS = 256
+
+
+async def rows(systems: Sequence[System], rounds: int, count: int) -> list[Row]:
+    """What the other gets answered of ``count`` calls, and our generator beside it, turn by turn.
+
+    h2load repeats one call, so here none carries a request id.
+    """
+    name, ask = ("h2load", h2load.ask) if h2load.installed() else (clients.NAME, clients.ask)
+    theirs = BesideFloor(systems, f"{{}}: CreateOrder accepted, asked by {name}", "calls/s")
+    ours = {
+        system.name: Row(f"{system.name}: the same, asked by the bench's generator", "calls/s", name)
+        for system in systems
+    }
+    for _ in range(rounds):
+        for system in systems:
+            assert isinstance(system.load, Load)
+            message = system.request(system.customers[0])
+            before = await system.position()
+            theirs.add(system, await ask(system.load.address, METHOD, message, count, _CLIENTS))
+            # Every call made an order that was approved.
+            await system.view.reached(before + EVENTS_OF_ORDER * count)
+            calls = await system.load.closed([message] * count, _CLIENTS)
+            rate = count / (max(call.answered for call in calls) - calls[0].due)
+            ours[system.name].add(rate, theirs[system.name].values[-1])
+            await system.view.reached(before + 2 * EVENTS_OF_ORDER * count)
+    return [*theirs.rows, *ours.values()]

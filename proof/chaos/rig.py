@@ -1,0 +1,266 @@
+"""A shop of our own to break: servers on fixed ports, one supervised process a replica, proxies where wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proof.chaos.disk import Disk, NotPermitted, small_disk
+from proof.chaos.proxy import Proxy
+from stack.topology import ROOT
+from twinlog.dev import (
+    EmbeddedNats,
+    EmbeddedPostgres,
+    Program,
+    StartFailed,
+    Supervisor,
+    free_port,
+    until_serving,
+)
+
+SERVICES = {
+    "order_svc": "ORDERS_ADDRESS",
+    "customer_svc": "CUSTOMERS_ADDRESS",
+    "saga_orchestrator": "SAGAS_ADDRESS",
+    "projector": "QUERIES_ADDRESS",
+}
+"""The services, and the setting that gives each its address."""
+
+_READY_SECONDS = 90.0
+_GONE_SECONDS = 20.0
+_POSTGRES_DISK, _NATS_DISK = 400, 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a shop is made of."""
+
+    replicas: int = 1
+    """Processes of each service."""
+    nats: int = 1
+    """NATS servers; three are a cluster that keeps each stream thrice."""
+    proxied: bool = False
+    """Whether services reach their servers through proxies."""
+    disk: str = ""
+    """The server, "postgres" or "nats", that has a small file system of its own; empty: none."""
+    max_file: str = "64GB"
+    """How much NATS may store."""
+    settings: tuple[tuple[str, str], ...] = (("ORDER_DEADLINE_SECONDS", "10"),)
+    """Further settings of the services."""
+
+
+class Replica:
+    """One process of a service, restarted by its supervisor whenever it ends."""
+
+    def __init__(self, service: str, number: int, supervisor: Supervisor, address: str) -> None:
+        self.service = service
+        self.number = number
+        self.supervisor = supervisor
+        self.address = address
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.number}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        return self.supervisor.pid(self.service)
+
+    async def kill(self) -> None:
+        """kill -9; returns when the process is gone. Another one follows."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> float:
+        """Asks the process to end; seconds until it was gone. Another one follows."""
+        return await self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """Takes the processor away from the process."""
+        self.supervisor.signal(self.service, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets a frozen process go on as if nothing had happened."""
+        self.supervisor.signal(self.service, signal.SIGCONT)
+
+    async def ready(self) -> None:
+        """Returns when it is SERVING. Raises StartFailed."""
+        await _within(_READY_SECONDS, until_serving(self.address), f"{self} is not SERVING")
+
+    async def _end(self, signum: signal.Signals) -> float:
+        loop, pid = asyncio.get_running_loop(), self.pid
+        started = loop.time()
+        self.supervisor.signal(self.service, signum)
+        await _within(_GONE_SECONDS, _gone(pid), f"{self} does not end by {signum.name}")
+        return loop.time() - started
+
+
+@dataclass
+class Rig:
+    """A running shop."""
+
+    layout: Layout
+    folder: Path
+    postgres: EmbeddedPostgres
+    nats: Sequence[EmbeddedNats]
+    replicas: dict[str, list[Replica]]
+    postgres_proxies: dict[str, Proxy]
+    nats_proxies: dict[str, Proxy]
+    disk: Disk | None
+    lines: list[str]
+    """What the services said."""
+
+    @property
+    def nats_url(self) -> str:
+        """Every server of it."""
+        return ",".join(server.url for server in self.nats)
+
+    @property
+    def all(self) -> list[Replica]:
+        """Every process of every service."""
+        return [replica for replicas in self.replicas.values() for replica in replicas]
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        """Every proxy."""
+        return [*self.postgres_proxies.values(), *self.nats_proxies.values()]
+
+    def addresses(self, service: str) -> list[str]:
+        """Where the replicas of a service serve."""
+        return [replica.address for replica in self.replicas[service]]
+
+    async def ready(self) -> None:
+        """Returns when every replica is SERVING. Raises StartFailed."""
+        await asyncio.gather(*(replica.ready() for replica in self.all))
+
+    async def restart_postgres(self) -> None:
+        """Starts a killed Postgres; what is left of the killed one may be in the way for a moment."""
+        await _persistently(self.postgres.start)
+
+
+@asynccontextmanager
+async def running(layout: Layout) -> AsyncIterator[Rig]:
+    """Starts a shop in a temporary folder and stops it again. Raises NotPermitted and StartFailed."""
+    with _folder() as folder:
+        async with AsyncExitStack() as stack:
+            disk = None
+            if layout.disk:
+                megabytes = _POSTGRES_DISK if layout.disk == "postgres" else _NATS_DISK
+                disk = stack.enter_context(small_disk(folder / layout.disk, megabytes))
+            postgres = await stack.enter_async_context(EmbeddedPostgres(folder / "postgres"))
+            nats = _servers(layout, folder)
+            await stack.enter_async_context(_together(nats))
+            rig = Rig(layout, folder, postgres, nats, {}, {}, {}, disk, [])
+            if layout.proxied:
+                for service in SERVICES:
+                    rig.postgres_proxies[service] = await stack.enter_async_context(Proxy(postgres.port))
+                    rig.nats_proxies[service] = await stack.enter_async_context(Proxy(nats[0].port))
+            for service in SERVICES:
+                rig.replicas[service] = [_replica(rig, service, n + 1) for n in range(layout.replicas)]
+            await stack.enter_async_context(_together([replica.supervisor for replica in rig.all]))
+            yield rig
+
+
+def _servers(layout: Layout, folder: Path) -> list[EmbeddedNats]:
+    if layout.nats == 1:
+        return [EmbeddedNats(folder / "nats", max_file=layout.max_file)]
+    ports = [free_port() for _ in range(layout.nats)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    return [
+        EmbeddedNats(
+            folder / f"nats{number}",
+            max_file=layout.max_file,
+            extra=f"cluster {{ name: chaos, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+        )
+        for number, port in enumerate(ports, 1)
+    ]
+
+
+def _replica(rig: Rig, service: str, number: int) -> Replica:
+    setting, address = SERVICES[service], f"127.0.0.1:{free_port()}"
+    postgres_url, nats_url = rig.postgres.url, rig.nats_url
+    if rig.layout.proxied:
+        postgres_url = f"postgresql://postgres@127.0.0.1:{rig.postgres_proxies[service].port}"
+        nats_url = f"nats://127.0.0.1:{rig.nats_proxies[service].port}"
+    env = {
+        "POSTGRES_URL": postgres_url,
+        "NATS_URL": nats_url,
+        "STREAM_REPLICAS": str(rig.layout.nats),
+        **dict(rig.layout.settings),
+    }
+    say = _teller(rig.lines, f"{service}/{number}")
+    folder = rig.folder / f"{service}{number}"
+    supervisor = Supervisor([Program(service, setting, address)], env, say, root=ROOT, folder=folder)
+    return Replica(service, number, supervisor, address)
+
+
+def _teller(lines: list[str], name: str) -> Callable[[str], None]:
+    return lambda line: lines.append(f"{name} {line}")
+
+
+@asynccontextmanager
+async def _together(managers: Sequence[Any]) -> AsyncIterator[None]:
+    """Enters all at once, and leaves all at once."""
+    try:
+        await asyncio.gather(*(manager.__aenter__() for manager in managers))
+        yield
+    finally:
+        await asyncio.gather(*(manager.__aexit__(None, None, None) for manager in managers))
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # A short path that the server's own user may enter.
+    path = Path(tempfile.mkdtemp(prefix="twinlog-chaos-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+async def _gone(pid: int) -> None:
+    while _runs(pid):
+        await asyncio.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def _within(seconds: float, work: Any, complaint: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError as error:
+        raise StartFailed(f"{complaint} after {seconds:g} s") from error
+
+
+async def _persistently(start: Callable[[], Any], tries: int = 20) -> None:
+    for left in reversed(range(tries)):
+        try:
+            await start()
+            return
+        except StartFailed:
+            if not left:
+                raise
+            await asyncio.sleep(0.5)
+
+
+def others(replicas: Iterable[Replica], but: Replica) -> list[Replica]:
+    """Every replica but one."""
+    return [replica for replica in replicas if replica is not but]
+
+
+__all__ = ["SERVICES", "Layout", "NotPermitted", "Replica", "Rig", "others", "running"]

@@ -1,0 +1,401 @@
+"""The faults, each a function that breaks a loaded shop and returns when the fault is over."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+from nats.errors import Error as NatsError
+
+from proof.chaos.load import MODES, Load
+from proof.chaos.rig import Layout, Replica, Rig
+from twinlog.dev import EmbeddedNats
+from twinlog.testing.internals import connect
+
+Say = Callable[[str], None]
+
+_PAST_EVERY_LEASE = 6.5
+"""Seconds; a lease is held for five without being renewed."""
+_STOP_WITHIN = 5.0
+
+
+@dataclass
+class Stage:
+    """What a scenario works with."""
+
+    rig: Rig
+    load: Load
+    rng: Random
+    say: Say
+    complain: Callable[[str], None]
+    """Notes something that must not be."""
+
+    async def go_on(self, seconds: float) -> None:
+        """Lets the load go on for a while."""
+        await asyncio.sleep(seconds)
+
+    def felt(self, event: str) -> None:
+        """Complains where no service has said ``event``: then the fault was none."""
+        if not any(f'"{event}"' in line for line in self.rig.lines):
+            self.complain(f"nobody noticed: no service said {event}")
+
+    async def kill(self, replica: Replica) -> None:
+        self.say(f"kill -9 {replica}")
+        await replica.kill()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fault and the shop it is done to."""
+
+    name: str
+    what: str
+    """In one line, for people."""
+    layout: Layout
+    fault: Callable[[Stage], Awaitable[None]]
+    short: bool = False
+    """Whether it belongs to the short run."""
+    codes: frozenset[str] = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+    """The codes besides refusals that clients may see."""
+    rate: float = 100.0
+    """Requests a second, about."""
+
+
+PLAIN = Layout()
+DOUBLE = Layout(replicas=2)
+PROXIED = Layout(proxied=True)
+CLUSTER = Layout(nats=3)
+
+
+# --- processes ---
+
+
+async def kill_each(stage: Stage) -> None:
+    """kill -9 of each service, one after the other."""
+    for replica in stage.rng.sample(stage.rig.all, len(stage.rig.all)):
+        await stage.kill(replica)
+        await stage.go_on(stage.rng.uniform(0.2, 1.5))
+        await replica.ready()
+
+
+async def kill_pairs(stage: Stage) -> None:
+    """kill -9 of two services at once: three pairs out of the six."""
+    for pair in stage.rng.sample(list(combinations(stage.rig.all, 2)), 3):
+        await asyncio.gather(*(stage.kill(replica) for replica in pair))
+        await stage.go_on(stage.rng.uniform(0.2, 1.0))
+        await asyncio.gather(*(replica.ready() for replica in pair))
+
+
+async def freeze_each(stage: Stage) -> None:
+    """SIGSTOP of one replica of each service past every lease, while another works; then SIGCONT: a zombie."""
+    await _freeze(stage, [stage.rng.choice(replicas) for replicas in stage.rig.replicas.values()])
+
+
+async def freeze_alone(stage: Stage) -> None:
+    """SIGSTOP of the only process of a service, past every lease; two services, then a pair."""
+    chosen = stage.rng.sample(stage.rig.all, 4)
+    await _freeze(stage, chosen[:1])
+    await _freeze(stage, chosen[1:2])
+    await _freeze(stage, chosen[2:])
+
+
+async def _freeze(stage: Stage, replicas: list[Replica]) -> None:
+    stage.say(f"SIGSTOP {', '.join(map(str, replicas))}")
+    for replica in replicas:
+        replica.freeze()
+    try:
+        await stage.go_on(_PAST_EVERY_LEASE)
+    finally:
+        stage.say(f"SIGCONT {', '.join(map(str, replicas))}")
+        for replica in replicas:
+            replica.thaw()
+    await stage.go_on(1.0)
+
+
+async def kill_replicas(stage: Stage) -> None:
+    """Two replicas of every service; one of a service at a time is killed, then both of one."""
+    for replicas in stage.rng.sample(list(stage.rig.replicas.values()), 4):
+        await stage.kill(stage.rng.choice(replicas))
+        await stage.go_on(stage.rng.uniform(0.3, 1.2))
+    both = stage.rng.choice(list(stage.rig.replicas.values()))
+    await asyncio.gather(*(stage.kill(replica) for replica in both))
+    await stage.rig.ready()
+
+
+async def rolling_restart(stage: Stage) -> None:
+    """SIGTERM of every process, one after the other."""
+    for replica in stage.rig.all:
+        stage.say(f"SIGTERM {replica}")
+        seconds = await replica.stop()
+        if seconds > _STOP_WITHIN:
+            stage.complain(f"{replica} took {seconds:.1f} s to stop")
+        await replica.ready()
+
+
+async def mode_switch(stage: Stage) -> None:
+    """The mode of new orders goes back and forth, and services die in between."""
+    for step in range(6):
+        mode = MODES[step % 2]
+        await stage.load.switch(mode)
+        stage.say(f"mode {step % 2 + 1}")
+        if step in (2, 4):
+            await stage.kill(stage.rng.choice(stage.rig.all))
+        await stage.go_on(stage.rng.uniform(0.3, 1.0))
+    await stage.rig.ready()
+
+
+# --- servers ---
+
+
+async def postgres_killed(stage: Stage) -> None:
+    """kill -9 of Postgres, twice: back at once, and after a while."""
+    for away in (0.0, stage.rng.uniform(2.0, 4.0)):
+        stage.say(f"kill -9 Postgres, back in {away:.1f} s")
+        await stage.rig.postgres.kill()
+        await asyncio.sleep(away)
+        await stage.rig.restart_postgres()
+        await stage.go_on(1.5)
+
+
+async def nats_killed(stage: Stage) -> None:
+    """kill -9 of NATS, twice: back at once, and after a while."""
+    (nats,) = stage.rig.nats
+    for away in (0.0, stage.rng.uniform(2.0, 4.0)):
+        stage.say(f"kill -9 NATS, back in {away:.1f} s")
+        await nats.kill()
+        await asyncio.sleep(away)
+        await nats.start()
+        await stage.go_on(1.5)
+
+
+async def nats_wiped(stage: Stage) -> None:
+    """kill -9 of NATS, and its store is gone when it comes back."""
+    (nats,) = stage.rig.nats
+    stage.say("kill -9 NATS, its store wiped")
+    await nats.kill()
+    shutil.rmtree(nats.store)
+    await nats.start()
+
+
+async def nats_rolled_back(stage: Stage) -> None:
+    """NATS comes back with the store of some seconds ago."""
+    (nats,) = stage.rig.nats
+    kept = nats.folder / "kept"
+    await nats.stop()
+    shutil.copytree(nats.store, kept)
+    await nats.start()
+    await stage.go_on(2.5)
+    stage.say("kill -9 NATS, its store set back")
+    await nats.kill()
+    shutil.rmtree(nats.store)
+    kept.rename(nats.store)
+    await nats.start()
+
+
+async def both_killed(stage: Stage) -> None:
+    """kill -9 of Postgres, NATS and a service at the same time."""
+    (nats,) = stage.rig.nats
+    replica = stage.rng.choice(stage.rig.all)
+    stage.say(f"kill -9 Postgres, NATS, {replica}")
+    await asyncio.gather(stage.rig.postgres.kill(), nats.kill(), replica.kill())
+    await asyncio.sleep(1.0)
+    await asyncio.gather(stage.rig.restart_postgres(), nats.start())
+
+
+# --- a cluster of NATS ---
+
+
+async def leader_lost(stage: Stage) -> None:
+    """kill -9 of the server that leads a stream, for each stream."""
+    for log in ("orders", "customers", "sagas"):
+        leader = await _leader(stage.rig, log)
+        stage.say(f"kill -9 {leader.folder.name}, which leads {log}")
+        await leader.kill()
+        await stage.go_on(stage.rng.uniform(2.0, 3.0))
+        await leader.start()
+        await stage.go_on(1.0)
+
+
+async def quorum_lost(stage: Stage) -> None:
+    """kill -9 of two servers out of three, then they come back."""
+    lost = stage.rng.sample(list(stage.rig.nats), 2)
+    stage.say(f"kill -9 {' and '.join(server.folder.name for server in lost)}")
+    await asyncio.gather(*(server.kill() for server in lost))
+    await stage.go_on(4.0)
+    await asyncio.gather(*(server.start() for server in lost))
+
+
+async def _leader(rig: Rig, log: str) -> EmbeddedNats:
+    """The server that leads a stream; waits for an election."""
+    client = await connect(rig.nats_url, "chaos")
+    try:
+        while True:
+            with suppress(NatsError):
+                cluster = (await client.jsm(timeout=2).stream_info(log)).cluster
+                leaders = [server for server in rig.nats if cluster and server.folder.name == cluster.leader]
+                if leaders:
+                    return leaders[0]
+            await asyncio.sleep(0.2)
+    finally:
+        await client.close()
+
+
+# --- the network ---
+
+
+async def connections_cut(stage: Stage) -> None:
+    """Connections to Postgres and NATS break at random moments, and some are refused for a while."""
+    proxies = stage.rig.proxies
+    for _ in range(12):
+        for proxy in stage.rng.sample(proxies, stage.rng.randint(1, 4)):
+            proxy.cut()
+            proxy.refusing = stage.rng.random() < 0.3
+        await stage.go_on(stage.rng.uniform(0.1, 0.8))
+        for proxy in proxies:
+            proxy.refusing = False
+
+
+async def connections_slow(stage: Stage) -> None:
+    """Everything is late, and some connections are held up for seconds and then cut."""
+    proxies = stage.rig.proxies
+    stage.say("20 to 150 ms of delay")
+    for proxy in proxies:
+        proxy.delay = stage.rng.uniform(0.02, 0.15)
+    await stage.go_on(4.0)
+    held = stage.rng.sample(proxies, 3)
+    stage.say("three connections held up")
+    for proxy in held:
+        proxy.hold()
+    await stage.go_on(4.0)
+    for proxy in held:
+        proxy.cut()
+        proxy.release()
+    for proxy in proxies:
+        proxy.delay = 0.0
+
+
+async def stops_held_up(stage: Stage) -> None:
+    """SIGTERM of every process while nothing comes from Postgres and NATS, which are not known to be away."""
+    stage.say("all connections held up")
+    for proxy in stage.rig.proxies:
+        proxy.hold()
+    await stage.go_on(1.0)
+    stage.say("SIGTERM of every process")
+    for replica, seconds in zip(stage.rig.all, await _stop_all(stage.rig), strict=True):
+        if seconds > _STOP_WITHIN:
+            stage.complain(f"{replica} took {seconds:.1f} s to stop")
+    for proxy in stage.rig.proxies:
+        proxy.cut()
+        proxy.release()
+
+
+async def _stop_all(rig: Rig) -> list[float]:
+    return await asyncio.gather(*(replica.stop() for replica in rig.all))
+
+
+# --- full disks ---
+
+
+async def postgres_full(stage: Stage) -> None:
+    """No room is left for Postgres; then there is again."""
+    disk, postgres = stage.rig.disk, stage.rig.postgres
+    assert disk is not None
+    stage.say("Postgres's disk is full")
+    disk.fill()
+    await stage.go_on(5.0)
+    stage.felt("writer.store_unavailable")
+    disk.free()
+    stage.say("there is room again")
+    if not await _answers(stage.rig):
+        # It gave up: an operator starts it again.
+        await postgres.kill()
+        await stage.rig.restart_postgres()
+
+
+async def _answers(rig: Rig) -> bool:
+    try:
+        async with asyncio.timeout(5):
+            while not await rig.postgres._answers():
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def nats_full(stage: Stage) -> None:
+    """No room is left for NATS, which turns JetStream off; an operator makes room and starts it again."""
+    disk, (nats,) = stage.rig.disk, stage.rig.nats
+    assert disk is not None
+    stage.say("NATS's disk is full")
+    disk.fill()
+    await stage.go_on(8.0)  # NATS may say nothing: then it is noticed when the relay's request times out
+    stage.felt("relay.stopped")
+    disk.free()
+    stage.say("there is room again; NATS starts again")
+    await nats.stop()
+    await nats.start()
+
+
+async def nats_limit(stage: Stage) -> None:
+    """JetStream reaches the room that it may use; an operator allows it more."""
+    (nats,) = stage.rig.nats
+    await stage.go_on(6.0)
+    stage.felt("relay.stopped")
+    stage.say("more room for JetStream")
+    nats.max_file = "1GB"
+    await nats.stop()
+    await nats.start()
+
+
+# --- clients ---
+
+
+async def impatient_clients(stage: Stage) -> None:
+    """Clients give up after 1 to 20 ms, in the middle of commits."""
+    stage.load.deadline = lambda rng: rng.uniform(0.001, 0.020)
+    await stage.go_on(6.0)
+    stage.load.deadline = lambda _rng: 3.0
+
+
+SCENARIOS = [
+    Scenario("kill-each", "kill -9 of each service in turn", PLAIN, kill_each, short=True),
+    Scenario("kill-pairs", "kill -9 of two services at once", PLAIN, kill_pairs),
+    Scenario("freeze-alone", "SIGSTOP past every lease, alone and in a pair", PLAIN, freeze_alone),
+    Scenario("postgres-killed", "kill -9 of Postgres, twice", PLAIN, postgres_killed, short=True),
+    Scenario("nats-killed", "kill -9 of NATS, twice", PLAIN, nats_killed),
+    Scenario("nats-wiped", "kill -9 of NATS, its store wiped", PLAIN, nats_wiped, short=True),
+    Scenario("nats-set-back", "NATS back with an older store", PLAIN, nats_rolled_back),
+    Scenario("both-killed", "kill -9 of both servers and a service", PLAIN, both_killed),
+    Scenario("impatient", "deadlines of 1 to 20 ms", PLAIN, impatient_clients, rate=250.0),
+    Scenario("mode-switch", "the mode goes back and forth", PLAIN, mode_switch),
+    Scenario(
+        "rolling-restart",
+        "SIGTERM of every process in turn",
+        PLAIN,
+        rolling_restart,
+        codes=frozenset({"UNAVAILABLE"}),
+    ),
+    Scenario("zombies", "SIGSTOP of a replica of each service", DOUBLE, freeze_each, short=True),
+    Scenario("replicas", "two replicas of every service, kills", DOUBLE, kill_replicas),
+    Scenario(
+        "rolling-replicas",
+        "SIGTERM of every process of two replicas",
+        DOUBLE,
+        rolling_restart,
+        codes=frozenset({"UNAVAILABLE"}),
+    ),
+    Scenario("connections-cut", "connections cut and refused", PROXIED, connections_cut),
+    Scenario("connections-slow", "connections delayed and held up", PROXIED, connections_slow),
+    Scenario("stops-held-up", "SIGTERM while Postgres and NATS hang", PROXIED, stops_held_up),
+    Scenario("leader-lost", "3-node NATS loses stream leaders", CLUSTER, leader_lost),
+    Scenario("quorum-lost", "3-node NATS loses two nodes", CLUSTER, quorum_lost),
+    Scenario("postgres-full", "Postgres's disk is full", Layout(disk="postgres"), postgres_full),
+    Scenario("nats-full", "NATS's disk is full", Layout(disk="nats"), nats_full),
+    Scenario("nats-limit", "JetStream reaches its limit", Layout(max_file="600KB"), nats_limit),
+]
+"""All of them; those of one layout together, since they share a shop."""

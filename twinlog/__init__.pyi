@@ -1,0 +1,53 @@
+"""The public names of Twinlog."""
+
+from .consume.projection import Projection as Projection
+from .log.ports import Log as Log
+from .log.ports import ReadRequest as ReadRequest
+from .log.transaction import Transaction as Transaction
+from .log.view_store import ViewStore as ViewStore
+from .log.writer import Writer as Writer
+from .model.aggregate import Aggregate as Aggregate
+from .model.aggregate import Events as Events
+from .model.clock import Clock as Clock
+from .model.clock import Ids as Ids
+from .model.errors import AlreadyExists as AlreadyExists
+from .model.errors import ConfigurationError as ConfigurationError
+from .model.errors import FailedPrecondition as FailedPrecondition
+from .model.errors import InvalidArgument as InvalidArgument
+from .model.errors import NotFound as NotFound
+from .model.errors import TwinlogError as TwinlogError
+from .model.errors import Unavailable as Unavailable
+from .model.event import Metadata as Metadata
+from .model.event import Recorded as Recorded
+from .model.event import StreamId as StreamId
+from .model.messages import message_class as message_class
+from .model.messages import unpack as unpack
+from .model.money import Money as Money
+from .model.policies import Dispatch as Dispatch
+from .model.policies import Policies as Policies
+from .model.policies import on as on
+from .model.saga import Abort as Abort
+from .model.saga import Begin as Begin
+from .model.saga import Reply as Reply
+from .model.saga import Retry as Retry
+from .model.saga import Saga as Saga
+from .model.saga import SagaContext as SagaContext
+from .model.saga import SagaInstance as SagaInstance
+from .model.saga import SagaStatus as SagaStatus
+from .model.saga import Skip as Skip
+from .model.saga import Step as Step
+from .model.saga_transition import saga_aggregate as saga_aggregate
+from .model.schema import Schema as Schema
+from .model.times import timestamp as timestamp
+from .model.uuid_map import UuidMap as UuidMap
+from .model.view import View as View
+from .postgres.views import PostgresViews as PostgresViews
+from .service.process import open_service as open_service
+from .service.runtime import Shutdown as Shutdown
+from .service.runtime import run as run
+from .service.service import Service as Service
+from .service.settings import Address as Address
+from .service.settings import Settings as Settings
+from .service.settings import load as load
+
+__version__: str

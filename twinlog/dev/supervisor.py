@@ -1,0 +1,222 @@
+"""Starts the services, watches them, restarts them with backoff, and stops them; prefixes what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from twinlog.dev.process import Refused, StartFailed, end_leftover, spawn, stop, tail
+
+_RESTART_FIRST, _RESTART_MOST = 0.2, 5.0
+_MISCONFIGURED = 2
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 8.0
+_PAUSE_SECONDS = 10.0
+_WORDS = 300
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process to run."""
+
+    module: str
+    """Run as ``python -m module``."""
+    setting: str
+    """The environment variable that gives it its address."""
+    address: str
+    colour: int = 0
+    """ANSI colour of its prefix."""
+
+
+class Supervisor:
+    """Owns the processes of some services. Use as an async context manager."""
+
+    def __init__(
+        self,
+        services: Sequence[Program],
+        env: Mapping[str, str],
+        say: Callable[[str], None],
+        *,
+        root: Path,
+        folder: Path,
+        quiet: bool = False,
+    ) -> None:
+        """``env`` goes to every service; ``say`` gets each line of theirs, with its prefix. They run in ``root``.
+
+        Their process ids are kept in ``folder`` and, where they are to be ``quiet``, what they say, too:
+        log/<service>.log.
+        """
+        self._services = {service.module: service for service in services}
+        self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
+        self._say = say
+        self._width = max(len(service.module) for service in services)
+        self._root = root
+        self._folder = folder
+        self._logs = folder / "log" if quiet else None
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails where a service cannot run as it is configured."""
+
+    async def __aenter__(self) -> Self:
+        for service in self._services.values():
+            self._watchers.append(asyncio.create_task(self._watch(service)))
+        try:
+            await self.ready()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await asyncio.gather(*(stop(process, seconds=_STOP_SECONDS) for process in self._processes.values()))
+        for module in self._processes:
+            _pid_file(self._folder, module).unlink(missing_ok=True)
+        self.failed.cancel()
+
+    async def ready(self, *modules: str) -> None:
+        """Returns when these services, or all, are SERVING. Raises StartFailed."""
+        wanted = [self._services[module] for module in modules] or list(self._services.values())
+        serving = asyncio.ensure_future(_all(until_serving(service.address) for service in wanted))
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await asyncio.wait([serving, self.failed], return_when=asyncio.FIRST_COMPLETED)
+            if self.failed.done():
+                self.failed.result()
+            await serving
+        except TimeoutError as error:
+            late = f"the services were not ready in {_READY_SECONDS:g} s"
+            raise StartFailed("\n".join([late, *self.last_words()])) from error
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    def last_words(self) -> list[str]:
+        """The last lines of each service that was to be quiet; of a long one, its beginning."""
+        return [
+            self._line(service, line[:_WORDS])
+            for service in self._services.values()
+            if self._logs
+            for line in tail(self._log(service), 3).splitlines()
+        ]
+
+    async def pause(self, module: str) -> None:
+        """Returns when the service stands still; :meth:`resume` lets it go on."""
+        pid = self.pid(module)
+        self.signal(module, signal.SIGSTOP)
+        async with asyncio.timeout(_PAUSE_SECONDS):
+            while os.waitpid(pid, os.WUNTRACED | os.WNOHANG) == (0, 0):  # noqa: ASYNC222 (does not block)
+                await asyncio.sleep(0.001)
+
+    def resume(self, module: str) -> None:
+        """Lets a paused service go on."""
+        self.signal(module, signal.SIGCONT)
+
+    def signal(self, module: str, signum: signal.Signals) -> None:
+        """Sends a signal to a service; one that ends by it is restarted."""
+        self._processes[module].send_signal(signum)
+
+    def pid(self, module: str) -> int:
+        """The process id of a service."""
+        return self._processes[module].pid
+
+    async def _watch(self, service: Program) -> None:
+        delay = _RESTART_FIRST
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            process = await self._start(service)
+            last = await self._echo(service, process)
+            code = await process.wait()
+            if code == _MISCONFIGURED and not self.failed.done():
+                self.failed.set_exception(Refused(last))
+                return
+            delay = _RESTART_FIRST if loop.time() - started > 10 else min(delay * 2, _RESTART_MOST)
+            self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
+            await asyncio.sleep(delay)
+
+    async def _start(self, service: Program) -> asyncio.subprocess.Process:
+        """Killed should we be killed: a service comes back from that, and a paused one hears nothing else."""
+        (self._logs or self._folder).mkdir(parents=True, exist_ok=True)
+        with self._log(service).open("ab") if self._logs else nullcontext() as log:
+            process = await spawn(
+                _command(service.module),
+                output=log.fileno() if log else None,
+                env=self._env,
+                cwd=self._root,
+                on_parents_death=signal.SIGKILL,
+            )
+        self._processes[service.module] = process
+        _pid_file(self._folder, service.module).write_text(f"{process.pid}\n")
+        return process
+
+    async def _echo(self, service: Program, process: asyncio.subprocess.Process) -> str:
+        """Says each line of the service with its name in front; gives the last."""
+        if process.stdout is None:
+            await process.wait()
+            return tail(self._log(service), 1)
+        last = ""
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # a line beyond the buffer: its beginning is lost, the rest follows
+                continue
+            if not line:
+                return last
+            last = line.decode(errors="replace").rstrip()
+            self._say(self._line(service, last))
+
+    def _log(self, service: Program) -> Path:
+        assert self._logs is not None
+        return self._logs / f"{service.module}.log"
+
+    def _line(self, service: Program, text: str) -> str:
+        prefix = f"{service.module:>{self._width}} │"
+        if service.colour and sys.stdout.isatty():
+            prefix = f"\x1b[{service.colour}m{prefix}\x1b[0m"
+        return f"{prefix} {text}"
+
+
+def end_leftover_service(folder: Path, module: str) -> None:
+    """Ends the service that a killed run left, whose process id it kept in ``folder``."""
+    pid_file = _pid_file(folder, module)
+    end_leftover(pid_file, " ".join(_command(module)), signal.SIGKILL)
+    pid_file.unlink(missing_ok=True)
+
+
+def _pid_file(folder: Path, module: str) -> Path:
+    return folder / f"{module}.pid"
+
+
+def _command(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
+
+
+async def _all(waits: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*waits)
+
+
+async def until_serving(address: str) -> None:
+    """Returns when the gRPC server there says SERVING."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            await asyncio.sleep(0.05)

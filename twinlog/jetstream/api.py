@@ -1,0 +1,39 @@
+"""What JetStream's API says: how it is asked, and what its refusals mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from twinlog.log.twin import TwinMissing, TwinState
+from twinlog.model.errors import Unavailable
+
+REQUEST_TIMEOUT_SECONDS = 5.0
+STREAM_NOT_FOUND = 10059
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    return Unavailable(f"JetStream is out of service ({str(error) or type(error).__name__})")
+
+
+async def stream_info(client: Client, stream: str) -> dict[str, Any]:
+    """What the server says of a stream. Raises TwinMissing and Unavailable."""
+    try:
+        reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=REQUEST_TIMEOUT_SECONDS)
+    except (NatsError, TimeoutError, OSError) as error:
+        raise unavailable(error) from error
+    info: dict[str, Any] = json.loads(reply.data)
+    if refusal := info.get("error"):
+        if refusal.get("err_code") == STREAM_NOT_FOUND:
+            raise TwinMissing(stream=stream)
+        raise Unavailable(f"JetStream is out of service ({refusal.get('description')})")
+    return info
+
+
+def state_of(info: dict[str, Any]) -> TwinState:
+    state = info["state"]
+    first, last = state["first_seq"], state["last_seq"]
+    return TwinState(first, last, last + 1 - first - state["messages"])

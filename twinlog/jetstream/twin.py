@@ -1,0 +1,170 @@
+"""The twin in JetStream: fenced messages in, ack-less deliveries out.
+
+Nothing of nats-py's publishing helpers is used: plain messages, each with the sequence that it has to follow, and one
+long-lived pull per delivery. Atomic batches would cost the server milliseconds each (docs/adr/0012).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js import api as nats_api
+from nats.js.errors import APIError, NotFoundError
+
+from twinlog.jetstream import api
+from twinlog.jetstream.client import NatsClient, Outgoing
+from twinlog.jetstream.delivery import _BEFORE, _Delivery
+from twinlog.log.predecessors import PredecessorIndex
+from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
+from twinlog.log.wire import to_wire
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import Recorded
+
+BATCH = 500
+"""Events on their way at once."""
+_WRONG_LAST_SEQUENCE = 10071
+_NAME_IN_USE = 10058
+
+
+class JetStreamTwin:
+    """The stream of one log."""
+
+    def __init__(self, client: NatsClient, name: str, *, replicas: int = 1) -> None:
+        self.name = name
+        self._client = client
+        self._manager = client.jsm(timeout=api.REQUEST_TIMEOUT_SECONDS)
+        self._subjects = [f"{name}.*.*.*"]
+        self._replicas = replicas
+        self._notified = asyncio.Event()
+        self._listening = False
+        self._history = PredecessorIndex()
+        self._stored = 0
+        """The last event of the last batch that was published in full."""
+
+    async def state(self) -> TwinState:
+        info = await api.stream_info(self._client, self.name)
+        if info["config"].get("subjects") != self._subjects:
+            raise TwinDamaged(
+                stream=self.name,
+                damage="it is for other subjects, made by someone else or by an earlier version",
+                remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
+                f"log. If something does, use another NATS server or account.",
+            )
+        return api.state_of(info)
+
+    async def create(self, first: int) -> None:
+        config = nats_api.StreamConfig(
+            name=self.name,
+            subjects=self._subjects,
+            storage=nats_api.StorageType.FILE,
+            num_replicas=self._replicas,
+            allow_direct=True,
+            first_seq=first,
+        )
+        try:
+            await self._manager.add_stream(config)
+        except (NatsError, APIError, TimeoutError) as error:
+            if getattr(error, "err_code", None) != _NAME_IN_USE:
+                raise api.unavailable(error) from error
+
+    async def delete(self) -> None:
+        try:
+            await self._manager.delete_stream(self.name)
+        except NotFoundError:
+            return
+        except (NatsError, APIError, TimeoutError) as error:
+            raise api.unavailable(error) from error
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        for start in range(0, len(events), BATCH):
+            await self._publish(events[start : start + BATCH])
+
+    async def message(self, sequence: int) -> bytes | None:
+        """The bytes of one message; None where there is none."""
+        try:
+            return (await self._manager.get_msg(self.name, sequence)).data
+        except NotFoundError:
+            return None
+        except (NatsError, APIError, TimeoutError) as error:
+            raise api.unavailable(error) from error
+
+    @asynccontextmanager
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
+        delivery = _Delivery(self._client, self.name, after, types, routing_key)
+        try:
+            await delivery.open(_filters(self.name, types, routing_key))
+            yield delivery
+        finally:
+            await delivery.close()
+
+    async def notify(self) -> None:
+        with suppress(NatsError):
+            await self._client.publish(f"twinlog.poke.{self.name}", b"")
+
+    async def notified(self, timeout: float) -> None:
+        if not self._listening:
+            await self._client.subscribe(f"twinlog.poke.{self.name}", cb=self._on_notified)
+            self._listening = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._notified.wait()
+        self._notified.clear()
+
+    async def _on_notified(self, _message: Msg) -> None:
+        self._notified.set()
+
+    async def _publish(self, events: Sequence[Recorded]) -> None:
+        # All at once, and only the last is answered: each message is refused unless the one before it is stored. But
+        # the first alone where the one before it is not ours: if it does not fit, nothing behind it is tried.
+        first, *rest = events
+        if rest and first.position != self._stored + 1:
+            await self._store([first])
+            events = rest
+        await self._store(events)
+        self._stored = events[-1].position
+
+    def _message(self, event: Recorded) -> Outgoing:
+        """With the fence, by which it is refused unless it is the next, and with what lies before."""
+        subject = event.subject
+        before = self._history.before(event.position, subject)
+        fence = f"Nats-Expected-Last-Sequence: {event.position - 1}"
+        return Outgoing(subject, f"{fence}\r\n{_BEFORE}: {before}\r\n", to_wire(event))
+
+    async def _store(self, events: Sequence[Recorded]) -> None:
+        position = events[-1].position
+        try:
+            reply = await self._client.publish_all(
+                [self._message(event) for event in events], api.REQUEST_TIMEOUT_SECONDS
+            )
+        except NoRespondersError as error:
+            raise TwinMissing(stream=self.name) from error
+        except (NatsError, TimeoutError, OSError) as error:
+            raise api.unavailable(error) from error
+        answer = json.loads(reply)
+        refusal = answer.get("error")
+        if refusal and refusal.get("err_code") == _WRONG_LAST_SEQUENCE:
+            raise WrongLastSequence(stream=self.name, position=position)
+        if refusal and refusal.get("err_code") == api.STREAM_NOT_FOUND:
+            raise TwinMissing(stream=self.name)
+        if refusal:
+            raise Unavailable(f"JetStream refused event {position}: {refusal.get('description')}")
+        if answer.get("seq") != position:
+            # Another stream listens to these subjects, or the server does not know the header.
+            raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
+
+
+def _filters(stream: str, types: Sequence[str], routing_key: str) -> Sequence[str]:
+    """The subjects that the server is asked for; none: all.
+
+    With a tag it is only one, and the types are left to the delivery: for each message of a consumer with several, the
+    server looks through all subjects of the stream where many messages wait (docs/adr/0013).
+    """
+    return [f"{stream}.*.*.{routing_key}"] if routing_key else [f"{stream}.*.{type}.*" for type in types]

@@ -1,0 +1,116 @@
+"""Snapshots: states written off the hot path, so that a cold stream is read from its newest, not its first event.
+
+A snapshot carries the hash of its state's schema; one with another hash is ignored and rewritten, never trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from twinlog.log.ports import Log, Snapshot
+from twinlog.log.transaction import Entry
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import StreamId
+
+EVERY = 100
+"""Events of a stream between two snapshots, by default."""
+
+_BYTES_PER_EVENT = 64
+"""A large state is written less often: writing it may cost no more than about what reading events would."""
+
+_REMEMBERED = 10_000
+_BATCH = 50
+
+
+class StateCodec:
+    """Turns an aggregate's state into JSON and back; its class must be one that pydantic understands."""
+
+    def __init__(self, aggregate: AnyAggregate) -> None:
+        self._adapter, self.schema = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
+
+    def encode(self, state: Any) -> bytes:
+        return self._adapter.dump_json(state)
+
+    def decode(self, data: bytes) -> Any:
+        return self._adapter.validate_json(data)
+
+
+@cache  # costs milliseconds
+def _adapter(state: type) -> tuple[TypeAdapter[Any], str]:
+    """What turns states of a class into JSON and back, and the hash of their schema."""
+    adapter: TypeAdapter[Any] = TypeAdapter(state)
+    schema = json.dumps(adapter.json_schema(), sort_keys=True)
+    return adapter, hashlib.sha256(schema.encode()).hexdigest()[:16]
+
+
+class Snapshots:
+    """Codecs by aggregate, and the task that writes snapshots; a writer owns one."""
+
+    def __init__(self, log: Log, every: int = EVERY) -> None:
+        self._log = log
+        self._every = every
+        self._codecs: dict[str, StateCodec] = {}
+        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
+        self._waiting: dict[StreamId, Entry] = {}
+        self._wake = asyncio.Event()
+
+    def codec(self, aggregate: AnyAggregate) -> StateCodec:
+        """The codec of an aggregate's state."""
+        if aggregate.name not in self._codecs:
+            self._codecs[aggregate.name] = StateCodec(aggregate)
+        return self._codecs[aggregate.name]
+
+    def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
+        """The state in a snapshot."""
+        self._remember(snapshot.stream, len(snapshot.state))
+        return self.codec(aggregate).decode(snapshot.state)
+
+    def offer(self, stream: StreamId, entry: Entry) -> Entry:
+        """Takes the stream where a snapshot is due; gives the entry with its snapshot version brought up."""
+        interval = max(self._every, self._sizes.get(stream, 0) // _BYTES_PER_EVENT)
+        if entry.version - entry.snapshot_version < interval:
+            return entry
+        self._waiting[stream] = entry
+        self._wake.set()
+        return entry._replace(snapshot_version=entry.version)
+
+    async def run(self) -> None:
+        """Writes what is offered, for ever. A snapshot that cannot be written is dropped: the next one will do."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                chosen = await self._encoded()
+                with suppress(Unavailable):
+                    await self._log.save(chosen)
+
+    async def _encoded(self) -> list[Snapshot]:
+        """A batch of what waits; between any two, others have a turn: streams that grow together are due together."""
+        chosen: dict[StreamId, Snapshot] = {}
+        while self._waiting and len(chosen) < _BATCH:
+            stream, entry = self._waiting.popitem()
+            chosen[stream] = self._snapshot(stream, entry)
+            await asyncio.sleep(0)
+        return list(chosen.values())
+
+    def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
+        codec = self.codec(entry.aggregate)
+        state = codec.encode(entry.state)
+        self._remember(stream, len(state))
+        structlog.get_logger().debug("snapshot", stream=str(stream), version=entry.version, bytes=len(state))
+        return Snapshot(stream, entry.version, entry.position, codec.schema, state)
+
+    def _remember(self, stream: StreamId, size: int) -> None:
+        self._sizes[stream] = size
+        if len(self._sizes) > _REMEMBERED:
+            self._sizes.popitem(last=False)

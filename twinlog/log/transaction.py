@@ -1,0 +1,137 @@
+"""The unit of work that a writer runs: reads states, decides commands, collects what to append.
+
+Units of one batch share a :class:`Draft`: each sees the states so far. A unit that fails leaves no trace in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from twinlog.log.ports import TimerChange
+from twinlog.model.aggregate import Aggregate, AnyAggregate
+from twinlog.model.clock import Ids
+from twinlog.model.event import Metadata, NewEvent, StreamId
+
+State = TypeVar("State")
+Command = TypeVar("Command")
+
+
+class Entry(NamedTuple):
+    """A stream as this process knows it."""
+
+    aggregate: AnyAggregate
+    state: Any
+    version: int
+    position: int
+    """Position of its last event; 0 where it has none, or where it is not committed yet."""
+    snapshot_version: int
+    """Version of its newest snapshot; 0 where it has none."""
+
+
+class NotLoaded(Exception):
+    """A unit asked for a stream that is not in memory; the writer loads it and runs the unit again."""
+
+    def __init__(self, aggregate: AnyAggregate, stream: StreamId) -> None:
+        super().__init__(stream)
+        self.aggregate = aggregate
+        self.stream = stream
+
+
+class Draft:
+    """What a batch has decided so far."""
+
+    def __init__(self, known: Mapping[StreamId, Entry], ids: Ids) -> None:
+        self.known = known
+        self.ids = ids
+        self.read: dict[StreamId, Entry] = {}
+        """Every stream that a unit read, as it was before the batch."""
+        self.written: dict[StreamId, Entry] = {}
+        """Every stream with new events, as it is after them."""
+        self.events: list[NewEvent] = []
+
+    def timers(self) -> list[TimerChange]:
+        """The timers that the new events set or clear."""
+        changes = []
+        for stream, after in self.written.items():
+            due = after.aggregate.due(after.state)
+            if due != after.aggregate.due(self.read[stream].state):
+                changes.append(TimerChange(stream, after.version, due))
+        return changes
+
+
+class Transaction:
+    """One unit's view of the draft; reaches the draft only through :meth:`keep`."""
+
+    def __init__(self, draft: Draft, metadata: Metadata) -> None:
+        self._draft = draft
+        self._metadata = metadata
+        self._read: dict[StreamId, Entry] = {}
+        self._written: dict[StreamId, Entry] = {}
+        self._events: list[NewEvent] = []
+
+    def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
+        """The state of a stream, the unit's own decisions included."""
+        state: State = self._entry(aggregate, StreamId(aggregate.name, id)).state
+        return state
+
+    def do(
+        self,
+        aggregate: Aggregate[State, Command],
+        id: str,
+        command: Command,
+        metadata: Metadata | None = None,
+    ) -> State:
+        """Decides a command and gives the state after it.
+
+        ``metadata`` goes on its events; by default the unit's. Raises whatever the decider raises.
+        """
+        stream = StreamId(aggregate.name, id)
+        entry = self._entry(aggregate, stream)
+        messages = aggregate.decide(entry.state, command)
+        if not messages:
+            unchanged: State = entry.state
+            return unchanged
+        state, version = entry.state, entry.version
+        for message in messages:
+            state, version = aggregate.evolve(state, message), version + 1
+            self._events.append(
+                NewEvent.of(
+                    stream,
+                    version,
+                    self._draft.ids.uuid7(),
+                    message,
+                    metadata or self._metadata,
+                    aggregate.partition_key(state),
+                )
+            )
+        self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
+        decided: State = state
+        return decided
+
+    def touched(self) -> list[StreamId]:
+        """The streams that the unit read or wrote."""
+        return list(self._read)
+
+    def keep(self) -> None:
+        """Puts the unit's decisions into the draft."""
+        self.keep_reads()
+        self._draft.written.update(self._written)
+        self._draft.events.extend(self._events)
+
+    def keep_reads(self) -> None:
+        """Puts into the draft what the unit read, so that the append confirms it."""
+        for stream, entry in self._read.items():
+            self._draft.read.setdefault(stream, entry)
+
+    def _entry(self, aggregate: AnyAggregate, stream: StreamId) -> Entry:
+        entry = self._written.get(stream) or self._draft.written.get(stream) or self._read.get(stream)
+        if entry is not None:
+            if stream not in self._read:
+                self._read[stream] = entry
+            return entry
+        entry = self._draft.known.get(stream)
+        if entry is None:
+            raise NotLoaded(aggregate, stream)
+        self._read[stream] = entry
+        return entry

@@ -1,0 +1,63 @@
+"""Messages of any type inside a state, or inside another message."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
+
+
+@cache
+def message_class(full_name: str) -> type[Message]:
+    """The generated class of a message type. Raises KeyError where its module is not imported."""
+    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
+
+
+def pack(message: Message) -> Packed:
+    """The message as google.protobuf.Any; equal messages give equal bytes."""
+    packed = Packed()
+    packed.Pack(message, deterministic=True)
+    return packed
+
+
+def unpack(packed: Packed) -> Message:
+    """The message in a google.protobuf.Any. Raises KeyError, or DecodeError."""
+    return message_class(packed.TypeName()).FromString(packed.value)
+
+
+class _AsText:
+    """Teaches pydantic to keep a message as base64 of its Any."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema  # only snapshots need it
+
+        return core_schema.no_info_plain_validator_function(
+            _from_text, serialization=core_schema.plain_serializer_function_ser_schema(_to_text)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "contentMediaType": "application/protobuf"}
+
+
+def _to_text(message: Message | None) -> str:
+    return base64.b64encode(pack(message).SerializeToString(deterministic=True)).decode() if message else ""
+
+
+def _from_text(value: Any) -> Message | None:
+    if value is None or isinstance(value, Message):
+        return value
+    return unpack(Packed.FromString(base64.b64decode(value))) if value else None
+
+
+StoredMessage = Annotated[Message | None, _AsText()]
+"""A message in a state that is kept in snapshots."""

@@ -1,0 +1,36 @@
+"""Money as the domain computes with it: whole nanos of a currency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.type.money_pb2 import Money as MoneyMessage
+
+NANOS_PER_UNIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount of one currency. Exact: no floats, no rounding."""
+
+    nanos: int
+    """Billionths of the currency's unit, of any sign and size: 12.34 is 12_340_000_000."""
+    currency: str
+    """ISO 4217 code."""
+
+    @classmethod
+    def of(cls, message: MoneyMessage) -> Money:
+        """The amount in a message, taken as it is; :mod:`twinlog.rpc.validation` checks what clients send."""
+        return cls(message.units * NANOS_PER_UNIT + message.nanos, message.currency_code)
+
+    def to_proto(self) -> MoneyMessage:
+        """The message: units and nanos have the same sign. ValueError where the units exceed 64 bits."""
+        units, nanos = divmod(abs(self.nanos), NANOS_PER_UNIT)
+        if self.nanos < 0:
+            units, nanos = -units, -nanos
+        return MoneyMessage(units=units, nanos=nanos, currency_code=self.currency)
+
+    def __str__(self) -> str:
+        units, nanos = divmod(abs(self.nanos), NANOS_PER_UNIT)
+        fraction = f"{nanos:09}".rstrip("0").ljust(2, "0")
+        return f"{'-' if self.nanos < 0 else ''}{units}.{fraction} {self.currency}"

@@ -1,0 +1,89 @@
+"""Policies: what a service does about the events of another log, or of its own.
+
+A policy is a table: event type → the command it calls for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message
+
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.routing import has_routing_key, routing_key_of
+
+
+class Dispatch(NamedTuple):
+    """A command for one aggregate."""
+
+    aggregate: AnyAggregate
+    id: str
+    command: Any
+    assume_empty: bool = False
+    """Whether the aggregate should not exist yet."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The aggregate that a command is for; made by :func:`on`."""
+
+    aggregate: AnyAggregate
+    id: str
+
+    def do(self, command: Any) -> Dispatch:
+        """The command, addressed."""
+        return Dispatch(self.aggregate, self.id, command)
+
+    def create(self, command: Any) -> Dispatch:
+        """The same, where it should be the first: it saves looking. If it is not, it is decided on what there is."""
+        return Dispatch(self.aggregate, self.id, command, assume_empty=True)
+
+
+def on(aggregate: AnyAggregate, id: str) -> Target:
+    """``on(CUSTOMER, e.customer_id).do(ReserveCredit(...))``"""
+    return Target(aggregate, id)
+
+
+Rule = Callable[[Any], Dispatch | Sequence[Dispatch] | None]
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The table of one service for one log."""
+
+    log: str
+    """The log that is listened to."""
+    actor: str
+    """Who acts; goes on the events, and names the consumer."""
+    rules: Mapping[type[Message], Rule]
+    """What an event calls for: one command, several, or None."""
+    routing_key: str = ""
+    """Only events with this routing key count (:mod:`twinlog.model.routing`); empty: all."""
+
+    def __post_init__(self) -> None:
+        for event in self.rules if self.routing_key else ():
+            assert has_routing_key(event), (
+                f"{event.DESCRIPTOR.full_name} has no routing key: this table would never see it"
+            )
+
+    @property
+    def consumer(self) -> str:
+        """The checkpoint's name."""
+        return f"{self.actor}.{self.log}"
+
+    @property
+    def types(self) -> Sequence[str]:
+        """Short names of the event types that have a rule."""
+        return [event.DESCRIPTOR.name for event in self.rules]
+
+    def dispatches(self, message: Message) -> Sequence[Dispatch]:
+        """What an event calls for."""
+        rule = self.rules.get(type(message))
+        if rule is None or (self.routing_key and routing_key_of(message) != self.routing_key):
+            return ()
+        called_for = rule(message)
+        if called_for is None:
+            return ()
+        return (called_for,) if isinstance(called_for, Dispatch) else called_for

@@ -1,0 +1,69 @@
+"""How values travel to Postgres and back.
+
+Rows travel as arrays of tuples, and within a tuple every value has to have a binary format (docs/adr/0017).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import asyncpg
+from pydantic_core import from_json, to_json
+
+from twinlog.model.event import Metadata
+
+_JSONB = b"\1"
+"""The version of jsonb's format."""
+_BASE, _NEGATIVE = 10_000, 0x4000
+_HEADER = struct.Struct("!hhHh")
+"""Of numeric: how many digits of that base follow, the power of the first, the sign, the decimals to be shown."""
+
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
+
+
+async def set_codecs(connection: Connection) -> None:
+    """Teaches a connection metadata as jsonb, and whole numbers beyond 64 bits, such as nanos of money, as numeric."""
+    await _set(connection, "jsonb", _metadata_to_jsonb, _from_jsonb)
+    await _set(connection, "numeric", _to_numeric, _from_numeric)
+
+
+async def _set(
+    connection: Connection,
+    type: str,
+    encode: Callable[[Any], bytes],
+    decode: Callable[[bytes], Any],
+) -> None:
+    await connection.set_type_codec(
+        type, encoder=encode, decoder=decode, schema="pg_catalog", format="binary"
+    )
+
+
+def _metadata_to_jsonb(metadata: Metadata) -> bytes:
+    known = {name: value for name, value in zip(Metadata._fields, metadata, strict=True) if value}
+    return _JSONB + to_json(known)
+
+
+def _from_jsonb(data: bytes) -> Any:
+    return from_json(data.removeprefix(_JSONB))
+
+
+def _to_numeric(number: int) -> bytes:
+    digits, rest = [], abs(number)
+    while rest:
+        rest, digit = divmod(rest, _BASE)
+        digits.append(digit)
+    header = _HEADER.pack(len(digits), len(digits) - 1, _NEGATIVE if number < 0 else 0, 0)
+    return header + struct.pack(f"!{len(digits)}h", *reversed(digits))
+
+
+def _from_numeric(data: bytes) -> int:
+    count, power, sign, _decimals = _HEADER.unpack_from(data)
+    if power + 1 < count:
+        raise ValueError("a column of whole numbers has one that is not whole")
+    number = 0
+    for digit in struct.unpack_from(f"!{count}h", data, _HEADER.size):
+        number = number * _BASE + digit
+    number *= int(_BASE ** (power + 1 - count))
+    return -number if sign else number

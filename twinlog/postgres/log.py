@@ -1,0 +1,186 @@
+"""The log in Postgres. Needs nothing but tables: no extension, no NOTIFY, no sequence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from twinlog._aio.tasks import to_its_end
+from twinlog.log.ports import (
+    Appended,
+    Batch,
+    Conflict,
+    LogSession,
+    ReadRequest,
+    Snapshot,
+    StoredReply,
+    StreamSlice,
+    Timer,
+)
+from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.postgres.codecs import Connection as Connection
+from twinlog.postgres.connection import Pool, acquire, fetch, open_database, outages
+from twinlog.postgres.named_queries import load_queries
+
+_QUERIES = load_queries("twinlog.postgres.sql")
+
+
+@asynccontextmanager
+async def open_log(server_url: str, database: str, name: str, *packages: str) -> AsyncIterator[PostgresLog]:
+    """The log of that name, in a database of a server; both are made where they are missing.
+
+    ``packages``: whose migrations are applied besides the log's own.
+    """
+    async with open_database(server_url, database, "twinlog.postgres.sql", *packages) as pool:
+        yield PostgresLog(pool, name)
+
+
+class PostgresLog:
+    """A log in a database of its own."""
+
+    def __init__(self, pool: Pool, name: str) -> None:
+        self.name = name
+        self.pool = pool
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        # A cancelled COMMIT has an unknown outcome.
+        return await to_its_end(self._append(batch))
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        return await to_its_end(self._load(wanted))
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[LogSession]:
+        with outages():
+            async with acquire(self.pool) as connection, connection.transaction():
+                await connection.fetchval(_QUERIES["lock_head"])
+                yield _Session(connection, self.name)
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        rows = await self._fetch("read", after, limit)
+        return [_recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:]) for row in rows]
+
+    async def head(self) -> int:
+        return int((await self._fetch("head"))[0][0])
+
+    async def reply(self, request_id: str) -> StoredReply | None:
+        rows = await self._fetch("replies", [request_id])
+        return StoredReply(*rows[0]) if rows else None
+
+    async def checkpoint(self, consumer: str) -> int:
+        rows = await self._fetch("checkpoint", consumer)
+        return int(rows[0][0]) if rows else 0
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
+        rows = await self._fetch("due", now, limit)
+        return [Timer(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        streams = [snapshot.stream for snapshot in snapshots]
+        await self._fetch(
+            "save",
+            [stream.type for stream in streams],
+            [stream.id for stream in streams],
+            [snapshot.version for snapshot in snapshots],
+            [snapshot.position for snapshot in snapshots],
+            [snapshot.schema for snapshot in snapshots],
+            [snapshot.state for snapshot in snapshots],
+        )
+
+    async def _append(self, batch: Batch) -> Appended | Conflict:
+        with outages():
+            async with acquire(self.pool) as connection:
+                return await append(connection, batch)
+
+    async def _load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        with outages():
+            async with acquire(self.pool) as connection:
+                return await _load(connection, self.name, wanted)
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        return await fetch(self.pool, _QUERIES[query], *arguments)
+
+
+class _Session:
+    """What an exclusive block works through: one connection, whose transaction holds the log's lock."""
+
+    def __init__(self, connection: Connection, log: str) -> None:
+        self._connection = connection
+        self._log = log
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        return await _load(self._connection, self._log, wanted)
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        return await append(self._connection, batch)
+
+
+async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
+    """Appends in the connection's transaction, or in one of its own where it has none."""
+    streams = list(batch.expects)
+    rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
+    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows)
+    assert row is not None
+    if row["conflict"] is None:
+        return Appended(row["first"])
+    conflict = row["conflict"]
+    replies = await connection.fetch(_QUERIES["replies"], conflict["requests"] or [])
+    return Conflict(
+        [streams[number - 1] for number in conflict["streams"] or ()],
+        [StoredReply(*reply) for reply in replies],
+        conflict["checkpoints"] or {},
+    )
+
+
+def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
+    version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at = row
+    return Recorded(
+        log,
+        position,
+        stream,
+        version,
+        event_id,
+        type,
+        payload,
+        Metadata(**metadata),
+        partition_key,
+        routing_key,
+        recorded_at,
+    )
+
+
+async def _load(connection: Connection, log: str, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+    snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
+    after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
+    rows = await connection.fetch(
+        _QUERIES["histories"],
+        [want.stream.type for want in wanted],
+        [want.stream.id for want in wanted],
+        after,
+        [want.upto for want in wanted],
+    )
+    events: list[list[Recorded]] = [[] for _ in wanted]
+    for row in rows:
+        index = row[0] - 1
+        events[index].append(_recorded(log, row[1], wanted[index].stream, row[2:]))
+    return [
+        StreamSlice(snapshots.get(want.stream), found) for want, found in zip(wanted, events, strict=True)
+    ]
+
+
+async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> dict[StreamId, Snapshot]:
+    if not wanted:
+        return {}
+    rows = await connection.fetch(
+        _QUERIES["snapshots"],
+        [want.stream.type for want in wanted],
+        [want.stream.id for want in wanted],
+        [want.schema for want in wanted],
+    )
+    after = {want.stream: want.after for want in wanted}
+    found = (Snapshot(StreamId(row[0], row[1]), *row[2:]) for row in rows)
+    return {snapshot.stream: snapshot for snapshot in found if snapshot.version > after[snapshot.stream]}

@@ -1,0 +1,15 @@
+"""SQL lives in .sql files: named queries, each with a line on its purpose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+_NAMED = re.compile(r"^-- name: (\w+)\n((?:--[^\n]*\n)+)(.*?);\s*$", re.MULTILINE | re.DOTALL)
+
+
+def load_queries(package: str) -> Mapping[str, str]:
+    """The named queries of ``queries.sql`` in a package, by name."""
+    text = (resources.files(package) / "queries.sql").read_text()
+    return {name: query.strip() for name, _purpose, query in _NAMED.findall(text)}

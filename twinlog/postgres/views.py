@@ -1,0 +1,115 @@
+"""Views in Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from twinlog._aio.tasks import to_its_end
+from twinlog.log.ports import Batch, CheckpointAdvance, Conflict
+from twinlog.model.errors import CheckpointMoved, ConfigurationError
+from twinlog.model.view import AnyView, Changes
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import acquire, fetch, outages
+from twinlog.postgres.log import PostgresLog, append
+from twinlog.postgres.named_queries import load_queries
+
+_MOVED = "TW001"
+"""SQLSTATE of move_checkpoint where the checkpoint is elsewhere."""
+_MISFIT = "42"
+"""SQLSTATE class of a statement that does not fit the tables."""
+
+
+class OtherTables(ConfigurationError):
+    """The tables of {views} are not those that this program writes: {why}. Run the program that they were made for."""
+
+    reason = "OTHER_TABLES"
+
+
+class _Undone(Exception):
+    """Rolls a transaction back."""
+
+
+class PostgresViews:
+    """Keeps views by two named queries each: ``<view>_rows`` and ``<view>_upsert``.
+
+    The first takes the keys and gives the columns in the order of the row's fields, the key first; the second
+    takes an array of rows of the table, and is a single INSERT. The table has the fields in the same order.
+    """
+
+    def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, Any]) -> None:
+        """``log`` is in the same database; ``package`` has the queries; ``rows``: each view's NamedTuple."""
+        self.log = log
+        self.pool = log.pool
+        self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
+        self._types = rows
+        self._statements: dict[tuple[str, ...], str] = {}
+
+    async def checkpoint(self, consumer: str) -> int:
+        rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
+        return rows[0][0] if rows else 0
+
+    async def checkpoints(self) -> dict[str, int]:
+        """The position up to which each consumer has projected its log."""
+        rows = await fetch(self.pool, self._queries["checkpoints"])
+        return {row[0]: row[1] for row in rows}
+
+    async def query(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows that a named query of the package gives. Raises Unavailable while the database is out of service."""
+        return await fetch(self.pool, self._queries[name], *arguments)
+
+    async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        found = await fetch(self.pool, self._queries[f"{view.name}_rows"], keys)
+        row_type = self._types[view.name]
+        return {row[0]: row_type(*row) for row in found}
+
+    async def commit(
+        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+    ) -> Conflict | None:
+        return await to_its_end(self._commit(changes, advance, batch))
+
+    async def _commit(
+        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None
+    ) -> Conflict | None:
+        conflict: Conflict | None = None
+        with outages(), suppress(_Undone):
+            async with acquire(self.pool) as connection:
+                if batch is None:
+                    await self._store(connection, changes, advance)
+                    return None
+                async with connection.transaction():
+                    await self._store(connection, changes, advance)
+                    # Last, because it shuts out every other append until the commit.
+                    if isinstance(refused := await append(connection, batch), Conflict):
+                        conflict = refused
+                        raise _Undone
+        return conflict
+
+    async def _store(self, connection: Connection, changes: Changes, advance: CheckpointAdvance) -> None:
+        changed = {view.name: list(rows.values()) for view, rows in changes.items() if rows}
+        try:
+            await connection.execute(self._statement(tuple(changed)), *advance, *changed.values())
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == _MOVED:
+                actual = int(error.detail or 0)
+                raise CheckpointMoved(
+                    consumer=advance.consumer, actual=actual, expected=advance.after
+                ) from error
+            if (error.sqlstate or "").startswith(_MISFIT):  # no event's fault: none is parked for it
+                raise OtherTables(views=" and ".join(changed), why=error) from error
+            raise
+
+    def _statement(self, names: tuple[str, ...]) -> str:
+        """The move and the upserts as one statement: one round trip, and a transaction by itself."""
+        if names not in self._statements:
+            upserts = [
+                f"{name} AS ({self._queries[f'{name}_upsert'].replace('$1', f'${parameter}')})"
+                for parameter, name in enumerate(names, len(CheckpointAdvance._fields) + 1)
+            ]
+            # The main query runs first, so a second replica waits for the first one here instead of writing.
+            with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
+            self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"
+        return self._statements[names]

@@ -1,0 +1,215 @@
+"""The edge of the dead-letter office: twinlog.v1.DeadLetterService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import DecodeError
+
+from twinlog.consume.dead_letter_office import DeadLetterOffice, Filed
+from twinlog.consume.dead_letters import NotParked
+from twinlog.log.wire import from_wire
+from twinlog.model.event import Recorded
+from twinlog.model.messages import message_class
+from twinlog.model.times import timestamp
+from twinlog.rpc import Context, call_metadata
+from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.validation import Checks
+from twinlog.v1 import dead_letter_service_pb2 as pb
+from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
+from twinlog.v1.dead_letters_pb2 import EventParked
+
+NAME = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
+_MOST_PER_SECOND = 10_000
+
+
+class DeadLetterService(DeadLetterServiceServicer):
+    """twinlog.v1.DeadLetterService."""
+
+    def __init__(self, office: DeadLetterOffice, pages: PageTokens) -> None:
+        self._office = office
+        self._pages = pages
+
+    async def ListDeadLetters(
+        self, request: pb.ListDeadLettersRequest, context: Context
+    ) -> pb.ListDeadLettersResponse:
+        checks = Checks()
+        self._consumer(checks, "consumer", request.consumer)
+        size = checks.page_size("page_size", request.page_size)
+        filters = repr(("dead letters", request.consumer, request.key, request.error_type))
+        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        checks.done()
+        found = [
+            one
+            for one in await self._office.filed(request.consumer)
+            if request.key in ("", one.key)
+            and request.error_type in ("", one.letter.error_type)
+            and (last is None or (one.box.consumer, one.letter.position) > last)
+        ]
+        page = found[:size]
+        token = ""
+        if len(found) > size:
+            token = self._pages.issue(filters, (page[-1].box.consumer, page[-1].letter.position))
+        stored = await self._office.stored(page)
+        return pb.ListDeadLettersResponse(
+            dead_letters=[
+                _shown(one, record, parked) for one, (record, parked) in zip(page, stored, strict=True)
+            ],
+            next_page_token=token,
+        )
+
+    async def GroupDeadLetters(
+        self, request: pb.GroupDeadLettersRequest, context: Context
+    ) -> pb.GroupDeadLettersResponse:
+        checks = Checks()
+        self._consumer(checks, "consumer", request.consumer)
+        checks.done()
+        found = await self._office.filed(request.consumer)
+        first = {_group(one): one.address for one in reversed(found)}
+        groups = Counter(map(_group, found)).most_common()
+        return pb.GroupDeadLettersResponse(
+            groups=[
+                pb.DeadLetterGroup(
+                    consumer=group[0],
+                    error_type=group[1],
+                    error=group[2],
+                    count=count,
+                    first=first[group],
+                )
+                for group, count in groups
+            ],
+            count=len(found),
+        )
+
+    async def GetDeadLetter(
+        self, request: pb.GetDeadLetterRequest, context: Context
+    ) -> pb.GetDeadLetterResponse:
+        checks = Checks()
+        self._consumer(checks, "consumer", request.consumer)
+        _address(checks, "address", request.address)
+        checks.done()
+        one = (await self._at(request.consumer, request.address))[0]
+        [(record, parked)] = await self._office.stored([one])
+        event = from_wire(parked.log, parked.event)
+        return pb.GetDeadLetterResponse(
+            dead_letter=_shown(one, record, parked),
+            payload_json=_json(event),
+            payload=event.payload,
+            stream=str(event.stream),
+            recorded_at=timestamp(event.recorded_at),
+            cause=event.metadata.causation_id,
+            correlation_id=event.metadata.correlation_id,
+            actor=event.metadata.actor,
+        )
+
+    async def ReplayDeadLetters(
+        self, request: pb.ReplayDeadLettersRequest, context: Context
+    ) -> AsyncIterator[pb.ReplayDeadLettersResponse]:
+        checks = Checks()
+        self._check(checks, request.selection)
+        if not 0 <= request.per_second <= _MOST_PER_SECOND:
+            checks.violate("per_second", f"must be more than 0, up to {_MOST_PER_SECOND}, or 0 for no limit")
+        checks.done()
+        selected = await self._selected(request.selection, with_those_behind=True)
+        progress = pb.ReplayDeadLettersResponse(selected=len(selected))
+        if not request.dry_run:
+            metadata = call_metadata(context, "ReplayDeadLetters")
+            async for one, failure in self._office.replay(selected, metadata):
+                progress.replayed += not failure
+                progress.failed += bool(failure)
+                progress.address = one.address
+                progress.error_type = failure.error_type if failure else ""
+                progress.error = failure.error if failure else ""
+                yield progress
+                if request.per_second:
+                    await asyncio.sleep(1 / request.per_second)
+        yield pb.ReplayDeadLettersResponse(
+            selected=progress.selected, replayed=progress.replayed, failed=progress.failed
+        )
+
+    async def DiscardDeadLetters(
+        self, request: pb.DiscardDeadLettersRequest, context: Context
+    ) -> pb.DiscardDeadLettersResponse:
+        checks = Checks()
+        self._check(checks, request.selection)
+        reason = checks.name("reason", request.reason)
+        checks.done()
+        selected = await self._selected(request.selection, with_those_behind=False)
+        discarded = 0
+        if not request.dry_run:
+            metadata = call_metadata(context, "DiscardDeadLetters")
+            discarded = await self._office.discard(selected, reason, metadata)
+        return pb.DiscardDeadLettersResponse(selected=len(selected), discarded=discarded)
+
+    async def _selected(
+        self, selection: pb.DeadLetterSelection, *, with_those_behind: bool
+    ) -> Sequence[Filed]:
+        by = selection.WhichOneof("by")
+        if by == "address":
+            return await self._at(selection.consumer, selection.address)
+        found = await self._office.filed(selection.consumer)
+        if by == "key":
+            return [one for one in found if one.key == selection.key]
+        if by == "error_type" and with_those_behind:
+            held_up = {
+                one.lane for one in found if one.is_first and one.letter.error_type == selection.error_type
+            }
+            return [one for one in found if one.lane in held_up]
+        if by == "error_type":
+            return [one for one in found if one.letter.error_type == selection.error_type]
+        return found
+
+    async def _at(self, consumer: str, address: str) -> Sequence[Filed]:
+        """The letter at an address; one a consumer, where several have parked the same event."""
+        found = [one for one in await self._office.filed(consumer) if one.address == address]
+        if not found:
+            raise NotParked(consumer=consumer or "Nobody here", address=address)
+        return found
+
+    def _check(self, checks: Checks, selection: pb.DeadLetterSelection) -> None:
+        self._consumer(checks, "selection.consumer", selection.consumer)
+        by = selection.WhichOneof("by")
+        if by is None or not getattr(selection, by):
+            checks.violate("selection", "is missing: give an address, an error_type, a key, or all: true")
+        elif by == "address":
+            _address(checks, "selection.address", selection.address)
+
+    def _consumer(self, checks: Checks, field: str, consumer: str) -> None:
+        if consumer and consumer not in self._office.boxes:
+            checks.violate(field, f"is none of {', '.join(sorted(self._office.boxes))}")
+
+
+def _address(checks: Checks, field: str, address: str) -> None:
+    log, _, position = address.partition("/")
+    if not (log and position.isascii() and position.isdigit()):
+        checks.violate(field, "must be log/position, such as orders/17")
+
+
+def _group(one: Filed) -> tuple[str, str, str]:
+    return (one.box.consumer, one.letter.error_type, one.letter.error)
+
+
+def _shown(one: Filed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
+    event = from_wire(parked.log, parked.event)
+    return pb.DeadLetter(
+        consumer=one.box.consumer,
+        address=one.address,
+        key=one.key,
+        error_type=one.letter.error_type,
+        error=one.letter.error,
+        attempts=one.letter.attempts,
+        behind="" if one.is_first else f"{one.box.source}/{one.first}",
+        type=event.type,
+        parked_at=timestamp(record.recorded_at),
+    )
+
+
+def _json(event: Recorded) -> str:
+    try:
+        payload = message_class(event.type).FromString(event.payload)
+        return MessageToJson(payload, preserving_proto_field_name=True, indent=None)
+    except (KeyError, DecodeError, TypeError):
+        return ""  # unknown, damaged, or with an unknown google.protobuf.Any inside

@@ -1,0 +1,159 @@
+"""What the edge checks of a request before anything is decided.
+
+Every check notes what is wrong with its field and gives back the normalised value; :meth:`Checks.done`
+raises once, with all of it. What is wrong is said so that the client knows what to send instead.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection
+from functools import cache
+from typing import Protocol
+
+from google.protobuf.descriptor import EnumDescriptor
+from google.type.money_pb2 import Money as MoneyMessage
+
+from twinlog.model.errors import InvalidArgument
+from twinlog.model.money import NANOS_PER_UNIT, Money
+from twinlog.rpc import tokens
+from twinlog.rpc.paging import Key, PageTokens
+
+LONGEST_NAME = 200
+MOST_UNITS = 10**15
+"""Money is at most this many units, either way."""
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 1000
+
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_UUID_LENGTH = 36
+_EXAMPLE_UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
+_CURRENCY = re.compile("[A-Z]{3}")
+_UNWANTED_CATEGORIES = frozenset({"Cc", "Cs", "Cn", "Zl", "Zp"})
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NOTHING = Money(0, "XXX")
+
+
+class EnumType(Protocol):
+    """A generated enum."""
+
+    DESCRIPTOR: EnumDescriptor
+
+
+class Checks:
+    """Collects what is wrong with a request, by field."""
+
+    def __init__(self) -> None:
+        self._violations: dict[str, str] = {}
+
+    def violate(self, field: str, what: str) -> None:
+        """Notes that ``field`` is wrong; the first word on a field stands."""
+        self._violations.setdefault(field, what)
+
+    def done(self) -> None:
+        """Raises :class:`InvalidArgument` where anything is wrong."""
+        if self._violations:
+            raise InvalidArgument(self._violations)
+
+    def uuid(self, field: str, value: str, *, required: bool = True) -> str:
+        """A UUID of any version of RFC 4122/9562, lower case; empty where none is given or it is wrong."""
+        if not value and not required:
+            return ""
+        normal = value.lower()
+        if len(value) == _UUID_LENGTH and _UUID.fullmatch(normal):
+            return normal
+        self.violate(field, _what_is_wrong_with_uuid(value))
+        return ""
+
+    def name(self, field: str, value: str) -> str:
+        """A name for people, as given: 1 to 200 characters on one line. It is never trimmed silently."""
+        if not value.strip():
+            self.violate(field, f"is missing: give 1 to {LONGEST_NAME} characters")
+        elif len(value) > LONGEST_NAME:
+            self.violate(field, f"is {len(value)} characters long; at most {LONGEST_NAME} are allowed")
+        elif value != value.strip():
+            self.violate(field, "starts or ends with white space; leave that out")
+        elif not value.isprintable() and any(map(_is_unwanted, value)):
+            self.violate(field, "has control characters or line breaks; leave them out")
+        return value
+
+    def money(self, field: str, value: MoneyMessage, *, positive: bool) -> Money:
+        """An amount of a real currency, above zero (``positive``) or else zero or more."""
+        known = len(self._violations)
+        if not value.ByteSize():
+            self.violate(field, "is missing: give currency_code and units")
+            return _NOTHING
+        self._amount(field, value)
+        self._currency(f"{field}.currency_code", value.currency_code)
+        if len(self._violations) > known:
+            return _NOTHING
+        money = Money.of(value)
+        if money.nanos < 0 or (positive and not money.nanos):
+            self.violate(field, "must be more than zero" if positive else "must be zero or more")
+        return money
+
+    def enum(self, field: str, value: int, kind: EnumType, *, required: bool = True) -> int:
+        """A known value of an enum; zero, which is "unspecified", only where it is not required."""
+        if value not in kind.DESCRIPTOR.values_by_number or (required and not value):
+            known = ", ".join(each.name for each in kind.DESCRIPTOR.values if each.number)
+            what = f"has no value {value}" if value else "is missing"
+            self.violate(field, f"{what}; use one of {known}")
+        return value
+
+    def page_size(self, field: str, value: int) -> int:
+        """How many items a page has: 1 to 1000, and 50 for zero."""
+        if not 0 <= value <= LARGEST_PAGE:
+            self.violate(field, f"must be 1 to {LARGEST_PAGE}, or 0 for {DEFAULT_PAGE}; it is {value}")
+        return value or DEFAULT_PAGE
+
+    def page_token(self, field: str, value: str, pages: PageTokens, filters: str) -> Key | None:
+        """What the page before ended with; None on the first."""
+        try:
+            return pages.read(value, filters, field)
+        except InvalidArgument as wrong:
+            self._violations |= wrong.violations
+            return None
+
+    def consistency_token(self, field: str, value: str, logs: Collection[str]) -> dict[str, int]:
+        """The positions that the answer must have reached; none where no token is given."""
+        try:
+            return tokens.parse(value, logs, field)
+        except InvalidArgument as wrong:
+            self._violations |= wrong.violations
+            return {}
+
+    def _amount(self, field: str, value: MoneyMessage) -> None:
+        if abs(value.nanos) >= NANOS_PER_UNIT:
+            self.violate(f"{field}.nanos", "must be within -999,999,999 and 999,999,999")
+        elif value.units * value.nanos < 0:
+            self.violate(f"{field}.nanos", "must have the sign of units")
+        if abs(Money.of(value).nanos) > MOST_UNITS * NANOS_PER_UNIT:
+            self.violate(f"{field}.units", f"must be within {-MOST_UNITS:,} and {MOST_UNITS:,}")
+
+    def _currency(self, field: str, code: str) -> None:
+        if not _CURRENCY.fullmatch(code):
+            self.violate(field, "must be three upper-case letters such as EUR")
+        elif code not in _currencies():
+            self.violate(field, f"{code} is no ISO 4217 currency")
+
+
+def _what_is_wrong_with_uuid(value: str) -> str:
+    if not value:
+        return f"is missing: give a UUID such as {_EXAMPLE_UUID}"
+    if len(value) > _UUID_LENGTH:
+        return f"is {len(value)} characters long; a UUID has {_UUID_LENGTH}, such as {_EXAMPLE_UUID}"
+    return f"is not a UUID such as {_EXAMPLE_UUID}"
+
+
+def _is_unwanted(character: str) -> bool:
+    # Other format characters (Cf) stay: joiners belong to names in some scripts.
+    return unicodedata.category(character) in _UNWANTED_CATEGORIES or character in _BIDI_CONTROLS
+
+
+@cache
+def _currencies() -> frozenset[str]:
+    # Parsed from the published table on import: not worth it where no money is checked.
+    from iso4217 import raw_table
+
+    return frozenset(code for code in raw_table if code)

@@ -1,0 +1,1 @@
+"""A process: wiring, settings, runtime, logging."""

@@ -1,0 +1,93 @@
+"""Configuration from the environment: every setting typed, bounded and documented; a wrong one is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from twinlog.model.errors import ConfigurationError
+from twinlog.service import logging as logs
+
+_ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
+_HIGHEST_PORT = 65535
+
+
+def _address(value: str) -> str:
+    match = _ADDRESS.fullmatch(value)
+    if match is None or int(match["port"]) > _HIGHEST_PORT:
+        raise ValueError("must be host:port, such as 127.0.0.1:50051")
+    return value
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must start with {schemes[0]}://")
+        return value
+
+    return AfterValidator(check)
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""host:port."""
+PostgresUrl = Annotated[str, _url("postgresql", "postgres"), Field(repr=False)]
+"""Not shown anywhere: it may hold a password."""
+NatsUrl = Annotated[str, _url("nats", "tls", "ws", "wss"), Field(repr=False)]
+"""Not shown anywhere: it may hold a password."""
+
+
+class Settings(BaseSettings):
+    """What every process has; a service's settings derive from it. A field is set by its upper-case name."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    postgres_url: PostgresUrl = Field()
+    """The Postgres server, such as postgresql://user:password@127.0.0.1:5432."""
+    nats_url: NatsUrl = Field()
+    """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222."""
+    stream_replicas: int = Field(1, ge=1, le=5)
+    """On how many servers of a NATS cluster each stream is kept."""
+    log_level: logs.Level = "info"
+    """What is logged: debug, info, warning or error."""
+    log_format: logs.Format = "auto"
+    """How it is logged: pretty, json, or auto, which is pretty on a terminal."""
+
+
+SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+
+def load(kind: type[SettingsType]) -> SettingsType:
+    """The settings, from the environment.
+
+    Raises one :class:`ConfigurationError` that names every wrong or missing setting and what it has to be.
+    """
+    try:
+        return kind()
+    except ValidationError as invalid:
+        raise ConfigurationError("; ".join(_complaint(kind, one) for one in invalid.errors())) from None
+
+
+def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
+    """Name, default ("required" where there is none) and meaning of each setting, for documentation."""
+    return [
+        (name.upper(), _default(field), field.description or "") for name, field in kind.model_fields.items()
+    ]
+
+
+def _default(field: FieldInfo) -> str:
+    return "required" if field.is_required() else str(field.default)
+
+
+def _complaint(kind: type[BaseSettings], error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    field = kind.model_fields.get(name)
+    meaning = f" [{field.description}]" if field is not None and field.description else ""
+    if error["type"] == "missing":
+        return f"{name.upper()} is not set: set it{meaning}"
+    what = error["msg"].removeprefix("Value error, ")
+    shown = f"={error['input']}" if field is None or field.repr else ""
+    return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{meaning}"

@@ -1,0 +1,82 @@
+"""Given / when / then on values, for deciders; and ports whose answers a test knows.
+
+    given(ORDER, CREATED).when(ApproveOrder()).then(APPROVED)
+
+Every decision is taken twice: the second time it must come to nothing.
+(Shaped after emmett's ``DeciderSpecification``.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from twinlog.model.aggregate import Aggregate, Events
+from twinlog.model.errors import TwinlogError
+
+State = TypeVar("State")
+Command = TypeVar("Command")
+
+
+def given(aggregate: Aggregate[State, Command], *past: Message) -> Given[State, Command]:
+    """A stream with these events."""
+    return Given(aggregate, aggregate.fold(past))
+
+
+@dataclass(frozen=True)
+class Given(Generic[State, Command]):
+    """An aggregate in a state."""
+
+    aggregate: Aggregate[State, Command]
+    state: State
+
+    def when(self, command: Command) -> When[State, Command]:
+        """The command whose decision is in question; nothing is decided yet."""
+        return When(self.aggregate, self.state, command)
+
+
+@dataclass(frozen=True)
+class When(Generic[State, Command]):
+    """A command in a state."""
+
+    aggregate: Aggregate[State, Command]
+    state: State
+    command: Command
+
+    def then(self, *expected: Message) -> Given[State, Command]:
+        """Exactly these events, and none when it is decided again; gives the state after them."""
+        events = self.aggregate.decide(self.state, self.command)
+        assert list(events) == list(expected), f"decided {_text(events)}, not {_text(expected)}"
+        after = self.aggregate.fold(events, self.state)
+        again = _decided_again(self.aggregate, after, self.command)
+        assert not again, f"decided again: {_text(again)}"
+        return Given(self.aggregate, after)
+
+    def then_nothing(self) -> Given[State, Command]:
+        """No event: a repeat, or too late."""
+        return self.then()
+
+    def then_refused(self, error: type[TwinlogError], **facts: object) -> None:
+        """Exactly this error, with at least these facts."""
+        try:
+            events = self.aggregate.decide(self.state, self.command)
+        except TwinlogError as raised:
+            assert type(raised) is error, f"raised {raised!r}, not {error.__name__}"
+            wanted = {name: str(fact) for name, fact in facts.items()}
+            told = {name: fact for name, fact in raised.facts.items() if name in wanted}
+            assert told == wanted, f"told {dict(raised.facts)}, not {wanted}"
+            return
+        raise AssertionError(f"decided {_text(events)}, did not raise {error.__name__}")
+
+
+def _decided_again(aggregate: Aggregate[State, Command], state: State, command: Command) -> Events:
+    try:
+        return aggregate.decide(state, command)
+    except TwinlogError:
+        return []  # creating again, for one, is refused
+
+
+def _text(events: Events) -> str:
+    return ", ".join(f"{e.DESCRIPTOR.name}({' '.join(str(e).split())})" for e in events) or "nothing"

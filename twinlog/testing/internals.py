@@ -1,0 +1,80 @@
+"""What tools need that look behind the ports, as auditors and benches do. Less stable than the public names."""
+
+from twinlog._aio.linger import Linger
+from twinlog.consume.cursor import Cursor
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.jetstream.client import NatsClient
+from twinlog.jetstream.connection import close, connect
+from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Snapshot, Timer
+from twinlog.log.relay import Relay
+from twinlog.log.snapshots import StateCodec
+from twinlog.log.system import RandomIds, SystemClock
+from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
+from twinlog.log.wire import from_wire, to_wire
+from twinlog.log.writer import Outcome
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType, ViewLagging
+from twinlog.model.event import NewEvent
+from twinlog.model.messages import message_class
+from twinlog.model.money import NANOS_PER_UNIT
+from twinlog.model.routing import routing_key_of
+from twinlog.model.saga import StepState
+from twinlog.model.view import AnyView, Changes
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import Pool, fetch, open_pool, outages
+from twinlog.postgres.log import PostgresLog, open_log
+from twinlog.postgres.migrations import database_url, ensure_database
+from twinlog.postgres.named_queries import load_queries
+from twinlog.service.logging import configure_logging
+from twinlog.service.process import HostedService
+
+__all__ = [
+    "DEAD_LETTERS",
+    "NANOS_PER_UNIT",
+    "AnyAggregate",
+    "AnyView",
+    "Appended",
+    "Batch",
+    "Changes",
+    "CheckpointAdvance",
+    "CheckpointMoved",
+    "Connection",
+    "Cursor",
+    "HostedService",
+    "JetStreamTwin",
+    "Linger",
+    "NatsClient",
+    "NewEvent",
+    "Outcome",
+    "Pool",
+    "PostgresLog",
+    "RandomIds",
+    "Relay",
+    "Snapshot",
+    "StateCodec",
+    "StepState",
+    "SystemClock",
+    "Timer",
+    "Twin",
+    "TwinMissing",
+    "TwinState",
+    "UndecodableEvent",
+    "UnknownEventType",
+    "ViewLagging",
+    "close",
+    "configure_logging",
+    "connect",
+    "database_url",
+    "ensure_database",
+    "fetch",
+    "from_wire",
+    "load_queries",
+    "message_class",
+    "mirrors",
+    "open_log",
+    "open_pool",
+    "outages",
+    "routing_key_of",
+    "to_wire",
+]
