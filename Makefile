@@ -12,7 +12,7 @@ IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test bench profile simulate chaos soak lint format proto proto-release lock clean
+.PHONY: help demo run audit test bench profile simulate chaos soak lint docs format proto proto-release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ lint: $(GENERATED) $(IMAGE) ## Check style, types, import contracts and protos
 	$(BIN)/buf lint $(IMAGE) --config protos/buf.yaml
 	$(BIN)/buf breaking $(IMAGE) --against protos/released.txtpb --config protos/buf.yaml
 
+docs: $(GENERATED) ## Build the documentation into .data/site; a broken link fails
+	@$(PY) -m zensical build --strict
+	@echo "To read it: $(PY) -m http.server --bind 127.0.0.1 --directory .data/site"
+
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,7 +75,7 @@ lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 		bench/rivals/requirements.in
 
 clean: ## Remove the environment, generated code and embedded servers' data
-	rm -rf $(VENV) $(RIVALS) .data shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RIVALS) .data .cache shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; call make PYTHON=/path/to/it")'

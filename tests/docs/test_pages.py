@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
+import shlex
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -15,7 +18,19 @@ from stack.topology import ROOT
 from tests.simulation.bugs import BUGS
 from twinlog.service.settings import describe
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/third-service.md"]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
+FOLDERS = "twinlog|protos|order_svc|customer_svc|saga_orchestrator|projector|stack|proof|tests|docs"
+PUBLIC = {"twinlog", "twinlog.rpc", "twinlog.testing", "twinlog.dev", "twinlog.testing.internals"}
+_PYTHON = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name in PAGES
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL), 1
+    )
+]
 
 
 def page(name: str) -> str:
@@ -25,16 +40,38 @@ def page(name: str) -> str:
 @pytest.mark.parametrize("name", PAGES)
 def test_links_and_paths_lead_somewhere(name: str) -> None:
     text = page(name)
-    links = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
-    paths = set(re.findall(r"`((?:tests|twinlog|docs|stack|protos)/[\w./]*)", text))
+    links = {link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)}
+    paths = set(re.findall(rf"`((?:{FOLDERS})/[\w./]*)", text))
     missing = [link for link in links if not ((ROOT / name).parent / link).exists()]
     assert not missing + [path for path in paths if not (ROOT / path).exists()]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_make_targets_exist(name: str) -> None:
+    text = page(name)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)", page(name))) <= targets
+    named = set(re.findall(r"`(?:[A-Z]+=\S+ )*make ([a-z-]+)", text))
+    assert named | set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("block", _PYTHON)
+def test_python_on_a_page_imports_public_names(block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Import):
+            assert not [alias.name for alias in node.names if alias.name.startswith("twinlog.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "twinlog":
+            assert node.module in PUBLIC
+            public = importlib.import_module(node.module).__all__
+            assert not [alias.name for alias in node.names if alias.name not in public]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_on_a_page_parse(name: str) -> None:
+    for block in re.findall(r"```console\n(.*?)```", page(name), re.DOTALL):
+        commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
+        assert commands, "a console block shows what to type, after a $"
+        for command in commands:
+            assert shlex.split(command, comments=True)
 
 
 def test_every_planted_bug_stands_under_the_promise_that_it_breaks() -> None:
@@ -48,7 +85,7 @@ def test_every_planted_bug_stands_under_the_promise_that_it_breaks() -> None:
 
 
 @pytest.mark.parametrize("kind", [OrderSettings, CustomerSettings, SagaSettings, QuerySettings])
-def test_every_setting_stands_in_the_readme(kind: type[BaseSettings]) -> None:
-    text = page("README.md")
+def test_every_setting_stands_in_the_reference(kind: type[BaseSettings]) -> None:
+    text = page("docs/reference/settings.md")
     for name, default, meaning in describe(kind):
         assert f"| `{name}` | {default} | {meaning} |" in text
