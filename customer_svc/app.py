@@ -5,7 +5,7 @@ from __future__ import annotations
 from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
-from twinlog import Address, Service, Settings, Shutdown, load, open_service
+from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
 
 
 class CustomerSettings(Settings):
@@ -25,7 +25,7 @@ async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(CustomerSettings)
     async with open_service(
-        settings, shutdown, name="customer_svc", log="customers", database="shop_customers"
+        settings, shutdown, name="customer_svc", log="customers", database="shop_customers", schema=Schema()
     ) as node:
         await node.serve(
             (wire(node), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),

@@ -10,7 +10,7 @@ from order_svc.domain import ORDER
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
 from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from twinlog import Address, Service, Settings, Shutdown, load, open_service
+from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
 
 
 class OrderSettings(Settings):
@@ -33,7 +33,7 @@ async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(OrderSettings)
     async with open_service(
-        settings, shutdown, name="order_svc", log="orders", database="shop_orders"
+        settings, shutdown, name="order_svc", log="orders", database="shop_orders", schema=Schema()
     ) as node:
         service = wire(node, timedelta(seconds=settings.order_deadline_seconds))
         await node.serve(

@@ -18,7 +18,7 @@ from projector.views.orders import ORDERS
 from projector.views.timeline import TIMELINE
 from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
 from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
-from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
+from twinlog import Address, Projection, Schema, Service, Settings, Shutdown, ViewStore, load, open_service
 from twinlog.rpc import PageTokens
 from twinlog.testing.internals import AnyView, Changes, CheckpointAdvance, Linger
 
@@ -49,7 +49,15 @@ def wire(
     for log, views in VIEWS.items():
         node.feed(
             log,
-            Projection(f"projector.{log}", views, store, on_commit=on_commit, clock=node.clock, ids=node.ids),
+            Projection(
+                f"projector.{log}",
+                views,
+                store,
+                schema=node.schema,
+                on_commit=on_commit,
+                clock=node.clock,
+                ids=node.ids,
+            ),
             Linger(least=RESTS.get(log, 0.0)),
         )
 
@@ -58,7 +66,7 @@ async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(QuerySettings)
     async with open_service(
-        settings, shutdown, PACKAGE, name="projector", log="projector", database="shop_views"
+        settings, shutdown, PACKAGE, name="projector", log="projector", database="shop_views", schema=Schema()
     ) as node:
         views = Views(node.log, PACKAGE, ROWS)
         freshness = Freshness({f"projector.{log}": log for log in VIEWS})

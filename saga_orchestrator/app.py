@@ -7,7 +7,7 @@ from saga_orchestrator.policies import policies
 from saga_orchestrator.service import SagaService
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
-from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
+from twinlog import Address, Projection, Schema, Service, Settings, Shutdown, ViewStore, load, open_service
 from twinlog.rpc import PageTokens
 from twinlog.testing.internals import Linger
 
@@ -27,7 +27,13 @@ def wire(node: Service, views: ViewStore) -> None:
     """The service's reactions, its list of sagas and its timers."""
     node.follow(*policies(node.clock))
     shown = Projection(
-        "saga_orchestrator.sagas", [SAGAS], views, routing_key=SHOWN, clock=node.clock, ids=node.ids
+        "saga_orchestrator.sagas",
+        [SAGAS],
+        views,
+        schema=node.schema,
+        routing_key=SHOWN,
+        clock=node.clock,
+        ids=node.ids,
     )
     node.feed("sagas", shown, Linger(least=LIST_RESTS))
     node.wake(CREDIT_SAGAS)
@@ -37,11 +43,18 @@ async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(SagaSettings)
     async with open_service(
-        settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
+        settings,
+        shutdown,
+        PACKAGE,
+        name="saga_orchestrator",
+        log="sagas",
+        database="shop_sagas",
+        schema=Schema(),
     ) as node:
         views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
         wire(node, views)
-        service = SagaService(node.log, node.writer, views, PageTokens(await views.page_key()), node.clock)
+        pages = PageTokens(await views.page_key())
+        service = SagaService(node.log, node.writer, views, pages, node.clock, node.schema)
         await node.serve(
             (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
             address=settings.sagas_address,

@@ -59,13 +59,15 @@ class SagaNotFound(NotFound):
 class SagaService(SagaServiceServicer):
     """shop.sagas.v1.SagaService."""
 
-    def __init__(self, log: Log, writer: Writer, views: SagaList, pages: PageTokens, clock: Clock) -> None:
+    def __init__(
+        self, log: Log, writer: Writer, views: SagaList, pages: PageTokens, clock: Clock, schema: Schema
+    ) -> None:
         self._log = log
         self._writer = writer
         self._views = views
         self._pages = pages
         self._clock = clock
-        self._schema = Schema()
+        self._schema = schema
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         checks = Checks()

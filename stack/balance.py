@@ -17,6 +17,8 @@ from twinlog import Money, Schema
 from twinlog.testing.internals import PostgresLog, open_log
 
 _READ = 1000
+_SCHEMA = Schema()
+"""Knows no upcasters, as the services of the shop."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,10 @@ async def _approved(log: PostgresLog, customer_ids: Collection[str]) -> int:
 
 async def _events(log: PostgresLog, customer_ids: Collection[str]) -> AsyncIterator[Message]:
     """What the whole log says of these customers."""
-    schema, after = Schema(), 0
+    after = 0
     while found := await log.read(after, _READ):
         after = found[-1].position
         for event in found:
-            for message in schema.decode(event):
+            for message in _SCHEMA.decode(event):
                 if getattr(message, "customer_id", None) in customer_ids:
                     yield message

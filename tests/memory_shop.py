@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,8 +13,9 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog import Recorded, Service
+from twinlog import Recorded, Schema, Service
 from twinlog.consume.cursor import Handler
+from twinlog.log.lease import AlwaysHeld
 from twinlog.log.timers import Timers
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
@@ -30,13 +31,6 @@ class NoContext:
 
     def time_remaining(self) -> None:
         return None
-
-
-class OnlyReplica:
-    """The lease of a service that has no other replica."""
-
-    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
-        await work()
 
 
 @dataclass
@@ -102,7 +96,8 @@ class Node(Service):
             name,
             shop.logs[log],
             twin=shop.twin,
-            lease=lambda _work: OnlyReplica(),
+            lease=lambda _work: AlwaysHeld(),
+            schema=Schema(),
             clock=shop.clock,
             ids=shop.ids,
             on_crash=shop.crashed,

@@ -41,7 +41,7 @@ from proof.auditor.followers import WITHIN, set_checkpoint
 from proof.auditor.letters import Boxes, Letter, LettersAudit, discards
 from proof.auditor.reading import Reading
 from proof.auditor.report import Figures, Findings, Report
-from proof.auditor.shop import DATABASES, HOMES, LOGS, followers, timelines, views
+from proof.auditor.shop import DATABASES, HOMES, LOGS, SCHEMA, followers, timelines, views
 from twinlog import Clock, ConfigurationError, StreamId, TwinlogError
 from twinlog.testing.internals import NatsClient, Pool, SystemClock, connect, database_url, open_pool, outages
 
@@ -78,12 +78,21 @@ class Auditor:
         self._clock = clock or SystemClock()
         self._books = Books(grace)
         self._boxes = Boxes()
-        self._letters = [LettersAudit(of.log, self._boxes) for of in LOGS]
+        self._letters = [LettersAudit(of.log, self._boxes, SCHEMA) for of in LOGS]
         self._followers = followers(self._clock, self._boxes)
         self._checked: Counter[str] = Counter()
         folded, shown = views(self._boxes), timelines(self._boxes)
         self._readings = [
-            Reading(of, client, pools[of.database], self._books, self._followers, folded, shown.get(of.log))
+            Reading(
+                of,
+                client,
+                pools[of.database],
+                self._books,
+                self._followers,
+                folded,
+                shown.get(of.log),
+                SCHEMA,
+            )
             for of in LOGS
         ]
 

@@ -55,7 +55,7 @@ class SnapshotKey(NamedTuple):
 class HistoryAudit:
     """Follows one log; the states of its streams stay in memory, its events do not."""
 
-    def __init__(self, log: str, database: str, aggregates: Sequence[AnyAggregate]) -> None:
+    def __init__(self, log: str, database: str, aggregates: Sequence[AnyAggregate], schema: Schema) -> None:
         self.log = log
         self.position = 0
         """Read up to here."""
@@ -65,7 +65,7 @@ class HistoryAudit:
         self._database = database
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
         self._codecs = {aggregate.name: StateCodec(aggregate) for aggregate in aggregates}
-        self._schema = Schema()
+        self._schema = schema
         self._due: dict[StreamId, datetime] = {}
         self._snapshots: Mapping[StreamId, SnapshotKey] = {}
 

@@ -105,13 +105,13 @@ class Boxes(dict[str, Box]):
 class LettersAudit:
     """Follows the dead letters in one log."""
 
-    def __init__(self, log: str, boxes: Boxes) -> None:
+    def __init__(self, log: str, boxes: Boxes, schema: Schema) -> None:
         self.log = log
         self.findings = Findings()
         self.position = 0
         """Read up to here."""
         self._boxes = boxes
-        self._schema = Schema()
+        self._schema = schema
 
     async def read(self, cut: Cut, logs: Mapping[str, Log]) -> None:
         """Reads up to the cut; ``logs`` have the events that were parked."""

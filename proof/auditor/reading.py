@@ -45,11 +45,12 @@ class Reading:
         followers: Sequence[Follower],
         views: Sequence[ViewAudit],
         timeline: TimelineAudit | None,
+        schema: Schema,
     ) -> None:
         """``followers``: of all logs; ``timeline``: None where the log has none."""
         self.of = of
         self.log = PostgresLog(pool, of.log)
-        self.history = HistoryAudit(of.log, of.database, of.aggregates)
+        self.history = HistoryAudit(of.log, of.database, of.aggregates, schema)
         self.twin = TwinAudit(client, of.log, of.owner)
         self.views = [view for view in views if view.log == of.log]
         self.timeline = timeline
@@ -59,7 +60,7 @@ class Reading:
         self._books = books
         self._followers = [follower for follower in followers if follower.log == of.log]
         self._actors = {follower.consumer: follower for follower in followers}
-        self._schema = Schema()
+        self._schema = schema
         self._early: deque[tuple[str, int, str]] = deque()
         """Effects whose causes are beyond their log's cut: that log, the cause's position, the case."""
 

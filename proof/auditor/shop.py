@@ -24,10 +24,12 @@ from proof.auditor.letters import Boxes
 from proof.auditor.views import TimelineAudit, ViewAudit
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow
-from twinlog import Clock
+from twinlog import Clock, Schema
 from twinlog.testing.internals import DEAD_LETTERS, AnyAggregate, AnyView
 
 VIEWS_DATABASE = "shop_views"
+SCHEMA = Schema()
+"""Decodes the events of every log; knows no upcasters, as the services of the shop."""
 
 
 class LogOf(NamedTuple):

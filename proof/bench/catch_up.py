@@ -14,7 +14,7 @@ from time import perf_counter
 from projector.app import PACKAGE, VIEWS, wire
 from projector.reads import ROWS
 from proof.bench.report import Row
-from twinlog import PostgresViews, Settings, Shutdown, load, open_service, run
+from twinlog import PostgresViews, Schema, Settings, Shutdown, load, open_service, run
 from twinlog.testing.internals import (
     Changes,
     CheckpointAdvance,
@@ -50,7 +50,9 @@ async def _heads(node: HostedService) -> dict[str, int]:
 async def main(shutdown: Shutdown) -> None:
     """Measures it, and prints it."""
     settings, name = load(Settings), "bench_views"
-    async with open_service(settings, shutdown, PACKAGE, name=name, log=name, database=name) as node:
+    async with open_service(
+        settings, shutdown, PACKAGE, name=name, log=name, database=name, schema=Schema()
+    ) as node:
         configure_logging("warning")
         heads = await _heads(node)
         events, progress = sum(heads.values()), Progress(heads)

@@ -19,7 +19,7 @@ from proof.bench import histories
 from proof.bench.bare import Bare, open_bare
 from proof.bench.report import Row
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
-from twinlog import Log, Money, Recorded, Settings, Shutdown, StreamId, Transaction, Writer, load, run
+from twinlog import Log, Money, Recorded, Schema, Settings, Shutdown, StreamId, Transaction, Writer, load, run
 from twinlog.testing.internals import (
     NANOS_PER_UNIT,
     Cursor,
@@ -195,7 +195,9 @@ def _snapshot(id: str, version: int, position: int, state: Customer) -> Snapshot
 
 @asynccontextmanager
 async def _writing(log: Log, cached: int = 20_000) -> AsyncIterator[Writer]:
-    async with Writer(log, clock=SystemClock(), ids=RandomIds(), cached_streams=cached) as writer:
+    async with Writer(
+        log, schema=Schema(), clock=SystemClock(), ids=RandomIds(), cached_streams=cached
+    ) as writer:
         yield writer
         await writer.drain()
 

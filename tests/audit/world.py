@@ -26,7 +26,7 @@ from stack.shop import Shop, running
 from tests import servers
 from tests.controls import MODES, new_id
 from tests.e2e.client import Client, connect
-from twinlog import Metadata, Policies, PostgresViews, Projection, Recorded, StreamId, Writer
+from twinlog import Metadata, Policies, PostgresViews, Projection, Recorded, Schema, StreamId, Writer
 from twinlog.consume.policies import PolicyHandler
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import (
@@ -92,15 +92,15 @@ class World:
         """What keeps the projector's views of a log, to be driven by hand."""
         self._spoiled.add(DATABASE_OF["projector"])
         store = PostgresViews(self.log("projector"), PACKAGE, ROWS)
-        return Projection(f"projector.{log}", VIEWS[log], store)
+        return Projection(f"projector.{log}", VIEWS[log], store, schema=Schema())
 
     @asynccontextmanager
     async def policies(self, table: Policies, own: str) -> AsyncIterator[PolicyHandler]:
         """What runs a policy table over the log that its service owns, to be driven by hand."""
         self._spoiled.add(DATABASE_OF[own])
         log = self.log(own)
-        async with Writer(log, clock=SystemClock(), ids=RandomIds()) as writer:
-            yield PolicyHandler(table, writer, log)
+        async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+            yield PolicyHandler(table, writer, log, Schema())
 
     async def events(self, log: str) -> Sequence[Recorded]:
         """Every event of a log."""

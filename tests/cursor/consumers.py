@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.dead_letters.journal import JOURNAL, Row, Write
-from twinlog import Log, Policies, PostgresViews, Projection, Recorded, View, ViewStore, Writer, on
+from twinlog import Log, Policies, PostgresViews, Projection, Recorded, Schema, View, ViewStore, Writer, on
 from twinlog.consume.cursor import Handler
 from twinlog.consume.policies import PolicyHandler
 from twinlog.testing.internals import PostgresLog, RandomIds, SystemClock
@@ -44,8 +44,8 @@ class PolicyConsumer:
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Handler]:
-        async with Writer(self._log, clock=SystemClock(), ids=RandomIds()) as writer:
-            yield PolicyHandler(self._policies, writer, self._log)
+        async with Writer(self._log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+            yield PolicyHandler(self._policies, writer, self._log, Schema())
 
     async def effects(self) -> Sequence[int]:
         events = await self._log.read(0, 10_000)
@@ -62,7 +62,7 @@ class ViewConsumer:
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Handler]:
-        yield Projection(self._consumer, [self._view], self._store)
+        yield Projection(self._consumer, [self._view], self._store, schema=Schema())
 
     async def effects(self) -> Sequence[int]:
         row = (await self._store.rows(self._view, [KEY])).get(KEY)

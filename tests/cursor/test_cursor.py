@@ -23,7 +23,7 @@ from twinlog.jetstream import api
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
 from twinlog.log import relay
-from twinlog.log.lease import Lease
+from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing import MemoryLog, MemoryViews
 from twinlog.testing.internals import CheckpointMoved, Cursor, NatsClient, PostgresLog, Relay, Twin, open_log
@@ -67,7 +67,7 @@ class Stage:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was destroyed is noticed soon."""
-    monkeypatch.setattr(relay, "_LOOK_AFTER", 0.1)
+    monkeypatch.setattr(relay, "_INSPECT_SECONDS", 0.1)
     monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.2)
 
 
@@ -112,7 +112,7 @@ async def relaying(stage: Stage) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def following(stage: Stage, lease: Lease | None = None) -> AsyncIterator[Cursor]:
+async def following(stage: Stage, lease: Lease = ALWAYS_HELD) -> AsyncIterator[Cursor]:
     """A replica at work as long as the block takes; what happens to it at the end is a crash, not a stop."""
     async with stage.consumer.replica() as handler:
         cursor = Cursor(stage.twin, handler, lease)
@@ -252,7 +252,10 @@ async def test_two_replicas_at_once_without_a_lease(stage: Stage) -> None:
 
 async def test_a_replica_takes_over_the_lease(stage: Stage) -> None:
     if stage.log is None:
-        leases: list[Lease | None] = [None, None]  # in memory there are none; the checkpoint is fence enough
+        leases: list[Lease] = [
+            ALWAYS_HELD,
+            ALWAYS_HELD,
+        ]  # in memory there are none; the checkpoint is fence enough
     else:
         leases = [PostgresLease(stage.log.pool, "work", holder, seconds=1) for holder in ("one", "two")]
     async with relaying(stage), following(stage, leases[0]):

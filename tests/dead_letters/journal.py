@@ -12,7 +12,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from twinlog import Aggregate, Events, Log, Metadata, Policies, Recorded, StreamId, View, Writer, on
+from twinlog import Aggregate, Events, Log, Metadata, Policies, Recorded, Schema, StreamId, View, Writer, on
 from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.policies import PolicyHandler
 from twinlog.model.routing import NO_ROUTING_KEY
@@ -124,8 +124,8 @@ def event(position: int, text: str) -> Recorded:
 @asynccontextmanager
 async def replica(source: Source, log: Log) -> AsyncIterator[PolicyHandler]:
     """A process's handler over its own writer."""
-    async with Writer(log, clock=SystemClock(), ids=RandomIds()) as writer:
-        yield PolicyHandler(source.policies(), writer, log)
+    async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+        yield PolicyHandler(source.policies(), writer, log, Schema())
 
 
 def journal(log: MemoryLog, key: str) -> list[int]:

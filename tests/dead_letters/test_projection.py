@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.dead_letters.journal import CONSUMER, OPERATOR, Broken, Row, Source, event, positions
-from twinlog import PostgresViews, Projection, StreamId, ViewStore
+from twinlog import PostgresViews, Projection, Schema, StreamId, ViewStore
 from twinlog.consume.dead_letters import Discard, Named, NotParked
 from twinlog.log.ports import Conflict
 from twinlog.postgres.views import OtherTables
@@ -39,7 +39,7 @@ async def store(request: pytest.FixtureRequest, postgres_url: str, database: str
 
 
 def projecting(source: Source, store: ViewStore, shared: str = "") -> Projection:
-    return Projection(CONSUMER, [source.view(shared)], store)
+    return Projection(CONSUMER, [source.view(shared)], store, schema=Schema())
 
 
 async def written(source: Source, store: ViewStore, key: str) -> str:
@@ -96,7 +96,9 @@ async def test_looking_for_dead_letters_forgets_no_row_and_a_row_that_begins_is_
     await projection.handle(source.add("a:2"), 1)
     assert looked_for == ["a"]
 
-    begins = Projection("tests.begins", [replace(source.view(), created_by=StringValue)], store)
+    begins = Projection(
+        "tests.begins", [replace(source.view(), created_by=StringValue)], store, schema=Schema()
+    )
     await begins.handle(source.events, 0)
     assert looked_for == ["a"]
 

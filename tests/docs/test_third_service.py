@@ -21,7 +21,7 @@ from order_svc.domain import ORDER, ApproveOrder, CancelOrder, CreateOrder
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
 from stack.topology import ROOT
 from tests import servers
-from twinlog import Money, Writer
+from twinlog import Money, Schema, Writer
 from twinlog._aio.tasks import Tasks
 from twinlog.dev import EmbeddedNats, free_port, spawn, stop, until_serving
 from twinlog.testing import MemoryLog
@@ -106,7 +106,9 @@ async def orders_log(client: NatsClient) -> AsyncIterator[Writer]:
     async with Tasks(crash) as tasks:
         relay = Relay(log, JetStreamTwin(client, log.name))
         tasks.start("relay", relay.run())
-        async with Writer(log, clock=SystemClock(), ids=RandomIds(), on_commit=relay.offer) as writer:
+        async with Writer(
+            log, schema=Schema(), clock=SystemClock(), ids=RandomIds(), on_commit=relay.offer
+        ) as writer:
             yield writer
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from twinlog import Log, Metadata, Recorded, StreamId
-from twinlog.log.ports import StoredReply, TimerChange
+from twinlog.log.ports import NewReply, TimerChange
 from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, NewEvent
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -31,7 +31,7 @@ def new_event(stream: StreamId, version: int, message: Message | None = None) ->
 def batch(
     *writes: tuple[StreamId, int, int],
     reads: Mapping[StreamId, int] | None = None,
-    replies: Sequence[StoredReply] = (),
+    replies: Sequence[NewReply] = (),
     advances: Sequence[CheckpointAdvance] = (),
     timers: Sequence[TimerChange] = (),
 ) -> Batch:

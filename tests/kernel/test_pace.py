@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernel.batches import recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog import Recorded, Writer
+from twinlog import Recorded, Schema, Writer
 from twinlog.consume.cursor import BATCH
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import Cursor, Linger, RandomIds, SystemClock
@@ -71,7 +71,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch, times: Sequence[float]) -> list[floa
 async def test_a_writer_rests_while_less_than_a_batch_waits(
     units: int, expected: int, rests: list[float]
 ) -> None:
-    async with Writer(MemoryLog("counters"), clock=SystemClock(), ids=RandomIds()) as writes:
+    async with Writer(MemoryLog("counters"), schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writes:
         await asyncio.gather(
             *(
                 writes.execute(lambda tx: tx.do(COUNTER, "a", Add(1)), assume_empty=[(COUNTER, "a")])

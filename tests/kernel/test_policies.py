@@ -11,9 +11,9 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.kernel.batches import append, batch, counter, recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog import FailedPrecondition, Policies, ReadRequest, Writer, on
+from twinlog import FailedPrecondition, Policies, ReadRequest, Schema, Writer, on
 from twinlog.consume.policies import PolicyHandler
-from twinlog.log import writer
+from twinlog.log import group_commit
 from twinlog.log.ports import StreamSlice
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
@@ -41,12 +41,15 @@ async def test_what_a_policy_creates_is_looked_for_only_where_it_is_there_alread
     there: int, values: list[int], rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by a writer that shuts the others out after so many rounds."""
-    monkeypatch.setattr(writer, "_OPTIMISTIC_ROUNDS", rounds)
+    monkeypatch.setattr(group_commit, "_OPTIMISTIC_ROUNDS", rounds)
     log = LoadsNoted()
     if there:
         await append(log, batch((counter("a"), 0, there)))  # it counts 1 and 2: 3 more are too many
-    async with Writer(log, clock=SystemClock(), ids=RandomIds()) as decides, asyncio.timeout(10):
-        handler = PolicyHandler(TABLE, decides, log)
+    async with (
+        Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as decides,
+        asyncio.timeout(10),
+    ):
+        handler = PolicyHandler(TABLE, decides, log, Schema())
         (event,) = recorded("counters", 1, after=2)
         with pytest.raises(FailedPrecondition) if there else nullcontext():
             await handler.attempt([event], 0)

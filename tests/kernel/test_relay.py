@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from random import Random
+
+from structlog.testing import capture_logs
 
 from tests.kernel.batches import grow
 from tests.waiting import until
@@ -38,6 +41,31 @@ async def test_events_that_another_process_committed_are_not_skipped() -> None:
         await until(lambda: relay.position == 12)
 
     assert await copied(log, twin) == [to_wire(event) for event in log.events]
+
+
+class RefusesAtFirst(MemoryTwin):
+    """Its stream cannot be created at first."""
+
+    refusals = 0
+
+    async def create(self, first: int) -> None:
+        if self.refusals < 3:
+            self.refusals += 1
+            raise Unavailable
+        await super().create(first)
+
+
+async def test_a_created_stream_is_logged_once_and_only_when_it_exists() -> None:
+    log, twin = MemoryLog("counters"), RefusesAtFirst("counters")
+    relay = Relay(log, twin, randomness=Random(1))
+
+    with capture_logs() as said:
+        async with Tasks(crash) as tasks:
+            tasks.start("relay", relay.run())
+            await until(lambda: said[-1:] != [] and said[-1]["event"] == "relay.copying")
+
+    assert [line["event"] for line in said] == ["relay.stopped", "relay.twin_created", "relay.copying"]
+    assert twin.refusals == 3
 
 
 class LostLease:

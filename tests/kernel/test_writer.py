@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
-from twinlog import FailedPrecondition, Log, Recorded, StreamId, Transaction, Unavailable, Writer
+from twinlog import FailedPrecondition, Log, Recorded, Schema, StreamId, Transaction, Unavailable, Writer
 from twinlog.log.ports import Conflict
 from twinlog.log.requests import Request
 from twinlog.log.timers import Timers
@@ -38,7 +38,9 @@ def log() -> MemoryLog:
 async def writing(
     log: Log, on_commit: Callable[[Sequence[Recorded]], None] = lambda _events: None
 ) -> AsyncIterator[Writer]:
-    async with Writer(log, clock=SystemClock(), ids=RandomIds(), on_commit=on_commit) as writer:
+    async with Writer(
+        log, schema=Schema(), clock=SystemClock(), ids=RandomIds(), on_commit=on_commit
+    ) as writer:
         yield writer
 
 

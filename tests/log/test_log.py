@@ -9,14 +9,18 @@ import pytest
 
 from tests.kernel.batches import METADATA, NOW, append, batch, counter, grow, new_event
 from twinlog import Log, ReadRequest
-from twinlog.log.ports import Conflict, StoredReply, StreamSlice, TimerChange
+from twinlog.log.ports import Conflict, NewReply, StoredReply, StreamSlice, TimerChange
 from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, Snapshot, Timer
 
 A, B, C = counter("a"), counter("b"), counter("c")
 
 
-def reply(request_id: str, offset: int = 1) -> StoredReply:
-    return StoredReply(request_id, b"fingerprint", b"reply", offset)
+def reply(request_id: str, events: int = 1) -> NewReply:
+    return NewReply(request_id, b"fingerprint", b"reply", events)
+
+
+def stored(request_id: str, position: int = 1) -> StoredReply:
+    return StoredReply(request_id, b"fingerprint", b"reply", position)
 
 
 def conflict(result: Appended | Conflict) -> Conflict:
@@ -97,7 +101,7 @@ class TestConflict:
 
         result = conflict(await log.append(batch((C, 0, 1), replies=[reply("new"), reply("first")])))
 
-        assert result == Conflict(replies=(reply("first", 6),))
+        assert result == Conflict(replies=(stored("first", 6),))
 
     async def test_a_checkpoint_that_was_moved(self, log: Log) -> None:
         await append(
@@ -133,7 +137,7 @@ class TestConflict:
         )
 
         assert set(result.streams) == {A, B}
-        assert result.replies == (reply("r"),)
+        assert result.replies == (stored("r"),)
         assert result.checkpoints == {"m": 1}
 
     @pytest.mark.parametrize("way", ["stream", "reply", "checkpoint"])
@@ -246,8 +250,8 @@ class TestReplies:
         await grow(log, 10)
         await append(log, batch((B, 0, 3), replies=[reply("none", 0), reply("two", 2)]))
 
-        assert await log.reply("none") == reply("none", 10)
-        assert await log.reply("two") == reply("two", 12)
+        assert await log.reply("none") == stored("none", 10)
+        assert await log.reply("two") == stored("two", 12)
         assert await log.reply("unknown") is None
 
 
@@ -311,5 +315,5 @@ class TestExclusive:
         async with log.exclusive() as session:
             result = await session.append(batch((A, 0, 1), replies=[reply("r")]))
 
-        assert conflict(result) == Conflict((A,), (reply("r"),))
+        assert conflict(result) == Conflict((A,), (stored("r"),))
         assert await log.append(batch((A, 1, 1))) == Appended(2)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.waiting import until
-from twinlog import Log, ReadRequest, StreamId, Transaction, Writer
+from twinlog import Log, ReadRequest, Schema, StreamId, Transaction, Writer
 from twinlog.log.ports import StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.transaction import Entry
@@ -50,7 +50,7 @@ def watched(log: Log) -> Watched:
 
 def process(log: Watched) -> Writer:
     """A writer that knows nothing yet."""
-    return Writer(log, clock=SystemClock(), ids=RandomIds())  # type: ignore[arg-type]
+    return Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())  # type: ignore[arg-type]
 
 
 def one_more(tx: Transaction) -> Count:

@@ -143,7 +143,8 @@ class SagaRows:
 
 def service(shop: MemoryShop) -> SagaService:
     node = shop.saga_orchestrator
-    return SagaService(node.log, node.writer, SagaRows(shop.saga_views), PageTokens(b"key"), shop.clock)
+    rows, pages = SagaRows(shop.saga_views), PageTokens(b"key")
+    return SagaService(node.log, node.writer, rows, pages, shop.clock, node.schema)
 
 
 async def order(shop: MemoryShop, customer: str = "", mode: Any = SAGA_MODE_ORCHESTRATION) -> str:

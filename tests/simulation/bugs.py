@@ -16,7 +16,9 @@ from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.simulation.ports import RemoteDelivery
 from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, UuidMap, Writer
 from twinlog.consume.cursor import BATCH
+from twinlog.log.group_commit import GroupCommit
 from twinlog.log.ports import LogSession
+from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.twin import DeliveryLost
 from twinlog.testing import MemoryTwin, MemoryViews
@@ -69,7 +71,7 @@ def _set(patches: Patches) -> None:
 
 # --- the writer ---
 
-_execute, _append, _batch = Writer.execute, Writer._append, Writer._batch
+_execute, _append, _batch = Writer.execute, GroupCommit._append, GroupCommit._batch
 
 
 @bug("checkpoint-outside")
@@ -88,17 +90,17 @@ def checkpoint_outside() -> Patches:
 @bug("request-outside")
 def request_outside() -> Patches:
     """A request's outcome is stored after its events, in a transaction of its own."""
-    return [(Writer, "_append", _appending_later("replies"))]
+    return [(GroupCommit, "_append", _appending_later("replies"))]
 
 
 @bug("timer-outside")
 def timer_outside() -> Patches:
     """Timers are set and cleared after the events that call for it, in a transaction of their own."""
-    return [(Writer, "_append", _appending_later("timers"))]
+    return [(GroupCommit, "_append", _appending_later("timers"))]
 
 
 def _appending_later(part: str) -> Any:
-    async def append(self: Writer, session: LogSession, batch: Batch) -> Any:
+    async def append(self: GroupCommit, session: LogSession, batch: Batch) -> Any:
         none: Mapping[str, Any] = {part: ()}
         result = await _append(self, session, replace(batch, **none))
         if isinstance(result, Appended) and getattr(batch, part):
@@ -114,50 +116,50 @@ def _appending_later(part: str) -> Any:
 def reads_unchecked() -> Patches:
     """Only the streams that are written are checked for their version, not those that were read."""
 
-    def batch(self: Writer, draft: Any, decided: Any) -> Batch:
+    def batch(self: GroupCommit, draft: Any, decided: Any) -> Batch:
         whole = _batch(self, draft, decided)
         return replace(whole, expects={s: v for s, v in whole.expects.items() if s in draft.written})
 
-    return [(Writer, "_batch", batch)]
+    return [(GroupCommit, "_batch", batch)]
 
 
 @bug("versions-unchecked")
 def versions_unchecked() -> Patches:
     """No stream is checked for its version."""
-    return [(Writer, "_batch", lambda self, *of: replace(_batch(self, *of), expects={}))]
+    return [(GroupCommit, "_batch", lambda self, *of: replace(_batch(self, *of), expects={}))]
 
 
 @bug("lost-reply-is-failure")
 def lost_reply_is_failure() -> Patches:
     """An append without an answer is told to the client as one that failed."""
 
-    async def append(self: Writer, session: LogSession, batch: Batch) -> Any:
+    async def append(self: GroupCommit, session: LogSession, batch: Batch) -> Any:
         try:
             return await session.append(batch)
         except Unavailable as error:
             raise FailedPrecondition("the append failed") from error
 
-    return [(Writer, "_append", append)]
+    return [(GroupCommit, "_append", append)]
 
 
 @bug("lost-reply-decided-anew", near=1530)
 def lost_reply_decided_anew() -> Patches:
     """After a lost answer, the writer does not recognise its own events, and decides once more."""
 
-    async def recognise(self: Writer, batch: Batch) -> None:
+    async def recognise(self: GroupCommit, batch: Batch) -> None:
         return None
 
-    return [(Writer, "_recognise", recognise)]
+    return [(GroupCommit, "_recognise", recognise)]
 
 
 @bug("stale-states")
 def stale_states() -> Patches:
     """States that lost a race stay in the cache as they are."""
 
-    async def refresh(self: Writer, session: LogSession, streams: Any) -> None:
+    async def refresh(self: StateCache, session: LogSession, streams: Any) -> None:
         return None
 
-    return [(Writer, "_refresh", refresh)]
+    return [(StateCache, "refresh", refresh)]
 
 
 # --- the relay ---
@@ -184,7 +186,7 @@ def relay_never_looks() -> Patches:
     async def look(self: Relay) -> None:
         return None
 
-    return [(Relay, "_look_after_twin", look)]
+    return [(Relay, "_inspect_twin", look)]
 
 
 @bug("relay-skips-others", near=45)
@@ -208,7 +210,7 @@ def pokes_for_ever() -> Patches:
     async def listen(self: Relay) -> None:
         while True:
             await self._twin.notified(60.0)
-            self._look()
+            self._look_at_log()
 
     return [(Relay, "_listen", listen)]
 
@@ -310,13 +312,13 @@ def approval_of_cancelled() -> Patches:
 @bug("assumed-again", near=323)
 def assumed_again() -> Patches:
     """What should be new is taken for new in every round of an append, and not only in the first."""
-    decide = Writer._decide
+    decide = GroupCommit._decide
 
-    async def assume(self: Writer, session: LogSession, units: Sequence[Any]) -> Any:
-        self._assume_new(units)
+    async def assume(self: GroupCommit, session: LogSession, units: Sequence[Any]) -> Any:
+        self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
         return await decide(self, session, units)
 
-    return [(Writer, "_decide", assume)]
+    return [(GroupCommit, "_decide", assume)]
 
 
 @bug("no-tombstone", near=225)

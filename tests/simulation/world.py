@@ -38,7 +38,7 @@ from tests.simulation.ports import (
 )
 from tests.simulation.workload import Call, Clients, script
 from twinlog import Recorded, Schema, Service, TwinlogError
-from twinlog.log import writer
+from twinlog.log import group_commit
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import Appended, Batch, Changes, CheckpointAdvance
 
@@ -158,9 +158,11 @@ class Process:
             RemoteLog(network, client, world.logs[_LOG_OF[self.service]]),
             twin=twins.__getitem__,
             lease=lease,
+            schema=_SCHEMA,
             clock=self.clock,
             ids=ids,
             on_crash=lambda _task, error: world.fail(error),
+            randomness=Random(f"{world.seed}/{self.name}/{self.lives}/jitter"),
         )
         node.writer._snapshots._every = 3
         async with node.running():
@@ -424,9 +426,9 @@ def _defects_told_to(fail: Callable[[BaseException], None]) -> Iterator[None]:
 
 @contextmanager
 def _optimistic_rounds(rounds: int) -> Iterator[None]:
-    before = writer._OPTIMISTIC_ROUNDS
-    writer._OPTIMISTIC_ROUNDS = rounds
+    before = group_commit._OPTIMISTIC_ROUNDS
+    group_commit._OPTIMISTIC_ROUNDS = rounds
     try:
         yield
     finally:
-        writer._OPTIMISTIC_ROUNDS = before
+        group_commit._OPTIMISTIC_ROUNDS = before

@@ -1,23 +1,104 @@
-"""Waits between tries: growing, capped, and jittered so that replicas do not march in step."""
+"""Retries with exponential backoff and jitter, logged once per fault instead of once per attempt."""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Randomness(Protocol):
-    """A source of chance; ``random.Random(seed)`` is one."""
+    """A source of randomness, such as ``random.Random(seed)``."""
 
     def random(self) -> float:
-        """At least 0, less than 1."""
+        """A number from 0 up to, but not including, 1."""
         ...
 
 
-def backoff(first: float = 0.05, cap: float = 5.0, randomness: Randomness = random) -> Iterator[float]:
-    """Seconds to wait before each next try, without end: doubling up to ``cap``, less up to half of it."""
-    ceiling = min(first, cap)
+def backoff(
+    first_seconds: float = 0.05, cap_seconds: float = 5.0, randomness: Randomness = random
+) -> Iterator[float]:
+    """Seconds to wait before each retry, endlessly: doubling up to the cap, minus up to half as jitter.
+
+    The jitter keeps replicas from retrying in step.
+    """
+    ceiling = min(first_seconds, cap_seconds)
     while True:
         yield ceiling * (0.5 + 0.5 * randomness.random())
-        ceiling = min(2 * ceiling, cap)
+        ceiling = min(2 * ceiling, cap_seconds)
+
+
+class Retrying:
+    """Repeats one piece of work until it succeeds; ``problem`` is the current fault, None while healthy.
+
+        retrying = Retrying(say_failing=log_waiting, say_working=log_available, on=(Unavailable,))
+        result = await retrying(attempt)
+
+    ``say_failing`` is called with the error when the work starts to fail, and again only when an error of another
+    type follows; ``say_working`` is called when the work succeeds after that. Work that never returns reports its
+    successes through :meth:`succeeded`; a loop that catches its errors itself uses :meth:`failed` and :meth:`pause`.
+    """
+
+    def __init__(
+        self,
+        *,
+        say_failing: Callable[[Exception], None],
+        say_working: Callable[[], None],
+        on: tuple[type[Exception], ...] = (),
+        first_seconds: float = 0.05,
+        cap_seconds: float = 2.0,
+        randomness: Randomness = random,
+    ) -> None:
+        """``on``: the errors worth a retry. Waits grow from ``first_seconds`` to ``cap_seconds``, jittered."""
+        self._say_failing = say_failing
+        self._say_working = say_working
+        self._on = on
+        self._limits = (first_seconds, cap_seconds, randomness)
+        self._waits: Iterator[float] | None = None
+        self._said: type[Exception] | None = None
+        self.problem: str | None = None
+        """Current fault, or None while healthy."""
+
+    async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of the first attempt that succeeds. Raises at once what is not worth a retry."""
+        while True:
+            try:
+                result = await attempt()
+            except self._on as error:
+                self.failed(error)
+                await self.pause()
+            else:
+                self.succeeded()
+                return result
+
+    def failed(self, error: Exception) -> None:
+        """Records the fault, and says so unless the last fault was of the same type. Call it while handling it."""
+        self.problem = str(error) or type(error).__name__
+        if type(error) is not self._said:
+            self._said = type(error)
+            self._say_failing(error)
+
+    def succeeded(self) -> None:
+        """Clears the fault, and says so if there was one; the next wait is a short one."""
+        self._waits = None
+        if self.problem is not None:
+            self.healed()
+
+    def healed(self) -> None:
+        """Clears the fault and says so; waits go on growing, because no work was done yet."""
+        if self.problem is not None:
+            self.problem = self._said = None
+            self._say_working()
+
+    def reset(self) -> None:
+        """Starts over silently, as when another replica takes over the work."""
+        self.problem = self._said = self._waits = None
+
+    async def pause(self) -> None:
+        """Waits before the next attempt."""
+        if self._waits is None:
+            self._waits = backoff(*self._limits)
+        await asyncio.sleep(next(self._waits))

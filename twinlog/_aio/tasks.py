@@ -1,4 +1,4 @@
-"""Who owns the background tasks, and what a cancellation may interrupt."""
+"""Ownership of background tasks, and what a cancellation may interrupt."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ T = TypeVar("T")
 
 
 async def to_its_end(work: Awaitable[T]) -> T:
-    """Lets a cancelled caller go at once, and finishes what it began.
+    """Shields the work: a cancelled caller returns at once, the work completes in the background.
 
-    Libraries tidy up first, which takes seconds where a server does not answer; and up to Python 3.11,
-    asyncio.wait_for forgets a cancellation that comes together with the answer.
+    Client libraries clean up first, which takes seconds when a server does not answer; and up to Python 3.11,
+    asyncio.wait_for loses a cancellation that arrives together with the answer.
     """
     working = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        working.add_done_callback(_unheard)
+        working.add_done_callback(_retrieve)
         raise
 
 
-def _unheard(work: asyncio.Future[Any]) -> None:
-    """Takes the outcome of what nobody waits for any more."""
+def _retrieve(work: asyncio.Future[Any]) -> None:
+    """Retrieves an outcome that nobody waits for any more, so that asyncio does not warn about it."""
     if not work.cancelled():
         work.exception()
 
 
 class Tasks:
-    """Owns background tasks that run until the block is left: then they are cancelled and awaited.
+    """Owns background tasks that run until the block ends: then they are cancelled and awaited.
 
-    One that raises is told to ``on_crash`` with its name; in a process, that is
+    A task that raises is reported to ``on_crash`` with its name; in a process, that is
     :meth:`twinlog.service.runtime.Shutdown.crash`.
     """
 

@@ -1,4 +1,4 @@
-"""What health looks at."""
+"""What health checks watch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Watched(Protocol):
-    """A part of the process, such as a relay or a cursor, that can be in trouble."""
+    """A part of the process, such as a relay or a cursor, that can fail for a while."""
 
     @property
     def problem(self) -> str | None:

@@ -7,21 +7,22 @@ the transaction of the effects: so effects happen exactly once, whoever delivers
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 
 from twinlog._aio.linger import Linger
-from twinlog.log.lease import Lease
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing
 from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
 """Events handled at once, at most."""
-
-_RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+_OUTAGES = (Unavailable, TwinMissing)
 
 
 class Handler(Protocol):
@@ -60,7 +61,13 @@ class Cursor:
     """Feeds one handler for ever."""
 
     def __init__(
-        self, twin: Twin, handler: Handler, lease: Lease | None = None, *, linger: Linger | None = None
+        self,
+        twin: Twin,
+        handler: Handler,
+        lease: Lease = ALWAYS_HELD,
+        *,
+        linger: Linger | None = None,
+        randomness: Randomness = random,
     ) -> None:
         self._twin = twin
         self._handler = handler
@@ -68,50 +75,37 @@ class Cursor:
         self._linger = linger or Linger()
         self.position = 0
         """The last event that was seen."""
-        self.problem: str | None = None
-        """Why nothing is handled at the moment, if so."""
+        self._retrying = Retrying(
+            say_failing=self._say_stopped, say_working=self._say_following, randomness=randomness
+        )
         self._faulty = False
         self._followed = False
 
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+        return self._retrying.problem
+
     async def run(self) -> None:
-        """Survives outages, lost deliveries and moved checkpoints; where a lease is given, works while it is held."""
-        if self._lease:
-            await self._lease.hold(self._run_while_held)
-        else:
-            await self._run()
+        """Follows the log while the lease is held; survives outages, lost deliveries and moved checkpoints."""
+        await self._lease.hold(self._run_while_held)
 
     async def _run_while_held(self) -> None:
         try:
-            await self._run()
+            while True:
+                try:
+                    await self._follow()
+                except (CheckpointMoved, DeliveryLost) as moved:
+                    structlog.get_logger().debug(
+                        "cursor.reopened", consumer=self._handler.consumer, why=str(moved)
+                    )
+                except Exception as error:
+                    # Later events must not overtake one that its handler fails on, so that one is tried again.
+                    self._faulty |= not isinstance(error, _OUTAGES)
+                    self._retrying.failed(error)
+                await self._retrying.pause()
         finally:
-            self.problem = None  # another replica goes on, and its troubles are not ours
-
-    async def _run(self) -> None:
-        delay = _RETRY_FIRST
-        while True:
-            before = self.position
-            try:
-                await self._follow()
-            except (CheckpointMoved, DeliveryLost) as moved:
-                structlog.get_logger().debug(
-                    "cursor.reopened", consumer=self._handler.consumer, why=str(moved)
-                )
-            except TwinMissing as missing:
-                # At first, its relay may not have made it yet.
-                self._report(str(missing), expected=not self._followed)
-            except Unavailable as outage:
-                self._report(str(outage))
-            except TwinDamaged as damage:
-                self._faulty = True
-                self._report(str(damage))
-            except Exception as error:
-                # A handler that does not park: later events must not overtake this one, so it is tried again.
-                self._faulty = True
-                if str(error) != self.problem:
-                    structlog.get_logger().exception("cursor.failed", consumer=self._handler.consumer)
-                self._report(str(error) or type(error).__name__)
-            delay = _RETRY_FIRST if self.position > before else min(delay * 2, _RETRY_MOST)
-            await asyncio.sleep(delay)
+            self._retrying.reset()  # another replica takes over, and its faults are not ours
 
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""
@@ -120,7 +114,7 @@ class Cursor:
         async with self._twin.deliver(stored, self._handler.types, self._handler.routing_key) as delivery:
             self._followed = True
             if not self._faulty:
-                self._report(None)
+                self._retrying.healed()
             while True:
                 events = await delivery.next(BATCH)
                 if events[0].position <= self.position:
@@ -130,16 +124,19 @@ class Cursor:
                     stored = await self._handler.handle(events, stored)
                     self.position = events[-1].position
                     self._faulty = False
-                    self._report(None)
+                    self._retrying.succeeded()
                     await self._linger.wait(began, delivery.waiting, BATCH)
 
-    def _report(self, problem: str | None, *, expected: bool = False) -> None:
-        if problem != self.problem:
-            log = structlog.get_logger()
-            if problem and expected:
-                log.info("cursor.waiting", consumer=self._handler.consumer, why=problem)
-            elif problem:
-                log.warning("cursor.stopped", consumer=self._handler.consumer, problem=problem)
-            else:
-                log.info("cursor.following", consumer=self._handler.consumer, position=self.position)
-        self.problem = problem
+    def _say_stopped(self, error: Exception) -> None:
+        log, consumer = structlog.get_logger(), self._handler.consumer
+        if isinstance(error, TwinMissing) and not self._followed:  # its relay may not have created it yet
+            log.info("cursor.waiting", consumer=consumer, why=str(error))
+            return
+        if not isinstance(error, (*_OUTAGES, TwinDamaged)):
+            log.error("cursor.failed", consumer=consumer, exc_info=error)
+        log.warning("cursor.stopped", consumer=consumer, problem=self.problem)
+
+    def _say_following(self) -> None:
+        structlog.get_logger().info(
+            "cursor.following", consumer=self._handler.consumer, position=self.position
+        )

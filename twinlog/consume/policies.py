@@ -31,7 +31,7 @@ from twinlog.model.schema import Schema
 class PolicyHandler:
     """Runs policies as the handler of a cursor."""
 
-    def __init__(self, policies: Policies, writer: Writer, log: Log, schema: Schema | None = None) -> None:
+    def __init__(self, policies: Policies, writer: Writer, log: Log, schema: Schema) -> None:
         """``log`` is the service's own, which keeps the checkpoint and the dead letters."""
         self.consumer = policies.consumer
         self.source = policies.log
@@ -41,7 +41,7 @@ class PolicyHandler:
         self._policies = policies
         self._writer = writer
         self._log = log
-        self._schema = schema or Schema()
+        self._schema = schema
 
     async def checkpoint(self) -> int:
         return await self._log.checkpoint(self.consumer)

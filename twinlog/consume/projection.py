@@ -51,10 +51,10 @@ class Projection:
         views: Sequence[AnyView],
         store: ViewStore,
         *,
+        schema: Schema,
         source: str = "",
         routing_key: str = "",
         on_commit: Callable[[Changes, CheckpointAdvance], None] = lambda _changes, _move: None,
-        schema: Schema | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Projection:
         self._views = views
         self._store = store
         self._on_commit = on_commit
-        self._schema = schema or Schema()
+        self._schema = schema
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}

@@ -10,9 +10,10 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
+from twinlog._aio.retrying import Retrying
 from twinlog.jetstream import api
 from twinlog.jetstream.client import NatsClient
-from twinlog.model.errors import ConfigurationError
+from twinlog.model.errors import ConfigurationError, Unavailable
 
 _OLDEST_NATS = (2, 12)
 _CLOSE_SECONDS = 0.5
@@ -26,17 +27,20 @@ async def connect(url: str, name: str) -> NatsClient:
     ``url``: one server, or several of a cluster with commas between them. Raises ConfigurationError where the server
     is too old or has no JetStream.
     """
-    log, waiting, connected = structlog.get_logger(), False, False
+    log, connected = structlog.get_logger(), False
+    retrying = Retrying(
+        say_failing=lambda error: log.warning("nats.waiting", why=str(error)),
+        say_working=lambda: log.info("nats.available", name=name),
+        on=(Unavailable,),
+    )
 
     async def changed(what: str) -> None:
         log.warning(f"nats.{what}", name=name)
 
     async def on_error(error: Exception) -> None:
-        # The first connection is tried for ever, too, and this is all that is heard of it.
-        nonlocal waiting
-        if not connected and not waiting:
-            waiting = True
-            log.warning("nats.waiting", why=str(error) or type(error).__name__)
+        # The first connection is retried endlessly too, and this is the only sign of it.
+        if not connected:
+            retrying.failed(Unavailable(str(error) or type(error).__name__))
         log.debug("nats.error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
@@ -62,10 +66,9 @@ async def connect(url: str, name: str) -> NatsClient:
         skip_subject_validation=True,  # they are the kernel's own
     )
     connected = True
-    if waiting:
-        log.info("nats.available", name=name)
     try:
-        await _check(client)
+        _check_version(client)
+        await retrying(lambda: _check_jetstream(client))
     except BaseException:
         await close(client)
         raise
@@ -79,23 +82,21 @@ async def close(client: Client) -> None:
             await client.close()
 
 
-async def _check(client: Client) -> None:
+def _check_version(client: Client) -> None:
     version = client.connected_server_version
     if (version.major, version.minor) < _OLDEST_NATS:
         raise ConfigurationError(
             f"NATS_URL: nats-server 2.12 or newer is needed (this one is {version.major}.{version.minor})"
         )
-    log, waiting = structlog.get_logger(), False
-    while True:
-        try:
-            await client.jetstream(timeout=api.REQUEST_TIMEOUT_SECONDS).account_info()
-            return
-        except (NatsError, APIError) as error:
-            if isinstance(error, APIError) and error.err_code not in _NO_LEADER:
-                raise ConfigurationError(
-                    "NATS_URL: this nats-server runs without JetStream; start it with JetStream enabled (-js)"
-                ) from error
-            if not waiting:
-                log.warning("nats.waiting", why=str(error) or type(error).__name__)
-            waiting = True
-        await asyncio.sleep(0.5)
+
+
+async def _check_jetstream(client: Client) -> None:
+    """Raises Unavailable while a cluster elects."""
+    try:
+        await client.jetstream(timeout=api.REQUEST_TIMEOUT_SECONDS).account_info()
+    except (NatsError, APIError) as error:
+        if isinstance(error, APIError) and error.err_code not in _NO_LEADER:
+            raise ConfigurationError(
+                "NATS_URL: this nats-server runs without JetStream; start it with JetStream enabled (-js)"
+            ) from error
+        raise api.unavailable(error) from error

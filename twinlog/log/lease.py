@@ -1,4 +1,4 @@
-"""Leases: one replica at a time does a piece of work. They save work; correctness never rests on them."""
+"""Leases: one replica at a time does a piece of work. They save effort; correctness never depends on them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,15 @@ class Lease(Protocol):
     """The right to do one piece of work, until it expires."""
 
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs ``work`` whenever this replica holds the lease, for ever; cancels it when the lease is lost."""
+        """Runs ``work`` whenever this replica holds the lease, endlessly; cancels it when the lease is lost."""
         ...
+
+
+class AlwaysHeld:
+    """The lease of work that needs none: a single replica, or work that replicas may safely do at once."""
+
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        await work()
+
+
+ALWAYS_HELD: Lease = AlwaysHeld()

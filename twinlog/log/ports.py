@@ -1,7 +1,7 @@
-"""The log: the port that the kernel writes and reads through.
+"""The log: the port through which the kernel writes and reads.
 
-Adapters: :class:`twinlog.postgres.log.PostgresLog` and :class:`twinlog.memory.log.MemoryLog`; one behaviour suite
-runs over both. Positions are 1, 2, 3 … without a gap, in the order of commit.
+Adapters: :class:`twinlog.postgres.log.PostgresLog` and :class:`twinlog.memory.log.MemoryLog`; one behavior suite
+covers both. Positions are 1, 2, 3 … without a gap, in the order of commit.
 """
 
 from __future__ import annotations
@@ -15,21 +15,32 @@ from typing import NamedTuple, Protocol
 from twinlog.model.event import NewEvent, Recorded, StreamId
 
 
-class StoredReply(NamedTuple):
-    """The outcome of a request, kept under its request id in the transaction of its events."""
+class NewReply(NamedTuple):
+    """The outcome of a request, about to be stored in the transaction of its events."""
 
     request_id: str
     fingerprint: bytes
     """Hash of the request: the same id with another fingerprint is an error."""
     reply: bytes
-    """The response, serialised."""
-    offset: int
-    """In an append: how many of the batch's events precede and include the request's; in a stored row:
-    the position at which the request's effects are visible."""
+    """The serialized response."""
+    events: int
+    """Number of events in the batch up to and including the request's own."""
+
+
+class StoredReply(NamedTuple):
+    """The stored outcome of a request."""
+
+    request_id: str
+    fingerprint: bytes
+    """Hash of the request: the same id with another fingerprint is an error."""
+    reply: bytes
+    """The serialized response."""
+    position: int
+    """The position of the log at which the request's effects are visible."""
 
 
 class CheckpointAdvance(NamedTuple):
-    """Moves a consumer's checkpoint, by compare-and-set."""
+    """Advances a consumer's checkpoint to ``upto`` if it is still at ``after``."""
 
     consumer: str
     after: int
@@ -37,7 +48,7 @@ class CheckpointAdvance(NamedTuple):
 
 
 class TimerChange(NamedTuple):
-    """Sets (``due``) or clears (``None``) the one timer of a stream."""
+    """Sets the one timer of a stream, or clears it (``due`` is None)."""
 
     stream: StreamId
     version: int
@@ -45,7 +56,7 @@ class TimerChange(NamedTuple):
 
 
 class Timer(NamedTuple):
-    """A stream that wants to be woken."""
+    """A stream that asks to be woken at ``due``."""
 
     stream: StreamId
     version: int
@@ -53,14 +64,14 @@ class Timer(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A stream's state at a version. A cache, never trusted over a changed schema."""
+    """A stream's state at a version. A cache: ignored once the state's schema has changed."""
 
     stream: StreamId
     version: int
     position: int
-    """Position of the event with that version."""
+    """The position of the event with that version."""
     schema: str
-    """Hash of the state's schema."""
+    """Hash of the schema of the state."""
     state: bytes
 
 
@@ -71,28 +82,28 @@ class ReadRequest(NamedTuple):
     after: int = 0
     """Only events after this version."""
     schema: str = ""
-    """A snapshot with this schema hash may stand in for older events; empty: none may."""
+    """A snapshot with this schema hash may replace older events; empty: no snapshot may."""
     upto: int = 2**31 - 1
     """Only events up to this version."""
 
 
 class StreamSlice(NamedTuple):
-    """What a load gives for one stream."""
+    """What a load returns for one stream."""
 
     snapshot: Snapshot | None
     events: Sequence[Recorded]
-    """Those after the snapshot, or after the wanted version."""
+    """The events after the snapshot, or after the requested version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything one append commits, in one transaction: all of it or nothing."""
+    """What one append commits, in one transaction: all of it or nothing."""
 
     recorded_at: datetime
     expects: Mapping[StreamId, int]
-    """Every stream that was read or is written, and the version it was at."""
+    """The version of every stream that was read or is written, before the batch."""
     events: Sequence[NewEvent] = ()
-    replies: Sequence[StoredReply] = ()
+    replies: Sequence[NewReply] = ()
     advances: Sequence[CheckpointAdvance] = ()
     timers: Sequence[TimerChange] = ()
 
@@ -102,33 +113,33 @@ class Appended:
     """The batch is committed; its events have the positions ``first``, ``first + 1`` …"""
 
     first: int
-    """Where the batch has no events: the position that the next event will get."""
+    """For a batch without events: the position that the next event will get."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Nothing was committed, because of these."""
+    """Nothing was committed, for these reasons."""
 
     streams: Sequence[StreamId] = ()
-    """Not at the expected version."""
+    """Streams at another version than expected."""
     replies: Sequence[StoredReply] = ()
-    """Requests that have their outcome already."""
+    """Outcomes of the requests that already have one."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
-    """Consumers whose checkpoint is elsewhere, and where."""
+    """The checkpoints of consumers that are elsewhere, by consumer."""
 
 
 class LogSession(Protocol):
-    """What a writer needs while it decides."""
+    """What a writer needs in order to decide and append."""
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        """The histories of the wanted streams, in their order."""
+        """The requested streams, in the order of the requests."""
         ...
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        """Commits the batch, or says what is in the way and commits nothing.
+        """Commits the batch, or commits nothing and returns the conflict.
 
-        Raises :class:`~twinlog.errors.Unavailable` where the outcome is unknown or the store is out of
-        service: the caller tries the very same batch again.
+        Raises :class:`~twinlog.model.errors.Unavailable` if the outcome is unknown or the store is out of service;
+        the caller then retries the very same batch.
         """
         ...
 
@@ -138,11 +149,11 @@ class Log(LogSession, Protocol):
 
     @property
     def name(self) -> str:
-        """The log's name; also the name of its twin."""
+        """The name of the log, and of its twin."""
         ...
 
     def exclusive(self) -> AbstractAsyncContextManager[LogSession]:
-        """Loads and appends inside are shielded from other writers: for the writer that keeps losing.
+        """Locks other writers out inside the block, for a writer that keeps losing races.
 
         An append inside is committed when the block ends.
         """
@@ -157,11 +168,11 @@ class Log(LogSession, Protocol):
         ...
 
     async def reply(self, request_id: str) -> StoredReply | None:
-        """The stored outcome of a request."""
+        """The stored outcome of a request, or None."""
         ...
 
     async def checkpoint(self, consumer: str) -> int:
-        """Where a consumer stands; 0 for a new one."""
+        """The checkpoint of a consumer; 0 for a new one."""
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
@@ -169,5 +180,5 @@ class Log(LogSession, Protocol):
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keeps snapshots; an older one never replaces a newer one of the same schema."""
+        """Stores snapshots; an older one never replaces a newer one of the same schema."""
         ...

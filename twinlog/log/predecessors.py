@@ -1,8 +1,8 @@
-"""Gaps: how the consumer of some events knows that what it was not sent was not for it.
+"""Predecessors: how a filtering consumer tells events that were not for it from events that were lost.
 
-A consumer with a filter sees gaps in the sequences of a stream, and a message that was purged leaves the same gap. So
-each message says what lies before it: of every kind of event (its type and tag), the last position. Where that does not
-reach back far enough, the stream itself has to be asked.
+A consumer with a filter sees gaps in the sequences of a stream, and a purged message leaves the same kind of gap. So
+each message says what precedes it: the last position of every kind of event, a kind being a type and a routing key.
+If that does not reach back far enough, the stream itself has to be asked.
 """
 
 from __future__ import annotations
@@ -11,52 +11,54 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 
-_KINDS = 12
-"""Kinds of events that a message names, at most: a log seldom has more between two events of one consumer."""
-_TYPE = 4
-_TAG = 2
-"""Characters that stand for a type and for a tag. Two that are the same by chance cost a question, and no event."""
+_MAX_KINDS = 12
+"""How many kinds a message names at most: a log seldom has more between two events of one consumer."""
+_TYPE_CHARS = 4
+_KEY_CHARS = 2
+"""Characters that stand for a type and for a routing key. A collision costs a question to the stream, and no event."""
 
 
 class PredecessorIndex:
-    """What the publisher of a stream knows of the events before the next one."""
+    """What the publisher of a stream knows about the events before the next one."""
 
     def __init__(self) -> None:
-        # By kind, as it is said; the one that has not come for longest is first.
+        # By kind, as text; the kind that was published least recently is first.
         self._last: dict[str, str] = {}
         self._since = 0
         self._upto = 0
 
     def before(self, position: int, subject: str) -> str:
-        """What a message says of the events before it: ``<since> <kind><last position> …``.
+        """What a message says about the events before it: ``<since> <kind><last position> …``.
 
-        Every event after ``since`` is of one of these kinds, and none of a kind comes after its last position.
+        Every event after ``since`` is of one of these kinds, and the last of each kind is at its last position.
         """
         if position != self._upto + 1:
             self._last, self._since = {}, position - 1
         said = " ".join([str(self._since), *self._last.values()])
         _, _, type, routing_key = subject.split(".")
-        self._last.pop(kind := _short(type, _TYPE) + _short(routing_key, _TAG), None)
+        self._last.pop(kind := _short(type, _TYPE_CHARS) + _short(routing_key, _KEY_CHARS), None)
         self._last[kind] = f"{kind}{position}"
         self._upto = position
-        if len(self._last) > _KINDS:
+        if len(self._last) > _MAX_KINDS:
             self._since = _last(self._last.pop(next(iter(self._last))))
         return said
 
 
 class Interest:
-    """What a consumer wants, as :meth:`twinlog.log.twin.Twin.deliver` takes it."""
+    """The events that a consumer wants, as in :meth:`twinlog.log.twin.Twin.deliver`."""
 
     def __init__(self, types: Sequence[str], routing_key: str) -> None:
-        of_tag = _short(routing_key, _TAG) if routing_key else ""
-        self._part = slice(0 if types else _TYPE, _TYPE + _TAG if routing_key else _TYPE)
-        """What of a kind decides whether it is wanted."""
-        self._wanted = {_short(type, _TYPE) + of_tag for type in types} or {of_tag}
+        key = _short(routing_key, _KEY_CHARS) if routing_key else ""
+        self._part = slice(
+            0 if types else _TYPE_CHARS, _TYPE_CHARS + _KEY_CHARS if routing_key else _TYPE_CHARS
+        )
+        """The part of a kind that decides whether it is wanted."""
+        self._wanted = {_short(type, _TYPE_CHARS) + key for type in types} or {key}
 
     def has_all(self, said: str, seen: int) -> bool:
-        """Whether, by what a message says of the events before it, none that is wanted comes after ``seen``.
+        """Whether a message says about the events before it that all wanted ones are at or before ``seen``.
 
-        False also where it does not say enough.
+        Also False if it does not say enough.
         """
         try:
             since, *kinds = said.split()
@@ -67,7 +69,7 @@ class Interest:
 
 
 def _last(kind: str) -> int:
-    return int(kind[_TYPE + _TAG :])
+    return int(kind[_TYPE_CHARS + _KEY_CHARS :])
 
 
 @cache

@@ -1,19 +1,21 @@
-"""The relay: copies a log into its twin. It does not decide: where the twin refuses, it reads how far the twin is.
+"""The relay: copies a log into its twin. It decides nothing: when the twin refuses, it asks how far the twin is.
 
 The stream's last sequence is the only checkpoint. Two relays, a zombie, a retry after a lost reply: the server
-refuses whatever does not follow its last sequence. What the twin lost, the relay puts back under the same
-sequences; only a twin that is ahead of its log, or that holds other events, is left alone and reported.
+refuses whatever does not follow its last sequence. The relay restores what the twin lost under the same sequences.
+A twin that is ahead of its log, or that holds other events, is left alone and reported.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Sequence
 
 import structlog
 
-from twinlog.log.lease import Lease
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence, mirrors
 from twinlog.model.errors import Unavailable
@@ -22,19 +24,22 @@ from twinlog.model.event import Recorded
 BATCH = 500
 """Events published at once."""
 
-_PENDING = 20_000
-_POLL_FIRST, _POLL_MOST = 0.1, 1.0
-"""How often the log is read while nobody tells of events: other processes poke, and a poke may get lost."""
-_BEFORE_NOTIFY = 0.02
-"""How long a replica that copies waits before it looks again whether it still does."""
-_RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
-_LOOK_AFTER = 1.0
+_MAX_PENDING = 20_000
+_POLL_FIRST_SECONDS, _POLL_CAP_SECONDS = 0.1, 1.0
+"""How often the log is read while no events are offered: other processes notify, but a notification may be lost."""
+_STILL_COPYING_SECONDS = 0.02
+"""How long a copying replica waits before it checks again that it still copies."""
+_INSPECT_SECONDS = 1.0
+_NOTIFIED_TIMEOUT_SECONDS = 60.0
+_DRAIN_TIMEOUT_SECONDS = 5.0
 
 
 class Relay:
-    """Copies one log; the process that commits hands its events over from memory."""
+    """Copies one log; the process that commits offers its events from memory."""
 
-    def __init__(self, log: Log, twin: Twin, lease: Lease | None = None) -> None:
+    def __init__(
+        self, log: Log, twin: Twin, lease: Lease = ALWAYS_HELD, *, randomness: Randomness = random
+    ) -> None:
         self._log = log
         self._twin = twin
         self._lease = lease
@@ -44,15 +49,24 @@ class Relay:
         self._progress = asyncio.Condition()
         self._relaying = False
         self.position: int | None = None
-        """The last event that the twin is known to hold; None before the first look."""
-        self.problem: str | None = None
-        """Why nothing is copied at the moment, if so."""
+        """The last event that the twin is known to hold; None while that is unknown."""
+        self._retrying = Retrying(
+            say_failing=self._say_stopped,
+            say_working=self._say_copying,
+            on=(Unavailable, TwinMissing, TwinDamaged),
+            randomness=randomness,
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+        return self._retrying.problem
 
     def offer(self, events: Sequence[Recorded]) -> None:
-        """Takes events right after their commit, so that they need not be read again."""
+        """Takes events right after their commit, which spares reading them again."""
         if self._relaying:
             self._pending.extend(events)
-            if len(self._pending) > _PENDING:
+            if len(self._pending) > _MAX_PENDING:
                 self._pending.clear()
                 self._behind = True
         else:
@@ -60,77 +74,72 @@ class Relay:
         self._wake.set()
 
     async def run(self) -> None:
-        """Copies for ever; where a lease is given, only while it is held."""
+        """Copies endlessly, while the lease is held."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
-            if self._lease:
-                tasks.create_task(self._notify_when_idle())
-                await self._lease.hold(self._copy_for_ever)
-            else:
-                await self._copy_for_ever()
+            tasks.create_task(self._notify_when_idle())
+            await self._lease.hold(self._copy_while_held)
 
-    async def drain(self, timeout: float = 5.0) -> None:
-        """Returns when everything committed so far is in the twin, or when time is up."""
+    async def drain(self, timeout: float = _DRAIN_TIMEOUT_SECONDS) -> None:
+        """Returns when everything committed so far is in the twin, or after ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 head = await self._log.head()
-                self._look()
+                self._look_at_log()
                 async with self._progress:
                     await self._progress.wait_for(lambda: (self.position or 0) >= head)
         except (TimeoutError, Unavailable):
             structlog.get_logger().warning("relay.not_drained", log=self._log.name, position=self.position)
 
     async def _listen(self) -> None:
-        """Wakes up when another process of this service has committed."""
+        """Reads the log when another process of this service has committed."""
         while True:
-            await self._twin.notified(60.0)
-            if self._relaying:  # else the poke is this replica's own, or for another
-                self._look()
+            await self._twin.notified(_NOTIFIED_TIMEOUT_SECONDS)
+            if self._relaying:  # otherwise the notification is this replica's own, or for another
+                self._look_at_log()
 
     async def _notify_when_idle(self) -> None:
-        """Tells the replica that copies when this one has committed and does not copy itself."""
+        """Notifies the copying replica when this one has committed but does not copy."""
         while True:
             await self._wake.wait()
             if self._relaying:
-                await asyncio.sleep(_BEFORE_NOTIFY)
+                await asyncio.sleep(_STILL_COPYING_SECONDS)
                 continue
             self._wake.clear()
             await self._twin.notify()
 
-    async def _copy_for_ever(self) -> None:
+    async def _copy_while_held(self) -> None:
         self._relaying, self._behind, self.position = True, True, None
         try:
-            delay = _RETRY_FIRST
-            while True:
-                try:
-                    await self._copy()
-                except (Unavailable, TwinMissing, TwinDamaged) as error:
-                    delay = _RETRY_FIRST if self.problem is None else min(delay * 2, _RETRY_MOST)
-                    self._report(str(error))
-                    self.position = None
-                    await asyncio.sleep(delay)
+            await self._retrying(self._copy)
         finally:
-            self._relaying, self.position = False, None
-            self.problem = None  # another replica goes on, and its troubles are not ours
+            self._relaying = False
+            self._retrying.reset()  # another replica takes over, and its faults are not ours
             self._pending.clear()
 
     async def _copy(self) -> None:
-        """Copies until something goes wrong."""
-        await self._advance(await self._agree())
+        """Copies until something fails."""
+        try:
+            await self._copy_from(await self._agree())
+        finally:
+            self.position = None
+
+    async def _copy_from(self, position: int) -> None:
+        await self._advance(position)
         loop = asyncio.get_running_loop()
-        poll, looked = _POLL_FIRST, loop.time()
+        poll, inspected = _POLL_FIRST_SECONDS, loop.time()
         while True:
             events = await self._next()
             if events:
-                poll = _POLL_FIRST
+                poll = _POLL_FIRST_SECONDS
                 await self._publish(events)
             elif not await self._wait(poll):
                 self._behind = True
-                poll = min(poll * 2, _POLL_MOST)
-            self._report(None)
-            if loop.time() - looked >= _LOOK_AFTER:
-                await self._look_after_twin()
-                looked = loop.time()
+                poll = min(poll * 2, _POLL_CAP_SECONDS)
+            self._retrying.succeeded()
+            if loop.time() - inspected >= _INSPECT_SECONDS:
+                await self._inspect_twin()
+                inspected = loop.time()
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
         try:
@@ -141,7 +150,7 @@ class Relay:
             await self._advance(events[-1].position)
 
     async def _next(self) -> Sequence[Recorded]:
-        """The events that follow; from memory where they are there, else from the log where it may have more."""
+        """The next events: from memory if they are there, otherwise from the log if it may have more."""
         assert self.position is not None
         self._wake.clear()
         while self._pending and self._pending[0].position <= self.position:
@@ -156,14 +165,14 @@ class Relay:
         return read
 
     def _handed_over(self, after: int) -> list[Recorded]:
-        """What was handed over, as far as it follows: another process may have committed in between."""
+        """Offered events, up to the first gap: another process may have committed in between."""
         events: list[Recorded] = []
         while self._pending and len(events) < BATCH and self._pending[0].position == after + len(events) + 1:
             events.append(self._pending.popleft())
         return events
 
-    def _look(self) -> None:
-        """Sees to it that the log is read: it may have what no offer told of."""
+    def _look_at_log(self) -> None:
+        """Has the log read: it may hold events that were never offered."""
         self._behind = True
         self._wake.set()
 
@@ -181,13 +190,13 @@ class Relay:
             self._progress.notify_all()
 
     async def _agree(self) -> int:
-        """Where to go on: the twin's last sequence, after making sure that the twin mirrors the log."""
+        """The position to continue from: the twin's last sequence, once the twin is known to mirror the log."""
         self._behind = True
         try:
             state = await self._twin.state()
         except TwinMissing:
-            structlog.get_logger().info("relay.twin_created", log=self._log.name)
             await self._twin.create(1)
+            structlog.get_logger().info("relay.twin_created", log=self._log.name)
             state = await self._twin.state()
         await self._compare(state)
         if state.first > 1 or state.holes:
@@ -195,8 +204,8 @@ class Relay:
             return 0
         return state.last
 
-    async def _look_after_twin(self) -> None:
-        """Whether the twin is still whole; cursors may be waiting for what is gone from it."""
+    async def _inspect_twin(self) -> None:
+        """Repairs a twin that lost messages while nothing was published: cursors may be waiting for them."""
         state = await self._twin.state()
         if state.last != self.position or state.first > 1 or state.holes:
             await self._advance(await self._agree())
@@ -235,11 +244,8 @@ class Relay:
             f"consumer's checkpoint of {name} that is above {head}.",
         )
 
-    def _report(self, problem: str | None) -> None:
-        if problem != self.problem:
-            log = structlog.get_logger()
-            if problem:
-                log.error("relay.stopped", log=self._log.name, problem=problem)
-            else:
-                log.info("relay.copying", log=self._log.name, position=self.position)
-        self.problem = problem
+    def _say_stopped(self, error: Exception) -> None:
+        structlog.get_logger().error("relay.stopped", log=self._log.name, problem=str(error))
+
+    def _say_copying(self) -> None:
+        structlog.get_logger().info("relay.copying", log=self._log.name, position=self.position)

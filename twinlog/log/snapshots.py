@@ -1,6 +1,6 @@
-"""Snapshots: states written off the hot path, so that a cold stream is read from its newest, not its first event.
+"""Snapshots: states saved in the background, so that a cold stream is read from its newest snapshot onwards.
 
-A snapshot carries the hash of its state's schema; one with another hash is ignored and rewritten, never trusted.
+A snapshot carries the hash of its state's schema; one with another hash is ignored and replaced.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ EVERY = 100
 """Events of a stream between two snapshots, by default."""
 
 _BYTES_PER_EVENT = 64
-"""A large state is written less often: writing it may cost no more than about what reading events would."""
+"""A large state is saved less often: saving it should cost about as much as reading the events that it replaces."""
 
-_REMEMBERED = 10_000
+_REMEMBERED_SIZES = 10_000
 _BATCH = 50
 
 
 class StateCodec:
-    """Turns an aggregate's state into JSON and back; its class must be one that pydantic understands."""
+    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
 
     def __init__(self, aggregate: AnyAggregate) -> None:
         self._adapter, self.schema = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
@@ -47,14 +47,14 @@ class StateCodec:
 
 @cache  # costs milliseconds
 def _adapter(state: type) -> tuple[TypeAdapter[Any], str]:
-    """What turns states of a class into JSON and back, and the hash of their schema."""
+    """The translation of a class of states to JSON and back, and the hash of its schema."""
     adapter: TypeAdapter[Any] = TypeAdapter(state)
     schema = json.dumps(adapter.json_schema(), sort_keys=True)
     return adapter, hashlib.sha256(schema.encode()).hexdigest()[:16]
 
 
 class Snapshots:
-    """Codecs by aggregate, and the task that writes snapshots; a writer owns one."""
+    """The codecs of aggregates, and the task that saves snapshots; each writer owns one."""
 
     def __init__(self, log: Log, every: int = EVERY) -> None:
         self._log = log
@@ -76,7 +76,7 @@ class Snapshots:
         return self.codec(aggregate).decode(snapshot.state)
 
     def offer(self, stream: StreamId, entry: Entry) -> Entry:
-        """Takes the stream where a snapshot is due; gives the entry with its snapshot version brought up."""
+        """Queues a snapshot of the stream if one is due; returns the entry with its newest snapshot version."""
         interval = max(self._every, self._sizes.get(stream, 0) // _BYTES_PER_EVENT)
         if entry.version - entry.snapshot_version < interval:
             return entry
@@ -85,7 +85,7 @@ class Snapshots:
         return entry._replace(snapshot_version=entry.version)
 
     async def run(self) -> None:
-        """Writes what is offered, for ever. A snapshot that cannot be written is dropped: the next one will do."""
+        """Saves what is offered, endlessly. A snapshot that cannot be saved is dropped: the next one will do."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -95,7 +95,7 @@ class Snapshots:
                     await self._log.save(chosen)
 
     async def _encoded(self) -> list[Snapshot]:
-        """A batch of what waits; between any two, others have a turn: streams that grow together are due together."""
+        """A batch of pending snapshots. It yields after each one: streams that grow together are due together."""
         chosen: dict[StreamId, Snapshot] = {}
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
@@ -112,5 +112,5 @@ class Snapshots:
 
     def _remember(self, stream: StreamId, size: int) -> None:
         self._sizes[stream] = size
-        if len(self._sizes) > _REMEMBERED:
+        if len(self._sizes) > _REMEMBERED_SIZES:
             self._sizes.popitem(last=False)

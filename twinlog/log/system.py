@@ -1,4 +1,4 @@
-"""The machine's clock, and ids from its randomness."""
+"""The clock and the random ids of this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SystemClock:
 
 
 class RandomIds:
-    """Identities from the machine's randomness."""
+    """UUIDs from the machine's randomness."""
 
     def uuid7(self) -> UUID:
         return uuid_of(uuid_utils.uuid7().bytes)

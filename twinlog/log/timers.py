@@ -1,18 +1,20 @@
-"""Timers: wakes the streams whose time has come.
+"""Timers: wake the streams whose time has come.
 
-The log keeps one timer row a stream, set and cleared in the transaction of the events that change it, so time
-never lives in a process's memory. A late or doubled wake-up does nothing: the decider looks at its state.
+The log keeps one timer row per stream, set and cleared in the transaction of the events that change it, so timers
+outlive the process. A late or repeated wake-up does nothing: the decider checks its state.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
 
-from twinlog.log.lease import Lease
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log, Timer
 from twinlog.log.transaction import Transaction
 from twinlog.log.writer import Writer
@@ -25,7 +27,7 @@ _BATCH = 200
 
 
 class Timers:
-    """Fires the due timers of one log, of the aggregates it is given."""
+    """Fires the due timers of one log, for the aggregates it is given."""
 
     def __init__(
         self,
@@ -34,11 +36,12 @@ class Timers:
         aggregates: Sequence[AnyAggregate],
         *,
         clock: Clock,
-        lease: Lease | None = None,
+        lease: Lease = ALWAYS_HELD,
         actor: str,
         interval: float = 0.5,
+        randomness: Randomness = random,
     ) -> None:
-        """``interval``: seconds between two looks, so the most that a wake-up is late."""
+        """``interval``: seconds between two checks, so the most by which a wake-up is late while the store works."""
         self._log = log
         self._writer = writer
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
@@ -46,25 +49,33 @@ class Timers:
         self._lease = lease
         self._actor = actor
         self._interval = interval
+        self._retrying = Retrying(
+            say_failing=self._say_stopped,
+            say_working=self._say_firing,
+            on=(Unavailable,),
+            first_seconds=interval,
+            randomness=randomness,
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+        return self._retrying.problem
 
     async def run(self) -> None:
-        """For ever; an outage of the store delays wake-ups and loses none."""
-        if self._lease:
-            await self._lease.hold(self._run)
-        else:
-            await self._run()
+        """Fires endlessly, while the lease is held; an outage of the store delays wake-ups and loses none."""
+        await self._lease.hold(self._run_while_held)
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                fired = await self.fire()
-            except Unavailable:
-                fired = 0
-            if fired < _BATCH:
-                await asyncio.sleep(self._interval)
+    async def _run_while_held(self) -> None:
+        try:
+            while True:
+                if await self._retrying(self.fire) < _BATCH:
+                    await asyncio.sleep(self._interval)
+        finally:
+            self._retrying.reset()  # another replica takes over, and its faults are not ours
 
     async def fire(self) -> int:
-        """Wakes what is due now; gives how many."""
+        """Wakes the streams that are due now; returns how many."""
         now = self._clock.now()
         timers = await self._log.due(now, _BATCH)
         if timers:
@@ -83,3 +94,9 @@ class Timers:
             if due is not None and due <= now:
                 metadata = Metadata(timer.stream.id, f"timer/{timer.stream}", "", self._actor)
                 transaction.do(aggregate, timer.stream.id, aggregate.on_due(state, now), metadata)
+
+    def _say_stopped(self, error: Exception) -> None:
+        structlog.get_logger().warning("timers.stopped", log=self._log.name, problem=str(error))
+
+    def _say_firing(self) -> None:
+        structlog.get_logger().info("timers.firing", log=self._log.name)

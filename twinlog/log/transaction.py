@@ -1,6 +1,7 @@
-"""The unit of work that a writer runs: reads states, decides commands, collects what to append.
+"""Transactions: what a unit of work reads, decides and appends.
 
-Units of one batch share a :class:`Draft`: each sees the states so far. A unit that fails leaves no trace in it.
+The units of a batch share a :class:`Draft`, so each sees the states that the ones before it left. A unit that fails
+leaves no trace in it.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ class Entry(NamedTuple):
     state: Any
     version: int
     position: int
-    """Position of its last event; 0 where it has none, or where it is not committed yet."""
+    """The position of its last event; 0 if it has none, or if that one is not committed yet."""
     snapshot_version: int
-    """Version of its newest snapshot; 0 where it has none."""
+    """The version of its newest snapshot; 0 if it has none."""
 
 
 class NotLoaded(Exception):
-    """A unit asked for a stream that is not in memory; the writer loads it and runs the unit again."""
+    """A unit read a stream that is not in memory; the writer loads it and runs the unit again."""
 
     def __init__(self, aggregate: AnyAggregate, stream: StreamId) -> None:
         super().__init__(stream)
@@ -61,7 +62,7 @@ class Draft:
 
 
 class Transaction:
-    """One unit's view of the draft; reaches the draft only through :meth:`keep`."""
+    """One unit's view of the draft; changes the draft only in :meth:`keep`."""
 
     def __init__(self, draft: Draft, metadata: Metadata) -> None:
         self._draft = draft
@@ -71,7 +72,7 @@ class Transaction:
         self._events: list[NewEvent] = []
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
-        """The state of a stream, the unit's own decisions included."""
+        """The state of a stream, including this unit's own decisions."""
         state: State = self._entry(aggregate, StreamId(aggregate.name, id)).state
         return state
 
@@ -82,9 +83,9 @@ class Transaction:
         command: Command,
         metadata: Metadata | None = None,
     ) -> State:
-        """Decides a command and gives the state after it.
+        """Decides a command and returns the state after it.
 
-        ``metadata`` goes on its events; by default the unit's. Raises whatever the decider raises.
+        ``metadata`` goes on its events; by default the unit's. Raises what the decider raises.
         """
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
@@ -114,13 +115,13 @@ class Transaction:
         return list(self._read)
 
     def keep(self) -> None:
-        """Puts the unit's decisions into the draft."""
+        """Adds the unit's decisions to the draft."""
         self.keep_reads()
         self._draft.written.update(self._written)
         self._draft.events.extend(self._events)
 
     def keep_reads(self) -> None:
-        """Puts into the draft what the unit read, so that the append confirms it."""
+        """Adds what the unit read to the draft, so that the append checks it."""
         for stream, entry in self._read.items():
             self._draft.read.setdefault(stream, entry)
 

@@ -1,7 +1,7 @@
 """The twin: the port to the JetStream stream in which sequence n is event n of a log.
 
-Adapters: :class:`twinlog.jetstream.twin.JetStreamTwin` and :class:`twinlog.memory.twin.MemoryTwin`; one behaviour
-suite runs over both.
+Adapters: :class:`twinlog.jetstream.twin.JetStreamTwin` and :class:`twinlog.memory.twin.MemoryTwin`; one behavior suite
+covers both.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _IDENTITY = {"position", "event_id", "payload"}
 
 
 class WrongLastSequence(TwinlogError):
-    """Stream {stream} refused event {position}: its last sequence is another; read it and go on there."""
+    """Stream {stream} refused event {position}, which does not follow its last sequence; continue after that one."""
 
     reason = "WRONG_LAST_SEQUENCE"
 
 
 class TwinMissing(TwinlogError):
-    """There is no stream {stream}."""
+    """Stream {stream} does not exist."""
 
     reason = "TWIN_MISSING"
 
@@ -56,18 +56,18 @@ class TwinState(NamedTuple):
 
 
 class Delivery(Protocol):
-    """An open, ack-less delivery."""
+    """An open delivery; nothing is acknowledged."""
 
     @property
     def waiting(self) -> int:
-        """How many events have come and were not asked for yet, as far as is known."""
+        """How many events have arrived but were not taken yet, as far as is known."""
         ...
 
     async def next(self, limit: int) -> Sequence[Recorded]:
-        """At least one and up to ``limit`` events, in order; waits for the first.
+        """Between one and ``limit`` events, in order; waits for the first.
 
-        Raises :class:`DeliveryLost` on a gap, on silence (no heartbeat) or where the consumer is gone, and
-        :class:`TwinDamaged` before a message that is not the event it should be.
+        Raises :class:`DeliveryLost` on a gap, on silence (no heartbeat) or if the consumer is gone, and
+        :class:`TwinDamaged` at a message that is not the event it should be.
         """
         ...
 
@@ -77,61 +77,61 @@ class Twin(Protocol):
 
     @property
     def name(self) -> str:
-        """The stream's name: the log's."""
+        """The name of the stream, and of its log."""
         ...
 
     async def state(self) -> TwinState:
         """How far it reaches.
 
-        Raises :class:`TwinMissing`, and :class:`TwinDamaged` where the stream is someone else's.
+        Raises :class:`TwinMissing`, and :class:`TwinDamaged` if the stream was made by someone else.
         """
         ...
 
     async def create(self, first: int) -> None:
-        """Creates the stream, its first message to have sequence ``first``; does nothing where it exists."""
+        """Creates the stream, whose first message will have the sequence ``first``; does nothing if it exists."""
         ...
 
     async def message(self, sequence: int) -> bytes | None:
-        """The bytes of one message; None where there is none."""
+        """The bytes of one message, or None."""
         ...
 
     async def delete(self) -> None:
-        """Deletes the stream; does nothing where there is none."""
+        """Deletes the stream; does nothing if it does not exist."""
         ...
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        """Stores consecutive events under their own positions as sequences.
+        """Stores consecutive events, each under its position as sequence.
 
-        Raises :class:`WrongLastSequence`, with nothing stored where the stream is not right before the first of
-        them; :class:`TwinMissing`; or :class:`~twinlog.errors.Unavailable`. Those two, and a rival that publishes the
-        same events at the same time, may leave a part of them stored; each of it under its own position.
+        Raises :class:`WrongLastSequence`, having stored nothing, if the first event does not follow the stream's last
+        sequence; :class:`TwinMissing`; or :class:`~twinlog.model.errors.Unavailable`. After the latter two, or if a
+        rival publishes the same events at the same time, some may be stored, each under its position.
         """
         ...
 
     def deliver(
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
     ) -> AbstractAsyncContextManager[Delivery]:
-        """Events with a sequence greater than ``after``; of the given event types (short names), or all.
+        """Delivers events with a sequence greater than ``after``: those of the given types (short names), or all.
 
-        With a ``tag``: only those that carry it.
+        With a ``routing_key``: only those that carry it.
 
-        None is left out: where one is gone from the stream, the delivery is lost, at the start or later.
+        No event is skipped: if the stream has lost one, the delivery raises :class:`DeliveryLost`, at once or later.
         """
         ...
 
     async def notify(self) -> None:
-        """Tells whoever waits in :meth:`poked`, in any process, that the log has grown. May get lost."""
+        """Tells all that wait in :meth:`notified`, in any process, that the log has grown. May get lost."""
         ...
 
     async def notified(self, timeout: float) -> None:
-        """Returns at the next poke, or after ``timeout`` seconds."""
+        """Returns at the next notification, or after ``timeout`` seconds."""
         ...
 
 
 def mirrors(data: bytes, event: Recorded) -> bool:
     """Whether a message of the log's twin is this event.
 
-    What identifies the event must be equal: position, id and payload; so must whatever else both know. A message
+    Position, id and payload identify the event and must be equal; so must every other field that both have. A message
     written by a version that knew fewer fields of events, or more, is still the event.
     """
     ours = to_wire(event)
@@ -153,8 +153,8 @@ def _agree(data: bytes, ours: RecordedEvent) -> bool:
 def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
     """The event in a message of a twin.
 
-    Raises :class:`TwinDamaged` where the message is not the event with the position ``sequence``: to skip it would lose
-    an event, to handle it would make one up.
+    Raises :class:`TwinDamaged` if the message is not the event at position ``sequence``: skipping it would lose an
+    event, handling it would invent one.
     """
     try:
         event = from_wire(subject, data)
@@ -164,6 +164,6 @@ def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
         raise TwinDamaged(
             stream=stream,
             damage=f"its message {sequence} is not event {sequence} of the log",
-            remedy=f"delete the stream (nats stream rm {stream}); the service that owns the log makes it again.",
+            remedy=f"delete the stream (nats stream rm {stream}); the service that owns the log creates it again.",
         )
     return event

@@ -1,4 +1,4 @@
-"""The port of where views are kept."""
+"""The port through which views are stored."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from twinlog.model.view import AnyView, Changes
 
 
 class ViewStore(Protocol):
-    """Where views are kept."""
+    """The store of the views of one database."""
 
     async def checkpoint(self, consumer: str) -> int:
-        """The position up to which a log is projected."""
+        """The position up to which a consumer has projected its log."""
         ...
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        """Those of the wanted rows that there are."""
+        """The requested rows that exist, by key."""
         ...
 
     @property
     def log(self) -> Log:
-        """The log beside the views, where dead letters are recorded."""
+        """The log beside the views, which records dead letters."""
         ...
 
     async def commit(
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
     ) -> Conflict | None:
-        """Stores rows, moves the checkpoint and appends a batch, in one transaction.
+        """Stores rows, advances the checkpoint and appends a batch, in one transaction.
 
-        Raises CheckpointMoved where the checkpoint is elsewhere; gives the conflict where the batch has one. In
-        both cases nothing is stored.
+        Raises CheckpointMoved if the checkpoint is elsewhere; returns the conflict if the batch has one. In both
+        cases nothing is stored.
         """
         ...

@@ -1,4 +1,4 @@
-"""The message in the twin that an event is, byte for byte."""
+"""Events as messages of the twin, byte for byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_wire(event: Recorded) -> bytes:
-    """The twin's message of an event; equal events give equal bytes."""
+    """The twin's message for an event; equal events give equal bytes."""
     return RecordedEvent(
         position=event.position,
         stream_type=event.stream.type,
@@ -38,7 +38,7 @@ def to_wire(event: Recorded) -> bytes:
 def from_wire(subject: str, data: bytes) -> Recorded:
     """The event in a twin's message.
 
-    Raises google.protobuf.message.DecodeError on bytes that are none.
+    Raises google.protobuf.message.DecodeError if the bytes are not an event.
     """
     wire = RecordedEvent.FromString(data)
     try:
@@ -61,7 +61,7 @@ def from_wire(subject: str, data: bytes) -> Recorded:
     )
 
 
-# All events of a transaction have one time, and come one after the other.
+# The events of a transaction share one time and follow each other, so remembering the last one is enough.
 
 
 @lru_cache(1)

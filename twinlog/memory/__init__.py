@@ -1,4 +1,4 @@
-"""The ports without I/O, for unit tests and simulation only."""
+"""Adapters of the ports in memory, for unit tests and simulation only."""
 
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin

@@ -1,4 +1,4 @@
-"""The log in memory: the same rules as in Postgres, without a disk."""
+"""The log in memory, with the same rules as in Postgres."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twinlog.model.event import Recorded, StreamId
 
 
 class MemoryLog:
-    """A log that lives as long as the object."""
+    """A log that lives as long as this object."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -77,7 +77,7 @@ class MemoryLog:
             self.events.append(recorded)
             self.streams.setdefault(event.stream, []).append(recorded)
         for reply in batch.replies:
-            self.replies[reply.request_id] = reply._replace(offset=first - 1 + reply.offset)
+            self.replies[reply.request_id] = StoredReply(*reply[:3], position=first - 1 + reply.events)
         for advance in batch.advances:
             self.checkpoints[advance.consumer] = advance.upto
         for change in batch.timers:
@@ -106,7 +106,7 @@ class MemoryLog:
 
 
 class _Session:
-    """What an exclusive block works through; the lock is held already."""
+    """The session of an exclusive block; its log's lock is already held."""
 
     def __init__(self, log: MemoryLog) -> None:
         self._log = log

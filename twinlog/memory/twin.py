@@ -20,15 +20,15 @@ from twinlog.model.event import Recorded
 
 
 class MemoryTwin:
-    """A stream that lives as long as the object."""
+    """A stream that lives as long as this object."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.messages: dict[int, tuple[str, bytes]] | None = None
-        """Subject and bytes by sequence; None: there is no stream."""
+        """Subject and bytes by sequence; None while the stream does not exist."""
         self.last = 0
         self.consumers = object()
-        """Stands for all that there are."""
+        """Stands for all consumers; another object after they were deleted."""
         self._changed = asyncio.Event()
         self._notified = asyncio.Event()
 
@@ -93,7 +93,7 @@ class MemoryTwin:
         return self.messages
 
     def wake_deliveries(self) -> None:
-        """Wakes the deliveries, after ``messages`` was changed by hand."""
+        """Wakes the deliveries after ``messages`` was changed by hand."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -134,7 +134,7 @@ class _Delivery:
         return events
 
     def _event(self, sequence: int) -> Recorded | None:
-        """None where its type or its tag is not wanted."""
+        """The event, or None if its type or routing key is not wanted."""
         subject, data = self._message(sequence)
         _, _, type, routing_key = subject.split(".")
         if (self._types and type not in self._types) or (

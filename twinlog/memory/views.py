@@ -12,10 +12,10 @@ from twinlog.model.view import AnyView, Changes
 
 
 class MemoryViews:
-    """Views that live as long as the object."""
+    """Views that live as long as this object."""
 
     def __init__(self, log: MemoryLog | None = None) -> None:
-        """``log``: the one beside the views; none given: one of their own."""
+        """``log``: the log beside the views; by default a new one."""
         self.log = log or MemoryLog("views")
         self.tables: dict[str, dict[str, Any]] = {}
         self.checkpoints: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Connections: pools, and what an error of the server means."""
+"""Connection pools, and what an error of the server means."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
+from twinlog._aio.retrying import Retrying
 from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
 from twinlog.postgres.codecs import Connection as Connection
@@ -21,15 +22,16 @@ T = TypeVar("T")
 
 _ACQUIRE_SECONDS = 5.0
 _STATEMENT_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
 _STOP_SECONDS = 0.5
-_RETRY_FIRST, _RETRY_MOST = 0.1, 2.0
+_RETRY_FIRST_SECONDS = 0.1
 _NO_SERVICE = ("08", "53", "57", "58")
-"""SQLSTATE classes of a server that is away, full, stopping or broken: the outcome is unknown or nothing."""
+"""SQLSTATE classes of a server that is away, full, stopping or broken: nothing was done, or the outcome is unknown."""
 
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Turns what asyncpg raises when the server is out of service into Unavailable."""
+    """Translates what asyncpg raises while the server is out of service into Unavailable."""
     try:
         yield
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -43,19 +45,19 @@ def outages() -> Iterator[None]:
 
 
 def _heed_cancellation(error: Exception) -> None:
-    """Raises CancelledError where it was what made asyncpg tidy up, and fail at that: it must not be forgotten."""
+    """Raises CancelledError if asyncpg failed while cleaning up after a cancellation, which must not be lost."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError from error
 
 
 def acquire(pool: Pool) -> asyncpg.pool.PoolAcquireContext[Any]:
-    """A connection of a pool, within seconds: asyncpg itself would wait for ever. Use inside :func:`outages`."""
+    """A connection of a pool, within seconds: asyncpg itself would wait endlessly. Use inside :func:`outages`."""
     return pool.acquire(timeout=_ACQUIRE_SECONDS)
 
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
-    """The rows that a statement gives. Raises Unavailable; one that was begun is finished, whoever is cancelled."""
+    """The rows of a statement, which completes even if its caller is cancelled. Raises Unavailable."""
     return await to_its_end(_fetch(pool, query, *arguments))
 
 
@@ -67,39 +69,38 @@ async def _fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record
 
 
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Tries until the server is there; says once that it waits, and once that it goes on."""
-    log, delay, waiting = structlog.get_logger(), _RETRY_FIRST, False
-    while True:
-        try:
-            with outages():
-                result = await attempt()
-            if waiting:
-                log.info("postgres.available", what=what)
-            return result
-        except Unavailable as error:
-            if not waiting:
-                log.warning("postgres.waiting", what=what, why=str(error))
-            waiting = True
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RETRY_MOST)
+    """Retries until the server answers; logs once that it waits, and once that it goes on."""
+    log = structlog.get_logger()
+
+    async def attempted() -> T:
+        with outages():
+            return await attempt()
+
+    retrying = Retrying(
+        say_failing=lambda error: log.warning("postgres.waiting", what=what, why=str(error)),
+        say_working=lambda: log.info("postgres.available", what=what),
+        on=(Unavailable,),
+        first_seconds=_RETRY_FIRST_SECONDS,
+    )
+    return await retrying(attempted)
 
 
 async def _set_up(connection: Connection) -> None:
-    # Plans are made while tables are small, and kept: a scan of the whole table would be right then.
+    # Plans are made while tables are small, when scanning the whole table is cheapest, and then kept.
     await connection.execute("SET enable_seqscan = off; SET jit = off")
     await set_codecs(connection)
 
 
 async def _no_reset(_connection: Connection) -> None:
-    """Nothing here leaves session state behind, so the round trip that clears it is spared."""
+    """Skips asyncpg's round trip that clears session state: nothing here leaves any behind."""
 
 
 @asynccontextmanager
 async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Pool]:
-    """A pool for a database that these packages' migrations were applied to; waits for an absent server."""
+    """A pool for a database, once these packages' migrations are applied; waits for an absent server."""
 
     async def prepare() -> Pool:
-        connection = await asyncpg.connect(url, timeout=10)
+        connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
         try:
             for package in packages:
                 await migrate(connection, package)
@@ -107,7 +108,7 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             await connection.close()
         return await asyncpg.create_pool(
             url,
-            # No floor: asyncpg would keep knocking, and log each refusal, while the server is away.
+            # With a minimum, asyncpg would keep connecting, and log each refusal, while the server is away.
             min_size=0,
             max_size=size,
             command_timeout=_STATEMENT_SECONDS,
@@ -127,16 +128,16 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
 
 
 def stop_waiting(pool: Pool) -> None:
-    """Cuts every connection in a moment: at a stop, nobody waits longer for a server that does not answer.
+    """Closes every connection shortly, so that a stop never waits long for a server that does not answer.
 
-    What is cut off has an unknown outcome, and is found out or done again by whoever comes next.
+    Statements cut off have an unknown outcome; the next process resolves or repeats them.
     """
     asyncio.get_running_loop().call_later(_STOP_SECONDS, pool.terminate)
 
 
 @asynccontextmanager
 async def open_database(server_url: str, database: str, *packages: str) -> AsyncIterator[Pool]:
-    """A pool for a database of a server, which is made where it is missing."""
+    """A pool for a database of a server; the database is created if it is missing."""
     url = await until_available("database", lambda: ensure_database(server_url, database))
     async with open_pool(url, *packages) as pool:
         yield pool

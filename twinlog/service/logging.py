@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 import structlog
 from structlog.contextvars import merge_contextvars
@@ -32,29 +32,6 @@ def configure_logging(level: Level = "info", format: Format = "auto", stream: Te
         logger_factory=structlog.PrintLoggerFactory(out),
     )
     _route_standard_library([*shared, _component], renderers, level, out)
-
-
-class Outage:
-    """Says once that something is out of service, and once that it is back, however often it is tried."""
-
-    def __init__(self, what: str, logger: Any = None) -> None:
-        self._what = what
-        self._log = logger if logger is not None else structlog.get_logger()
-        self.problem: str | None = None
-        """What is wrong now; None where nothing is."""
-
-    def failed(self, error: BaseException | str) -> None:
-        """It did not work this time."""
-        why = str(error) or type(error).__name__
-        if self.problem is None:
-            self._log.warning("outage.started", what=self._what, why=why)
-        self.problem = f"{self._what}: {why}"
-
-    def over(self) -> None:
-        """It worked."""
-        if self.problem is not None:
-            self._log.info("outage.ended", what=self._what)
-            self.problem = None
 
 
 def _pretty(out: TextIO) -> list[Processor]:

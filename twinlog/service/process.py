@@ -12,6 +12,7 @@ from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.system import RandomIds, SystemClock
+from twinlog.model.schema import Schema
 from twinlog.postgres.connection import stop_waiting
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import PostgresLog, open_log
@@ -32,7 +33,13 @@ class HostedService(Service):
     log: PostgresLog
 
     def __init__(
-        self, name: str, log: PostgresLog, client: NatsClient, settings: Settings, shutdown: Shutdown
+        self,
+        name: str,
+        log: PostgresLog,
+        client: NatsClient,
+        settings: Settings,
+        shutdown: Shutdown,
+        schema: Schema,
     ) -> None:
         ids = RandomIds()
         super().__init__(
@@ -40,6 +47,7 @@ class HostedService(Service):
             log,
             twin=lambda of: JetStreamTwin(client, of, replicas=settings.stream_replicas),
             lease=lambda work: PostgresLease(log.pool, work, f"{name}-{ids.uuid7()}"),
+            schema=schema,
             clock=SystemClock(),
             ids=ids,
             on_crash=shutdown.crash,
@@ -65,14 +73,17 @@ class HostedService(Service):
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, shutdown: Shutdown, *packages: str, name: str, log: str, database: str
+    settings: Settings, shutdown: Shutdown, *packages: str, name: str, log: str, database: str, schema: Schema
 ) -> AsyncIterator[HostedService]:
-    """The service ``name`` with its ``log`` in its ``database``; waits for servers that are not there yet."""
+    """The service ``name`` with its ``log`` in its ``database``; waits for servers that are not there yet.
+
+    ``schema`` decodes the events of its log and of every log that it follows; it holds the upcasters.
+    """
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, name)
     try:
         async with open_log(settings.postgres_url, database, log, *packages) as own:
-            node = HostedService(name, own, client, settings, shutdown)
+            node = HostedService(name, own, client, settings, shutdown, schema)
             async with node.running():
                 yield node
     finally:

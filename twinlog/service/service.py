@@ -6,11 +6,13 @@ Leaving the block undoes it in order: cursors → writer → relay.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from twinlog._aio.linger import Linger
+from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Watched
 from twinlog.consume.cursor import Cursor, Handler
@@ -44,24 +46,30 @@ class Service:
         *,
         twin: Callable[[str], Twin],
         lease: Callable[[str], Lease],
+        schema: Schema,
         clock: Clock,
         ids: Ids,
         on_crash: Callable[[str, BaseException], None],
+        randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
-        right to do a piece of work that one replica is enough for. ``on_crash`` is told of a task that raises."""
+        right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
+        every log that it follows. ``on_crash`` is told of a task that raises. ``randomness``: jitter of retries."""
         self.name = name
         self.log = log
         self.clock = clock
         self.ids = ids
-        self.schema = Schema()
+        self.schema = schema
         self.office = DeadLetterOffice(log)
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twin = twin
         self._lease = lease
-        self.relay = Relay(log, twin(log.name), lease("relay"))
-        self.writer = Writer(log, clock=clock, ids=ids, on_commit=self.relay.offer)
+        self._randomness = randomness
+        self.relay = Relay(log, twin(log.name), lease("relay"), randomness=randomness)
+        self.writer = Writer(
+            log, schema=schema, clock=clock, ids=ids, on_commit=self.relay.offer, randomness=randomness
+        )
         self._copying = Tasks(on_crash)
         self._tasks = Tasks(on_crash)
 
@@ -89,14 +97,23 @@ class Service:
 
     def attach(self, log: str, handler: Handler, linger: Linger | None = None) -> None:
         """Runs a handler over a log."""
-        cursor = Cursor(self._twin(log), handler, self._lease(handler.consumer), linger=linger)
+        lease = self._lease(handler.consumer)
+        cursor = Cursor(self._twin(log), handler, lease, linger=linger, randomness=self._randomness)
         self.watched.append(cursor)
         self._tasks.start(handler.consumer, cursor.run())
 
     def wake(self, *aggregates: AnyAggregate) -> None:
         """Fires the timers of these aggregates."""
         lease = self._lease("timers")
-        timers = Timers(self.log, self.writer, aggregates, clock=self.clock, lease=lease, actor=self.name)
+        timers = Timers(
+            self.log,
+            self.writer,
+            aggregates,
+            clock=self.clock,
+            lease=lease,
+            actor=self.name,
+            randomness=self._randomness,
+        )
         self._tasks.start("timers", timers.run())
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:

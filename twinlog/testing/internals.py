@@ -11,8 +11,8 @@ from twinlog.log.relay import Relay
 from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, SystemClock
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
+from twinlog.log.units import Outcome
 from twinlog.log.wire import from_wire, to_wire
-from twinlog.log.writer import Outcome
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType, ViewLagging
 from twinlog.model.event import NewEvent

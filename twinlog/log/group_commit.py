@@ -1,0 +1,256 @@
+"""The group commit: decides a batch of units and appends all their events in one transaction.
+
+Lost races are decided again on newer states; after a few, other writers are locked out for one append.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from google.protobuf.message import Message
+
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
+from twinlog.log.states import StateCache
+from twinlog.log.transaction import Draft, NotLoaded, Transaction
+from twinlog.log.units import Unit
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.clock import Clock, Ids
+from twinlog.model.errors import CheckpointMoved, Unavailable
+from twinlog.model.event import Recorded, StreamId
+
+_OPTIMISTIC_ROUNDS = 3
+_FAIL_FAST_AFTER_SECONDS = 5.0
+
+
+class _Decided(NamedTuple):
+    """A unit with its result and the number of events of the batch up to and including its own."""
+
+    unit: Unit
+    result: Any
+    events: int
+
+
+class _Refused(NamedTuple):
+    """A unit with what it raised: an answer that is final once the states it read are known to be the newest."""
+
+    unit: Unit
+    error: Exception
+
+
+class _Plan(NamedTuple):
+    """A decided batch, ready to append."""
+
+    draft: Draft
+    decided: list[_Decided]
+    refused: list[_Refused]
+    batch: Batch
+
+
+class GroupCommit:
+    """Commits batches of units to one log, one batch after the other."""
+
+    def __init__(
+        self,
+        log: Log,
+        states: StateCache,
+        *,
+        clock: Clock,
+        ids: Ids,
+        on_commit: Callable[[Sequence[Recorded]], None],
+        on_outage: Callable[[], None],
+        randomness: Randomness,
+    ) -> None:
+        """``on_commit`` gets the events of every batch right after its commit. ``on_outage`` is called, again and
+        again, while an append has found no answer for some seconds."""
+        self._log = log
+        self._states = states
+        self._clock = clock
+        self._ids = ids
+        self._on_commit = on_commit
+        self._on_outage = on_outage
+        self.down = False
+        """Whether an append has found no answer for some seconds."""
+        self._retrying = Retrying(
+            say_failing=self._say_unavailable,
+            say_working=self._say_available,
+            on=(Unavailable,),
+            randomness=randomness,
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault of the store, or None while healthy."""
+        return self._retrying.problem
+
+    async def commit(self, units: list[Unit]) -> None:
+        """Decides the units in order, appends their events and answers their callers."""
+        # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty a second time.
+        self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
+        rounds = 0
+        touched: list[StreamId] = []
+        while units:
+            rounds += 1
+            if rounds <= _OPTIMISTIC_ROUNDS:
+                plan, result = await self._append_openly(units)
+            else:
+                plan, result = await self._append_alone(units, touched)
+            touched = list(plan.draft.read)
+            if isinstance(result, Appended):
+                self._settle(plan, result)
+                for unit, error in plan.refused:
+                    await self._refuse(unit, error)
+                return
+            await self._states.refresh(self._log, result.streams)
+            units = [*_without_answered(plan.decided, result), *(unit for unit, _ in plan.refused)]
+
+    async def _append_openly(self, units: Sequence[Unit]) -> tuple[_Plan, Appended | Conflict]:
+        plan = await self._decide(self._log, units)
+        return plan, await self._append(self._log, plan.batch)
+
+    async def _append_alone(
+        self, units: Sequence[Unit], touched: Sequence[StreamId]
+    ) -> tuple[_Plan, Appended | Conflict]:
+        plan = None
+        try:
+            async with self._log.exclusive() as session:
+                await self._states.refresh(session, touched)
+                plan = await self._decide(session, units)
+                return plan, await session.append(plan.batch)
+        except Unavailable as error:
+            if plan is None:
+                raise
+            return plan, await self._resolve(plan.batch, error)
+
+    async def _decide(self, session: LogSession, units: Sequence[Unit]) -> _Plan:
+        await self._states.load(session, [ref for unit in units for ref in unit.preload])
+        while True:
+            draft = Draft(self._states.known, self._ids)
+            decided: list[_Decided] = []
+            refused: list[_Refused] = []
+            missing: dict[StreamId, AnyAggregate] = {}
+            for unit in units:
+                transaction = Transaction(draft, unit.metadata)
+                try:
+                    result = unit.work(transaction)
+                except NotLoaded as needs:
+                    missing[needs.stream] = needs.aggregate
+                    continue
+                except Exception as error:  # a defect in one unit's work concerns no other unit
+                    transaction.keep_reads()
+                    refused.append(_Refused(unit, error))
+                    continue
+                transaction.keep()
+                decided.append(_Decided(unit, result, len(draft.events)))
+            if not missing:
+                return _Plan(draft, decided, refused, self._batch(draft, decided))
+            await self._states.load(
+                session, [(aggregate, stream.id) for stream, aggregate in missing.items()]
+            )
+
+    async def _refuse(self, unit: Unit, error: Exception) -> None:
+        """Fails a unit, unless it is the retry of a request that already has its outcome."""
+        stored = await self._log.reply(unit.request.request_id) if unit.request else None
+        if stored:
+            unit.answer(stored)
+        else:
+            unit.fail(error)
+
+    def _batch(self, draft: Draft, decided: Sequence[_Decided]) -> Batch:
+        return Batch(
+            recorded_at=self._clock.now(),
+            expects={stream: entry.version for stream, entry in draft.read.items()},
+            events=draft.events,
+            replies=[
+                NewReply(unit.request.request_id, unit.request.fingerprint, _serialized(result), events)
+                for unit, result, events in decided
+                if unit.request
+            ],
+            advances=[unit.advance for unit, _, _ in decided if unit.advance],
+            timers=draft.timers(),
+        )
+
+    async def _append(self, session: LogSession, batch: Batch) -> Appended | Conflict:
+        try:
+            return await session.append(batch)
+        except Unavailable as error:
+            return await self._resolve(batch, error)
+
+    async def _resolve(self, batch: Batch, error: Unavailable) -> Appended | Conflict:
+        """Finds out what became of an append whose answer was lost: repeats it until there is an answer.
+
+        If the first attempt was committed after all, the second meets its own events as a conflict.
+        """
+        since = asyncio.get_running_loop().time()
+
+        async def repeated() -> Appended | Conflict:
+            try:
+                result = await self._log.append(batch)
+                if isinstance(result, Conflict) and batch.events:
+                    result = await self._recognise(batch) or result
+            except Unavailable:
+                if asyncio.get_running_loop().time() - since > _FAIL_FAST_AFTER_SECONDS:
+                    self.down = True
+                    self._on_outage()
+                raise
+            return result
+
+        try:
+            self._retrying.failed(error)
+            await self._retrying.pause()
+            return await self._retrying(repeated)
+        finally:
+            self._retrying.reset()
+            self.down = False
+
+    async def _recognise(self, batch: Batch) -> Appended | None:
+        first = batch.events[0]
+        (history,) = await self._log.load([ReadRequest(first.stream, first.version - 1)])
+        if history.events and history.events[0].event_id == first.event_id:
+            return Appended(history.events[0].position)
+        return None
+
+    def _settle(self, plan: _Plan, appended: Appended) -> None:
+        name, recorded_at = self._log.name, plan.batch.recorded_at
+        last: dict[StreamId, int] = {}
+        events = []
+        for position, event in enumerate(plan.draft.events, appended.first):
+            last[event.stream] = position
+            events.append(Recorded(name, position, *event, recorded_at))
+        written = plan.draft.written.items()
+        committed = {stream: entry._replace(position=last[stream]) for stream, entry in written}
+        self._states.keep(plan.draft.read, committed)
+        if events:
+            self._on_commit(events)
+        for unit, result, events_so_far in plan.decided:
+            unit.settle(result, appended.first - 1 + events_so_far)
+
+    def _say_unavailable(self, _error: Exception) -> None:
+        structlog.get_logger().warning("writer.store_unavailable", log=self._log.name)
+
+    def _say_available(self) -> None:
+        structlog.get_logger().info("writer.store_available", log=self._log.name)
+
+
+def _serialized(reply: Message) -> bytes:
+    return reply.SerializeToString(deterministic=True)
+
+
+def _without_answered(decided: Sequence[_Decided], conflict: Conflict) -> list[Unit]:
+    """Answers the retries and fails the zombies that the conflict names; returns the units still to be decided."""
+    stored = {reply.request_id: reply for reply in conflict.replies}
+    remaining = []
+    for unit, _, _ in decided:
+        if unit.request and unit.request.request_id in stored:
+            unit.answer(stored[unit.request.request_id])
+        elif unit.advance and unit.advance.consumer in conflict.checkpoints:
+            actual = conflict.checkpoints[unit.advance.consumer]
+            unit.fail(
+                CheckpointMoved(consumer=unit.advance.consumer, actual=actual, expected=unit.advance.after)
+            )
+        else:
+            remaining.append(unit)
+    return remaining
