@@ -36,7 +36,7 @@ from tests.saga.test_credit_saga import (
 )
 from twinlog import Abort, InvalidArgument, Retry, Saga, SagaStatus, Skip, Step, saga_aggregate
 from twinlog.model.saga import Wake
-from twinlog.model.saga_transition import NotAbortable, NothingAwaited, NotUndoable
+from twinlog.model.saga_decider import NotAbortable, NothingAwaited, NotUndoable
 from twinlog.rpc import PageTokens
 from twinlog.testing import MemoryViews
 from twinlog.testing.internals import StepState
