@@ -37,7 +37,7 @@ from tests.saga.test_credit_saga import (
 from twinlog import Abort, InvalidArgument, Retry, Saga, SagaStatus, Skip, Step, saga_aggregate
 from twinlog.model.saga import Wake
 from twinlog.model.saga_decider import NotAbortable, NothingAwaited, NotUndoable
-from twinlog.rpc import PageTokens
+from twinlog.rpc import Commands, PageTokens
 from twinlog.testing import MemoryViews
 from twinlog.testing.internals import StepState
 
@@ -143,7 +143,9 @@ class SagaRows:
 
 def service(shop: MemoryShop) -> SagaService:
     node = shop.saga_orchestrator
-    return SagaService(node.log, node.writer, SagaRows(shop.saga_views), PageTokens(b"key"), shop.clock)
+    return SagaService(
+        Commands(node.log, node.writer), SagaRows(shop.saga_views), PageTokens(b"key"), shop.clock
+    )
 
 
 async def order(shop: MemoryShop, customer: str = "", mode: Any = SAGA_MODE_ORCHESTRATION) -> str:
