@@ -6,6 +6,7 @@ from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
 from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
+from twinlog.rpc import Commands
 
 
 class CustomerSettings(Settings):
@@ -18,7 +19,7 @@ class CustomerSettings(Settings):
 def wire(node: Service) -> CustomerService:
     """The service's reactions and its edge."""
     node.follow(CHOREOGRAPHY, ORCHESTRATION)
-    return CustomerService(node.writer, ids=node.ids)
+    return CustomerService(Commands(node.log, node.writer), ids=node.ids)
 
 
 async def main(shutdown: Shutdown) -> None:

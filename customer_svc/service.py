@@ -5,15 +5,15 @@ from __future__ import annotations
 from customer_svc.domain import CUSTOMER, ChangeCreditLimit, CreateCustomer
 from shop.customers.v1 import customer_service_pb2 as pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceServicer
-from twinlog import Ids, Transaction, Writer
-from twinlog.rpc import Checks, Context, call_metadata, request_identity, tokens
+from twinlog import Ids, Transaction
+from twinlog.rpc import Checks, Commands, Context
 
 
 class CustomerService(CustomerServiceServicer):
     """shop.customers.v1.CustomerService."""
 
-    def __init__(self, writer: Writer, *, ids: Ids) -> None:
-        self._writer = writer
+    def __init__(self, commands: Commands, *, ids: Ids) -> None:
+        self._commands = commands
         self._ids = ids
 
     async def CreateCustomer(
@@ -23,23 +23,21 @@ class CustomerService(CustomerServiceServicer):
         given = checks.uuid("customer_id", request.customer_id, required=False)
         name = checks.name("name", request.name)
         limit = checks.money("credit_limit", request.credit_limit, positive=False)
-        identity = request_identity(checks, request, pb.CreateCustomerResponse)
-        checks.done()
         customer_id = given or str(self._ids.uuid7())
 
         def create(tx: Transaction) -> pb.CreateCustomerResponse:
             tx.do(CUSTOMER, customer_id, CreateCustomer(customer_id, name, limit))
             return pb.CreateCustomerResponse(customer_id=customer_id)
 
-        outcome = await self._writer.execute(
+        return await self._commands.execute(
+            request,
+            context,
+            checks,
             create,
-            metadata=call_metadata(context, "CreateCustomer"),
-            request=identity,
-            preload=[(CUSTOMER, given)] if given else [],
+            pb.CreateCustomerResponse,
+            preload=[(CUSTOMER, customer_id)],
             assume_empty=[] if given else [(CUSTOMER, customer_id)],
         )
-        outcome.result.consistency_token = tokens.write({"customers": outcome.position})
-        return outcome.result
 
     async def ChangeCreditLimit(
         self, request: pb.ChangeCreditLimitRequest, context: Context
@@ -47,18 +45,11 @@ class CustomerService(CustomerServiceServicer):
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
         limit = checks.money("credit_limit", request.credit_limit, positive=False)
-        identity = request_identity(checks, request, pb.ChangeCreditLimitResponse)
-        checks.done()
 
         def change(tx: Transaction) -> pb.ChangeCreditLimitResponse:
             tx.do(CUSTOMER, customer_id, ChangeCreditLimit(limit))
             return pb.ChangeCreditLimitResponse()
 
-        outcome = await self._writer.execute(
-            change,
-            metadata=call_metadata(context, "ChangeCreditLimit"),
-            request=identity,
-            preload=[(CUSTOMER, customer_id)],
+        return await self._commands.execute(
+            request, context, checks, change, pb.ChangeCreditLimitResponse, preload=[(CUSTOMER, customer_id)]
         )
-        outcome.result.consistency_token = tokens.write({"customers": outcome.position})
-        return outcome.result

@@ -11,6 +11,7 @@ from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
 from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
+from twinlog.rpc import Commands
 
 
 class OrderSettings(Settings):
@@ -26,7 +27,7 @@ def wire(node: Service, deadline: timedelta) -> OrderService:
     """The service's reactions, its timers and its edge."""
     node.follow(CHOREOGRAPHY, ORCHESTRATION)
     node.wake(ORDER)
-    return OrderService(node.writer, clock=node.clock, ids=node.ids, deadline=deadline)
+    return OrderService(Commands(node.log, node.writer), clock=node.clock, ids=node.ids, deadline=deadline)
 
 
 async def main(shutdown: Shutdown) -> None:

@@ -8,7 +8,7 @@ from saga_orchestrator.service import SagaService
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog import Address, Projection, Schema, Service, Settings, Shutdown, ViewStore, load, open_service
-from twinlog.rpc import PageTokens
+from twinlog.rpc import Commands, PageTokens
 from twinlog.testing.internals import Linger
 
 PACKAGE = "saga_orchestrator.sql"
@@ -54,7 +54,7 @@ async def main(shutdown: Shutdown) -> None:
         views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
         wire(node, views)
         pages = PageTokens(await views.page_key())
-        service = SagaService(node.log, node.writer, views, pages, node.clock, node.schema)
+        service = SagaService(Commands(node.log, node.writer), views, pages, node.clock, node.schema)
         await node.serve(
             (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
             address=settings.sagas_address,

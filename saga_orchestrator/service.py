@@ -15,38 +15,35 @@ from twinlog import (
     Clock,
     FailedPrecondition,
     InvalidArgument,
-    Log,
     NotFound,
-    ReadRequest,
     Retry,
     SagaInstance,
     SagaStatus,
     Schema,
     Skip,
-    StreamId,
     Transaction,
-    Writer,
     timestamp,
 )
-from twinlog.rpc import Checks, Context, PageTokens, call_metadata, request_identity
+from twinlog.rpc import Checks, Commands, Context, PageTokens
 
 NEWEST = 2**63 - 1
-_LONGEST_AGE = 10**9
+_LONGEST_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
 Find = Callable[[int], Awaitable[tuple[Sequence[str], int]]]
+"""From the most ids wanted: the ids of up to that many matching sagas, and how many match."""
 
 
 class SagaList(Protocol):
-    """The list of sagas, as it is asked."""
+    """The list of sagas, as the service reads it."""
 
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
-        """A page of sagas that started before a position, newest first; status 0: all."""
+        """Up to ``limit`` sagas that started before a position, newest first; status 0: all."""
         ...
 
     async def select(
         self, status: int, customer_id: str, started_before: datetime, limit: int
     ) -> tuple[Sequence[str], int]:
-        """The ids of matching sagas, the oldest first, and how many match; status 0: any that has not ended."""
+        """The ids of up to ``limit`` matching sagas, oldest first, and how many match; status 0: all not ended."""
         ...
 
 
@@ -60,10 +57,9 @@ class SagaService(SagaServiceServicer):
     """shop.sagas.v1.SagaService."""
 
     def __init__(
-        self, log: Log, writer: Writer, views: SagaList, pages: PageTokens, clock: Clock, schema: Schema
+        self, commands: Commands, views: SagaList, pages: PageTokens, clock: Clock, schema: Schema
     ) -> None:
-        self._log = log
-        self._writer = writer
+        self._commands = commands
         self._views = views
         self._pages = pages
         self._clock = clock
@@ -106,37 +102,33 @@ class SagaService(SagaServiceServicer):
         return await self._intervene(request, Abort, pb.AbortSagasResponse, context)
 
     async def _intervene(
-        self, request: Any, command: type[Retry | Skip | Abort], response: Callable[..., R], context: Context
+        self, request: Any, command: type[Retry | Skip | Abort], response: type[R], context: Context
     ) -> R:
-        """The same order to every selected saga, in one transaction."""
+        """Gives the same command to every selected saga, in one transaction."""
         checks = Checks()
         if command is not Retry or request.reason:
             checks.name("reason", request.reason)
         limit = checks.page_size("limit", request.limit)
         find = self._selection(checks, request.selection)
-        identity = request_identity(checks, request, type(response()))
-        checks.done()
+        self._commands.check(request, checks, response)  # before the list is read
         ids, selected = await find(limit)
         if request.dry_run:
             return response(selected=selected)
         given = command(request.reason, self._clock.now())
-        alone = request.selection.WhichOneof("by") != "filter"
+        one_by_name = request.selection.WhichOneof("by") != "filter"
 
         def intervene(tx: Transaction) -> R:
-            outcomes = [pb.SagaOutcome(saga_id=id, problem=_order(tx, id, given, alone)) for id in ids]
+            outcomes = [
+                pb.SagaOutcome(saga_id=id, problem=_problem(tx, id, given, one_by_name)) for id in ids
+            ]
             applied = sum(not outcome.problem for outcome in outcomes)
             return response(selected=selected, applied=applied, outcomes=outcomes)
 
-        outcome = await self._writer.execute(
-            intervene,
-            metadata=call_metadata(context, request.DESCRIPTOR.name.removesuffix("Request")),
-            request=identity,
-            preload=[(CREDIT_SAGAS, id) for id in ids],
-        )
-        return outcome.result
+        streams = [(CREDIT_SAGAS, id) for id in ids]
+        return await self._commands.execute(request, context, checks, intervene, response, preload=streams)
 
     def _selection(self, checks: Checks, selection: pb.SagaSelection) -> Find:
-        """How to find the selected sagas' ids, up to a limit, and how many there are."""
+        """A search for the ids of the selected sagas, up to a limit, and for how many there are."""
         by = selection.WhichOneof("by")
         if by == "filter":
             return self._filter(checks, selection.filter)
@@ -155,7 +147,7 @@ class SagaService(SagaServiceServicer):
     def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> Find:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _LONGEST_AGE))
+        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _LONGEST_AGE_SECONDS))
 
         async def matching(limit: int) -> tuple[Sequence[str], int]:
             return await self._views.select(status, customer, self._clock.now() - age, limit)
@@ -163,27 +155,27 @@ class SagaService(SagaServiceServicer):
         return matching
 
     async def _saga(self, id: str) -> pb.Saga:
-        """Read from the log itself: as new as can be."""
-        (history,) = await self._log.load([ReadRequest(StreamId(CREDIT_SAGAS.name, id))])
-        if not history.events:
+        """Read from the log itself, so that it is up to date."""
+        events = await self._commands.history(CREDIT_SAGAS, id)
+        if not events:
             raise SagaNotFound
         instance = CREDIT_SAGAS.initial
-        for event in history.events:
+        for event in events:
             instance = CREDIT_SAGAS.fold(self._schema.decode(event), instance)
         saga = _shown(id, instance)
-        saga.started_at.FromDatetime(history.events[0].recorded_at)
-        saga.updated_at.FromDatetime(history.events[-1].recorded_at)
+        saga.started_at.FromDatetime(events[0].recorded_at)
+        saga.updated_at.FromDatetime(events[-1].recorded_at)
         return saga
 
 
-def _order(tx: Transaction, id: str, command: Retry | Skip | Abort, alone: bool) -> str:
-    """Gives what is in the way; raises it, where this saga is the only one that is meant."""
+def _problem(tx: Transaction, id: str, command: Retry | Skip | Abort, raises: bool) -> str:
+    """Does the command; gives, or ``raises``, what is in the way."""
     try:
         if tx.state(CREDIT_SAGAS, id).status is SagaStatus.NONE:
             raise SagaNotFound
         tx.do(CREDIT_SAGAS, id, command)
     except (SagaNotFound, FailedPrecondition) as problem:
-        if alone:
+        if raises:
             raise
         return str(problem)
     return ""
@@ -238,7 +230,7 @@ def _steps(instance: SagaInstance) -> Sequence[pb.SagaStep]:
 
 
 def _remaining(instance: SagaInstance) -> Sequence[str]:
-    """What still has to happen, in words."""
+    """What is still to happen, in words."""
     steps = VERSIONS[instance.version].steps
     names = [step.name for step in steps]
     if instance.status is SagaStatus.RUNNING and instance.current is not None:

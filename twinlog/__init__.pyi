@@ -36,7 +36,7 @@ from .model.saga import SagaInstance as SagaInstance
 from .model.saga import SagaStatus as SagaStatus
 from .model.saga import Skip as Skip
 from .model.saga import Step as Step
-from .model.saga_transition import saga_aggregate as saga_aggregate
+from .model.saga_aggregate import saga_aggregate as saga_aggregate
 from .model.schema import Schema as Schema
 from .model.times import timestamp as timestamp
 from .model.uuid_map import UuidMap as UuidMap

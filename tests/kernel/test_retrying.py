@@ -105,15 +105,16 @@ async def test_an_error_that_is_not_worth_a_retry_is_raised_at_once(slept: list[
 async def test_the_current_fault_can_be_read(slept: list[float]) -> None:
     said: list[str] = []
     loop = retrying(said)
-    assert loop.problem is None
+    problems = [loop.problem]
     loop.failed(ConnectionError("refused"))
     loop.failed(ConnectionError("reset"))
-    assert loop.problem == "reset"
+    problems.append(loop.problem)
     loop.failed(TimeoutError())
-    assert loop.problem == "TimeoutError"
+    problems.append(loop.problem)
     loop.succeeded()
     loop.succeeded()
-    assert loop.problem is None
+    problems.append(loop.problem)
+    assert problems == [None, "reset", "TimeoutError", None]
     assert said == ["ConnectionError: refused", "TimeoutError: ", "works"]
 
 

@@ -17,7 +17,8 @@ from shop.customers.v1.customer_service_pb2 import (
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse
 from tests.kernel.edge import Edge, echo, serving
 from twinlog import InvalidArgument, Metadata
-from twinlog.rpc import Checks, Context, call_metadata, request_identity
+from twinlog.rpc import Checks, Context, call_metadata
+from twinlog.rpc.commands import request_identity
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -36,8 +36,8 @@ from tests.saga.test_credit_saga import (
 )
 from twinlog import Abort, InvalidArgument, Retry, Saga, SagaStatus, Skip, Step, saga_aggregate
 from twinlog.model.saga import Wake
-from twinlog.model.saga_transition import NotAbortable, NothingAwaited, NotUndoable
-from twinlog.rpc import PageTokens
+from twinlog.model.saga_decider import NotAbortable, NothingAwaited, NotUndoable
+from twinlog.rpc import Commands, PageTokens
 from twinlog.testing import MemoryViews
 from twinlog.testing.internals import StepState
 
@@ -144,7 +144,7 @@ class SagaRows:
 def service(shop: MemoryShop) -> SagaService:
     node = shop.saga_orchestrator
     rows, pages = SagaRows(shop.saga_views), PageTokens(b"key")
-    return SagaService(node.log, node.writer, rows, pages, shop.clock, node.schema)
+    return SagaService(Commands(node.log, node.writer), rows, pages, shop.clock, node.schema)
 
 
 async def order(shop: MemoryShop, customer: str = "", mode: Any = SAGA_MODE_ORCHESTRATION) -> str:

@@ -1,8 +1,8 @@
-"""Sagas: a table of steps with their compensations, and the pure transition that runs it.
+"""Sagas as tables of steps with their compensations; the state of an instance, and the commands that it takes.
 
-An instance is an aggregate like any other: replies, interruptions, deadlines and operators' orders are its commands;
-its events are twinlog.v1.Saga… with the commands to participants between them. Compensations run in reverse order
-and are retried without limit; past a threshold the instance shows that it needs attention.
+An instance is an aggregate like any other. Its commands are the participants' replies, interruptions, deadlines and
+operators' orders; its events are twinlog.v1.Saga… and, between them, the commands to participants. Compensations run
+in reverse order and are retried without limit; past a threshold the instance shows that it needs attention.
 (Garcia-Molina and Salem, "Sagas", 1987.)
 """
 
@@ -20,7 +20,7 @@ from twinlog.model.messages import StoredMessage
 from twinlog.v1 import saga_pb2 as pb
 
 TIMED_OUT = "DEADLINE_EXCEEDED"
-"""The reason of a step that nobody answered in time."""
+"""The reason of a step that was not answered in time."""
 
 Event = (
     pb.SagaStarted
@@ -43,66 +43,75 @@ Event = (
 
 @dataclass(frozen=True)
 class SagaContext:
-    """What an instance knows when it sends a command."""
+    """What an instance knows when it makes a command."""
 
     trigger: Any
     """The event that started it."""
     reason: str = ""
-    """Why it is being undone."""
+    """Why it is being compensated."""
     refusal: Any = None
-    """The refusal that made it so; None where nobody answered in time."""
+    """The participant's refusal that led to compensation; None after a timeout, an interruption or an abort."""
     aborted: bool = False
-    """Whether an operator gave it up."""
+    """Whether an operator aborted it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: a command, its answers, and how to undo it."""
+    """One step: a command, the events that answer it, and its compensation."""
 
     name: str
+    """For people, such as "reserve credit"."""
     send: Callable[[SagaContext], Message]
+    """Makes the command."""
     done: type[Message]
+    """The event that says it succeeded."""
     refused: type[Message] | None = None
+    """The event that says it failed."""
     why: Callable[[Any], str] = lambda refusal: str(refusal.DESCRIPTOR.name)
     """From the refusal: the reason, for people."""
     undo: Callable[[SagaContext], Message] | None = None
+    """Makes the command that compensates the step; None: there is nothing to compensate."""
     undone: type[Message] | None = None
+    """The event that says it is compensated."""
     deadline: timedelta | Callable[[Any], datetime] | None = None
-    """How long an answer may take, or, from the trigger, until when; None: for ever, for a step that must happen in
-    the end."""
+    """How long the answer may take, or a function from the trigger to the time it is due; None: as long as it takes,
+    for a step that has to happen in the end."""
     retries: int = 0
-    """How often the command is sent again at its deadline before the step is given up."""
+    """How often an overdue command is sent again before the step has failed."""
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How a compensation is retried: after ``first``, then twice as long each time, at most ``most``."""
+    """When an unanswered compensation is sent again: after ``first``, then after twice as long each time, up to
+    ``most``."""
 
     first: timedelta = timedelta(seconds=5)
     most: timedelta = timedelta(minutes=5)
     attention_after: int = 5
-    """After how many unanswered tries the instance shows that it needs attention."""
+    """The number of unanswered attempts after which the instance shows that it needs attention."""
 
     def delay(self, attempt: int) -> timedelta:
-        """How long the try number ``attempt``, from 1, waits for its answer."""
+        """How long attempt number ``attempt``, from 1, waits for its answer."""
         return min(self.first * (1 << min(attempt - 1, 20)), self.most)
 
 
 @dataclass(frozen=True)
 class Saga:
-    """The table of a saga, at a version. Instances keep to the version they started with."""
+    """One version of a saga's table. An instance keeps to the version that it started with."""
 
     name: str
     version: int
     starts_with: type[Message]
+    """The event that starts an instance: its trigger."""
     steps: Sequence[Step]
+    """At least one; they run in order."""
     partition_key: Callable[[Any], str]
     """From the trigger: the partition key of the instance's events."""
     on_compensated: Step | None = None
-    """The command that tells of a saga that was undone; only its ``send`` and ``done`` count."""
+    """The closing command, sent once every compensation is done; only its ``send`` and ``done`` are used."""
     interrupted_by: Mapping[type[Message], Callable[[Any], str]] = field(default_factory=dict)
-    """Events after which the saga undoes what it did, even when it is completed, and sends no closing command; from
-    each: the reason, for people. One that answers the closing command is that answer."""
+    """Events that make the saga compensate, even once it is completed, and leave out the closing command; each with a
+    function from the event to the reason, for people. One that answers the closing command counts as its answer."""
     backoff: Backoff = Backoff()
 
 
@@ -144,7 +153,7 @@ class SagaInstance:
     trigger: StoredMessage = None
     steps: tuple[StepState, ...] = ()
     current: int | None = None
-    """The step whose answer is awaited; ``len(steps)``: the closing command's; None: nobody's."""
+    """The step whose answer is awaited; ``len(steps)`` for the closing command; None: no answer is awaited."""
     attempts: int = 0
     deadline: datetime | None = None
     reason: str = ""
@@ -155,7 +164,7 @@ class SagaInstance:
 
     @property
     def context(self) -> SagaContext:
-        """What its commands are made from."""
+        """What its commands are made of."""
         return SagaContext(self.trigger, self.reason, self.refusal, self.aborted)
 
 
@@ -164,7 +173,7 @@ class SagaInstance:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The triggering event happened."""
+    """The saga's trigger has happened."""
 
     event: Message
     now: datetime
@@ -172,7 +181,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A participant's event, which may answer what is awaited, or interrupt."""
+    """A participant's event has come: the awaited answer, an interruption, or of no concern."""
 
     event: Message
     now: datetime
@@ -180,14 +189,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """The deadline of the awaited answer has come."""
+    """The awaited answer is overdue."""
 
     now: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """An operator wants the awaited command sent again."""
+    """An operator has the awaited command sent again."""
 
     reason: str
     now: datetime
@@ -195,7 +204,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """An operator wants the awaited answer no longer waited for."""
+    """An operator has the saga go on without the awaited answer."""
 
     reason: str
     now: datetime
@@ -203,7 +212,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """An operator wants the saga undone."""
+    """An operator has the saga compensated."""
 
     reason: str
     now: datetime

@@ -2,7 +2,8 @@
 
 from twinlog._aio.watched import Watched
 from twinlog.rpc import tokens
-from twinlog.rpc.context import Context, call_metadata, request_identity, time_left
+from twinlog.rpc.commands import Commands
+from twinlog.rpc.context import Context, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
@@ -11,6 +12,7 @@ from twinlog.rpc.validation import Checks
 __all__ = [
     "CODES",
     "Checks",
+    "Commands",
     "Context",
     "Limits",
     "PageTokens",
@@ -18,7 +20,6 @@ __all__ = [
     "Server",
     "Watched",
     "call_metadata",
-    "request_identity",
     "serve",
     "status_of",
     "time_left",

@@ -1,0 +1,37 @@
+"""The aggregate whose streams are a saga's instances."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from twinlog.model.aggregate import Aggregate
+from twinlog.model.saga import Command, Saga, SagaInstance, Wake
+from twinlog.model.saga_decider import SagaDecider
+from twinlog.v1 import saga_pb2 as pb
+
+
+def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
+    """The aggregate of a saga's instances; give every version that still has instances, in any order.
+
+    New instances start with the newest version. The aggregate's name is ``<saga>_saga``.
+    """
+    deciders = {saga.version: SagaDecider(saga) for saga in versions}
+    newest = max(versions, key=lambda saga: saga.version)
+
+    def decider(instance: SagaInstance) -> SagaDecider:
+        return deciders.get(instance.version) or deciders[newest.version]
+
+    def evolve(instance: SagaInstance, event: Message) -> SagaInstance:
+        if isinstance(event, pb.SagaStarted):
+            return deciders[event.version].evolve(instance, event)
+        return decider(instance).evolve(instance, event)
+
+    return Aggregate(
+        name=f"{newest.name}_saga",
+        initial=SagaInstance(),
+        decide=lambda instance, command: decider(instance).decide(instance, command),
+        evolve=evolve,
+        partition_key=lambda instance: newest.partition_key(instance.trigger),
+        due=lambda instance: instance.deadline,
+        on_due=lambda _instance, now: Wake(now),
+    )

@@ -1,0 +1,110 @@
+"""The edge of commands: a servicer's method checks its request, says what to do, and this does the rest.
+
+The rest is the request's identity, the metadata of what it sets off, and the consistency token of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.requests import Request
+from twinlog.log.transaction import Transaction
+from twinlog.log.units import StreamRef
+from twinlog.log.writer import Writer
+from twinlog.model.aggregate import Aggregate, AnyAggregate
+from twinlog.model.event import Recorded, StreamId
+from twinlog.rpc import tokens
+from twinlog.rpc.context import Context, call_metadata
+from twinlog.rpc.validation import Checks
+
+State = TypeVar("State")
+Response = TypeVar("Response", bound=Message)
+
+
+class Commands:
+    """Runs the commands of a service's edge on its log, and reads what they need to know."""
+
+    def __init__(self, log: Log, writer: Writer) -> None:
+        self._log = log
+        self._writer = writer
+
+    async def execute(
+        self,
+        request: Message,
+        context: Context,
+        checks: Checks,
+        work: Callable[[Transaction], Response],
+        response_type: type[Response],
+        *,
+        preload: Sequence[StreamRef] = (),
+        assume_empty: Sequence[StreamRef] = (),
+    ) -> Response:
+        """Ends the checks, runs ``work`` in a transaction of the log and gives the response that it returns.
+
+        Where the request has a field ``request_id``, its outcome is kept under that id in the same transaction: a
+        retry is given the first response. Where the response has a field ``consistency_token``, it is set to the
+        position at which the effects are visible. Events carry the call's metadata; their cause is ``rpc/<Method>``,
+        by the name of the request's type, ``<Method>Request``.
+
+        ``work`` must be synchronous and pure, since it may run again. ``preload`` names the streams that it reads,
+        ``assume_empty`` those of them that should not exist yet; both only save time.
+
+        Raises InvalidArgument, what ``work`` raises, RequestIdReused, Overloaded or Unavailable.
+        """
+        identity = self.check(request, checks, response_type)
+        outcome = await self._writer.execute(
+            work,
+            metadata=call_metadata(context, request.DESCRIPTOR.name.removesuffix("Request")),
+            request=identity,
+            preload=preload,
+            assume_empty=assume_empty,
+        )
+        if "consistency_token" in response_type.DESCRIPTOR.fields_by_name:
+            token = tokens.write({self._log.name: outcome.position})
+            outcome.result.consistency_token = token  # type: ignore[attr-defined]
+        return outcome.result
+
+    @staticmethod
+    def check(request: Message, checks: Checks, response_type: type[Message]) -> Request | None:
+        """Ends the checks, that of ``request_id`` included; for what a method has to await before it executes.
+
+        Gives the request's identity. Raises InvalidArgument.
+        """
+        identity = request_identity(checks, request, response_type)
+        checks.done()
+        return identity
+
+    async def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
+        """The newest state of an aggregate. Raises Overloaded or Unavailable."""
+        return (
+            await self._writer.execute(lambda tx: tx.state(aggregate, id), preload=[(aggregate, id)])
+        ).result
+
+    async def history(self, aggregate: AnyAggregate, id: str) -> Sequence[Recorded]:
+        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""
+        [stream] = await self._log.load([ReadRequest(StreamId(aggregate.name, id))])
+        return stream.events
+
+
+def request_identity(checks: Checks, request: Message, response_type: type[Message]) -> Request | None:
+    """What a request's outcome is kept under.
+
+    None where the request has no ``request_id``, or an empty one; also where it is no UUID, which is noted in
+    ``checks``. The fingerprint is the SHA-256 of the request's type and content.
+    """
+    if "request_id" not in request.DESCRIPTOR.fields_by_name:
+        return None
+    given: str = request.request_id  # type: ignore[attr-defined]
+    request_id = checks.uuid("request_id", given, required=False)
+    if not request_id:
+        return None
+    if given != request_id:
+        request.request_id = request_id  # type: ignore[attr-defined]  # in upper case, it is the same id
+    name = request.DESCRIPTOR.full_name.encode()
+    fingerprint = sha256(name + b"\0" + request.SerializeToString(deterministic=True)).digest()
+    return Request(request_id, fingerprint, response_type)
