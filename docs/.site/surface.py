@@ -14,9 +14,10 @@ _ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
 class Surface(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """griffe reads no lazily built ``__all__``."""
+        """griffe cannot read an ``__all__`` that is made at import."""
         if pkg.path == "twinlog":
             pkg.exports = list(twinlog.__all__)
+            self.on_object(obj=pkg)
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:
