@@ -105,15 +105,14 @@ async def test_an_error_that_is_not_worth_a_retry_is_raised_at_once(slept: list[
 async def test_the_current_fault_can_be_read(slept: list[float]) -> None:
     said: list[str] = []
     loop = retrying(said)
-    assert loop.problem is None
-    loop.failed(ConnectionError("refused"))
-    loop.failed(ConnectionError("reset"))
-    assert loop.problem == "reset"
-    loop.failed(TimeoutError())
-    assert loop.problem == "TimeoutError"
-    loop.succeeded()
-    loop.succeeded()
-    assert loop.problem is None
+    problems = [loop.problem]
+    for error in (ConnectionError("refused"), ConnectionError("reset"), TimeoutError()):
+        loop.failed(error)
+        problems.append(loop.problem)
+    for _ in range(2):
+        loop.succeeded()
+        problems.append(loop.problem)
+    assert problems == [None, "refused", "reset", "TimeoutError", None, None]
     assert said == ["ConnectionError: refused", "TimeoutError: ", "works"]
 
 
