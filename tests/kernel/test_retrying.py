@@ -106,15 +106,13 @@ async def test_the_current_fault_can_be_read(slept: list[float]) -> None:
     said: list[str] = []
     loop = retrying(said)
     problems = [loop.problem]
-    loop.failed(ConnectionError("refused"))
-    loop.failed(ConnectionError("reset"))
-    problems.append(loop.problem)
-    loop.failed(TimeoutError())
-    problems.append(loop.problem)
-    loop.succeeded()
-    loop.succeeded()
-    problems.append(loop.problem)
-    assert problems == [None, "reset", "TimeoutError", None]
+    for error in (ConnectionError("refused"), ConnectionError("reset"), TimeoutError()):
+        loop.failed(error)
+        problems.append(loop.problem)
+    for _ in range(2):
+        loop.succeeded()
+        problems.append(loop.problem)
+    assert problems == [None, "refused", "reset", "TimeoutError", None, None]
     assert said == ["ConnectionError: refused", "TimeoutError: ", "works"]
 
 

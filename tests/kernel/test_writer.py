@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
+from structlog.testing import capture_logs
 
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
+from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Recorded, Schema, StreamId, Transaction, Unavailable, Writer
 from twinlog.log.ports import Conflict
 from twinlog.log.requests import Request
@@ -24,6 +26,7 @@ from twinlog.testing.internals import (
     CheckpointMoved,
     RandomIds,
     SystemClock,
+    Timer,
 )
 
 ID = "0196aa00-0000-7000-8000-000000000001"
@@ -198,6 +201,27 @@ async def test_timers_wake_a_stream_once() -> None:
     assert rung.result == Alarm(None, rung=True)
 
 
+async def test_timers_say_once_that_the_store_is_away_and_once_that_they_go_on() -> None:
+    log = Away("alarms")
+    async with writing(log) as writer:
+        await writer.execute(lambda tx: tx.do(ALARM, "past", Set(datetime.now(UTC))))
+        timers = Timers(log, writer, [ALARM], clock=SystemClock(), actor="test", interval=0.01)
+        with capture_logs() as said:
+            firing = asyncio.create_task(timers.run())
+            await until(lambda: log.asked >= 3)
+            assert timers.problem == str(Unavailable())
+            log.away = False
+            await until(lambda: timers.problem is None)
+            firing.cancel()
+            await asyncio.gather(firing, return_exceptions=True)
+        rung = await writer.execute(lambda tx: tx.state(ALARM, "past"))
+    assert rung.result == Alarm(None, rung=True)
+    assert [line["event"] for line in said if line["event"] != "timers.fired"] == [
+        "timers.stopped",
+        "timers.firing",
+    ]
+
+
 async def test_nothing_is_refused_on_what_was_true_once() -> None:
     log = MemoryLog("counts")
     async with writing(log) as one, writing(log) as two:
@@ -208,6 +232,18 @@ async def test_nothing_is_refused_on_what_was_true_once() -> None:
         assert counted.result.value == 5
         with pytest.raises(FailedPrecondition):
             await one.execute(lambda tx: tx.do(COUNTER, "a", Add(1, limit=5)))
+
+
+class Away(MemoryLog):
+    """A log that cannot say which timers are due while it is away."""
+
+    asked, away = 0, True
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
+        self.asked += 1
+        if self.away:
+            raise Unavailable
+        return await super().due(now, limit)
 
 
 class Gate(MemoryLog):

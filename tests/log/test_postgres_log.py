@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import append, batch, counter, grow
@@ -163,12 +164,16 @@ async def test_a_lease_outlasts_an_exhausted_pool(
     holding = asyncio.create_task(lease.hold(work))
     async with asyncio.timeout(60):
         await working.wait()
-    async with AsyncExitStack() as taken:
-        for _ in range(postgres_log.pool.get_max_size()):
-            await taken.enter_async_context(postgres_log.pool.acquire(timeout=60))
-        tried = len(asked)
-        await until(lambda: len(asked) >= tried + 3)
-        assert not holding.done()
+    with capture_logs() as said:
+        async with AsyncExitStack() as taken:
+            for _ in range(postgres_log.pool.get_max_size()):
+                await taken.enter_async_context(postgres_log.pool.acquire(timeout=60))
+            tried = len(asked)
+            await until(lambda: len(asked) >= tried + 3)
+            assert not holding.done()
+            assert "the database is out of reach" in (lease.problem or "")
+        await until(lambda: lease.problem is None)
+    assert [line["event"] for line in said] == ["lease.unconfirmed", "lease.confirmed"]
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding

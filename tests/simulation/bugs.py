@@ -144,12 +144,12 @@ def lost_reply_is_failure() -> Patches:
 
 @bug("lost-reply-decided-anew", near=1530)
 def lost_reply_decided_anew() -> Patches:
-    """After a lost answer, the writer does not recognise its own events, and decides once more."""
+    """After a lost answer, the writer does not recognize its own events, and decides once more."""
 
-    async def recognise(self: GroupCommit, batch: Batch) -> None:
+    async def recognize(self: GroupCommit, batch: Batch) -> None:
         return None
 
-    return [(GroupCommit, "_recognise", recognise)]
+    return [(GroupCommit, "_recognize", recognize)]
 
 
 @bug("stale-states")

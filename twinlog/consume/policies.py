@@ -35,7 +35,7 @@ class PolicyHandler:
         """``log`` is the service's own, which keeps the checkpoint and the dead letters."""
         self.consumer = policies.consumer
         self.source = policies.log
-        self.types = policies.types
+        self.types = schema.stored_types(policies.types)
         self.routing_key = policies.routing_key
         self.parked = 0
         self._policies = policies

@@ -190,7 +190,7 @@ class GroupCommit:
             try:
                 result = await self._log.append(batch)
                 if isinstance(result, Conflict) and batch.events:
-                    result = await self._recognise(batch) or result
+                    result = await self._recognize(batch) or result
             except Unavailable:
                 if asyncio.get_running_loop().time() - since > _FAIL_FAST_AFTER_SECONDS:
                     self.down = True
@@ -206,7 +206,7 @@ class GroupCommit:
             self._retrying.reset()
             self.down = False
 
-    async def _recognise(self, batch: Batch) -> Appended | None:
+    async def _recognize(self, batch: Batch) -> Appended | None:
         first = batch.events[0]
         (history,) = await self._log.load([ReadRequest(first.stream, first.version - 1)])
         if history.events and history.events[0].event_id == first.event_id:

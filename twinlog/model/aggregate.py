@@ -1,8 +1,7 @@
-"""The decider: an aggregate as three pure things, and nothing else.
+"""The decider: an aggregate as an initial state and two pure functions, decide and evolve.
 
-No clock, no uuid, no I/O inside: time and ids arrive with the command. A repeated command decides to no
-events. A refusal that others must react to is an event; bad input is an error.
-(Jérémie Chassaing, "Functional Event Sourcing Decider".)
+No clock, no UUIDs, no I/O: time and ids arrive with the command. A repeated command decides no events. A refusal that
+others react to is an event; bad input is an error. (Jérémie Chassaing, "Functional Event Sourcing Decider".)
 """
 
 from __future__ import annotations
@@ -18,39 +17,39 @@ State = TypeVar("State")
 Command = TypeVar("Command")
 
 Events = Sequence[Message]
-"""What a decision yields: generated protobuf messages."""
+"""The result of a decision: generated protobuf messages."""
 
 
 def _never(_state: Any) -> datetime | None:
     return None
 
 
-def _no_wake(_state: Any, now: datetime) -> Any:
+def _no_on_due(_state: Any, now: datetime) -> Any:
     raise NotImplementedError("an aggregate with `due` needs `on_due`")
 
 
 @dataclass(frozen=True)
 class Aggregate(Generic[State, Command]):
-    """A kind of stream: its decider, and what the log needs to know of it."""
+    """A kind of stream: its decider, and what the log needs to know about it."""
 
     name: str
     """The stream type; part of the storage format."""
     initial: State
     """The state of a stream without events."""
     decide: Callable[[State, Command], Events]
-    """What happens; raises a TwinlogError on bad input."""
+    """The events that a command leads to; raises a TwinlogError on bad input."""
     evolve: Callable[[State, Message], State]
     """The state after an event."""
     partition_key: Callable[[State], str]
-    """From the state after an event: what its event is kept in order by; decides the bucket."""
+    """From the state after an event: events with the same key are handled in order. It decides the bucket."""
     due: Callable[[State], datetime | None] = _never
-    """When this stream wants to be woken, if it does: the log keeps one timer row a stream, set and
-    cleared with the events that change it."""
-    on_due: Callable[[State, datetime], Command] = _no_wake
-    """The command that a wake-up gives, from the state and the current time."""
+    """When this stream is to be woken, or None. The log keeps one timer row per stream, set and cleared with the events
+    that change it."""
+    on_due: Callable[[State, datetime], Command] = _no_on_due
+    """The command of a wake-up, from the state and the current time."""
 
     def fold(self, events: Events, state: State | None = None) -> State:
-        """The state after ``events``, from ``state`` or from nothing."""
+        """The state after ``events``, starting from ``state`` or from the initial state."""
         folded = self.initial if state is None else state
         for event in events:
             folded = self.evolve(folded, event)

@@ -1,4 +1,4 @@
-"""Time and identity come through these ports, so that the same code runs under a seeded simulator."""
+"""The ports of time and identity, through which the same code runs under a seeded simulator."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Clock(Protocol):
     """Tells the time."""
 
     def now(self) -> datetime:
-        """The current time, aware, in UTC."""
+        """The current time in UTC, timezone-aware."""
         ...
 
 
 class Ids(Protocol):
-    """Makes identities."""
+    """Makes new identities."""
 
     def uuid7(self) -> UUID:
-        """A new UUID, version 7: sortable by time."""
+        """A new UUID of version 7, which sorts by time."""
         ...

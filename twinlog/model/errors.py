@@ -1,4 +1,4 @@
-"""The one error tree. A class's docstring is its message, its attributes are the facts.
+"""The one error tree. The docstring of a class is its message; its facts fill the placeholders.
 
 ``reason`` is the UPPER_SNAKE_CASE word that clients can rely on (google.rpc.ErrorInfo.reason);
 :mod:`twinlog.rpc` maps the branches to gRPC codes in one table.
@@ -62,13 +62,13 @@ class Unavailable(TwinlogError):
 
 
 class ViewLagging(Unavailable):
-    """The view of log {log} is at position {reached}, not yet at {wanted}; try again with more time."""
+    """The view of log {log} has reached position {reached}, not yet {wanted}; try again with more time."""
 
     reason = "VIEW_LAGGING"
 
 
 class Overloaded(Unavailable):
-    """{waiting} commands are waiting already; try again later with the same request_id."""
+    """{waiting} commands are already waiting; try again later with the same request_id."""
 
     reason = "OVERLOADED"
 
@@ -80,13 +80,13 @@ class CheckpointMoved(TwinlogError):
 
 
 class UnknownEventType(TwinlogError):
-    """No message type {type} is known here; deploy the version that knows it or add an upcaster."""
+    """Message type {type} is unknown to this program; deploy a version that knows it, or add an upcaster."""
 
     reason = "UNKNOWN_EVENT_TYPE"
 
 
 class UndecodableEvent(TwinlogError):
-    """The bytes of event {event} are not a {type}."""
+    """The payload of event {event} cannot be parsed as {type}."""
 
     reason = "UNDECODABLE_EVENT"
 

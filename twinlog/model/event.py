@@ -1,4 +1,4 @@
-"""Events as the log holds them and as the twin carries them."""
+"""Events, as the log stores them and the twin carries them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUCKETS = 64
 
 
 class StreamId(NamedTuple):
-    """Names one stream of a log: one aggregate."""
+    """The identity of one stream of a log, which is one aggregate."""
 
     type: str
     id: str
@@ -25,12 +25,12 @@ class StreamId(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What is known about an event besides what it says."""
+    """What is known about an event besides its payload."""
 
     correlation_id: str = ""
-    """Common to everything that one request set off."""
+    """Shared by everything that one request set off."""
     causation_id: str = ""
-    """What caused it: an event, as ``log/position``, or a call, as ``rpc/Method``."""
+    """Its cause: an event, as ``log/position``, or a call, as ``rpc/Method``."""
     traceparent: str = ""
     """The W3C trace context of the call that set it off."""
     actor: str = ""
@@ -59,7 +59,7 @@ class NewEvent(NamedTuple):
         metadata: Metadata,
         partition_key: str,
     ) -> NewEvent:
-        """The event that a message is: its type, bytes and tag are the message's."""
+        """The event with the type, payload and routing key of a message."""
         payload = message.SerializeToString(deterministic=True)
         name = message.DESCRIPTOR.full_name
         return cls(stream, version, event_id, name, payload, metadata, partition_key, routing_key_of(message))
@@ -77,27 +77,27 @@ class Recorded(NamedTuple):
     payload: bytes
     metadata: Metadata
     partition_key: str
-    """Events of a log that share it are handled in order, whatever becomes of others; it decides the bucket."""
+    """Events of a log that share it are handled in order, independently of others. It decides the bucket."""
     routing_key: str
-    """What consumers may choose it by, besides its type (:mod:`twinlog.model.routing`)."""
+    """What consumers can filter by, besides the type (:mod:`twinlog.model.routing`)."""
     recorded_at: datetime
 
     @property
     def subject(self) -> str:
-        """The twin's subject: ``<log>.<bucket>.<EventType>.<tag>``."""
+        """The twin's subject: ``<log>.<bucket>.<EventType>.<routing key>``."""
         short = self.type.rpartition(".")[2]
         return f"{self.log}.{bucket_of(self.partition_key)}.{short}.{self.routing_key}"
 
     @property
     def address(self) -> str:
-        """``log/position``: names the event everywhere; the causation id of what it causes."""
+        """``log/position``: identifies the event everywhere; the causation id of what it causes."""
         return f"{self.log}/{self.position}"
 
     def causing(self, actor: str) -> Metadata:
-        """The metadata of whatever ``actor`` does because of this event."""
+        """The metadata of what ``actor`` does because of this event."""
         return Metadata(self.metadata.correlation_id, self.address, self.metadata.traceparent, actor)
 
 
 def bucket_of(partition_key: str) -> int:
-    """The bucket, 0 to 63, of a partition key: CRC-32 modulo 64, the same in every process and version."""
+    """The bucket of a partition key, 0 to 63: CRC-32 modulo 64, the same in every process and version."""
     return zlib.crc32(partition_key.encode()) % BUCKETS

@@ -1,11 +1,11 @@
-"""UUIDs as bytes and text, without the cost of uuid.UUID's constructor."""
+"""UUIDs as bytes and as text, without the cost of uuid.UUID's constructor."""
 
 from __future__ import annotations
 
 from uuid import UUID, SafeUUID
 
-_BYTES, _TEXT = 16, 36
-_set_int = UUID.int.__set__  # type: ignore[misc, attr-defined]  # slots, to the interpreter
+_BYTES, _TEXT_CHARS = 16, 36
+_set_int = UUID.int.__set__  # type: ignore[misc, attr-defined]  # slots at run time
 _set_is_safe = UUID.is_safe.__set__  # type: ignore[misc, attr-defined]
 
 
@@ -20,14 +20,14 @@ def uuid_of(data: bytes) -> UUID:
 
 
 def uuid_bytes(text: str) -> bytes:
-    """The 16 bytes of a UUID in its usual form of 36 characters, in either case. Raises ValueError."""
-    data = bytes.fromhex(text.replace("-", "")) if len(text) == _TEXT else b""
+    """The 16 bytes of a UUID in the usual form of 36 characters, upper or lower case. Raises ValueError."""
+    data = bytes.fromhex(text.replace("-", "")) if len(text) == _TEXT_CHARS else b""
     if len(data) != _BYTES:
-        raise ValueError(f"{text!r} is no UUID")
+        raise ValueError(f"{text!r} is not a UUID")
     return data
 
 
 def uuid_text(data: bytes) -> str:
-    """The usual form, in lower case, of a UUID's 16 bytes."""
+    """The usual form of a UUID's 16 bytes, in lower case."""
     digits = data.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,4 +1,4 @@
-"""Persistent maps for states: an update gives a new map in O(log n), and the old one stays as it is."""
+"""Persistent maps for states: an update returns a new map in O(log n), and the old one stays as it was."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 else:
 
     class Map:
-        """``holds: Map[str, int]``; read like any mapping, ``insert`` and ``remove`` give a new one."""
+        """``holds: Map[str, int]``: read like any mapping; ``insert`` and ``remove`` return a new one."""
 
         def __class_getitem__(cls, of: tuple[Any, Any]) -> Any:
-            # rpds' class cannot be subscripted at run time, and pydantic has to know the types.
+            # The class of rpds cannot be subscripted at run time, and pydantic needs the types.
             return Annotated[HashTrieMap, _AsDict(*of)]
 
 
 @dataclass(frozen=True)
 class _AsDict:
-    """Teaches pydantic to keep the map as a JSON object, so that states can be snapshot."""
+    """Makes pydantic store the map as a JSON object, so that states with maps can have snapshots."""
 
     key: Any
     value: Any
@@ -40,4 +40,4 @@ class _AsDict:
 
 
 EMPTY: HashTrieMap[Any, Any] = HashTrieMap()
-"""The map without entries."""
+"""The empty map."""

@@ -1,4 +1,4 @@
-"""Messages of any type inside a state, or inside another message."""
+"""Messages of any type, inside a state or inside another message."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 @cache
 def message_class(full_name: str) -> type[Message]:
-    """The generated class of a message type. Raises KeyError where its module is not imported."""
+    """The generated class of a message type. Raises KeyError if its module is not imported."""
     return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
 
 
 def pack(message: Message) -> Packed:
-    """The message as google.protobuf.Any; equal messages give equal bytes."""
+    """The message as a google.protobuf.Any; equal messages give equal bytes."""
     packed = Packed()
     packed.Pack(message, deterministic=True)
     return packed
 
 
 def unpack(packed: Packed) -> Message:
-    """The message in a google.protobuf.Any. Raises KeyError, or DecodeError."""
+    """The message in a google.protobuf.Any. Raises KeyError if its type is unknown, or DecodeError."""
     return message_class(packed.TypeName()).FromString(packed.value)
 
 
 class _AsText:
-    """Teaches pydantic to keep a message as base64 of its Any."""
+    """Makes pydantic store a message as base64 of its Any."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema  # only snapshots need it
@@ -60,4 +60,4 @@ def _from_text(value: Any) -> Message | None:
 
 
 StoredMessage = Annotated[Message | None, _AsText()]
-"""A message in a state that is kept in snapshots."""
+"""A field of a state that holds a message, and can be stored in snapshots."""

@@ -11,7 +11,7 @@ NANOS_PER_UNIT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """An amount of one currency. Exact: no floats, no rounding."""
+    """An exact amount of one currency, without floats or rounding."""
 
     nanos: int
     """Billionths of the currency's unit, of any sign and size: 12.34 is 12_340_000_000."""
@@ -20,11 +20,11 @@ class Money:
 
     @classmethod
     def of(cls, message: MoneyMessage) -> Money:
-        """The amount in a message, taken as it is; :mod:`twinlog.rpc.validation` checks what clients send."""
+        """The amount in a message, unchecked; :mod:`twinlog.rpc.validation` checks what clients send."""
         return cls(message.units * NANOS_PER_UNIT + message.nanos, message.currency_code)
 
     def to_proto(self) -> MoneyMessage:
-        """The message: units and nanos have the same sign. ValueError where the units exceed 64 bits."""
+        """The message; its units and nanos have the same sign. Raises ValueError if the units exceed 64 bits."""
         units, nanos = divmod(abs(self.nanos), NANOS_PER_UNIT)
         if self.nanos < 0:
             units, nanos = -units, -nanos

@@ -1,6 +1,6 @@
-"""Policies: what a service does about the events of another log, or of its own.
+"""Policies: how a service reacts to the events of another log, or of its own.
 
-A policy is a table: event type → the command it calls for.
+A policy is a table from event types to the commands that they call for.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class Dispatch(NamedTuple):
     id: str
     command: Any
     assume_empty: bool = False
-    """Whether the aggregate should not exist yet."""
+    """Whether the aggregate probably does not exist yet."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The aggregate that a command is for; made by :func:`on`."""
+    """The aggregate that a command is addressed to; made by :func:`on`."""
 
     aggregate: AnyAggregate
     id: str
 
     def do(self, command: Any) -> Dispatch:
-        """The command, addressed."""
+        """A command for this aggregate."""
         return Dispatch(self.aggregate, self.id, command)
 
     def create(self, command: Any) -> Dispatch:
-        """The same, where it should be the first: it saves looking. If it is not, it is decided on what there is."""
+        """A command that should be its first, which spares looking for it. If it exists, its state is used as ever."""
         return Dispatch(self.aggregate, self.id, command, assume_empty=True)
 
 
@@ -51,16 +51,16 @@ Rule = Callable[[Any], Dispatch | Sequence[Dispatch] | None]
 
 @dataclass(frozen=True)
 class Policies:
-    """The table of one service for one log."""
+    """The reactions of one service to the events of one log."""
 
     log: str
-    """The log that is listened to."""
+    """The log that is followed."""
     actor: str
-    """Who acts; goes on the events, and names the consumer."""
+    """Who acts: it is recorded on the events, and names the consumer."""
     rules: Mapping[type[Message], Rule]
-    """What an event calls for: one command, several, or None."""
+    """Per event type, a function from the event to one command, several, or None."""
     routing_key: str = ""
-    """Only events with this routing key count (:mod:`twinlog.model.routing`); empty: all."""
+    """Only events with this routing key are wanted (:mod:`twinlog.model.routing`); empty: all."""
 
     def __post_init__(self) -> None:
         for event in self.rules if self.routing_key else ():
@@ -70,7 +70,7 @@ class Policies:
 
     @property
     def consumer(self) -> str:
-        """The checkpoint's name."""
+        """The name of its checkpoint."""
         return f"{self.actor}.{self.log}"
 
     @property
@@ -79,7 +79,7 @@ class Policies:
         return [event.DESCRIPTOR.name for event in self.rules]
 
     def dispatches(self, message: Message) -> Sequence[Dispatch]:
-        """What an event calls for."""
+        """The commands that an event calls for."""
         rule = self.rules.get(type(message))
         if rule is None or (self.routing_key and routing_key_of(message) != self.routing_key):
             return ()

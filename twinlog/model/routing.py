@@ -1,12 +1,12 @@
-"""Tags: what an event says of itself that consumers can choose by, besides its type.
+"""Routing keys: what consumers can filter events by, besides their type.
 
-It is declared in the event's proto, on one field of an enum type or for all events of the type:
+A routing key is declared in the event's proto: on one field of an enum type, or once for all events of the type.
 
     SagaMode saga_mode = 3 [(twinlog.v1.tag) = true];
     option (twinlog.v1.tagged) = "customer_svc";
 
-It is stored with the event, and is the last token of the twin's subject: a consumer that wants one tag is not sent the
-others.
+It is stored with the event, and is the last token of the twin's subject: a consumer that wants one routing key is sent
+only events that have it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from google.protobuf.message import Message
 from twinlog.v1 import options_pb2
 
 NO_ROUTING_KEY = "-"
-"""Stands for the tag of an event that has none."""
+"""The routing key of an event that declares none."""
 
 
 def routing_key_of(message: Message) -> str:
-    """The tag of a message."""
+    """The routing key of a message."""
     rule = _rule(message.DESCRIPTOR)
     return rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
 
 
 def has_routing_key(of: type[Message]) -> bool:
-    """Whether messages of a type have one."""
+    """Whether a message type declares a routing key."""
     rule = _rule(of.DESCRIPTOR)
     return bool(rule.field) or rule.fixed != NO_ROUTING_KEY
 
 
 class _Rule(NamedTuple):
-    """Where the tag of a type's messages comes from."""
+    """Where the routing key of a type's messages comes from."""
 
     field: str = ""
-    """An enum field; empty where it is the same for all."""
+    """The enum field; empty if all messages of the type have the same key."""
     names: Mapping[int, str] = {}
-    """The names of its values."""
+    """The names of the enum's values."""
     fixed: str = NO_ROUTING_KEY
 
 
 class _Names(dict[int, str]):
-    """The names of an enum's values; a value that a newer version knows is its number."""
+    """The names of an enum's values; a value that only a newer version knows is named by its number."""
 
     def __missing__(self, number: int) -> str:
         return str(number)
@@ -57,7 +57,7 @@ class _Names(dict[int, str]):
 def _rule(of: Descriptor) -> _Rule:
     for field in of.fields:
         if field.GetOptions().Extensions[options_pb2.tag]:
-            assert field.enum_type is not None, f"{field.full_name}: a tag is an enum"
+            assert field.enum_type is not None, f"{field.full_name}: a routing key is an enum"
             names = _Names((value.number, value.name) for value in field.enum_type.values)
             return _Rule(field.name, names)
     return _Rule(fixed=of.GetOptions().Extensions[options_pb2.tagged] or NO_ROUTING_KEY)

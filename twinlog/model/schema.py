@@ -1,7 +1,7 @@
-"""From stored events to messages: decoding, and upcasting of what older versions wrote.
+"""The schema: decodes stored events, and upcasts those that older versions wrote.
 
-Events only grow. One that was renamed or split goes through an upcaster: old full name → the messages that
-stand for it today. Upcasters chain; a cycle is refused at start.
+A message type may gain fields and is otherwise kept as it is. A type that was renamed or split gets an upcaster: a
+function from the old message to the messages that replace it today. Upcasters chain; a cycle is refused at start.
 """
 
 from __future__ import annotations
@@ -16,22 +16,32 @@ from twinlog.model.event import Recorded
 from twinlog.model.messages import message_class
 
 Upcaster = Callable[[Any], Sequence[Message]]
+"""Replaces a message of an old type: ``lambda old: [CreditReserved(order_id=old.order_id, amount=old.amount)]``."""
 
 
 class UpcasterCycle(ConfigurationError):
-    """Upcasting {type} leads back to it; make one of the upcasters give a newer type."""
+    """Upcasting {type} leads back to {type}; let one of the upcasters return a newer type."""
 
     reason = "UPCASTER_CYCLE"
 
 
 class Schema:
-    """Decodes events; knows every message type whose generated module is imported."""
+    """Decodes events of every message type whose generated module is imported. A service has one.
+
+        Schema({OldName: (lambda old: [NewName(id=old.id)], [NewName])})
+
+    Consumers choose stored events by type and routing key; so an old type should have the routing key of the types that
+    replace it.
+    """
 
     def __init__(
         self, upcasters: Mapping[type[Message], tuple[Upcaster, Sequence[type[Message]]]] | None = None
-    ):
-        """``upcasters``: old type → (function, the types it gives). Raises UpcasterCycle."""
+    ) -> None:
+        """``upcasters``: old type → (function, the types that it returns). Raises UpcasterCycle."""
         table = upcasters or {}
+        self._replaced_by = {
+            old.DESCRIPTOR.name: {new.DESCRIPTOR.name for new in gives} for old, (_, gives) in table.items()
+        }
         self._upcasters = {old.DESCRIPTOR.full_name: upcast for old, (upcast, _) in table.items()}
         _refuse_cycles(
             {
@@ -41,7 +51,7 @@ class Schema:
         )
 
     def decode(self, event: Recorded) -> Sequence[Message]:
-        """The messages that stand for a stored event today; one, unless it was split.
+        """The messages that a stored event means today; one, unless its type was split.
 
         Raises UnknownEventType and UndecodableEvent.
         """
@@ -54,6 +64,13 @@ class Schema:
         if event.type not in self._upcasters:
             return (message,)
         return [new for old in self._upcasters[event.type](message) for new in self._upcast(old)]
+
+    def stored_types(self, types: Sequence[str]) -> Sequence[str]:
+        """The types under which these may be stored: themselves, and older ones that upcast to them. Short names."""
+        found = list(types)
+        for type in found:  # grows as it is read: upcasters chain
+            found += [old for old, new in self._replaced_by.items() if type in new and old not in found]
+        return found
 
     def _upcast(self, message: Message) -> Sequence[Message]:
         upcast = self._upcasters.get(message.DESCRIPTOR.full_name)

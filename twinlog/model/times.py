@@ -1,4 +1,4 @@
-"""Points in time as messages carry them."""
+"""Points in time as protobuf messages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = 24 * 60 * 60
+_SECONDS_PER_DAY = 24 * 60 * 60
 
 
 def timestamp(time: datetime) -> Timestamp:
-    """The message of an aware time. A quarter of what ``Timestamp.FromDatetime`` takes."""
+    """The message for a timezone-aware time, in a quarter of the time that ``Timestamp.FromDatetime`` takes."""
     since = time - _EPOCH
-    return Timestamp(seconds=since.days * _DAY + since.seconds, nanos=since.microseconds * 1_000)
+    return Timestamp(seconds=since.days * _SECONDS_PER_DAY + since.seconds, nanos=since.microseconds * 1_000)

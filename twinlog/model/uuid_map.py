@@ -1,4 +1,4 @@
-"""Persistent maps for states: an update gives a new map in O(log n), and the old one stays as it is."""
+"""A compact persistent map from UUIDs to whole numbers, for states that hold many of them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,51 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-_KEY, _VALUE = 16, 12
-_RECORD = _KEY + _VALUE
-_LEAF = 32 * _RECORD
+_KEY_BYTES, _VALUE_BYTES = 16, 12
+_RECORD_BYTES = _KEY_BYTES + _VALUE_BYTES
+_LEAF_BYTES = 32 * _RECORD_BYTES
 _WAYS = 16
 
 _Node: TypeAlias = "bytes | tuple[_Node, ...]"
-"""A leaf: up to 32 records of key and value, one behind the other; or sixteen nodes, by four bits of the key."""
+"""A leaf of up to 32 records, each a key and its value; or sixteen nodes, chosen by four bits of the key."""
 
 
 class UuidMap(Mapping[str, int]):
-    """UUIDs, as lower-case text, and a whole number of up to 95 bits for each, in 30 to 50 bytes an entry.
+    """A persistent map: :meth:`insert` returns a new map in O(log n), and the old one stays as it was.
 
-    For maps that only ever grow: :data:`Map` takes about 200.
+    Keys are UUIDs in lower-case text; values are whole numbers of up to 95 bits and a sign. An entry takes 30 to 50
+    bytes, where :data:`~twinlog.model.maps.Map` takes about 200. Entries cannot be removed. A customer's holds, say:
+
+    >>> order = "0190a000-0000-7000-8000-000000000001"
+    >>> before = UuidMap()
+    >>> after = before.insert(order, 12_340_000_000)
+    >>> after[order]
+    12340000000
+    >>> order in before
+    False
+    >>> after.insert(order, 0)
+    UuidMap({'0190a000-0000-7000-8000-000000000001': 0})
+
+    It is read like any other mapping, equals a dict with the same entries, and is a JSON object in snapshots.
+
+    How it works: keys and values lie side by side in ``bytes``, 28 bytes a record, in leaves of up to 32 records. A
+    33rd record splits its leaf into sixteen, by the last four bits of each key, then by the four bits before them:
+
+    >>> holds = UuidMap({f"0190a000-0000-7000-8000-{n:012x}": n for n in range(33)})
+    >>> [len(leaf) // 28 for leaf in holds._root]
+    [3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+
+    An insertion copies one leaf and the tuples above it; all other leaves are shared between the two maps.
     """
 
     __slots__ = ("_root",)
 
     def __init__(self, entries: Mapping[str, int] = {}) -> None:
-        """Raises ValueError on a key that is no UUID, and OverflowError on a number that is too large."""
+        """Raises ValueError on a key that is not a UUID, and OverflowError on a number that is too large."""
         self._root = _node([uuid_bytes(key) + _bytes(value) for key, value in entries.items()], 0)
 
     def insert(self, key: str, value: int) -> UuidMap:
-        """A map that differs in this entry. Raises ValueError and OverflowError as its maker does."""
+        """A map with this entry added or replaced. Raises ValueError and OverflowError, as the constructor does."""
         new = UuidMap()
         new._root = _inserted(self._root, uuid_bytes(key), _bytes(value), 0)
         return new
@@ -49,13 +71,13 @@ class UuidMap(Mapping[str, int]):
         at = _find(node, packed)
         if at < 0:
             raise KeyError(key)
-        return int.from_bytes(node[at + _KEY : at + _RECORD], signed=True)
+        return int.from_bytes(node[at + _KEY_BYTES : at + _RECORD_BYTES], signed=True)
 
     def __iter__(self) -> Iterator[str]:
-        return (uuid_text(record[:_KEY]) for leaf in _leaves(self._root) for record in _records(leaf))
+        return (uuid_text(record[:_KEY_BYTES]) for leaf in _leaves(self._root) for record in _records(leaf))
 
     def __len__(self) -> int:
-        return sum(len(leaf) for leaf in _leaves(self._root)) // _RECORD
+        return sum(len(leaf) for leaf in _leaves(self._root)) // _RECORD_BYTES
 
     def items(self) -> ItemsView[str, int]:
         return _Items(self)
@@ -77,14 +99,14 @@ class UuidMap(Mapping[str, int]):
 
 
 class _Items(ItemsView[str, int]):
-    """Without looking every key up."""
+    """Iterates without looking up every key."""
 
     _mapping: UuidMap
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         for leaf in _leaves(self._mapping._root):
             for record in _records(leaf):
-                yield uuid_text(record[:_KEY]), int.from_bytes(record[_KEY:], signed=True)
+                yield uuid_text(record[:_KEY_BYTES]), int.from_bytes(record[_KEY_BYTES:], signed=True)
 
 
 def _inserted(node: _Node, key: bytes, value: bytes, depth: int) -> _Node:
@@ -93,14 +115,14 @@ def _inserted(node: _Node, key: bytes, value: bytes, depth: int) -> _Node:
         return (*node[:way], _inserted(node[way], key, value, depth + 1), *node[way + 1 :])
     at = _find(node, key)
     if at >= 0:
-        return node[: at + _KEY] + value + node[at + _RECORD :]
+        return node[: at + _KEY_BYTES] + value + node[at + _RECORD_BYTES :]
     leaf = node + key + value
-    return leaf if len(leaf) <= _LEAF else _node(_records(leaf), depth)
+    return leaf if len(leaf) <= _LEAF_BYTES else _node(_records(leaf), depth)
 
 
 def _node(records: Sequence[bytes], depth: int) -> _Node:
-    """The node of records whose keys share the bits that come before ``depth``."""
-    if len(records) * _RECORD <= _LEAF:
+    """The node of records whose keys agree in the bits above ``depth``."""
+    if len(records) * _RECORD_BYTES <= _LEAF_BYTES:
         return b"".join(records)
     ways: list[list[bytes]] = [[] for _ in range(_WAYS)]
     for record in records:
@@ -109,18 +131,18 @@ def _node(records: Sequence[bytes], depth: int) -> _Node:
 
 
 def _records(leaf: bytes) -> Sequence[bytes]:
-    return [leaf[at : at + _RECORD] for at in range(0, len(leaf), _RECORD)]
+    return [leaf[at : at + _RECORD_BYTES] for at in range(0, len(leaf), _RECORD_BYTES)]
 
 
 def _way(key: bytes, depth: int) -> int:
-    """Four bits of a key, from its end on: there UUIDs of every version are random."""
-    return key[_KEY - 1 - depth // 2] >> depth % 2 * 4 & _WAYS - 1
+    """Four bits of a key, counted from its end, where UUIDs of every version are random."""
+    return key[_KEY_BYTES - 1 - depth // 2] >> depth % 2 * 4 & _WAYS - 1
 
 
 def _find(leaf: bytes, key: bytes) -> int:
-    """Where a key's record begins; -1 where there is none."""
+    """The offset of a key's record, or -1."""
     at = leaf.find(key)
-    while at % _RECORD and at >= 0:
+    while at % _RECORD_BYTES and at >= 0:
         at = leaf.find(key, at + 1)
     return at
 
@@ -134,4 +156,4 @@ def _leaves(node: _Node) -> Iterator[bytes]:
 
 
 def _bytes(value: int) -> bytes:
-    return value.to_bytes(_VALUE, signed=True)
+    return value.to_bytes(_VALUE_BYTES, signed=True)

@@ -1,4 +1,4 @@
-"""Views as pure folds of keyed rows: which row an event changes, and what the row is after it."""
+"""Views as pure folds of keyed rows: which row an event changes, and how."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class View(Generic[Row]):
-    """A table of rows, each the fold of the events that concern it."""
+    """A table of rows, each the fold of the events about it."""
 
     name: str
-    """The table."""
+    """The name of the table."""
     key: Callable[[Recorded, Any], str | None]
-    """The row that an event changes; None: none."""
+    """The key of the row that an event changes, or None if it changes none."""
     evolve: Callable[[Row | None, Recorded, Any], Row]
-    """The row after an event; before the first it is None."""
+    """The row after an event, from the row before it, which is None before the first event."""
     created_by: type[Message] | None = None
-    """The event that begins a row, where there is one such type: before it, no row is looked for."""
+    """The type of the first event of every row, if there is one such type; it spares looking for the row."""
     append_only: bool = False
-    """Every event makes a row of its own: none has to be read."""
+    """Whether every event makes a new row, so that no row is ever read."""
 
 
 AnyView = View[Any]
@@ -35,7 +35,7 @@ Changes = Mapping[AnyView, Mapping[str, Any]]
 
 
 def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], rows: Changes) -> Changes:
-    """The rows that the events change, from the rows that are there."""
+    """The rows after the events, from the rows before them; only those that changed."""
     changes: dict[AnyView, dict[str, Any]] = {view: {} for view in views}
     for event, message in decoded:
         for view in views:

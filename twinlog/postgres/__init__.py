@@ -1,1 +1,1 @@
-"""The ports over Postgres."""
+"""Adapters of the ports for Postgres."""

@@ -1,6 +1,6 @@
-"""How values travel to Postgres and back.
+"""Binary formats of the values that travel to Postgres and back.
 
-Rows travel as arrays of tuples, and within a tuple every value has to have a binary format (docs/adr/0017).
+Rows travel as arrays of tuples, and within a tuple every value needs a binary format (docs/adr/0017).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pydantic_core import from_json, to_json
 from twinlog.model.event import Metadata
 
 _JSONB = b"\1"
-"""The version of jsonb's format."""
+"""The version of jsonb's binary format."""
 _BASE, _NEGATIVE = 10_000, 0x4000
 _HEADER = struct.Struct("!hhHh")
-"""Of numeric: how many digits of that base follow, the power of the first, the sign, the decimals to be shown."""
+"""Of numeric: the number of digits in that base, the power of the first digit, the sign, and the decimals to show."""
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 
 
 async def set_codecs(connection: Connection) -> None:
-    """Teaches a connection metadata as jsonb, and whole numbers beyond 64 bits, such as nanos of money, as numeric."""
+    """Sets a connection up for metadata as jsonb, and for whole numbers beyond 64 bits, such as nanos, as numeric."""
     await _set(connection, "jsonb", _metadata_to_jsonb, _from_jsonb)
     await _set(connection, "numeric", _to_numeric, _from_numeric)
 
@@ -61,7 +61,7 @@ def _to_numeric(number: int) -> bytes:
 def _from_numeric(data: bytes) -> int:
     count, power, sign, _decimals = _HEADER.unpack_from(data)
     if power + 1 < count:
-        raise ValueError("a column of whole numbers has one that is not whole")
+        raise ValueError("a column of whole numbers holds a fraction")
     number = 0
     for digit in struct.unpack_from(f"!{count}h", data, _HEADER.size):
         number = number * _BASE + digit

@@ -31,16 +31,16 @@ _QUERIES = load_queries("twinlog.postgres.sql")
 
 @asynccontextmanager
 async def open_log(server_url: str, database: str, name: str, *packages: str) -> AsyncIterator[PostgresLog]:
-    """The log of that name, in a database of a server; both are made where they are missing.
+    """The log of that name in a database of a server; both are created if they are missing.
 
-    ``packages``: whose migrations are applied besides the log's own.
+    ``packages``: packages whose migrations are applied besides the log's own.
     """
     async with open_database(server_url, database, "twinlog.postgres.sql", *packages) as pool:
         yield PostgresLog(pool, name)
 
 
 class PostgresLog:
-    """A log in a database of its own."""
+    """The log of one database."""
 
     def __init__(self, pool: Pool, name: str) -> None:
         self.name = name
@@ -106,7 +106,7 @@ class PostgresLog:
 
 
 class _Session:
-    """What an exclusive block works through: one connection, whose transaction holds the log's lock."""
+    """The session of an exclusive block: a connection whose transaction holds the log's lock."""
 
     def __init__(self, connection: Connection, log: str) -> None:
         self._connection = connection
@@ -120,7 +120,7 @@ class _Session:
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
-    """Appends in the connection's transaction, or in one of its own where it has none."""
+    """Appends in the connection's transaction, or in a new one if it has none."""
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
     row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows)

@@ -1,4 +1,4 @@
-"""SQL lives in .sql files: named queries, each with a line on its purpose."""
+"""Loads named queries from .sql files, where each has a line on its purpose."""
 
 from __future__ import annotations
 

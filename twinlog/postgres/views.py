@@ -18,13 +18,13 @@ from twinlog.postgres.log import PostgresLog, append
 from twinlog.postgres.named_queries import load_queries
 
 _MOVED = "TW001"
-"""SQLSTATE of move_checkpoint where the checkpoint is elsewhere."""
+"""SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
 _MISFIT = "42"
-"""SQLSTATE class of a statement that does not fit the tables."""
+"""SQLSTATE class of statements that do not fit the tables."""
 
 
 class OtherTables(ConfigurationError):
-    """The tables of {views} are not those that this program writes: {why}. Run the program that they were made for."""
+    """The tables of {views} do not fit this program: {why}. Run the program that they were made for."""
 
     reason = "OTHER_TABLES"
 
@@ -34,14 +34,14 @@ class _Undone(Exception):
 
 
 class PostgresViews:
-    """Keeps views by two named queries each: ``<view>_rows`` and ``<view>_upsert``.
+    """Reads and stores each view with two named queries: ``<view>_rows`` and ``<view>_upsert``.
 
-    The first takes the keys and gives the columns in the order of the row's fields, the key first; the second
-    takes an array of rows of the table, and is a single INSERT. The table has the fields in the same order.
+    The first takes keys and returns the columns in the order of the row's fields, the key first; the second takes an
+    array of rows of the table, and is a single INSERT. The table has its columns in the same order.
     """
 
     def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, Any]) -> None:
-        """``log`` is in the same database; ``package`` has the queries; ``rows``: each view's NamedTuple."""
+        """``log`` is in the same database; ``package`` holds the queries; ``rows``: the NamedTuple of each view."""
         self.log = log
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
@@ -58,7 +58,7 @@ class PostgresViews:
         return {row[0]: row[1] for row in rows}
 
     async def query(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        """The rows that a named query of the package gives. Raises Unavailable while the database is out of service."""
+        """The rows of a named query of the package. Raises Unavailable while the database is out of service."""
         return await fetch(self.pool, self._queries[name], *arguments)
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
@@ -82,7 +82,7 @@ class PostgresViews:
                     return None
                 async with connection.transaction():
                     await self._store(connection, changes, advance)
-                    # Last, because it shuts out every other append until the commit.
+                    # Last, because it locks out every other append until the commit.
                     if isinstance(refused := await append(connection, batch), Conflict):
                         conflict = refused
                         raise _Undone
@@ -98,18 +98,18 @@ class PostgresViews:
                 raise CheckpointMoved(
                     consumer=advance.consumer, actual=actual, expected=advance.after
                 ) from error
-            if (error.sqlstate or "").startswith(_MISFIT):  # no event's fault: none is parked for it
+            if (error.sqlstate or "").startswith(_MISFIT):  # no event's fault, so none is parked
                 raise OtherTables(views=" and ".join(changed), why=error) from error
             raise
 
     def _statement(self, names: tuple[str, ...]) -> str:
-        """The move and the upserts as one statement: one round trip, and a transaction by itself."""
+        """The advance and the upserts as one statement: one round trip, and one transaction."""
         if names not in self._statements:
             upserts = [
                 f"{name} AS ({self._queries[f'{name}_upsert'].replace('$1', f'${parameter}')})"
                 for parameter, name in enumerate(names, len(CheckpointAdvance._fields) + 1)
             ]
-            # The main query runs first, so a second replica waits for the first one here instead of writing.
+            # The main query runs first, so a second replica waits for the first one here and writes nothing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
             self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"
         return self._statements[names]

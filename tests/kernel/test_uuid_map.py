@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import tracemalloc
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from twinlog import UuidMap
+from twinlog.model import uuid_map
 from twinlog.testing.internals import RandomIds
 
 # Few and close ones too: those that differ only in their first bits, and those that are records of others.
@@ -21,6 +23,12 @@ KEYS = st.one_of(
 ).map(str)
 VALUES = st.one_of(st.integers(0, 3), st.integers(-(1 << 95), (1 << 95) - 1))
 ENTRIES = st.lists(st.tuples(KEYS, VALUES), max_size=200)
+
+
+def test_the_worked_example_is_true() -> None:
+    failures, examples = doctest.testmod(uuid_map)
+    assert failures == 0
+    assert examples > 5
 
 
 @given(entries=ENTRIES, others=st.lists(KEYS, max_size=5))
