@@ -186,4 +186,5 @@ async def applied(connection: asyncpg.Connection | Pool) -> list[tuple[str, int]
 
 
 async def revisions(connection: asyncpg.Connection) -> dict[str, int]:
-    return dict(await connection.fetch("SELECT name, revision FROM schema_functions"))
+    rows = await connection.fetch("SELECT name, revision FROM schema_functions")
+    return {row["name"]: row["revision"] for row in rows}
