@@ -6,8 +6,6 @@ PY := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 GENERATED := $(VENV)/.generated
 PROTOS := $(shell find protos -name '*.proto')
-# The second folder has google/type/money.proto, from googleapis-common-protos.
-PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
 
@@ -92,8 +90,8 @@ $(RIVALS)/.installed: requirements-bench.txt
 
 $(GENERATED): $(INSTALLED) $(PROTOS) protos/generate.py
 	@rm -rf shop twinlog/v1
-	@$(PY) protos/generate.py .
+	@$(PY) protos/generate.py --python .
 	@touch $@
 
-$(IMAGE): $(INSTALLED) $(PROTOS)
-	@$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$@ $(PROTOS)
+$(IMAGE): $(INSTALLED) $(PROTOS) protos/generate.py
+	@$(PY) protos/generate.py --image $@

@@ -25,7 +25,9 @@ class GeneratedCode(BuildHookInterface):  # type: ignore[type-arg]
         # An editable installation is the checkout itself, so that is where its generated code belongs.
         self._folder = tempfile.TemporaryDirectory(prefix="twinlog-")
         out = Path(self.root if version == "editable" else self._folder.name)
-        subprocess.run([sys.executable, "protos/generate.py", out, "twinlog"], cwd=self.root, check=True)
+        subprocess.run(
+            [sys.executable, "protos/generate.py", "--python", out, "twinlog"], cwd=self.root, check=True
+        )
         if version != "editable":
             build_data["force_include"][str(out / _PACKAGE)] = _PACKAGE
         build_data["dependencies"] += sorted(_runtimes(out / _PACKAGE) - set(self.metadata.core.dependencies))

@@ -1,51 +1,61 @@
-"""``python protos/generate.py OUT [PACKAGE …]``: the Python of all protos, or of some packages, below the folder OUT.
+"""What is made of the protos: Python modules with type stubs, or the image that buf checks.
 
-The one place that says how: ``make proto`` and the build of the wheel (hatch_build.py) both run it.
+The one place that says how. ``make proto`` and ``make lint`` run it, and so does the build of the wheel
+(hatch_build.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 PROTOS = Path(__file__).resolve().parent
+_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 _KERNEL = "twinlog/v1"
 _INIT = '"""The messages and services of Twinlog, generated from protos/twinlog/v1."""\n'
 
 
-def main(out: str, *packages: str) -> int:
-    """Generates messages, services and their type stubs; gives protoc's exit code."""
-    files = sorted(path for name in packages or ("",) for path in (PROTOS / name).rglob("*.proto"))
-    protoc = [sys.executable, "-m", "grpc_tools.protoc", *includes(), *outputs(out), *map(str, files)]
-    code = subprocess.run(protoc).returncode
-    if (generated := Path(out, _KERNEL)).exists():
+def main() -> int:
+    """Gives protoc's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packages", nargs="*", default=["."], help="folders of protos/; all if none is named")
+    to = parser.add_mutually_exclusive_group(required=True)
+    to.add_argument("--python", type=Path, metavar="FOLDER", help="the Python of the protos, below a folder")
+    to.add_argument("--image", type=Path, metavar="FILE", help="their descriptors, with those they import")
+    options = parser.parse_args()
+    outputs = _python(options.python) if options.python else _image(options.image)
+    files = sorted(str(path) for package in options.packages for path in (PROTOS / package).rglob("*.proto"))
+    # Packages install protos beside their modules: google/type/money.proto comes with googleapis-common-protos.
+    includes = [f"-I{PROTOS}", f"-I{sysconfig.get_path('purelib')}"]
+    code = subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *files]).returncode
+    if options.python and (kernel := options.python / _KERNEL).exists():
         # protoc makes namespace packages; twinlog is a regular one, and so are all others in it.
-        (generated / "__init__.py").write_text(_INIT)
+        (kernel / "__init__.py").write_text(_INIT)
     return code
 
 
-def includes() -> Sequence[str]:
-    """Our protos, and those that packages install beside their modules: google/type from googleapis-common-protos."""
-    return [f"-I{PROTOS}", f"-I{sysconfig.get_path('purelib')}"]
+def _image(file: Path) -> list[str]:
+    return ["--include_imports", "--include_source_info", f"--descriptor_set_out={file}"]
 
 
-def outputs(out: str) -> Sequence[str]:
-    """The four plugins; those of mypy-protobuf are looked for beside this Python first."""
+def _python(folder: Path) -> list[str]:
+    outputs = [f"--{name}_out={folder}" for name in ("python", "grpc_python")]
+    return [*outputs, *_stubs(folder)]
+
+
+def _stubs(folder: Path) -> Iterator[str]:
+    """mypy-protobuf's plugins: beside this Python, or on the PATH as in the environment of a build."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    plugins = {name: shutil.which(name, path=path) for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")}
-    return [
-        *(f"--plugin={name}={found or name}" for name, found in plugins.items()),
-        f"--python_out={out}",
-        f"--grpc_python_out={out}",
-        f"--mypy_out=quiet:{out}",
-        f"--mypy_grpc_out=quiet:{out}",
-    ]
+    for name in _PLUGINS:
+        yield f"--plugin={name}={shutil.which(name, path=path) or name}"
+        yield f"--{name.removeprefix('protoc-gen-')}_out=quiet:{folder}"
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())
