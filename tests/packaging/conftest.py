@@ -48,7 +48,7 @@ class Adopter:
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     """The sdist, and the wheel built from it; by the generator that is installed, since tests download nothing."""
     folder = tmp_path_factory.mktemp("dist")
-    options = ["--no-isolation", "--skip-dependency-check", "--outdir", folder]
+    options = ("--no-isolation", "--skip-dependency-check", f"--outdir={folder}")
     output(sys.executable, "-m", "build", *options, ROOT)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return Distributions(wheel, sdist)

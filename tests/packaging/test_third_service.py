@@ -32,9 +32,10 @@ def test_its_protos_are_generated_and_its_tests_pass(generated: str) -> None:
 
 
 async def test_it_follows_a_running_shop_and_answers(adopter: Adopter) -> None:
+    said: list[str] = []
     with servers.folder() as folder:
         async with (
-            running([].append, data=folder) as shop,
+            running(said.append, data=folder) as shop,
             connect(shop) as client,
             stamps_svc(adopter, shop.postgres_url, shop.nats_url) as address,
         ):
