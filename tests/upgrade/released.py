@@ -16,7 +16,7 @@ COMMIT = Path(__file__).with_name("released.txt")
 
 def make_tree(folder: Path) -> None:
     """Puts the released tree into a folder, with the code generated from its protos."""
-    git = ["git", "-C", ROOT, "archive", COMMIT.read_text().strip()]
+    git = ["git", "-C", str(ROOT), "archive", COMMIT.read_text().strip()]
     archive = subprocess.run(git, check=True, stdout=subprocess.PIPE)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(folder, filter="data")

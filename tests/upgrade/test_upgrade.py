@@ -67,13 +67,18 @@ async def test_upgrade_and_rollback(
     """Nobody refuses anything, nothing is lost, and the auditor finds nothing."""
     env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "LOG_FORMAT": "json"}
     said: list[str] = []
+
+    def say(line: str) -> None:
+        print(line)
+        said.append(line)
+
     async with load() as orders, AsyncExitStack() as new:
-        async with replicas(released, env, said, orders):
+        async with replicas(released, env, say, orders):
             await orders.phase()
-            await new.enter_async_context(replicas(ROOT, env, said, orders))
+            await new.enter_async_context(replicas(ROOT, env, say, orders))
             await orders.phase()
         await orders.phase()
-        async with replicas(released, env, said, orders):
+        async with replicas(released, env, say, orders):
             await orders.phase()
             await new.aclose()
             await orders.phase()
@@ -192,14 +197,16 @@ async def load() -> AsyncIterator[Load]:
 
 
 @asynccontextmanager
-async def replicas(tree: Path, env: Mapping[str, str], said: list[str], orders: Load) -> AsyncIterator[None]:
+async def replicas(
+    tree: Path, env: Mapping[str, str], say: Callable[[str], None], orders: Load
+) -> AsyncIterator[None]:
     """One replica of each service, from a tree; they get calls while they start and stop, too."""
     programs = [Program(module, setting, f"127.0.0.1:{free_port()}") for module, setting in _SETTINGS.items()]
     addresses = Addresses(*(program.address for program in programs))
     with servers.folder() as folder:
         async with (
             orders.through(addresses),
-            Supervisor(programs, env, said.append, root=tree, folder=folder),
+            Supervisor(programs, env, say, root=tree, folder=folder),
         ):
             yield
 
