@@ -6,13 +6,11 @@ PY := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 GENERATED := $(VENV)/.generated
 PROTOS := $(shell find protos -name '*.proto')
-# The second folder has google/type/money.proto, from googleapis-common-protos.
-PROTOC = $(PY) -m grpc_tools.protoc -Iprotos -I"$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test bench profile simulate chaos soak lint docs format proto proto-release lock clean
+.PHONY: help demo run audit test bench profile simulate chaos soak lint docs format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,16 +64,20 @@ proto: $(GENERATED) ## Generate the Python of protos/ (other targets do it when 
 proto-release: $(IMAGE) ## Record protos/ as released: from then on they may only grow
 	$(BIN)/buf build $(IMAGE) --exclude-source-info --output protos/released.txtpb
 
+build: $(INSTALLED) ## Build the sdist and the wheel of twinlog into dist/, with the generator that pyproject.toml names
+	@rm -rf dist
+	@$(PY) -m build
+
 # Extras stay in the lock: without them, older pips look for coverage[toml] anew and refuse what has no hash.
 lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 	$(BIN)/pip-compile --quiet --all-extras --generate-hashes --no-strip-extras --allow-unsafe --upgrade --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --upgrade --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements-bench.txt \
-		bench/rivals/requirements.in
+		proof/bench/rivals/requirements.in
 
 clean: ## Remove the environment, generated code and embedded servers' data
-	rm -rf $(VENV) $(RIVALS) .data .cache shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RIVALS) .data .cache dist shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; call make PYTHON=/path/to/it")'
@@ -90,12 +92,10 @@ $(RIVALS)/.installed: requirements-bench.txt
 	@echo "Installing into $(RIVALS) …"
 	@if $(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
 
-$(GENERATED): $(INSTALLED) $(PROTOS)
+$(GENERATED): $(INSTALLED) $(PROTOS) protos/generate.py
 	@rm -rf shop twinlog/v1
-	@$(PROTOC) \
-		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--python_out=. --mypy_out=quiet:. --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)
+	@$(PY) protos/generate.py --python .
 	@touch $@
 
-$(IMAGE): $(INSTALLED) $(PROTOS)
-	@$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$@ $(PROTOS)
+$(IMAGE): $(INSTALLED) $(PROTOS) protos/generate.py
+	@$(PY) protos/generate.py --image $@

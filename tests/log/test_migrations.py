@@ -106,11 +106,68 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
         migrations.Migration(2, "002_bad.sql", "CREATE TABLE bad (; "),
     ]
     monkeypatch.setattr(migrations, "migrations", lambda _package: broken)
+    monkeypatch.setattr(migrations, "functions", lambda _package: [])
 
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await migrate(connection, "some.package")
 
     assert await catalogue(connection) == before
+
+
+async def test_a_database_of_before_the_release_goes_on(connection: asyncpg.Connection) -> None:
+    """Its first two migrations made the functions, and have the checksums that they had then."""
+    await migrate(connection, KERNEL)
+    await connection.execute("DROP TABLE schema_functions")
+    for (package, version), checksum in migrations._EARLIER.items():
+        assert package == STORED_AS
+        await connection.execute(
+            "UPDATE schema_migrations SET checksum = $2 WHERE version = $1", version, checksum
+        )
+
+    await migrate(connection, KERNEL)
+
+    assert await catalogue(connection) == json.loads(_CATALOGUE.read_text())
+    assert await revisions(connection) == {f.name: f.revision for f in migrations.functions(KERNEL)}
+
+
+async def test_only_a_higher_revision_replaces_a_function(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def started_with(revision: int) -> int:
+        sql = f"CREATE OR REPLACE FUNCTION answer() RETURNS integer LANGUAGE sql AS 'SELECT {revision}'"
+        only = [migrations.Function("answer", revision, sql)]
+        monkeypatch.setattr(migrations, "functions", lambda _package: only)
+        await migrate(connection, KERNEL)
+        return int(await connection.fetchval("SELECT answer()"))
+
+    assert [await started_with(revision) for revision in (2, 1, 3, 2)] == [2, 2, 3, 3]
+
+
+def test_a_function_without_its_revision_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match=r"functions/append\.sql: the first line has to be -- revision: N"):
+        migrations._function("append", "-- Appends.\n-- revision: 1\n")
+
+
+async def test_nothing_has_to_be_created_where_nothing_is_missing(
+    own_postgres: EmbeddedPostgres,
+) -> None:
+    """A user who may only read and write rows starts a program whose schema is there."""
+    await servers.execute(own_postgres.url, "CREATE ROLE small LOGIN")
+    url = own_postgres.url.replace("postgres@", "small@", 1)
+    async with open_log(own_postgres.url, "counters", "counters"):
+        rights = (
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO small"
+        )
+        await servers.execute(own_postgres.url, rights.format("ALL TABLES IN SCHEMA public"), "counters")
+
+    async with open_log(url, "counters", "counters") as log:
+        assert await log.head() == 0
+
+    await servers.execute(own_postgres.url, "UPDATE schema_functions SET revision = 0", "counters")
+    connection = await asyncpg.connect(database_url(url, "counters"))
+    with pytest.raises(ConfigurationError, match="may not set up the tables"):
+        await migrate(connection, KERNEL)
+    await connection.close()
 
 
 async def test_a_user_who_may_not_create_the_database_is_told_what_is_needed(
@@ -126,3 +183,8 @@ async def test_a_user_who_may_not_create_the_database_is_told_what_is_needed(
 async def applied(connection: asyncpg.Connection | Pool) -> list[tuple[str, int]]:
     rows = await connection.fetch("SELECT package, version FROM schema_migrations ORDER BY package, version")
     return [tuple(row) for row in rows]
+
+
+async def revisions(connection: asyncpg.Connection) -> dict[str, int]:
+    rows = await connection.fetch("SELECT name, revision FROM schema_functions")
+    return {row["name"]: row["revision"] for row in rows}

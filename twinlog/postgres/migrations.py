@@ -1,11 +1,18 @@
-"""Versioned SQL migrations, applied in order under a lock when a service starts."""
+"""The schema of a package: migrations, applied once and in order, and functions, replaced by newer revisions.
+
+A package has ``migrations/NNN_name.sql``, which never change once released, and may have ``functions/name.sql``, one
+function a file, whose first line is ``-- revision: N`` and whose statement is ``CREATE OR REPLACE FUNCTION``. An edit
+comes with a higher revision and serves programs of earlier revisions too: a function is replaced only by a higher
+revision, so old and new replicas can run side by side, and rolling back works. Parameters and results stay as they
+are; a function that needs others gets a new name. (The layout is message-db's.)
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -15,11 +22,19 @@ from twinlog.model.errors import ConfigurationError
 OLDEST_POSTGRES = 140000
 _LOCK = 7_714_266_100
 _NAME = re.compile(r"(\d{3})_\w+\.sql")
+_REVISION = re.compile(r"-- revision: ([1-9]\d*)\n")
 
 _STORED_AS = {"twinlog.postgres.sql": "twinlog.sql"}
 """Packages that have moved: the name under which databases know them."""
 
-_TABLE = """
+_EARLIER = {
+    ("twinlog.sql", 1): "59ff39348c6b4f6a0ee6d1a5756f2e79fbc90b7a3ec13bb3f34e852f88612000",
+    ("twinlog.sql", 2): "c28c42d204fbbb275f225ad401861626f0dbc06cbb0c1d584dd4d382aa646bf4",
+}
+"""Checksums that are accepted besides today's, by package and version. Before 0.1.0 these two migrations created the
+functions as well; the tables and types that they create are the same."""
+
+_TABLES = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     package    text NOT NULL,
     version    integer NOT NULL,
@@ -27,7 +42,14 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     checksum   text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (package, version)
-)
+);
+CREATE TABLE IF NOT EXISTS schema_functions (
+    package     text NOT NULL,
+    name        text NOT NULL,
+    revision    integer NOT NULL,
+    replaced_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (package, name)
+);
 """
 
 
@@ -40,8 +62,16 @@ class Migration(NamedTuple):
 
     @property
     def checksum(self) -> str:
-        """What tells whether it was changed after it was applied."""
+        """Detects a change after the migration was applied."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+class Function(NamedTuple):
+    """One file of a package's ``functions`` folder."""
+
+    name: str
+    revision: int
+    sql: str
 
 
 class ChangedMigration(ConfigurationError):
@@ -63,43 +93,86 @@ def migrations(package: str) -> list[Migration]:
     return sorted(Migration(int(match[1]), file.name, file.read_text()) for match, file in found)
 
 
+def functions(package: str) -> list[Function]:
+    """The functions of a package, by name. Raises ValueError for a file without its revision."""
+    folder = resources.files(package) / "functions"
+    files = [file for file in folder.iterdir() if file.name.endswith(".sql")] if folder.is_dir() else []
+    return sorted(_function(file.name.removesuffix(".sql"), file.read_text()) for file in files)
+
+
+def _function(name: str, sql: str) -> Function:
+    if not (match := _REVISION.match(sql)):
+        raise ValueError(f"functions/{name}.sql: the first line has to be -- revision: N")
+    return Function(name, int(match[1]), sql)
+
+
 async def migrate(connection: asyncpg.Connection, package: str) -> None:
     """Brings the database's schema up to date, all of it or nothing; replicas wait for each other.
 
-    Raises ChangedMigration, NewerSchema, and ConfigurationError where the user may not create tables.
+    Where nothing is missing it only reads, so a user without the right to create anything will do. Raises
+    ChangedMigration, NewerSchema, and ConfigurationError where something is missing that the user may not create.
     """
+    known, stored_as = (migrations(package), functions(package)), _STORED_AS.get(package, package)
     try:
-        await _migrate(connection, package)
+        if any(await _missing(connection, stored_as, *known)):
+            await _create_missing(connection, stored_as, *known)
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigurationError(
             f"POSTGRES_URL: this user may not set up the tables ({error}); use the owner of the database"
         ) from error
 
 
-async def _migrate(connection: asyncpg.Connection, package: str) -> None:
-    known = migrations(package)
-    package = _STORED_AS.get(package, package)
+async def _create_missing(
+    connection: asyncpg.Connection, package: str, known: list[Migration], named: list[Function]
+) -> None:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        await connection.execute(_TABLE)
-        rows = await connection.fetch(
-            "SELECT version, checksum FROM schema_migrations WHERE package = $1", package
-        )
-        applied = {row["version"]: row["checksum"] for row in rows}
-        if applied and max(applied) > known[-1].version:
-            raise NewerSchema(found=max(applied), known=known[-1].version)
-        for migration in known:
-            if migration.version not in applied:
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, $2, $3, $4)",
-                    package,
-                    migration.version,
-                    migration.name,
-                    migration.checksum,
-                )
-            elif applied[migration.version] != migration.checksum:
-                raise ChangedMigration(name=migration.name)
+        await connection.execute(_TABLES)
+        new_migrations, new_functions = await _missing(connection, package, known, named)
+        for migration in new_migrations:
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, $2, $3, $4)",
+                package,
+                migration.version,
+                migration.name,
+                migration.checksum,
+            )
+        for function in new_functions:
+            await connection.execute(function.sql)
+            await connection.execute(
+                "INSERT INTO schema_functions (package, name, revision) VALUES ($1, $2, $3) "
+                "ON CONFLICT (package, name) DO UPDATE SET revision = excluded.revision, replaced_at = now()",
+                package,
+                function.name,
+                function.revision,
+            )
+
+
+async def _missing(
+    connection: asyncpg.Connection, package: str, known: list[Migration], named: list[Function]
+) -> tuple[list[Migration], list[Function]]:
+    """What the database does not have yet. Raises ChangedMigration and NewerSchema."""
+    applied = await _stored(connection, "schema_migrations", "version, checksum", package)
+    if applied and max(applied) > known[-1].version:
+        raise NewerSchema(found=max(applied), known=known[-1].version)
+    for migration in known:
+        accepted = (None, migration.checksum, _EARLIER.get((package, migration.version)))
+        if applied.get(migration.version) not in accepted:
+            raise ChangedMigration(name=migration.name)
+    revisions = await _stored(connection, "schema_functions", "name, revision", package)
+    return (
+        [migration for migration in known if migration.version not in applied],
+        [function for function in named if function.revision > revisions.get(function.name, 0)],
+    )
+
+
+async def _stored(connection: asyncpg.Connection, table: str, columns: str, package: str) -> dict[Any, Any]:
+    """Two columns of a package's rows, as a mapping; empty where there is no such table yet."""
+    if not await connection.fetchval("SELECT to_regclass($1)", table):
+        return {}
+    rows = await connection.fetch(f"SELECT {columns} FROM {table} WHERE package = $1", package)
+    return dict(map(tuple, rows))
 
 
 def database_url(server_url: str, database: str) -> str:
@@ -108,10 +181,10 @@ def database_url(server_url: str, database: str) -> str:
 
 
 async def ensure_database(server_url: str, database: str) -> str:
-    """Creates the database where it is missing, and gives its URL.
+    """Creates the database if it is missing, and returns its URL.
 
-    Raises ConfigurationError, in one line that says what is needed, where Postgres refuses; lets the errors of
-    a server that is not there yet through.
+    Raises ConfigurationError, one line that says what is needed, if Postgres refuses; errors of a server that is
+    not up yet pass through.
     """
     url = database_url(server_url, database)
     try:

@@ -1,0 +1,215 @@
+"""From the released shop to the tree's and back, side by side, over the same data and under load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+import pytest
+
+from proof.auditor.auditor import audit
+from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
+from shop.orders.v1.order_pb2 import (
+    ORDER_STATE_APPROVED,
+    ORDER_STATE_CANCELLED,
+    ORDER_STATE_REJECTED,
+    OrderState,
+)
+from shop.orders.v1.order_service_pb2 import CancelOrderRequest, CreateOrderRequest
+from shop.queries.v1.order_query_service_pb2 import WatchOrderRequest
+from stack.clients import Call, Clients, connect, orders_of
+from stack.topology import ROOT
+from tests import servers
+from tests.controls import MODES, Mode, wire
+from tests.upgrade.released import make_tree
+from tests.waiting import until
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Program, Supervisor, free_port
+
+_SETTINGS = {
+    "order_svc": "ORDERS_ADDRESS",
+    "customer_svc": "CUSTOMERS_ADDRESS",
+    "saga_orchestrator": "SAGAS_ADDRESS",
+    "projector": "QUERIES_ADDRESS",
+}
+_STORIES = (
+    ("1", ORDER_STATE_APPROVED),
+    ("1", ORDER_STATE_CANCELLED),
+    ("1000000", ORDER_STATE_REJECTED),
+)
+"""What an order is of, in EUR, and the state that it comes to, over and over again."""
+_LIMIT = "900000"
+_WORKERS = 2
+"""For each mode; one order at a time."""
+_PHASE_ORDERS = 6
+"""Of each mode, that begin and end in a phase."""
+_CALL_SECONDS = 20.0
+_SETTLE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The released tree."""
+    tree = tmp_path_factory.mktemp("released")
+    make_tree(tree)
+    return tree
+
+
+async def test_upgrade_and_rollback(
+    own_postgres: EmbeddedPostgres, own_nats: EmbeddedNats, released: Path
+) -> None:
+    """Nobody refuses anything, nothing is lost, and the auditor finds nothing."""
+    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "LOG_FORMAT": "json"}
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        print(line)
+        said.append(line)
+
+    async with load() as orders, AsyncExitStack() as new:
+        async with replicas(released, env, say, orders):
+            await orders.phase()
+            await new.enter_async_context(replicas(ROOT, env, say, orders))
+            await orders.phase()
+        await orders.phase()
+        async with replicas(released, env, say, orders):
+            await orders.phase()
+            await new.aclose()
+            await orders.phase()
+            await orders.finish()
+            report = await audit(own_postgres.url, own_nats.url, wait=_SETTLE_SECONDS)
+            assert (report.in_flight, report.violations, report.notes) == ([], [], [])
+            assert await orders.seen() == orders.states
+    assert [line for line in said if '"level": "error"' in line or "ended with" in line] == []
+
+
+class Addresses(NamedTuple):
+    """Where the replicas of one tree are."""
+
+    orders: str
+    customers: str
+    sagas: str
+    queries: str
+
+
+class Load:
+    """Orders in both modes, through whichever replicas are up; a call that one of them refuses ends the test."""
+
+    def __init__(self, channels: AsyncExitStack, group: asyncio.TaskGroup) -> None:
+        self._channels = channels
+        self._sides: list[Clients] = []
+        self._turn = 0
+        self._going = True
+        self._customers: list[str] = []
+        self._ended: Counter[Mode] = Counter()
+        self.states: dict[str, OrderState.ValueType] = {}
+        """What became of each order, as its client knows it."""
+        self._workers = [group.create_task(self._work(mode)) for mode in MODES for _ in range(_WORKERS)]
+
+    async def finish(self) -> None:
+        """Returns when the last order has come to its end."""
+        self._going = False
+        await asyncio.gather(*self._workers)
+
+    async def phase(self) -> None:
+        """Returns when enough orders of each mode have begun, and come to their end, since it was called."""
+        goal = {mode: self._ended[mode] + _WORKERS + _PHASE_ORDERS for mode in MODES}
+        await until(lambda: all(self._ended[mode] >= goal[mode] for mode in MODES))
+
+    @asynccontextmanager
+    async def through(self, addresses: Addresses) -> AsyncIterator[None]:
+        """For the block, these replicas get their share of the calls. Their connections stay until the end."""
+        side = await self._channels.enter_async_context(connect(addresses))
+        self._sides.append(side)
+        try:
+            yield
+        finally:
+            self._sides.remove(side)
+
+    async def seen(self) -> dict[str, OrderState.ValueType]:
+        """The orders as the view has them."""
+        found = [await orders_of(self._side(), customer_id) for customer_id in self._customers]
+        return {order.order_id: order.state for orders in found for order in orders}
+
+    async def _work(self, mode: Mode) -> None:
+        await until(lambda: bool(self._sides))
+        customer = CreateCustomerRequest(request_id=new_id(), name="Ada", credit_limit=wire(_LIMIT))
+        customer_id = (await self._call(lambda side: side.customers.CreateCustomer, customer)).customer_id
+        self._customers.append(customer_id)
+        while self._going:
+            for total, state in _STORIES:
+                request = CreateOrderRequest(
+                    request_id=new_id(), customer_id=customer_id, total=wire(total), saga_mode=mode
+                )
+                answer = await self._call(lambda side: side.orders.CreateOrder, request)
+                order_id = answer.order_id
+                first = await self._outcome(order_id, answer.consistency_token)
+                if state == ORDER_STATE_CANCELLED:
+                    assert first == ORDER_STATE_APPROVED
+                    cancel = CancelOrderRequest(request_id=new_id(), order_id=order_id)
+                    answer = await self._call(lambda side: side.orders.CancelOrder, cancel)
+                    first = await self._outcome(order_id, answer.consistency_token)
+                assert OrderState.Name(first) == OrderState.Name(state)
+                self.states[order_id] = state
+                self._ended[mode] += 1
+
+    async def _call(self, method: Callable[[Clients], Call[Any]], request: Any) -> Any:
+        """The answer of one replica, or of the next where one is on its way up or down."""
+        while True:
+            try:
+                return await method(self._side())(request, timeout=_CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(0.02)
+
+    async def _outcome(self, order_id: str, token: str) -> OrderState.ValueType:
+        """The state of an order that is no longer pending."""
+        request = WatchOrderRequest(order_id=order_id, consistency_token=token)
+        while True:
+            try:
+                watch = self._side().order_queries.WatchOrder(request, timeout=_CALL_SECONDS)
+                states: list[OrderState.ValueType] = [seen.order.state async for seen in watch]
+                return states[-1]
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(0.02)
+
+    def _side(self) -> Clients:
+        self._turn += 1
+        return self._sides[self._turn % len(self._sides)]
+
+
+@asynccontextmanager
+async def load() -> AsyncIterator[Load]:
+    """Orders for the block, as soon as there are replicas."""
+    async with AsyncExitStack() as channels, asyncio.TaskGroup() as group:
+        orders = Load(channels, group)
+        yield orders
+        await orders.finish()
+
+
+@asynccontextmanager
+async def replicas(
+    tree: Path, env: Mapping[str, str], say: Callable[[str], None], orders: Load
+) -> AsyncIterator[None]:
+    """One replica of each service, from a tree; they get calls while they start and stop, too."""
+    programs = [Program(module, setting, f"127.0.0.1:{free_port()}") for module, setting in _SETTINGS.items()]
+    addresses = Addresses(*(program.address for program in programs))
+    with servers.folder() as folder:
+        async with (
+            orders.through(addresses),
+            Supervisor(programs, env, say, root=tree, folder=folder),
+        ):
+            yield
+
+
+def new_id() -> str:
+    return str(uuid4())
