@@ -9,11 +9,11 @@ from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
 from twinlog.rpc import PageTokens
-from twinlog.testing.internals import Linger
 
 PACKAGE = "saga_orchestrator.sql"
-LIST_RESTS = 0.25
-"""Seconds between batches of the list of sagas: it is for operators, and no saga waits for it."""
+LIST_LINGERS_SECONDS = 0.25
+"""The list of sagas is for operators, and no saga waits for it."""
+AGGREGATES = (CREDIT_SAGAS,)
 
 
 class SagaSettings(Settings):
@@ -23,27 +23,31 @@ class SagaSettings(Settings):
     """Where saga_orchestrator serves."""
 
 
-def wire(node: Service, views: ViewStore) -> None:
-    """The service's reactions, its list of sagas and its timers."""
-    node.follow(*policies(node.clock))
-    shown = Projection(
-        "saga_orchestrator.sagas", [SAGAS], views, routing_key=SHOWN, clock=node.clock, ids=node.ids
-    )
-    node.feed("sagas", shown, Linger(least=LIST_RESTS))
-    node.wake(CREDIT_SAGAS)
+def wire(service: Service, views: ViewStore) -> None:
+    """The service's reactions and its list of sagas."""
+    service.subscribe(*policies(service.clock))
+    shown = Projection("saga_orchestrator.sagas", [SAGAS], views, routing_key=SHOWN)
+    service.subscribe(shown, linger_seconds=LIST_LINGERS_SECONDS)
 
 
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(SagaSettings)
     async with open_service(
-        settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
-    ) as node:
-        views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
-        wire(node, views)
-        service = SagaService(node.log, node.writer, views, PageTokens(await views.page_key()), node.clock)
-        await node.serve(
-            (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
+        settings,
+        shutdown,
+        PACKAGE,
+        name="saga_orchestrator",
+        log="sagas",
+        database="shop_sagas",
+        aggregates=AGGREGATES,
+    ) as service:
+        views = SagaViews(service.log, PACKAGE, {"sagas": SagaRow})
+        wire(service, views)
+        pages = PageTokens(await views.page_key())
+        edge = SagaService(service.log, service.writer, views, pages, service.clock)
+        await service.serve(
+            (edge, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
             address=settings.sagas_address,
             setting="SAGAS_ADDRESS",
             domain="shop",

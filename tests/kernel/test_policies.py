@@ -12,9 +12,10 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from tests.kernel.batches import append, batch, counter, recorded
 from tests.kernel.counter import COUNTER, Add
 from twinlog import FailedPrecondition, Policies, ReadRequest, Writer, on
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume.consumer import Progress
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.log import writer
-from twinlog.log.ports import StreamSlice
+from twinlog.log.ports import CheckpointAdvance, StreamSlice
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
 
@@ -46,10 +47,11 @@ async def test_what_a_policy_creates_is_looked_for_only_where_it_is_there_alread
     if there:
         await append(log, batch((counter("a"), 0, there)))  # it counts 1 and 2: 3 more are too many
     async with Writer(log, clock=SystemClock(), ids=RandomIds()) as decides, asyncio.timeout(10):
-        handler = PolicyHandler(TABLE, decides, log)
+        consumer = PolicyConsumer(TABLE, decides, log)
+        advance = CheckpointAdvance(consumer.name, 0, 3)
         (event,) = recorded("counters", 1, after=2)
         with pytest.raises(FailedPrecondition) if there else nullcontext():
-            await handler.attempt([event], 0)
+            await consumer.apply([event], Progress(consumer.name, advance, SystemClock(), RandomIds()))
     written = [Int64Value.FromString(e.payload).value for e in await log.read(0, 10)]
     assert written == values
     assert bool(log.loaded) == bool(there)

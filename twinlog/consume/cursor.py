@@ -1,7 +1,8 @@
 """The cursor: takes a consumer through a log, by way of its twin.
 
-Deliveries are disposable. The truth is the checkpoint in the consumer's own database, moved by compare-and-set in
-the transaction of the effects: so effects happen exactly once, whoever delivers, however often.
+Deliveries are disposable. The truth is the checkpoint in the consumer's own database, which advances by
+compare-and-set in the transaction of the effects. So each effect happens exactly once, however often its event is
+delivered.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
-"""Events handled at once, at most."""
+"""The most events that are handled at once."""
 
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
 
 
 class Handler(Protocol):
-    """What a cursor feeds."""
+    """What a cursor feeds: a consumer inside its :class:`~twinlog.consume.dead_lettering.DeadLettering`."""
 
     @property
-    def consumer(self) -> str:
-        """The checkpoint's name."""
+    def name(self) -> str:
+        """The consumer's."""
         ...
 
     @property
@@ -39,25 +40,25 @@ class Handler(Protocol):
 
     @property
     def routing_key(self) -> str:
-        """The tag that is wanted; empty: any."""
+        """The routing key that is wanted; empty: any."""
         ...
 
     async def checkpoint(self) -> int:
-        """The position of the last event that was handled."""
+        """The position of the last event that was handled, as stored."""
         ...
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
-        """Handles events in order and moves the checkpoint from ``after`` to the last of them, in one transaction.
+        """Handles events in order and moves the checkpoint from ``after`` to the last of them.
 
         Gives the checkpoint that is stored now; that may still be ``after`` where no event had an effect. What
-        becomes of an event that it fails on is the handler's matter (:mod:`twinlog.consume.dead_lettering`).
-        Raises CheckpointMoved where the checkpoint was not at ``after``: then nothing was done.
+        becomes of an event that fails is up to the handler. Raises CheckpointMoved where the checkpoint was not at
+        ``after``: then nothing was done.
         """
         ...
 
 
 class Cursor:
-    """Feeds one handler for ever."""
+    """Feeds one handler until it is cancelled."""
 
     def __init__(
         self, twin: Twin, handler: Handler, lease: Lease | None = None, *, linger: Linger | None = None
@@ -69,12 +70,12 @@ class Cursor:
         self.position = 0
         """The last event that was seen."""
         self.problem: str | None = None
-        """Why nothing is handled at the moment, if so."""
+        """Current fault, or None while healthy."""
         self._faulty = False
         self._followed = False
 
     async def run(self) -> None:
-        """Survives outages, lost deliveries and moved checkpoints; where a lease is given, works while it is held."""
+        """Works through outages, lost deliveries and moved checkpoints; with a lease, while it is held."""
         if self._lease:
             await self._lease.hold(self._run_while_held)
         else:
@@ -93,9 +94,7 @@ class Cursor:
             try:
                 await self._follow()
             except (CheckpointMoved, DeliveryLost) as moved:
-                structlog.get_logger().debug(
-                    "cursor.reopened", consumer=self._handler.consumer, why=str(moved)
-                )
+                structlog.get_logger().debug("cursor.reopened", consumer=self._handler.name, why=str(moved))
             except TwinMissing as missing:
                 # At first, its relay may not have made it yet.
                 self._report(str(missing), expected=not self._followed)
@@ -105,10 +104,10 @@ class Cursor:
                 self._faulty = True
                 self._report(str(damage))
             except Exception as error:
-                # A handler that does not park: later events must not overtake this one, so it is tried again.
+                # The handler does not set the event aside: no later one may overtake it, so it is tried again.
                 self._faulty = True
                 if str(error) != self.problem:
-                    structlog.get_logger().exception("cursor.failed", consumer=self._handler.consumer)
+                    structlog.get_logger().exception("cursor.failed", consumer=self._handler.name)
                 self._report(str(error) or type(error).__name__)
             delay = _RETRY_FIRST if self.position > before else min(delay * 2, _RETRY_MOST)
             await asyncio.sleep(delay)
@@ -137,9 +136,9 @@ class Cursor:
         if problem != self.problem:
             log = structlog.get_logger()
             if problem and expected:
-                log.info("cursor.waiting", consumer=self._handler.consumer, why=problem)
+                log.info("cursor.waiting", consumer=self._handler.name, why=problem)
             elif problem:
-                log.warning("cursor.stopped", consumer=self._handler.consumer, problem=problem)
+                log.warning("cursor.stopped", consumer=self._handler.name, problem=problem)
             else:
-                log.info("cursor.following", consumer=self._handler.consumer, position=self.position)
+                log.info("cursor.following", consumer=self._handler.name, position=self.position)
         self.problem = problem

@@ -49,6 +49,11 @@ class Aggregate(Generic[State, Command]):
     on_due: Callable[[State, datetime], Command] = _no_wake
     """The command that a wake-up gives, from the state and the current time."""
 
+    @property
+    def has_timers(self) -> bool:
+        """Whether its streams ever want to be woken."""
+        return self.due is not _never
+
     def fold(self, events: Events, state: State | None = None) -> State:
         """The state after ``events``, from ``state`` or from nothing."""
         folded = self.initial if state is None else state

@@ -4,15 +4,19 @@ from twinlog._aio.watched import Watched
 from twinlog.rpc import tokens
 from twinlog.rpc.context import Context, call_metadata, request_identity, time_left
 from twinlog.rpc.errors import CODES, status_of
+from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.validation import Checks
 
 __all__ = [
     "CODES",
+    "Behavior",
     "Checks",
     "Context",
     "Limits",
+    "Method",
+    "Middleware",
     "PageTokens",
     "Registration",
     "Server",
