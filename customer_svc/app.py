@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from customer_svc.domain import CUSTOMER
 from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
 from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
 from twinlog.rpc import Commands
+
+AGGREGATES = (CUSTOMER,)
 
 
 class CustomerSettings(Settings):
@@ -16,20 +19,26 @@ class CustomerSettings(Settings):
     """Where customer_svc serves."""
 
 
-def wire(node: Service) -> CustomerService:
+def wire(service: Service) -> CustomerService:
     """The service's reactions and its edge."""
-    node.follow(CHOREOGRAPHY, ORCHESTRATION)
-    return CustomerService(Commands(node.log, node.writer), ids=node.ids)
+    service.subscribe(CHOREOGRAPHY, ORCHESTRATION)
+    return CustomerService(Commands(service.log, service.writer), ids=service.ids)
 
 
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(CustomerSettings)
     async with open_service(
-        settings, shutdown, name="customer_svc", log="customers", database="shop_customers", schema=Schema()
-    ) as node:
-        await node.serve(
-            (wire(node), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
+        settings,
+        shutdown,
+        name="customer_svc",
+        log="customers",
+        database="shop_customers",
+        schema=Schema(),
+        aggregates=AGGREGATES,
+    ) as service:
+        await service.serve(
+            (wire(service), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
             address=settings.customers_address,
             setting="CUSTOMERS_ADDRESS",
             domain="shop",

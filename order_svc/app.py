@@ -13,6 +13,8 @@ from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_se
 from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
 from twinlog.rpc import Commands
 
+AGGREGATES = (ORDER,)
+
 
 class OrderSettings(Settings):
     """What order_svc has besides."""
@@ -23,22 +25,28 @@ class OrderSettings(Settings):
     """How long an order may stay PENDING before it is rejected."""
 
 
-def wire(node: Service, deadline: timedelta) -> OrderService:
-    """The service's reactions, its timers and its edge."""
-    node.follow(CHOREOGRAPHY, ORCHESTRATION)
-    node.wake(ORDER)
-    return OrderService(Commands(node.log, node.writer), clock=node.clock, ids=node.ids, deadline=deadline)
+def wire(service: Service, deadline: timedelta) -> OrderService:
+    """The service's reactions and its edge."""
+    service.subscribe(CHOREOGRAPHY, ORCHESTRATION)
+    commands = Commands(service.log, service.writer)
+    return OrderService(commands, clock=service.clock, ids=service.ids, deadline=deadline)
 
 
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(OrderSettings)
     async with open_service(
-        settings, shutdown, name="order_svc", log="orders", database="shop_orders", schema=Schema()
-    ) as node:
-        service = wire(node, timedelta(seconds=settings.order_deadline_seconds))
-        await node.serve(
-            (service, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),
+        settings,
+        shutdown,
+        name="order_svc",
+        log="orders",
+        database="shop_orders",
+        schema=Schema(),
+        aggregates=AGGREGATES,
+    ) as service:
+        edge = wire(service, timedelta(seconds=settings.order_deadline_seconds))
+        await service.serve(
+            (edge, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),
             address=settings.orders_address,
             setting="ORDERS_ADDRESS",
             domain="shop",

@@ -11,18 +11,26 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from twinlog import PostgresViews, Unavailable
-from twinlog.testing.internals import Changes, CheckpointAdvance, ViewLagging
+from twinlog import PostgresViews, Service, Unavailable, View
+
+Changes = Mapping[View[Any], Mapping[str, Any]]
+"""Changed rows, by view and key."""
 
 SUBJECT = "views.changed"
 _LOOK_EVERY = 1.0
 _MOST_IDS = 2_000
+
+
+class ViewLagging(Unavailable):
+    """The view of log {log} is at position {reached}, not yet at {wanted}; try again with more time."""
+
+    reason = "VIEW_LAGGING"
 
 
 class Freshness:
@@ -85,27 +93,23 @@ class Freshness:
 class Announcer:
     """Spreads what this replica commits, and takes in what others do."""
 
-    def __init__(self, client: Client, store: PostgresViews, freshness: Freshness) -> None:
-        self._client = client
+    def __init__(self, service: Service, store: PostgresViews, freshness: Freshness) -> None:
+        self._messages = service.messages
         self._store = store
         self._freshness = freshness
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
 
-    def committed(self, changes: Changes, advance: CheckpointAdvance) -> None:
+    def committed(self, consumer: str, position: int, changes: Changes) -> None:
         """A batch is in the views."""
         order_ids = [id for view, rows in changes.items() if view.name == "orders" for id in rows]
-        self._freshness.changed(advance.consumer, advance.upto, order_ids)
+        self._freshness.changed(consumer, position, order_ids)
         if not self._outbox.full():
-            message = {
-                "consumer": advance.consumer,
-                "position": advance.upto,
-                "orders": order_ids[:_MOST_IDS],
-            }
+            message = {"consumer": consumer, "position": position, "orders": order_ids[:_MOST_IDS]}
             self._outbox.put_nowait(json.dumps(message).encode())
 
     async def run(self) -> None:
         """Announces, listens and looks, for ever."""
-        await self._client.subscribe(SUBJECT, cb=self._heard)
+        await self._messages.subscribe(SUBJECT, cb=self._heard)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._announce())
             tasks.create_task(self._look())
@@ -114,7 +118,7 @@ class Announcer:
         while True:
             message = await self._outbox.get()
             try:
-                await self._client.publish(SUBJECT, message)
+                await self._messages.publish(SUBJECT, message)
             except NatsError as error:
                 structlog.get_logger().debug("views.not_announced", error=str(error))
 

@@ -9,11 +9,11 @@ from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog import Address, Projection, Schema, Service, Settings, Shutdown, ViewStore, load, open_service
 from twinlog.rpc import Commands, PageTokens
-from twinlog.testing.internals import Linger
 
 PACKAGE = "saga_orchestrator.sql"
-LIST_RESTS = 0.25
-"""Seconds between batches of the list of sagas: it is for operators, and no saga waits for it."""
+LIST_LINGERS_SECONDS = 0.25
+"""The list of sagas is for operators, and no saga waits for it."""
+AGGREGATES = (CREDIT_SAGAS,)
 
 
 class SagaSettings(Settings):
@@ -23,20 +23,11 @@ class SagaSettings(Settings):
     """Where saga_orchestrator serves."""
 
 
-def wire(node: Service, views: ViewStore) -> None:
-    """The service's reactions, its list of sagas and its timers."""
-    node.follow(*policies(node.clock))
-    shown = Projection(
-        "saga_orchestrator.sagas",
-        [SAGAS],
-        views,
-        schema=node.schema,
-        routing_key=SHOWN,
-        clock=node.clock,
-        ids=node.ids,
-    )
-    node.feed("sagas", shown, Linger(least=LIST_RESTS))
-    node.wake(CREDIT_SAGAS)
+def wire(service: Service, views: ViewStore) -> None:
+    """The service's reactions and its list of sagas."""
+    service.subscribe(*policies(service.clock))
+    shown = Projection("saga_orchestrator.sagas", [SAGAS], views, schema=service.schema, routing_key=SHOWN)
+    service.subscribe(shown, linger_seconds=LIST_LINGERS_SECONDS)
 
 
 async def main(shutdown: Shutdown) -> None:
@@ -50,13 +41,15 @@ async def main(shutdown: Shutdown) -> None:
         log="sagas",
         database="shop_sagas",
         schema=Schema(),
-    ) as node:
-        views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
-        wire(node, views)
+        aggregates=AGGREGATES,
+    ) as service:
+        views = SagaViews(service.log, PACKAGE, {"sagas": SagaRow})
+        wire(service, views)
         pages = PageTokens(await views.page_key())
-        service = SagaService(Commands(node.log, node.writer), views, pages, node.clock, node.schema)
-        await node.serve(
-            (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
+        commands = Commands(service.log, service.writer)
+        edge = SagaService(commands, views, pages, service.clock, service.schema)
+        await service.serve(
+            (edge, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
             address=settings.sagas_address,
             setting="SAGAS_ADDRESS",
             domain="shop",

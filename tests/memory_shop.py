@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,12 +13,12 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog import Recorded, Schema, Service
+from twinlog import Policies, Recorded, Schema, Service
+from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.cursor import Handler
 from twinlog.log.lease import AlwaysHeld
-from twinlog.log.timers import Timers
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
-from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
+from twinlog.testing.internals import AnyAggregate, Cursor, Twin
 
 DEADLINE = timedelta(seconds=30)
 
@@ -33,31 +33,23 @@ class NoContext:
         return None
 
 
-@dataclass
-class Gated:
-    """A handler that can be held up, as if its service were away."""
+class NoReplica:
+    """The lease of work that the test does by itself."""
 
-    handler: Handler
-    gate: asyncio.Event
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.Event().wait()
 
-    @property
-    def consumer(self) -> str:
-        return self.handler.consumer
 
-    @property
-    def types(self) -> Sequence[str]:
-        return self.handler.types
+class Gated(ConsumerWrapper):
+    """A consumer that can be held up, as if its service were away."""
 
-    @property
-    def routing_key(self) -> str:
-        return self.handler.routing_key
+    def __init__(self, inner: Consumer, gate: asyncio.Event) -> None:
+        super().__init__(inner)
+        self._gate = gate
 
-    async def checkpoint(self) -> int:
-        return await self.handler.checkpoint()
-
-    async def handle(self, events: Sequence[Recorded], after: int) -> int:
-        await self.gate.wait()
-        return await self.handler.handle(events, after)
+    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        await self._gate.wait()
+        return await super().apply(events, progress)
 
 
 @dataclass
@@ -65,7 +57,7 @@ class Follower:
     """A cursor and the log that it reads."""
 
     log: MemoryLog
-    handler: Handler
+    consumer: Handler
     cursor: Cursor
     gate: asyncio.Event
     examined: int = 0
@@ -83,39 +75,39 @@ class Follower:
         return self.wanted > self.cursor.position
 
     def _wants(self, event: Recorded) -> bool:
-        if self.handler.types and event.type.rpartition(".")[2] not in self.handler.types:
+        if self.consumer.types and event.type.rpartition(".")[2] not in self.consumer.types:
             return False
-        return not self.handler.routing_key or event.routing_key == self.handler.routing_key
+        return not self.consumer.routing_key or event.routing_key == self.consumer.routing_key
 
 
 class Node(Service):
-    """A service whose timers fire when the test says so, and whose handlers can be held up."""
+    """A service whose timers fire when the test says so, and whose consumers can be held up."""
 
-    def __init__(self, name: str, log: str, shop: MemoryShop) -> None:
+    def __init__(self, name: str, log: str, shop: MemoryShop, aggregates: Sequence[AnyAggregate]) -> None:
+        self.works = asyncio.Event()
+        """Cleared: events of other logs, and of its own, are not handled."""
+        self.works.set()
+        self._shop = shop
         super().__init__(
             name,
             shop.logs[log],
             twin=shop.twin,
-            lease=lambda _work: AlwaysHeld(),
+            lease=lambda work: NoReplica() if work == "timers" else AlwaysHeld(),
             schema=Schema(),
             clock=shop.clock,
             ids=shop.ids,
             on_crash=shop.crashed,
+            aggregates=aggregates,
+            middleware=[lambda consumer: Gated(consumer, self.works)],
         )
-        self.works = asyncio.Event()
-        """Cleared: events of other logs, and of its own, are not handled."""
-        self.works.set()
-        self.timers: list[Timers] = []
-        self._shop = shop
 
-    def attach(self, log: str, handler: Handler, linger: Linger | None = None) -> None:
-        super().attach(log, Gated(handler, self.works), linger)
-        cursor = self.watched[-1]
-        assert isinstance(cursor, Cursor)
-        self._shop.followers.append(Follower(self._shop.logs[log], handler, cursor, self.works))
-
-    def wake(self, *aggregates: AnyAggregate) -> None:
-        self.timers.append(Timers(self.log, self.writer, aggregates, clock=self.clock, actor=self.name))
+    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
+        for subscriber in subscribers:
+            super().subscribe(subscriber, linger_seconds=linger_seconds)
+            cursor, handler = self.watched[-1], [*self.dead_letters.consumers.values()][-1]
+            assert isinstance(cursor, Cursor)
+            log = self._shop.logs[handler.source]
+            self._shop.followers.append(Follower(log, handler, cursor, self.works))
 
 
 class MemoryShop:
@@ -137,9 +129,11 @@ class MemoryShop:
     async def __aenter__(self) -> Self:
         for twin in self._twins.values():
             await twin.create(1)
-        self.order_svc = await self._running("order_svc", "orders")
-        self.customer_svc = await self._running("customer_svc", "customers")
-        self.saga_orchestrator = await self._running("saga_orchestrator", "sagas")
+        self.order_svc = await self._running("order_svc", "orders", order_svc.AGGREGATES)
+        self.customer_svc = await self._running("customer_svc", "customers", customer_svc.AGGREGATES)
+        self.saga_orchestrator = await self._running(
+            "saga_orchestrator", "sagas", saga_orchestrator.AGGREGATES
+        )
         self.orders = order_svc.wire(self.order_svc, self._deadline)
         self.customers = customer_svc.wire(self.customer_svc)
         saga_orchestrator.wire(self.saga_orchestrator, self.saga_views)
@@ -169,10 +163,10 @@ class MemoryShop:
         """Moves the clock, and fires what is due then."""
         self.clock.advance(time)
         for node in (self.order_svc, self.saga_orchestrator):
-            for timers in node.timers:
-                await timers.fire()
+            assert node.timers
+            await node.timers.fire()
 
-    async def _running(self, name: str, log: str) -> Node:
-        node = Node(name, log, self)
+    async def _running(self, name: str, log: str, aggregates: Sequence[AnyAggregate] = ()) -> Node:
+        node = Node(name, log, self, aggregates)
         await self._stack.enter_async_context(node.running())
         return node

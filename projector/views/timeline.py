@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from twinlog import Recorded, View
-from twinlog.testing.internals import DEAD_LETTERS
+
+_DEAD_LETTERS = "dead_letters"
+"""The type of the streams that are about a consumer, not about a saga."""
 
 
 class TimelineRow(NamedTuple):
@@ -26,7 +28,7 @@ class TimelineRow(NamedTuple):
 
 def key(event: Recorded, message: Any) -> str | None:
     """The event's own address; None where it has nothing to do with an order."""
-    of_saga = event.log == "sagas" and event.stream.type != DEAD_LETTERS.name
+    of_saga = event.log == "sagas" and event.stream.type != _DEAD_LETTERS
     return event.address if of_saga or _order_of(message) else None
 
 

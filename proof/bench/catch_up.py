@@ -14,14 +14,8 @@ from time import perf_counter
 from projector.app import PACKAGE, VIEWS, wire
 from projector.reads import ROWS
 from proof.bench.report import Row
-from twinlog import PostgresViews, Schema, Settings, Shutdown, load, open_service, run
-from twinlog.testing.internals import (
-    Changes,
-    CheckpointAdvance,
-    HostedService,
-    JetStreamTwin,
-    configure_logging,
-)
+from twinlog import PostgresViews, Schema, Service, Settings, Shutdown, load, open_service, run
+from twinlog.testing.internals import Changes, configure_logging
 
 TARGET = 15_000
 """Events a second."""
@@ -35,15 +29,15 @@ class Progress:
         self._heads = heads
         self.done = asyncio.Event()
 
-    def committed(self, _changes: Changes, advance: CheckpointAdvance) -> None:
-        if advance.upto >= self._heads.get(advance.consumer, 0):
-            self._heads.pop(advance.consumer, None)
+    def committed(self, consumer: str, position: int, _changes: Changes) -> None:
+        if position >= self._heads.get(consumer, 0):
+            self._heads.pop(consumer, None)
         if not self._heads:
             self.done.set()
 
 
-async def _heads(node: HostedService) -> dict[str, int]:
-    states = {log: await JetStreamTwin(node.client, log).state() for log in VIEWS}
+async def _heads(service: Service) -> dict[str, int]:
+    states = {log: await service.twin(log).state() for log in VIEWS}
     return {f"projector.{log}": state.last for log, state in states.items() if state.last}
 
 
@@ -52,12 +46,12 @@ async def main(shutdown: Shutdown) -> None:
     settings, name = load(Settings), "bench_views"
     async with open_service(
         settings, shutdown, PACKAGE, name=name, log=name, database=name, schema=Schema()
-    ) as node:
+    ) as service:
         configure_logging("warning")
-        heads = await _heads(node)
+        heads = await _heads(service)
         events, progress = sum(heads.values()), Progress(heads)
         start = perf_counter()
-        wire(node, PostgresViews(node.log, PACKAGE, ROWS), progress.committed)
+        wire(service, PostgresViews(service.log, PACKAGE, ROWS), progress.committed)
         async with asyncio.timeout(300):
             await progress.done.wait()
         rate = events / (perf_counter() - start)

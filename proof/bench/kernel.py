@@ -51,7 +51,7 @@ CURSOR = "cursor: a twin to a handler that does nothing"
 class Counting:
     """A handler that does nothing but note how far it is."""
 
-    consumer = "bench"
+    name = "bench"
     types: Sequence[str] = ()
     routing_key = ""
 

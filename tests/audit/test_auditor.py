@@ -19,7 +19,7 @@ from tests.audit.world import DATABASE_OF, World
 from tests.controls import new_id
 from tests.twin.messages import newer, older
 from twinlog import Metadata, Recorded
-from twinlog.consume.dead_letters import Discard, Failure, Named
+from twinlog.consume.dead_letters import DeadLetterId, Discard, Failure
 
 BROKEN = Failure("Broken", "out of order", 6)
 OPERATOR = Metadata(actor="an operator")
@@ -27,8 +27,8 @@ OPERATOR = Metadata(actor="an operator")
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
-def letter(consumer: str, event: Recorded) -> Named:
-    return Named(consumer, event.log, event.position, event.partition_key)
+def letter(consumer: str, event: Recorded) -> DeadLetterId:
+    return DeadLetterId(consumer, event.log, event.position, event.partition_key)
 
 
 async def test_a_clean_shop_has_no_violation_and_everything_was_compared(shop: World) -> None:
@@ -73,8 +73,8 @@ async def test_what_was_given_up_excuses_its_own_order_only(shop: World) -> None
     _, (order_id, _) = await faults.a_cancelled_order_holds_credit(shop)
     cancelled = (await shop.events("orders"))[-1]
     async with shop.policies(customer_svc.policies.CHOREOGRAPHY, "customers") as handler:
-        await handler.park(cancelled, BROKEN, await handler.checkpoint())
-        await handler.note(Discard(letter(handler.consumer, cancelled), "a test"), OPERATOR)
+        await handler.dead_letter(cancelled, BROKEN, await handler.checkpoint())
+        await handler.note(Discard(letter(handler.name, cancelled), "a test"), OPERATOR)
     await shop.catch_up()
     report = await shop.audit()
     # The views' checkpoints, too, are past an event that nobody handled.
@@ -121,12 +121,12 @@ async def test_a_view_is_compared_without_what_is_parked_and_with_what_was_repla
             return report
 
         await projection.checkpoint()
-        after = await projection.park(created, BROKEN, created.position - 1)
-        await projection.attempt([cancelled], after)
+        after = await projection.dead_letter(created, BROKEN, created.position - 1)
+        await projection.handle([cancelled], after)
         assert (await clean()).figures.parked == {"projector.orders": 2}
         await projection.replay(created, OPERATOR)
         assert (await clean()).figures.parked == {"projector.orders": 1}
-        await projection.note(Discard(letter(projection.consumer, cancelled), "a test"), OPERATOR)
+        await projection.note(Discard(letter(projection.name, cancelled), "a test"), OPERATOR)
         report = await clean()
         assert report.notes[0] == f"projector.orders gave up {cancelled.address}, which had no effect"
         await shop.sql("shop_views", "UPDATE orders SET state = 9 WHERE order_id = $1", order_id)

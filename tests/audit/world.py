@@ -25,9 +25,11 @@ from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack.shop import Shop, running
 from tests import servers
 from tests.controls import MODES, new_id
+from tests.dead_letters.journal import dead_lettering
 from tests.e2e.client import Client, connect
 from twinlog import Metadata, Policies, PostgresViews, Projection, Recorded, Schema, StreamId, Writer
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import (
     Appended,
@@ -88,19 +90,19 @@ class World:
         """One of the shop's logs."""
         return PostgresLog(self.pools[DATABASE_OF[name]], name)
 
-    def projection(self, log: str) -> Projection:
+    def projection(self, log: str) -> DeadLettering:
         """What keeps the projector's views of a log, to be driven by hand."""
         self._spoiled.add(DATABASE_OF["projector"])
         store = PostgresViews(self.log("projector"), PACKAGE, ROWS)
-        return Projection(f"projector.{log}", VIEWS[log], store, schema=Schema())
+        return dead_lettering(Projection(f"projector.{log}", VIEWS[log], store, schema=Schema()), store.log)
 
     @asynccontextmanager
-    async def policies(self, table: Policies, own: str) -> AsyncIterator[PolicyHandler]:
+    async def policies(self, table: Policies, own: str) -> AsyncIterator[DeadLettering]:
         """What runs a policy table over the log that its service owns, to be driven by hand."""
         self._spoiled.add(DATABASE_OF[own])
         log = self.log(own)
         async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
-            yield PolicyHandler(table, writer, log, Schema())
+            yield dead_lettering(PolicyConsumer(table, writer, log, Schema()), log)
 
     async def events(self, log: str) -> Sequence[Recorded]:
         """Every event of a log."""

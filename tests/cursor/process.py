@@ -23,7 +23,7 @@ class Deadly:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.consumer, self.types, self.routing_key = handler.consumer, handler.types, handler.routing_key
+        self.name, self.types, self.routing_key = handler.name, handler.types, handler.routing_key
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests import servers
-from tests.cursor.consumers import KINDS, VIEWS_PACKAGE, Consumer, PolicyConsumer, ViewConsumer, consumer_in
+from tests.cursor.consumers import KINDS, VIEWS_PACKAGE, Kind, PolicyKind, ViewKind, consumer_in
 from tests.kernel.batches import grow
 from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
 from tests.waiting import until
@@ -35,7 +35,7 @@ class Stage:
 
     source: MemoryLog
     damage: Damage
-    consumer: Consumer
+    consumer: Kind
     log: PostgresLog | None = None
     """The consumer's, where it is in Postgres."""
     grown: int = field(default=0)
@@ -90,9 +90,7 @@ async def stage(request: pytest.FixtureRequest, urls: tuple[str, str] | None) ->
 
 def memory_stage(kind: str) -> Stage:
     name = servers.unique()
-    consumer = (
-        PolicyConsumer(name, MemoryLog("own")) if kind == "policies" else ViewConsumer(name, MemoryViews())
-    )
+    consumer = PolicyKind(name, MemoryLog("own")) if kind == "policies" else ViewKind(name, MemoryViews())
     return Stage(MemoryLog(name), MemoryDamage(name), consumer)
 
 
@@ -137,7 +135,7 @@ class Wrapped:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.consumer, self.types, self.routing_key = handler.consumer, handler.types, handler.routing_key
+        self.name, self.types, self.routing_key = handler.name, handler.types, handler.routing_key
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()
@@ -329,7 +327,7 @@ async def test_nats_is_restarted_while_it_is_followed(
     stage = Stage(
         MemoryLog("source"),
         JetStreamDamage(client, "source"),
-        PolicyConsumer("source", MemoryLog("own")),
+        PolicyKind("source", MemoryLog("own")),
     )
     async with relaying(stage), following(stage):
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""What all tests of parking share."""
+"""What all tests of dead letters share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
-from twinlog.consume import dead_lettering as parking
+from twinlog.consume import dead_lettering
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries follow each other at once."""
-    monkeypatch.setattr(parking, "RETRY_FIRST", 0.0)
+    monkeypatch.setattr(dead_lettering, "RETRY_FIRST_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)

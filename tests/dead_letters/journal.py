@@ -1,4 +1,4 @@
-"""A consumer for tests of parking: writes down, key by key, what the events of a source log say."""
+"""A consumer for tests of dead letters: writes down, key by key, what the events of a source log say."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from twinlog import Aggregate, Events, Log, Metadata, Policies, Recorded, Schema, StreamId, View, Writer, on
+from twinlog.consume import Consumer
+from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DeadLetters
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume.logged import Logged
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.model.routing import NO_ROUTING_KEY
 from twinlog.testing import START, MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
@@ -121,11 +124,16 @@ def event(position: int, text: str) -> Recorded:
     )
 
 
+def dead_lettering(consumer: Consumer, log: Log) -> DeadLettering:
+    """A consumer as a service feeds it; its dead letters are in ``log``."""
+    return DeadLettering(Logged(consumer), log, clock=SystemClock(), ids=RandomIds(), schema=Schema())
+
+
 @asynccontextmanager
-async def replica(source: Source, log: Log) -> AsyncIterator[PolicyHandler]:
-    """A process's handler over its own writer."""
+async def replica(source: Source, log: Log) -> AsyncIterator[DeadLettering]:
+    """A process's policies over its own writer."""
     async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
-        yield PolicyHandler(source.policies(), writer, log, Schema())
+        yield dead_lettering(PolicyConsumer(source.policies(), writer, log, Schema()), log)
 
 
 def journal(log: MemoryLog, key: str) -> list[int]:

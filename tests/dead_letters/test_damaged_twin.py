@@ -29,4 +29,4 @@ async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(
         await until(lambda: journal(log, "a") == [1, 2])
         await until(lambda: cursor.problem is None)
         following.cancel()
-    assert handler.parked == 0
+    assert handler.count == 0

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from tests.dead_letters.journal import CONSUMER, event, positions
 from twinlog import TwinlogError
 from twinlog.consume.dead_letters import (
+    AddDeadLetter,
+    DeadLetterId,
     DeadLetters,
     Discard,
     FailReplay,
     Failure,
-    Named,
     NotFirst,
     NotParked,
-    Park,
     Replay,
 )
 from twinlog.testing import given
@@ -27,8 +27,8 @@ CODEC = StateCodec(DEAD_LETTERS)
 FAILURE = Failure("Broken", "no", 6)
 
 
-def named(position: int, key: str = "a") -> Named:
-    return Named(CONSUMER, "source", position, key)
+def named(position: int, key: str = "a") -> DeadLetterId:
+    return DeadLetterId(CONSUMER, "source", position, key)
 
 
 def parked(position: int, key: str = "a") -> pb.EventParked:
@@ -40,7 +40,7 @@ def test_parks_an_event_once_with_its_bytes_and_error() -> None:
         **named(3)._asdict(), event=to_wire(POISON), error_type="Broken", error="no", attempts=6
     )
     assert from_wire("source", expected.event) == POISON
-    given(DEAD_LETTERS).when(Park(CONSUMER, POISON, FAILURE)).then(expected)
+    given(DEAD_LETTERS).when(AddDeadLetter(CONSUMER, POISON, FAILURE)).then(expected)
 
 
 def test_replays_the_first_of_a_key_only() -> None:
@@ -72,7 +72,7 @@ def test_a_replay_in_vain_leaves_the_event_with_its_new_error() -> None:
 
 
 COMMANDS = [
-    *(Park(CONSUMER, one) for one in (POISON, BEHIND, OTHER)),
+    *(AddDeadLetter(CONSUMER, one) for one in (POISON, BEHIND, OTHER)),
     *(Replay(named(*of)) for of in ((3,), (5,), (6, "b"))),
     *(Discard(named(*of), "x") for of in ((3,), (5,), (6, "b"))),
     FailReplay(named(3), FAILURE),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 from structlog.types import EventDict
@@ -14,17 +16,26 @@ from tests.dead_letters.journal import (
     Broken,
     Source,
     Write,
+    dead_lettering,
     event,
     journal,
     positions,
     replica,
 )
 from tests.waiting import until
-from twinlog import StreamId, Unavailable
-from twinlog.consume import dead_lettering as parking
-from twinlog.consume.dead_letters import Discard, Named, NotFirst, NotParked
+from twinlog import Recorded, Schema, StreamId, TwinlogError, Writer
+from twinlog.consume import ConsumerWrapper, Progress
+from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, RETRIES
+from twinlog.consume.dead_letters import (
+    DeadLetterId,
+    DeadLettersChanged,
+    Discard,
+    NotFirst,
+    NotParked,
+)
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.testing import MemoryLog, MemoryTwin
-from twinlog.testing.internals import CheckpointMoved, Cursor
+from twinlog.testing.internals import CheckpointMoved, Cursor, RandomIds, SystemClock
 
 
 async def test_the_other_keys_flow_and_the_key_keeps_its_order(lines: list[EventDict]) -> None:
@@ -36,7 +47,7 @@ async def test_the_other_keys_flow_and_the_key_keeps_its_order(lines: list[Event
         assert await handler.handle(source.add("a:4", "b:3"), 6) == 8
         assert positions(await handler.dead_letters()) == {"a": [3, 5, 7]}
     assert (journal(log, "a"), journal(log, "b"), journal(log, "c")) == ([1], [1, 2, 3], [1])
-    assert source.tries >= parking.RETRIES + 1
+    assert source.tries >= RETRIES + 1
     said = [(line["event_address"], line["error"]) for line in lines if line["event"] == "dead_letter.parked"]
     assert said == [("source/3", "cannot bear a:2")]
     assert log.checkpoints == {CONSUMER: 8}
@@ -61,7 +72,7 @@ async def test_a_replay_has_its_effect_exactly_once_and_in_order() -> None:
         await handler.replay(second, OPERATOR)
         await handler.replay(source.events[2], OPERATOR)
         await handler.handle(source.add("a:4"), 3)
-        assert handler.parked == 0
+        assert handler.count == 0
     assert journal(log, "a") == [1, 2, 3, 4]
 
 
@@ -70,7 +81,7 @@ async def test_a_discarded_event_has_no_effect_and_frees_its_key() -> None:
     source.poison = {"a:1"}
     async with replica(source, log) as handler:
         await handler.handle(source.add("a:1"), 0)
-        await handler.note(Discard(Named(CONSUMER, "source", 1, "a"), "a typo"), OPERATOR)
+        await handler.note(Discard(DeadLetterId(CONSUMER, "source", 1, "a"), "a typo"), OPERATOR)
         await handler.handle(source.add("a:2"), 1)
     assert journal(log, "a") == [2]
     discarded = log.events[-2]
@@ -93,7 +104,7 @@ async def test_an_event_that_works_when_it_is_tried_again_is_not_parked() -> Non
     source.read = recovers  # type: ignore[method-assign]
     async with replica(source, log) as handler:
         await handler.handle(source.add("a:1"), 0)
-        assert handler.parked == 0
+        assert handler.count == 0
     assert journal(log, "a") == [1]
 
 
@@ -122,26 +133,28 @@ async def test_where_everything_fails_the_consumer_waits_once() -> None:
     source.poison = set(texts)
     async with replica(source, log) as handler:
         await handler.handle(source.add(*texts), 0)
-        assert handler.parked == 20
+        assert handler.count == 20
         alone = [letter.attempts for _, letter in (await handler.dead_letters()).letters()]
-    assert sorted(alone) == [1] * 19 + [parking.RETRIES + 1]
+    assert sorted(alone) == [1] * 19 + [RETRIES + 1]
 
 
-async def test_an_outage_parks_nothing() -> None:
-    source = Source()
+@pytest.mark.parametrize("error", NOT_THE_EVENTS_FAULT)
+async def test_what_is_not_the_events_fault_sets_nothing_aside(error: type[TwinlogError]) -> None:
+    source, log = Source(), MemoryLog("own")
 
-    class Fails:
-        consumer = CONSUMER
-        parked = 0
+    class Fails(ConsumerWrapper):
+        async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+            if not failures:
+                return await super().apply(events, progress)
+            raise failures.pop()
 
-        async def attempt(self, events: object, after: int) -> int:
-            raise Unavailable
-
-        async def park(self, event: object, failure: object, after: int) -> int:
-            raise AssertionError("parked in an outage")
-
-    with pytest.raises(Unavailable):
-        await parking.handle(Fails(), source.add("a:1", "a:2"), 0)
+    async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+        handler = dead_lettering(Fails(PolicyConsumer(source.policies(), writer, log, Schema())), log)
+        failures = [error("no")]
+        with nullcontext() if error is DeadLettersChanged else pytest.raises(error):
+            await handler.handle(source.add("a:1", "a:2"), 0)
+        assert not failures
+        assert positions(await handler.dead_letters()) == {}
 
 
 async def test_of_two_replicas_one_parks() -> None:
@@ -188,7 +201,7 @@ async def test_replays_that_race_with_new_events_keep_the_order() -> None:
     async with replica(source, log) as follower, replica(source, log) as operator:
         following = asyncio.create_task(Cursor(twin, follower).run())
         await twin.publish(source.add("a:1", "b:1"))
-        await until(lambda: follower.parked == 1)
+        await until(lambda: follower.count == 1)
         source.poison.clear()
         for number in range(2, 40):
             await twin.publish(source.add(f"a:{number}"))
@@ -197,7 +210,7 @@ async def test_replays_that_race_with_new_events_keep_the_order() -> None:
                 await operator.replay(source.events[first.position - 1], OPERATOR)
         while first := (await operator.dead_letters()).first("a"):
             await operator.replay(source.events[first.position - 1], OPERATOR)
-        await until(lambda: len(journal(log, "a")) + follower.parked >= 39)
+        await until(lambda: len(journal(log, "a")) + follower.count >= 39)
         while first := (await operator.dead_letters()).first("a"):
             await operator.replay(source.events[first.position - 1], OPERATOR)
         following.cancel()
@@ -205,13 +218,12 @@ async def test_replays_that_race_with_new_events_keep_the_order() -> None:
 
 
 async def test_one_units_defect_is_no_other_units() -> None:
-    source, log = Source(), MemoryLog("own")
-    async with replica(source, log) as handler:
+    log = MemoryLog("own")
+    async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
 
         def broken(_transaction: object) -> None:
             raise Broken
 
-        writer = handler._writer
         results = await asyncio.gather(
             writer.execute(broken),
             writer.execute(lambda tx: tx.do(JOURNAL, "a", Write(1))),
@@ -237,4 +249,4 @@ async def test_a_message_that_is_no_event_stops_the_consumer_visibly_until_the_t
         await until(lambda: journal(log, "a") == [1, 2, 3])
         await until(lambda: cursor.problem is None)
         following.cancel()
-        assert handler.parked == 0
+        assert handler.count == 0

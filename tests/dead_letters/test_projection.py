@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from tests.dead_letters.journal import CONSUMER, OPERATOR, Broken, Row, Source, event, positions
+from tests.dead_letters.journal import (
+    CONSUMER,
+    OPERATOR,
+    Broken,
+    Row,
+    Source,
+    dead_lettering,
+    event,
+    positions,
+)
 from twinlog import PostgresViews, Projection, Schema, StreamId, ViewStore
-from twinlog.consume.dead_letters import Discard, Named, NotParked
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import DeadLetterId, Discard, NotParked
 from twinlog.log.ports import Conflict
 from twinlog.postgres.views import OtherTables
 from twinlog.testing import START, MemoryViews
@@ -38,8 +48,8 @@ async def store(request: pytest.FixtureRequest, postgres_url: str, database: str
         yield PostgresViews(log, "tests.dead_letters.sql", {"journal": Row})
 
 
-def projecting(source: Source, store: ViewStore, shared: str = "") -> Projection:
-    return Projection(CONSUMER, [source.view(shared)], store, schema=Schema())
+def projecting(source: Source, store: ViewStore, shared: str = "") -> DeadLettering:
+    return dead_lettering(Projection(CONSUMER, [source.view(shared)], store, schema=Schema()), store.log)
 
 
 async def written(source: Source, store: ViewStore, key: str) -> str:
@@ -74,7 +84,7 @@ async def test_a_replayed_event_is_folded_once_onto_the_row_as_it_is_then(store:
         await projection.replay(first, OPERATOR)
     await projection.handle(source.add("a:2"), 2)
     assert await written(source, store, "all") == "5 1 2"
-    assert projection.parked == 0
+    assert projection.count == 0
 
 
 async def test_looking_for_dead_letters_forgets_no_row_and_a_row_that_begins_is_not_looked_for(
@@ -96,9 +106,8 @@ async def test_looking_for_dead_letters_forgets_no_row_and_a_row_that_begins_is_
     await projection.handle(source.add("a:2"), 1)
     assert looked_for == ["a"]
 
-    begins = Projection(
-        "tests.begins", [replace(source.view(), created_by=StringValue)], store, schema=Schema()
-    )
+    view = replace(source.view(), created_by=StringValue)
+    begins = dead_lettering(Projection("tests.begins", [view], store, schema=Schema()), store.log)
     await begins.handle(source.events, 0)
     assert looked_for == ["a"]
 
@@ -162,7 +171,7 @@ async def test_a_discarded_event_leaves_the_row_alone_and_frees_its_key(store: V
     source.poison = {"a:1"}
     projection = projecting(source, store)
     await projection.handle(source.add("a:1"), 0)
-    await projection.note(Discard(Named(CONSUMER, "source", 1, "a"), "a typo"), OPERATOR)
+    await projection.note(Discard(DeadLetterId(CONSUMER, "source", 1, "a"), "a typo"), OPERATOR)
     await projection.handle(source.add("a:2"), 1)
     assert await written(source, store, "a") == "2"
 

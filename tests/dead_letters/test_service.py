@@ -15,10 +15,10 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.dead_letters.journal import CONSUMER, Source, event, journal, replica
 from tests.kernel.edge import rich
-from twinlog.consume.dead_letter_office import DeadLetterOffice
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume.dead_letter_operations import DeadLetterOperations
+from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.rpc import PageTokens, serve
-from twinlog.rpc.dead_letter_service import NAME, DeadLetterService
+from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.health import PROBLEM_KEY
 from twinlog.testing import MemoryLog
 from twinlog.v1 import dead_letter_service_pb2 as pb
@@ -36,7 +36,7 @@ class Desk:
 
     source: Source
     log: MemoryLog
-    handler: PolicyHandler
+    handler: DeadLettering
     letters: Any
     health: Any
     at: int = 0
@@ -62,18 +62,18 @@ class Desk:
 async def desk(poison: Sequence[str] = ()) -> AsyncIterator[Desk]:
     source, log = Source(), MemoryLog("own")
     source.poison = set(poison)
-    office = DeadLetterOffice(log)
-    letters = DeadLetterService(office, PageTokens(b"key"))
+    operations = DeadLetterOperations(log)
+    letters = DeadLetterService(operations, PageTokens(b"key"))
     async with (
         replica(source, log) as handler,
         serve(
-            [(letters, add_DeadLetterServiceServicer_to_server, NAME)],
+            [(letters, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
             domain="shop",
-            signals={"dead-letters": office},
+            signals={"dead-letters": operations},
         ) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        office.add(handler)
+        operations.add(handler)
         yield Desk(source, log, handler, DeadLetterServiceStub(channel), health_pb2_grpc.HealthStub(channel))
 
 

@@ -97,7 +97,7 @@ async def test_a_cursor_rests_while_less_than_a_batch_waits(
 class Notes:
     """A handler that notes how far it is."""
 
-    consumer, types, routing_key = "notes", (), ""
+    name, types, routing_key = "notes", (), ""
 
     def __init__(self, last: int) -> None:
         self._last = last

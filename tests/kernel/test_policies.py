@@ -12,9 +12,10 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from tests.kernel.batches import append, batch, counter, recorded
 from tests.kernel.counter import COUNTER, Add
 from twinlog import FailedPrecondition, Policies, ReadRequest, Schema, Writer, on
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume.consumer import Progress
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.log import group_commit
-from twinlog.log.ports import StreamSlice
+from twinlog.log.ports import CheckpointAdvance, StreamSlice
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
 
@@ -49,10 +50,11 @@ async def test_what_a_policy_creates_is_looked_for_only_where_it_is_there_alread
         Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as decides,
         asyncio.timeout(10),
     ):
-        handler = PolicyHandler(TABLE, decides, log, Schema())
+        consumer = PolicyConsumer(TABLE, decides, log, Schema())
+        advance = CheckpointAdvance(consumer.name, 0, 3)
         (event,) = recorded("counters", 1, after=2)
         with pytest.raises(FailedPrecondition) if there else nullcontext():
-            await handler.attempt([event], 0)
+            await consumer.apply([event], Progress(consumer.name, advance, SystemClock(), RandomIds()))
     written = [Int64Value.FromString(e.payload).value for e in await log.read(0, 10)]
     assert written == values
     assert bool(log.loaded) == bool(there)

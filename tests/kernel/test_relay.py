@@ -95,7 +95,7 @@ class DeadTwin(MemoryTwin):
 class Idle:
     """A handler whose store is away."""
 
-    consumer, types, routing_key = "idle", (), ""
+    name, types, routing_key = "idle", (), ""
 
     async def checkpoint(self) -> int:
         raise Unavailable

@@ -13,10 +13,11 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, Int64Value, StringValue, UInt32Value
 
-from tests.dead_letters.journal import JOURNAL, OPERATOR, Write, journal
+from tests.dead_letters.journal import JOURNAL, OPERATOR, Write, dead_lettering, journal
 from tests.waiting import until
 from twinlog import Metadata, Policies, Projection, Recorded, Schema, StreamId, View, Writer, on
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.units import Outcome
 from twinlog.model.schema import UpcasterCycle
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
@@ -64,7 +65,7 @@ async def writing(log: MemoryLog) -> AsyncIterator[Writer]:
 
 
 @asynccontextmanager
-async def deciding(log: MemoryLog, bears: Sequence[int] = range(100)) -> AsyncIterator[PolicyHandler]:
+async def deciding(log: MemoryLog, bears: Sequence[int] = range(100)) -> AsyncIterator[DeadLettering]:
     """A policy that writes down what the events say, and fails on values that it cannot bear."""
 
     def rule(said: Int64Value) -> object:
@@ -72,16 +73,16 @@ async def deciding(log: MemoryLog, bears: Sequence[int] = range(100)) -> AsyncIt
 
     table = Policies(log="source", actor="tests", rules={Int64Value: rule})  # type: ignore[dict-item]
     async with writing(log) as writer:
-        yield PolicyHandler(table, writer, log, SCHEMA)
+        yield dead_lettering(PolicyConsumer(table, writer, log, SCHEMA), log)
 
 
-def projecting(store: MemoryViews, bears: Sequence[int] = range(100)) -> Projection:
+def projecting(store: MemoryViews, bears: Sequence[int] = range(100)) -> DeadLettering:
     view = View(
         "values",
         lambda _event, _message: "a",
         lambda row, _event, said: (*(row or ()), bears[bears.index(said.value)]),
     )
-    return Projection("tests.source", [view], store, schema=SCHEMA)
+    return dead_lettering(Projection("tests.source", [view], store, schema=SCHEMA), store.log)
 
 
 @old_events
@@ -121,17 +122,17 @@ async def test_a_replayed_dead_letter_goes_through_the_upcasters(
     log, store, parked = MemoryLog("journals"), MemoryViews(), recorded(1, old.message)
     async with deciding(log, bears=()) as handler:
         await handler.handle([parked], 0)
-        assert (handler.parked, journal(log, "a")) == (1, [])
+        assert (handler.count, journal(log, "a")) == (1, [])
     async with deciding(log) as handler:
         await handler.replay(parked, OPERATOR)
-        assert (handler.parked, journal(log, "a")) == (0, [*old.values])
+        assert (handler.count, journal(log, "a")) == (0, [*old.values])
 
     projection = projecting(store, bears=())
     await projection.handle([parked], 0)
-    assert (projection.parked, store.tables.get("values", {})) == (1, {})
+    assert (projection.count, store.tables.get("values", {})) == (1, {})
     mended = projecting(store)
     await mended.replay(parked, OPERATOR)
-    assert (mended.parked, store.tables["values"]["a"]) == (0, old.values)
+    assert (mended.count, store.tables["values"]["a"]) == (0, old.values)
 
 
 def test_a_cycle_is_refused() -> None:

@@ -55,10 +55,10 @@ SEEN = {
 """Every event of these logs."""
 
 
-def wire(node: Service) -> None:
+def wire(service: Service) -> None:
     """Both logs into one stream: so that the two cursors also race for it."""
     for log, types in SEEN.items():
-        node.follow(Policies(log, "tally", dict.fromkeys(types, _see)))
+        service.subscribe(Policies(log, "tally", dict.fromkeys(types, _see)))
 
 
 def _see(_event: Message) -> Dispatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -40,7 +40,7 @@ from tests.simulation.workload import Call, Clients, script
 from twinlog import Recorded, Schema, Service, TwinlogError
 from twinlog.log import group_commit
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.testing.internals import Appended, Batch, Changes, CheckpointAdvance
+from twinlog.testing.internals import AnyAggregate, Appended, Batch, Changes, CheckpointAdvance
 
 PATIENCE = 240.0
 """Seconds after healing within which the shop has to come to rest."""
@@ -55,6 +55,11 @@ _LOG_OF = {
     "saga_orchestrator": "sagas",
     "tally": "tallies",
     "projector": "projector",
+}
+_AGGREGATES: Mapping[str, Sequence[AnyAggregate]] = {
+    "order_svc": order_svc.app.AGGREGATES,
+    "customer_svc": customer_svc.app.AGGREGATES,
+    "saga_orchestrator": saga_orchestrator.app.AGGREGATES,
 }
 _SCHEMA = Schema()
 
@@ -153,7 +158,7 @@ class Process:
         def lease(work: str) -> RemoteLease:
             return RemoteLease(self.life, world.lease(self.service, work))
 
-        node = Service(
+        service = Service(
             self.service,
             RemoteLog(network, client, world.logs[_LOG_OF[self.service]]),
             twin=twins.__getitem__,
@@ -162,21 +167,24 @@ class Process:
             clock=self.clock,
             ids=ids,
             on_crash=lambda _task, error: world.fail(error),
+            aggregates=_AGGREGATES.get(self.service, ()),
             randomness=Random(f"{world.seed}/{self.name}/{self.lives}/jitter"),
         )
-        node.writer._snapshots._every = 3
-        async with node.running():
+        service.writer._snapshots._every = 3
+        async with service.running():
             match self.service:
                 case "order_svc":
-                    self.edge = order_svc.app.wire(node, timedelta(seconds=world.plan.order_deadline))
+                    self.edge = order_svc.app.wire(service, timedelta(seconds=world.plan.order_deadline))
                 case "customer_svc":
-                    self.edge = customer_svc.app.wire(node)
+                    self.edge = customer_svc.app.wire(service)
                 case "saga_orchestrator":
-                    saga_orchestrator.app.wire(node, RemoteViews(network, client, world.views[self.service]))
+                    saga_orchestrator.app.wire(
+                        service, RemoteViews(network, client, world.views[self.service])
+                    )
                 case "projector":
-                    projector.app.wire(node, RemoteViews(network, client, world.views[self.service]))
+                    projector.app.wire(service, RemoteViews(network, client, world.views[self.service]))
                 case "tally":
-                    tally.wire(node)
+                    tally.wire(service)
             await asyncio.Event().wait()
 
 

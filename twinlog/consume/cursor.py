@@ -1,7 +1,8 @@
 """The cursor: takes a consumer through a log, by way of its twin.
 
-Deliveries are disposable. The truth is the checkpoint in the consumer's own database, moved by compare-and-set in
-the transaction of the effects: so effects happen exactly once, whoever delivers, however often.
+Deliveries are disposable. The truth is the checkpoint in the consumer's own database, which advances by
+compare-and-set in the transaction of the effects. So each effect happens exactly once, however often its event is
+delivered.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
-"""Events handled at once, at most."""
+"""The most events that are handled at once."""
 _OUTAGES = (Unavailable, TwinMissing)
 
 
 class Handler(Protocol):
-    """What a cursor feeds."""
+    """What a cursor feeds: a consumer inside its :class:`~twinlog.consume.dead_lettering.DeadLettering`."""
 
     @property
-    def consumer(self) -> str:
-        """The checkpoint's name."""
+    def name(self) -> str:
+        """The consumer's."""
         ...
 
     @property
@@ -40,25 +41,25 @@ class Handler(Protocol):
 
     @property
     def routing_key(self) -> str:
-        """The tag that is wanted; empty: any."""
+        """The routing key that is wanted; empty: any."""
         ...
 
     async def checkpoint(self) -> int:
-        """The position of the last event that was handled."""
+        """The position of the last event that was handled, as stored."""
         ...
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
-        """Handles events in order and moves the checkpoint from ``after`` to the last of them, in one transaction.
+        """Handles events in order and moves the checkpoint from ``after`` to the last of them.
 
         Gives the checkpoint that is stored now; that may still be ``after`` where no event had an effect. What
-        becomes of an event that it fails on is the handler's matter (:mod:`twinlog.consume.dead_lettering`).
-        Raises CheckpointMoved where the checkpoint was not at ``after``: then nothing was done.
+        becomes of an event that fails is up to the handler. Raises CheckpointMoved where the checkpoint was not at
+        ``after``: then nothing was done.
         """
         ...
 
 
 class Cursor:
-    """Feeds one handler for ever."""
+    """Feeds one handler until it is cancelled."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Cursor:
                     await self._follow()
                 except (CheckpointMoved, DeliveryLost) as moved:
                     structlog.get_logger().debug(
-                        "cursor.reopened", consumer=self._handler.consumer, why=str(moved)
+                        "cursor.reopened", consumer=self._handler.name, why=str(moved)
                     )
                 except Exception as error:
                     # Later events must not overtake one that its handler fails on, so that one is tried again.
@@ -128,7 +129,7 @@ class Cursor:
                     await self._linger.wait(began, delivery.waiting, BATCH)
 
     def _say_stopped(self, error: Exception) -> None:
-        log, consumer = structlog.get_logger(), self._handler.consumer
+        log, consumer = structlog.get_logger(), self._handler.name
         if isinstance(error, TwinMissing) and not self._followed:  # its relay may not have created it yet
             log.info("cursor.waiting", consumer=consumer, why=str(error))
             return
@@ -137,6 +138,4 @@ class Cursor:
         log.warning("cursor.stopped", consumer=consumer, problem=self.problem)
 
     def _say_following(self) -> None:
-        structlog.get_logger().info(
-            "cursor.following", consumer=self._handler.consumer, position=self.position
-        )
+        structlog.get_logger().info("cursor.following", consumer=self._handler.name, position=self.position)

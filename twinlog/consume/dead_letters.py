@@ -1,8 +1,9 @@
 """Dead letters: the events that a consumer could not handle, and those of the same key behind them.
 
-One stream a consumer, in the log of the consumer's own service: what is parked, replayed or given up is decided
-and recorded like everything else, in the transaction of the effects. So no replica, zombie or operator can
-let an event overtake an earlier one of its key, or have its effect twice.
+Each consumer has one stream of them, in the log of its own service. What is set aside, replayed or given up is decided
+and recorded like everything else, in the transaction of the effects: no replica, zombie or operator can let an event
+overtake an earlier one of its key, or have its effect twice. In the stored events, which keep their names, an event
+that is set aside is *parked*.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 
 from twinlog.log.wire import to_wire
 from twinlog.model.aggregate import Aggregate, Events
-from twinlog.model.errors import FailedPrecondition, NotFound
+from twinlog.model.errors import FailedPrecondition, NotFound, TwinlogError
 from twinlog.model.event import Recorded
 from twinlog.model.maps import EMPTY, Map
 from twinlog.v1 import dead_letters_pb2 as pb
@@ -26,8 +27,8 @@ _LONGEST_ERROR = 500
 # --- state -------------------------------------------------------------------------------------------------
 
 
-class Letter(NamedTuple):
-    """One parked event; its bytes stay in the stream."""
+class DeadLetter(NamedTuple):
+    """One event that is set aside; its bytes stay in the stream."""
 
     position: int
     version: int
@@ -35,28 +36,28 @@ class Letter(NamedTuple):
     error_type: str
     """Empty: it only waits behind an earlier one of its key."""
     error: str
-    """The newest, where it was replayed in vain."""
+    """The newest, where a replay failed."""
     attempts: int
-    """Before it was parked."""
+    """Before it was set aside."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """What one consumer has parked."""
+    """What one consumer has set aside."""
 
-    parked: Map[str, tuple[Letter, ...]] = field(default_factory=lambda: EMPTY)
+    parked: Map[str, tuple[DeadLetter, ...]] = field(default_factory=lambda: EMPTY)
     """By key, in the order of their log."""
     count: int = 0
     version: int = 0
     key: str = ""
     """What the last event was about."""
 
-    def first(self, key: str) -> Letter | None:
+    def first(self, key: str) -> DeadLetter | None:
         """What holds up a key; None where nothing does."""
         letters = self.parked.get(key)
         return letters[0] if letters else None
 
-    def letters(self) -> Iterator[tuple[str, Letter]]:
+    def letters(self) -> Iterator[tuple[str, DeadLetter]]:
         """Every letter with its key; the keys in no order."""
         return ((key, letter) for key, letters in self.parked.items() for letter in letters)
 
@@ -78,11 +79,11 @@ class Failure(NamedTuple):
 
 
 BEHIND = Failure("", "", 0)
-"""Nothing is wrong with the event itself: an earlier one of its key is parked."""
+"""Nothing is wrong with the event itself: an earlier one of its key is a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
-class Park:
+class AddDeadLetter:
     """Sets an event aside."""
 
     consumer: str
@@ -90,8 +91,8 @@ class Park:
     failure: Failure = BEHIND
 
 
-class Named(NamedTuple):
-    """Names a parked event."""
+class DeadLetterId(NamedTuple):
+    """Names a dead letter."""
 
     consumer: str
     log: str
@@ -103,26 +104,26 @@ class Named(NamedTuple):
 class Replay:
     """Takes out the first event of a key, whose effect is in the same transaction."""
 
-    letter: Named
+    letter: DeadLetterId
 
 
 @dataclass(frozen=True, slots=True)
 class FailReplay:
-    """Notes that a parked event failed again."""
+    """Notes that a replay failed."""
 
-    letter: Named
+    letter: DeadLetterId
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Gives a parked event up."""
+    """Gives a dead letter up."""
 
-    letter: Named
+    letter: DeadLetterId
     reason: str
 
 
-Command = Park | Replay | FailReplay | Discard
+Command = AddDeadLetter | Replay | FailReplay | Discard
 
 
 class NotParked(NotFound):
@@ -137,13 +138,21 @@ class NotFirst(FailedPrecondition):
     reason = "NOT_FIRST_OF_ITS_KEY"
 
 
+class DeadLettersChanged(TwinlogError):
+    """The dead letters of {consumer} changed meanwhile: another replica, or a replay, was faster."""
+
+    reason = "DEAD_LETTERS_CHANGED"
+
+
 # --- evolve ------------------------------------------------------------------------------------------------
 
 
 def evolve(dead: DeadLetters, event: Message) -> DeadLetters:
     match event:
         case pb.EventParked():
-            letter = Letter(event.position, dead.version + 1, event.error_type, event.error, event.attempts)
+            letter = DeadLetter(
+                event.position, dead.version + 1, event.error_type, event.error, event.attempts
+            )
             return _with(dead, event.key, (*dead.parked.get(event.key, ()), letter))
         case pb.EventReplayFailed():
             return _with(dead, event.key, tuple(_failed(letter, event) for letter in dead.parked[event.key]))
@@ -153,13 +162,13 @@ def evolve(dead: DeadLetters, event: Message) -> DeadLetters:
     return replace(dead, version=dead.version + 1)
 
 
-def _failed(letter: Letter, event: pb.EventReplayFailed) -> Letter:
+def _failed(letter: DeadLetter, event: pb.EventReplayFailed) -> DeadLetter:
     if letter.position != event.position:
         return letter
     return letter._replace(error_type=event.error_type, error=event.error)
 
 
-def _with(dead: DeadLetters, key: str, letters: tuple[Letter, ...]) -> DeadLetters:
+def _with(dead: DeadLetters, key: str, letters: tuple[DeadLetter, ...]) -> DeadLetters:
     count = dead.count - len(dead.parked.get(key, ())) + len(letters)
     parked = dead.parked.insert(key, letters) if letters else dead.parked.remove(key)
     return DeadLetters(parked, count, dead.version + 1, key)
@@ -170,10 +179,10 @@ def _with(dead: DeadLetters, key: str, letters: tuple[Letter, ...]) -> DeadLette
 
 def decide(dead: DeadLetters, command: Command) -> Events:
     match command:
-        case Park(consumer, event, failure):
+        case AddDeadLetter(consumer, event, failure):
             if _find(dead, event.partition_key, event.position):
                 return []
-            named = Named(consumer, event.log, event.position, event.partition_key)
+            named = DeadLetterId(consumer, event.log, event.position, event.partition_key)
             return [pb.EventParked(**named._asdict(), event=to_wire(event), **failure._asdict())]
         case Replay(letter):
             _require(dead, letter)
@@ -197,11 +206,11 @@ def decide(dead: DeadLetters, command: Command) -> Events:
             return [pb.EventDiscarded(**letter._asdict(), reason=reason)]
 
 
-def _find(dead: DeadLetters, key: str, position: int) -> Letter | None:
+def _find(dead: DeadLetters, key: str, position: int) -> DeadLetter | None:
     return next((letter for letter in dead.parked.get(key, ()) if letter.position == position), None)
 
 
-def _require(dead: DeadLetters, named: Named) -> Letter:
+def _require(dead: DeadLetters, named: DeadLetterId) -> DeadLetter:
     letter = _find(dead, named.key, named.position)
     if letter is None:
         raise NotParked(consumer=named.consumer, address=f"{named.log}/{named.position}")

@@ -48,6 +48,11 @@ class Aggregate(Generic[State, Command]):
     on_due: Callable[[State, datetime], Command] = _no_on_due
     """The command of a wake-up, from the state and the current time."""
 
+    @property
+    def has_timers(self) -> bool:
+        """Whether its streams ever want to be woken."""
+        return self.due is not _never
+
     def fold(self, events: Events, state: State | None = None) -> State:
         """The state after ``events``, starting from ``state`` or from the initial state."""
         folded = self.initial if state is None else state

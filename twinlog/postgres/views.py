@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from twinlog._aio.tasks import to_its_end
-from twinlog.log.ports import Batch, CheckpointAdvance, Conflict
+from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
@@ -40,8 +40,9 @@ class PostgresViews:
     array of rows of the table, and is a single INSERT. The table has its columns in the same order.
     """
 
-    def __init__(self, log: PostgresLog, package: str, rows: Mapping[str, Any]) -> None:
+    def __init__(self, log: Log, package: str, rows: Mapping[str, Any]) -> None:
         """``log`` is in the same database; ``package`` holds the queries; ``rows``: the NamedTuple of each view."""
+        assert isinstance(log, PostgresLog), f"log {log.name} is not in Postgres, where these views are"
         self.log = log
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}

@@ -5,16 +5,20 @@ from twinlog.rpc import tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
+from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.validation import Checks
 
 __all__ = [
     "CODES",
+    "Behavior",
     "Checks",
     "Commands",
     "Context",
     "Limits",
+    "Method",
+    "Middleware",
     "PageTokens",
     "Registration",
     "Server",

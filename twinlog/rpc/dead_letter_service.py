@@ -1,4 +1,4 @@
-"""The edge of the dead-letter office: twinlog.v1.DeadLetterService."""
+"""The edge of the dead letters: twinlog.v1.DeadLetterService."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError
 
-from twinlog.consume.dead_letter_office import DeadLetterOffice, Filed
+from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
 from twinlog.consume.dead_letters import NotParked
 from twinlog.log.wire import from_wire
 from twinlog.model.event import Recorded
@@ -22,15 +22,16 @@ from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 from twinlog.v1.dead_letters_pb2 import EventParked
 
-NAME = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
 _MOST_PER_SECOND = 10_000
 
 
 class DeadLetterService(DeadLetterServiceServicer):
     """twinlog.v1.DeadLetterService."""
 
-    def __init__(self, office: DeadLetterOffice, pages: PageTokens) -> None:
-        self._office = office
+    NAME = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
+
+    def __init__(self, dead_letters: DeadLetterOperations, pages: PageTokens) -> None:
+        self._dead_letters = dead_letters
         self._pages = pages
 
     async def ListDeadLetters(
@@ -44,16 +45,16 @@ class DeadLetterService(DeadLetterServiceServicer):
         checks.done()
         found = [
             one
-            for one in await self._office.filed(request.consumer)
+            for one in await self._dead_letters.listed(request.consumer)
             if request.key in ("", one.key)
             and request.error_type in ("", one.letter.error_type)
-            and (last is None or (one.box.consumer, one.letter.position) > last)
+            and (last is None or (one.consumer.name, one.letter.position) > last)
         ]
         page = found[:size]
         token = ""
         if len(found) > size:
-            token = self._pages.issue(filters, (page[-1].box.consumer, page[-1].letter.position))
-        stored = await self._office.stored(page)
+            token = self._pages.issue(filters, (page[-1].consumer.name, page[-1].letter.position))
+        stored = await self._dead_letters.stored(page)
         return pb.ListDeadLettersResponse(
             dead_letters=[
                 _shown(one, record, parked) for one, (record, parked) in zip(page, stored, strict=True)
@@ -67,7 +68,7 @@ class DeadLetterService(DeadLetterServiceServicer):
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
         checks.done()
-        found = await self._office.filed(request.consumer)
+        found = await self._dead_letters.listed(request.consumer)
         first = {_group(one): one.address for one in reversed(found)}
         groups = Counter(map(_group, found)).most_common()
         return pb.GroupDeadLettersResponse(
@@ -92,7 +93,7 @@ class DeadLetterService(DeadLetterServiceServicer):
         _address(checks, "address", request.address)
         checks.done()
         one = (await self._at(request.consumer, request.address))[0]
-        [(record, parked)] = await self._office.stored([one])
+        [(record, parked)] = await self._dead_letters.stored([one])
         event = from_wire(parked.log, parked.event)
         return pb.GetDeadLetterResponse(
             dead_letter=_shown(one, record, parked),
@@ -117,7 +118,7 @@ class DeadLetterService(DeadLetterServiceServicer):
         progress = pb.ReplayDeadLettersResponse(selected=len(selected))
         if not request.dry_run:
             metadata = call_metadata(context, "ReplayDeadLetters")
-            async for one, failure in self._office.replay(selected, metadata):
+            async for one, failure in self._dead_letters.replay(selected, metadata):
                 progress.replayed += not failure
                 progress.failed += bool(failure)
                 progress.address = one.address
@@ -141,16 +142,16 @@ class DeadLetterService(DeadLetterServiceServicer):
         discarded = 0
         if not request.dry_run:
             metadata = call_metadata(context, "DiscardDeadLetters")
-            discarded = await self._office.discard(selected, reason, metadata)
+            discarded = await self._dead_letters.discard(selected, reason, metadata)
         return pb.DiscardDeadLettersResponse(selected=len(selected), discarded=discarded)
 
     async def _selected(
         self, selection: pb.DeadLetterSelection, *, with_those_behind: bool
-    ) -> Sequence[Filed]:
+    ) -> Sequence[Listed]:
         by = selection.WhichOneof("by")
         if by == "address":
             return await self._at(selection.consumer, selection.address)
-        found = await self._office.filed(selection.consumer)
+        found = await self._dead_letters.listed(selection.consumer)
         if by == "key":
             return [one for one in found if one.key == selection.key]
         if by == "error_type" and with_those_behind:
@@ -162,9 +163,9 @@ class DeadLetterService(DeadLetterServiceServicer):
             return [one for one in found if one.letter.error_type == selection.error_type]
         return found
 
-    async def _at(self, consumer: str, address: str) -> Sequence[Filed]:
-        """The letter at an address; one a consumer, where several have parked the same event."""
-        found = [one for one in await self._office.filed(consumer) if one.address == address]
+    async def _at(self, consumer: str, address: str) -> Sequence[Listed]:
+        """The dead letter at an address; one for each consumer, where several have set the same event aside."""
+        found = [one for one in await self._dead_letters.listed(consumer) if one.address == address]
         if not found:
             raise NotParked(consumer=consumer or "Nobody here", address=address)
         return found
@@ -178,8 +179,8 @@ class DeadLetterService(DeadLetterServiceServicer):
             _address(checks, "selection.address", selection.address)
 
     def _consumer(self, checks: Checks, field: str, consumer: str) -> None:
-        if consumer and consumer not in self._office.boxes:
-            checks.violate(field, f"is none of {', '.join(sorted(self._office.boxes))}")
+        if consumer and consumer not in self._dead_letters.consumers:
+            checks.violate(field, f"is none of {', '.join(sorted(self._dead_letters.consumers))}")
 
 
 def _address(checks: Checks, field: str, address: str) -> None:
@@ -188,20 +189,20 @@ def _address(checks: Checks, field: str, address: str) -> None:
         checks.violate(field, "must be log/position, such as orders/17")
 
 
-def _group(one: Filed) -> tuple[str, str, str]:
-    return (one.box.consumer, one.letter.error_type, one.letter.error)
+def _group(one: Listed) -> tuple[str, str, str]:
+    return (one.consumer.name, one.letter.error_type, one.letter.error)
 
 
-def _shown(one: Filed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
+def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
     event = from_wire(parked.log, parked.event)
     return pb.DeadLetter(
-        consumer=one.box.consumer,
+        consumer=one.consumer.name,
         address=one.address,
         key=one.key,
         error_type=one.letter.error_type,
         error=one.letter.error,
         attempts=one.letter.attempts,
-        behind="" if one.is_first else f"{one.box.source}/{one.first}",
+        behind="" if one.is_first else f"{one.consumer.source}/{one.first}",
         type=event.type,
         parked_at=timestamp(record.recorded_at),
     )

@@ -6,9 +6,9 @@ Not a grpc.aio interceptor: that costs several coroutines a call, this costs one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 from uuid import uuid4
 
 import grpc
@@ -26,7 +26,27 @@ from twinlog.rpc.gone import ClientGone
 _log = structlog.get_logger(component="rpc")
 
 Handler = Any
-"""A grpc.RpcMethodHandler: a named tuple of a method's serialisers and its behaviour."""
+"""A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
+
+Behavior = Callable[[Any, Context], Any]
+"""A servicer's method. It takes a message, or an async iterator of messages where the client streams; it gives an
+awaitable message, or an async iterator of messages where the server streams."""
+
+
+class Method(NamedTuple):
+    """What a middleware goes around."""
+
+    name: str
+    """``package.Service/Method``."""
+    response_streaming: bool
+    """Whether its behavior gives an async iterator."""
+
+
+Middleware = Callable[[Method, Behavior], Behavior]
+"""Puts something around a method: called once for each when the server starts, it gives a behavior of the same kind.
+
+What the behavior raises goes to the client as if the method had raised it; it sees TwinlogErrors as they were raised.
+"""
 
 
 class Stopping(Unavailable):
@@ -43,8 +63,10 @@ _MOST_QUIETS = 8
 class Boundary:
     """Between a service's methods and gRPC: turns what they raise into what clients understand."""
 
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str, middleware: Sequence[Middleware] = ()) -> None:
+        """``middleware``: the first is the outermost; all are inside of the boundary."""
         self._domain = domain
+        self._middleware = middleware
         self._stopping = False
         self._streams: set[asyncio.Task[Any]] = set()
         self._holding = False
@@ -52,13 +74,17 @@ class Boundary:
         self._refusing = asyncio.Event()
 
     def wrap(self, method: str, handler: Handler) -> Handler:
-        """The same handler with its failures mapped."""
-        if handler.response_streaming:
-            kind = "stream_stream" if handler.request_streaming else "unary_stream"
-            wrapped = self._streaming(method, _decoding(handler, kind))
-        else:
-            kind = "stream_unary" if handler.request_streaming else "unary_unary"
-            wrapped = self._unary(method, _decoding(handler, kind))
+        """The same handler inside the middleware, with its failures mapped."""
+        kind = "_".join(
+            "stream" if streaming else "unary"
+            for streaming in (handler.request_streaming, handler.response_streaming)
+        )
+        behavior: Behavior = getattr(handler, kind)
+        for put_around in reversed(self._middleware):
+            behavior = put_around(Method(method, handler.response_streaming), behavior)
+        if not handler.request_streaming:
+            behavior = _decoding(handler.request_deserializer, behavior)
+        wrapped = (self._streaming if handler.response_streaming else self._unary)(method, behavior)
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
         return factory(wrapped, deserializer, handler.response_serializer)
@@ -91,12 +117,12 @@ class Boundary:
         await self._refusing.wait()
         raise Stopping
 
-    def _unary(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+    def _unary(self, method: str, behavior: Behavior) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
                 if self._holding:
                     await self._hold()
-                return await behaviour(request, context)
+                return await behavior(request, context)
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError as cancelled:
@@ -106,14 +132,14 @@ class Boundary:
 
         return call
 
-    def _streaming(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Any:
+    def _streaming(self, method: str, behavior: Behavior) -> Any:
         # A coroutine that writes, not a generator: cancelled, it closes the servicer's generator at once.
         async def call(request: Any, context: Context) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._streams.add(task)
             try:
-                await _write_all(behaviour(request, context), context)
+                await _write_all(behavior(request, context), context)
             except (grpc.aio.AbortError, ClientGone):
                 raise
             except asyncio.CancelledError as cancelled:
@@ -147,12 +173,9 @@ class Boundary:
         await _abort(context, status)
 
 
-def _decoding(handler: Handler, kind: str) -> Callable[[Any, Context], Any]:
+def _decoding(deserializer: Callable[[bytes], Any], behavior: Behavior) -> Behavior:
     """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more."""
-    behaviour: Callable[[Any, Context], Any] = getattr(handler, kind)
-    if handler.request_streaming:
-        return behaviour
-    return lambda data, context: behaviour(_decode(handler.request_deserializer, data), context)
+    return lambda data, context: behavior(_decode(deserializer, data), context)
 
 
 def _decode(deserializer: Callable[[bytes], Any], data: bytes) -> Any:

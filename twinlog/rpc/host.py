@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from twinlog._aio.watched import Watched
 from twinlog.model.errors import ConfigurationError
 from twinlog.rpc.gone import keep_quiet
-from twinlog.rpc.handlers import Boundary
+from twinlog.rpc.handlers import Boundary, Middleware
 from twinlog.rpc.health import NAME as HEALTH
 from twinlog.rpc.health import Health
 
@@ -63,16 +63,18 @@ async def serve(
     health: Sequence[Watched] = (),
     signals: Mapping[str, Watched] = {},
     limits: Limits = Limits(),
+    middleware: Sequence[Middleware] = (),
 ) -> AsyncIterator[Server]:
     """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
 
     ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
     :class:`ConfigurationError` that is raised where it cannot be had; ``health`` are the parts of the
     process whose problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
+    ``middleware`` goes around every method of ``services``, the first outermost.
     """
     keep_quiet()
     names = [name for _, _, name in services]
-    boundary = Boundary(domain)
+    boundary = Boundary(domain, middleware)
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
     checker = Health(names, health, signals)
     for servicer, add, _ in services:

@@ -1,90 +1,66 @@
-"""A service that owns a log, in a process of its own: its wiring over Postgres and JetStream, and its gRPC host.
+"""A service in a process of its own: over Postgres and JetStream, with settings, logs and signals.
 
 Leaving the block undoes it in order: no new calls → calls in flight → cursors → writer → relay → connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from twinlog.jetstream.client import NatsClient
+from twinlog.consume import Middleware
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.system import RandomIds, SystemClock
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.schema import Schema
 from twinlog.postgres.connection import stop_waiting
 from twinlog.postgres.lease import PostgresLease
-from twinlog.postgres.log import PostgresLog, open_log
-from twinlog.rpc import Registration, serve
-from twinlog.rpc.dead_letter_service import NAME as LETTERS
-from twinlog.rpc.dead_letter_service import DeadLetterService
-from twinlog.rpc.paging import PageTokens
+from twinlog.postgres.log import open_log
 from twinlog.service.logging import configure_logging
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
-from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
-
-
-class HostedService(Service):
-    """A wiring with servers behind it."""
-
-    log: PostgresLog
-
-    def __init__(
-        self,
-        name: str,
-        log: PostgresLog,
-        client: NatsClient,
-        settings: Settings,
-        shutdown: Shutdown,
-        schema: Schema,
-    ) -> None:
-        ids = RandomIds()
-        super().__init__(
-            name,
-            log,
-            twin=lambda of: JetStreamTwin(client, of, replicas=settings.stream_replicas),
-            lease=lambda work: PostgresLease(log.pool, work, f"{name}-{ids.uuid7()}"),
-            schema=schema,
-            clock=SystemClock(),
-            ids=ids,
-            on_crash=shutdown.crash,
-        )
-        self.client = client
-        self._shutdown = shutdown
-
-    async def serve(self, *services: Registration, address: str, setting: str, domain: str) -> None:
-        """Serves these and the dead letters until the process is asked to stop."""
-        pages = PageTokens(f"dead letters of {self.log.name}".encode())
-        letters = DeadLetterService(self.office, pages)
-        async with serve(
-            [*services, (letters, add_DeadLetterServiceServicer_to_server, LETTERS)],
-            address=address,
-            setting=setting,
-            domain=domain,
-            health=[self.relay, *self.watched],
-            signals={"dead-letters": self.office},
-        ):
-            await self._shutdown.wait()
-        stop_waiting(self.log.pool)
 
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, shutdown: Shutdown, *packages: str, name: str, log: str, database: str, schema: Schema
-) -> AsyncIterator[HostedService]:
+    settings: Settings,
+    shutdown: Shutdown,
+    *packages: str,
+    name: str,
+    log: str,
+    database: str,
+    schema: Schema,
+    aggregates: Sequence[AnyAggregate] = (),
+    middleware: Sequence[Middleware] = (),
+) -> AsyncIterator[Service]:
     """The service ``name`` with its ``log`` in its ``database``; waits for servers that are not there yet.
 
-    ``schema`` decodes the events of its log and of every log that it follows; it holds the upcasters.
+    ``packages`` have the migrations of its views. ``schema``, ``aggregates``, ``middleware``: see
+    :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
     """
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, name)
+    ids = RandomIds()
     try:
         async with open_log(settings.postgres_url, database, log, *packages) as own:
-            node = HostedService(name, own, client, settings, shutdown, schema)
-            async with node.running():
-                yield node
+            service = Service(
+                name,
+                own,
+                twin=lambda of: JetStreamTwin(client, of, replicas=settings.stream_replicas),
+                lease=lambda work: PostgresLease(own.pool, work, f"{name}-{ids.uuid7()}"),
+                schema=schema,
+                clock=SystemClock(),
+                ids=ids,
+                on_crash=shutdown.crash,
+                aggregates=aggregates,
+                middleware=middleware,
+                messages=client,
+                until_stopped=shutdown.wait,
+            )
+            async with service.running():
+                yield service
+                stop_waiting(own.pool)
     finally:
         await close(client)

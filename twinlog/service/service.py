@@ -1,13 +1,13 @@
 """A service that owns a log, put together over its ports: the same wiring in a process and under simulation.
 
-Leaving the block undoes it in order: cursors → writer → relay.
+Leaving :meth:`Service.running` undoes it in order: cursors and timers → writer → relay.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -15,9 +15,12 @@ from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Watched
-from twinlog.consume.cursor import Cursor, Handler
-from twinlog.consume.dead_letter_office import Box, DeadLetterOffice
-from twinlog.consume.policies import PolicyHandler
+from twinlog.consume import Consumer, Middleware
+from twinlog.consume.cursor import Cursor
+from twinlog.consume.dead_letter_operations import DeadLetterOperations
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.logged import Logged
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.lease import Lease
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
@@ -28,12 +31,38 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.policies import Policies
 from twinlog.model.schema import Schema
+from twinlog.rpc import Middleware as RpcMiddleware
+from twinlog.rpc import PageTokens, Registration, serve
+from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 
-_DRAIN = 1.0
+_DRAIN_SECONDS = 1.0
 
 
-class ParkingHandler(Handler, Box, Protocol):
-    """A cursor's handler that parks what it cannot handle."""
+class Messages(Protocol):
+    """Short messages between replicas, which may get lost: a NATS client."""
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Sends to whoever subscribes at this moment."""
+        ...
+
+    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
+        """``cb`` gets each message; its bytes are ``data``."""
+        ...
+
+
+class NoMessages:
+    """Every message gets lost."""
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Loses it."""
+
+    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> None:
+        """Never hears any."""
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
 
 
 class Service:
@@ -50,81 +79,131 @@ class Service:
         clock: Clock,
         ids: Ids,
         on_crash: Callable[[str, BaseException], None],
+        aggregates: Sequence[AnyAggregate] = (),
+        middleware: Sequence[Middleware] = (),
+        messages: Messages | None = None,
+        until_stopped: Callable[[], Awaitable[object]] = _for_ever,
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
-        every log that it follows. ``on_crash`` is told of a task that raises. ``randomness``: jitter of retries."""
+        every log that it follows. ``on_crash`` is told of a task that raises.
+
+        ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
+        around every consumer, the first outermost. ``until_stopped`` returns when :meth:`serve` is to end.
+        ``randomness``: the jitter of retries.
+        """
         self.name = name
         self.log = log
         self.clock = clock
         self.ids = ids
         self.schema = schema
-        self.office = DeadLetterOffice(log)
+        self.twin = twin
+        self.messages = messages or NoMessages()
+        self.dead_letters = DeadLetterOperations(log)
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
-        self._twin = twin
-        self._lease = lease
-        self._randomness = randomness
         self.relay = Relay(log, twin(log.name), lease("relay"), randomness=randomness)
         self.writer = Writer(
             log, schema=schema, clock=clock, ids=ids, on_commit=self.relay.offer, randomness=randomness
         )
+        timed = [aggregate for aggregate in aggregates if aggregate.has_timers]
+        self.timers = (
+            Timers(
+                log,
+                self.writer,
+                timed,
+                clock=clock,
+                lease=lease("timers"),
+                actor=name,
+                randomness=randomness,
+            )
+            if timed
+            else None
+        )
+        self._lease = lease
+        self._randomness = randomness
+        self._middleware = [*middleware, Logged]
+        self._until_stopped = until_stopped
         self._copying = Tasks(on_crash)
         self._tasks = Tasks(on_crash)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Copies and writes inside the block, and runs what is wired there."""
+        """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
         async with self._copying:
             self._copying.start("relay", self.relay.run())
             async with self.writer:
                 async with self._tasks:
-                    self._tasks.start("dead letters", self.office.run())
+                    self.start("dead letters", self.dead_letters.run())
+                    if self.timers:
+                        self.start("timers", self.timers.run())
                     yield
                 await self._drain()
 
-    def follow(self, *tables: Policies) -> None:
-        """Runs policies over the logs that they listen to."""
-        for policies in tables:
-            handler = PolicyHandler(policies, self.writer, self.log, self.schema)
-            self.feed(policies.log, handler, Linger(behind=self.writer.linger))
+    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
+        """Has the effects of a log's events: of each that comes, by the rules of policies or as a consumer does it.
 
-    def feed(self, log: str, handler: ParkingHandler, linger: Linger | None = None) -> None:
-        """Runs a handler over a log, and shows what it parks."""
-        self.office.add(handler)
-        self.attach(log, handler, linger)
-
-    def attach(self, log: str, handler: Handler, linger: Linger | None = None) -> None:
-        """Runs a handler over a log."""
-        lease = self._lease(handler.consumer)
-        cursor = Cursor(self._twin(log), handler, lease, linger=linger, randomness=self._randomness)
-        self.watched.append(cursor)
-        self._tasks.start(handler.consumer, cursor.run())
-
-    def wake(self, *aggregates: AnyAggregate) -> None:
-        """Fires the timers of these aggregates."""
-        lease = self._lease("timers")
-        timers = Timers(
-            self.log,
-            self.writer,
-            aggregates,
-            clock=self.clock,
-            lease=lease,
-            actor=self.name,
-            randomness=self._randomness,
-        )
-        self._tasks.start("timers", timers.run())
+        ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
+        next one.
+        """
+        for subscriber in subscribers:
+            consumer, behind = subscriber, None
+            if isinstance(subscriber, Policies):
+                consumer = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
+                behind = self.writer.linger
+            assert not isinstance(consumer, Policies)
+            for wrap in reversed(self._middleware):
+                consumer = wrap(consumer)
+            self._feed(consumer, Linger(behind, least=linger_seconds))
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the service's own, as long as its cursors."""
         self._tasks.start(name, work)
 
+    async def serve(
+        self,
+        *services: Registration,
+        address: str,
+        setting: str,
+        domain: str,
+        middleware: Sequence[RpcMiddleware] = (),
+    ) -> None:
+        """Serves these and the dead letters over gRPC until the process is asked to stop.
+
+        ``address``, ``setting``, ``domain`` and ``middleware``: see :func:`twinlog.rpc.serve`.
+        """
+        pages = PageTokens(f"dead letters of {self.log.name}".encode())
+        operations = DeadLetterService(self.dead_letters, pages)
+        async with serve(
+            [*services, (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
+            address=address,
+            setting=setting,
+            domain=domain,
+            health=[self.relay, *self.watched],
+            signals={"dead-letters": self.dead_letters},
+            middleware=middleware,
+        ):
+            await self._until_stopped()
+
+    def _feed(self, consumer: Consumer, linger: Linger) -> None:
+        handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
+        self.dead_letters.add(handler)
+        cursor = Cursor(
+            self.twin(consumer.source),
+            handler,
+            self._lease(consumer.name),
+            linger=linger,
+            randomness=self._randomness,
+        )
+        self.watched.append(cursor)
+        self.start(consumer.name, cursor.run())
+
     async def _drain(self) -> None:
         try:
-            async with asyncio.timeout(_DRAIN):
+            async with asyncio.timeout(_DRAIN_SECONDS):
                 await self.writer.drain()
         except TimeoutError:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
-            await self.relay.drain(_DRAIN)
+            await self.relay.drain(_DRAIN_SECONDS)

@@ -14,7 +14,7 @@ from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType, ViewLagging
+from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType
 from twinlog.model.event import NewEvent
 from twinlog.model.messages import message_class
 from twinlog.model.money import NANOS_PER_UNIT
@@ -27,7 +27,6 @@ from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.migrations import database_url, ensure_database
 from twinlog.postgres.named_queries import load_queries
 from twinlog.service.logging import configure_logging
-from twinlog.service.process import HostedService
 
 __all__ = [
     "DEAD_LETTERS",
@@ -41,7 +40,6 @@ __all__ = [
     "CheckpointMoved",
     "Connection",
     "Cursor",
-    "HostedService",
     "JetStreamTwin",
     "Linger",
     "NatsClient",
@@ -61,7 +59,6 @@ __all__ = [
     "TwinState",
     "UndecodableEvent",
     "UnknownEventType",
-    "ViewLagging",
     "close",
     "configure_logging",
     "connect",
