@@ -12,6 +12,7 @@ from uuid import uuid4
 import asyncpg
 from nats.js.errors import NotFoundError
 
+from tests.waiting import until
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres
 from twinlog.testing.internals import NatsClient, database_url
 
@@ -27,11 +28,26 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+class _Postgres(EmbeddedPostgres):
+    """A Postgres that is gone once it was killed: until they notice, sessions of a dead server go on answering."""
+
+    async def kill(self) -> None:
+        sessions = _children(self.pid)
+        await super().kill()
+        await until(lambda: not any(session.exists() for session in sessions))
+
+
+def _children(pid: int) -> list[Path]:
+    """Of a process, where Linux lists them."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [Path("/proc", child) for child in listed.read_text().split()] if listed.exists() else []
+
+
 @asynccontextmanager
 async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
     """A Postgres that the test may stop, kill and start again."""
     with folder() as path:
-        async with EmbeddedPostgres(path / "pg") as server:
+        async with _Postgres(path / "pg") as server:
             yield server
 
 

@@ -68,7 +68,7 @@ class Stage:
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was destroyed is noticed soon."""
     monkeypatch.setattr(relay, "_INSPECT_SECONDS", 0.1)
-    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", 0.2)
 
 
 @pytest.fixture(params=["memory", "servers"])

@@ -173,6 +173,7 @@ def names(entries: list[TimelineEntry]) -> list[str]:
 
 async def test_the_timeline_of_a_choreographed_order(client: Client) -> None:
     order = await client.order(await client.customer(), "12", SAGA_MODE_CHOREOGRAPHY)
+    await client.happened(order.order_id, "OrderCreated", "CreditReserved", "OrderApproved")
     created, reserved, approved = await client.timeline(order.order_id)
     assert names([created, reserved, approved]) == ["OrderCreated", "CreditReserved", "OrderApproved"]
     assert [entry.log for entry in (created, reserved, approved)] == ["orders", "customers", "orders"]

@@ -65,6 +65,7 @@ async def test_an_order_overrides_the_mode(client: Client, orders: OrderServiceS
     await set_mode(orders, SAGA_MODE_ORCHESTRATION)
     order = await client.order(customer, "1", SAGA_MODE_CHOREOGRAPHY)
     assert (order.saga_mode, order.state) == (SAGA_MODE_CHOREOGRAPHY, ORDER_STATE_APPROVED)
+    await client.happened(order.order_id, "OrderCreated", "CreditReserved", "OrderApproved")
     assert {entry.log for entry in await client.timeline(order.order_id)} == {"orders", "customers"}
     assert (await client.order(customer, "1")).saga_mode == SAGA_MODE_ORCHESTRATION
 

@@ -17,6 +17,7 @@ from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import api as jetstream_api
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
+from twinlog.jetstream import pulls as pulls_module
 from twinlog.jetstream.client import Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, WrongLastSequence
 from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinState, to_wire
@@ -87,7 +88,7 @@ async def test_a_server_that_is_away_is_unavailable(
 async def test_a_delivery_is_lost_with_its_server(
     own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch, types: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", 0.2)
     client = await jetstream.connect(own_nats.url, "tests")
     twin = JetStreamTwin(client, "counters")
     await twin.create(1)
@@ -105,9 +106,9 @@ async def test_a_delivery_is_lost_with_its_server(
 async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "_PULL", 8)
-    monkeypatch.setattr(delivery_module, "_PULL_EXPIRES", 0.05)
-    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.02)
+    monkeypatch.setattr(pulls_module, "_AHEAD", 8)
+    monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.05)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", 0.02)
     await twin.create(1)
     position = 0
     async with twin.deliver(0) as delivery:
@@ -125,9 +126,9 @@ async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
 async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "_PULL", 10)
-    monkeypatch.setattr(delivery_module, "_PULL_EXPIRES", 0.1)
-    monkeypatch.setattr(delivery_module, "_HEARTBEAT", 0.04)
+    monkeypatch.setattr(pulls_module, "_AHEAD", 10)
+    monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.1)
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", 0.04)
     pulls: list[Msg] = []
     await nats.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{twin.name}.*", cb=_into(pulls))
     await twin.create(1)

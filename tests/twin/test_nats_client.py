@@ -1,16 +1,13 @@
-"""The client's short ways: many messages in one write, an answer without a task, messages that a taker takes."""
+"""The client's short paths: many messages in one write, a reply without a task, messages that a taker takes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from nats.aio.msg import Msg
-from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError, ProtocolError
+from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError
 
 from tests import servers
 from tests.waiting import until
@@ -146,90 +143,19 @@ async def test_a_taker_takes_what_it_wants_and_leaves_the_rest(nats: NatsClient,
     assert subscription._id not in nats._takers
 
 
-async def _respond(message: Msg) -> None:
-    await message.respond(b"answer")
+async def test_a_taker_gets_reply_and_headers_as_they_were_sent(nats: NatsClient, subject: str) -> None:
+    taken: list[tuple[bytes, ...]] = []
 
-
-TAKEN, LEFT = 1, 2
-"""Numbers of subscriptions: one with a taker, which leaves what says so, and one without."""
-COMMANDS = {
-    b"PING\r\n": ("ping",),
-    b"+OK\r\n": None,
-    b"MSG a.b 1 2\r\nhi\r\n": ("taken", b"a.b", b"", b"hi", b""),
-    b"MSG a.b 1 back.to 2\r\n\r\n\r\n": ("taken", b"a.b", b"back.to", b"\r\n", b""),
-    b"MSG a.b 2 back 0\r\n\r\n": ("left", LEFT, b"a.b", b"back", b"", None),
-    b"HMSG a 1 12 14\r\nNATS/1.0\r\n\r\nhi\r\n": ("taken", b"a", b"", b"hi", b"NATS/1.0\r\n\r\n"),
-    b"HMSG a 1 back 12 19\r\nNATS/1.0\r\n\r\nMSG a 1\r\n": ("taken", b"a", b"back", b"MSG a 1", b"NATS/1.0\r\n\r\n"),
-    b"HMSG a 1 back 12 17\r\nNATS/1.0\r\n\r\nleave\r\n": (
-        "left", TAKEN, b"a", b"back", b"leave", b"NATS/1.0\r\n\r\n"
-    ),
-}  # fmt: skip
-
-
-class Heard(NatsClient):
-    """What came of bytes from the server."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[tuple[object, ...]] = []
-        self._takers[TAKEN] = self._took
-
-    def _took(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
-        if data == b"leave":
-            return False
-        self.heard.append(("taken", subject, reply, data, headers))
+    def take(*message: bytes) -> bool:
+        taken.append(message)
         return True
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self.heard.append(("left", sid, subject, reply, data, headers))
-
-    async def _process_ping(self) -> None:
-        self.heard.append(("ping",))
-
-    async def _process_err(self, err_msg: str) -> None:
-        self._ps.reset()  # as nats-py does where an error ends the connection
+    nats.divert(await nats.subscribe(subject, cb=_respond), take)
+    large = b"\r\nMSG a 1 2\r\nPING\r\n" * 20_000  # comes in many pieces, and looks like commands
+    await nats.publish(subject, large, reply="back", headers={"Number": "1"})
+    await until(lambda: bool(taken))
+    assert taken == [(subject.encode(), b"back", large, b"NATS/1.0\r\nNumber: 1\r\n\r\n")]
 
 
-@given(st.lists(st.sampled_from(sorted(COMMANDS))), st.lists(st.integers(min_value=0, max_value=200)))
-def test_however_the_bytes_come_every_command_is_heard_once_and_in_order(
-    commands: list[bytes], cuts: list[int]
-) -> None:
-    client, stream = Heard(), b"".join(commands)
-
-    async def feed() -> None:
-        for start, end in pairwise([0, *sorted(cuts), len(stream)]):
-            await client._ps.parse(stream[start:end])
-
-    asyncio.run(feed())
-    assert client.heard == [COMMANDS[command] for command in commands if COMMANDS[command]]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"MSG a 1 x\r\n",
-        b"MSG a\r\n",
-        b"MSG a x 0\r\n\r\n",
-        b"MSG a 1 b c 0\r\n\r\n",
-        b"HMSG a 1 12 -1\r\n",
-        b"NONSENSE\r\n",
-    ],
-)
-async def test_what_is_no_command_breaks_the_connection(line: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        await Heard()._ps.parse(line)
-
-
-async def test_a_new_connection_begins_with_a_new_command() -> None:
-    client = Heard()
-    await client._ps.parse(b"MSG a 1 100\r\nhalf of")
-    client._ps.reset()
-    await client._ps.parse(b"PING\r\n")
-    assert client.heard == [("ping",)]
-
-
-async def test_what_comes_behind_an_error_that_ends_the_connection_is_void() -> None:
-    client = Heard()
-    await client._ps.parse(b"-ERR 'Stale Connection'\r\nMSG a 1 2\r\nhi\r\nMSG a 1 100\r\nhalf of")
-    await client._ps.parse(b"PING\r\n")
-    assert client.heard == [("ping",)]
+async def _respond(message: Msg) -> None:
+    await message.respond(b"answer")

@@ -1,8 +1,9 @@
-"""What JetStream's API says: how it is asked, and what its refusals mean."""
+"""Requests to JetStream's API, and what its errors mean."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client
@@ -20,7 +21,7 @@ def unavailable(error: BaseException) -> Unavailable:
 
 
 async def stream_info(client: Client, stream: str) -> dict[str, Any]:
-    """What the server says of a stream. Raises TwinMissing and Unavailable."""
+    """The server's description of a stream. Raises TwinMissing and Unavailable."""
     try:
         reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=REQUEST_TIMEOUT_SECONDS)
     except (NatsError, TimeoutError, OSError) as error:
@@ -33,7 +34,7 @@ async def stream_info(client: Client, stream: str) -> dict[str, Any]:
     return info
 
 
-def state_of(info: dict[str, Any]) -> TwinState:
+def state_of(info: Mapping[str, Any]) -> TwinState:
     state = info["state"]
     first, last = state["first_seq"], state["last_seq"]
     return TwinState(first, last, last + 1 - first - state["messages"])

@@ -1,8 +1,7 @@
-"""nats-py's client, with short ways for what happens once an event (docs/adr/0016).
+"""nats-py's client, with short paths for what happens once per event (docs/adr/0016).
 
-Its own way finds each message by several regular expressions, parses its headers and puts it through a queue and a
-task, and leaves what is published to another task to write: that was more than half of what an event cost on its way
-in, and half of it on its way out.
+On its ordinary paths nats-py parses each message's headers, hands it through a queue and a task, and leaves publishing
+to another task. That was more than half the cost of receiving an event and half the cost of sending one.
 """
 
 from __future__ import annotations
@@ -15,17 +14,13 @@ from typing import Any, NamedTuple, TypeAlias
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError, ProtocolError
-from nats.protocol.parser import Parser
+from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError
 
 from twinlog._aio.tasks import to_its_end
 
 Taker: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool]
-"""Takes subject, reply, data and headers of a message as they came, or leaves it to nats-py by returning False."""
+"""Takes a message's subject, reply, data and raw headers; returns False to leave it to the subscription's callback."""
 
-_CRLF = b"\r\n"
-_WITH_HEADERS = b"HMSG"
-_MESSAGES = (b"MSG ", b"HMSG ")
 _HEADERS = b"NATS/1.0\r\n"
 _NO_RESPONDERS = b"NATS/1.0 503"
 
@@ -39,77 +34,29 @@ class Outgoing(NamedTuple):
     data: bytes
 
 
-class _Framing(Parser):
-    """Cuts what comes in into the server's commands; messages that nobody takes, and all else, are nats-py's."""
-
-    def __init__(self, client: Client, take: Callable[[int, bytes, bytes, bytes, bytes], bool]) -> None:
-        self._take = take
-        super().__init__(client)
-
-    def reset(self) -> None:
-        super().reset()
-        self._rest = b""
-        self._connection = object()
-
-    async def parse(self, data: bytes = b"") -> None:
-        data, start, connection = self._rest + data, 0, self._connection
-        while (line_end := data.find(_CRLF, start)) >= 0:
-            line, end = data[start:line_end], line_end + len(_CRLF)
-            if line.startswith(_MESSAGES):
-                sid, subject, reply, head, size = _read(line)
-                body, end = end, end + size
-                if end + len(_CRLF) > len(data):
-                    break
-                taken = self._take(sid, subject, reply, data[body + head : end], data[body : body + head])
-                end += len(_CRLF)
-                if taken:
-                    start = end
-                    continue
-            await super().parse(data[start:end])
-            if self._connection is not connection:
-                return  # it was an error that ended the connection: what came behind it is void
-            start = end
-        self._rest = data[start:]
-
-
-def _read(line: bytes) -> tuple[int, bytes, bytes, int, int]:
-    """Of a message's line: subscription, subject, reply, bytes of headers, bytes of headers and data."""
-    try:
-        kind, subject, sid, *rest = line.split(b" ")
-        size = int(rest.pop())
-        head = int(rest.pop()) if kind == _WITH_HEADERS else 0
-        (reply,) = rest or (b"",)
-        if 0 <= head <= size:
-            return int(sid), subject, reply, head, size
-    except (ValueError, IndexError) as error:
-        raise ProtocolError from error
-    raise ProtocolError
-
-
 class NatsClient(Client):
-    """A connection. What is not said here is as nats-py has it."""
+    """A connection to NATS."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _Framing(self, self._take)
         self._takers: dict[int, Taker] = {}  # by subscription
         self._answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by inbox: data and headers
         self._numbers = count()
         self._inboxes = ""
 
     async def request(self, *args: Any, **kwargs: Any) -> Msg:
-        """As theirs, but a cancellation is never forgotten."""
+        """Like nats-py's, but never swallows a cancellation."""
         return await to_its_end(super().request(*args, **kwargs))
 
     def divert(self, subscription: Subscription, take: Taker) -> None:
-        """Gives a subscription's messages to ``take``, as they come in."""
+        """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""
         self._takers[subscription._id] = take
 
     async def publish_all(self, messages: Sequence[Outgoing], timeout: float) -> bytes:
-        """Publishes messages in one write; the data of the answer to the last of them.
+        """Publishes messages in one write; returns the data of the reply to the last of them.
 
-        Raises NoRespondersError where nobody listens, ConnectionReconnectingError while there is no connection (with
-        nothing sent), MaxPayloadError, and TimeoutError after ``timeout`` seconds without an answer.
+        Raises NoRespondersError where nobody listens, ConnectionReconnectingError while disconnected (nothing is
+        sent), MaxPayloadError, and TimeoutError after ``timeout`` seconds without a reply.
         """
         if not self._inboxes:
             await self._listen()
@@ -138,12 +85,12 @@ class NatsClient(Client):
         return parts
 
     def _write(self, commands: bytes) -> None:
-        """Writes at once, behind what waits to be written."""
+        """Writes at once, after what nats-py still has to write."""
         if not self.is_connected or self._transport is None:
             raise ConnectionReconnectingError
         try:
             self._transport.writelines([*self._pending, commands])
-        except RuntimeError as error:  # the connection has just broken, and nats-py does not know yet
+        except RuntimeError as error:  # the connection has just broken, and nats-py has not noticed yet
             raise ConnectionReconnectingError from error
         self._pending, self._pending_data_size = [], 0
 
@@ -158,9 +105,11 @@ class NatsClient(Client):
             answer.set_result((data, headers))
         return True
 
-    def _take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """nats-py's parser calls this for every message; ``headers`` are None where there are none."""
         take = self._takers.get(sid)
-        return take is not None and take(subject, reply, data, headers)
+        if take is None or not take(subject, reply, data, headers or b""):
+            await super()._process_msg(sid, subject, reply, data, headers)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)

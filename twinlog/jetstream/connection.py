@@ -18,14 +18,14 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 _OLDEST_NATS = (2, 12)
 _CLOSE_SECONDS = 0.5
 _NO_LEADER = (10008, 10010)
-"""A cluster that elects, or has too few servers."""
+"""Error codes of a cluster that is electing a leader or has too few servers."""
 
 
 async def connect(url: str, name: str) -> NatsClient:
-    """A connection that reconnects for ever; waits, and says so once, while no server is there or a cluster elects.
+    """A connection that always reconnects; waits, and logs it once, until a server answers and a cluster has a leader.
 
-    ``url``: one server, or several of a cluster with commas between them. Raises ConfigurationError where the server
-    is too old or has no JetStream.
+    ``url``: one server, or the servers of a cluster, separated by commas. Raises ConfigurationError where the server is
+    too old or runs without JetStream.
     """
     log, connected = structlog.get_logger(), False
     retrying = Retrying(
@@ -38,7 +38,7 @@ async def connect(url: str, name: str) -> NatsClient:
         log.warning(f"nats.{what}", name=name)
 
     async def on_error(error: Exception) -> None:
-        # The first connection is retried endlessly too, and this is the only sign of it.
+        # nats-py also retries the first connection; this callback is the only sign of it.
         if not connected:
             retrying.failed(Unavailable(str(error) or type(error).__name__))
         log.debug("nats.error", error=str(error) or type(error).__name__)
@@ -54,7 +54,7 @@ async def connect(url: str, name: str) -> NatsClient:
         url.split(","),
         name=name,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it is only slept
+        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it is only passed to sleep
         ping_interval=5,
         max_outstanding_pings=2,
         connect_timeout=2,
@@ -63,7 +63,7 @@ async def connect(url: str, name: str) -> NatsClient:
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,
         pending_size=64 * 1024 * 1024,
-        skip_subject_validation=True,  # they are the kernel's own
+        skip_subject_validation=True,  # all subjects are made by this package
     )
     connected = True
     try:
@@ -76,7 +76,7 @@ async def connect(url: str, name: str) -> NatsClient:
 
 
 async def close(client: Client) -> None:
-    """Closes a connection, also where the server is away or does not answer."""
+    """Closes a connection promptly, also while the server does not answer."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await client.close()

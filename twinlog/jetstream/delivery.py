@@ -1,88 +1,62 @@
-"""Ack-less deliveries: one ephemeral consumer, and the pulls that feed it."""
+"""A delivery without acknowledgements: an ephemeral consumer whose messages are pulled ahead of the reader."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 from uuid import uuid4
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import api as nats_api
 from nats.js.errors import APIError, NotFoundError
 
 from twinlog.jetstream import api
+from twinlog.jetstream.arrivals import Arrivals, State
 from twinlog.jetstream.client import NatsClient
-from twinlog.log.predecessors import Interest
+from twinlog.jetstream.continuity import Continuity
+from twinlog.jetstream.pulls import Pulls
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, event_in
 from twinlog.model.event import Recorded
 
-_HEARTBEAT = 2.0
-_PULL_EXPIRES = 30.0
-_PULL = 2_000
-_INACTIVE = 30.0
-_SECOND = 1_000_000_000
-_BEFORE = "Twinlog-Before"
-"""The header that says what lies before an event (:mod:`twinlog.log.predecessors`)."""
-_BEFORE_LINE = f"{_BEFORE}: ".encode()
-_DELIVERED = b"$JS.ACK."
-"""Where a stream's message asks to be acknowledged; what tells it from a status."""
+_HEARTBEAT_SECONDS = 2.0
+_MISSED_HEARTBEATS = 2.5
+_INACTIVE_SECONDS = 30.0
+_MESSAGE = b"$JS.ACK."
+"""How the reply subject of a stream's message begins, which tells it from a status."""
 
 
-def _before(headers: bytes) -> str:
-    """What a message says of the events before it; empty where it says nothing."""
-    return headers.partition(_BEFORE_LINE)[2].partition(b"\r\n")[0].decode(errors="replace")
-
-
-class _Delivery:
-    """One ephemeral consumer and the pulls that feed it into a queue."""
+class JetStreamDelivery:
+    """One consumer of a stream. Messages come in by :meth:`_take`, statuses by :meth:`_on_status`."""
 
     def __init__(
         self, client: NatsClient, stream: str, after: int, types: Sequence[str], routing_key: str
     ) -> None:
         self._client = client
         self._stream = stream
-        self._seen = after
-        """Up to here nothing was missed."""
         self._types = {type.encode() for type in types}
-        self._interest = Interest(types, routing_key)
-        self._last = after
-        """The last event that came."""
-        self._doubtful = False
-        """Whether an event that is wanted may be gone from between those that came."""
-        self._created = ""
-        """Tells the stream from another of its name."""
-        self._inbox = client.new_inbox()
         self._consumer = f"cursor-{uuid4().hex}"
-        self._queue: deque[Recorded] = deque()
-        self._arrived = asyncio.Event()
-        self._lost: str | None = None
-        self._damage: TwinDamaged | None = None
-        self._delivered = 0
-        """The consumer's sequence: how many messages came."""
-        self._outstanding = 0
-        """How many were asked for and have not come yet."""
-        self._subscription: Any = None
+        self._inbox = client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._arrivals = Arrivals()
+        self._continuity = Continuity(stream, after, types, routing_key)
+        self._pulls = Pulls()
 
     async def open(self, filters: Sequence[str]) -> None:
+        """Raises TwinMissing, Unavailable, and DeliveryLost where the next events are gone from the stream."""
         config = nats_api.ConsumerConfig(
             name=self._consumer,
             deliver_policy=nats_api.DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=self._seen + 1,
+            opt_start_seq=self._continuity.handed_out + 1,
             ack_policy=nats_api.AckPolicy.NONE,
             filter_subjects=[*filters] or None,
-            inactive_threshold=_INACTIVE,
+            inactive_threshold=_INACTIVE_SECONDS,
             mem_storage=True,
             num_replicas=1,
             max_waiting=16,
         )
-        info = await api.stream_info(self._client, self._stream)
-        self._created = info["created"]
-        self._refuse_gaps(info)
+        self._continuity.begin(await api.stream_info(self._client, self._stream))
         try:
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_status)
             self._client.divert(self._subscription, self._take)
@@ -98,111 +72,90 @@ class _Delivery:
             if self._subscription:
                 await self._subscription.unsubscribe()
             if self._client.is_connected:
-                # Without waiting for the answer: the server forgets an unused consumer by itself.
+                # Nobody waits for the answer: the server also removes a consumer that is left unused.
                 subject = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}"
                 await self._client.publish(subject, b"")
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return len(self._arrivals)
 
     async def next(self, limit: int) -> Sequence[Recorded]:
-        while not self._queue:
-            if self._damage:
-                raise self._damage
-            if self._lost:
-                raise DeliveryLost(stream=self._stream, why=self._lost)
-            self._arrived.clear()
+        while not self._arrivals:
             try:
-                async with asyncio.timeout(_HEARTBEAT * 2.5):
-                    await self._arrived.wait()
+                await self._arrivals.heard(_HEARTBEAT_SECONDS * _MISSED_HEARTBEATS)
             except TimeoutError:
                 self._lose("nothing was heard of it")
-            await self._pull_in_time()
-        events = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
-        if self._doubtful:
-            self._doubtful = False
-            self._refuse_gaps(await api.stream_info(self._client, self._stream))
-        self._seen = events[-1].position
-        await self._pull_in_time()
+            await self._pull()
+        events = self._arrivals.take(limit)
+        if self._arrivals.state is State.DOUBTFUL:
+            self._arrivals.settle()
+            self._continuity.check(await api.stream_info(self._client, self._stream))
+        self._continuity.handed_out = events[-1].position
+        await self._pull()
         return events
 
-    async def _pull_in_time(self) -> None:
-        if self._outstanding < _PULL // 2:
-            await self._pull()
-
-    def _refuse_gaps(self, info: dict[str, Any]) -> None:
-        """Raises DeliveryLost where an event after the last one seen may have gone before it was delivered."""
-        state = api.state_of(info)
-        if info["created"] != self._created:
-            raise DeliveryLost(stream=self._stream, why="it was made anew")
-        if state.first > self._seen + 1:
-            gone = f"events {self._seen + 1} to {state.first - 1} are gone from it"
-            raise DeliveryLost(stream=self._stream, why=gone)
-        if state.holes:
-            raise DeliveryLost(stream=self._stream, why=f"{state.holes} of its events are gone")
-
     async def _pull(self) -> None:
-        """Asks for as many as the queue has room for."""
-        wanted = _PULL - self._outstanding - len(self._queue)
-        if wanted <= 0 or self._lost:
+        """Asks for more in good time, so that the server always has something to send."""
+        count = self._pulls.due(len(self._arrivals))
+        if not count or self._arrivals.ended:
             return
-        self._outstanding += wanted
-        request = {
-            "batch": wanted,
-            "expires": int(_PULL_EXPIRES * _SECOND),
-            "idle_heartbeat": int(_HEARTBEAT * _SECOND),
-        }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
-            await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+            request = self._pulls.request(count, _HEARTBEAT_SECONDS)
+            await self._client.publish(subject, request, reply=self._inbox)
         except NatsError as error:
             self._lose(str(error))
 
     def _take(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
-        if not reply.startswith(_DELIVERED):
+        if not reply.startswith(_MESSAGE):
             return False
-        # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>, with domain and
-        # account before the stream, and a token behind, in the longer layout.
-        tokens = reply.split(b".")
-        base = 4 if len(tokens) > 9 else 2
-        sequence, delivered = int(tokens[base + 3]), int(tokens[base + 4])
-        if delivered != self._delivered + 1:
-            self._lose(f"message {self._delivered + 1} of the delivery is missing")
-        if self._lost:
+        sequence, number = _sequences(reply)
+        if not self._pulls.came(number):
+            self._miss()
+        if self._arrivals.ended:
             return True
-        self._delivered = delivered
-        self._outstanding -= 1
-        # A stream that is not as far as the checkpoint is delivered from its end, whatever was asked for.
-        if sequence > self._seen:
+        # From a stream that has not reached the checkpoint yet, the server delivers what was handled before.
+        if sequence > self._continuity.handed_out:
+            if not self._continuity.follows(sequence, headers):
+                self._arrivals.doubt()
             if not self._types or subject.split(b".")[2] in self._types:
-                self._queue_up(sequence, subject, data)
-            if sequence > self._last + 1 and not self._interest.has_all(_before(headers), self._last):
-                self._doubtful = True
-            self._last = sequence
-        self._arrived.set()
+                self._put(sequence, subject, data)
+        self._arrivals.wake()
         return True
 
-    def _queue_up(self, sequence: int, subject: bytes, data: bytes) -> None:
+    def _put(self, sequence: int, subject: bytes, data: bytes) -> None:
         try:
-            self._queue.append(event_in(self._stream, sequence, subject.decode(), data))
+            self._arrivals.put(event_in(self._stream, sequence, subject.decode(), data))
         except TwinDamaged as damage:
-            self._damage = damage
-            self._lose(str(damage))
+            self._arrivals.end(damage)
 
     async def _on_status(self, message: Msg) -> None:
-        self._arrived.set()
+        self._arrivals.wake()
         headers = message.headers or {}
         status = headers.get("Status")
-        if status == "100":  # a heartbeat; it tells of messages that a broken connection swallowed
-            if int(headers.get("Nats-Last-Consumer", self._delivered)) > self._delivered:
-                self._lose(f"message {self._delivered + 1} of the delivery is missing")
-        elif status == "408":  # a pull has expired; it says what of it has not come
-            self._outstanding -= int(headers.get("Nats-Pending-Messages", 0))
+        if status == "100":  # a heartbeat, which tells of messages that a broken connection has swallowed
+            if int(headers.get("Nats-Last-Consumer", 0)) > self._pulls.delivered:
+                self._miss()
+        elif status == "408":  # a pull has expired
+            self._pulls.expired(int(headers.get("Nats-Pending-Messages", 0)))
             await self._pull()
         else:
             self._lose(headers.get("Description", "").strip() or f"status {status}")
 
+    def _miss(self) -> None:
+        self._lose(f"message {self._pulls.delivered + 1} of the delivery is missing")
+
     def _lose(self, why: str) -> None:
-        self._lost = self._lost or why
-        self._arrived.set()
+        self._arrivals.end(DeliveryLost(stream=self._stream, why=why))
+
+
+def _sequences(reply: bytes) -> tuple[int, int]:
+    """The stream's and the consumer's sequence of a message, by its reply subject.
+
+    It is ``$JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>``; the longer layout has
+    domain and account before the stream and a token at the end.
+    """
+    tokens = reply.split(b".")
+    base = 4 if len(tokens) > 9 else 2
+    return int(tokens[base + 3]), int(tokens[base + 4])

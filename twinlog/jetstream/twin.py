@@ -1,7 +1,7 @@
-"""The twin in JetStream: fenced messages in, ack-less deliveries out.
+"""The twin in JetStream: fenced messages in, deliveries without acknowledgements out.
 
-Nothing of nats-py's publishing helpers is used: plain messages, each with the sequence that it has to follow, and one
-long-lived pull per delivery. Atomic batches would cost the server milliseconds each (docs/adr/0012).
+Events are plain messages, each with the sequence that it must follow; atomic batches would cost the server milliseconds
+each (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from nats.js.errors import APIError, NotFoundError
 
 from twinlog.jetstream import api
 from twinlog.jetstream.client import NatsClient, Outgoing
-from twinlog.jetstream.delivery import _BEFORE, _Delivery
+from twinlog.jetstream.continuity import PREDECESSORS
+from twinlog.jetstream.delivery import JetStreamDelivery
 from twinlog.log.predecessors import PredecessorIndex
 from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
 from twinlog.log.wire import to_wire
@@ -27,7 +28,7 @@ from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
-"""Events on their way at once."""
+"""Events in flight at once."""
 _WRONG_LAST_SEQUENCE = 10071
 _NAME_IN_USE = 10058
 
@@ -45,7 +46,7 @@ class JetStreamTwin:
         self._listening = False
         self._history = PredecessorIndex()
         self._stored = 0
-        """The last event of the last batch that was published in full."""
+        """The last event of the last batch that was stored completely."""
 
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
@@ -54,7 +55,7 @@ class JetStreamTwin:
                 stream=self.name,
                 damage="it is for other subjects, made by someone else or by an earlier version",
                 remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
-                f"log. If something does, use another NATS server or account.",
+                f"log. Otherwise use another NATS server or account.",
             )
         return api.state_of(info)
 
@@ -98,7 +99,7 @@ class JetStreamTwin:
     async def deliver(
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
     ) -> AsyncIterator[Delivery]:
-        delivery = _Delivery(self._client, self.name, after, types, routing_key)
+        delivery = JetStreamDelivery(self._client, self.name, after, types, routing_key)
         try:
             await delivery.open(_filters(self.name, types, routing_key))
             yield delivery
@@ -122,8 +123,8 @@ class JetStreamTwin:
         self._notified.set()
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
-        # All at once, and only the last is answered: each message is refused unless the one before it is stored. But
-        # the first alone where the one before it is not ours: if it does not fit, nothing behind it is tried.
+        # One write and one reply, to the last message: each is refused unless the one before it is stored. Where this
+        # process did not store the one before, the first goes ahead alone: if it does not fit, the rest is not sent.
         first, *rest = events
         if rest and first.position != self._stored + 1:
             await self._store([first])
@@ -132,11 +133,11 @@ class JetStreamTwin:
         self._stored = events[-1].position
 
     def _message(self, event: Recorded) -> Outgoing:
-        """With the fence, by which it is refused unless it is the next, and with what lies before."""
+        """With the fence, which refuses it unless it is the next, and with the events before it."""
         subject = event.subject
         before = self._history.before(event.position, subject)
         fence = f"Nats-Expected-Last-Sequence: {event.position - 1}"
-        return Outgoing(subject, f"{fence}\r\n{_BEFORE}: {before}\r\n", to_wire(event))
+        return Outgoing(subject, f"{fence}\r\n{PREDECESSORS}: {before}\r\n", to_wire(event))
 
     async def _store(self, events: Sequence[Recorded]) -> None:
         position = events[-1].position
@@ -157,14 +158,14 @@ class JetStreamTwin:
         if refusal:
             raise Unavailable(f"JetStream refused event {position}: {refusal.get('description')}")
         if answer.get("seq") != position:
-            # Another stream listens to these subjects, or the server does not know the header.
+            # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
 
 
 def _filters(stream: str, types: Sequence[str], routing_key: str) -> Sequence[str]:
-    """The subjects that the server is asked for; none: all.
+    """The subjects to ask the server for; empty: all.
 
-    With a tag it is only one, and the types are left to the delivery: for each message of a consumer with several, the
-    server looks through all subjects of the stream where many messages wait (docs/adr/0013).
+    With a routing key it is a single one, and the delivery filters by type: given several, the server searches all
+    subjects of the stream for each message while many wait (docs/adr/0013).
     """
     return [f"{stream}.*.*.{routing_key}"] if routing_key else [f"{stream}.*.{type}.*" for type in types]
