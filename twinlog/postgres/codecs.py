@@ -61,7 +61,7 @@ def _to_numeric(number: int) -> bytes:
 def _from_numeric(data: bytes) -> int:
     count, power, sign, _decimals = _HEADER.unpack_from(data)
     if power + 1 < count:
-        raise ValueError("a column of whole numbers holds a fraction")
+        raise ValueError("a value in a column of whole numbers is not whole")
     number = 0
     for digit in struct.unpack_from(f"!{count}h", data, _HEADER.size):
         number = number * _BASE + digit
