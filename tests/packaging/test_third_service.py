@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from shlex import quote
 
 import grpc.aio
 import pytest
@@ -24,7 +25,7 @@ _PATIENCE_SECONDS = 60.0
 def generated(adopter: Adopter) -> str:
     """What the commands say that generate the page's protos and run its tests."""
     write_files(adopter.folder)
-    return adopter.run("bash", "-e", "-c", f"SHOP={ROOT}\n{commands('grpc_tools.protoc')}")
+    return adopter.run("bash", "-e", "-c", f"SHOP={quote(str(ROOT))}\n{commands('grpc_tools.protoc')}")
 
 
 def test_its_protos_are_generated_and_its_tests_pass(generated: str) -> None:
