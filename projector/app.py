@@ -19,7 +19,6 @@ from projector.views.timeline import TIMELINE
 from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
 from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
 from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
-from twinlog.rpc import PageTokens
 from twinlog.testing.internals import AnyView, Changes, CheckpointAdvance, Linger
 
 PACKAGE = "projector.sql"
@@ -65,7 +64,7 @@ async def main(shutdown: Shutdown) -> None:
         announcer = Announcer(node.client, views, freshness)
         wire(node, views, announcer.committed)
         node.start("announcer", announcer.run())
-        shared = (views, freshness, PageTokens(await views.page_key()))
+        shared = (views, freshness, await node.page_tokens())
         await node.serve(
             (
                 OrderQueries(*shared),

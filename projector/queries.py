@@ -58,7 +58,7 @@ class _Queries:
     def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
         """How many rows, and the position before which they were created."""
         size = checks.page_size("page_size", request.page_size)
-        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
         return size, int(last[0]) if last else NEWEST
 
     def _next(self, rows: Sequence[HasPositions], size: int, filters: str) -> str:

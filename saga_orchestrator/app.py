@@ -8,7 +8,7 @@ from saga_orchestrator.service import SagaService
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
-from twinlog.rpc import Commands, PageTokens
+from twinlog.rpc import Commands
 from twinlog.testing.internals import Linger
 
 PACKAGE = "saga_orchestrator.sql"
@@ -41,9 +41,7 @@ async def main(shutdown: Shutdown) -> None:
     ) as node:
         views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
         wire(node, views)
-        service = SagaService(
-            Commands(node.log, node.writer), views, PageTokens(await views.page_key()), node.clock
-        )
+        service = SagaService(Commands(node.log, node.writer), views, await node.page_tokens(), node.clock)
         await node.serve(
             (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
             address=settings.sagas_address,

@@ -78,7 +78,7 @@ class SagaService(SagaServiceServicer):
         status = checks.enum("status", request.status, pb.SagaStatus, required=False)
         size = checks.page_size("page_size", request.page_size)
         filters = f"sagas/{status}"
-        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
         checks.done()
         rows = await self._views.list(status, int(last[0]) if last else NEWEST, size + 1)
         return pb.ListSagasResponse(

@@ -73,11 +73,6 @@ SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, created_b
 class SagaViews(PostgresViews):
     """The list of sagas, as its query reads it."""
 
-    async def page_key(self) -> bytes:
-        """What signs page tokens, the same for every replica."""
-        [[key]] = await self.query("page_key")
-        return str(key).encode()
-
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
         rows = await self.query("list_sagas", status, before, limit)
         return [SagaRow(*row) for row in rows]

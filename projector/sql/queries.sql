@@ -28,10 +28,6 @@ ON CONFLICT (customer_id) DO UPDATE
 INSERT INTO timeline SELECT * FROM unnest($1::timeline[])
 ON CONFLICT DO NOTHING;
 
--- name: page_key
--- What signs page tokens.
-SELECT key FROM page_key;
-
 -- name: list_orders
 -- A page of orders, newest first; empty customer and state 0: all.
 SELECT order_id, customer_id, total_nanos, currency, state, reason, saga_mode, created_position, created_at, updated_at,

@@ -21,7 +21,3 @@ SELECT saga_id, count(*) OVER () FROM sagas
  WHERE CASE WHEN $1::smallint = 0 THEN status IN (1, 2, 5) ELSE status = $1 END
    AND ($2 = '' OR customer_id = $2) AND started_at <= $3
  ORDER BY started_position LIMIT $4;
-
--- name: page_key
--- What signs page tokens.
-SELECT key FROM page_key;

@@ -192,10 +192,12 @@ class TestPages:
     def test_a_token_is_read_or_refused_with_the_rest(self) -> None:
         checks = Checks()
 
-        assert checks.page_token("page_token", PAGES.issue("open", (7,)), PAGES, "open") == (7,)
-        assert checks.page_token("page_token", "", PAGES, "open") is None
+        assert checks.page_token("page_token", PAGES.issue("open", (7,)), PAGES, "open", (int,)) == (7,)
+        assert checks.page_token("page_token", "", PAGES, "open", (int,)) is None
         checks.done()
-        assert list(violations(lambda c: c.page_token("page_token", "x", PAGES, "open"))) == ["page_token"]
+        assert list(violations(lambda c: c.page_token("page_token", "x", PAGES, "open", (int,)))) == [
+            "page_token"
+        ]
 
     def test_a_consistency_token_is_read_or_refused_with_the_rest(self) -> None:
         checks = Checks()

@@ -107,10 +107,12 @@ class Checks:
             self.violate(field, f"must be 1 to {LARGEST_PAGE}, or 0 for {DEFAULT_PAGE}; it is {value}")
         return value or DEFAULT_PAGE
 
-    def page_token(self, field: str, value: str, pages: PageTokens, filters: str) -> Key | None:
-        """What the page before ended with; None on the first."""
+    def page_token(
+        self, field: str, value: str, pages: PageTokens, filters: str, shape: tuple[type, ...]
+    ) -> Key | None:
+        """The sort key that the previous page ended with, of these types; None for the first page."""
         try:
-            return pages.read(value, filters, field)
+            return pages.read(value, filters, shape, field)
         except InvalidArgument as wrong:
             self._violations |= wrong.violations
             return None

@@ -47,10 +47,13 @@ class HostedService(Service):
         self.client = client
         self._shutdown = shutdown
 
+    async def page_tokens(self) -> PageTokens:
+        """The page tokens of the service's lists, signed with the secret of its database."""
+        return PageTokens(await self.log.page_token_secret())
+
     async def serve(self, *services: Registration, address: str, setting: str, domain: str) -> None:
         """Serves these and the dead letters until the process is asked to stop."""
-        pages = PageTokens(f"dead letters of {self.log.name}".encode())
-        letters = DeadLetterService(self.office, pages)
+        letters = DeadLetterService(self.office, await self.page_tokens())
         async with serve(
             [*services, (letters, add_DeadLetterServiceServicer_to_server, LETTERS)],
             address=address,
