@@ -5,15 +5,25 @@ from __future__ import annotations
 from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
-from twinlog import Address, Service, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
 from twinlog.rpc import Commands
 
 
 class CustomerSettings(Settings):
-    """What customer_svc has besides."""
+    """The settings of customer_svc."""
 
     customers_address: Address = "127.0.0.1:50052"
     """Where customer_svc serves."""
+
+
+SPEC = ServiceSpec(
+    name="customer_svc",
+    log="customers",
+    database="shop_customers",
+    domain="shop",
+    settings=CustomerSettings,
+    address="customers_address",
+)
 
 
 def wire(node: Service) -> CustomerService:
@@ -25,12 +35,7 @@ def wire(node: Service) -> CustomerService:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(CustomerSettings)
-    async with open_service(
-        settings, shutdown, name="customer_svc", log="customers", database="shop_customers"
-    ) as node:
+    async with open_service(SPEC, settings, shutdown) as node:
         await node.serve(
-            (wire(node), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
-            address=settings.customers_address,
-            setting="CUSTOMERS_ADDRESS",
-            domain="shop",
+            (wire(node), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService")
         )

@@ -10,17 +10,27 @@ from order_svc.domain import ORDER
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
 from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from twinlog import Address, Service, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
 from twinlog.rpc import Commands
 
 
 class OrderSettings(Settings):
-    """What order_svc has besides."""
+    """The settings of order_svc."""
 
     orders_address: Address = "127.0.0.1:50051"
     """Where order_svc serves."""
     order_deadline_seconds: float = Field(30.0, gt=0, le=86_400)
     """How long an order may stay PENDING before it is rejected."""
+
+
+SPEC = ServiceSpec(
+    name="order_svc",
+    log="orders",
+    database="shop_orders",
+    domain="shop",
+    settings=OrderSettings,
+    address="orders_address",
+)
 
 
 def wire(node: Service, deadline: timedelta) -> OrderService:
@@ -33,13 +43,6 @@ def wire(node: Service, deadline: timedelta) -> OrderService:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(OrderSettings)
-    async with open_service(
-        settings, shutdown, name="order_svc", log="orders", database="shop_orders"
-    ) as node:
+    async with open_service(SPEC, settings, shutdown) as node:
         service = wire(node, timedelta(seconds=settings.order_deadline_seconds))
-        await node.serve(
-            (service, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),
-            address=settings.orders_address,
-            setting="ORDERS_ADDRESS",
-            domain="shop",
-        )
+        await node.serve((service, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"))

@@ -18,7 +18,17 @@ from projector.views.orders import ORDERS
 from projector.views.timeline import TIMELINE
 from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
 from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
-from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
+from twinlog import (
+    Address,
+    Projection,
+    Service,
+    ServiceSpec,
+    Settings,
+    Shutdown,
+    ViewStore,
+    load,
+    open_service,
+)
 from twinlog.testing.internals import AnyView, Changes, CheckpointAdvance, Linger
 
 PACKAGE = "projector.sql"
@@ -33,10 +43,21 @@ RESTS: Mapping[str, float] = {"sagas": 0.05}
 
 
 class QuerySettings(Settings):
-    """What the projector has besides."""
+    """The settings of the projector."""
 
     queries_address: Address = "127.0.0.1:50054"
     """Where projector serves."""
+
+
+SPEC = ServiceSpec(
+    name="projector",
+    log="projector",
+    database="shop_views",
+    domain="shop",
+    settings=QuerySettings,
+    address="queries_address",
+    migrations=(PACKAGE,),
+)
 
 
 def wire(
@@ -56,9 +77,7 @@ def wire(
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(QuerySettings)
-    async with open_service(
-        settings, shutdown, PACKAGE, name="projector", log="projector", database="shop_views"
-    ) as node:
+    async with open_service(SPEC, settings, shutdown) as node:
         views = Views(node.log, PACKAGE, ROWS)
         freshness = Freshness({f"projector.{log}": log for log in VIEWS})
         announcer = Announcer(node.client, views, freshness)
@@ -76,7 +95,4 @@ async def main(shutdown: Shutdown) -> None:
                 add_CustomerQueryServiceServicer_to_server,
                 "shop.queries.v1.CustomerQueryService",
             ),
-            address=settings.queries_address,
-            setting="QUERIES_ADDRESS",
-            domain="shop",
         )

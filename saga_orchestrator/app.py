@@ -7,7 +7,17 @@ from saga_orchestrator.policies import policies
 from saga_orchestrator.service import SagaService
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
-from twinlog import Address, Projection, Service, Settings, Shutdown, ViewStore, load, open_service
+from twinlog import (
+    Address,
+    Projection,
+    Service,
+    ServiceSpec,
+    Settings,
+    Shutdown,
+    ViewStore,
+    load,
+    open_service,
+)
 from twinlog.rpc import Commands
 from twinlog.testing.internals import Linger
 
@@ -17,10 +27,21 @@ LIST_RESTS = 0.25
 
 
 class SagaSettings(Settings):
-    """What saga_orchestrator has besides."""
+    """The settings of saga_orchestrator."""
 
     sagas_address: Address = "127.0.0.1:50053"
     """Where saga_orchestrator serves."""
+
+
+SPEC = ServiceSpec(
+    name="saga_orchestrator",
+    log="sagas",
+    database="shop_sagas",
+    domain="shop",
+    settings=SagaSettings,
+    address="sagas_address",
+    migrations=(PACKAGE,),
+)
 
 
 def wire(node: Service, views: ViewStore) -> None:
@@ -36,15 +57,8 @@ def wire(node: Service, views: ViewStore) -> None:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(SagaSettings)
-    async with open_service(
-        settings, shutdown, PACKAGE, name="saga_orchestrator", log="sagas", database="shop_sagas"
-    ) as node:
+    async with open_service(SPEC, settings, shutdown) as node:
         views = SagaViews(node.log, PACKAGE, {"sagas": SagaRow})
         wire(node, views)
         service = SagaService(Commands(node.log, node.writer), views, await node.page_tokens(), node.clock)
-        await node.serve(
-            (service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"),
-            address=settings.sagas_address,
-            setting="SAGAS_ADDRESS",
-            domain="shop",
-        )
+        await node.serve((service, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"))

@@ -49,5 +49,6 @@ from .service.service import Service as Service
 from .service.settings import Address as Address
 from .service.settings import Settings as Settings
 from .service.settings import load as load
+from .service.spec import ServiceSpec as ServiceSpec
 
 __version__: str

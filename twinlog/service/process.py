@@ -23,6 +23,7 @@ from twinlog.service.logging import configure_logging
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
+from twinlog.service.spec import ServiceSpec
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 
 
@@ -32,33 +33,35 @@ class HostedService(Service):
     log: PostgresLog
 
     def __init__(
-        self, name: str, log: PostgresLog, client: NatsClient, settings: Settings, shutdown: Shutdown
+        self, spec: ServiceSpec, log: PostgresLog, client: NatsClient, settings: Settings, shutdown: Shutdown
     ) -> None:
         ids = RandomIds()
         super().__init__(
-            name,
+            spec.name,
             log,
             twin=lambda of: JetStreamTwin(client, of, replicas=settings.stream_replicas),
-            lease=lambda work: PostgresLease(log.pool, work, f"{name}-{ids.uuid7()}"),
+            lease=lambda work: PostgresLease(log.pool, work, f"{spec.name}-{ids.uuid7()}"),
             clock=SystemClock(),
             ids=ids,
             on_crash=shutdown.crash,
         )
         self.client = client
+        self._spec = spec
+        self._settings = settings
         self._shutdown = shutdown
 
     async def page_tokens(self) -> PageTokens:
         """The page tokens of the service's lists, signed with the secret of its database."""
         return PageTokens(await self.log.page_token_secret())
 
-    async def serve(self, *services: Registration, address: str, setting: str, domain: str) -> None:
+    async def serve(self, *services: Registration) -> None:
         """Serves these and the dead letters until the process is asked to stop."""
         letters = DeadLetterService(self.office, await self.page_tokens())
         async with serve(
             [*services, (letters, add_DeadLetterServiceServicer_to_server, LETTERS)],
-            address=address,
-            setting=setting,
-            domain=domain,
+            address=self._spec.address_in(self._settings),
+            setting=self._spec.address_setting,
+            domain=self._spec.domain,
             health=[self.relay, *self.watched],
             signals={"dead-letters": self.office},
         ):
@@ -68,14 +71,14 @@ class HostedService(Service):
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, shutdown: Shutdown, *packages: str, name: str, log: str, database: str
+    spec: ServiceSpec, settings: Settings, shutdown: Shutdown
 ) -> AsyncIterator[HostedService]:
-    """The service ``name`` with its ``log`` in its ``database``; waits for servers that are not there yet."""
+    """A service with its log in its database; waits for servers that are not there yet."""
     configure_logging(settings.log_level, settings.log_format)
-    client = await connect(settings.nats_url, name)
+    client = await connect(settings.nats_url, spec.name)
     try:
-        async with open_log(settings.postgres_url, database, log, *packages) as own:
-            node = HostedService(name, own, client, settings, shutdown)
+        async with open_log(settings.postgres_url, spec.database, spec.log, *spec.migrations) as own:
+            node = HostedService(spec, own, client, settings, shutdown)
             async with node.running():
                 yield node
     finally:
