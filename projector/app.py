@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-# Imported for the message types that they register: the timeline shows every event of every log.
+# For the message types that they register: the timeline decodes every event of every log.
 import shop.customers.v1.events_pb2
 import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.dead_letters_pb2
 import twinlog.v1.saga_pb2  # noqa: F401
-from projector.freshness import Announcer, Freshness
+from projector.freshness import Announcer, Changes, Freshness
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.customers import CUSTOMERS
@@ -20,26 +21,27 @@ from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQuerySer
 from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
 from twinlog import (
     Address,
+    CheckpointAdvance,
     Projection,
     Service,
     ServiceSpec,
     Settings,
     Shutdown,
+    View,
     ViewStore,
     load,
     open_service,
 )
-from twinlog.testing.internals import AnyView, Changes, CheckpointAdvance, Linger
 
 PACKAGE = "projector.sql"
-VIEWS: Mapping[str, Sequence[AnyView]] = {
+VIEWS: Mapping[str, Sequence[View[Any]]] = {
     "orders": [ORDERS, TIMELINE],
     "customers": [CUSTOMERS, TIMELINE],
     "sagas": [TIMELINE],
 }
 """The views that each log feeds."""
-RESTS: Mapping[str, float] = {"sagas": 0.05}
-"""Seconds between batches: the steps of a saga are read when it is over, and no state of an order waits for them."""
+LINGER_SECONDS: Mapping[str, float] = {"sagas": 0.05}
+"""By log, the pause between batches: a saga's steps are read once it is over, and no order's state waits for them."""
 
 
 class QuerySettings(Settings):
@@ -63,14 +65,14 @@ SPEC = ServiceSpec(
 def wire(
     node: Service,
     store: ViewStore,
-    on_commit: Callable[[Changes, CheckpointAdvance], None] = lambda _changes, _move: None,
+    on_commit: Callable[[Changes, CheckpointAdvance], None] = lambda _changes, _advance: None,
 ) -> None:
-    """Feeds the views from every log."""
+    """Feeds the views from every log; ``on_commit`` is told of every batch that is in the views."""
     for log, views in VIEWS.items():
         node.feed(
             log,
             Projection(f"projector.{log}", views, store, on_commit=on_commit, clock=node.clock, ids=node.ids),
-            Linger(least=RESTS.get(log, 0.0)),
+            linger_seconds=LINGER_SECONDS.get(log, 0.0),
         )
 
 

@@ -19,11 +19,10 @@ from twinlog import (
     open_service,
 )
 from twinlog.rpc import Commands
-from twinlog.testing.internals import Linger
 
 PACKAGE = "saga_orchestrator.sql"
-LIST_RESTS = 0.25
-"""Seconds between batches of the list of sagas: it is for operators, and no saga waits for it."""
+LIST_LINGER_SECONDS = 0.25
+"""The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
 
 class SagaSettings(Settings):
@@ -50,7 +49,7 @@ def wire(node: Service, views: ViewStore) -> None:
     shown = Projection(
         "saga_orchestrator.sagas", [SAGAS], views, routing_key=SHOWN, clock=node.clock, ids=node.ids
     )
-    node.feed("sagas", shown, Linger(least=LIST_RESTS))
+    node.feed("sagas", shown, linger_seconds=LIST_LINGER_SECONDS)
     node.wake(CREDIT_SAGAS)
 
 

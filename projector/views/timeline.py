@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from twinlog import Recorded, View
-from twinlog.testing.internals import DEAD_LETTERS
+
+SAGA_STREAMS = "credit_saga"
+"""The type of the streams that sagas are in; the dead letters of the sagas log are no part of any order."""
 
 
 class TimelineRow(NamedTuple):
-    """One event. Events of a saga instance that do not name the order are found by their stream."""
+    """One event. Where a saga's event does not name its order, it is found by its stream."""
 
     log: str
     position: int
@@ -25,8 +27,8 @@ class TimelineRow(NamedTuple):
 
 
 def key(event: Recorded, message: Any) -> str | None:
-    """The event's own address; None where it has nothing to do with an order."""
-    of_saga = event.log == "sagas" and event.stream.type != DEAD_LETTERS.name
+    """The event's own address; None where it concerns no order."""
+    of_saga = event.log == "sagas" and event.stream.type == SAGA_STREAMS
     return event.address if of_saga or _order_of(message) else None
 
 

@@ -11,10 +11,10 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.kernel.batches import append, batch, counter, recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog import FailedPrecondition, Policies, ReadRequest, Writer, on
+from twinlog import FailedPrecondition, Policies, Writer, on
 from twinlog.consume.policies import PolicyHandler
 from twinlog.log import writer
-from twinlog.log.ports import StreamSlice
+from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
 

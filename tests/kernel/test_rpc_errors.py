@@ -10,6 +10,7 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from structlog.testing import capture_logs
 
+from projector.freshness import ViewLagging
 from shop.queries.v1.order_query_service_pb2 import (
     GetOrderRequest,
     GetOrderResponse,
@@ -22,7 +23,7 @@ from twinlog import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from twinlog.model.errors import Overloaded, RequestIdReused
 from twinlog.rpc import Context, status_of
 from twinlog.rpc.errors import code_of
-from twinlog.testing.internals import CheckpointMoved, UnknownEventType, ViewLagging
+from twinlog.testing.internals import CheckpointMoved, UnknownEventType
 
 
 def raising(error: BaseException) -> Edge:

@@ -13,9 +13,9 @@ from tests import servers
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import append, batch, counter, grow
 from tests.waiting import until
-from twinlog import Log, PostgresViews, ReadRequest, Unavailable
+from twinlog import Log, PostgresViews, Unavailable
 from twinlog.dev import EmbeddedPostgres
-from twinlog.log.ports import Conflict
+from twinlog.log.ports import Conflict, ReadRequest
 from twinlog.postgres import connection
 from twinlog.postgres import lease as lease_module
 from twinlog.postgres.lease import PostgresLease

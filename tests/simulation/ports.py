@@ -12,8 +12,8 @@ from uuid import UUID
 
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Client, Network, Store, at_once, latency
-from twinlog import ReadRequest, Recorded, Unavailable
-from twinlog.log.ports import Conflict, LogSession, StoredReply, StreamSlice
+from twinlog import Recorded, Unavailable
+from twinlog.log.ports import Conflict, LogSession, ReadRequest, StoredReply, StreamSlice
 from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import (

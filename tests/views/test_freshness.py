@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from projector.freshness import Freshness
-from twinlog.testing.internals import ViewLagging
+from projector.freshness import Freshness, ViewLagging
 
 
 async def test_a_view_that_does_not_get_there_is_lagging() -> None:

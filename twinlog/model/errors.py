@@ -61,12 +61,6 @@ class Unavailable(TwinlogError):
     reason = "UNAVAILABLE"
 
 
-class ViewLagging(Unavailable):
-    """The view of log {log} is at position {reached}, not yet at {wanted}; try again with more time."""
-
-    reason = "VIEW_LAGGING"
-
-
 class Overloaded(Unavailable):
     """{waiting} commands are waiting already; try again later with the same request_id."""
 

@@ -80,12 +80,13 @@ class Service:
         """Runs policies over the logs that they listen to."""
         for policies in tables:
             handler = PolicyHandler(policies, self.writer, self.log, self.schema)
-            self.feed(policies.log, handler, Linger(behind=self.writer.linger))
+            self.office.add(handler)
+            self.attach(policies.log, handler, Linger(behind=self.writer.linger))
 
-    def feed(self, log: str, handler: ParkingHandler, linger: Linger | None = None) -> None:
-        """Runs a handler over a log, and shows what it parks."""
+    def feed(self, log: str, handler: ParkingHandler, linger_seconds: float = 0.0) -> None:
+        """Runs a handler over a log, with a pause after every batch that is not full, and shows what it parks."""
         self.office.add(handler)
-        self.attach(log, handler, linger)
+        self.attach(log, handler, Linger(least=linger_seconds))
 
     def attach(self, log: str, handler: Handler, linger: Linger | None = None) -> None:
         """Runs a handler over a log."""

@@ -7,6 +7,7 @@ from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Snapshot, Timer
+from twinlog.log.relay import BATCH as RELAY_BATCH
 from twinlog.log.relay import Relay
 from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, SystemClock
@@ -14,7 +15,7 @@ from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.log.writer import Outcome
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType, ViewLagging
+from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType
 from twinlog.model.event import NewEvent
 from twinlog.model.messages import message_class
 from twinlog.model.money import NANOS_PER_UNIT
@@ -32,6 +33,7 @@ from twinlog.service.process import HostedService
 __all__ = [
     "DEAD_LETTERS",
     "NANOS_PER_UNIT",
+    "RELAY_BATCH",
     "AnyAggregate",
     "AnyView",
     "Appended",
@@ -61,7 +63,6 @@ __all__ = [
     "TwinState",
     "UndecodableEvent",
     "UnknownEventType",
-    "ViewLagging",
     "close",
     "configure_logging",
     "connect",
