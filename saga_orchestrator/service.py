@@ -27,7 +27,7 @@ from twinlog import (
 from twinlog.rpc import Checks, Commands, Context, PageTokens
 
 NEWEST = 2**63 - 1
-_LONGEST_AGE_SECONDS = 10**9
+_MAX_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
 Find = Callable[[int], Awaitable[tuple[Sequence[str], int]]]
 """From the most ids wanted: the ids of up to that many matching sagas, and how many match."""
@@ -145,7 +145,7 @@ class SagaService(SagaServiceServicer):
     def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> Find:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _LONGEST_AGE_SECONDS))
+        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
 
         async def matching(limit: int) -> tuple[Sequence[str], int]:
             return await self._views.select(status, customer, self._clock.now() - age, limit)

@@ -37,7 +37,7 @@ SELECT order_id, customer_id, total_nanos, currency, state, reason, saga_mode, c
  ORDER BY created_position DESC LIMIT $4;
 
 -- name: list_customers
--- A page of customers, newest first; those that were only asked for are left out.
+-- A page of customers, newest first; leaves out rows of customers who do not exist.
 SELECT customer_id, name, currency, limit_nanos, reserved_nanos, created_position, created_at, updated_at
   FROM customers WHERE created_position > 0 AND created_position < $1
  ORDER BY created_position DESC LIMIT $2;

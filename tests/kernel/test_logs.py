@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
-from structlog.testing import capture_logs
 
 from twinlog.service import logging as logs
 
@@ -99,22 +98,3 @@ def test_libraries_log_in_the_same_form() -> None:
     [line] = lines(out)
 
     assert (line["component"], line["level"], line["event"]) == ("nats", "error", "lost it")
-
-
-def test_an_outage_is_told_once_when_it_starts_and_once_when_it_ends() -> None:
-    outage = logs.Outage("NATS")
-    with capture_logs() as said:
-        outage.over()
-        outage.failed(ConnectionError("refused"))
-        outage.failed(TimeoutError())
-        problem = outage.problem
-        outage.over()
-        outage.over()
-
-    assert [(line["event"], line["what"]) for line in said] == [
-        ("outage.started", "NATS"),
-        ("outage.ended", "NATS"),
-    ]
-    assert said[0]["why"] == "refused"
-    assert problem == "NATS: TimeoutError"
-    assert outage.problem is None

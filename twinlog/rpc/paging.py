@@ -13,8 +13,8 @@ Key = tuple[str | int, ...]
 """The sort key of a page's last item."""
 
 _MAC_BYTES = 16
-_LONGEST = 2048
-_GREATEST_INT = 2**63 - 1
+_MAX_LENGTH = 2048
+_MAX_INT = 2**63 - 1
 
 
 class PageTokens:
@@ -64,13 +64,13 @@ def _key(payload: bytes, shape: tuple[type, ...]) -> Key | None:
         return None
     if not isinstance(parts, list) or tuple(map(type, parts)) != shape:
         return None
-    in_range = all(abs(part) <= _GREATEST_INT for part in parts if isinstance(part, int))
+    in_range = all(abs(part) <= _MAX_INT for part in parts if isinstance(part, int))
     return tuple(parts) if in_range else None
 
 
 def _decode(token: str) -> bytes:
     """The bytes of canonical base64url text; empty for any other text."""
-    if len(token) > _LONGEST or not token.isascii():
+    if len(token) > _MAX_LENGTH or not token.isascii():
         return b""
     try:
         decoded = urlsafe_b64decode(token + "=" * (-len(token) % 4))

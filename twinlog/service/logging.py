@@ -1,10 +1,10 @@
-"""Structured logs: for eyes on a terminal, JSON otherwise; every line with its call's correlation id."""
+"""Structured logs: for reading on a terminal, JSON elsewhere; every line carries its call's correlation id."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 import structlog
 from structlog.contextvars import merge_contextvars
@@ -15,9 +15,9 @@ Format = Literal["auto", "pretty", "json"]
 
 
 def configure_logging(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
-    """Sets up logging, structlog's and the standard library's, for the process.
+    """Sets up the process's logging, both structlog's and the standard library's.
 
-    ``format`` "auto" is pretty on a terminal and JSON elsewhere. Lines go to ``stream``, or to stderr.
+    The format "auto" is pretty on a terminal and JSON elsewhere. Lines go to ``stream``, by default stderr.
     """
     out = sys.stderr if stream is None else stream
     shared: list[Processor] = [
@@ -32,29 +32,6 @@ def configure_logging(level: Level = "info", format: Format = "auto", stream: Te
         logger_factory=structlog.PrintLoggerFactory(out),
     )
     _route_standard_library([*shared, _component], renderers, level, out)
-
-
-class Outage:
-    """Says once that something is out of service, and once that it is back, however often it is tried."""
-
-    def __init__(self, what: str, logger: Any = None) -> None:
-        self._what = what
-        self._log = logger if logger is not None else structlog.get_logger()
-        self.problem: str | None = None
-        """What is wrong now; None where nothing is."""
-
-    def failed(self, error: BaseException | str) -> None:
-        """It did not work this time."""
-        why = str(error) or type(error).__name__
-        if self.problem is None:
-            self._log.warning("outage.started", what=self._what, why=why)
-        self.problem = f"{self._what}: {why}"
-
-    def over(self) -> None:
-        """It worked."""
-        if self.problem is not None:
-            self._log.info("outage.ended", what=self._what)
-            self.problem = None
 
 
 def _pretty(out: TextIO) -> list[Processor]:
@@ -78,7 +55,7 @@ def _route_standard_library(
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries chatter at info.
+    # Libraries say too much at info.
     root.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, _number(level)))
 
 
