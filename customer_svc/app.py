@@ -6,17 +6,26 @@ from customer_svc.domain import CUSTOMER
 from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
-from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
 from twinlog.rpc import Commands
-
-AGGREGATES = (CUSTOMER,)
 
 
 class CustomerSettings(Settings):
-    """What customer_svc has besides."""
+    """The settings of customer_svc."""
 
     customers_address: Address = "127.0.0.1:50052"
     """Where customer_svc serves."""
+
+
+SPEC = ServiceSpec(
+    name="customer_svc",
+    log="customers",
+    database="shop_customers",
+    domain="shop",
+    settings=CustomerSettings,
+    address="customers_address",
+    aggregates=(CUSTOMER,),
+)
 
 
 def wire(service: Service) -> CustomerService:
@@ -28,18 +37,7 @@ def wire(service: Service) -> CustomerService:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(CustomerSettings)
-    async with open_service(
-        settings,
-        shutdown,
-        name="customer_svc",
-        log="customers",
-        database="shop_customers",
-        schema=Schema(),
-        aggregates=AGGREGATES,
-    ) as service:
+    async with open_service(SPEC, settings, shutdown) as service:
         await service.serve(
-            (wire(service), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService"),
-            address=settings.customers_address,
-            setting="CUSTOMERS_ADDRESS",
-            domain="shop",
+            (wire(service), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService")
         )

@@ -70,7 +70,7 @@ class ReserveCredit:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseCredit:
-    """Gives back what the order holds; where it holds nothing yet, it never will."""
+    """Gives back what is reserved for the order; from then on, nothing can be reserved for it."""
 
     customer_id: str
     order_id: str

@@ -1,4 +1,4 @@
-"""What customer_svc does about the other logs."""
+"""How customer_svc reacts to the other logs."""
 
 from __future__ import annotations
 

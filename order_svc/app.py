@@ -10,19 +10,28 @@ from order_svc.domain import ORDER
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
 from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from twinlog import Address, Schema, Service, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
 from twinlog.rpc import Commands
-
-AGGREGATES = (ORDER,)
 
 
 class OrderSettings(Settings):
-    """What order_svc has besides."""
+    """The settings of order_svc."""
 
     orders_address: Address = "127.0.0.1:50051"
     """Where order_svc serves."""
     order_deadline_seconds: float = Field(30.0, gt=0, le=86_400)
     """How long an order may stay PENDING before it is rejected."""
+
+
+SPEC = ServiceSpec(
+    name="order_svc",
+    log="orders",
+    database="shop_orders",
+    domain="shop",
+    settings=OrderSettings,
+    address="orders_address",
+    aggregates=(ORDER,),
+)
 
 
 def wire(service: Service, deadline: timedelta) -> OrderService:
@@ -35,19 +44,6 @@ def wire(service: Service, deadline: timedelta) -> OrderService:
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(OrderSettings)
-    async with open_service(
-        settings,
-        shutdown,
-        name="order_svc",
-        log="orders",
-        database="shop_orders",
-        schema=Schema(),
-        aggregates=AGGREGATES,
-    ) as service:
+    async with open_service(SPEC, settings, shutdown) as service:
         edge = wire(service, timedelta(seconds=settings.order_deadline_seconds))
-        await service.serve(
-            (edge, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"),
-            address=settings.orders_address,
-            setting="ORDERS_ADDRESS",
-            domain="shop",
-        )
+        await service.serve((edge, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"))

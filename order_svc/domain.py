@@ -164,7 +164,7 @@ def decide(order: Order, command: Command) -> Events:
             return [OrderCancelled(**ids)]
         case CancelOrder(), State.REJECTED:
             raise OrderNotCancellable(order_id=order.order_id, state=order.state)
-    return []  # a repeat, or too late: another answer came first
+    return []  # a repeat, or too late: another outcome came first
 
 
 def _created(command: CreateOrder) -> OrderCreated:
@@ -178,7 +178,7 @@ def _created(command: CreateOrder) -> OrderCreated:
 
 
 def due(order: Order) -> datetime | None:
-    """In either mode: an orchestrator that is away must not keep an order waiting."""
+    """When a pending order expires: in either mode, since an orchestrator may be down."""
     return order.deadline if order.state is State.PENDING else None
 
 
@@ -193,7 +193,7 @@ ORDER: Aggregate[Order, Command] = Aggregate(
 )
 
 
-# --- the mode of new orders: a stream of its own, so that every replica decides on the newest ---
+# --- the mode of new orders: a stream, so that every replica decides on the newest ---
 
 
 @dataclass(frozen=True, slots=True)

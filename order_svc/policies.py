@@ -1,4 +1,4 @@
-"""What order_svc does about the other logs."""
+"""How order_svc reacts to the other logs."""
 
 from __future__ import annotations
 

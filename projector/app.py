@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# Imported for the message types that they register: the timeline shows every event of every log.
+# For the message types that they register: the timeline decodes every event of every log.
 import shop.customers.v1.events_pb2
 import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
@@ -22,8 +22,8 @@ from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceSe
 from twinlog import (
     Address,
     Projection,
-    Schema,
     Service,
+    ServiceSpec,
     Settings,
     Shutdown,
     View,
@@ -31,7 +31,6 @@ from twinlog import (
     load,
     open_service,
 )
-from twinlog.rpc import PageTokens
 
 PACKAGE = "projector.sql"
 VIEWS: Mapping[str, Sequence[View[Any]]] = {
@@ -40,15 +39,26 @@ VIEWS: Mapping[str, Sequence[View[Any]]] = {
     "sagas": [TIMELINE],
 }
 """The views that each log feeds."""
-LINGERS_SECONDS: Mapping[str, float] = {"sagas": 0.05}
-"""The steps of a saga are read when it is over, and no state of an order waits for them."""
+LINGER_SECONDS: Mapping[str, float] = {"sagas": 0.05}
+"""By log, the pause between batches: a saga's steps are read once it is over, and no order's state waits for them."""
 
 
 class QuerySettings(Settings):
-    """What the projector has besides."""
+    """The settings of the projector."""
 
     queries_address: Address = "127.0.0.1:50054"
     """Where projector serves."""
+
+
+SPEC = ServiceSpec(
+    name="projector",
+    log="projector",
+    database="shop_views",
+    domain="shop",
+    settings=QuerySettings,
+    address="queries_address",
+    migrations=(PACKAGE,),
+)
 
 
 def wire(
@@ -56,24 +66,22 @@ def wire(
     store: ViewStore,
     on_commit: Callable[[str, int, Changes], None] = lambda _name, _position, _changes: None,
 ) -> None:
-    """Feeds the views from every log; ``on_commit`` as a projection's."""
+    """Feeds the views from every log; ``on_commit`` is told of every batch that is in the views."""
     for log, views in VIEWS.items():
         projection = Projection(f"projector.{log}", views, store, schema=service.schema, on_commit=on_commit)
-        service.subscribe(projection, linger_seconds=LINGERS_SECONDS.get(log, 0.0))
+        service.subscribe(projection, linger_seconds=LINGER_SECONDS.get(log, 0.0))
 
 
 async def main(shutdown: Shutdown) -> None:
     """Runs the service until it is asked to stop."""
     settings = load(QuerySettings)
-    async with open_service(
-        settings, shutdown, PACKAGE, name="projector", log="projector", database="shop_views", schema=Schema()
-    ) as service:
+    async with open_service(SPEC, settings, shutdown) as service:
         views = Views(service.log, PACKAGE, ROWS)
         freshness = Freshness({f"projector.{log}": log for log in VIEWS})
         announcer = Announcer(service, views, freshness)
         wire(service, views, announcer.committed)
         service.start("announcer", announcer.run())
-        shared = (views, freshness, PageTokens(await views.page_key()))
+        shared = (views, freshness, await service.page_tokens())
         await service.serve(
             (
                 OrderQueries(*shared),
@@ -85,7 +93,4 @@ async def main(shutdown: Shutdown) -> None:
                 add_CustomerQueryServiceServicer_to_server,
                 "shop.queries.v1.CustomerQueryService",
             ),
-            address=settings.queries_address,
-            setting="QUERIES_ADDRESS",
-            domain="shop",
         )

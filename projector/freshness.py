@@ -1,7 +1,7 @@
-"""How far the views are, who waits for them, and who watches orders.
+"""How far the views are, which queries wait for them, and which orders are watched.
 
-The replica that projects hears of its own commits at once and tells the others by a core-NATS message. Messages
-may get lost, so every process also looks at the database once a second, however many clients wait.
+The replica that projects hears of its own commits at once and announces them to the others by a core NATS message.
+Messages can be lost, so every process also reads the checkpoints once a second, however many clients wait.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from nats.errors import Error as NatsError
 
 from twinlog import PostgresViews, Service, Unavailable, View
 
+SUBJECT = "views.changed"
+_LOOK_EVERY_SECONDS = 1.0
+_MAX_ORDERS_ANNOUNCED = 2_000
+"""In one message, which NATS limits to 1 MiB."""
+
 Changes = Mapping[View[Any], Mapping[str, Any]]
 """Changed rows, by view and key."""
-
-SUBJECT = "views.changed"
-_LOOK_EVERY = 1.0
-_MOST_IDS = 2_000
 
 
 class ViewLagging(Unavailable):
@@ -37,14 +38,14 @@ class Freshness:
     """The positions that the views have reached, by log."""
 
     def __init__(self, consumers: Mapping[str, str]) -> None:
-        """``consumers``: the log of each checkpoint."""
+        """``consumers``: the log that each consumer reads."""
         self._logs = consumers
         self.positions: dict[str, int] = dict.fromkeys(consumers.values(), 0)
         self._advanced = asyncio.Event()
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def changed(self, consumer: str, position: int, order_ids: Iterable[str]) -> None:
-        """Notes that a view has advanced and which orders are new in it; wakes who waits."""
+        """Notes that a view has advanced and which orders have changed; wakes the queries and watchers concerned."""
         log = self._logs[consumer]
         if position > self.positions[log]:
             self.positions[log] = position
@@ -55,25 +56,25 @@ class Freshness:
                 watcher.set()
 
     def wake_all(self) -> None:
-        """Wakes every watcher: something may have been missed."""
+        """Wakes every watcher, as an announcement may have been lost."""
         for watchers in self._watchers.values():
             for watcher in watchers:
                 watcher.set()
 
     @property
     def watched(self) -> bool:
-        """Whether anybody watches an order."""
+        """Whether any order is watched."""
         return bool(self._watchers)
 
     async def reached(self, wanted: Mapping[str, int], seconds: float) -> None:
-        """Returns when the views are at the wanted positions. Raises ViewLagging when time is up."""
+        """Returns once the views are at the wanted positions. Raises ViewLagging after ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
                 for log, position in wanted.items():
                     while self.positions[log] < position:
                         await self._advanced.wait()
         except TimeoutError as error:
-            for log, position in wanted.items():  # none, where the last advance came with the timeout
+            for log, position in wanted.items():  # none if the last advance came with the timeout
                 if self.positions[log] < position:
                     raise ViewLagging(log=log, reached=self.positions[log], wanted=position) from error
 
@@ -91,7 +92,7 @@ class Freshness:
 
 
 class Announcer:
-    """Spreads what this replica commits, and takes in what others do."""
+    """Announces what this replica commits, and hears what others do."""
 
     def __init__(self, service: Service, store: PostgresViews, freshness: Freshness) -> None:
         self._messages = service.messages
@@ -100,15 +101,19 @@ class Announcer:
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
 
     def committed(self, consumer: str, position: int, changes: Changes) -> None:
-        """A batch is in the views."""
+        """A batch has been committed to the views."""
         order_ids = [id for view, rows in changes.items() if view.name == "orders" for id in rows]
         self._freshness.changed(consumer, position, order_ids)
         if not self._outbox.full():
-            message = {"consumer": consumer, "position": position, "orders": order_ids[:_MOST_IDS]}
+            message = {
+                "consumer": consumer,
+                "position": position,
+                "orders": order_ids[:_MAX_ORDERS_ANNOUNCED],
+            }
             self._outbox.put_nowait(json.dumps(message).encode())
 
     async def run(self) -> None:
-        """Announces, listens and looks, for ever."""
+        """Announces, listens and looks until it is cancelled."""
         await self._messages.subscribe(SUBJECT, cb=self._heard)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._announce())
@@ -138,4 +143,4 @@ class Announcer:
             if found != seen:
                 self._freshness.wake_all()
             seen = found
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)

@@ -17,8 +17,8 @@ from twinlog import NotFound
 from twinlog.rpc import Checks, Context, PageTokens, time_left
 
 LOGS: Collection[str] = ("orders", "customers", "sagas")
-_PATIENCE = 5.0
-"""Seconds that a query without a deadline waits for its consistency token."""
+_TOKEN_WAIT_SECONDS = 5.0
+"""How long a query without a deadline waits for the positions of its consistency token."""
 
 
 class OrderNotFound(NotFound):
@@ -33,8 +33,8 @@ class CustomerNotFound(NotFound):
     reason = "CUSTOMER_NOT_FOUND"
 
 
-class HasPositions(Protocol):
-    """A row of a list."""
+class HasPosition(Protocol):
+    """A row of a list: lists are ordered by the position at which their rows were created."""
 
     @property
     def created_position(self) -> int: ...
@@ -49,20 +49,20 @@ class _Queries:
         self._pages = pages
 
     async def _fresh(self, checks: Checks, request: Any, context: Context) -> None:
-        """Ends the checks, and waits for the positions of the request's token."""
+        """Ends the checks, and waits until the views are at the positions of the request's consistency token."""
         wanted = checks.consistency_token("consistency_token", request.consistency_token, LOGS)
         checks.done()
         if wanted:
-            await self._freshness.reached(wanted, time_left(context, _PATIENCE))
+            await self._freshness.reached(wanted, time_left(context, _TOKEN_WAIT_SECONDS))
 
     def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
-        """How many rows, and the position before which they were created."""
+        """The size of the page, and the position before which its rows were created."""
         size = checks.page_size("page_size", request.page_size)
-        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
         return size, int(last[0]) if last else NEWEST
 
-    def _next(self, rows: Sequence[HasPositions], size: int, filters: str) -> str:
-        """The token of the next page, where there is one; one row more than the page was read to know."""
+    def _next(self, rows: Sequence[HasPosition], size: int, filters: str) -> str:
+        """The token of the next page; empty on the last. To tell, one row more than the page has was read."""
         return self._pages.issue(filters, (rows[size - 1].created_position,)) if len(rows) > size else ""
 
 
@@ -98,7 +98,7 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         version = 0
         async with self._freshness.watching(order_id) as changed:
             while True:
-                changed.clear()  # before the row is read, so that no change falls in between
+                changed.clear()  # before the row is read, so that no change is missed
                 row = await self._order(order_id)
                 if row.version > version:
                     version = row.version

@@ -20,11 +20,6 @@ NEWEST = 2**63 - 1
 class Views(PostgresViews):
     """The projector's views, as its queries read them."""
 
-    async def page_key(self) -> bytes:
-        """What signs page tokens, the same for every replica."""
-        [[key]] = await self.query("page_key")
-        return str(key).encode()
-
     async def order(self, order_id: str) -> OrderRow | None:
         return (await self.rows(ORDERS, [order_id])).get(order_id)
 

@@ -75,10 +75,10 @@ CREDIT_SAGA = Saga(
 )
 
 VERSIONS = {saga.version: saga for saga in (CREDIT_SAGA,)}
-"""A changed table goes in beside the others, under the next version: instances keep to the one they started with."""
+"""By version. A changed table is added under the next number: instances keep to the one they started with."""
 
 CREDIT_SAGAS = saga_aggregate(*VERSIONS.values())
-"""The aggregate of its instances."""
+"""The aggregate of the saga's instances."""
 
 
 _HALF = len("00000000-0000-0000-")
@@ -86,9 +86,9 @@ _HALF = len("00000000-0000-0000-")
 
 @lru_cache(maxsize=10_000)
 def saga_id(order_id: str) -> str:
-    """The saga of an order: a UUID that follows from the order's, and lies beside it in an index.
+    """The id of an order's saga: a UUID derived from the order's, and near to it in an index.
 
-    Its first half, which is the time in the ids that the server makes, is the order's; the second half is hashed.
+    The first half is the order's, which is a time where the server made the id; the second half is a hash.
     """
     hashed = uuid5(NAMESPACE_OID, f"credit saga of {order_id}")
     return order_id[:_HALF] + str(hashed)[_HALF:]

@@ -1,4 +1,4 @@
-"""How events of the shop's logs reach the instances of the credit saga."""
+"""Which events of the shop's logs start the credit saga, and which answer it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twinlog import Begin, Clock, Dispatch, Policies, Reply, on
 
 
 def policies(clock: Clock) -> Sequence[Policies]:
-    """The tables for both logs; the clock gives the time from which deadlines count."""
+    """The tables for both logs; ``clock`` gives the time from which deadlines count."""
 
     def begin(event: OrderCreated) -> Dispatch:
         return on(CREDIT_SAGAS, saga_id(event.order_id)).create(Begin(event, clock.now()))

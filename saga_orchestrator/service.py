@@ -27,7 +27,7 @@ from twinlog import (
 from twinlog.rpc import Checks, Commands, Context, PageTokens
 
 NEWEST = 2**63 - 1
-_LONGEST_AGE_SECONDS = 10**9
+_MAX_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
 Find = Callable[[int], Awaitable[tuple[Sequence[str], int]]]
 """From the most ids wanted: the ids of up to that many matching sagas, and how many match."""
@@ -80,7 +80,7 @@ class SagaService(SagaServiceServicer):
         status = checks.enum("status", request.status, pb.SagaStatus, required=False)
         size = checks.page_size("page_size", request.page_size)
         filters = f"sagas/{status}"
-        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
         checks.done()
         rows = await self._views.list(status, int(last[0]) if last else NEWEST, size + 1)
         return pb.ListSagasResponse(
@@ -147,7 +147,7 @@ class SagaService(SagaServiceServicer):
     def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> Find:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _LONGEST_AGE_SECONDS))
+        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
 
         async def matching(limit: int) -> tuple[Sequence[str], int]:
             return await self._views.select(status, customer, self._clock.now() - age, limit)

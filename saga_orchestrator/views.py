@@ -1,4 +1,4 @@
-"""The list of sagas: one row an instance, for listing and filtering."""
+"""The list of sagas: one row per instance, for listing and filtering."""
 
 from __future__ import annotations
 
@@ -65,18 +65,13 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
 
 
 SHOWN = "status"
-"""The tag of the events that change a row: on its way forward, a saga shows nothing new between start and end."""
+"""The routing key of the events that change a row; between start and end, a saga that succeeds shows nothing new."""
 
 SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, created_by=saga.SagaStarted)
 
 
 class SagaViews(PostgresViews):
     """The list of sagas, as its query reads it."""
-
-    async def page_key(self) -> bytes:
-        """What signs page tokens, the same for every replica."""
-        [[key]] = await self.query("page_key")
-        return str(key).encode()
 
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
         rows = await self.query("list_sagas", status, before, limit)
@@ -85,6 +80,6 @@ class SagaViews(PostgresViews):
     async def select(
         self, status: int, customer_id: str, started_before: datetime, limit: int
     ) -> tuple[Sequence[str], int]:
-        """The ids of matching sagas, the oldest first, and how many match; status 0: any that has not ended."""
+        """The ids of up to ``limit`` matching sagas, oldest first, and how many match; status 0: all not ended."""
         rows = await self.query("select_sagas", status, customer_id, started_before, limit)
         return [row[0] for row in rows], rows[0][1] if rows else 0

@@ -129,10 +129,10 @@ class MemoryShop:
     async def __aenter__(self) -> Self:
         for twin in self._twins.values():
             await twin.create(1)
-        self.order_svc = await self._running("order_svc", "orders", order_svc.AGGREGATES)
-        self.customer_svc = await self._running("customer_svc", "customers", customer_svc.AGGREGATES)
+        self.order_svc = await self._running("order_svc", "orders", order_svc.SPEC.aggregates)
+        self.customer_svc = await self._running("customer_svc", "customers", customer_svc.SPEC.aggregates)
         self.saga_orchestrator = await self._running(
-            "saga_orchestrator", "sagas", saga_orchestrator.AGGREGATES
+            "saga_orchestrator", "sagas", saga_orchestrator.SPEC.aggregates
         )
         self.orders = order_svc.wire(self.order_svc, self._deadline)
         self.customers = customer_svc.wire(self.customer_svc)

@@ -1,8 +1,8 @@
 """The public names of Twinlog."""
 
 from .consume.projection import Projection as Projection
+from .log.ports import CheckpointAdvance as CheckpointAdvance
 from .log.ports import Log as Log
-from .log.ports import ReadRequest as ReadRequest
 from .log.transaction import Transaction as Transaction
 from .log.view_store import ViewStore as ViewStore
 from .log.writer import Writer as Writer
@@ -49,5 +49,6 @@ from .service.service import Service as Service
 from .service.settings import Address as Address
 from .service.settings import Settings as Settings
 from .service.settings import load as load
+from .service.spec import ServiceSpec as ServiceSpec
 
 __version__: str

@@ -28,10 +28,6 @@ ON CONFLICT (customer_id) DO UPDATE
 INSERT INTO timeline SELECT * FROM unnest($1::timeline[])
 ON CONFLICT DO NOTHING;
 
--- name: page_key
--- What signs page tokens.
-SELECT key FROM page_key;
-
 -- name: list_orders
 -- A page of orders, newest first; empty customer and state 0: all.
 SELECT order_id, customer_id, total_nanos, currency, state, reason, saga_mode, created_position, created_at, updated_at,
@@ -41,7 +37,7 @@ SELECT order_id, customer_id, total_nanos, currency, state, reason, saga_mode, c
  ORDER BY created_position DESC LIMIT $4;
 
 -- name: list_customers
--- A page of customers, newest first; those that were only asked for are left out.
+-- A page of customers, newest first; leaves out rows of customers who do not exist.
 SELECT customer_id, name, currency, limit_nanos, reserved_nanos, created_position, created_at, updated_at
   FROM customers WHERE created_position > 0 AND created_position < $1
  ORDER BY created_position DESC LIMIT $2;

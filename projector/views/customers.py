@@ -15,7 +15,8 @@ from twinlog import Money, Recorded, View
 
 
 class CustomerRow(NamedTuple):
-    """One customer, or one that was only asked for: then ``created_position`` is 0 and no query shows it."""
+    """One customer. Asking credit of one who does not exist makes a row, too, which no query shows: its
+    ``created_position`` is 0."""
 
     customer_id: str
     name: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from shop.orders.v1.events_pb2 import OrderApproved as OrderApproved
-from shop.orders.v1.events_pb2 import OrderCancelled, OrderCreated, OrderRejected
+from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
     ORDER_STATE_CANCELLED,

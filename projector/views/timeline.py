@@ -12,7 +12,7 @@ _DEAD_LETTERS = "dead_letters"
 
 
 class TimelineRow(NamedTuple):
-    """One event. Events of a saga instance that do not name the order are found by their stream."""
+    """One event. Where a saga's event does not name its order, it is found by its stream."""
 
     log: str
     position: int
@@ -27,7 +27,7 @@ class TimelineRow(NamedTuple):
 
 
 def key(event: Recorded, message: Any) -> str | None:
-    """The event's own address; None where it has nothing to do with an order."""
+    """The event's own address; None where it concerns no order."""
     of_saga = event.log == "sagas" and event.stream.type != _DEAD_LETTERS
     return event.address if of_saga or _order_of(message) else None
 

@@ -17,8 +17,7 @@ from nats.js import api
 from customer_svc.domain import CUSTOMER
 from proof.bench import floor
 from twinlog import Settings
-from twinlog.log.relay import BATCH
-from twinlog.testing.internals import NewEvent
+from twinlog.testing.internals import RELAY_BATCH, NewEvent
 
 _STREAM = "bench_bare"
 _TABLE = """CREATE TABLE bare (position bigint, stream_type text, stream_id text, version integer, event_id uuid,
@@ -60,8 +59,8 @@ class Bare:
 
     async def publish(self, bus: Client, count: int, data: bytes) -> None:
         """The same message again and again, fenced; as many at once as the relay sends, the last of them answered."""
-        for first in range(0, count, BATCH):
-            last = min(first + BATCH, count) - 1
+        for first in range(0, count, RELAY_BATCH):
+            last = min(first + RELAY_BATCH, count) - 1
             for number in range(first, last + 1):
                 headers = {"Nats-Expected-Last-Sequence": str(number)}
                 if number < last:

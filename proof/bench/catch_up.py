@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import perf_counter
 
-from projector.app import PACKAGE, VIEWS, wire
+from projector.app import PACKAGE, SPEC, VIEWS, QuerySettings, wire
 from projector.reads import ROWS
 from proof.bench.report import Row
-from twinlog import PostgresViews, Schema, Service, Settings, Shutdown, load, open_service, run
+from twinlog import PostgresViews, Service, Shutdown, load, open_service, run
 from twinlog.testing.internals import Changes, configure_logging
 
 TARGET = 15_000
@@ -43,10 +43,9 @@ async def _heads(service: Service) -> dict[str, int]:
 
 async def main(shutdown: Shutdown) -> None:
     """Measures it, and prints it."""
-    settings, name = load(Settings), "bench_views"
-    async with open_service(
-        settings, shutdown, PACKAGE, name=name, log=name, database=name, schema=Schema()
-    ) as service:
+    name = "bench_views"
+    spec = replace(SPEC, name=name, log=name, database=name)
+    async with open_service(spec, load(QuerySettings), shutdown) as service:
         configure_logging("warning")
         heads = await _heads(service)
         events, progress = sum(heads.values()), Progress(heads)

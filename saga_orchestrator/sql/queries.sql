@@ -16,12 +16,8 @@ SELECT saga_id, order_id, customer_id, definition_version, status, reason, start
  ORDER BY started_position DESC LIMIT $3;
 
 -- name: select_sagas
--- Sagas to intervene in, the oldest first, with how many there are; status 0: any that has not ended.
+-- Sagas to intervene in, oldest first, and how many match; status 0: all not ended.
 SELECT saga_id, count(*) OVER () FROM sagas
  WHERE CASE WHEN $1::smallint = 0 THEN status IN (1, 2, 5) ELSE status = $1 END
    AND ($2 = '' OR customer_id = $2) AND started_at <= $3
  ORDER BY started_position LIMIT $4;
-
--- name: page_key
--- What signs page tokens.
-SELECT key FROM page_key;

@@ -30,6 +30,9 @@ from shop.queries.v1.order_query_service_pb2 import (
 from shop.sagas.v1.saga_service_pb2 import GetSagaRequest, ListSagasRequest, RetrySagasRequest
 from tests.controls import new_id, wire
 from tests.e2e.client import DATABASES, PATIENCE, Client, Refusal, refusal, refusal_of
+from twinlog.rpc import PageTokens
+from twinlog.v1.dead_letter_service_pb2 import ListDeadLettersRequest
+from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -322,6 +325,28 @@ async def test_a_page_token_is_good_for_its_own_query_only(client: Client) -> No
         ListSagasRequest(page_token=token),
     ):
         assert (await send(client, request)).fields == {"page_token"}, request
+
+
+async def test_a_page_token_signed_with_what_anybody_knows_is_refused(client: Client) -> None:
+    """Such as the text that dead letters were once signed with, or another service's secret."""
+    shop = client.shop
+    logs = {
+        shop.orders: "orders",
+        shop.customers: "customers",
+        shop.sagas: "sagas",
+        shop.queries: "projector",
+    }
+    filters = repr(("dead letters", "", "", ""))
+    for address, log in logs.items():
+        async with grpc.aio.insecure_channel(address) as channel:
+            ask = DeadLetterServiceStub(channel).ListDeadLetters
+            for key in (b"", f"dead letters of {log}".encode(), log.encode(), b"page tokens"):
+                token = PageTokens(key).issue(filters, ("order_svc.orders", 1))
+                refused = await refusal(ask(ListDeadLettersRequest(page_token=token), timeout=PATIENCE))
+                assert (refused.code, refused.fields) == (INVALID, {"page_token"})
+    secrets = {await client.fetch(log, "SELECT secret FROM page_token_secret") for log in DATABASES}
+    assert {len(secret) for secret in secrets} == {32}
+    assert len(secrets) == len(DATABASES)
 
 
 @pytest.mark.parametrize("request_", [customer(name="A" * 2**20), GetOrderRequest(order_id="A" * 2**20)])

@@ -44,7 +44,7 @@ class Replica:
     async def ends_well(self, signum: signal.Signals) -> str:
         """Sends the signal and gives what the process said; it has to end by itself, with 0.
 
-        One that takes longer than twinlog.runtime.STOP_WITHIN ends with 1.
+        One that takes longer than twinlog.service.runtime.STOP_SECONDS ends with 1.
         """
         self.process.send_signal(signum)
         return await self.end()

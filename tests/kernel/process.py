@@ -78,7 +78,7 @@ async def crashes(shutdown: Shutdown) -> None:
 
 
 async def cannot_close(shutdown: Shutdown) -> None:
-    runtime.STOP_WITHIN = 0.2
+    runtime.STOP_SECONDS = 0.2
     await ends_slowly(shutdown)
 
 

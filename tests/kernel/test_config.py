@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from twinlog import Address, ConfigurationError, Settings, load
+import customer_svc.app
+import order_svc.app
+import projector.app
+import saga_orchestrator.app
+from twinlog import Address, ConfigurationError, ServiceSpec, Settings, load
 from twinlog.service.settings import describe
 
 
@@ -78,3 +84,33 @@ def test_every_setting_is_documented() -> None:
     assert ("ORDERS_ADDRESS", "127.0.0.1:50051", "Where the orders are.") in described
     assert described[0][:2] == ("POSTGRES_URL", "required")
     assert all(meaning.endswith(".") for _, _, meaning in described)
+
+
+def test_a_spec_knows_where_its_service_serves(environment: pytest.MonkeyPatch) -> None:
+    spec = ServiceSpec(
+        name="order_svc",
+        log="orders",
+        database="orders",
+        domain="shop",
+        settings=ShopSettings,
+        address="orders_address",
+    )
+    assert (spec.address_setting, spec.default_address) == ("ORDERS_ADDRESS", "127.0.0.1:50051")
+    environment.setenv("ORDERS_ADDRESS", "127.0.0.1:7")
+    assert spec.address_in(load(ShopSettings)) == "127.0.0.1:7"
+
+
+def test_a_spec_of_an_address_that_is_no_setting_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="order_svc: ShopSettings has no field order_address"):
+        ServiceSpec("order_svc", "orders", "orders", "shop", ShopSettings, "order_address")
+
+
+APPS = {50051: order_svc.app, 50052: customer_svc.app, 50053: saga_orchestrator.app, 50054: projector.app}
+
+
+@pytest.mark.parametrize("port", APPS)
+def test_the_services_of_the_shop_say_what_they_are(port: int) -> None:
+    app: Any = APPS[port]
+    spec: ServiceSpec = app.SPEC
+    assert spec.default_address == f"127.0.0.1:{port}"
+    assert app.__name__ == f"{spec.name}.app", "python -m <name> runs it"

@@ -11,11 +11,11 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.kernel.batches import append, batch, counter, recorded
 from tests.kernel.counter import COUNTER, Add
-from twinlog import FailedPrecondition, Policies, ReadRequest, Schema, Writer, on
+from twinlog import FailedPrecondition, Policies, Schema, Writer, on
 from twinlog.consume.consumer import Progress
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log import group_commit
-from twinlog.log.ports import CheckpointAdvance, StreamSlice
+from twinlog.log.ports import CheckpointAdvance, ReadRequest, StreamSlice
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import InvalidArgument, Money
 from twinlog.rpc import Checks, PageTokens
-from twinlog.rpc.validation import MOST_UNITS
+from twinlog.rpc.validation import MAX_UNITS
 from twinlog.testing.internals import NANOS_PER_UNIT
 
 UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -106,7 +106,7 @@ class TestName:
 
 
 class TestMoney:
-    @given(st.integers(1, MOST_UNITS * NANOS_PER_UNIT))
+    @given(st.integers(1, MAX_UNITS * NANOS_PER_UNIT))
     def test_an_amount_comes_out_exact(self, nanos: int) -> None:
         checks = Checks()
 
@@ -124,7 +124,7 @@ class TestMoney:
             return
 
         assert money.to_proto() == message
-        assert 0 <= money.nanos <= MOST_UNITS * NANOS_PER_UNIT
+        assert 0 <= money.nanos <= MAX_UNITS * NANOS_PER_UNIT
 
     @pytest.mark.parametrize(
         ("message", "field", "what"),
@@ -135,7 +135,7 @@ class TestMoney:
             (euros(1, NANOS_PER_UNIT), "total.nanos", "must be within"),
             (euros(1, -NANOS_PER_UNIT), "total.nanos", "must be within"),
             (euros(1, -1), "total.nanos", "must have the sign of units"),
-            (euros(MOST_UNITS, 1), "total.units", "must be within"),
+            (euros(MAX_UNITS, 1), "total.units", "must be within"),
             (euros(2**63 - 1), "total.units", "must be within"),
             (euros(-(2**63)), "total.units", "must be within"),
             (MoneyMessage(units=1), "total.currency_code", "must be three upper-case letters"),
@@ -192,10 +192,12 @@ class TestPages:
     def test_a_token_is_read_or_refused_with_the_rest(self) -> None:
         checks = Checks()
 
-        assert checks.page_token("page_token", PAGES.issue("open", (7,)), PAGES, "open") == (7,)
-        assert checks.page_token("page_token", "", PAGES, "open") is None
+        assert checks.page_token("page_token", PAGES.issue("open", (7,)), PAGES, "open", (int,)) == (7,)
+        assert checks.page_token("page_token", "", PAGES, "open", (int,)) is None
         checks.done()
-        assert list(violations(lambda c: c.page_token("page_token", "x", PAGES, "open"))) == ["page_token"]
+        assert list(violations(lambda c: c.page_token("page_token", "x", PAGES, "open", (int,)))) == [
+            "page_token"
+        ]
 
     def test_a_consistency_token_is_read_or_refused_with_the_rest(self) -> None:
         checks = Checks()

@@ -14,8 +14,8 @@ from contextlib import suppress
 from random import Random
 
 from tests.kernel.batches import batch, counter
-from twinlog import ReadRequest, StreamId, Unavailable
-from twinlog.log.ports import LogSession
+from twinlog import StreamId, Unavailable
+from twinlog.log.ports import LogSession, ReadRequest
 from twinlog.testing.internals import Appended, Batch, PostgresLog, database_url, open_pool
 
 SHARED = [counter(f"shared-{number}") for number in range(8)]

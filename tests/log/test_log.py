@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from tests.kernel.batches import METADATA, NOW, append, batch, counter, grow, new_event
-from twinlog import Log, ReadRequest
-from twinlog.log.ports import Conflict, NewReply, StoredReply, StreamSlice, TimerChange
+from twinlog import Log
+from twinlog.log.ports import Conflict, NewReply, ReadRequest, StoredReply, StreamSlice, TimerChange
 from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, Snapshot, Timer
 
 A, B, C = counter("a"), counter("b"), counter("c")

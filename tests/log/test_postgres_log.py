@@ -10,12 +10,13 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from tests import servers
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import append, batch, counter, grow
 from tests.waiting import until
-from twinlog import Log, PostgresViews, ReadRequest, Unavailable
+from twinlog import Log, PostgresViews, Unavailable
 from twinlog.dev import EmbeddedPostgres
-from twinlog.log.ports import Conflict
+from twinlog.log.ports import Conflict, ReadRequest
 from twinlog.postgres import connection
 from twinlog.postgres import lease as lease_module
 from twinlog.postgres.lease import PostgresLease
@@ -50,6 +51,15 @@ async def test_a_position_and_a_version_are_taken_once(postgres_log: PostgresLog
     for position, version in ((1, 2), (2, 1)):
         with pytest.raises(asyncpg.UniqueViolationError):
             await postgres_log.pool.execute(f"{copy.format(position, version)} tag, recorded_at FROM events")
+
+
+async def test_page_tokens_are_signed_with_one_secret_a_database(postgres_url: str, database: str) -> None:
+    async with open_log(postgres_url, database, "one") as one, open_log(postgres_url, database, "one") as two:
+        secret = await one.page_token_secret()
+        assert secret == await two.page_token_secret()
+    async with servers.database(postgres_url) as other, open_log(postgres_url, other, "one") as three:
+        assert await three.page_token_secret() != secret
+    assert len(secret) == 32
 
 
 async def test_a_cancelled_append_finishes(postgres_log: PostgresLog) -> None:

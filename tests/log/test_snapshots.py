@@ -10,8 +10,8 @@ import pytest
 
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.waiting import until
-from twinlog import Log, ReadRequest, Schema, StreamId, Transaction, Writer
-from twinlog.log.ports import StreamSlice
+from twinlog import Log, Schema, StreamId, Transaction, Writer
+from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.transaction import Entry
 from twinlog.testing.internals import RandomIds, Snapshot, StateCodec, SystemClock

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Client, Network, Store, at_once, latency
-from twinlog import ReadRequest, Recorded, Unavailable
-from twinlog.log.ports import Conflict, LogSession, StoredReply, StreamSlice
+from twinlog import Recorded, Unavailable
+from twinlog.log.ports import Conflict, LogSession, ReadRequest, StoredReply, StreamSlice
 from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import (
@@ -117,6 +117,9 @@ class RemoteLog:
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         await self._ask("save", lambda: at_once(self._log.save(snapshots)))
+
+    async def page_token_secret(self) -> bytes:
+        return await self._log.page_token_secret()
 
     @property
     def _log(self) -> MemoryLog:

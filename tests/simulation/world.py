@@ -57,9 +57,9 @@ _LOG_OF = {
     "projector": "projector",
 }
 _AGGREGATES: Mapping[str, Sequence[AnyAggregate]] = {
-    "order_svc": order_svc.app.AGGREGATES,
-    "customer_svc": customer_svc.app.AGGREGATES,
-    "saga_orchestrator": saga_orchestrator.app.AGGREGATES,
+    "order_svc": order_svc.app.SPEC.aggregates,
+    "customer_svc": customer_svc.app.SPEC.aggregates,
+    "saga_orchestrator": saga_orchestrator.app.SPEC.aggregates,
 }
 _SCHEMA = Schema()
 

@@ -182,3 +182,7 @@ class Log(LogSession, Protocol):
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         """Stores snapshots; an older one never replaces a newer one of the same schema."""
         ...
+
+    async def page_token_secret(self) -> bytes:
+        """32 random bytes that sign page tokens: the same in every process that has this log, and known to no other."""
+        ...

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from secrets import token_bytes
 
 from twinlog.log.ports import (
     Appended,
@@ -32,6 +33,7 @@ class MemoryLog:
         self.checkpoints: dict[str, int] = {}
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
+        self._page_token_secret = token_bytes(32)
         self._lock = asyncio.Lock()
 
     async def append(self, batch: Batch) -> Appended | Conflict:
@@ -66,6 +68,9 @@ class MemoryLog:
             kept = self.snapshots.get(snapshot.stream)
             if kept is None or kept.schema != snapshot.schema or kept.version < snapshot.version:
                 self.snapshots[snapshot.stream] = snapshot
+
+    async def page_token_secret(self) -> bytes:
+        return self._page_token_secret
 
     def _append(self, batch: Batch) -> Appended | Conflict:
         conflict = self._conflict(batch)

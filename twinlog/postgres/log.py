@@ -91,6 +91,9 @@ class PostgresLog:
             [snapshot.state for snapshot in snapshots],
         )
 
+    async def page_token_secret(self) -> bytes:
+        return bytes((await self._fetch("page_token_secret"))[0][0])
+
     async def _append(self, batch: Batch) -> Appended | Conflict:
         with outages():
             async with acquire(self.pool) as connection:

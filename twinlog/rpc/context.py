@@ -13,6 +13,7 @@ from twinlog.model.clock import Ids
 from twinlog.model.event import Metadata
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""What gRPC gives a servicer's method besides the request."""
 
 CORRELATION_KEY = "x-correlation-id"
 TRACE_KEY = "traceparent"

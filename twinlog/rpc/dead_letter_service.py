@@ -41,7 +41,7 @@ class DeadLetterService(DeadLetterServiceServicer):
         self._consumer(checks, "consumer", request.consumer)
         size = checks.page_size("page_size", request.page_size)
         filters = repr(("dead letters", request.consumer, request.key, request.error_type))
-        last = checks.page_token("page_token", request.page_token, self._pages, filters)
+        last = checks.page_token("page_token", request.page_token, self._pages, filters, (str, int))
         checks.done()
         found = [
             one

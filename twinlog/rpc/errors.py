@@ -1,6 +1,6 @@
-"""The error tree as gRPC sees it: one table of codes, and google.rpc.Status with typed details.
+"""Errors as gRPC clients see them: one table of codes, and a google.rpc.Status with typed details.
 
-(google.aip.dev/193: every error has an ErrorInfo whose reason is unique in its domain.)
+Every error has an ErrorInfo whose reason is unique in its domain (google.aip.dev/193).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ CODES: dict[type[TwinlogError], StatusCode] = {
     Unavailable: StatusCode.UNAVAILABLE,
     CheckpointMoved: StatusCode.ABORTED,
 }
-"""The code of each branch of the tree; the nearest ancestor counts."""
+"""The code of each branch of the error tree; that of the nearest ancestor applies."""
 
 RETRY_AFTER: dict[type[TwinlogError], Duration] = {
     Unavailable: Duration(nanos=100_000_000),
     Overloaded: Duration(seconds=1),
 }
-"""When to try again, by branch."""
+"""How long a client should wait before it tries again, by branch; that of the nearest ancestor applies."""
 
 DETAILS_KEY = "grpc-status-details-bin"
-_LONGEST_MESSAGE = 1024
-_LONGEST_FACT = 256
-_MOST_BYTES = 4608
+_MAX_MESSAGE_LENGTH = 1024
+_MAX_FACT_LENGTH = 256
+_MAX_STATUS_BYTES = 4608
 
 
 def code_of(error: TwinlogError) -> StatusCode:
@@ -53,20 +53,23 @@ def code_of(error: TwinlogError) -> StatusCode:
 
 
 def status_of(error: TwinlogError, domain: str) -> Status:
-    """The error with its details: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    """The status of an error: with ErrorInfo always, with BadRequest and RetryInfo where they apply.
+
+    ``domain``: the ErrorInfo domain of the service.
+    """
     info = ErrorInfo(reason=error.reason, domain=domain)
-    info.metadata.update({name: _cut(fact, _LONGEST_FACT) for name, fact in error.facts.items()})
+    info.metadata.update({name: _cut(fact, _MAX_FACT_LENGTH) for name, fact in error.facts.items()})
     return make_status(code_of(error), str(error), info, *_violations(error), *_retry(error))
 
 
 def make_status(code: StatusCode, message: str, *details: Message) -> Status:
-    """A status small enough for a client's header limit (8 KiB): if need be, only the first detail stays."""
+    """A status that fits into a client's header limit of 8 KiB; if need be, without all details but the first."""
     # On the wire the message is percent-encoded: up to twelve bytes a character.
-    longest = _LONGEST_MESSAGE if message.isascii() else _LONGEST_MESSAGE // 4
+    longest = _MAX_MESSAGE_LENGTH if message.isascii() else _MAX_MESSAGE_LENGTH // 4
     status = Status(code=code.value[0], message=_cut(message, longest))
     for detail in details:
         status.details.add().Pack(detail)
-    if status.ByteSize() > _MOST_BYTES:
+    if status.ByteSize() > _MAX_STATUS_BYTES:
         del status.details[1:]
     return status
 
@@ -77,7 +80,7 @@ def _violations(error: TwinlogError) -> Sequence[Message]:
     return [
         BadRequest(
             field_violations=[
-                BadRequest.FieldViolation(field=field, description=_cut(what, _LONGEST_FACT))
+                BadRequest.FieldViolation(field=field, description=_cut(what, _MAX_FACT_LENGTH))
                 for field, what in error.violations.items()
             ]
         )

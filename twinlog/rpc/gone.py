@@ -1,7 +1,7 @@
-"""A client that goes while it is answered. That is nobody's fault, and no error in the log.
+"""Clients that disconnect while they are answered: kept out of the log, since nothing is wrong.
 
-gRPC's core notices first: what is being sent fails, and grpc.aio, which has not heard yet that the client is gone, logs
-it as an error of the method.
+gRPC's core notices first: sending fails, and grpc.aio, which does not know yet that the client is gone, logs an error
+of the method.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from grpc._cython.cygrpc import ExecuteBatchError
 __all__ = ["ClientGone", "keep_quiet"]
 
 ClientGone = ExecuteBatchError
-"""What writing to a client that is gone raises."""
+"""Raised by a write to a client that has disconnected."""
 
 
 def keep_quiet() -> None:
-    """Leaves what grpc.aio says of clients that are gone out of the log."""
+    """Keeps what grpc.aio says about disconnected clients out of the log."""
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
 
 

@@ -1,4 +1,4 @@
-"""The standard health service, answered from the state of the process at the moment of the question."""
+"""The standard health service, grpc.health.v1: each answer is the state of the process at that moment."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _log = structlog.get_logger(component="rpc")
 OVERALL = ""
 NAME = "grpc.health.v1.Health"
 PROBLEM_KEY = "x-problem"
-"""In the trailing metadata of a signal's check: what it signals, in ASCII."""
-_LOOK_AGAIN = 0.25
+"""The key of a signal's problem in the trailing metadata of its check; the text is ASCII."""
+_LOOK_EVERY_SECONDS = 0.25
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """SERVING, overall and for each service, unless a part has a problem or the server is stopping.
+    """SERVING, overall and for each service, while no part has a problem and the server is not stopping.
 
-    A signal's problem is told under the signal's name only: it calls for an operator, and stops no traffic.
+    A signal's problem shows under the signal's own name only: it calls for an operator, and traffic goes on.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._known: list[str] = []
 
     def stop(self) -> None:
-        """NOT_SERVING from now on; whoever watches hears it and is let go."""
+        """NOT_SERVING from now on: watchers are told, and their calls end."""
         self._stopping.set()
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
@@ -83,5 +83,5 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def _moment(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_AGAIN):
+            async with asyncio.timeout(_LOOK_EVERY_SECONDS):
                 await self._stopping.wait()

@@ -1,4 +1,4 @@
-"""Page tokens: where the next page starts, signed, and valid only for the filters it was issued for."""
+"""Page tokens: where the next page starts, signed, and valid only for the filters that they were issued for."""
 
 from __future__ import annotations
 
@@ -13,44 +13,64 @@ Key = tuple[str | int, ...]
 """The sort key of a page's last item."""
 
 _MAC_BYTES = 16
-_LONGEST = 2048
+_MAX_LENGTH = 2048
+_MAX_INT = 2**63 - 1
 
 
 class PageTokens:
-    """Issues and reads page tokens; every replica of a service has to have the same ``key``."""
+    """Issues and reads page tokens; every replica of a service must have the same ``secret``, and nobody else.
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    A service takes them from ``page_tokens()``, where the secret is its database's.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
 
     def issue(self, filters: str, last: Key) -> str:
-        """The token of the page that follows ``last`` under ``filters`` (any text that names them)."""
+        """The token of the page that follows ``last``; ``filters`` is a text that names the query and its filters."""
         payload = json.dumps(last, separators=(",", ":")).encode()
         return urlsafe_b64encode(self._mac(filters, payload) + payload).rstrip(b"=").decode()
 
-    def read(self, token: str, filters: str, field: str = "page_token") -> Key | None:
-        """What the page before ended with; None for an empty token, the first page.
+    def read(
+        self, token: str, filters: str, shape: tuple[type, ...], field: str = "page_token"
+    ) -> Key | None:
+        """The sort key that the previous page ended with; None for an empty token, the first page.
 
-        Raises :class:`InvalidArgument`, naming ``field``, for a token that was forged or issued for other
-        filters.
+        ``shape``: the types of the key's parts, each ``str`` or ``int``, where an int has up to 64 bits. Raises
+        :class:`InvalidArgument`, naming ``field``, for a token that was forged, was issued for other filters, or
+        holds a key of another shape, as another version of the service may have issued it.
         """
         if not token:
             return None
         signed = _decode(token)
         mac, payload = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(filters, payload)):
+        key = _key(payload, shape) if hmac.compare_digest(mac, self._mac(filters, payload)) else None
+        if key is None:
             raise InvalidArgument(
                 {field: "is not a next_page_token of this query with these filters; start again without one"}
             )
-        return tuple(json.loads(payload))
+        return key
 
     def _mac(self, filters: str, payload: bytes) -> bytes:
         text = filters.encode()
-        return hmac.digest(self._key, b"%d:%b%b" % (len(text), text, payload), "sha256")[:_MAC_BYTES]
+        return hmac.digest(self._secret, b"%d:%b%b" % (len(text), text, payload), "sha256")[:_MAC_BYTES]
+
+
+def _key(payload: bytes, shape: tuple[type, ...]) -> Key | None:
+    """The key in a payload; None where it has another shape."""
+    try:
+        parts = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(parts, list) or tuple(map(type, parts)) != shape:
+        return None
+    in_range = all(abs(part) <= _MAX_INT for part in parts if isinstance(part, int))
+    return tuple(parts) if in_range else None
 
 
 def _decode(token: str) -> bytes:
-    """The bytes of base64url text; empty where it is none, or not the way that we write it."""
-    if len(token) > _LONGEST or not token.isascii():
+    """The bytes of canonical base64url text; empty for any other text."""
+    if len(token) > _MAX_LENGTH or not token.isascii():
         return b""
     try:
         decoded = urlsafe_b64decode(token + "=" * (-len(token) % 4))

@@ -1,4 +1,4 @@
-"""Consistency tokens: positions in logs that a query must have reached, as ``orders:17,customers:4``."""
+"""Consistency tokens: the positions in logs that an answer must have reached, such as ``customers:4,orders:17``."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Collection, Mapping
 
 from twinlog.model.errors import InvalidArgument
 
-_LONGEST = 512
+_MAX_LENGTH = 512
 _PART = re.compile(r"([a-z][a-z0-9_]*):(0|[1-9][0-9]{0,18})", re.ASCII)
-_GREATEST = 2**63 - 1
+_MAX_POSITION = 2**63 - 1
 
 
 def write(positions: Mapping[str, int]) -> str:
-    """The token that names a position in each of some logs; empty where there are none."""
+    """The token of these positions, by log; empty for none."""
     return ",".join(f"{log}:{position}" for log, position in sorted(positions.items()))
 
 
 def parse(token: str, logs: Collection[str], field: str = "consistency_token") -> dict[str, int]:
-    """The positions that a token names; none in an empty token.
+    """The positions in a token, by log; none in an empty token.
 
-    Raises :class:`InvalidArgument`, naming ``field``, on garbage and on a log that is not one of ``logs``.
+    Raises :class:`InvalidArgument`, naming ``field``, for what is no token and for a log that is not in ``logs``.
     """
     positions: dict[str, int] = {}
     if not token:
         return positions
-    for part in token.split(",") if len(token) <= _LONGEST else [token]:
+    for part in token.split(",") if len(token) <= _MAX_LENGTH else [token]:
         match = _PART.fullmatch(part)
-        if match is None or match[1] in positions or int(match[2]) > _GREATEST:
+        if match is None or match[1] in positions or int(match[2]) > _MAX_POSITION:
             raise InvalidArgument({field: "is not a token that a command gave; pass it unchanged, or none"})
         if match[1] not in logs:
             raise InvalidArgument({field: f"names another log than {', '.join(sorted(logs))}"})

@@ -1,7 +1,7 @@
-"""What the edge checks of a request before anything is decided.
+"""The checks of a request's fields, before anything is decided.
 
-Every check notes what is wrong with its field and gives back the normalised value; :meth:`Checks.done`
-raises once, with all of it. What is wrong is said so that the client knows what to send instead.
+Each check notes what is wrong with its field and gives the normalized value; :meth:`Checks.done` then raises once,
+with all of it. The text tells the client what to send instead.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from twinlog.model.money import NANOS_PER_UNIT, Money
 from twinlog.rpc import tokens
 from twinlog.rpc.paging import Key, PageTokens
 
-LONGEST_NAME = 200
-MOST_UNITS = 10**15
-"""Money is at most this many units, either way."""
-DEFAULT_PAGE = 50
-LARGEST_PAGE = 1000
+MAX_NAME_LENGTH = 200
+MAX_UNITS = 10**15
+"""Of money, positive or negative."""
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _UUID_LENGTH = 36
@@ -42,36 +42,36 @@ class EnumType(Protocol):
 
 
 class Checks:
-    """Collects what is wrong with a request, by field."""
+    """Collects the violations of one request, by field."""
 
     def __init__(self) -> None:
         self._violations: dict[str, str] = {}
 
     def violate(self, field: str, what: str) -> None:
-        """Notes that ``field`` is wrong; the first word on a field stands."""
+        """Notes that ``field`` is wrong; of several violations of a field, the first counts."""
         self._violations.setdefault(field, what)
 
     def done(self) -> None:
-        """Raises :class:`InvalidArgument` where anything is wrong."""
+        """Raises :class:`InvalidArgument` if anything is wrong."""
         if self._violations:
             raise InvalidArgument(self._violations)
 
     def uuid(self, field: str, value: str, *, required: bool = True) -> str:
-        """A UUID of any version of RFC 4122/9562, lower case; empty where none is given or it is wrong."""
+        """A UUID of RFC 9562, of any version, in lower case; empty if none is given or it is wrong."""
         if not value and not required:
             return ""
         normal = value.lower()
         if len(value) == _UUID_LENGTH and _UUID.fullmatch(normal):
             return normal
-        self.violate(field, _what_is_wrong_with_uuid(value))
+        self.violate(field, _uuid_violation(value))
         return ""
 
     def name(self, field: str, value: str) -> str:
-        """A name for people, as given: 1 to 200 characters on one line. It is never trimmed silently."""
+        """A text for people, unchanged: 1 to 200 characters on one line, without white space around it."""
         if not value.strip():
-            self.violate(field, f"is missing: give 1 to {LONGEST_NAME} characters")
-        elif len(value) > LONGEST_NAME:
-            self.violate(field, f"is {len(value)} characters long; at most {LONGEST_NAME} are allowed")
+            self.violate(field, f"is missing: give 1 to {MAX_NAME_LENGTH} characters")
+        elif len(value) > MAX_NAME_LENGTH:
+            self.violate(field, f"is {len(value)} characters long; at most {MAX_NAME_LENGTH} are allowed")
         elif value != value.strip():
             self.violate(field, "starts or ends with white space; leave that out")
         elif not value.isprintable() and any(map(_is_unwanted, value)):
@@ -79,7 +79,7 @@ class Checks:
         return value
 
     def money(self, field: str, value: MoneyMessage, *, positive: bool) -> Money:
-        """An amount of a real currency, above zero (``positive``) or else zero or more."""
+        """An amount of an ISO 4217 currency: more than zero if ``positive``, else zero or more."""
         known = len(self._violations)
         if not value.ByteSize():
             self.violate(field, "is missing: give currency_code and units")
@@ -94,7 +94,7 @@ class Checks:
         return money
 
     def enum(self, field: str, value: int, kind: EnumType, *, required: bool = True) -> int:
-        """A known value of an enum; zero, which is "unspecified", only where it is not required."""
+        """A known value of an enum; zero, "unspecified", only if it is not required."""
         if value not in kind.DESCRIPTOR.values_by_number or (required and not value):
             known = ", ".join(each.name for each in kind.DESCRIPTOR.values if each.number)
             what = f"has no value {value}" if value else "is missing"
@@ -102,21 +102,23 @@ class Checks:
         return value
 
     def page_size(self, field: str, value: int) -> int:
-        """How many items a page has: 1 to 1000, and 50 for zero."""
-        if not 0 <= value <= LARGEST_PAGE:
-            self.violate(field, f"must be 1 to {LARGEST_PAGE}, or 0 for {DEFAULT_PAGE}; it is {value}")
-        return value or DEFAULT_PAGE
+        """The number of items in a page: 1 to 1000; 50 for zero."""
+        if not 0 <= value <= MAX_PAGE_SIZE:
+            self.violate(field, f"must be 1 to {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}; it is {value}")
+        return value or DEFAULT_PAGE_SIZE
 
-    def page_token(self, field: str, value: str, pages: PageTokens, filters: str) -> Key | None:
-        """What the page before ended with; None on the first."""
+    def page_token(
+        self, field: str, value: str, pages: PageTokens, filters: str, shape: tuple[type, ...]
+    ) -> Key | None:
+        """The sort key that the previous page ended with, of these types; None for the first page."""
         try:
-            return pages.read(value, filters, field)
+            return pages.read(value, filters, shape, field)
         except InvalidArgument as wrong:
             self._violations |= wrong.violations
             return None
 
     def consistency_token(self, field: str, value: str, logs: Collection[str]) -> dict[str, int]:
-        """The positions that the answer must have reached; none where no token is given."""
+        """By log, the position that the answer must have reached; empty without a token."""
         try:
             return tokens.parse(value, logs, field)
         except InvalidArgument as wrong:
@@ -128,8 +130,8 @@ class Checks:
             self.violate(f"{field}.nanos", "must be within -999,999,999 and 999,999,999")
         elif value.units * value.nanos < 0:
             self.violate(f"{field}.nanos", "must have the sign of units")
-        if abs(Money.of(value).nanos) > MOST_UNITS * NANOS_PER_UNIT:
-            self.violate(f"{field}.units", f"must be within {-MOST_UNITS:,} and {MOST_UNITS:,}")
+        if abs(Money.of(value).nanos) > MAX_UNITS * NANOS_PER_UNIT:
+            self.violate(f"{field}.units", f"must be within {-MAX_UNITS:,} and {MAX_UNITS:,}")
 
     def _currency(self, field: str, code: str) -> None:
         if not _CURRENCY.fullmatch(code):
@@ -138,7 +140,7 @@ class Checks:
             self.violate(field, f"{code} is no ISO 4217 currency")
 
 
-def _what_is_wrong_with_uuid(value: str) -> str:
+def _uuid_violation(value: str) -> str:
     if not value:
         return f"is missing: give a UUID such as {_EXAMPLE_UUID}"
     if len(value) > _UUID_LENGTH:
@@ -147,13 +149,13 @@ def _what_is_wrong_with_uuid(value: str) -> str:
 
 
 def _is_unwanted(character: str) -> bool:
-    # Other format characters (Cf) stay: joiners belong to names in some scripts.
+    # Other format characters (Cf) are allowed: in some scripts, names have joiners.
     return unicodedata.category(character) in _UNWANTED_CATEGORIES or character in _BIDI_CONTROLS
 
 
 @cache
 def _currencies() -> frozenset[str]:
-    # Parsed from the published table on import: not worth it where no money is checked.
+    # Importing it parses the published table, which only a check of money is worth.
     from iso4217 import raw_table
 
     return frozenset(code for code in raw_table if code)

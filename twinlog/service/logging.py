@@ -1,4 +1,4 @@
-"""Structured logs: for eyes on a terminal, JSON otherwise; every line with its call's correlation id."""
+"""Structured logs: for reading on a terminal, JSON elsewhere; every line carries its call's correlation id."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Format = Literal["auto", "pretty", "json"]
 
 
 def configure_logging(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
-    """Sets up logging, structlog's and the standard library's, for the process.
+    """Sets up the process's logging, both structlog's and the standard library's.
 
-    ``format`` "auto" is pretty on a terminal and JSON elsewhere. Lines go to ``stream``, or to stderr.
+    The format "auto" is pretty on a terminal and JSON elsewhere. Lines go to ``stream``, by default stderr.
     """
     out = sys.stderr if stream is None else stream
     shared: list[Processor] = [
@@ -55,7 +55,7 @@ def _route_standard_library(
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries chatter at info.
+    # Libraries say too much at info.
     root.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, _number(level)))
 
 

@@ -1,4 +1,4 @@
-"""A process: one event loop, signals, owned background tasks, an ordered end and a telling exit code."""
+"""A process: one event loop, signals, an orderly stop, and an exit code that says how it ended."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from twinlog._aio.retrying import backoff
-from twinlog._aio.tasks import Tasks
 from twinlog.model.errors import ConfigurationError
-
-__all__ = ["CRASHED", "MISCONFIGURED", "OK", "STOP_WITHIN", "Main", "Shutdown", "Tasks", "backoff", "run"]
 
 _log = structlog.get_logger(component="runtime")
 
@@ -25,32 +21,32 @@ OK = 0
 CRASHED = 1
 MISCONFIGURED = 2
 
-STOP_WITHIN = 15.0
-"""Seconds that a process has to end in order, once it was asked to; then it is cut off."""
+STOP_SECONDS = 15.0
+"""How long an orderly stop may take; then it is cut off."""
 
 
 class Shutdown:
-    """The one place that knows whether the process is to end, and why."""
+    """Whether the process is to stop, and why."""
 
     def __init__(self, main: asyncio.Task[Any]) -> None:
         self._wanted = asyncio.Event()
         self._main = main
         self._awaited = False
         self.failure: BaseException | None = None
-        """What crashed first, if that is why."""
+        """The first crash, if one is the reason."""
 
     @property
     def wanted(self) -> bool:
-        """Whether the process is to end."""
+        """Whether the process is to stop."""
         return self._wanted.is_set()
 
     async def wait(self) -> None:
-        """Returns when the process is to end: then leave every block that was entered."""
+        """Returns once the process is to stop: then leave every block that was entered."""
         self._awaited = True
         await self._wanted.wait()
 
     def request(self, why: str) -> None:
-        """Asks the process to end; asked again, it ends at once."""
+        """Asks the process to stop in order; asked again, it stops at once."""
         if self.wanted:
             self._cut_off(f"{why} again")
             return
@@ -58,7 +54,7 @@ class Shutdown:
         self._end()
 
     def crash(self, task: str, error: BaseException) -> None:
-        """Ends the process, in order, because a background task is no more."""
+        """Stops the process in order, because a background task has failed."""
         if _misconfiguration(error) is None:
             _log.critical("process.task_crashed", task=task, exc_info=error)
         self.failure = self.failure or error
@@ -67,9 +63,9 @@ class Shutdown:
 
     def _end(self) -> None:
         self._wanted.set()
-        asyncio.get_running_loop().call_later(STOP_WITHIN, self._cut_off, f"{STOP_WITHIN:g} seconds passed")
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self._cut_off, f"{STOP_SECONDS:g} seconds passed")
         if not self._awaited:
-            # The process is still starting: cancel whatever it waits for.
+            # It is still starting: cancel what it waits for.
             self._main.cancel()
 
     def _cut_off(self, why: str) -> None:
@@ -82,13 +78,13 @@ Main = Callable[[Shutdown], Coroutine[Any, Any, None]]
 
 
 def run(main: Main) -> int:
-    """Runs a process on uvloop until ``main`` returns, and gives its exit code.
+    """Runs ``main`` on uvloop until it returns, and gives the process's exit code.
 
-    SIGTERM and SIGINT set the ``Shutdown`` that ``main`` gets, a second one cuts it off. 0: it ended as
-    asked; 1: it crashed; 2: a :class:`ConfigurationError`, told in one line on stderr.
+    SIGTERM and SIGINT request the ``Shutdown`` that ``main`` is given; a second signal cuts it off. The code is 0
+    after an orderly stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr.
     """
-    # What is imported stays: never look at it again. A batch makes thousands of objects that reference counting
-    # frees; looking for cycles every 700 of them, as is the default, only costs.
+    # What is imported stays, so the collector need not look at it. A batch makes thousands of objects that reference
+    # counting frees; a search for cycles every 700 of them, the default, is wasted.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -126,7 +122,7 @@ def _exit_code(failure: BaseException | None) -> int:
 
 
 def _misconfiguration(error: BaseException) -> ConfigurationError | None:
-    """The configuration error that an error is, alone or wrapped by task groups."""
+    """The ConfigurationError that an error is, or that task groups have wrapped in it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, ConfigurationError) else None

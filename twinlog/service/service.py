@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
@@ -61,6 +61,17 @@ class NoMessages:
         """Never hears any."""
 
 
+class Endpoint(NamedTuple):
+    """Where a service is called."""
+
+    address: str = "127.0.0.1:0"
+    """host:port; port 0: any that is free."""
+    setting: str = "the address"
+    """Where the address is set, for the error where it cannot be had."""
+    domain: str = "twinlog"
+    """The ErrorInfo domain of its errors."""
+
+
 async def _for_ever() -> None:
     await asyncio.Event().wait()
 
@@ -82,6 +93,7 @@ class Service:
         aggregates: Sequence[AnyAggregate] = (),
         middleware: Sequence[Middleware] = (),
         messages: Messages | None = None,
+        endpoint: Endpoint = Endpoint(),
         until_stopped: Callable[[], Awaitable[object]] = _for_ever,
         randomness: Randomness = random,
     ) -> None:
@@ -90,8 +102,8 @@ class Service:
         every log that it follows. ``on_crash`` is told of a task that raises.
 
         ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
-        around every consumer, the first outermost. ``until_stopped`` returns when :meth:`serve` is to end.
-        ``randomness``: the jitter of retries.
+        around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
+        ``until_stopped`` returns. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -124,6 +136,7 @@ class Service:
         self._lease = lease
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
+        self._endpoint = endpoint
         self._until_stopped = until_stopped
         self._copying = Tasks(on_crash)
         self._tasks = Tasks(on_crash)
@@ -161,25 +174,21 @@ class Service:
         """Runs a task of the service's own, as long as its cursors."""
         self._tasks.start(name, work)
 
-    async def serve(
-        self,
-        *services: Registration,
-        address: str,
-        setting: str,
-        domain: str,
-        middleware: Sequence[RpcMiddleware] = (),
-    ) -> None:
+    async def page_tokens(self) -> PageTokens:
+        """The page tokens of the service's lists, signed with the secret of its database."""
+        return PageTokens(await self.log.page_token_secret())
+
+    async def serve(self, *services: Registration, middleware: Sequence[RpcMiddleware] = ()) -> None:
         """Serves these and the dead letters over gRPC until the process is asked to stop.
 
-        ``address``, ``setting``, ``domain`` and ``middleware``: see :func:`twinlog.rpc.serve`.
+        ``middleware``: see :func:`twinlog.rpc.serve`.
         """
-        pages = PageTokens(f"dead letters of {self.log.name}".encode())
-        operations = DeadLetterService(self.dead_letters, pages)
+        operations = DeadLetterService(self.dead_letters, await self.page_tokens())
         async with serve(
             [*services, (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
-            address=address,
-            setting=setting,
-            domain=domain,
+            address=self._endpoint.address,
+            setting=self._endpoint.setting,
+            domain=self._endpoint.domain,
             health=[self.relay, *self.watched],
             signals={"dead-letters": self.dead_letters},
             middleware=middleware,

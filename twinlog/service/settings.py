@@ -1,4 +1,4 @@
-"""Configuration from the environment: every setting typed, bounded and documented; a wrong one is refused."""
+"""Settings from the environment: each is typed, bounded and documented, and a wrong one is refused at start."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ def _url(*schemes: str) -> AfterValidator:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-"""host:port."""
+"""A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
 PostgresUrl = Annotated[str, _url("postgresql", "postgres"), Field(repr=False)]
-"""Not shown anywhere: it may hold a password."""
+"""Never shown, since it may hold a password."""
 NatsUrl = Annotated[str, _url("nats", "tls", "ws", "wss"), Field(repr=False)]
-"""Not shown anywhere: it may hold a password."""
+"""Never shown, since it may hold a password."""
 
 
 class Settings(BaseSettings):
-    """What every process has; a service's settings derive from it. A field is set by its upper-case name."""
+    """The settings of every process; a service derives its own. The environment has a field under its upper-case
+    name; the field's docstring is its documentation."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
@@ -61,9 +62,9 @@ SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
 def load(kind: type[SettingsType]) -> SettingsType:
-    """The settings, from the environment.
+    """The settings in the environment.
 
-    Raises one :class:`ConfigurationError` that names every wrong or missing setting and what it has to be.
+    Raises one :class:`ConfigurationError` that names every wrong or missing setting and says what it must be.
     """
     try:
         return kind()
@@ -72,7 +73,7 @@ def load(kind: type[SettingsType]) -> SettingsType:
 
 
 def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
-    """Name, default ("required" where there is none) and meaning of each setting, for documentation."""
+    """The name, default (or "required") and meaning of each setting, for documentation."""
     return [
         (name.upper(), _default(field), field.description or "") for name, field in kind.model_fields.items()
     ]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
+"""The time at which manual clocks start."""
 _UUID7 = 0x7000_8000_0000_0000_0000
 
 

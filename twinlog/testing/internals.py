@@ -7,6 +7,7 @@ from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Snapshot, Timer
+from twinlog.log.relay import BATCH as RELAY_BATCH
 from twinlog.log.relay import Relay
 from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, SystemClock
@@ -31,6 +32,7 @@ from twinlog.service.logging import configure_logging
 __all__ = [
     "DEAD_LETTERS",
     "NANOS_PER_UNIT",
+    "RELAY_BATCH",
     "AnyAggregate",
     "AnyView",
     "Appended",

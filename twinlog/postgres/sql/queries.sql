@@ -40,6 +40,10 @@ SELECT position FROM checkpoints WHERE consumer = $1;
 -- Where every consumer stands.
 SELECT consumer, position FROM checkpoints;
 
+-- name: page_token_secret
+-- What signs page tokens.
+SELECT secret FROM page_token_secret;
+
 -- name: due
 -- The timers that are due, oldest first.
 SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1 ORDER BY due LIMIT $2;

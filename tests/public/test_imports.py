@@ -1,0 +1,73 @@
+"""Who may import what of the library: services, their tools and the documentation use its public names."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from stack.topology import ROOT
+from tests.public.surface import Import, imports
+
+SERVICES = ["order_svc", "customer_svc", "saga_orchestrator", "projector"]
+TOOLS = ["stack", "proof"]
+FOR_SERVICES = {"twinlog", "twinlog.rpc"}
+FOR_TESTS = FOR_SERVICES | {"twinlog.testing"}
+FOR_TOOLS = FOR_TESTS | {"twinlog.testing.internals", "twinlog.dev", "twinlog.cli"}
+_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+_FILE = re.compile(r"# (\S+\.py)\n")
+
+
+class Source(NamedTuple):
+    """A module, or a block of a page."""
+
+    name: str
+    text: str
+    allowed: set[str]
+
+
+def sources() -> Iterator[Source]:
+    for folders, allowed in ((SERVICES, FOR_SERVICES), (TOOLS, FOR_TOOLS)):
+        for folder in folders:
+            for path in sorted((ROOT / folder).rglob("*.py")):
+                yield Source(str(path.relative_to(ROOT)), path.read_text(), allowed)
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for block in _BLOCK.findall(page.read_text()):
+            file = _FILE.match(block)
+            name = Path(file[1]) if file else Path("block")
+            allowed = FOR_TESTS if "tests" in name.parts else FOR_SERVICES
+            yield Source(f"{page.relative_to(ROOT)}: {name}", block, allowed)
+
+
+def is_public(used: Import, allowed: set[str]) -> bool:
+    """Whether a module may be imported from, and exports the name."""
+    if used.module.startswith("twinlog.v1"):
+        return True
+    if used.module not in allowed:
+        return False
+    return not used.name or used.name in importlib.import_module(used.module).__all__
+
+
+@pytest.mark.parametrize("source", list(sources()), ids=lambda source: source.name)
+def test_only_public_names_are_imported(source: Source) -> None:
+    of_library = [used for used in imports(source.text) if used.module.split(".")[0] == "twinlog"]
+    assert not [used for used in of_library if not is_public(used, source.allowed)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import twinlog.log.writer",
+        "from twinlog.log.writer import Writer",
+        "from twinlog import log",
+        "from twinlog.rpc import host",
+        "from twinlog.testing.internals import Pool",
+        "def late():\n    from twinlog.model.errors import Overloaded",
+    ],
+)
+def test_what_is_private_is_found(text: str) -> None:
+    assert not any(is_public(used, FOR_TESTS) for used in imports(text))

@@ -1,0 +1,52 @@
+"""What a service is, said once: its names, and where its settings are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.schema import Schema
+from twinlog.service.settings import Settings
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """The identity of a service; its wiring, and whatever runs or inspects it, take what they need from here."""
+
+    name: str
+    """Goes on the events it causes, and names its consumers; by custom that of its package, such as order_svc."""
+    log: str
+    """The log that it owns."""
+    database: str
+    """The Postgres database of the log."""
+    domain: str
+    """The ErrorInfo domain of its errors (google.aip.dev/193)."""
+    settings: type[Settings]
+    """Its settings."""
+    address: str
+    """The field of the settings that says where it serves, such as orders_address."""
+    aggregates: Sequence[AnyAggregate] = ()
+    """Those that its log holds; the timers of those that have any are fired."""
+    schema: Schema = field(default_factory=Schema)
+    """Decodes the events of its log and of every log that it follows; it holds the upcasters."""
+    migrations: tuple[str, ...] = ()
+    """Packages whose migrations its database has, besides those of the log."""
+
+    def __post_init__(self) -> None:
+        if self.address not in self.settings.model_fields:
+            raise ValueError(f"{self.name}: {self.settings.__name__} has no field {self.address}")
+
+    @property
+    def address_setting(self) -> str:
+        """The environment variable that says where it serves, such as ORDERS_ADDRESS."""
+        return self.address.upper()
+
+    @property
+    def default_address(self) -> str:
+        """Where it serves unless the environment says otherwise, as host:port."""
+        return str(self.settings.model_fields[self.address].default)
+
+    def address_in(self, settings: Settings) -> str:
+        """Where it serves by these settings, as host:port."""
+        return str(getattr(settings, self.address))
