@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stack.topology import ROOT
+from stack.topology import NAMES, ROOT, SERVICES
 from tests import servers
 from tests.waiting import until
 from twinlog.dev import free_port
 
-PACKAGES = ("twinlog", "shop", "order_svc", "customer_svc", "saga_orchestrator", "projector", "stack")
-ADDRESSES = ("ORDERS_ADDRESS", "CUSTOMERS_ADDRESS", "SAGAS_ADDRESS", "QUERIES_ADDRESS")
+PACKAGES = ("twinlog", "shop", "stack", *NAMES)
+ADDRESSES = [service.setting for service in SERVICES]
 
 
 class Checkout:

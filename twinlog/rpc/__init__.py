@@ -6,6 +6,7 @@ from twinlog.rpc.context import Context, call_metadata, request_identity, time_l
 from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Server",
     "Watched",
     "call_metadata",
+    "decoded",
     "request_identity",
     "serve",
     "status_of",
