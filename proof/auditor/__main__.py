@@ -44,7 +44,7 @@ async def servers(data: Path = ROOT / ".data") -> AsyncIterator[Servers]:
     Raises CannotAudit where there is none of them.
     """
     postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
-    if not (postgres_url or nats_url) and (running := Running.read(data)) and _lives(running.pid):
+    if not (postgres_url or nats_url) and (running := Running.read(data)):
         postgres_url, nats_url = running.postgres_url, running.nats_url
     if postgres_url and nats_url:
         yield Servers(postgres_url, nats_url, at_rest=False)
@@ -58,17 +58,6 @@ async def servers(data: Path = ROOT / ".data") -> AsyncIterator[Servers]:
     else:
         why = "nothing runs and there is no data; `make run` first, or set POSTGRES_URL and NATS_URL"
         raise CannotAudit(why=why)
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process is there; a killed stack leaves its file behind."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @asynccontextmanager

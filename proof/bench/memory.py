@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+import psutil
 
 from proof.bench.report import Row
 from proof.bench.systems import System
@@ -20,7 +21,9 @@ _MB = 2**20
 
 def resident(systems: Sequence[System]) -> dict[str, int]:
     """Resident bytes of every process."""
-    return {name: _resident(pid) for system in systems for name, pid in system.pids.items()}
+    return {
+        name: psutil.Process(pid).memory_info().rss for system in systems for name, pid in system.pids.items()
+    }
 
 
 def sizes(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
@@ -42,8 +45,3 @@ def growth(before: Mapping[str, int], after: Mapping[str, int], sagas: int) -> l
         row.add(size / _MB, before[name] / _MB)
         rows.append(row.aim(ratio=1.1, most=True) if name in _ROLES else row)
     return rows
-
-
-def _resident(pid: int) -> int:
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import tempfile
@@ -12,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from proof.chaos.disk import Disk, NotPermitted, small_disk
 from proof.chaos.proxy import Proxy
@@ -227,16 +228,8 @@ def _folder() -> Iterator[Path]:
 
 
 async def _gone(pid: int) -> None:
-    while _runs(pid):
+    while psutil.pid_exists(pid):
         await asyncio.sleep(0.01)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def _within(seconds: float, work: Any, complaint: str) -> None:

@@ -58,8 +58,8 @@ async def test_wrong_settings_are_told_in_one_line_before_anything_is_started(ow
     process = own.start("run", ORDERS_ADDRESS="foo", LOG_LEVEL="loud")
     assert await own.ended(process) == 2
     (line,) = own.said.splitlines()[1:]
-    assert line.startswith("ORDERS_ADDRESS=foo is wrong: must be host:port, such as 127.0.0.1:50051 [")
-    assert line.count("; LOG_LEVEL=loud is wrong") == 1
+    assert "ORDERS_ADDRESS=foo is wrong: must be host:port, such as 127.0.0.1:50051 [" in line
+    assert line.count("LOG_LEVEL=loud is wrong") == 1
     assert "rm -rf" not in line
     assert not own.processes()
 
