@@ -8,14 +8,15 @@ import psutil
 
 from proof.bench.report import Row
 from proof.bench.systems import System
+from stack.topology import CUSTOMER_SVC, ORDER_SVC, PROJECTOR, SAGA_ORCHESTRATOR
 
 _ROLES = {
-    "order_svc": "floor orders",
-    "customer_svc": "floor customers",
-    "saga_orchestrator": "floor customers",
-    "projector": "floor view",
+    ORDER_SVC.name: "baseline orders",
+    CUSTOMER_SVC.name: "baseline customers",
+    SAGA_ORCHESTRATOR.name: "baseline customers",
+    PROJECTOR.name: "baseline view",
 }
-"""The floor's process that does what the service does; the orchestrator's, too, follows a log and writes one."""
+"""The baseline's process in each service's role. The orchestrator, like customers, follows a log and writes one."""
 _MB = 2**20
 
 
@@ -27,7 +28,7 @@ def resident(systems: Sequence[System]) -> dict[str, int]:
 
 
 def sizes(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
-    """Every process beside the floor's of its role."""
+    """Every process beside the baseline's of its role."""
     rows = []
     for name, size in after.items():
         role = _ROLES.get(name, name)
