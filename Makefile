@@ -9,6 +9,17 @@ PROTOS := $(shell find protos -name '*.proto')
 IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
 
+# Debian and Ubuntu ship Python without ensurepip, without which venv makes an environment that has no pip.
+define CHECK_PYTHON
+import importlib.util, sys
+version = "%d.%d" % sys.version_info[:2]
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed, this is " + version + "; call make PYTHON=/path/to/it")
+if not importlib.util.find_spec("ensurepip"):
+    sys.exit("Python's venv module is incomplete; install it (Debian, Ubuntu: apt install python" + version + "-venv)")
+endef
+export CHECK_PYTHON
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run audit test bench profile simulate chaos soak lint docs format proto proto-release build lock clean
 
@@ -79,16 +90,19 @@ lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 clean: ## Remove the environment, generated code and embedded servers' data
 	rm -rf $(VENV) $(RIVALS) .data .cache dist shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
+# An environment without its mark was cut off on the way, at whatever moment: it is begun again from nothing, because
+# pip takes a half-unpacked package for an installed one. A newer requirements.txt is installed into what is there.
 $(INSTALLED): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; call make PYTHON=/path/to/it")'
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@test -e $@ || { $(PYTHON) -c "$$CHECK_PYTHON" && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@rm -f $@
 	@echo "Installing into $(VENV) …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 # What the bench compares with is no condition of it: where it cannot be installed, the table says so.
 $(RIVALS)/.installed: requirements-bench.txt
-	@test -x $(RIVALS)/bin/python || $(PYTHON) -m venv $(RIVALS)
+	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -m venv $(RIVALS); }
+	@rm -f $@
 	@echo "Installing into $(RIVALS) …"
 	@if $(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
 

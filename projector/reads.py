@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from google.protobuf.json_format import MessageToJson
-
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from projector.views.timeline import TIMELINE, TimelineRow
 from shop.queries.v1.customer_query_service_pb2 import Customer
 from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
-from twinlog import Money, PostgresViews, message_class, timestamp
+from twinlog import Money, PostgresViews, timestamp
+from twinlog.rpc import decoded
 
 ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
 NEWEST = 2**63 - 1
@@ -91,13 +90,14 @@ def customer_message(row: CustomerRow) -> Customer:
 
 
 def timeline_message(row: TimelineRow) -> TimelineEntry:
-    payload = message_class(row.type).FromString(row.payload)
+    payload_json, payload = decoded(row.type, row.payload)
     return TimelineEntry(
         log=row.log,
         position=row.position,
         type=row.type,
         recorded_at=timestamp(row.recorded_at),
-        payload_json=MessageToJson(payload, preserving_proto_field_name=True, indent=None),
+        payload_json=payload_json,
+        payload=payload,
         cause=row.causation_id,
         actor=row.actor,
         correlation_id=row.correlation_id,

@@ -1,4 +1,4 @@
-"""One stack a checkout, and how other tools find it: .data/stack.json."""
+"""At most one stack per checkout, and .data/stack.json, by which other tools find it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from stack.shop import Shop, end_leftovers
 from stack.topology import ROOT
 from twinlog.dev import Misconfigured
@@ -20,7 +22,7 @@ _FOLDERS = ("demo", "run")
 
 @dataclass(frozen=True)
 class Running:
-    """Where a running stack is; the fields are named after the settings that point a process at it."""
+    """Where a running stack is. Its fields have the names of the settings that point a process at it."""
 
     pid: int
     """The supervisor's."""
@@ -46,22 +48,22 @@ class Running:
 
     @classmethod
     def read(cls, data: Path = ROOT / ".data") -> Self | None:
-        """The stack that runs in this checkout; None where none does."""
+        """The stack that runs in this checkout, or None. A killed one leaves its file behind."""
         try:
             stack = cls(**json.loads((data / "stack.json").read_text()))
-            os.kill(stack.pid, 0)
-        except (FileNotFoundError, ProcessLookupError):
+        except FileNotFoundError:
             return None
-        return stack
+        return stack if psutil.pid_exists(stack.pid) else None
 
 
 @asynccontextmanager
 async def only_one(data: Path, command: str) -> AsyncIterator[Callable[[Running], None]]:
     """Refuses a second stack in this checkout, and ends what a killed one left in ``data``.
 
-    Gives what writes stack.json, which is there until the block ends. Raises Misconfigured where a stack runs.
+    Yields the function that writes stack.json, which is removed when the block ends. Raises Misconfigured where a
+    stack runs already.
     """
-    # The lock is the checkout's folder: it outlives `rm -rf .data`, and the kernel lets go of it whatever happens.
+    # The checkout's folder is the lock: it survives `rm -rf .data`, and the kernel releases it in any case.
     lock = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _take(lock, data / "stack.pid")
@@ -84,7 +86,7 @@ def _take(lock: int, pid_file: Path) -> None:
 
 @contextmanager
 def _file(path: Path) -> Iterator[Callable[[str], None]]:
-    """What writes a file that is there for the block only; URLs may hold passwords, so that only we may read it."""
+    """Yields the function that writes a file, private since URLs may hold passwords; the file lasts for the block."""
 
     def write(text: str) -> None:
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Whether the logs of two services and the view agree on the money."""
+"""Whether the logs of two services and the views agree on the money."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreate
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
 from shop.queries.v1.customer_query_service_pb2 import GetCustomerRequest
 from stack.clients import Clients, orders_of, retried
+from stack.topology import CUSTOMER_SVC, ORDER_SVC
 from twinlog import Money, Schema
 from twinlog.testing.internals import PostgresLog, open_log
 
@@ -23,16 +24,16 @@ _SCHEMA = Schema()
 
 @dataclass(frozen=True)
 class Balance:
-    """Four sums, in nanos, that are to be one."""
+    """Four sums in nanos that have to be equal."""
 
     reserved_in_log: int
-    """The credit that customer_svc holds for orders, by its log."""
+    """The credit that customer_svc holds for orders, according to its log."""
     approved_in_log: int
-    """The totals of the orders that order_svc has approved, by its log."""
+    """The totals of the orders that order_svc has approved, according to its log."""
     reserved_in_view: int
-    """The customers' reserved credit, by the view."""
+    """The customers' reserved credit, according to the view."""
     approved_in_view: int
-    """The totals of approved orders, by the view."""
+    """The totals of approved orders, according to the view."""
 
     @property
     def holds(self) -> bool:
@@ -41,10 +42,10 @@ class Balance:
 
 
 async def balance(postgres_url: str, clients: Clients, customer_ids: Collection[str]) -> Balance:
-    """The balance of these customers, whose orders have all ended and whose view is up to date."""
+    """The balance of these customers. Their orders have ended and the view is up to date."""
     async with (
-        open_log(postgres_url, "shop_customers", "customers") as customers,
-        open_log(postgres_url, "shop_orders", "orders") as orders,
+        open_log(postgres_url, CUSTOMER_SVC.database, CUSTOMER_SVC.log) as customers,
+        open_log(postgres_url, ORDER_SVC.database, ORDER_SVC.log) as orders,
     ):
         reserved, approved = await asyncio.gather(
             _reserved(customers, customer_ids), _approved(orders, customer_ids)
@@ -85,7 +86,7 @@ async def _approved(log: PostgresLog, customer_ids: Collection[str]) -> int:
 
 
 async def _events(log: PostgresLog, customer_ids: Collection[str]) -> AsyncIterator[Message]:
-    """What the whole log says of these customers."""
+    """The events of these customers, in the whole log."""
     after = 0
     while found := await log.read(after, _READ):
         after = found[-1].position

@@ -16,6 +16,7 @@ from stack.attach import Running, only_one
 from stack.clients import Unexpected
 from stack.console import console, fail, say
 from stack.demo import demo
+from stack.preflight import is_about_data
 from stack.run import stay_up
 from stack.shop import running
 from stack.topology import ROOT
@@ -67,8 +68,9 @@ async def _run() -> int:
                 told(Running.of(shop))
                 await shop.while_up(stay_up(shop))
         except Refused as error:
-            preload = "" if os.environ.get("POSTGRES_URL") else " Or start from nothing: rm -rf .data/run"
-            raise Misconfigured(f"{error}{preload}") from error
+            if is_about_data(str(error)) and not os.environ.get("POSTGRES_URL"):
+                raise Misconfigured(f"{error} Or start from nothing: rm -rf .data/run") from error
+            raise
     return OK
 
 

@@ -1,8 +1,9 @@
-"""The shop's gRPC clients: what a program of one's own would write."""
+"""The shop's gRPC clients, as any program of its users would write them."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,18 +22,19 @@ from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceStub
 Response = TypeVar("Response", covariant=True)
 
 _OPTIONS = [
-    # A service that was killed is back within a second; gRPC would wait longer and longer before it looks.
+    # A service that was killed is back within a second; gRPC's own backoff would take much longer.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
-_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _TRY_SECONDS = 10.0
-_FIRST, _MOST = 0.05, 1.0
+_GIVE_UP_SECONDS = 300.0
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.05, 1.0
 
 
 class Unexpected(Exception):
-    """The shop did otherwise than it has to; the message says how."""
+    """The shop did something wrong; the message says what."""
 
 
 class Addresses(Protocol):
@@ -61,11 +63,11 @@ class Clients:
 
 @asynccontextmanager
 async def connect(shop: Addresses) -> AsyncIterator[Clients]:
-    """Clients for the block, each service over one connection of its own."""
+    """Clients for the block, with one connection per service."""
     async with AsyncExitStack() as stack:
 
         async def channel(address: str) -> grpc.aio.Channel:
-            # Without the global pool, two clients of one process would share a connection.
+            # With gRPC's global pool, all clients of this process would share one connection.
             options = [*_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
             return await stack.enter_async_context(grpc.aio.insecure_channel(address, options))
 
@@ -90,17 +92,17 @@ class Call(Protocol[Response]):
 async def retried(call: Call[Response], request: Any) -> Response:
     """The answer to a call that is safe to repeat: a query, or a command with a request_id.
 
-    Tries for ever while the service is away or does not answer; the caller bounds it.
+    Repeats it while the service is away or does not answer; raises the last error after five minutes of that.
     """
-    delay = _FIRST
+    delay, give_up = _FIRST_DELAY_SECONDS, time.monotonic() + _GIVE_UP_SECONDS
     while True:
         try:
             return await call(request, timeout=_TRY_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() not in _AGAIN:
+            if error.code() not in _TRANSIENT or time.monotonic() > give_up:
                 raise
         await asyncio.sleep(delay)
-        delay = min(delay * 2, _MOST)
+        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
 
 
 async def orders_of(clients: Clients, customer_id: str) -> list[Order]:

@@ -1,4 +1,4 @@
-"""What `make run` says once everything is up."""
+"""What `make run` prints once everything is up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stack.shop import Shop
 
 
 async def stay_up(shop: Shop) -> None:
-    """Prints the addresses and commands to try, and waits for ever."""
+    """Prints the addresses and commands to try, then waits until it is canceled."""
     say("\n[bold]Up.[/] Ctrl-C stops everything.\n")
     for what, where in _addresses(shop).items():
         say(f"  {what:<18} {where}")
@@ -30,7 +30,7 @@ async def stay_up(shop: Shop) -> None:
 
 
 def commands(shop: Shop) -> Sequence[tuple[str, str]]:
-    """What each of five commands is for, and the command, for a shell; with ids of their own at every call."""
+    """A walk through the shop: the purpose of each command, and the command for a shell. Every call makes new ids."""
     customer_id, order_id = str(uuid4()), str(uuid4())
     customer = {"customer_id": customer_id, "name": "Ada Lovelace", "credit_limit": _euros(15)}
     order = {"order_id": order_id, "customer_id": customer_id, "total": _euros(12, 340_000_000)}
@@ -41,22 +41,28 @@ def commands(shop: Shop) -> Sequence[tuple[str, str]]:
             "create a customer",
             _call(shop.customers, "shop.customers.v1.CustomerService/CreateCustomer", customer),
         ),
+        (
+            "let saga_orchestrator run the sagas of new orders; SAGA_MODE_CHOREOGRAPHY leaves them to the services",
+            _call(shop.orders, f"{orders}/SetSagaMode", {"saga_mode": "SAGA_MODE_ORCHESTRATION"}),
+        ),
         ("create an order", _call(shop.orders, f"{orders}/CreateOrder", order)),
         ("get it", _call(shop.queries, f"{queries}/GetOrder", by_id)),
+        ("watch it until its saga has ended", _call(shop.queries, f"{queries}/WatchOrder", by_id)),
         (
             "its timeline: who did what because of what",
             _call(shop.queries, f"{queries}/GetOrderTimeline", by_id),
         ),
-        ("watch it until it has ended", _call(shop.queries, f"{queries}/WatchOrder", by_id)),
+        ("its saga, step by step", _call(shop.sagas, "shop.sagas.v1.SagaService/GetSaga", by_id)),
+        (
+            "the events that customer_svc could not handle; every service has such a list",
+            _call(shop.customers, "twinlog.v1.DeadLetterService/ListDeadLetters", {}),
+        ),
     ]
 
 
 def _addresses(shop: Shop) -> dict[str, str]:
     return {
-        "order_svc": shop.orders,
-        "customer_svc": shop.customers,
-        "saga_orchestrator": shop.sagas,
-        "projector": shop.queries,
+        **shop.addresses,
         "Postgres": shop.postgres_url if shop.postgres else "yours (POSTGRES_URL)",
         "NATS": shop.nats_url if shop.nats else "yours (NATS_URL)",
     }
@@ -67,7 +73,7 @@ def _call(address: str, method: str, request: dict[str, Any]) -> str:
 
 
 def _grpcurl() -> str:
-    """On the PATH, else the one that is installed here."""
+    """The one on the PATH, else the one in this environment."""
     here = Path(sys.executable).with_name("grpcurl")
     return str(here) if here.exists() and not shutil.which("grpcurl") else "grpcurl"
 

@@ -1,4 +1,4 @@
-"""The shop on one machine: servers, where none are given, and the four services."""
+"""The shop on one machine: its servers, unless the environment names others, and its four services."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stack.preflight import check_nats, check_postgres
-from stack.topology import ROOT
+from stack.preflight import check_nats, check_postgres, check_settings
+from stack.topology import COLORS, NAMES, ROOT, SERVICES
+from twinlog import ServiceSpec
 from twinlog.dev import (
     EmbeddedNats,
     EmbeddedPostgres,
@@ -25,12 +26,6 @@ from twinlog.dev import (
     port_is_free,
 )
 
-_SERVICES = [
-    ("order_svc", "ORDERS_ADDRESS", 50051, 36),
-    ("customer_svc", "CUSTOMERS_ADDRESS", 50052, 32),
-    ("saga_orchestrator", "SAGAS_ADDRESS", 50053, 35),
-    ("projector", "QUERIES_ADDRESS", 50054, 33),
-]
 T = TypeVar("T")
 
 
@@ -46,10 +41,20 @@ class Shop:
     sagas: str
     queries: str
     postgres: EmbeddedPostgres | None
+    """None where POSTGRES_URL names a server."""
     nats: EmbeddedNats | None
+    """None where NATS_URL names a server."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Where each service listens, as host:port, by its name."""
+        return dict(zip(NAMES, (self.orders, self.customers, self.sagas, self.queries), strict=True))
 
     async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does ``work``; gives it up where a server goes down or a service cannot run as it is configured."""
+        """The result of ``work``, which is canceled when a server goes down or a service refuses to run.
+
+        Raises StartFailed then.
+        """
         task = asyncio.ensure_future(work)
         ends: list[asyncio.Future[Any]] = []
         for server in (self.postgres, self.nats):
@@ -77,20 +82,26 @@ async def running(
     fresh: bool = False,
     quiet: bool = False,
 ) -> AsyncIterator[Shop]:
-    """Starts everything and stops it again. Raises StartFailed.
+    """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
 
-    POSTGRES_URL and NATS_URL name servers of one's own; without them embedded ones run in ``data``, on
-    POSTGRES_PORT and NATS_PORT or on free ports. Addresses come from the services' settings; otherwise the
-    documented ports (``fixed_ports``) or free ones are taken. ``fresh``: what an earlier run left in ``data`` is
-    removed. ``quiet``: services write to ``data``/log rather than to ``say``.
+    POSTGRES_URL and NATS_URL name existing servers; without them embedded ones run in ``data``, on POSTGRES_PORT
+    and NATS_PORT or on free ports. Services listen where their settings say, else on their default addresses
+    (``fixed_ports``) or on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services
+    write to ``data``/log instead of to ``say``.
     """
+    check_settings()
     end_leftovers(data)
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
     async with AsyncExitStack() as stack:
         services = [
-            Program(module, setting, _address(setting, port if fixed_ports else 0), colour)
-            for module, setting, port, colour in _SERVICES
+            Program(
+                service.name,
+                service.address_setting,
+                _address(service, fixed=fixed_ports),
+                COLORS[service.name],
+            )
+            for service in SERVICES
         ]
         postgres = nats = None
         postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
@@ -116,19 +127,20 @@ async def running(
 
 
 def end_leftovers(data: Path) -> None:
-    """Ends whatever a killed run left there: services first, then servers."""
+    """Ends what a killed run left there: services first, then servers."""
     if data.exists():
-        for module, *_ in _SERVICES:
-            end_leftover_service(data, module)
+        for name in NAMES:
+            end_leftover_service(data, name)
         EmbeddedPostgres(data / "postgres").end_leftover()
         EmbeddedNats(data / "nats").end_leftover()
 
 
-def _address(setting: str, port: int) -> str:
-    """Where a service is to listen; ``port`` 0: where nothing is set, any that is free."""
-    given = os.environ.get(setting) or f"127.0.0.1:{port or free_port()}"
-    host, _, wanted = given.rpartition(":")
-    if wanted.isdecimal() and not port_is_free(host, int(wanted)):
+def _address(service: ServiceSpec, *, fixed: bool) -> str:
+    """Where a service is to listen: as it is set, else at its default address or, unless ``fixed``, a free port."""
+    setting = service.address_setting
+    given = os.environ.get(setting) or (service.default_address if fixed else f"127.0.0.1:{free_port()}")
+    host, _, port = given.rpartition(":")
+    if not port_is_free(host, int(port)):
         raise Misconfigured(
             f"{setting}: {given} is taken; stop what listens there or set {setting} to another host:port"
         )
@@ -136,7 +148,7 @@ def _address(setting: str, port: int) -> str:
 
 
 def _port(setting: str) -> int:
-    """The port that is set for an embedded server; 0 where none is."""
+    """The port that is set for an embedded server; 0 for any that is free."""
     given = os.environ.get(setting, "0")
     if not given.isdecimal() or int(given) > 65535:
         raise Misconfigured(

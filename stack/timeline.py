@@ -1,19 +1,19 @@
-"""An order's timeline, for eyes: who did what because of what."""
+"""An order's timeline as a table: who did what because of what."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.type.money_pb2 import Money as MoneyMessage
 from rich.text import Text
 
 from shop.queries.v1.order_query_service_pb2 import TimelineEntry
 from stack.console import WIDTH
+from stack.topology import COLORS, SERVICES
 from twinlog import Money
 
-_COLOURS = {"orders": "cyan", "customers": "green", "sagas": "magenta"}
+_STYLES = {service.log: f"color({COLORS[service.name] - 30})" for service in SERVICES}
 _HEADER = ("ms", "who", "did what", "event", "because of", "")
 
 
@@ -30,7 +30,7 @@ def table(entries: Sequence[TimelineEntry]) -> Iterator[Text]:
             entry.cause.removeprefix("rpc/"),
             _detail(entry),
         )
-        yield Text(line, style=_COLOURS.get(entry.log, ""))
+        yield Text(line, style=_STYLES.get(entry.log, ""))
 
 
 def _columns(after: str, who: str, what: str, event: str, cause: str, detail: str) -> str:
@@ -39,7 +39,7 @@ def _columns(after: str, who: str, what: str, event: str, cause: str, detail: st
 
 def _detail(entry: TimelineEntry) -> str:
     """The amount or the reason, where the event has one."""
-    payload = json.loads(entry.payload_json)
+    payload = MessageToDict(entry.payload)
     for name in ("total", "amount"):
         if name in payload:
             money = Money.of(ParseDict(payload[name], MoneyMessage()))

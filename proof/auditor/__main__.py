@@ -1,6 +1,6 @@
 """``python -m proof.auditor``: audits the running shop, or the data that `make run` left.
 
-Exit codes: 0 no violation; 1 violations; 2 it could not audit, or nothing settled within ``--wait``.
+Exit codes: 0 without violations; 1 with violations; 2 where it could not audit or did not settle within ``--wait``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from proof.auditor import renderer
 from proof.auditor.auditor import GRACE, CannotAudit, audit, open_auditor
 from proof.auditor.report import Report
-from proof.auditor.screen import Screen
 from stack.attach import Running, only_one
+from stack.console import console
 from stack.topology import ROOT
 from twinlog import Unavailable
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, StartFailed
@@ -34,17 +35,17 @@ class Servers(NamedTuple):
     postgres_url: str
     nats_url: str
     at_rest: bool
-    """Nobody works on it."""
+    """Whether no service is running."""
 
 
 @asynccontextmanager
 async def servers(data: Path = ROOT / ".data") -> AsyncIterator[Servers]:
-    """POSTGRES_URL and NATS_URL; else those of the running stack; else embedded ones on the data it left.
+    """Those of POSTGRES_URL and NATS_URL; else those of the running stack; else embedded ones on the data it left.
 
-    Raises CannotAudit where there is none of them.
+    Raises CannotAudit where there are none.
     """
     postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
-    if not (postgres_url or nats_url) and (running := Running.read(data)) and _lives(running.pid):
+    if not (postgres_url or nats_url) and (running := Running.read(data)):
         postgres_url, nats_url = running.postgres_url, running.nats_url
     if postgres_url and nats_url:
         yield Servers(postgres_url, nats_url, at_rest=False)
@@ -60,20 +61,9 @@ async def servers(data: Path = ROOT / ".data") -> AsyncIterator[Servers]:
         raise CannotAudit(why=why)
 
 
-def _lives(pid: int) -> bool:
-    """Whether a process is there; a killed stack leaves its file behind."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 @asynccontextmanager
 async def _embedded(data: Path) -> AsyncIterator[Servers]:
-    """Servers on what `make run` left; no stack starts meanwhile."""
+    """Servers on the data that `make run` left; no stack can start during the block."""
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(only_one(data, "make audit"))
@@ -86,11 +76,10 @@ async def _embedded(data: Path) -> AsyncIterator[Servers]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    # The report is what is to be read; libraries and connections only say what stops it.
+    # Only what stops the audit is logged, beside the report.
     configure_logging("error")
-    screen = Screen(colour=sys.stdout.isatty())
     try:
-        return asyncio.run(_watch(options, screen) if options.watch else _once(options, screen))
+        return asyncio.run(_watch(options) if options.watch else _once(options))
     except (CannotAudit, Unavailable) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return CANNOT
@@ -110,18 +99,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _once(options: argparse.Namespace, screen: Screen) -> int:
+async def _once(options: argparse.Namespace) -> int:
     grace = timedelta(seconds=options.grace)
     async with servers() as at:
         report = await audit(at.postgres_url, at.nats_url, wait=options.wait, grace=grace, at_rest=at.at_rest)
-    print("\n".join(screen.report(report)))
+    for line in renderer.report(report):
+        console.print(line)
     if report.clean and options.wait and not report.settled:
         return CANNOT
     return _code(report)
 
 
-async def _watch(options: argparse.Namespace, screen: Screen) -> int:
-    """Until Ctrl-C; the first round reads everything."""
+async def _watch(options: argparse.Namespace) -> int:
+    """Audits round by round until Ctrl-C; the first round reads everything."""
     code, rounds, told = CLEAN, 0, set()
     grace = timedelta(seconds=options.grace)
     try:
@@ -134,14 +124,18 @@ async def _watch(options: argparse.Namespace, screen: Screen) -> int:
                 try:
                     report = await auditor.round()
                 except Unavailable as error:
-                    print(screen.trouble(f"{datetime.now():%H:%M:%S} {error}; tries again"), flush=True)
+                    console.print(
+                        f"{datetime.now():%H:%M:%S} {error}; retrying", style="yellow", markup=False
+                    )
                 else:
                     code = max(code, _code(report))
-                    print(screen.line(report, datetime.now()), flush=True)
+                    console.print(renderer.summary(report, datetime.now()))
                     for violation in report.violations:
                         if (key := (violation.check, *violation.ids, *violation.events)) not in told:
                             told.add(key)
-                            print("\n".join(screen.violation(violation)), flush=True)
+                            for line in renderer.violation(violation):
+                                console.print(line)
+                console.file.flush()
                 await asyncio.sleep(max(0, options.every - (time.monotonic() - started)))
     except asyncio.CancelledError:  # Ctrl-C
         print()

@@ -1,26 +1,26 @@
 """The audit: one pass over each log, compared with its twin, its views, its consumers and the other logs.
 
 **Checked always**, because one transaction or one log decides it: positions, versions and event ids; that events
-decode, fold and lie under the right key; messages of the twin up to its last; twins, checkpoints, requests and causes
-within the log; no checkpoint behind its own effects; views at their own checkpoints; timers and snapshots against the
-states of the same instant; what a decider must never decide (a transition from the wrong state, a reservation beyond
-the limit, a saga that ends with an open step); and nothing past its deadline, where services are at work.
+decode, fold and have the right partition key; the messages of the twin, up to its last; that twins, checkpoints,
+requests and causes point into the log; that no checkpoint is behind its own effects; views at their own checkpoints;
+timers and snapshots against the states of the same instant; what no decider may decide (a transition from the wrong
+state, a reservation beyond the limit, a saga that ends with an open step); and deadlines, while services are running.
 
-**Checked of quiet cases only**: what two logs must agree on. A case, which is an order with all that follows from it,
-is quiet when every consumer's checkpoint is past the case's events that call for something of it, and no event of the
-case has a cause beyond what was read. So work in flight is never taken for a fault, and a fault in a case at rest is
-found while others move.
+**Checked for quiet cases only**: what two logs must agree on. A case is an order with everything that follows from it.
+It is quiet when every consumer's checkpoint is past the case's events that the consumer has to act on, and every event
+of the case has a cause that was read. So work in flight is never mistaken for a fault, and a fault in a case at rest is
+found while other cases move.
 
-**Settled** is a system in which that leaves nothing out: every twin and view at its log's head, every consumer past the
-last event that concerns it, no event parked, and no order or saga on its way and in time.
+**Settled** is a system in which every case is quiet: every twin and view is at its log's head, every consumer is past
+the last event that concerns it, no event is parked, and every order and saga has ended or is overdue.
 
-**Parked events** are in flight, and so are their cases; a view is compared without them. What was *given up* excuses
-what it leaves open: that is noted, like what an operator skipped.
+**Parked events** are in flight, and so are their cases; a view is compared without them. A *discarded* event excuses
+what it leaves open, which is noted, as what an operator skipped is.
 
-Databases are read in one REPEATABLE READ transaction each, logs up to the head in it. A twin's figures are read before
-the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running system.
-Memory: the folded state of every stream and row, about 4 kB an order, and the events that are parked or were
-replayed; no others.
+Each database is read in one REPEATABLE READ transaction, each log up to the head in it. A twin's figures are read
+before the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running
+system. Memory holds the folded state of every stream and row, about 4 kB per order, and the events that are parked or
+were replayed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from customer_svc.domain import Customer
-from proof.auditor.books import Books
-from proof.auditor.cuts import Cut, cut
+from proof.auditor.database_snapshots import DatabaseSnapshot, database_snapshot
+from proof.auditor.dead_letters import DeadLetter, DeadLetterAudit, DeadLettersByConsumer, discards
 from proof.auditor.followers import WITHIN, set_checkpoint
-from proof.auditor.letters import Boxes, Letter, LettersAudit, discards
+from proof.auditor.ledger import Ledger
 from proof.auditor.reading import Reading
 from proof.auditor.report import Figures, Findings, Report
 from proof.auditor.shop import DATABASES, HOMES, LOGS, SCHEMA, followers, timelines, views
@@ -46,7 +46,7 @@ from twinlog import Clock, ConfigurationError, StreamId, TwinlogError
 from twinlog.testing.internals import NatsClient, Pool, SystemClock, connect, database_url, open_pool, outages
 
 GRACE = timedelta(seconds=15)
-"""How long after its deadline an order or a saga may still stand, by default."""
+"""How long an order or a saga may be overdue before that is a violation, by default."""
 
 REQUESTS = "requests point into the log"
 
@@ -61,7 +61,7 @@ class CannotAudit(TwinlogError):
 
 
 class Auditor:
-    """Audits round by round: the first reads everything, each later one what is new since."""
+    """Audits round by round: the first round reads everything, each later one what is new."""
 
     def __init__(
         self,
@@ -72,22 +72,22 @@ class Auditor:
         at_rest: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """``pools`` by database; ``at_rest``: no service is at work, so that deadlines pass without fault."""
+        """``pools`` by database. ``at_rest``: no service is running, so that deadlines may pass."""
         self._pools = pools
         self._at_rest = at_rest
         self._clock = clock or SystemClock()
-        self._books = Books(grace)
-        self._boxes = Boxes()
-        self._letters = [LettersAudit(of.log, self._boxes, SCHEMA) for of in LOGS]
-        self._followers = followers(self._clock, self._boxes)
+        self._ledger = Ledger(grace)
+        self._dead_letters = DeadLettersByConsumer()
+        self._dead_letter_audits = [DeadLetterAudit(of.log, self._dead_letters, SCHEMA) for of in LOGS]
+        self._followers = followers(self._clock, self._dead_letters)
         self._checked: Counter[str] = Counter()
-        folded, shown = views(self._boxes), timelines(self._boxes)
+        folded, shown = views(self._dead_letters), timelines(self._dead_letters)
         self._readings = [
             Reading(
                 of,
                 client,
                 pools[of.database],
-                self._books,
+                self._ledger,
                 self._followers,
                 folded,
                 shown.get(of.log),
@@ -97,41 +97,46 @@ class Auditor:
         ]
 
     async def round(self) -> Report:
-        """Audits. Raises Unavailable where a server goes away; the next round goes on from there."""
+        """Audits what is new. Raises Unavailable where a server goes away; the next round continues from there."""
         started, now, found = time.monotonic(), self._clock.now(), Findings()
         with outages():
             for reading in self._readings:
                 await reading.twin.look()
             async with AsyncExitStack() as stack:
-                cuts = {
-                    name: await stack.enter_async_context(cut(pool)) for name, pool in self._pools.items()
+                databases = {
+                    name: await stack.enter_async_context(database_snapshot(pool))
+                    for name, pool in self._pools.items()
                 }
                 heads = {reading.of.log: await reading.log.head() for reading in self._readings}
-                seen = {of.log: cuts[of.database].head for of in LOGS}
+                seen = {of.log: databases[of.database].head for of in LOGS}
                 logs = {reading.of.log: reading.log for reading in self._readings}
-                for of, letters in zip(LOGS, self._letters, strict=True):
-                    await letters.read(cuts[of.database], logs)
+                for of, dead_letters in zip(LOGS, self._dead_letter_audits, strict=True):
+                    await dead_letters.read(databases[of.database], logs)
                 for reading in self._readings:
-                    await reading.read(cuts, heads, seen)
+                    await reading.read(databases, heads, seen)
                 for reading in self._readings:
-                    await self._judge(reading, cuts, heads, found)
-            self._judge_checkpoints(cuts, heads, found)
-        self._judge_books(now, found)
-        figures = self._figures(cuts, seen)
+                    await self._judge(reading, databases, heads, found)
+            self._judge_checkpoints(databases, heads, found)
+        self._judge_ledger(now, found)
+        figures = self._figures(databases, seen)
         return self._report(found, figures, now, time.monotonic() - started)
 
     async def _judge(
-        self, reading: Reading, cuts: Mapping[str, Cut], heads: Mapping[str, int], found: Findings
+        self,
+        reading: Reading,
+        databases: Mapping[str, DatabaseSnapshot],
+        heads: Mapping[str, int],
+        found: Findings,
     ) -> None:
-        """What is compared as a whole, once the log was read."""
-        own, of = cuts[reading.of.database], reading.of
+        """Compares what can only be compared as a whole, once the log has been read."""
+        own, of = databases[reading.of.database], reading.of
         reading.twin.judge(heads[of.log], found)
         reading.history.judge_snapshots(found)
         self._checked["timers"] += reading.history.judge_timers(await own.timers(), found)
         for view in reading.views:
-            self._checked["view rows"] += await view.compare(cuts[view.database].connection, found)
+            self._checked["view rows"] += await view.compare(databases[view.database].connection, found)
         if timeline := reading.timeline:
-            views = cuts[timeline.database]
+            views = databases[timeline.database]
             await timeline.judge_rest(views.connection, views.reached(timeline.consumer), found)
         count, beyond = await own.requests()
         self._checked["requests"] = self._checked["requests"] + count
@@ -145,8 +150,10 @@ class Auditor:
                 "# its client asks again",
             )
 
-    def _judge_checkpoints(self, cuts: Mapping[str, Cut], heads: Mapping[str, int], found: Findings) -> None:
-        for database, each in cuts.items():
+    def _judge_checkpoints(
+        self, databases: Mapping[str, DatabaseSnapshot], heads: Mapping[str, int], found: Findings
+    ) -> None:
+        for database, each in databases.items():
             for consumer, position in each.checkpoints.items():
                 log = consumer.rpartition(".")[2]
                 self._checked["checkpoints"] += 1
@@ -161,36 +168,37 @@ class Auditor:
         for follower in self._followers:
             follower.judge(found)
 
-    def _judge_books(self, now: datetime, found: Findings) -> None:
+    def _judge_ledger(self, now: datetime, found: Findings) -> None:
         in_flight = {case for reading in self._readings for case in reading.in_flight()}
-        followed = [follower.box for follower in self._followers]
-        in_flight |= self._unread(letter for box in followed for letter in box.parked.values())
+        followed = [follower.dead_letters for follower in self._followers]
+        in_flight |= self._unread(one for each in followed for one in each.parked.values())
         excused: dict[str, str] = {}
-        for box, letter in discards(self._boxes.values()):
-            address = f"{box.log}/{letter.position}"
-            found.note(f"{box.consumer} gave up {address}, which had no effect")
-            if box in followed:
-                cases = {letter.case} if letter.case else self._unread([letter])
-                excused |= dict.fromkeys(cases, f"{box.consumer} gave up {address}")
+        for of_consumer, one in discards(self._dead_letters.values()):
+            says = f"{of_consumer.consumer} gave up {of_consumer.log}/{one.position}"
+            found.note(f"{says}, which had no effect")
+            if of_consumer in followed:
+                excused |= dict.fromkeys({one.case} if one.case else self._unread([one]), says)
         now_if_at_work = None if self._at_rest else now
-        self._checked["cases"] += self._books.judge(in_flight, excused, self._customer, now_if_at_work, found)
+        self._checked["cases"] += self._ledger.judge(
+            in_flight, excused, self._customer, now_if_at_work, found
+        )
 
-    def _unread(self, letters: Iterable[Letter]) -> set[str]:
-        """The open cases that letters which cannot be read may be about: all of their customers."""
-        return self._books.cases_of({letter.key for letter in letters if not letter.case})
+    def _unread(self, dead_letters: Iterable[DeadLetter]) -> set[str]:
+        """The open cases that unreadable dead letters may be about: all cases of their customers."""
+        return self._ledger.cases_of({one.key for one in dead_letters if not one.case})
 
     def _parked(self) -> Mapping[str, int]:
-        return {box.consumer: len(box.parked) for box in self._boxes.values() if box.parked}
+        return {each.consumer: len(each.parked) for each in self._dead_letters.values() if each.parked}
 
     def _customer(self, id: str) -> Customer | None:
         heads = next(reading.history.heads for reading in self._readings if reading.of is HOMES["customers"])
         head = heads.get(StreamId("customer", id))
         return head.state if head else None
 
-    def _figures(self, cuts: Mapping[str, Cut], seen: Mapping[str, int]) -> Figures:
+    def _figures(self, databases: Mapping[str, DatabaseSnapshot], seen: Mapping[str, int]) -> Figures:
         customers = self._readings[1].history.heads
         keeps = {
-            view.consumer: max(0, view.wanted - cuts[view.database].reached(view.consumer))
+            view.consumer: max(0, view.wanted - databases[view.database].reached(view.consumer))
             for reading in self._readings
             for view in reading.all_views()
         }
@@ -204,14 +212,14 @@ class Auditor:
             customers=sum(
                 isinstance(head.state, Customer) and head.state.exists for head in customers.values()
             ),
-            orders={state: count for state, count in self._books.orders.items() if count},
-            sagas={status: count for status, count in self._books.sagas.items() if count},
+            orders={state: count for state, count in self._ledger.orders.items() if count},
+            sagas={status: count for status, count in self._ledger.sagas.items() if count},
             parked=self._parked(),
             checked=checked,
         )
 
     def _report(self, found: Findings, figures: Figures, now: datetime, took: float) -> Report:
-        all_found = [letters.findings for letters in self._letters]
+        all_found = [each.findings for each in self._dead_letter_audits]
         all_found += [*(reading.findings for reading in self._readings), found]
         return Report(
             [violation for findings in all_found for violation in findings.kept],
@@ -223,7 +231,7 @@ class Auditor:
         )
 
     def _on_their_way(self, now: datetime) -> Iterator[str]:
-        orders, sagas = self._books.waiting(now)
+        orders, sagas = self._ledger.waiting(now)
         if orders:
             yield f"{orders} PENDING orders"
         if sagas:
@@ -245,7 +253,7 @@ def _behind(figures: Figures) -> Iterator[str]:
 async def open_auditor(
     postgres_url: str, nats_url: str, *, grace: timedelta = GRACE, at_rest: bool = False
 ) -> AsyncIterator[Auditor]:
-    """An auditor of the shop on these servers; it writes nothing. Raises CannotAudit."""
+    """An auditor of the shop on these servers, which writes nothing. Raises CannotAudit."""
     await _reach(postgres_url)
     async with AsyncExitStack() as stack:
         client = await _client(nats_url)
@@ -265,9 +273,9 @@ async def audit(
     grace: timedelta = GRACE,
     at_rest: bool = False,
 ) -> Report:
-    """Audits once; waits up to ``wait`` seconds until the system is settled, and tells the last that it saw.
+    """Audits until the system is settled, for up to ``wait`` seconds; returns the last report.
 
-    Raises CannotAudit where a server or a database is not there, Unavailable where one goes away.
+    Raises CannotAudit where a server or a database is missing, Unavailable where a server goes away.
     """
     async with open_auditor(postgres_url, nats_url, grace=grace, at_rest=at_rest) as auditor:
         until = time.monotonic() + wait

@@ -1,4 +1,4 @@
-"""How far the consumers of a log are, and what they have not handled yet."""
+"""How far the consumers of a log have got, and what they have not handled yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
-from proof.auditor.letters import Box, out_of_order
+from proof.auditor.dead_letters import DeadLetters, out_of_order
 from proof.auditor.report import Findings
 from twinlog import Policies, Recorded
 
@@ -16,7 +16,7 @@ NOT_BEHIND = "checkpoint not behind its effects"
 
 
 def set_checkpoint(database: str, consumer: str, position: int) -> str:
-    """The command that moves a checkpoint; its cursor notices by itself."""
+    """The command that moves a checkpoint. The running consumer notices it."""
     return (
         f"psql {database} -c \"UPDATE checkpoints SET position = {position} WHERE consumer = '{consumer}'\""
     )
@@ -25,30 +25,30 @@ def set_checkpoint(database: str, consumer: str, position: int) -> str:
 class Follower:
     """One policy table, as a consumer of its log."""
 
-    def __init__(self, policies: Policies, database: str, box: Box) -> None:
-        """``database`` has its checkpoint, ``box`` what it parked."""
+    def __init__(self, policies: Policies, database: str, dead_letters: DeadLetters) -> None:
+        """``database`` holds its checkpoint; ``dead_letters`` are those of this consumer."""
         self.consumer = policies.consumer
-        self.box = box
+        self.dead_letters = dead_letters
         self.log = policies.log
         self.database = database
         self.checkpoint = 0
         self.called = 0
-        """Position of the last event that called for something."""
+        """Position of the last event that the consumer has to act on."""
         self._policies = policies
         self._open: deque[tuple[int, str, str]] = deque()
-        """Position, partition key and case of what is beyond the checkpoint."""
+        """Position, partition key and case of each event beyond the checkpoint."""
         self._effect: tuple[int, str] = (0, "")
-        """The furthest cause that has an effect, and the effect."""
+        """The last position that has an effect, and the address of the effect."""
 
     def begin(self, checkpoint: int, findings: Findings) -> None:
-        """The checkpoint, as it is now."""
+        """Takes in the checkpoint as it is now."""
         self.checkpoint = checkpoint
         while self._open and self._open[0][0] <= checkpoint:
             position, key, _ = self._open.popleft()
             self._handled(position, key, findings)
 
     def take(self, event: Recorded, message: Message, case: str, findings: Findings) -> None:
-        """The next event of the log, and the case that it belongs to."""
+        """Takes in the next event of the log and the case that it belongs to."""
         if self._policies.dispatches(message):
             self.called = event.position
             if event.position > self.checkpoint:
@@ -57,26 +57,26 @@ class Follower:
                 self._handled(event.position, event.partition_key, findings)
 
     def _handled(self, position: int, key: str, findings: Findings) -> None:
-        if before := self.box.overtaken_by(position, key):
-            out_of_order(self.box, position, f"was handled before {before}", before, findings)
+        if before := self.dead_letters.overtaken_by(position, key):
+            out_of_order(self.dead_letters, position, f"was handled before {before}", before, findings)
 
     def caused(self, cause: int, effect: str) -> None:
-        """The consumer did something because of event ``cause``."""
+        """Notes that the consumer appended ``effect`` because of the event at ``cause``."""
         if cause > self._effect[0]:
             self._effect = (cause, effect)
 
     @property
     def lag(self) -> int:
-        """Events from the checkpoint to the last one that calls for something."""
+        """Events from the checkpoint to the last one that the consumer has to act on."""
         return max(0, self.called - self.checkpoint)
 
     def in_flight(self) -> Iterator[str]:
-        """The cases with an event that was not handled yet, or is parked."""
+        """The cases with an event that is not handled yet, or is parked."""
         yield from (case for *_, case in self._open)
-        yield from (letter.case for letter in self.box.parked.values())
+        yield from (one.case for one in self.dead_letters.parked.values())
 
     def judge(self, findings: Findings) -> None:
-        """Whether the checkpoint was set back: an effect and its checkpoint are one transaction."""
+        """Reports a checkpoint that was set back: an effect and its checkpoint are one transaction."""
         cause, effect = self._effect
         if self.checkpoint < cause:
             findings.add(

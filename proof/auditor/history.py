@@ -1,7 +1,7 @@
-"""Reads one log from front to end and checks what needs no other log.
+"""Reads one log from its beginning to its head and checks what needs no other log.
 
-Positions are gapless and agree with log_head, the versions of each stream too; every event decodes, folds and
-lies under its aggregate's partition key; timers and snapshots are those that the states call for.
+Positions and the versions of each stream are gapless, and positions agree with log_head; every event decodes, folds
+and has its aggregate's partition key; timers and snapshots are those that the states call for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SNAPSHOTS = "snapshots equal folds"
 
 
 class Change(NamedTuple):
-    """An event, and what it did to its stream; the states are None where the aggregate is not known."""
+    """An event and the states before and after it; these are None where the aggregate is unknown."""
 
     event: Recorded
     message: Any
@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class Head:
-    """A stream as far as it was read."""
+    """A stream, as far as it has been read."""
 
     version: int
     state: Any
@@ -53,7 +53,7 @@ class SnapshotKey(NamedTuple):
 
 
 class HistoryAudit:
-    """Follows one log; the states of its streams stay in memory, its events do not."""
+    """Follows one log. It keeps the states of the log's streams in memory, but not its events."""
 
     def __init__(self, log: str, database: str, aggregates: Sequence[AnyAggregate], schema: Schema) -> None:
         self.log = log
@@ -61,7 +61,7 @@ class HistoryAudit:
         """Read up to here."""
         self.heads: dict[StreamId, Head] = {}
         self.captured: list[tuple[SnapshotKey, Any]] = []
-        """Snapshots that were come by, and the states that they ought to hold."""
+        """Snapshots whose version was passed, with the states that they have to hold."""
         self._database = database
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
         self._codecs = {aggregate.name: StateCodec(aggregate) for aggregate in aggregates}
@@ -70,12 +70,12 @@ class HistoryAudit:
         self._snapshots: Mapping[StreamId, SnapshotKey] = {}
 
     def begin(self, snapshots: Sequence[SnapshotKey]) -> None:
-        """Takes notice of the snapshots that there are; those with another schema are never trusted anyway."""
+        """Takes in the snapshots that exist. Those with another schema are ignored, as the services ignore them."""
         current = {name: codec.schema for name, codec in self._codecs.items()}
         self._snapshots = {s.stream: s for s in snapshots if current.get(s.stream.type) == s.schema}
 
     def take(self, event: Recorded, findings: Findings) -> Iterator[Change]:
-        """Checks the next event; gives what it changed."""
+        """Checks the next event; yields the changes that it made."""
         if event.position != self.position + 1:
             self._gap(event.position - 1, findings)
         self.position = event.position
@@ -96,10 +96,10 @@ class HistoryAudit:
             before = head.state
             if self._evolve(event, head, message, findings):
                 yield Change(event, message, before, head.state)
-        self._come_by(event.stream, head)
+        self._capture(event.stream, head)
 
     def end(self, upto: int, newest: int, findings: Findings) -> None:
-        """Everything up to ``upto``, which is log_head, was read; ``newest`` is the last event that is there."""
+        """Checks the end: everything up to ``upto``, which is log_head, was read; ``newest`` is the last event."""
         if self.position < upto:
             self._gap(upto, findings)
             self.position = upto
@@ -113,7 +113,7 @@ class HistoryAudit:
             )
 
     def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
-        """Compares the timers with the states of the same instant; gives how many there are."""
+        """Compares the timers with the states of the same instant; returns how many there are."""
         found = {timer.stream: timer for timer in timers}
         for stream, due in self._due.items():
             timer = found.pop(stream, None)
@@ -137,7 +137,7 @@ class HistoryAudit:
         return len(timers)
 
     def judge_snapshots(self, findings: Findings) -> None:
-        """No snapshot is newer than its stream."""
+        """Reports snapshots that are newer than their streams."""
         for key in self._snapshots.values():
             head = self.heads.get(key.stream)
             if head is None or head.version < key.version:
@@ -198,7 +198,7 @@ class HistoryAudit:
         try:
             state = aggregate.evolve(head.state, message)
             due, key = aggregate.due(state), aggregate.partition_key(state)
-        except Exception as error:  # whatever a history that makes no sense makes of the fold
+        except Exception as error:  # an impossible history may break the fold in any way
             findings.add(
                 FOLDS,
                 f"{event.stream} cannot be folded over {event.type}: {type(error).__name__} {error}",
@@ -222,7 +222,7 @@ class HistoryAudit:
             self._due[event.stream] = due
         return True
 
-    def _come_by(self, stream: StreamId, head: Head) -> None:
+    def _capture(self, stream: StreamId, head: Head) -> None:
         key = self._snapshots.get(stream)
         if key is not None and key.version == head.version:
             self.captured.append((key, head.state))

@@ -1,4 +1,4 @@
-"""One pass over one log: whatever is compared with its events goes along."""
+"""One pass over one log, in which everything that is compared with its events takes part."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import Message
 
-from proof.auditor.books import Books
-from proof.auditor.cuts import Cut
+from proof.auditor.database_snapshots import DatabaseSnapshot
+from proof.auditor.dead_letters import out_of_order
 from proof.auditor.followers import Follower
 from proof.auditor.history import Change, HistoryAudit
-from proof.auditor.letters import out_of_order
+from proof.auditor.ledger import Ledger
 from proof.auditor.report import Findings
 from proof.auditor.shop import LogOf
 from proof.auditor.twins import TwinAudit
@@ -41,13 +41,13 @@ class Reading:
         of: LogOf,
         client: NatsClient,
         pool: Pool,
-        books: Books,
+        ledger: Ledger,
         followers: Sequence[Follower],
         views: Sequence[ViewAudit],
         timeline: TimelineAudit | None,
         schema: Schema,
     ) -> None:
-        """``followers``: of all logs; ``timeline``: None where the log has none."""
+        """``followers`` of all logs; ``timeline`` None where the log has none."""
         self.of = of
         self.log = PostgresLog(pool, of.log)
         self.history = HistoryAudit(of.log, of.database, of.aggregates, schema)
@@ -55,73 +55,75 @@ class Reading:
         self.views = [view for view in views if view.log == of.log]
         self.timeline = timeline
         self.findings = Findings()
-        """What was found in events that are not read again."""
+        """What was found in events that are read only once."""
         self.checked: Counter[str] = Counter()
-        self._books = books
+        self._ledger = ledger
         self._followers = [follower for follower in followers if follower.log == of.log]
         self._actors = {follower.consumer: follower for follower in followers}
         self._schema = schema
         self._early: deque[tuple[str, int, str]] = deque()
-        """Effects whose causes are beyond their log's cut: that log, the cause's position, the case."""
+        """Effects of causes beyond what was read of the cause's log: that log, the cause's position, the case."""
 
     def in_flight(self) -> Iterator[str]:
-        """Cases that this log's events show to be in flight."""
+        """The cases that this log's events show to be in flight."""
         for follower in self._followers:
             yield from follower.in_flight()
         yield from (case for _, _, case in self._early)
 
-    async def read(self, cuts: Mapping[str, Cut], heads: Mapping[str, int], seen: Mapping[str, int]) -> None:
-        """Reads up to the cut's head, from wherever the part that is furthest behind stands.
+    async def read(
+        self, databases: Mapping[str, DatabaseSnapshot], heads: Mapping[str, int], seen: Mapping[str, int]
+    ) -> None:
+        """Reads up to the snapshot's head, from where the part that is furthest behind stands.
 
-        ``cuts`` by database; ``seen``: the head of each log in its cut; ``heads``: the same, read later.
+        ``databases`` by name. ``seen`` has the head of each log in its snapshot, ``heads`` the same, read later.
         """
-        cut = cuts[self.of.database]
+        own = databases[self.of.database]
         self._early = deque(early for early in self._early if early[1] > seen[early[0]])
         for follower in self._followers:
-            follower.begin(cuts[follower.database].reached(follower.consumer), self.findings)
+            follower.begin(databases[follower.database].reached(follower.consumer), self.findings)
         for view in self.views:
             view.begin()
         if self.timeline:
-            await self.timeline.compare_replayed(cuts[self.timeline.database].connection, self.findings)
-        for event_id, positions in await cut.doubled_ids(self.history.position):
+            await self.timeline.compare_replayed(databases[self.timeline.database].connection, self.findings)
+        for event_id, positions in await own.doubled_ids(self.history.position):
             self._doubled(event_id, positions)
-        self.history.begin(await cut.snapshots())
-        position = self._start(cuts, cut.head)
-        while position < cut.head:
-            events = [e for e in await self.log.read(position, BATCH) if e.position <= cut.head]
+        self.history.begin(await own.snapshots())
+        position = self._start(databases, own.head)
+        while position < own.head:
+            events = [e for e in await self.log.read(position, BATCH) if e.position <= own.head]
             if not events:
                 break
-            await self._compare(events, cuts)
+            await self._compare(events, databases)
             self._take(events, heads, seen)
-            await self._compare_snapshots(cut)
+            await self._compare_snapshots(own)
             position = events[-1].position
-        self.history.end(cut.head, await cut.newest(), self.findings)
+        self.history.end(own.head, await own.newest(), self.findings)
 
-    def _start(self, cuts: Mapping[str, Cut], head: int) -> int:
+    def _start(self, databases: Mapping[str, DatabaseSnapshot], head: int) -> int:
         positions = [self.history.position]
         if self.twin.position < min(self.twin.state.last, head):
             positions.append(self.twin.position)
         for view in self.all_views():
-            if view.position < min(cuts[view.database].reached(view.consumer), head):
+            if view.position < min(databases[view.database].reached(view.consumer), head):
                 positions.append(view.position)
         return min(positions)
 
     def all_views(self) -> list[ViewAudit | TimelineAudit]:
-        """What is kept of this log."""
+        """The views of this log, its timeline included."""
         return [*self.views, self.timeline] if self.timeline else [*self.views]
 
-    async def _compare(self, events: Sequence[Recorded], cuts: Mapping[str, Cut]) -> None:
-        """What has a position of its own: the twin and the views."""
+    async def _compare(self, events: Sequence[Recorded], databases: Mapping[str, DatabaseSnapshot]) -> None:
+        """Compares the events with what has a position of its own: the twin and the views."""
         self.checked["twin messages"] += await self.twin.compare(events, self.findings)
         decoded = [(event, self._decode(event)) for event in events]
         for view in self.views:
-            upto = cuts[view.database].reached(view.consumer)
+            upto = databases[view.database].reached(view.consumer)
             for event, messages in decoded:
                 if view.position < event.position <= upto:
                     view.take(event, messages, self.findings)
         if self.timeline is None:
             return
-        views = cuts[self.timeline.database]
+        views = databases[self.timeline.database]
         self.checked["view rows"] += await self.timeline.compare(
             views.connection, decoded, views.reached(self.timeline.consumer), self.findings
         )
@@ -130,14 +132,14 @@ class Reading:
         try:
             return self._schema.decode(event)
         except (UnknownEventType, UndecodableEvent):
-            return ()  # the history tells
+            return ()  # the audit of the history reports it
 
     def _take(self, events: Sequence[Recorded], heads: Mapping[str, int], seen: Mapping[str, int]) -> None:
         for event in events:
             if event.position > self.history.position:
                 self.checked["events"] += 1
                 for change in self.history.take(event, self.findings):
-                    case = self._books.take(change, self.findings)
+                    case = self._ledger.take(change, self.findings)
                     self._follow(change, case, heads, seen)
 
     def _follow(self, change: Change, case: str, heads: Mapping[str, int], seen: Mapping[str, int]) -> None:
@@ -173,13 +175,13 @@ class Reading:
         first = head.state.first(event.partition_key) if head else None
         if first and first.position < cause:
             why = f"was handled while {actor.log}/{first.position} was parked"
-            out_of_order(actor.box, cause, why, event.address, self.findings)
+            out_of_order(actor.dead_letters, cause, why, event.address, self.findings)
 
-    async def _compare_snapshots(self, cut: Cut) -> None:
+    async def _compare_snapshots(self, own: DatabaseSnapshot) -> None:
         while self.history.captured:
             key, state = self.history.captured.pop()
             self.checked["snapshots"] += 1
-            stored = await cut.snapshot(key.stream)
+            stored = await own.snapshot(key.stream)
             self.history.judge_snapshot(key, state, stored, self.findings)
 
     def _doubled(self, event_id: str, positions: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What an audit finds."""
+"""The outcome of an audit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHOWN = 50
 
 
 class Violation(NamedTuple):
-    """One thing that must not be."""
+    """One broken rule, with what shows it and what mends it."""
 
     check: str
     """Which rule is broken, such as ``twin equals log``."""
     says: str
     """What is wrong, for people."""
     ids: Sequence[str]
-    """The streams, rows, consumers or requests that are concerned."""
+    """The streams, rows, consumers or requests concerned."""
     events: Sequence[str]
     """The events that show it, as ``log/position``."""
     remedy: str
@@ -28,7 +28,7 @@ class Violation(NamedTuple):
 
 
 class Findings:
-    """Collects violations; keeps the first :data:`SHOWN` of each check, so that memory stays bounded."""
+    """Collects violations. It keeps the first :data:`SHOWN` of each check, which bounds its memory."""
 
     def __init__(self) -> None:
         self.kept: list[Violation] = []
@@ -36,7 +36,7 @@ class Findings:
         self.notes: list[str] = []
 
     def note(self, says: str) -> None:
-        """Something that is not as it would be by itself, because an operator wanted it so."""
+        """Notes a consequence of what an operator did, which is no violation."""
         if len(self.notes) < SHOWN:
             self.notes.append(says)
 
@@ -56,7 +56,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What there is, and how far each part has got. Lags are in events."""
+    """How much there is, and how far each part has got. Lags are in events."""
 
     events: Mapping[str, int] = field(default_factory=dict)
     """By log."""
@@ -74,9 +74,9 @@ class Figures:
     sagas: Mapping[str, int] = field(default_factory=dict)
     """By status."""
     parked: Mapping[str, int] = field(default_factory=dict)
-    """Events that are put aside, by consumer that has any."""
+    """The number of parked events, by consumer that has any."""
     checked: Mapping[str, int] = field(default_factory=dict)
-    """How many of each kind of thing were compared."""
+    """How many were compared, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ class Report:
     """How many there are of each check."""
     figures: Figures
     in_flight: Sequence[str]
-    """What has not arrived yet, for people; none in a settled system."""
+    """What has not arrived yet, for people; empty in a settled system."""
     took: timedelta
     notes: Sequence[str] = ()
-    """What operators gave up or skipped, and what that left open: no violations. At most :data:`SHOWN`."""
+    """What operators discarded or skipped, and what that left open, at most :data:`SHOWN`; these are no violations."""
 
     @property
     def settled(self) -> bool:
-        """Whether nothing was in flight, so that every check was made of everything."""
+        """Whether nothing was in flight, so that every check covered everything."""
         return not self.in_flight
 
     @property

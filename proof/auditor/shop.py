@@ -1,4 +1,4 @@
-"""What there is to audit in the shop: its logs, their owners, consumers and views."""
+"""What there is to audit in the shop: its logs, their aggregates, consumers and views."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from customer_svc.domain import CUSTOMER
 from order_svc.domain import ORDER, SAGA_MODE
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
+from proof.auditor.dead_letters import DeadLettersByConsumer
 from proof.auditor.followers import Follower
-from proof.auditor.letters import Boxes
 from proof.auditor.views import TimelineAudit, ViewAudit
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow
-from twinlog import Clock, Schema
+from stack.topology import CUSTOMER_SVC, ORDER_SVC, PROJECTOR, SAGA_ORCHESTRATOR, SHOP_LOGS
+from twinlog import Clock, Schema, ServiceSpec
 from twinlog.testing.internals import DEAD_LETTERS, AnyAggregate, AnyView
 
-VIEWS_DATABASE = "shop_views"
 SCHEMA = Schema()
 """Decodes the events of every log; knows no upcasters, as the services of the shop."""
 
 
 class LogOf(NamedTuple):
-    """A log and whose it is."""
+    """A log, its owner and the aggregates in it."""
 
     log: str
     owner: str
@@ -41,57 +41,63 @@ class LogOf(NamedTuple):
     aggregates: Sequence[AnyAggregate]
 
 
+def _log_of(service: ServiceSpec, *aggregates: AnyAggregate) -> LogOf:
+    return LogOf(service.log, service.name, service.database, [*aggregates, DEAD_LETTERS])
+
+
 LOGS: Sequence[LogOf] = [
-    LogOf("orders", "order_svc", "shop_orders", [ORDER, SAGA_MODE, DEAD_LETTERS]),
-    LogOf("customers", "customer_svc", "shop_customers", [CUSTOMER, DEAD_LETTERS]),
-    LogOf("sagas", "saga_orchestrator", "shop_sagas", [CREDIT_SAGAS, DEAD_LETTERS]),
-    LogOf("projector", "projector", VIEWS_DATABASE, [DEAD_LETTERS]),
+    _log_of(ORDER_SVC, ORDER, SAGA_MODE),
+    _log_of(CUSTOMER_SVC, CUSTOMER),
+    _log_of(SAGA_ORCHESTRATOR, CREDIT_SAGAS),
+    _log_of(PROJECTOR),
 ]
-SHOWN_LOGS = [of.log for of in LOGS if of.database != VIEWS_DATABASE]
+VIEWS_DATABASE = PROJECTOR.database
+SHOWN_LOGS = list(SHOP_LOGS)
 """The logs whose events the views show."""
-DATABASES = [VIEWS_DATABASE, *(of.database for of in LOGS if of.database != VIEWS_DATABASE)]
-"""In the order in which they are to be read: then no view can be ahead of its log."""
+DATABASES = [VIEWS_DATABASE, *SHOP_LOGS.values()]
+"""In the order in which they have to be read, so that no view is ahead of its log."""
 HOMES: Mapping[str, LogOf] = {of.log: of for of in LOGS}
+"""By log."""
 
 
-def followers(clock: Clock, boxes: Boxes) -> list[Follower]:
-    """Every policy table."""
+def followers(clock: Clock, dead_letters: DeadLettersByConsumer) -> list[Follower]:
+    """One for every policy table."""
     tables = {
-        "shop_orders": [order_svc.policies.CHOREOGRAPHY, order_svc.policies.ORCHESTRATION],
-        "shop_customers": [customer_svc.policies.CHOREOGRAPHY, customer_svc.policies.ORCHESTRATION],
-        "shop_sagas": saga_orchestrator.policies.policies(clock),
+        ORDER_SVC.database: [order_svc.policies.CHOREOGRAPHY, order_svc.policies.ORCHESTRATION],
+        CUSTOMER_SVC.database: [customer_svc.policies.CHOREOGRAPHY, customer_svc.policies.ORCHESTRATION],
+        SAGA_ORCHESTRATOR.database: saga_orchestrator.policies.policies(clock),
     }
     return [
-        Follower(policies, database, boxes[policies.consumer])
+        Follower(policies, database, dead_letters[policies.consumer])
         for database, of in tables.items()
         for policies in of
     ]
 
 
-def views(boxes: Boxes) -> list[ViewAudit]:
+def views(dead_letters: DeadLettersByConsumer) -> list[ViewAudit]:
     """Every view that is folded row by row."""
     return [
-        _view(ORDERS, OrderRow, "orders", boxes),
-        _view(CUSTOMERS, CustomerRow, "customers", boxes),
+        _view(ORDERS, OrderRow, ORDER_SVC.log, dead_letters),
+        _view(CUSTOMERS, CustomerRow, CUSTOMER_SVC.log, dead_letters),
         ViewAudit(
             SAGAS,
             SagaRow,
-            log="sagas",
-            box=boxes["saga_orchestrator.sagas"],
-            database="shop_sagas",
+            log=SAGA_ORCHESTRATOR.log,
+            dead_letters=dead_letters["saga_orchestrator.sagas"],
+            database=SAGA_ORCHESTRATOR.database,
             package="saga_orchestrator.sql",
             routing_key=SHOWN,
-            remedy=_rebuild("shop_sagas", "saga_orchestrator.sagas", "TRUNCATE sagas"),
+            remedy=_rebuild(SAGA_ORCHESTRATOR.database, "saga_orchestrator.sagas", "TRUNCATE sagas"),
         ),
     ]
 
 
-def timelines(boxes: Boxes) -> Mapping[str, TimelineAudit]:
+def timelines(dead_letters: DeadLettersByConsumer) -> Mapping[str, TimelineAudit]:
     """The timeline of each log that has one."""
     return {
         log: TimelineAudit(
             log=log,
-            box=boxes[f"projector.{log}"],
+            dead_letters=dead_letters[f"projector.{log}"],
             database=VIEWS_DATABASE,
             remedy=_rebuild_of_projector(log),
         )
@@ -99,12 +105,12 @@ def timelines(boxes: Boxes) -> Mapping[str, TimelineAudit]:
     }
 
 
-def _view(view: AnyView, row_type: type, log: str, boxes: Boxes) -> ViewAudit:
+def _view(view: AnyView, row_type: type, log: str, dead_letters: DeadLettersByConsumer) -> ViewAudit:
     return ViewAudit(
         view,
         row_type,
         log=log,
-        box=boxes[f"projector.{log}"],
+        dead_letters=dead_letters[f"projector.{log}"],
         database=VIEWS_DATABASE,
         package="projector.sql",
         remedy=_rebuild_of_projector(log),
@@ -113,7 +119,7 @@ def _view(view: AnyView, row_type: type, log: str, boxes: Boxes) -> ViewAudit:
 
 def _rebuild_of_projector(log: str) -> str:
     wipe = f"DELETE FROM timeline WHERE log = '{log}'"
-    if log != "sagas":
+    if log != SAGA_ORCHESTRATOR.log:
         wipe += f"; TRUNCATE {log}"
     return _rebuild(VIEWS_DATABASE, f"projector.{log}", wipe)
 

@@ -18,7 +18,7 @@ EQUAL = "twin equals log"
 WHOLE = "twin is whole"
 NOT_AHEAD = "twin not ahead of log"
 
-_TIMEOUT = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 class Stored(NamedTuple):
@@ -55,7 +55,7 @@ class TwinAudit:
             self.position = 0
 
     def judge(self, head: int, findings: Findings) -> None:
-        """What the stream's own figures tell; ``head`` was read after them."""
+        """Judges the stream by its own figures; ``head`` was read after them."""
         first, last, _ = self.state
         if self.missing and head:
             findings.add(
@@ -84,7 +84,7 @@ class TwinAudit:
             )
 
     async def compare(self, events: Sequence[Recorded], findings: Findings) -> int:
-        """Compares the messages of these events, which follow the position; gives how many."""
+        """Compares the messages of these events, which follow the position; returns how many."""
         events = [event for event in events if self.position < event.position <= self.state.last]
         wanted = [event for event in events if event.position >= self.state.first]
         if wanted:
@@ -124,7 +124,7 @@ class TwinAudit:
             )
 
     async def _messages(self, first: int, last: int) -> dict[int, Stored]:
-        """The messages from ``first`` to ``last`` that there are, by sequence (direct get in batches, ADR-31)."""
+        """The messages from ``first`` to ``last`` that exist, by sequence (direct get in batches, NATS ADR-31)."""
         found: dict[int, Stored] = {}
         while first <= last:
             got = await self._batch(first, last - first + 1)
@@ -151,7 +151,7 @@ class TwinAudit:
             try:
                 request = json.dumps({"seq": first, "batch": count}).encode()
                 await self._client.publish(f"$JS.API.DIRECT.GET.{self.name}", request, reply=inbox)
-                async with asyncio.timeout(_TIMEOUT):
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
                     await done
             finally:
                 await subscription.unsubscribe()

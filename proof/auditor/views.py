@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from projector.views.timeline import TIMELINE, TimelineRow
-from proof.auditor.letters import Box, out_of_order
+from proof.auditor.dead_letters import DeadLetters, out_of_order
 from proof.auditor.report import Findings
 from twinlog import Recorded
 from twinlog.testing.internals import AnyView, Connection, load_queries, routing_key_of
@@ -21,7 +21,7 @@ _QUERIES = load_queries("proof.auditor.sql")
 
 
 class ViewAudit:
-    """Follows one view of one log. The folded rows stay in memory."""
+    """Follows one view of one log. It keeps the folded rows in memory."""
 
     def __init__(
         self,
@@ -29,25 +29,26 @@ class ViewAudit:
         row_type: type,
         *,
         log: str,
-        box: Box,
+        dead_letters: DeadLetters,
         database: str,
         package: str,
         routing_key: str = "",
         remedy: str,
     ) -> None:
-        """``box``: what its consumer parked; ``package`` has the query ``<view>_rows``; ``tag``: that of the events
-        that are projected, where not all."""
+        """``dead_letters`` are its consumer's; ``package`` has the query ``<view>_rows``; ``routing_key`` is that of
+        the events that are projected, empty for all.
+        """
         self.name = view.name
         self.log = log
-        self.consumer = box.consumer
+        self.consumer = dead_letters.consumer
         self.database = database
         self.position = 0
         """Folded up to here."""
         self.wanted = 0
-        """Position of the last event that it is to show."""
-        self._box = box
+        """Position of the last event that it has to show."""
+        self._dead_letters = dead_letters
         self._replayed = 0
-        """How many of the box's replays were folded."""
+        """How many of the replayed dead letters were folded."""
         self._routing_key = routing_key
         self._view = view
         self._row_type = row_type
@@ -55,28 +56,30 @@ class ViewAudit:
         self._remedy = remedy
         self._rows: dict[str, Any] = {}
         self._touched: set[str] = set()
-        """Keys to compare."""
+        """Keys of the rows to compare."""
 
     def begin(self) -> None:
-        """Folds what was parked when its turn came, and has been replayed since."""
-        while self._replayed < len(self._box.replayed):
-            letter = self._box.replayed[self._replayed]
+        """Folds what was parked when its turn came and has been replayed since."""
+        while self._replayed < len(self._dead_letters.replayed):
+            replayed = self._dead_letters.replayed[self._replayed]
             self._replayed += 1
-            if letter.event and letter.position <= self.position:
-                self._fold(letter.event, letter.messages)
+            if replayed.event and replayed.position <= self.position:
+                self._fold(replayed.event, replayed.messages)
 
     def take(self, event: Recorded, messages: Sequence[Message], findings: Findings) -> None:
-        """Folds the next event, unless its consumer parked it or gave it up."""
+        """Folds the next event, unless its consumer parked or discarded it."""
         self.position = event.position
-        if self._box.lacks(event.position):
-            # Whatever the row is without it is to be seen.
+        if self._dead_letters.lacks(event.position):
+            # The row has to be what it is without the event.
             self._touched.update(key for one in messages if (key := self._key(event, one)) is not None)
             return
         self._fold(event, messages)
         if any(map(self._projects, messages)) and (
-            before := self._box.overtaken_by(event.position, event.partition_key)
+            before := self._dead_letters.overtaken_by(event.position, event.partition_key)
         ):
-            out_of_order(self._box, event.position, f"was projected before {before}", before, findings)
+            out_of_order(
+                self._dead_letters, event.position, f"was projected before {before}", before, findings
+            )
 
     def _key(self, event: Recorded, message: Message) -> str | None:
         return self._view.key(event, message) if self._projects(message) else None
@@ -89,11 +92,14 @@ class ViewAudit:
             self._touched.add(key)
             try:
                 self._rows[key] = self._view.evolve(self._rows.get(key), event, message)
-            except (AssertionError, KeyError):  # a history without its beginning: the log's own checks tell
+            except (
+                AssertionError,
+                KeyError,
+            ):  # a history without its beginning, which the log's checks report
                 self._rows.pop(key, None)
 
     def note(self, event: Recorded, message: Message) -> None:
-        """Takes notice of an event that may be beyond the view's checkpoint."""
+        """Notes an event, which may be beyond the view's checkpoint."""
         if self._projects(message):
             self.wanted = event.position
 
@@ -101,7 +107,7 @@ class ViewAudit:
         return not self._routing_key or routing_key_of(message) == self._routing_key
 
     async def compare(self, connection: Connection, findings: Findings) -> int:
-        """Compares the rows that changed since the last time, or were wrong then; gives how many.
+        """Compares the rows that changed or were wrong since the last time; returns how many.
 
         ``connection`` sees the view exactly at the position.
         """
@@ -138,22 +144,22 @@ class ViewAudit:
 
 
 class TimelineAudit:
-    """Follows the timeline of one log; keeps no rows."""
+    """Follows the timeline of one log. It keeps no rows."""
 
-    def __init__(self, *, log: str, box: Box, database: str, remedy: str) -> None:
+    def __init__(self, *, log: str, dead_letters: DeadLetters, database: str, remedy: str) -> None:
         self.log = log
-        self.consumer = box.consumer
+        self.consumer = dead_letters.consumer
         self.database = database
         self.position = 0
         """Compared up to here."""
         self.wanted = 0
-        """Position of the last event that it is to show."""
-        self._box = box
+        """Position of the last event that it has to show."""
+        self._dead_letters = dead_letters
         self._replayed = 0
         self._remedy = remedy
 
     def note(self, event: Recorded, _message: Message) -> None:
-        """Takes notice of an event that may be beyond the view's checkpoint."""
+        """Notes an event, which may be beyond the view's checkpoint."""
         self.wanted = event.position
 
     async def compare(
@@ -163,11 +169,11 @@ class TimelineAudit:
         upto: int,
         findings: Findings,
     ) -> int:
-        """Compares the rows of these events, which follow the position, up to ``upto``; gives how many."""
+        """Compares the rows of these events, which follow the position, up to ``upto``; returns how many."""
         expected = {
             position: row
             for event, messages in decoded
-            if self.position < event.position <= upto and not self._box.lacks(event.position)
+            if self.position < event.position <= upto and not self._dead_letters.lacks(event.position)
             for position, row in _rows(event, messages)
         }
         last = min(upto, decoded[-1][0].position)
@@ -176,13 +182,13 @@ class TimelineAudit:
         return len(expected)
 
     async def compare_replayed(self, connection: Connection, findings: Findings) -> None:
-        """Compares the rows of what was parked when its turn came, and has been replayed since."""
-        while self._replayed < len(self._box.replayed):
-            letter = self._box.replayed[self._replayed]
+        """Compares the rows of what was parked when its turn came and has been replayed since."""
+        while self._replayed < len(self._dead_letters.replayed):
+            replayed = self._dead_letters.replayed[self._replayed]
             self._replayed += 1
-            if letter.event and letter.position <= self.position:
-                expected = dict(_rows(letter.event, letter.messages))
-                await self._compare(connection, expected, letter.position, findings, letter.position - 1)
+            if replayed.event and replayed.position <= self.position:
+                expected = dict(_rows(replayed.event, replayed.messages))
+                await self._compare(connection, expected, replayed.position, findings, replayed.position - 1)
 
     async def _compare(
         self,
@@ -200,7 +206,7 @@ class TimelineAudit:
                 self._add(position, difference(expected.get(position), found.get(position)), findings)
 
     async def judge_rest(self, connection: Connection, upto: int, findings: Findings) -> None:
-        """Nothing lies beyond the view's checkpoint."""
+        """Reports rows beyond the view's checkpoint."""
         for row in await connection.fetch(_QUERIES["timeline_beyond"], self.log, upto):
             self._add(row[0], f"it is there, and the view's checkpoint is {upto}", findings)
 
@@ -221,7 +227,7 @@ def _rows(event: Recorded, messages: Iterable[Message]) -> Iterator[tuple[int, T
 
 
 def difference(expected: Any, found: Any) -> str:
-    """What is different between two rows, in words."""
+    """The differences between two rows, in words."""
     if found is None:
         return "it is missing"
     if expected is None:

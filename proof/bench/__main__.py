@@ -14,18 +14,17 @@ from proof.bench.systems import started
 from stack.topology import ROOT
 
 _NOTE = (
-    "Medians of rounds that take turns (floor, choreography, orchestration, floor, …); a ratio is the median of those "
-    "within one round, all of one run. "
-    "256 clients in a closed loop, 100 customers, every order with a request id, except where another generator asks, "
-    "which repeats one call. Latency runs from when CreateOrder "
-    "was due until APPROVED was committed in the view; at half load the calls come at a fixed rate whatever happens. "
-    "Where the floor is above a latency target as well, the machine was not free enough to judge it."
+    "Medians of rounds that take turns (baseline, choreography, orchestration, baseline, …); a ratio is the median of "
+    "those within one round, all of one run. 256 clients in a closed loop, 100 customers, every order with a request "
+    "id, except where another generator asks, which repeats one call. Latency runs from when CreateOrder was due until "
+    "APPROVED was committed in the view; at half load the calls come at a fixed rate whatever happens. Where the "
+    "baseline misses a latency target too, the machine was too busy to judge it."
 )
 
 _RIVALS_NOTE = (
     "pyeventsourcing runs in its multi-threaded system runner, aggregates cached, 2 or 8 client threads, whichever is "
     "faster; DBOS as one workflow of three transactions, 8 client threads. Both run in one process on the same "
-    "Postgres and are called within it: no RPC, no request ids, no broker, which the floor and the shop do pay for."
+    "Postgres and are called within it: no RPC, no request ids, no broker, which the baseline and the shop do pay for."
 )
 
 _KERNEL_NOTE = (
@@ -79,7 +78,7 @@ _QUICK = Size(
 
 
 async def compare(size: Size) -> None:
-    """Everything but cost against size."""
+    """Measures everything but cost against size."""
     async with started(ROOT / ".data" / "bench") as (shop, systems):
         before = memory.resident(systems)
         for system in systems:
@@ -106,7 +105,7 @@ async def compare(size: Size) -> None:
 
 
 async def grow(size: Size, million: bool) -> None:
-    """Cost against size."""
+    """Measures cost against size."""
     async with started(ROOT / ".data" / "bench") as (shop, systems):
         growing = grown.Sizes(shop, systems, size.orders // 2, size.rounds)
         orders = await growing.log(size.small)

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 from customer_svc.domain import CUSTOMER
-from proof.bench import floor
+from proof.bench import baseline
 from twinlog import Settings
 from twinlog.testing.internals import RELAY_BATCH, NewEvent
 
@@ -70,14 +70,14 @@ class Bare:
                     assert json.loads(reply.data).get("seq") == number + 1, reply.data
 
     async def pull(self, bus: Client, stream: str, head: int) -> None:
-        """Every message of a stream, in the floor's way: one endless pull, and of each only its sequence."""
+        """Every message of a stream, in the baseline's way: one endless pull, and of each only its sequence."""
         reached = asyncio.Event()
 
         def count(batch: Sequence[tuple[int, Msg]]) -> None:
             if batch[-1][0] >= head:
                 reached.set()
 
-        task = asyncio.create_task(floor.follow(bus, stream, count))
+        task = asyncio.create_task(baseline.follow(bus, stream, count))
         async with asyncio.timeout(120):
             await reached.wait()
         task.cancel()

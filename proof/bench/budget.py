@@ -1,18 +1,16 @@
-"""Where the processor time of a saga goes: microseconds by process, from /proc.
+"""Where the processor time of a saga goes: microseconds by process.
 
-Less noisy than any rate: on a machine that others use as well, a saga still costs what it costs.
+This is less noisy than any rate, because a saga costs the same on a machine that others use as well.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
+
+import psutil
 
 from proof.bench import measure
 from proof.bench.systems import System
-
-_TICK = 1e6 / os.sysconf("SC_CLK_TCK")
 
 
 async def of_sagas(system: System, orders: int) -> tuple[measure.Rates, dict[str, float]]:
@@ -25,26 +23,19 @@ async def of_sagas(system: System, orders: int) -> tuple[measure.Rates, dict[str
 
 
 def spent(pids: Mapping[str, int]) -> dict[str, float]:
-    """Processor microseconds that each process and its children have used so far."""
-    fields = {int(path.parent.name): _stat(path) for path in Path("/proc").glob("[0-9]*/stat")}
-    children: dict[int, list[int]] = {}
-    for pid, stat in fields.items():
-        if stat:
-            children.setdefault(int(stat[1]), []).append(pid)
-    return {
-        name: sum(_used(fields.get(each, [])) for each in (pid, *children.get(pid, [])))
-        for name, pid in pids.items()
-    }
+    """Processor microseconds that each process and its children, ended ones included, have used so far."""
+    return {name: 1e6 * sum(map(_seconds, _family(pid))) for name, pid in pids.items()}
 
 
-def _stat(path: Path) -> list[str]:
-    """The fields of a stat file from the state on; none where the process has ended."""
+def _family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children()]
+
+
+def _seconds(process: psutil.Process) -> float:
+    """User and system time; that of a child that has ended is in its parent's."""
     try:
-        return path.read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _used(stat: list[str]) -> float:
-    """User and system time; of a child that has ended, it is in its parent's third and fourth."""
-    return sum(map(int, stat[11:15])) * _TICK
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+import psutil
 
 from proof.bench.report import Row
 from proof.bench.systems import System
+from stack.topology import CUSTOMER_SVC, ORDER_SVC, PROJECTOR, SAGA_ORCHESTRATOR
 
 _ROLES = {
-    "order_svc": "floor orders",
-    "customer_svc": "floor customers",
-    "saga_orchestrator": "floor customers",
-    "projector": "floor view",
+    ORDER_SVC.name: "baseline orders",
+    CUSTOMER_SVC.name: "baseline customers",
+    SAGA_ORCHESTRATOR.name: "baseline customers",
+    PROJECTOR.name: "baseline view",
 }
-"""The floor's process that does what the service does; the orchestrator's, too, follows a log and writes one."""
+"""The baseline's process in each service's role. The orchestrator, like customers, follows a log and writes one."""
 _MB = 2**20
 
 
 def resident(systems: Sequence[System]) -> dict[str, int]:
     """Resident bytes of every process."""
-    return {name: _resident(pid) for system in systems for name, pid in system.pids.items()}
+    return {
+        name: psutil.Process(pid).memory_info().rss for system in systems for name, pid in system.pids.items()
+    }
 
 
 def sizes(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
-    """Every process beside the floor's of its role."""
+    """Every process beside the baseline's of its role."""
     rows = []
     for name, size in after.items():
         role = _ROLES.get(name, name)
@@ -42,8 +46,3 @@ def growth(before: Mapping[str, int], after: Mapping[str, int], sagas: int) -> l
         row.add(size / _MB, before[name] / _MB)
         rows.append(row.aim(ratio=1.1, most=True) if name in _ROLES else row)
     return rows
-
-
-def _resident(pid: int) -> int:
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024

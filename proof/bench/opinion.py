@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from proof.bench import clients, h2load
 from proof.bench.load import Load
 from proof.bench.report import Row
-from proof.bench.rounds import BesideFloor
+from proof.bench.rounds import BesideBaseline
 from proof.bench.systems import EVENTS_OF_ORDER, METHOD, System
 
 _CLIENTS = 256
@@ -19,7 +19,7 @@ async def rows(systems: Sequence[System], rounds: int, count: int) -> list[Row]:
     h2load repeats one call, so here none carries a request id.
     """
     name, ask = ("h2load", h2load.ask) if h2load.installed() else (clients.NAME, clients.ask)
-    theirs = BesideFloor(systems, f"{{}}: CreateOrder accepted, asked by {name}", "calls/s")
+    theirs = BesideBaseline(systems, f"{{}}: CreateOrder accepted, asked by {name}", "calls/s")
     ours = {
         system.name: Row(f"{system.name}: the same, asked by the bench's generator", "calls/s", name)
         for system in systems

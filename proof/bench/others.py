@@ -1,4 +1,4 @@
-"""What runs besides: the rivals, each beside the floor and the shop of the same minute, and the kernel by its parts."""
+"""The rivals, each beside the baseline and the shop of the same minute, and the kernel by its parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from proof.bench import apart, kernel, measure
 from proof.bench.report import Row
-from proof.bench.rounds import FLOOR
+from proof.bench.rounds import BASELINE
 from proof.bench.systems import System
 from stack.shop import Shop
 from stack.topology import ROOT
@@ -19,14 +19,14 @@ _BETTER_THAN_PYEVENTSOURCING = 8
 
 
 async def rivals(shop: Shop, systems: list[System], rounds: int, orders: int) -> tuple[list[Row], list[str]]:
-    """Their rows, and why some are missing. ``orders``: of the floor and of the shop, each round."""
-    floor, choreography, _ = systems
+    """Their rows, and why some are missing. ``orders``: of the baseline and of the shop, each round."""
+    baseline, choreography, _ = systems
     rows: dict[str, Row] = {}
     against: dict[str, Row] = {}
     missing: list[str] = []
     for _ in range(rounds):
         for module, count in _RIVALS.items():
-            base, ours = await measure.rates(floor, orders), await measure.rates(choreography, orders)
+            base, ours = await measure.rates(baseline, orders), await measure.rates(choreography, orders)
             try:
                 found = await _rival(shop, module, count)
             except (apart.Failed, OSError) as error:
@@ -34,7 +34,7 @@ async def rivals(shop: Shop, systems: list[System], rounds: int, orders: int) ->
                 continue
             for row in found:
                 whole = base.sagas if row.unit == "sagas/s" else base.accepted
-                rows.setdefault(row.what, Row(row.what, row.unit, FLOOR)).add(row.value, whole)
+                rows.setdefault(row.what, Row(row.what, row.unit, BASELINE)).add(row.value, whole)
             name = found[0].what.partition(":")[0]
             row = Row(f"choreography: sagas beside {name}", "sagas/s", name)
             against.setdefault(module, row).add(ours.sagas, found[0].value)

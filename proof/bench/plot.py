@@ -14,7 +14,7 @@ from proof.bench.report import number
 _WIDTH, _ROW, _HIGH = 1200, 18, 220
 _LEFT, _RIGHT = 390, 740
 """Where the bars' axis runs."""
-_COLOURS = {"floor": "#999999", "choreography": "#4477aa", "orchestration": "#ee6677", "": "#228833"}
+_COLOURS = {"baseline": "#999999", "choreography": "#4477aa", "orchestration": "#ee6677", "": "#228833"}
 _STYLE = (
     "text{font:12px sans-serif;fill:#222}.title{font-weight:bold;font-size:14px}"
     ".axis{fill:#888;font-size:11px}line{stroke:#ddd}.one{stroke:#888}"

@@ -1,4 +1,4 @@
-"""The floor and the shop in either mode, in rounds that take turns: rates, what a saga costs, latencies."""
+"""The baseline and the shop in either mode, in rounds that take turns: rates, what a saga costs, latencies."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from proof.bench import budget, measure
 from proof.bench.report import Row
 from proof.bench.systems import System
 
-FLOOR = "the floor"
-_WHOLE = "a saga of the floor"
+BASELINE = "the baseline"
+_WHOLE = "a saga of the baseline"
 
 
-class BesideFloor:
-    """One row a system, each set against the floor's value of the same round."""
+class BesideBaseline:
+    """One row a system, each set against the baseline's value of the same round."""
 
     def __init__(self, systems: Sequence[System], what: str, unit: str) -> None:
-        """``what``: with {} for the system's name. The floor is the first of the systems, and of every round."""
-        self._rows = {system.name: Row(what.format(system.name), unit, FLOOR) for system in systems}
-        self._floor = systems[0].name
+        """``what``: with {} for the system's name. The baseline is the first of the systems, and of every round."""
+        self._rows = {system.name: Row(what.format(system.name), unit, BASELINE) for system in systems}
+        self._baseline = systems[0].name
 
     def __getitem__(self, name: str) -> Row:
         return self._rows[name]
@@ -29,16 +29,18 @@ class BesideFloor:
 
     def add(self, system: System, value: float) -> None:
         """The value of a round."""
-        self[system.name].add(value, value if system.name == self._floor else self[self._floor].values[-1])
+        self[system.name].add(
+            value, value if system.name == self._baseline else self[self._baseline].values[-1]
+        )
 
 
 async def rates(
     systems: Sequence[System], rounds: int, orders: int
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """Sagas and calls a second, and the processor time of a saga. ``orders``: in each measurement."""
-    sagas = BesideFloor(systems, "{}: sagas end to end", "sagas/s")
-    accepted = BesideFloor(systems, "{}: CreateOrder accepted", "calls/s")
-    cost = BesideFloor(systems, "{}: processor time a saga, all processes", "µs")
+    sagas = BesideBaseline(systems, "{}: sagas end to end", "sagas/s")
+    accepted = BesideBaseline(systems, "{}: CreateOrder accepted", "calls/s")
+    cost = BesideBaseline(systems, "{}: processor time a saga, all processes", "µs")
     generator = Row("load generator: processor time a call", "µs", _WHOLE)
     parts: dict[str, Row] = {}
     for _ in range(rounds):
@@ -64,7 +66,7 @@ async def latencies(
 ) -> list[Row]:
     """``alone``: orders of the one client. ``seconds``: at half of ``most``, the sagas a second of each system."""
     one50, one99, half50, half99 = tables = [
-        BesideFloor(systems, f"{{}}: {what}", "ms")
+        BesideBaseline(systems, f"{{}}: {what}", "ms")
         for what in ("one client, p50", "one client, p99", "half load, p50", "half load, p99")
     ]
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""What is measured: the floor and the shop in either mode, on the same servers, behind the same CreateOrder."""
+"""What is measured: the baseline and the shop in either mode, on the same servers, behind the same CreateOrder."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from projector.freshness import SUBJECT
-from proof.bench import floor
+from proof.bench import baseline
 from proof.bench.load import Load, Spread
 from shop.customers.v1 import customer_service_pb2 as customers_pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceStub
 from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from stack.shop import Shop, running
-from stack.topology import ROOT
+from stack.topology import NAMES, ORDER_SVC, ROOT
 from twinlog.dev import free_port, spawn, stop
 from twinlog.testing.internals import RandomIds
 
 CUSTOMERS = 100
 EVENTS_OF_ORDER = 2
-"""In the log of orders, of the floor as of the shop: created, and approved."""
-METHOD = f"{floor.SERVICE}/CreateOrder"
+"""In the log of orders, of the baseline as of the shop: created, and approved."""
+METHOD = f"{baseline.SERVICE}/CreateOrder"
 _CREDIT = 10**9
 _AT_ONCE = 100
 _IDS = RandomIds()
@@ -119,7 +119,7 @@ class System:
 
 @asynccontextmanager
 async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop, list[System]]]:
-    """The shop and the floor, up and empty, in a folder of their own: floor, choreography, orchestration.
+    """The shop and the baseline, up and empty, in a folder of their own: baseline, choreography, orchestration.
 
     ``kept``: with the servers that were prepared in that folder.
     """
@@ -129,25 +129,25 @@ async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop
         shop = await stack.enter_async_context(running(lambda _line: None, data=data))
         bus = await nats.connect(shop.nats_url, pending_size=2**26)
         stack.push_async_callback(bus.close)
-        floor_view, shop_view = View(None), View("projector.orders")
-        await bus.subscribe(floor.CHANGED, cb=floor_view.on_message)
+        baseline_view, shop_view = View(None), View("projector.orders")
+        await bus.subscribe(baseline.CHANGED, cb=baseline_view.on_message)
         await bus.subscribe(SUBJECT, cb=shop_view.on_message)
-        address, pids = await _start_floor(stack, shop, bus)
+        address, pids = await _start_baseline(stack, shop, bus)
         owners = await create_customers(shop, CUSTOMERS)
-        floor_log = await asyncpg.connect(f"{shop.postgres_url}/floor")
-        shop_log = await asyncpg.connect(f"{shop.postgres_url}/shop_orders")
-        for connection in (floor_log, shop_log):
+        baseline_log = await asyncpg.connect(f"{shop.postgres_url}/baseline")
+        shop_log = await asyncpg.connect(f"{shop.postgres_url}/{ORDER_SVC.database}")
+        for connection in (baseline_log, shop_log):
             stack.push_async_callback(connection.close)
         embedded = {"postgres": shop.postgres, "nats": shop.nats}
         servers = {name: server.pid for name, server in embedded.items() if server}
         systems = [
             System(
-                "floor",
+                "baseline",
                 Load(address, METHOD),
-                floor_view,
-                floor_log,
-                f"SELECT order_id, position FROM floor_orders WHERE type = '{floor.APPROVED}' AND position > $1",
-                "SELECT max(position) FROM floor_orders",
+                baseline_view,
+                baseline_log,
+                f"SELECT order_id, position FROM baseline_orders WHERE type = '{baseline.APPROVED}' AND position > $1",
+                "SELECT max(position) FROM baseline_orders",
                 SAGA_MODE_CHOREOGRAPHY,
                 owners,
                 pids,
@@ -155,7 +155,6 @@ async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop
             )
         ]
         modes = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}
-        services = ("order_svc", "customer_svc", "saga_orchestrator", "projector")
         for name, mode in modes.items():
             systems.append(
                 System(
@@ -167,26 +166,34 @@ async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop
                     "SELECT position FROM log_head",
                     mode,
                     owners,
-                    {service: shop.supervisor.pid(service) for service in services},
+                    {service: shop.supervisor.pid(service) for service in NAMES},
                     servers,
                 )
             )
         yield shop, systems
 
 
-async def _start_floor(stack: AsyncExitStack, shop: Shop, bus: Client) -> tuple[str, dict[str, int]]:
+async def _start_baseline(stack: AsyncExitStack, shop: Shop, bus: Client) -> tuple[str, dict[str, int]]:
     server = await asyncpg.connect(f"{shop.postgres_url}/postgres")
-    await server.execute("CREATE DATABASE floor")
+    await server.execute("CREATE DATABASE baseline")
     await server.close()
-    database = await asyncpg.connect(f"{shop.postgres_url}/floor")
-    await floor.prepare(database, bus)
+    database = await asyncpg.connect(f"{shop.postgres_url}/baseline")
+    await baseline.prepare(database, bus)
     await database.close()
     address, pids = f"127.0.0.1:{free_port()}", {}
     for role in ("orders", "customers", "view"):
-        command = [sys.executable, "-m", "proof.bench.floor", role, shop.postgres_url, shop.nats_url, address]
+        command = [
+            sys.executable,
+            "-m",
+            "proof.bench.baseline",
+            role,
+            shop.postgres_url,
+            shop.nats_url,
+            address,
+        ]
         process = await spawn(command, output=sys.stderr.fileno(), cwd=ROOT)
         stack.push_async_callback(stop, process)
-        pids[f"floor {role}"] = process.pid
+        pids[f"baseline {role}"] = process.pid
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):
         await channel.channel_ready()
     return address, pids

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
+import psutil
 
-from proof.chaos.ledger import LOGS
 from proof.chaos.rig import Rig
+from stack.topology import DATABASES, SHOP_LOGS
 from twinlog.testing.internals import connect, database_url
-
-DATABASES = (*LOGS.values(), "shop_views")
 
 _TABLES = """
 SELECT c.relname, pg_total_relation_size(c.oid), c.reltuples::bigint
@@ -49,10 +47,10 @@ async def take(rig: Rig) -> Census:
     """Looks now."""
     census = Census()
     for replica in rig.all:
-        census.processes[replica.service] = _process([replica.pid])
-    census.processes["postgres"] = _process([rig.postgres.pid, *_children(rig.postgres.pid)])
+        census.processes[replica.service] = _process(replica.pid)
+    census.processes["postgres"] = _process(rig.postgres.pid)
     for server in rig.nats:
-        census.processes[server.folder.name] = _process([server.pid])
+        census.processes[server.folder.name] = _process(server.pid)
     for name in DATABASES:
         connection = await asyncpg.connect(database_url(rig.postgres.url, name), timeout=10)
         try:
@@ -63,7 +61,7 @@ async def take(rig: Rig) -> Census:
             await connection.close()
     client = await connect(rig.nats_url, "census")
     try:
-        for log in LOGS:
+        for log in SHOP_LOGS:
             state = (await client.jsm().stream_info(log)).state
             census.streams[log] = state.bytes / 1e6
             census.messages += state.messages
@@ -72,27 +70,15 @@ async def take(rig: Rig) -> Census:
     return census
 
 
-def _process(pids: Sequence[int]) -> Process:
-    return Process(sum(map(_megabytes, pids)), sum(map(_sockets, pids)))
-
-
-def _megabytes(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
-
-
-def _sockets(pid: int) -> int:
-    try:
-        return sum(entry.readlink().name.startswith("socket:") for entry in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return 0
-
-
-def _children(pid: int) -> Iterator[int]:
-    try:
-        yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    except OSError:
-        return
+def _process(pid: int) -> Process:
+    """A process with its children; those that end meanwhile count as nothing."""
+    megabytes, sockets = 0.0, 0
+    with suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        for each in (parent, *parent.children()):
+            with suppress(psutil.Error):
+                # Pss, of Linux alone, shares out what several processes map.
+                memory = each.memory_full_info()
+                megabytes += getattr(memory, "pss", memory.uss) / 1e6
+                sockets += len(each.net_connections("all"))
+    return Process(megabytes, sockets)

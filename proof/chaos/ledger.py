@@ -1,4 +1,4 @@
-"""What really happened: the three logs, folded from a scenario's start, and held against what clients were told."""
+"""What really happened: the three logs, folded from a scenario's start and compared with what clients were told."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ import twinlog.v1.saga_pb2  # noqa: F401
 from proof.chaos.load import Outcome, Sent
 from shop.orders.v1 import order_pb2
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
+from stack.topology import PROJECTOR, SHOP_LOGS
 from twinlog import Money, TwinlogError, message_class
 from twinlog.testing.internals import JetStreamTwin, connect, database_url
-
-LOGS = {"orders": "shop_orders", "customers": "shop_customers", "sagas": "shop_sagas"}
-"""The logs and their databases."""
 
 _READ = (
     "SELECT position, stream_id, type, payload, metadata FROM events WHERE position > $1 ORDER BY position"
@@ -57,23 +55,23 @@ class Figures:
     ok: int = 0
     failed: int = 0
     unknown: int = 0
-    """Requests whose client was left without an answer, at least once."""
+    """Requests that were left without an answer at least once."""
     resolved: int = 0
-    """Those of them that are known now."""
+    """Those of them whose outcome is known now."""
     lost: int = 0
-    """Acknowledged commands whose effect is not there."""
+    """Acknowledged commands without their effect."""
     doubled: int = 0
-    """Effects that are there more than once."""
+    """Effects that happened more than once."""
     credit_off: int = 0
-    """Sum over customers: by how many nanos what is held differs from the totals of approved orders."""
+    """The difference between held credit and the totals of approved orders, summed over customers, in nanos."""
     stuck: int = 0
-    """Orders that are PENDING and sagas that have not ended."""
+    """PENDING orders, and sagas that have not ended."""
     problems: list[str] = field(default_factory=list)
-    """Everything else that is wrong, and the particulars of what the figures count."""
+    """Everything else that is wrong, and the details of what the figures count."""
     recovery: float = 0.0
-    """Seconds from the end of the fault until orders of both modes went through to the view."""
+    """Seconds from the end of the fault until orders of both modes reached the view."""
     not_run: str = ""
-    """Why the scenario could not be run here."""
+    """Why the scenario could not run here; empty where it did."""
 
     @property
     def clean(self) -> bool:
@@ -91,7 +89,7 @@ class _Order:
 
 
 class Ledger:
-    """The logs, from where they stood when it was opened. Use as an async context manager."""
+    """The logs, from their heads when it was opened. Use as an async context manager."""
 
     def __init__(self, postgres_url: str, nats_url: str) -> None:
         self._postgres_url = postgres_url
@@ -103,21 +101,21 @@ class Ledger:
         self._sagas: dict[str, str] = {}
         """The last Saga… event of each instance."""
         self._calls: Counter[str] = Counter()
-        """How many events each request made."""
+        """How many events each request caused."""
         self._events: Counter[tuple[str, str]] = Counter()
         self._gaps: list[str] = []
 
     async def __aenter__(self) -> Self:
-        for log in LOGS:
+        for log in SHOP_LOGS:
             self.heads[log] = (await self._rows(log, "SELECT position FROM log_head"))[0][0]
         self._start = dict(self.heads)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Nothing is kept open: servers come and go meanwhile."""
+        """Closes nothing: since servers come and go, nothing is kept open."""
 
     async def look(self, sent: Sequence[Sent]) -> Figures:
-        """The figures at this moment. Raises OSError, asyncpg's errors or TwinlogError while a server is away."""
+        """The figures now. Raises OSError, asyncpg's errors or TwinlogError while a server is away."""
         await self._catch_up()
         figures = Figures(
             requests=len(sent),
@@ -139,7 +137,7 @@ class Ledger:
     # --- the logs ---
 
     async def _catch_up(self) -> None:
-        for log in LOGS:
+        for log in SHOP_LOGS:
             for row in await self._rows(log, _READ, self.heads[log]):
                 if row["position"] != self.heads[log] + 1:
                     self._gaps.append(f"log {log} jumps from {self.heads[log]} to {row['position']}")
@@ -243,7 +241,7 @@ class Ledger:
     async def _views(self) -> dict[str, int]:
         """The state of each order in the view."""
         query = "SELECT order_id, state FROM orders WHERE created_position > $1"
-        rows = await self._query("shop_views", query, self._start["orders"])
+        rows = await self._query(PROJECTOR.database, query, self._start["orders"])
         return dict(map(tuple, rows))
 
     async def _compare_views(self, shown: dict[str, int], figures: Figures) -> None:
@@ -256,7 +254,7 @@ class Ledger:
         missing = [order_id for order_id in self._orders if order_id not in shown]
         figures.problems += [f"order {order_id} is not in the view" for order_id in missing[:_SHOWN]]
         rows = await self._query(
-            "shop_views",
+            PROJECTOR.database,
             "SELECT customer_id, reserved_nanos::text FROM customers WHERE customer_id = ANY ($1)",
             list(self._customers),
         )
@@ -281,7 +279,7 @@ class Ledger:
                     )
 
     async def _rows(self, log: str, query: str, *arguments: Any) -> list[Any]:
-        return await self._query(LOGS[log], query, *arguments)
+        return await self._query(SHOP_LOGS[log], query, *arguments)
 
     async def _query(self, database: str, query: str, *arguments: Any) -> list[Any]:
         connection = await asyncpg.connect(database_url(self._postgres_url, database), timeout=10)

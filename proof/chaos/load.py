@@ -1,11 +1,11 @@
-"""The client: sends commands, writes down what it was told of each, and finds out what it was not told."""
+"""The client: sends commands, records each answer, and resolves the outcomes that it was not told."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -29,6 +29,7 @@ from shop.orders.v1.saga_mode_pb2 import (
 )
 from shop.queries.v1 import order_query_service_pb2 as queries
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from stack.topology import CUSTOMER_SVC, ORDER_SVC, PROJECTOR
 
 DEADLINE = 3.0
 _WORKERS = 12
@@ -83,7 +84,7 @@ class Clients:
     """Channels to every replica. Use as an async context manager."""
 
     def __init__(self, addresses: Mapping[str, Sequence[str]]) -> None:
-        """``addresses``: of the replicas of each service."""
+        """``addresses`` of the replicas, by service."""
         self._addresses = addresses
 
     async def __aenter__(self) -> Clients:
@@ -91,9 +92,9 @@ class Clients:
             service: [grpc.aio.insecure_channel(address, options=_OPTIONS) for address in addresses]
             for service, addresses in self._addresses.items()
         }
-        self.orders = [OrderServiceStub(channel) for channel in self._channels["order_svc"]]
-        self.customers = [CustomerServiceStub(channel) for channel in self._channels["customer_svc"]]
-        self.queries = [OrderQueryServiceStub(channel) for channel in self._channels["projector"]]
+        self.orders = [OrderServiceStub(channel) for channel in self._channels[ORDER_SVC.name]]
+        self.customers = [CustomerServiceStub(channel) for channel in self._channels[CUSTOMER_SVC.name]]
+        self.queries = [OrderQueryServiceStub(channel) for channel in self._channels[PROJECTOR.name]]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -101,16 +102,16 @@ class Clients:
         await asyncio.gather(*(channel.close() for channel in channels))
 
     def method(self, name: str, rng: Random) -> Any:
-        """A command's stub, of any replica."""
+        """A command's stub, of a replica chosen by ``rng``."""
         stubs: Sequence[Any] = self.orders if name.endswith("Order") or "Mode" in name else self.customers
         return getattr(rng.choice(stubs), name)
 
 
 class Load:
-    """One scenario's requests, on customers of its own."""
+    """One scenario's requests, for customers that only it uses."""
 
     def __init__(self, clients: Clients, seed: str, *, rate: float = 100.0) -> None:
-        """``rate``: requests a second, about."""
+        """``rate`` is the approximate number of requests per second."""
         self.clients = clients
         self.sent: list[Sent] = []
         self.deadline: Callable[[Random], float] = lambda _rng: DEADLINE
@@ -125,7 +126,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sends while the block runs."""
+        """Sends requests while the block runs."""
         self._stopping.clear()
         async with asyncio.TaskGroup() as workers:
             for number in range(_WORKERS):
@@ -136,12 +137,12 @@ class Load:
                 self._stopping.set()
 
     async def prepare(self, count: int = 12) -> None:
-        """Makes customers, rich and poor; raises where that does not work."""
+        """Creates customers, rich and poor. Raises AssertionError where that fails."""
         made = [await self.attempt(self._create_customer(self._rng)) for _ in range(count)]
         assert all(sent.outcome is Outcome.OK for sent in made), [sent.codes for sent in made]
 
     async def goes_through(self) -> bool:
-        """Whether orders of both modes are created, answered and shown, right now."""
+        """Whether orders of both modes are accepted and reach the view now."""
         probes = [self._create_order(self._rng, mode, units=0) for mode in MODES]
         results = await asyncio.gather(*(self.attempt(probe, seconds=1.0) for probe in probes))
         if any(sent.outcome is not Outcome.OK for sent in results):
@@ -164,7 +165,7 @@ class Load:
         return sent
 
     async def resolve(self) -> int:
-        """Asks for every unknown outcome, with the same request id, until it is known; how many are left."""
+        """Repeats every request of unknown outcome, with its id, for up to a minute; returns how many are left."""
         left = [sent for sent in self.sent if sent.outcome is Outcome.UNKNOWN]
         loop = asyncio.get_running_loop()
         until = loop.time() + _RESOLVE_SECONDS
@@ -177,20 +178,19 @@ class Load:
         return len(left)
 
     def forget(self) -> int:
-        """Drops what is known of requests with an outcome; how many they were."""
+        """Drops the records of requests with a known outcome; returns how many those were."""
         before = len(self.sent)
         self.sent = [sent for sent in self.sent if sent.outcome is Outcome.UNKNOWN]
         return before - len(self.sent)
 
     async def switch(self, mode: SagaMode.ValueType) -> None:
-        """Sets the mode of new orders; it says nothing of its own and is simply tried until it works."""
-        while True:
-            try:
-                await self.clients.method("SetSagaMode", self._rng)(
-                    orders.SetSagaModeRequest(saga_mode=mode), timeout=DEADLINE
-                )
-                return
-            except grpc.aio.AioRpcError:
+        """Sets the mode of new orders, however often that takes. Raises TimeoutError after a minute."""
+        request = orders.SetSagaModeRequest(saga_mode=mode)
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            while True:
+                with suppress(grpc.aio.AioRpcError):
+                    await self.clients.method("SetSagaMode", self._rng)(request, timeout=DEADLINE)
+                    return
                 await asyncio.sleep(0.1)
 
     async def _work(self, number: int) -> None:

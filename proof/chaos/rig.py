@@ -1,21 +1,23 @@
-"""A shop of our own to break: servers on fixed ports, one supervised process a replica, proxies where wanted."""
+"""A shop to break: servers on fixed ports, one supervised process per replica, and proxies where wanted."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from proof.chaos.disk import Disk, NotPermitted, small_disk
 from proof.chaos.proxy import Proxy
-from stack.topology import ROOT
+from stack.topology import NAMES, ROOT, SERVICES
+from twinlog import ServiceSpec
 from twinlog.dev import (
     EmbeddedNats,
     EmbeddedPostgres,
@@ -26,39 +28,32 @@ from twinlog.dev import (
     until_serving,
 )
 
-SERVICES = {
-    "order_svc": "ORDERS_ADDRESS",
-    "customer_svc": "CUSTOMERS_ADDRESS",
-    "saga_orchestrator": "SAGAS_ADDRESS",
-    "projector": "QUERIES_ADDRESS",
-}
-"""The services, and the setting that gives each its address."""
-
 _READY_SECONDS = 90.0
 _GONE_SECONDS = 20.0
+_RESTART_TRIES = 20
 _POSTGRES_DISK, _NATS_DISK = 400, 64
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a shop is made of."""
+    """What a shop consists of."""
 
     replicas: int = 1
     """Processes of each service."""
     nats: int = 1
-    """NATS servers; three are a cluster that keeps each stream thrice."""
+    """The number of NATS servers; several are a cluster that keeps each stream on every server."""
     proxied: bool = False
     """Whether services reach their servers through proxies."""
     disk: str = ""
-    """The server, "postgres" or "nats", that has a small file system of its own; empty: none."""
+    """The server, "postgres" or "nats", that gets a small file system; empty for neither."""
     max_file: str = "64GB"
-    """How much NATS may store."""
+    """The limit of NATS's file store."""
     settings: tuple[tuple[str, str], ...] = (("ORDER_DEADLINE_SECONDS", "10"),)
     """Further settings of the services."""
 
 
 class Replica:
-    """One process of a service, restarted by its supervisor whenever it ends."""
+    """One process of a service, which its supervisor restarts whenever it ends."""
 
     def __init__(self, service: str, number: int, supervisor: Supervisor, address: str) -> None:
         self.service = service
@@ -71,23 +66,23 @@ class Replica:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs now."""
+        """The id of the process that runs now."""
         return self.supervisor.pid(self.service)
 
     async def kill(self) -> None:
-        """kill -9; returns when the process is gone. Another one follows."""
+        """Sends SIGKILL and returns when the process is gone. The supervisor starts another."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> float:
-        """Asks the process to end; seconds until it was gone. Another one follows."""
+        """Sends SIGTERM; returns the seconds until the process was gone. The supervisor starts another."""
         return await self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """Takes the processor away from the process."""
+        """Stops the process with SIGSTOP."""
         self.supervisor.signal(self.service, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Lets a frozen process go on as if nothing had happened."""
+        """Resumes a frozen process."""
         self.supervisor.signal(self.service, signal.SIGCONT)
 
     async def ready(self) -> None:
@@ -119,7 +114,7 @@ class Rig:
 
     @property
     def nats_url(self) -> str:
-        """Every server of it."""
+        """The URLs of every NATS server, separated by commas."""
         return ",".join(server.url for server in self.nats)
 
     @property
@@ -141,8 +136,8 @@ class Rig:
         await asyncio.gather(*(replica.ready() for replica in self.all))
 
     async def restart_postgres(self) -> None:
-        """Starts a killed Postgres; what is left of the killed one may be in the way for a moment."""
-        await _persistently(self.postgres.start)
+        """Starts a killed Postgres. Raises StartFailed where processes of the killed one stay in the way."""
+        await _with_retries(self.postgres.start)
 
 
 @asynccontextmanager
@@ -159,11 +154,11 @@ async def running(layout: Layout) -> AsyncIterator[Rig]:
             await stack.enter_async_context(_together(nats))
             rig = Rig(layout, folder, postgres, nats, {}, {}, {}, disk, [])
             if layout.proxied:
-                for service in SERVICES:
-                    rig.postgres_proxies[service] = await stack.enter_async_context(Proxy(postgres.port))
-                    rig.nats_proxies[service] = await stack.enter_async_context(Proxy(nats[0].port))
+                for name in NAMES:
+                    rig.postgres_proxies[name] = await stack.enter_async_context(Proxy(postgres.port))
+                    rig.nats_proxies[name] = await stack.enter_async_context(Proxy(nats[0].port))
             for service in SERVICES:
-                rig.replicas[service] = [_replica(rig, service, n + 1) for n in range(layout.replicas)]
+                rig.replicas[service.name] = [_replica(rig, service, n + 1) for n in range(layout.replicas)]
             await stack.enter_async_context(_together([replica.supervisor for replica in rig.all]))
             yield rig
 
@@ -183,25 +178,27 @@ def _servers(layout: Layout, folder: Path) -> list[EmbeddedNats]:
     ]
 
 
-def _replica(rig: Rig, service: str, number: int) -> Replica:
-    setting, address = SERVICES[service], f"127.0.0.1:{free_port()}"
+def _replica(rig: Rig, service: ServiceSpec, number: int) -> Replica:
+    name, address = service.name, f"127.0.0.1:{free_port()}"
     postgres_url, nats_url = rig.postgres.url, rig.nats_url
     if rig.layout.proxied:
-        postgres_url = f"postgresql://postgres@127.0.0.1:{rig.postgres_proxies[service].port}"
-        nats_url = f"nats://127.0.0.1:{rig.nats_proxies[service].port}"
+        postgres_url = f"postgresql://postgres@127.0.0.1:{rig.postgres_proxies[name].port}"
+        nats_url = f"nats://127.0.0.1:{rig.nats_proxies[name].port}"
     env = {
         "POSTGRES_URL": postgres_url,
         "NATS_URL": nats_url,
         "STREAM_REPLICAS": str(rig.layout.nats),
         **dict(rig.layout.settings),
     }
-    say = _teller(rig.lines, f"{service}/{number}")
-    folder = rig.folder / f"{service}{number}"
-    supervisor = Supervisor([Program(service, setting, address)], env, say, root=ROOT, folder=folder)
-    return Replica(service, number, supervisor, address)
+    say = _prefixed(rig.lines, f"{name}/{number}")
+    folder = rig.folder / f"{name}{number}"
+    supervisor = Supervisor(
+        [Program(name, service.address_setting, address)], env, say, root=ROOT, folder=folder
+    )
+    return Replica(name, number, supervisor, address)
 
 
-def _teller(lines: list[str], name: str) -> Callable[[str], None]:
+def _prefixed(lines: list[str], name: str) -> Callable[[str], None]:
     return lambda line: lines.append(f"{name} {line}")
 
 
@@ -217,7 +214,7 @@ async def _together(managers: Sequence[Any]) -> AsyncIterator[None]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    # A short path that the server's own user may enter.
+    # Its path is short, and the user that Postgres runs as may enter it.
     path = Path(tempfile.mkdtemp(prefix="twinlog-chaos-"))
     path.chmod(0o755)
     try:
@@ -227,19 +224,11 @@ def _folder() -> Iterator[Path]:
 
 
 async def _gone(pid: int) -> None:
-    while _runs(pid):
+    while psutil.pid_exists(pid):
         await asyncio.sleep(0.01)
 
 
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-async def _within(seconds: float, work: Any, complaint: str) -> None:
+async def _within(seconds: float, work: Awaitable[None], complaint: str) -> None:
     try:
         async with asyncio.timeout(seconds):
             await work
@@ -247,15 +236,12 @@ async def _within(seconds: float, work: Any, complaint: str) -> None:
         raise StartFailed(f"{complaint} after {seconds:g} s") from error
 
 
-async def _persistently(start: Callable[[], Any], tries: int = 20) -> None:
-    for left in reversed(range(tries)):
-        try:
-            await start()
-            return
-        except StartFailed:
-            if not left:
-                raise
-            await asyncio.sleep(0.5)
+async def _with_retries(start: Callable[[], Awaitable[None]]) -> None:
+    for _ in range(_RESTART_TRIES - 1):
+        with suppress(StartFailed):
+            return await start()
+        await asyncio.sleep(0.5)
+    return await start()
 
 
 def others(replicas: Iterable[Replica], but: Replica) -> list[Replica]:
@@ -263,4 +249,4 @@ def others(replicas: Iterable[Replica], but: Replica) -> list[Replica]:
     return [replica for replica in replicas if replica is not but]
 
 
-__all__ = ["SERVICES", "Layout", "NotPermitted", "Replica", "Rig", "others", "running"]
+__all__ = ["Layout", "NotPermitted", "Replica", "Rig", "others", "running"]

@@ -16,8 +16,9 @@ from proof.auditor import audit
 from proof.chaos import rig
 from proof.chaos.ledger import Figures, Ledger
 from proof.chaos.load import Clients, Load
-from proof.chaos.rig import SERVICES, NotPermitted, Rig
+from proof.chaos.rig import NotPermitted, Rig
 from proof.chaos.scenarios import Say, Scenario, Stage
+from stack.topology import NAMES
 from twinlog import TwinlogError
 from twinlog.dev import StartFailed
 
@@ -75,7 +76,7 @@ class Run:
         def say(what: str) -> None:
             self.say(f"{scenario.name}: {what}")
 
-        addresses = {service: shop.addresses(service) for service in SERVICES}
+        addresses = {service: shop.addresses(service) for service in NAMES}
         async with AsyncExitStack() as stack:
             ledger = await stack.enter_async_context(Ledger(shop.postgres.url, shop.nats_url))
             clients = await stack.enter_async_context(Clients(addresses))

@@ -1,4 +1,4 @@
-"""The faults, each a function that breaks a loaded shop and returns when the fault is over."""
+"""The faults. Each is a function that breaks a shop under load and returns when the fault is over."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from nats.errors import Error as NatsError
 
 from proof.chaos.load import MODES, Load
 from proof.chaos.rig import Layout, Replica, Rig
+from stack.topology import SHOP_LOGS
 from twinlog.dev import EmbeddedNats
 from twinlog.testing.internals import connect
 
 Say = Callable[[str], None]
 
-_PAST_EVERY_LEASE = 6.5
-"""Seconds; a lease is held for five without being renewed."""
-_STOP_WITHIN = 5.0
+_PAST_EVERY_LEASE_SECONDS = 6.5
+"""A lease that is not renewed ends after five seconds."""
+_STOP_WITHIN_SECONDS = 5.0
+_ELECTION_SECONDS = 30.0
 
 
 @dataclass
 class Stage:
-    """What a scenario works with."""
+    """What a scenario works on."""
 
     rig: Rig
     load: Load
     rng: Random
     say: Say
     complain: Callable[[str], None]
-    """Notes something that must not be."""
+    """Records a problem."""
 
     async def go_on(self, seconds: float) -> None:
-        """Lets the load go on for a while."""
+        """Lets the load run for so many seconds."""
         await asyncio.sleep(seconds)
 
     def felt(self, event: str) -> None:
-        """Complains where no service has said ``event``: then the fault was none."""
+        """Complains where no service logged ``event``, because then the fault had no effect."""
         if not any(f'"{event}"' in line for line in self.rig.lines):
             self.complain(f"nobody noticed: no service said {event}")
 
@@ -51,19 +53,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault and the shop it is done to."""
+    """A fault, and the shop that it happens to."""
 
     name: str
     what: str
-    """In one line, for people."""
+    """One line for people."""
     layout: Layout
     fault: Callable[[Stage], Awaitable[None]]
     short: bool = False
     """Whether it belongs to the short run."""
     codes: frozenset[str] = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
-    """The codes besides refusals that clients may see."""
+    """The error codes that clients may see besides refusals."""
     rate: float = 100.0
-    """Requests a second, about."""
+    """Approximate requests per second."""
 
 
 PLAIN = Layout()
@@ -109,7 +111,7 @@ async def _freeze(stage: Stage, replicas: list[Replica]) -> None:
     for replica in replicas:
         replica.freeze()
     try:
-        await stage.go_on(_PAST_EVERY_LEASE)
+        await stage.go_on(_PAST_EVERY_LEASE_SECONDS)
     finally:
         stage.say(f"SIGCONT {', '.join(map(str, replicas))}")
         for replica in replicas:
@@ -132,7 +134,7 @@ async def rolling_restart(stage: Stage) -> None:
     for replica in stage.rig.all:
         stage.say(f"SIGTERM {replica}")
         seconds = await replica.stop()
-        if seconds > _STOP_WITHIN:
+        if seconds > _STOP_WITHIN_SECONDS:
             stage.complain(f"{replica} took {seconds:.1f} s to stop")
         await replica.ready()
 
@@ -212,7 +214,7 @@ async def both_killed(stage: Stage) -> None:
 
 async def leader_lost(stage: Stage) -> None:
     """kill -9 of the server that leads a stream, for each stream."""
-    for log in ("orders", "customers", "sagas"):
+    for log in SHOP_LOGS:
         leader = await _leader(stage.rig, log)
         stage.say(f"kill -9 {leader.folder.name}, which leads {log}")
         await leader.kill()
@@ -231,16 +233,17 @@ async def quorum_lost(stage: Stage) -> None:
 
 
 async def _leader(rig: Rig, log: str) -> EmbeddedNats:
-    """The server that leads a stream; waits for an election."""
+    """The server that leads a stream. Waits for an election; raises TimeoutError where that takes too long."""
     client = await connect(rig.nats_url, "chaos")
     try:
-        while True:
-            with suppress(NatsError):
-                cluster = (await client.jsm(timeout=2).stream_info(log)).cluster
-                leaders = [server for server in rig.nats if cluster and server.folder.name == cluster.leader]
-                if leaders:
-                    return leaders[0]
-            await asyncio.sleep(0.2)
+        async with asyncio.timeout(_ELECTION_SECONDS):
+            while True:
+                with suppress(NatsError):
+                    cluster = (await client.jsm(timeout=2).stream_info(log)).cluster
+                    leaders = [each for each in rig.nats if cluster and each.folder.name == cluster.leader]
+                    if leaders:
+                        return leaders[0]
+                await asyncio.sleep(0.2)
     finally:
         await client.close()
 
@@ -287,7 +290,7 @@ async def stops_held_up(stage: Stage) -> None:
     await stage.go_on(1.0)
     stage.say("SIGTERM of every process")
     for replica, seconds in zip(stage.rig.all, await _stop_all(stage.rig), strict=True):
-        if seconds > _STOP_WITHIN:
+        if seconds > _STOP_WITHIN_SECONDS:
             stage.complain(f"{replica} took {seconds:.1f} s to stop")
     for proxy in stage.rig.proxies:
         proxy.cut()

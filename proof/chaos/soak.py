@@ -15,7 +15,8 @@ from proof.auditor import audit
 from proof.chaos import rig
 from proof.chaos.census import Census, take
 from proof.chaos.load import Clients, Load
-from proof.chaos.rig import SERVICES, Layout
+from proof.chaos.rig import Layout
+from stack.topology import NAMES
 from twinlog.testing.internals import configure_logging
 
 _EVERY = 60.0
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _soak(seconds: float, rate: float, seed: str) -> int:
     async with rig.running(Layout()) as shop:
-        addresses = {service: shop.addresses(service) for service in SERVICES}
+        addresses = {service: shop.addresses(service) for service in NAMES}
         async with Clients(addresses) as clients:
             load = Load(clients, seed, rate=rate)
             await load.prepare()

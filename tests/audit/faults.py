@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from proof.auditor import auditor, books, followers, history, letters, reading, twins, views
+from proof.auditor import auditor, dead_letters, followers, history, ledger, reading, twins, views
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved, CustomerCreated
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
@@ -264,14 +264,14 @@ async def a_checkpoint_was_set_back(shop: World) -> Expected:
 async def an_event_was_skipped(shop: World) -> Expected:
     order_id = await _order(shop, FUTURE)
     await shop.catch_up()
-    return Expected(books.ANSWERED, (order_id,))
+    return Expected(ledger.ANSWERED, (order_id,))
 
 
 @fault
 async def an_order_never_got_its_saga(shop: World) -> Expected:
     order_id = await _order(shop, FUTURE, SAGA_MODE_ORCHESTRATION)
     await shop.catch_up()
-    return Expected(books.ANSWERED, (order_id,))
+    return Expected(ledger.ANSWERED, (order_id,))
 
 
 @fault
@@ -279,7 +279,7 @@ async def a_sagas_command_was_skipped(shop: World) -> Expected:
     order_id = await _order(shop, FUTURE, SAGA_MODE_ORCHESTRATION)
     saga_id = await _saga(shop, order_id, ReserveCredit(order_id=order_id))
     await shop.catch_up()
-    return Expected(books.ANSWERED, (order_id, saga_id))
+    return Expected(ledger.ANSWERED, (order_id, saga_id))
 
 
 @fault
@@ -288,7 +288,7 @@ async def an_answer_was_skipped(shop: World) -> Expected:
     order_id = await _order(shop, FUTURE, customer_id=customer_id)
     await _reserve(shop, customer_id, order_id, "0.01")
     await shop.catch_up()
-    return Expected(books.ANSWERED, (order_id, customer_id))
+    return Expected(ledger.ANSWERED, (order_id, customer_id))
 
 
 @fault
@@ -296,7 +296,7 @@ async def credit_is_held_for_no_order(shop: World) -> Expected:
     customer_id, order_id = (await shop.find("customers", CustomerCreated)).stream.id, new_id()
     await _reserve(shop, customer_id, order_id, "0.01")
     await shop.catch_up()
-    return Expected(books.ANSWERED, (order_id, customer_id))
+    return Expected(ledger.ANSWERED, (order_id, customer_id))
 
 
 # --- views ---
@@ -360,21 +360,21 @@ async def a_views_checkpoint_was_set_back(shop: World) -> Expected:
     return Expected(views.EQUAL, (f"orders/{len(await shop.events('orders'))}",))
 
 
-# --- the shop's books ---
+# --- the ledger of the shop ---
 
 
 @fault
 async def an_order_was_approved_twice(shop: World) -> Expected:
     event = await shop.find("orders", OrderApproved)
     await shop.append("orders", event.stream, OrderApproved(), key=event.partition_key)
-    return Expected(books.TRANSITIONS, (event.stream.id, f"orders/{len(await shop.events('orders'))}"))
+    return Expected(ledger.TRANSITIONS, (event.stream.id, f"orders/{len(await shop.events('orders'))}"))
 
 
 @fault
 async def more_than_the_limit_is_reserved(shop: World) -> Expected:
     customer_id, order_id = (await shop.find("customers", CustomerCreated)).stream.id, new_id()
     await _reserve(shop, customer_id, order_id, "1000000")
-    return Expected(books.LIMIT, (customer_id, order_id))
+    return Expected(ledger.LIMIT, (customer_id, order_id))
 
 
 @fault
@@ -382,7 +382,7 @@ async def credit_is_reserved_twice(shop: World) -> Expected:
     event = await shop.find("customers", CreditReserved)
     order_id = CreditReserved.FromString(event.payload).order_id
     await _reserve(shop, event.stream.id, order_id, "0.01")
-    return Expected(books.RESERVATIONS, (event.stream.id, order_id))
+    return Expected(ledger.RESERVATIONS, (event.stream.id, order_id))
 
 
 @fault
@@ -391,7 +391,7 @@ async def more_is_released_than_was_held(shop: World) -> Expected:
     order_id = CreditReserved.FromString(event.payload).order_id
     released = CreditReleased(customer_id=event.stream.id, order_id=order_id, amount=wire("77"))
     await shop.append("customers", event.stream, released, key=event.partition_key)
-    return Expected(books.RESERVATIONS, (event.stream.id, order_id))
+    return Expected(ledger.RESERVATIONS, (event.stream.id, order_id))
 
 
 @fault
@@ -410,14 +410,14 @@ async def another_amount_is_held(shop: World) -> Expected:
                     message.SerializeToString(deterministic=True),
                     event.position,
                 )
-                return Expected(books.APPROVED, (message.order_id, event.stream.id))
+                return Expected(ledger.APPROVED, (message.order_id, event.stream.id))
     raise AssertionError("no order is approved")
 
 
 @fault
 async def the_sums_differ(shop: World) -> Expected:
     expected = await another_amount_is_held(shop)
-    return Expected(books.SUMS, expected.names[1:])
+    return Expected(ledger.SUMS, expected.names[1:])
 
 
 @fault
@@ -425,7 +425,7 @@ async def a_cancelled_order_holds_credit(shop: World) -> Expected:
     event = await _approved(shop, SAGA_MODE_CHOREOGRAPHY)
     await _cancel(shop, event.stream, event.partition_key, SAGA_MODE_CHOREOGRAPHY)
     await shop.catch_up()
-    return Expected(books.RELEASED, (event.stream.id, event.partition_key))
+    return Expected(ledger.RELEASED, (event.stream.id, event.partition_key))
 
 
 @fault
@@ -433,35 +433,35 @@ async def a_saga_is_completed_and_its_order_cancelled(shop: World) -> Expected:
     event = await _approved(shop, SAGA_MODE_ORCHESTRATION)
     await _cancel(shop, event.stream, event.partition_key, SAGA_MODE_ORCHESTRATION)
     await shop.catch_up()
-    return Expected(books.AGREES, (event.stream.id,))
+    return Expected(ledger.AGREES, (event.stream.id,))
 
 
 @fault
 async def a_saga_ends_with_an_open_step(shop: World) -> Expected:
     order_id = await _order(shop, FUTURE, SAGA_MODE_ORCHESTRATION)
     saga_id = await _saga(shop, order_id, SagaCompleted())
-    return Expected(books.TERMINAL, (saga_id, order_id, f"sagas/{len(await shop.events('sagas'))}"))
+    return Expected(ledger.TERMINAL, (saga_id, order_id, f"sagas/{len(await shop.events('sagas'))}"))
 
 
 @fault
 async def an_order_is_pending_past_its_deadline(shop: World) -> Expected:
     order_id = await _order(shop, PAST)
     await _set_timer(shop, order_id, PAST)
-    return Expected(books.DEADLINES, (order_id, f"orders/{len(await shop.events('orders'))}"))
+    return Expected(ledger.DEADLINES, (order_id, f"orders/{len(await shop.events('orders'))}"))
 
 
 @fault
 async def a_saga_waits_past_its_deadline(shop: World) -> Expected:
     order_id = await _order(shop, FUTURE, SAGA_MODE_ORCHESTRATION)
     saga_id = await _saga(shop, order_id, ReserveCredit(order_id=order_id), deadline=PAST)
-    return Expected(books.DEADLINES, (saga_id, order_id))
+    return Expected(ledger.DEADLINES, (saga_id, order_id))
 
 
 @fault
 async def a_rejected_order_was_rejected_again(shop: World) -> Expected:
     event = await shop.find("orders", OrderRejected)
     await shop.append("orders", event.stream, OrderRejected(), key=event.partition_key)
-    return Expected(books.TRANSITIONS, (event.stream.id,))
+    return Expected(ledger.TRANSITIONS, (event.stream.id,))
 
 
 @fault
@@ -476,14 +476,14 @@ async def an_aborted_sagas_order_has_another_reason(shop: World) -> Expected:
         message.SerializeToString(deterministic=True),
         rejected.position,
     )
-    return Expected(books.REASON, (order_id, rejected.address))
+    return Expected(ledger.REASON, (order_id, rejected.address))
 
 
 @fault
 async def a_skip_excuses_no_other_order(shop: World) -> Expected:
     expected = await another_amount_is_held(shop)
     assert expected.names[0] != shop.operated.skipped_in_vain
-    return Expected(books.SUMS, expected.names[1:])
+    return Expected(ledger.SUMS, expected.names[1:])
 
 
 # --- parked events ---
@@ -493,35 +493,35 @@ async def a_skip_excuses_no_other_order(shop: World) -> Expected:
 async def another_event_was_parked(shop: World) -> Expected:
     one, other = (await shop.events("orders"))[-2:]
     await park(shop, ORDERS_OF_CUSTOMERS, one, wire=to_wire(other))
-    return Expected(letters.PARKED, (ORDERS_OF_CUSTOMERS, one.address, await _last(shop, "customers")))
+    return Expected(dead_letters.PARKED, (ORDERS_OF_CUSTOMERS, one.address, await _last(shop, "customers")))
 
 
 @fault
 async def an_event_was_parked_that_does_not_exist(shop: World) -> Expected:
     last = (await shop.events("orders"))[-1]
     await park(shop, ORDERS_OF_CUSTOMERS, last._replace(position=999_999))
-    return Expected(letters.PARKED, (ORDERS_OF_CUSTOMERS, "orders/999999"))
+    return Expected(dead_letters.PARKED, (ORDERS_OF_CUSTOMERS, "orders/999999"))
 
 
 @fault
 async def an_event_was_parked_under_another_key(shop: World) -> Expected:
     last = (await shop.events("orders"))[-1]
     await park(shop, "projector.orders", last._replace(partition_key="x"), wire=to_wire(last))
-    return Expected(letters.PARKED, ("projector.orders", last.address, "projector/1"))
+    return Expected(dead_letters.PARKED, ("projector.orders", last.address, "projector/1"))
 
 
 @fault
 async def a_policy_went_past_a_parked_event(shop: World) -> Expected:
     first, later = await _two_created(shop)
     await park(shop, ORDERS_OF_CUSTOMERS, first)
-    return Expected(letters.ORDER, (ORDERS_OF_CUSTOMERS, first.address, later.address))
+    return Expected(dead_letters.ORDER, (ORDERS_OF_CUSTOMERS, first.address, later.address))
 
 
 @fault
 async def a_view_went_past_a_parked_event(shop: World) -> Expected:
     first, later = await _two_created(shop)
     await park(shop, "projector.orders", first)
-    return Expected(letters.ORDER, ("projector.orders", first.address, later.address))
+    return Expected(dead_letters.ORDER, ("projector.orders", first.address, later.address))
 
 
 @fault
@@ -539,7 +539,7 @@ async def an_effect_came_before_the_replay(shop: World) -> Expected:
     )
     effect = await _last(shop, "customers")
     await replayed(shop, ORDERS_OF_CUSTOMERS, first)
-    return Expected(letters.ORDER, (ORDERS_OF_CUSTOMERS, later.address, effect))
+    return Expected(dead_letters.ORDER, (ORDERS_OF_CUSTOMERS, later.address, effect))
 
 
 @fault
@@ -548,7 +548,7 @@ async def a_later_event_was_replayed_first(shop: World) -> Expected:
     await park(shop, ORDERS_OF_CUSTOMERS, first)
     await park(shop, ORDERS_OF_CUSTOMERS, later, error_type="")
     await replayed(shop, ORDERS_OF_CUSTOMERS, later)
-    return Expected(letters.ORDER, (later.address, await _last(shop, "customers")))
+    return Expected(dead_letters.ORDER, (later.address, await _last(shop, "customers")))
 
 
 @fault
@@ -556,14 +556,14 @@ async def events_were_parked_out_of_order(shop: World) -> Expected:
     first, later = await _two_created(shop)
     await park(shop, ORDERS_OF_CUSTOMERS, later)
     await park(shop, ORDERS_OF_CUSTOMERS, first, error_type="")
-    return Expected(letters.ORDER, (first.address, await _last(shop, "customers")))
+    return Expected(dead_letters.ORDER, (first.address, await _last(shop, "customers")))
 
 
 @fault
 async def an_event_waits_behind_nothing(shop: World) -> Expected:
     last = (await shop.events("orders"))[-1]
     await park(shop, ORDERS_OF_CUSTOMERS, last, error_type="")
-    return Expected(letters.ORDER, (last.address, await _last(shop, "customers")))
+    return Expected(dead_letters.ORDER, (last.address, await _last(shop, "customers")))
 
 
 @fault

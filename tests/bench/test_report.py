@@ -15,9 +15,9 @@ from proof.bench.report import Row
 
 
 def _row(what: str, *rounds: tuple[float, float]) -> Row:
-    row = Row(what, "sagas/s", "the floor")
-    for value, floor in rounds:
-        row.add(value, floor)
+    row = Row(what, "sagas/s", "the baseline")
+    for value, baseline in rounds:
+        row.add(value, baseline)
     return row
 
 
@@ -38,12 +38,19 @@ def test_the_page_is_one_table_where_every_row_has_a_ratio() -> None:
         "800 sagas/s",
         "700 – 900",
         "0.80",
-        "the floor",
+        "the baseline",
         "≥ 0.6 ×",
         "✓",
     ]
-    assert _cells(page, "slow: sagas")[1:] == ["10.5 sagas/s", "", "0.011", "the floor", "≥ 400 sagas/s", "✗"]
-    assert _cells(page, "free: sagas")[1:] == ["1.5 sagas/s", "", "3.00", "the floor", "", ""]
+    assert _cells(page, "slow: sagas")[1:] == [
+        "10.5 sagas/s",
+        "",
+        "0.011",
+        "the baseline",
+        "≥ 400 sagas/s",
+        "✗",
+    ]
+    assert _cells(page, "free: sagas")[1:] == ["1.5 sagas/s", "", "3.00", "the baseline", "", ""]
     assert _cells(page, r"**Rates**") == ["**Rates**", *[""] * 6]
     assert len({len(line) for line in page.splitlines() if line.startswith("|")}) == 1
 
@@ -65,21 +72,21 @@ def test_a_target_may_be_the_most_that_something_takes() -> None:
     assert Row("wait", "ms", ratios=[2.1]).aim(ratio=2, most=True).met is False
 
 
-def test_memory_stands_beside_the_floor_of_the_same_role_and_beside_itself_before() -> None:
-    before = {"floor view": 40 * 2**20, "projector": 80 * 2**20}
-    after = {"floor view": 50 * 2**20, "projector": 100 * 2**20}
-    floor, service = memory.sizes(before, after)
-    assert (floor.ratio, service.ratio, service.base, service.met) == (1, 2, "floor view", True)
-    floor, service = memory.growth(before, after, 100)
+def test_memory_stands_beside_the_baseline_of_the_same_role_and_beside_itself_before() -> None:
+    before = {"baseline view": 40 * 2**20, "projector": 80 * 2**20}
+    after = {"baseline view": 50 * 2**20, "projector": 100 * 2**20}
+    baseline, service = memory.sizes(before, after)
+    assert (baseline.ratio, service.ratio, service.base, service.met) == (1, 2, "baseline view", True)
+    baseline, service = memory.growth(before, after, 100)
     assert (service.what, service.value) == ("projector: RSS after 100 more sagas", 100)
-    assert (floor.met, service.ratio, service.met) == (None, 1.25, False)
+    assert (baseline.met, service.ratio, service.met) == (None, 1.25, False)
 
 
 def test_the_plot_shows_every_row_and_every_line(tmp_path: Path) -> None:
-    idle = Row("idle", "µs", "the floor").add(0, 1)
+    idle = Row("idle", "µs", "the baseline").add(0, 1)
     report.write(tmp_path, "results", {"Rates & more": [*_rates(), idle], "Memory": _rates()[:1]}, [])
-    grown = [_row(f"floor at {count:,} orders", (1e6 / count, 1)) for count in (1_000, 10_000, 100_000)]
-    beside = _row("floor, two of each service", (9, 1))
+    grown = [_row(f"baseline at {count:,} orders", (1e6 / count, 1)) for count in (1_000, 10_000, 100_000)]
+    beside = _row("baseline, two of each service", (9, 1))
     report.write(tmp_path, "sizes", {"Orders": grown, "Replicas": [beside], "Memory": _rates()[1:]}, [])
     plot.draw(tmp_path)
     drawn = ElementTree.fromstring((tmp_path / "results.svg").read_text())
@@ -91,11 +98,11 @@ def test_the_plot_shows_every_row_and_every_line(tmp_path: Path) -> None:
         "fast: sagas",
         "slow: sagas",
         "free: sagas",
-        "floor, two of each service",
-        "floor",
+        "baseline, two of each service",
+        "baseline",
         "100,000",
     } <= {*texts}
-    assert "800 sagas/s, 0.8 × the floor   ✓ ≥ 0.6 ×" in texts
+    assert "800 sagas/s, 0.8 × the baseline   ✓ ≥ 0.6 ×" in texts
 
 
 async def test_a_measurement_apart_gives_its_rows() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -111,9 +112,10 @@ async def test_shows_the_payload_decoded_or_as_it_is() -> None:
         await at.handler.handle([strange], at.at)
         shown = await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/1"))
         assert (shown.payload_json, shown.dead_letter.error) == ('"a:1"', "cannot bear a:1")
+        assert MessageToDict(shown.payload_struct) == {"value": "a:1"}
         assert (shown.stream, shown.cause, shown.actor) == ("stream/a", "rpc/Say", "client")
         raw = await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/2"))
-        assert (raw.payload_json, raw.payload) == ("", b"\xff")
+        assert (raw.payload_json, raw.payload, len(raw.payload_struct)) == ("", b"\xff", 0)
         with pytest.raises(grpc.aio.AioRpcError) as missing:
             await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/9"))
         assert missing.value.code() == grpc.StatusCode.NOT_FOUND

@@ -111,6 +111,8 @@ async def test_creates_gets_watches_and_follows_an_order(client: Client) -> None
         "ReserveCredit",
         "CreditReserved",
     ]
+    assert entries[0]["payload"]["total"] == TOTAL
+    assert entries[0]["payload"] == json.loads(entries[0]["payload_json"])
     saga = (await call(shop.sagas, "shop.sagas.v1.SagaService/GetSaga", order_id=created["order_id"]))["saga"]
     assert saga["status"] == "SAGA_STATUS_COMPLETED"
     seen = await call(

@@ -9,6 +9,7 @@ import time
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from saga_orchestrator.credit_saga import saga_id
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
@@ -182,7 +183,8 @@ async def test_the_timeline_of_a_choreographed_order(client: Client) -> None:
     assert reserved.cause == f"orders/{created.position}"
     assert approved.cause == f"customers/{reserved.position}"
     assert len({entry.correlation_id for entry in (created, reserved, approved)}) == 1
-    payload = json.loads(reserved.payload_json)
+    payload = MessageToDict(reserved.payload)
+    assert payload == json.loads(reserved.payload_json)
     assert (payload["order_id"], payload["amount"]["units"]) == (order.order_id, "12")
 
 

@@ -13,13 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stack.topology import ROOT
+import psutil
+
+from stack.topology import NAMES, ROOT, SERVICES
 from tests import servers
 from tests.waiting import until
 from twinlog.dev import free_port
 
-PACKAGES = ("twinlog", "shop", "order_svc", "customer_svc", "saga_orchestrator", "projector", "stack")
-ADDRESSES = ("ORDERS_ADDRESS", "CUSTOMERS_ADDRESS", "SAGAS_ADDRESS", "QUERIES_ADDRESS")
+PACKAGES = ("twinlog", "shop", "stack", *NAMES)
+ADDRESSES = [service.address_setting for service in SERVICES]
 
 
 class Checkout:
@@ -70,20 +72,17 @@ class Checkout:
         return process.returncode
 
     def processes(self) -> Sequence[int]:
-        """Whatever runs in the checkout."""
-        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if self._has(pid)]
+        """The ids of the processes that run in the checkout."""
+        folder = str(self.folder)
+        return [
+            each.pid for each in psutil.process_iter(["cwd"]) if (each.info["cwd"] or "").startswith(folder)
+        ]
 
     def _stack(self) -> dict[str, Any]:
         try:
             return dict(json.loads((self.data / "stack.json").read_text()))
         except FileNotFoundError:
             return {}
-
-    def _has(self, pid: int) -> bool:
-        try:
-            return os.readlink(f"/proc/{pid}/cwd").startswith(str(self.folder))
-        except OSError:
-            return False
 
 
 @contextmanager

@@ -54,6 +54,16 @@ async def test_a_taken_port_is_told_in_one_line(own: Checkout) -> None:
     assert not own.processes()
 
 
+async def test_wrong_settings_are_told_in_one_line_before_anything_is_started(own: Checkout) -> None:
+    process = own.start("run", ORDERS_ADDRESS="foo", LOG_LEVEL="loud")
+    assert await own.ended(process) == 2
+    (line,) = own.said.splitlines()[1:]
+    assert "ORDERS_ADDRESS=foo is wrong: must be host:port, such as 127.0.0.1:50051 [" in line
+    assert line.count("LOG_LEVEL=loud is wrong") == 1
+    assert "rm -rf" not in line
+    assert not own.processes()
+
+
 async def test_bad_usage_is_told_in_one_line(own: Checkout) -> None:
     assert await own.ended(own.start("dance")) == 2
     assert own.said == "usage: python -m stack demo | run\n"

@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from stack.preflight import check_nats, check_postgres
+from stack.preflight import check_nats, check_postgres, is_about_data
 from tests import servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured
+from twinlog.model.schema import UpcasterCycle
+from twinlog.postgres.migrations import ChangedMigration, NewerSchema
+from twinlog.postgres.views import OtherTables
 from twinlog.testing.internals import database_url
 
 
@@ -59,8 +62,23 @@ async def test_a_postgres_that_refuses_is_told(own_postgres: EmbeddedPostgres) -
         assert "\n" not in str(refused.value)
 
 
+def test_only_a_refusal_of_the_data_is_about_data() -> None:
+    for refusal in (
+        ChangedMigration(name="0001_log.sql"),
+        NewerSchema(found=9, known=4),
+        OtherTables(views="orders", why="column total_nanos is missing"),
+    ):
+        assert is_about_data(str(refusal))
+    for other in (
+        "ORDERS_ADDRESS=foo is wrong: must be host:port",
+        "POSTGRES_URL: Postgres refuses the login",
+        str(UpcasterCycle(type="shop.orders.v1.OrderCreated")),
+    ):
+        assert not is_about_data(other)
+
+
 async def test_servers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stack.preflight._SECONDS", 0.5)
+    monkeypatch.setattr("stack.preflight._TIMEOUT_SECONDS", 0.5)
     with pytest.raises(Misconfigured, match="NATS_URL: no server answered"):
         await check_nats("nats://127.0.0.1:1")
     with pytest.raises(Misconfigured, match="POSTGRES_URL: the server cannot be used"):

@@ -37,7 +37,7 @@ async def test_stack_json_says_where_everything_is(own: Checkout) -> None:
 
 async def test_the_printed_commands_work_as_they_are(own: Checkout) -> None:
     await own.up()
-    await until(lambda: own.said.count("grpcurl") == 5)
+    await until(lambda: own.said.count("grpcurl") == 8)
     answers = []
     for command in [line for line in own.said.splitlines() if "grpcurl" in line]:
         shell = await asyncio.create_subprocess_shell(
@@ -46,11 +46,17 @@ async def test_the_printed_commands_work_as_they_are(own: Checkout) -> None:
         output, _ = await shell.communicate()
         assert shell.returncode == 0, output.decode()
         answers.append(output.decode())
-    assert "customer_id" in answers[0]
-    assert "ORDER_STATE_PENDING" in answers[1]
-    assert json.loads(answers[2])["order"]["order_id"] in answers[1]
-    assert "shop.orders.v1.OrderCreated" in answers[3]
-    assert "ORDER_STATE_APPROVED" in answers[4]
+    customer, mode, order, got, watched, timeline, saga, dead_letters = answers
+    assert "customer_id" in customer
+    assert "SAGA_MODE_ORCHESTRATION" in mode
+    assert "ORDER_STATE_PENDING" in order
+    assert json.loads(got)["order"]["order_id"] in order
+    assert "ORDER_STATE_APPROVED" in watched
+    created = json.loads(timeline)["entries"][0]
+    assert created["type"] == "shop.orders.v1.OrderCreated"
+    assert created["payload"]["total"] == {"currency_code": "EUR", "units": "12", "nanos": 340_000_000}
+    assert json.loads(saga)["saga"]["order_id"] in order
+    assert json.loads(dead_letters) == {}
 
 
 async def test_a_killed_service_is_started_again(own: Checkout) -> None:

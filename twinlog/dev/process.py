@@ -7,13 +7,14 @@ import errno
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
+
+import psutil
 
 _PORTS = range(20_000, 32_000)
 """Below those that systems give to outgoing connections: one of these could take a port that a server was promised."""
@@ -116,15 +117,11 @@ def end_leftover(pid_file: Path, sign: str, signum: signal.Signals) -> None:
 
 
 def _runs(pid: int, sign: str) -> bool:
-    """Whether a process has ``sign``, words separated by spaces, in its command line."""
+    """Whether a process runs that has ``sign``, words separated by spaces, in its command line."""
     try:
-        if sys.platform == "linux":
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-        else:
-            line = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True).stdout
-    except OSError:
+        return sign in " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
         return False
-    return sign.encode() in line
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -35,8 +35,8 @@ class Program:
     setting: str
     """The environment variable that gives it its address."""
     address: str
-    colour: int = 0
-    """ANSI colour of its prefix."""
+    color: int = 0
+    """ANSI color of its prefix."""
 
 
 class Supervisor:
@@ -186,8 +186,8 @@ class Supervisor:
 
     def _line(self, service: Program, text: str) -> str:
         prefix = f"{service.module:>{self._width}} │"
-        if service.colour and sys.stdout.isatty():
-            prefix = f"\x1b[{service.colour}m{prefix}\x1b[0m"
+        if service.color and sys.stdout.isatty():
+            prefix = f"\x1b[{service.color}m{prefix}\x1b[0m"
         return f"{prefix} {text}"
 
 

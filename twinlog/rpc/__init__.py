@@ -8,6 +8,7 @@ from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Server",
     "Watched",
     "call_metadata",
+    "decoded",
     "serve",
     "status_of",
     "time_left",

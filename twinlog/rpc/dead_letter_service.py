@@ -6,17 +6,14 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
-from google.protobuf.json_format import MessageToJson
-from google.protobuf.message import DecodeError
-
 from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
 from twinlog.consume.dead_letters import NotParked
 from twinlog.log.wire import from_wire
 from twinlog.model.event import Recorded
-from twinlog.model.messages import message_class
 from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
@@ -95,9 +92,11 @@ class DeadLetterService(DeadLetterServiceServicer):
         one = (await self._at(request.consumer, request.address))[0]
         [(record, parked)] = await self._dead_letters.stored([one])
         event = from_wire(parked.log, parked.event)
+        payload_json, payload_struct = decoded(event.type, event.payload)
         return pb.GetDeadLetterResponse(
             dead_letter=_shown(one, record, parked),
-            payload_json=_json(event),
+            payload_json=payload_json,
+            payload_struct=payload_struct,
             payload=event.payload,
             stream=str(event.stream),
             recorded_at=timestamp(event.recorded_at),
@@ -206,11 +205,3 @@ def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
         type=event.type,
         parked_at=timestamp(record.recorded_at),
     )
-
-
-def _json(event: Recorded) -> str:
-    try:
-        payload = message_class(event.type).FromString(event.payload)
-        return MessageToJson(payload, preserving_proto_field_name=True, indent=None)
-    except (KeyError, DecodeError, TypeError):
-        return ""  # unknown, damaged, or with an unknown google.protobuf.Any inside

@@ -61,13 +61,13 @@ class Settings(BaseSettings):
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
-def load(kind: type[SettingsType]) -> SettingsType:
-    """The settings in the environment.
+def load(kind: type[SettingsType], **known: Any) -> SettingsType:
+    """The settings in the environment, except for those that are ``known``.
 
     Raises one :class:`ConfigurationError` that names every wrong or missing setting and says what it must be.
     """
     try:
-        return kind()
+        return kind(**known)
     except ValidationError as invalid:
         raise ConfigurationError("; ".join(_complaint(kind, one) for one in invalid.errors())) from None
 

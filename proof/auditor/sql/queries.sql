@@ -27,7 +27,7 @@ SELECT stream_type, stream_id, version, schema FROM snapshots;
 -- The state in one snapshot.
 SELECT state FROM snapshots WHERE stream_type = $1 AND stream_id = $2;
 
--- name: letters
+-- name: dead_letters
 -- What happened to dead letters after a position.
 SELECT position, stream_id, type, payload FROM events
  WHERE stream_type = 'dead_letters' AND position > $1 ORDER BY position LIMIT $2;

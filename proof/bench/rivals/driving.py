@@ -1,4 +1,4 @@
-"""Drives a rival in its own process: no RPC in front of it, which the shop and the floor do pay for."""
+"""Drives a rival in its own process: no RPC in front of it, which the shop and the baseline do pay for."""
 
 from __future__ import annotations
 

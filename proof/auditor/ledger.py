@@ -1,8 +1,8 @@
-"""The shop's books: order, credit and saga of each case side by side, and the rules that hold between them.
+"""The shop's ledger: order, credit and saga of each case side by side, and the rules that hold between them.
 
 A *case* is an order with everything that happens because of it. What one log alone must never do (reserve beyond the
 limit, approve what is not pending) is judged at once. What two logs must agree on is judged when the case is
-*quiet*: no consumer has an event of the case before it, and nothing of the case has a cause that was not read yet.
+*quiet*: every consumer is past the events of the case, and every event of the case has a cause that was read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreate
 from shop.orders.v1.order_pb2 import RejectionReason
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1.commands_pb2 import RejectOrder
+from stack.topology import ORDER_SVC, OWNERS
 from twinlog import Money, SagaInstance, SagaStatus
 from twinlog.testing.internals import StepState
 from twinlog.v1.saga_pb2 import SagaCompensated, SagaCompleted
@@ -62,13 +63,13 @@ class Case:
     changed: int = 0
     """Position of the order's last event."""
     reason: RejectionReason.ValueType | None = None
-    """Why the saga's command rejected the order; None where it did not."""
+    """The reason in the saga's command that rejected the order; None where none did."""
     customer_id: str = ""
-    """Whose credit was asked for."""
+    """The customer whose credit was asked for."""
     held: Money | None = None
-    """What is held; zero where it was refused or given back; None where nobody answered."""
+    """The credit that is held: zero where it was refused or released, None without an answer."""
     answered: int = 0
-    """Position in the customers log of the last word on the credit."""
+    """Position in the customers log of the last event about the credit."""
     saga: SagaInstance | None = None
     saga_id: str = ""
     saga_at: int = 0
@@ -88,13 +89,13 @@ class Case:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more has to happen by itself."""
+        """Whether the order and its saga have ended."""
         running = self.saga is not None and self.saga.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
         return self.state is not State.PENDING and not running
 
     @property
     def skipped(self) -> str:
-        """What an operator skipped of its saga that the credit depends on."""
+        """The steps that an operator skipped and that the credit depends on, in words."""
         if self.saga is None or self.saga.version not in VERSIONS:
             return ""
         steps = zip(VERSIONS[self.saga.version].steps, self.saga.steps, strict=True)
@@ -104,33 +105,33 @@ class Case:
 
     @property
     def held_unaccounted(self) -> Mapping[str, int]:
-        """By customer: what is held beyond what an approved order accounts for, in nanos."""
+        """The credit that no approved order accounts for, in nanos by customer."""
         found: Counter[str] = Counter({self.customer_id: self.held.nanos} if self.held else {})
         if self.order and self.state is State.APPROVED and self.total:
             found[self.order.customer_id] -= self.total.nanos
         return found
 
     def events(self) -> list[str]:
-        """The addresses of what was last heard of it in each log."""
+        """The address of its last event in each log."""
         found = [("orders", self.changed), ("customers", self.answered), ("sagas", self.saga_at)]
         return [f"{log}/{position}" for log, position in found if position]
 
 
-class Books:
-    """Keeps the cases and judges them."""
+class Ledger:
+    """Records the cases and judges them."""
 
     def __init__(self, grace: timedelta) -> None:
-        """``grace``: how long after its deadline an order or a saga may still stand."""
+        """``grace``: how long an order or a saga may be overdue before that is a violation."""
         self.orders: Counter[str] = Counter()
         self.sagas: Counter[str] = Counter()
         self._grace = grace
         self._cases: dict[str, Case] = {}
         self._unresolved: set[str] = set()
-        """Cases that changed, were not quiet or not over, or broke a rule."""
+        """Cases that changed, are not quiet, are not over or break a rule."""
         self._excused: set[str] = set()
-        """Those that break a rule because an operator wanted it so."""
+        """Those that break a rule because of what an operator did."""
         self._customers: set[str] = set()
-        """Customers whose sums are to be compared."""
+        """Customers whose sums have to be compared."""
         self._approved: defaultdict[str, int] = defaultdict(int)
         self._reserved: defaultdict[str, int] = defaultdict(int)
         self._takers: Mapping[str, Callable[[Change, Findings], None]] = {
@@ -140,7 +141,7 @@ class Books:
         }
 
     def take(self, change: Change, findings: Findings) -> str:
-        """Enters a change; gives the id of its case, or nothing."""
+        """Records a change; returns the id of its case, empty where it belongs to none."""
         take = self._takers.get(change.event.stream.type)
         if take is not None:
             take(change, findings)
@@ -156,7 +157,7 @@ class Books:
         }
 
     def waiting(self, now: datetime) -> tuple[int, int]:
-        """How many orders and sagas are on their way and in time."""
+        """The numbers of orders and of sagas that have not ended and are in time."""
         cases = [self._cases[id] for id in self._unresolved]
         pending = sum(case.state is State.PENDING and not self._late(case.order, now) for case in cases)
         return pending, sum(
@@ -164,7 +165,7 @@ class Books:
         )
 
     def _stays(self, case: Case) -> bool:
-        """Whether nothing will move it, and that is excused."""
+        """Whether its saga stays as it is for ever, which is excused."""
         return case.order_id in self._excused and case.saga is not None and case.saga.deadline is None
 
     def judge(
@@ -175,10 +176,10 @@ class Books:
         now: datetime | None,
         findings: Findings,
     ) -> int:
-        """Judges what changed or is open; gives the number of cases.
+        """Judges the cases that changed or are open; returns how many.
 
-        ``in_flight``: cases that are not quiet; ``excused``: what an operator gave up, by case; ``customers`` gives
-        a customer's state; ``now``: None where nobody is at work who could keep a deadline.
+        ``in_flight`` are the cases that are not quiet; ``excused`` says what an operator gave up, by case;
+        ``customers`` gives a customer's state; ``now`` is None while no service runs that could keep a deadline.
         """
         judged, busy = len(self._unresolved), set[str]()
         self._excused.clear()
@@ -310,7 +311,7 @@ class Books:
     def _judge_sums(
         self, ids: Collection[str], customers: Callable[[str], Customer | None], findings: Findings
     ) -> None:
-        """Per customer: Σ open reservations = Σ totals of the orders that hold credit."""
+        """Compares, per customer, the sum of open reservations with the totals of the orders that hold credit."""
         wrong = set[str]()
         unaccounted: Counter[str] = Counter()
         for case_id in self._excused:
@@ -352,20 +353,13 @@ Verdict = tuple[str, str, str]
 
 
 def _again(home: str, log: str, position: int) -> str:
-    """The command that has a consumer handle an event again: what it did before decides to nothing."""
-    actor, database = _HOMES[home]
-    return set_checkpoint(database, f"{actor}.{log}", position - 1)
-
-
-_HOMES: Mapping[str, tuple[str, str]] = {
-    "orders": ("order_svc", "shop_orders"),
-    "customers": ("customer_svc", "shop_customers"),
-    "sagas": ("saga_orchestrator", "shop_sagas"),
-}
+    """The command that has a consumer handle an event again; what it has done already has no further effect."""
+    owner = OWNERS[home]
+    return set_checkpoint(owner.database, f"{owner.name}.{log}", position - 1)
 
 
 def _lost(case: Case) -> Iterator[Verdict]:
-    """Every event that called for something was followed by it."""
+    """Every event was followed by what it calls for."""
     id = case.order_id
     if case.order is None:
         yield ANSWERED, f"there is no order {id}, yet other logs tell of it", _restored(case)
@@ -393,14 +387,14 @@ def _answer_again(case: Case, saga: SagaInstance) -> str:
 
 
 def _restored(case: Case) -> str:
-    remedy = "restore the database shop_orders that had the order"
+    remedy = f"restore the database {ORDER_SVC.database} that had the order"
     if case.holds:
         remedy += f"; or give its credit up: append saga ReleaseCredit for {case.order_id}"
     return remedy
 
 
 def _credit(case: Case) -> Iterator[Verdict]:
-    """An approved order holds exactly its total; one that ended holds nothing."""
+    """An approved order holds exactly its total; an order that ended otherwise holds nothing."""
     if case.order is None or not case.over:
         return
     id = case.order_id
@@ -420,7 +414,7 @@ def _release_again(case: Case) -> str:
 
 
 def _saga(case: Case) -> Iterator[Verdict]:
-    """What became of the saga became of its order."""
+    """The saga and its order have the same outcome."""
     if case.saga is None or case.order is None:
         return
     if not case.orchestrated:

@@ -1,4 +1,4 @@
-"""The floor: the same saga without a kernel, in as few lines as it takes. Three processes: orders, customers, view.
+"""The baseline: the same saga without a kernel, in as few lines as it takes. Three processes: orders, customers, view.
 
 CreateOrder → group-committed insert → atomic batch → reservation, inserted and published alike → approval, likewise
 → one upsert in the view. As durable as the shop (same servers, same fsync) and as exact: every row names the event that
@@ -30,7 +30,7 @@ from shop.orders.v1 import order_service_pb2 as pb
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING
 
-CHANGED = "floor.changed"
+CHANGED = "baseline.changed"
 """Core-NATS subject: how far the view is, after each of its commits."""
 SERVICE = "shop.orders.v1.OrderService"
 CREATED, APPROVED = "created", "approved"
@@ -143,7 +143,7 @@ async def orders(log: Log, address: str) -> None:
     server.add_generic_rpc_handlers([service])
     server.add_insecure_port(address)
     await server.start()
-    await follow(log.bus, "floor_customers", approve)
+    await follow(log.bus, "baseline_customers", approve)
 
 
 async def customers(log: Log) -> None:
@@ -158,7 +158,7 @@ async def customers(log: Log) -> None:
                     available[order.customer_id] = left
                     log.add(Row(position, order.order_id, "reserved", message.data))
 
-    await follow(log.bus, "floor_orders", reserve)
+    await follow(log.bus, "baseline_orders", reserve)
 
 
 async def view(db: asyncpg.Connection[Any], bus: Client) -> None:
@@ -167,14 +167,14 @@ async def view(db: asyncpg.Connection[Any], bus: Client) -> None:
         await db.execute(_UPSERT, *map(list, zip(*rows.values(), strict=True)))
         await bus.publish(CHANGED, json.dumps({"position": batch[-1][0]}).encode())
 
-    await follow(bus, "floor_orders", upsert)
+    await follow(bus, "baseline_orders", upsert)
 
 
 async def main(role: str, postgres_url: str, nats_url: str, address: str) -> None:
-    """Runs one of the three processes; the database ``floor`` and both streams are there and empty."""
+    """Runs one of the three processes; the database ``baseline`` and both streams are there and empty."""
     bus = await nats.connect(nats_url)
-    db = await asyncpg.connect(f"{postgres_url}/floor")
-    log = Log(db, bus, f"floor_{role}")
+    db = await asyncpg.connect(f"{postgres_url}/baseline")
+    log = Log(db, bus, f"baseline_{role}")
     roles: dict[str, Callable[[], Awaitable[None]]] = {
         "orders": lambda: orders(log, address),
         "customers": lambda: customers(log),
@@ -185,8 +185,8 @@ async def main(role: str, postgres_url: str, nats_url: str, address: str) -> Non
 
 async def prepare(db: asyncpg.Connection[Any], bus: Client) -> None:
     """Makes the tables and the streams."""
-    await db.execute(";".join([_LOG.format("floor_orders"), _LOG.format("floor_customers"), _VIEW]))
-    for name in ("floor_orders", "floor_customers"):
+    await db.execute(";".join([_LOG.format("baseline_orders"), _LOG.format("baseline_customers"), _VIEW]))
+    for name in ("baseline_orders", "baseline_customers"):
         config = api.StreamConfig(name=name, subjects=[f"{name}.*.*"], allow_atomic=True)
         await bus.jsm().add_stream(config)
 

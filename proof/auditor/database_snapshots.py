@@ -1,4 +1,4 @@
-"""Databases at one instant."""
+"""Databases, each read at one instant."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from twinlog.testing.internals import Connection, Pool, Timer, load_queries
 QUERIES = {**load_queries("twinlog.postgres.sql"), **load_queries("proof.auditor.sql")}
 
 
-class Cut(NamedTuple):
-    """A database at one instant: a REPEATABLE READ transaction that lasts as long as a round."""
+class DatabaseSnapshot(NamedTuple):
+    """A database at one instant: a REPEATABLE READ transaction that lasts for one round."""
 
     connection: Connection
     checkpoints: Mapping[str, int]
     head: int
-    """Of its log."""
+    """The head of its log."""
 
     def reached(self, consumer: str) -> int:
-        """Where a consumer stands."""
+        """The checkpoint of a consumer; 0 where it has none."""
         return self.checkpoints.get(consumer, 0)
 
     async def newest(self) -> int:
-        """The position of the last event that is there."""
+        """The position of the last event that exists; 0 where there is none."""
         return int(await self.connection.fetchval(QUERIES["newest"]))
 
     async def timers(self) -> list[Timer]:
@@ -40,30 +40,30 @@ class Cut(NamedTuple):
     async def snapshot(self, stream: StreamId) -> bytes:
         return bytes(await self.connection.fetchval(QUERIES["snapshot"], *stream))
 
-    async def letters(self, after: int, limit: int) -> Sequence[tuple[int, str, str, bytes]]:
-        """What happened to dead letters after a position: position, consumer, type and payload."""
-        rows = await self.connection.fetch(QUERIES["letters"], after, limit)
+    async def dead_letters(self, after: int, limit: int) -> Sequence[tuple[int, str, str, bytes]]:
+        """The events about dead letters after a position: position, consumer, type and payload."""
+        rows = await self.connection.fetch(QUERIES["dead_letters"], after, limit)
         return [(row[0], row[1], row[2], row[3]) for row in rows]
 
     async def doubled_ids(self, after: int) -> Sequence[tuple[str, Sequence[int]]]:
-        """Event ids that stand twice after a position, and where."""
+        """Event ids that occur more than once after a position, with their positions."""
         rows = await self.connection.fetch(QUERIES["doubled_ids"], after)
         return [(str(row[0]), row[1]) for row in rows]
 
     async def requests(self) -> tuple[int, Sequence[tuple[str, int]]]:
-        """How many stored outcomes there are, and those that point outside of the log."""
+        """The number of stored outcomes, and those that point outside the log, as request id and position."""
         count = await self.connection.fetchval(QUERIES["requests_count"])
         rows = await self.connection.fetch(QUERIES["requests_beyond"], self.head)
         return int(count), [(row[0], row[1]) for row in rows]
 
 
 @asynccontextmanager
-async def cut(pool: Pool) -> AsyncIterator[Cut]:
-    """The database of the pool, now."""
+async def database_snapshot(pool: Pool) -> AsyncIterator[DatabaseSnapshot]:
+    """The pool's database as it is now."""
     async with (
         pool.acquire(timeout=5) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         head = await connection.fetchval(QUERIES["head"])
         rows = await connection.fetch(QUERIES["checkpoints"])
-        yield Cut(connection, {row[0]: row[1] for row in rows}, head)
+        yield DatabaseSnapshot(connection, {row[0]: row[1] for row in rows}, head)

