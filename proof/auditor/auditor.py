@@ -38,7 +38,7 @@ from customer_svc.domain import Customer
 from proof.auditor.books import Books
 from proof.auditor.cuts import Cut, cut
 from proof.auditor.followers import WITHIN, set_checkpoint
-from proof.auditor.letters import Boxes, Letter, LettersAudit, discards
+from proof.auditor.letters import AllDeadLetters, DeadLetter, DeadLettersAudit, discards
 from proof.auditor.reading import Reading
 from proof.auditor.report import Figures, Findings, Report
 from proof.auditor.shop import DATABASES, HOMES, LOGS, followers, timelines, views
@@ -77,11 +77,11 @@ class Auditor:
         self._at_rest = at_rest
         self._clock = clock or SystemClock()
         self._books = Books(grace)
-        self._boxes = Boxes()
-        self._letters = [LettersAudit(of.log, self._boxes) for of in LOGS]
-        self._followers = followers(self._clock, self._boxes)
+        self._dead_letters = AllDeadLetters()
+        self._letters = [DeadLettersAudit(of.log, self._dead_letters) for of in LOGS]
+        self._followers = followers(self._clock, self._dead_letters)
         self._checked: Counter[str] = Counter()
-        folded, shown = views(self._boxes), timelines(self._boxes)
+        folded, shown = views(self._dead_letters), timelines(self._dead_letters)
         self._readings = [
             Reading(of, client, pools[of.database], self._books, self._followers, folded, shown.get(of.log))
             for of in LOGS
@@ -154,24 +154,24 @@ class Auditor:
 
     def _judge_books(self, now: datetime, found: Findings) -> None:
         in_flight = {case for reading in self._readings for case in reading.in_flight()}
-        followed = [follower.box for follower in self._followers]
-        in_flight |= self._unread(letter for box in followed for letter in box.parked.values())
+        followed = [follower.dead_letters for follower in self._followers]
+        in_flight |= self._unread(letter for of in followed for letter in of.parked.values())
         excused: dict[str, str] = {}
-        for box, letter in discards(self._boxes.values()):
-            address = f"{box.log}/{letter.position}"
-            found.note(f"{box.consumer} gave up {address}, which had no effect")
-            if box in followed:
+        for of, letter in discards(self._dead_letters.values()):
+            address = f"{of.log}/{letter.position}"
+            found.note(f"{of.consumer} gave up {address}, which had no effect")
+            if of in followed:
                 cases = {letter.case} if letter.case else self._unread([letter])
-                excused |= dict.fromkeys(cases, f"{box.consumer} gave up {address}")
+                excused |= dict.fromkeys(cases, f"{of.consumer} gave up {address}")
         now_if_at_work = None if self._at_rest else now
         self._checked["cases"] += self._books.judge(in_flight, excused, self._customer, now_if_at_work, found)
 
-    def _unread(self, letters: Iterable[Letter]) -> set[str]:
+    def _unread(self, letters: Iterable[DeadLetter]) -> set[str]:
         """The open cases that letters which cannot be read may be about: all of their customers."""
         return self._books.cases_of({letter.key for letter in letters if not letter.case})
 
     def _parked(self) -> Mapping[str, int]:
-        return {box.consumer: len(box.parked) for box in self._boxes.values() if box.parked}
+        return {of.consumer: len(of.parked) for of in self._dead_letters.values() if of.parked}
 
     def _customer(self, id: str) -> Customer | None:
         heads = next(reading.history.heads for reading in self._readings if reading.of is HOMES["customers"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
-from proof.auditor.letters import Box, out_of_order
+from proof.auditor.letters import DeadLetters, out_of_order
 from proof.auditor.report import Findings
 from twinlog import Policies, Recorded
 
@@ -25,10 +25,10 @@ def set_checkpoint(database: str, consumer: str, position: int) -> str:
 class Follower:
     """One policy table, as a consumer of its log."""
 
-    def __init__(self, policies: Policies, database: str, box: Box) -> None:
-        """``database`` has its checkpoint, ``box`` what it parked."""
+    def __init__(self, policies: Policies, database: str, dead_letters: DeadLetters) -> None:
+        """``database`` has its checkpoint and its ``dead_letters``."""
         self.consumer = policies.consumer
-        self.box = box
+        self.dead_letters = dead_letters
         self.log = policies.log
         self.database = database
         self.checkpoint = 0
@@ -57,8 +57,8 @@ class Follower:
                 self._handled(event.position, event.partition_key, findings)
 
     def _handled(self, position: int, key: str, findings: Findings) -> None:
-        if before := self.box.overtaken_by(position, key):
-            out_of_order(self.box, position, f"was handled before {before}", before, findings)
+        if before := self.dead_letters.overtaken_by(position, key):
+            out_of_order(self.dead_letters, position, f"was handled before {before}", before, findings)
 
     def caused(self, cause: int, effect: str) -> None:
         """The consumer did something because of event ``cause``."""
@@ -73,7 +73,7 @@ class Follower:
     def in_flight(self) -> Iterator[str]:
         """The cases with an event that was not handled yet, or is parked."""
         yield from (case for *_, case in self._open)
-        yield from (letter.case for letter in self.box.parked.values())
+        yield from (letter.case for letter in self.dead_letters.parked.values())
 
     def judge(self, findings: Findings) -> None:
         """Whether the checkpoint was set back: an effect and its checkpoint are one transaction."""

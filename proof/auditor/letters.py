@@ -1,4 +1,4 @@
-"""What consumers have parked, as the logs of their services tell it; read before anything is judged by it.
+"""What consumers have set aside, as the logs of their services tell it; read before anything is judged by it.
 
 Every parked event is the event of the log that it came from; the events of a key stay in order, parked or not.
 """
@@ -27,8 +27,8 @@ _TYPES: Mapping[str, Any] = {
 }
 
 
-class Letter(NamedTuple):
-    """An event that was parked."""
+class DeadLetter(NamedTuple):
+    """An event that was set aside."""
 
     position: int
     key: str
@@ -39,16 +39,16 @@ class Letter(NamedTuple):
     messages: Sequence[Message]
 
 
-class Box:
-    """What one consumer has parked and given up, at the instant of its database's cut."""
+class DeadLetters:
+    """What one consumer has set aside and given up, at the instant of its database's snapshot."""
 
     def __init__(self, consumer: str) -> None:
         self.consumer = consumer
         self.log = consumer.rpartition(".")[2]
-        self.parked: dict[int, Letter] = {}
+        self.parked: dict[int, DeadLetter] = {}
         """By position."""
-        self.discarded: dict[int, Letter] = {}
-        self.replayed: list[Letter] = []
+        self.discarded: dict[int, DeadLetter] = {}
+        self.replayed: list[DeadLetter] = []
         """In the order of their effects."""
         self._waiting: dict[str, list[int]] = {}
         self._ever: set[int] = set()
@@ -64,7 +64,7 @@ class Box:
             return None
         return f"{self.log}/{waiting[0]}"
 
-    def park(self, letter: Letter, *, failed: bool) -> str | None:
+    def add(self, letter: DeadLetter, *, failed: bool) -> str | None:
         """Enters a letter; gives what is wrong with its place."""
         waiting = self._waiting.setdefault(letter.key, [])
         problem = None
@@ -94,23 +94,23 @@ class Box:
         return f"was replayed before {self.log}/{first}" if first != position else None
 
 
-class Boxes(dict[str, Box]):
+class AllDeadLetters(dict[str, DeadLetters]):
     """By consumer."""
 
-    def __missing__(self, consumer: str) -> Box:
-        box = self[consumer] = Box(consumer)
-        return box
+    def __missing__(self, consumer: str) -> DeadLetters:
+        dead_letters = self[consumer] = DeadLetters(consumer)
+        return dead_letters
 
 
-class LettersAudit:
+class DeadLettersAudit:
     """Follows the dead letters in one log."""
 
-    def __init__(self, log: str, boxes: Boxes) -> None:
+    def __init__(self, log: str, dead_letters: AllDeadLetters) -> None:
         self.log = log
         self.findings = Findings()
         self.position = 0
         """Read up to here."""
-        self._boxes = boxes
+        self._dead_letters = dead_letters
         self._schema = Schema()
 
     async def read(self, cut: Cut, logs: Mapping[str, Log]) -> None:
@@ -120,26 +120,26 @@ class LettersAudit:
             parked = [(position, of, one) for position, of, one in told if isinstance(one, pb.EventParked)]
             await self._compare(parked, logs)
             for position, consumer, message in told:
-                self._enter(f"{self.log}/{position}", self._boxes[consumer], message)
+                self._enter(f"{self.log}/{position}", self._dead_letters[consumer], message)
             self.position = rows[-1][0]
 
-    def _enter(self, address: str, box: Box, message: Any) -> None:
+    def _enter(self, address: str, dead_letters: DeadLetters, message: Any) -> None:
         if isinstance(message, pb.EventParked):
-            problem = box.park(self._letter(message), failed=bool(message.error_type))
+            problem = dead_letters.add(self._letter(message), failed=bool(message.error_type))
         else:
             discarded = isinstance(message, pb.EventDiscarded)
-            problem = box.take_out(message.position, message.key, discarded=discarded)
+            problem = dead_letters.take_out(message.position, message.key, discarded=discarded)
         if problem:
-            out_of_order(box, message.position, problem, address, self.findings)
+            out_of_order(dead_letters, message.position, problem, address, self.findings)
 
-    def _letter(self, parked: pb.EventParked) -> Letter:
+    def _letter(self, parked: pb.EventParked) -> DeadLetter:
         try:
             event = from_wire(parked.log, parked.event)
             messages = self._schema.decode(event)
         except (DecodeError, UnknownEventType, UndecodableEvent):
-            return Letter(parked.position, parked.key, "", None, ())
+            return DeadLetter(parked.position, parked.key, "", None, ())
         case = next((id for one in messages if (id := str(getattr(one, "order_id", "")))), "")
-        return Letter(parked.position, parked.key, case, event, messages)
+        return DeadLetter(parked.position, parked.key, case, event, messages)
 
     async def _compare(
         self, parked: Sequence[tuple[int, str, pb.EventParked]], logs: Mapping[str, Log]
@@ -151,7 +151,7 @@ class LettersAudit:
                 event = events.get(one.position)
                 if event is None:
                     what = "which does not exist"
-                elif (one.consumer, one.log) != (consumer, self._boxes[consumer].log):
+                elif (one.consumer, one.log) != (consumer, self._dead_letters[consumer].log):
                     what = f"in the name of {one.consumer}"
                 elif one.key != event.partition_key or not mirrors(one.event, event):
                     what = "and holds another event"
@@ -166,21 +166,25 @@ class LettersAudit:
                 )
 
 
-def out_of_order(box: Box, position: int, problem: str, shown_by: str, findings: Findings) -> None:
+def out_of_order(
+    dead_letters: DeadLetters, position: int, problem: str, shown_by: str, findings: Findings
+) -> None:
     """Reports an event that did not keep its place."""
-    address = f"{box.log}/{position}"
+    address = f"{dead_letters.log}/{position}"
     findings.add(
         ORDER,
-        f"{box.consumer}: {address} {problem}, of the same key",
-        ids=[box.consumer],
+        f"{dead_letters.consumer}: {address} {problem}, of the same key",
+        ids=[dead_letters.consumer],
         events=list(dict.fromkeys([address, shown_by])),
         remedy="compare what both events did, append what corrects it; find what wrote besides the consumer",
     )
 
 
-def discards(boxes: Collection[Box]) -> Iterator[tuple[Box, Letter]]:
+def discards(consumers: Collection[DeadLetters]) -> Iterator[tuple[DeadLetters, DeadLetter]]:
     """What was given up, and by whom."""
-    return chain.from_iterable(((box, letter) for letter in box.discarded.values()) for box in boxes)
+    return chain.from_iterable(
+        ((dead_letters, letter) for letter in dead_letters.discarded.values()) for dead_letters in consumers
+    )
 
 
 def _message(type: str, payload: bytes) -> Message | None:

@@ -172,7 +172,7 @@ class Reading:
         first = head.state.first(event.partition_key) if head else None
         if first and first.position < cause:
             why = f"was handled while {actor.log}/{first.position} was parked"
-            out_of_order(actor.box, cause, why, event.address, self.findings)
+            out_of_order(actor.dead_letters, cause, why, event.address, self.findings)
 
     async def _compare_snapshots(self, cut: Cut) -> None:
         while self.history.captured:

@@ -20,7 +20,7 @@ from order_svc.domain import ORDER, SAGA_MODE
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from proof.auditor.followers import Follower
-from proof.auditor.letters import Boxes
+from proof.auditor.letters import AllDeadLetters
 from proof.auditor.views import TimelineAudit, ViewAudit
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow
@@ -52,7 +52,7 @@ DATABASES = [VIEWS_DATABASE, *(of.database for of in LOGS if of.database != VIEW
 HOMES: Mapping[str, LogOf] = {of.log: of for of in LOGS}
 
 
-def followers(clock: Clock, boxes: Boxes) -> list[Follower]:
+def followers(clock: Clock, dead_letters: AllDeadLetters) -> list[Follower]:
     """Every policy table."""
     tables = {
         "shop_orders": [order_svc.policies.CHOREOGRAPHY, order_svc.policies.ORCHESTRATION],
@@ -60,22 +60,22 @@ def followers(clock: Clock, boxes: Boxes) -> list[Follower]:
         "shop_sagas": saga_orchestrator.policies.policies(clock),
     }
     return [
-        Follower(policies, database, boxes[policies.consumer])
+        Follower(policies, database, dead_letters[policies.consumer])
         for database, of in tables.items()
         for policies in of
     ]
 
 
-def views(boxes: Boxes) -> list[ViewAudit]:
+def views(dead_letters: AllDeadLetters) -> list[ViewAudit]:
     """Every view that is folded row by row."""
     return [
-        _view(ORDERS, OrderRow, "orders", boxes),
-        _view(CUSTOMERS, CustomerRow, "customers", boxes),
+        _view(ORDERS, OrderRow, "orders", dead_letters),
+        _view(CUSTOMERS, CustomerRow, "customers", dead_letters),
         ViewAudit(
             SAGAS,
             SagaRow,
             log="sagas",
-            box=boxes["saga_orchestrator.sagas"],
+            dead_letters=dead_letters["saga_orchestrator.sagas"],
             database="shop_sagas",
             package="saga_orchestrator.sql",
             routing_key=SHOWN,
@@ -84,12 +84,12 @@ def views(boxes: Boxes) -> list[ViewAudit]:
     ]
 
 
-def timelines(boxes: Boxes) -> Mapping[str, TimelineAudit]:
+def timelines(dead_letters: AllDeadLetters) -> Mapping[str, TimelineAudit]:
     """The timeline of each log that has one."""
     return {
         log: TimelineAudit(
             log=log,
-            box=boxes[f"projector.{log}"],
+            dead_letters=dead_letters[f"projector.{log}"],
             database=VIEWS_DATABASE,
             remedy=_rebuild_of_projector(log),
         )
@@ -97,12 +97,12 @@ def timelines(boxes: Boxes) -> Mapping[str, TimelineAudit]:
     }
 
 
-def _view(view: AnyView, row_type: type, log: str, boxes: Boxes) -> ViewAudit:
+def _view(view: AnyView, row_type: type, log: str, dead_letters: AllDeadLetters) -> ViewAudit:
     return ViewAudit(
         view,
         row_type,
         log=log,
-        box=boxes[f"projector.{log}"],
+        dead_letters=dead_letters[f"projector.{log}"],
         database=VIEWS_DATABASE,
         package="projector.sql",
         remedy=_rebuild_of_projector(log),

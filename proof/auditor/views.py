@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from projector.views.timeline import TIMELINE, TimelineRow
-from proof.auditor.letters import Box, out_of_order
+from proof.auditor.letters import DeadLetters, out_of_order
 from proof.auditor.report import Findings
 from twinlog import Recorded
 from twinlog.testing.internals import AnyView, Connection, load_queries, routing_key_of
@@ -29,25 +29,25 @@ class ViewAudit:
         row_type: type,
         *,
         log: str,
-        box: Box,
+        dead_letters: DeadLetters,
         database: str,
         package: str,
         routing_key: str = "",
         remedy: str,
     ) -> None:
-        """``box``: what its consumer parked; ``package`` has the query ``<view>_rows``; ``tag``: that of the events
-        that are projected, where not all."""
+        """``dead_letters``: its consumer's; ``package`` has the query ``<view>_rows``; ``routing_key``: that of the
+        events that are projected, where not all."""
         self.name = view.name
         self.log = log
-        self.consumer = box.consumer
+        self.consumer = dead_letters.consumer
         self.database = database
         self.position = 0
         """Folded up to here."""
         self.wanted = 0
         """Position of the last event that it is to show."""
-        self._box = box
+        self._dead_letters = dead_letters
         self._replayed = 0
-        """How many of the box's replays were folded."""
+        """How many of the replays were folded."""
         self._routing_key = routing_key
         self._view = view
         self._row_type = row_type
@@ -59,8 +59,8 @@ class ViewAudit:
 
     def begin(self) -> None:
         """Folds what was parked when its turn came, and has been replayed since."""
-        while self._replayed < len(self._box.replayed):
-            letter = self._box.replayed[self._replayed]
+        while self._replayed < len(self._dead_letters.replayed):
+            letter = self._dead_letters.replayed[self._replayed]
             self._replayed += 1
             if letter.event and letter.position <= self.position:
                 self._fold(letter.event, letter.messages)
@@ -68,15 +68,17 @@ class ViewAudit:
     def take(self, event: Recorded, messages: Sequence[Message], findings: Findings) -> None:
         """Folds the next event, unless its consumer parked it or gave it up."""
         self.position = event.position
-        if self._box.lacks(event.position):
+        if self._dead_letters.lacks(event.position):
             # Whatever the row is without it is to be seen.
             self._touched.update(key for one in messages if (key := self._key(event, one)) is not None)
             return
         self._fold(event, messages)
         if any(map(self._projects, messages)) and (
-            before := self._box.overtaken_by(event.position, event.partition_key)
+            before := self._dead_letters.overtaken_by(event.position, event.partition_key)
         ):
-            out_of_order(self._box, event.position, f"was projected before {before}", before, findings)
+            out_of_order(
+                self._dead_letters, event.position, f"was projected before {before}", before, findings
+            )
 
     def _key(self, event: Recorded, message: Message) -> str | None:
         return self._view.key(event, message) if self._projects(message) else None
@@ -140,15 +142,15 @@ class ViewAudit:
 class TimelineAudit:
     """Follows the timeline of one log; keeps no rows."""
 
-    def __init__(self, *, log: str, box: Box, database: str, remedy: str) -> None:
+    def __init__(self, *, log: str, dead_letters: DeadLetters, database: str, remedy: str) -> None:
         self.log = log
-        self.consumer = box.consumer
+        self.consumer = dead_letters.consumer
         self.database = database
         self.position = 0
         """Compared up to here."""
         self.wanted = 0
         """Position of the last event that it is to show."""
-        self._box = box
+        self._dead_letters = dead_letters
         self._replayed = 0
         self._remedy = remedy
 
@@ -167,7 +169,7 @@ class TimelineAudit:
         expected = {
             position: row
             for event, messages in decoded
-            if self.position < event.position <= upto and not self._box.lacks(event.position)
+            if self.position < event.position <= upto and not self._dead_letters.lacks(event.position)
             for position, row in _rows(event, messages)
         }
         last = min(upto, decoded[-1][0].position)
@@ -177,8 +179,8 @@ class TimelineAudit:
 
     async def compare_replayed(self, connection: Connection, findings: Findings) -> None:
         """Compares the rows of what was parked when its turn came, and has been replayed since."""
-        while self._replayed < len(self._box.replayed):
-            letter = self._box.replayed[self._replayed]
+        while self._replayed < len(self._dead_letters.replayed):
+            letter = self._dead_letters.replayed[self._replayed]
             self._replayed += 1
             if letter.event and letter.position <= self.position:
                 expected = dict(_rows(letter.event, letter.messages))
