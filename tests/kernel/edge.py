@@ -25,7 +25,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
     WatchOrderResponse,
 )
-from twinlog.rpc import Context, Limits, Watched, serve
+from twinlog.rpc import Context, Limits, Middleware, Watched, serve
 from twinlog.rpc.errors import DETAILS_KEY
 
 LIMITS = Limits()
@@ -101,12 +101,18 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    edge: Edge, *, limits: Limits = LIMITS, health: Sequence[Watched] = ()
+    edge: Edge,
+    *,
+    limits: Limits = LIMITS,
+    health: Sequence[Watched] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> AsyncIterator[Client]:
     """A client of ``edge`` on a server of its own."""
     service = (edge, generated.add_OrderQueryServiceServicer_to_server, NAME)
     async with AsyncExitStack() as host:
-        server = await host.enter_async_context(serve([service], domain="shop", limits=limits, health=health))
+        server = await host.enter_async_context(
+            serve([service], domain="shop", limits=limits, health=health, middleware=middleware)
+        )
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = generated.OrderQueryServiceStub(channel)
             yield Client(server.address, stub, channel, host.aclose)

@@ -305,7 +305,7 @@ def approval_of_cancelled() -> Patches:
     return [(ORDER, "decide", approve)]
 
 
-@bug("assumed-again", near=323)
+@bug("assumed-again", near=1900)
 def assumed_again() -> Patches:
     """What should be new is taken for new in every round of an append, and not only in the first."""
     decide = GroupCommit._decide

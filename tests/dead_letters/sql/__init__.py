@@ -1,1 +1,1 @@
-"""A view for tests of parking."""
+"""A view for tests of dead letters."""
