@@ -79,7 +79,7 @@ lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --upgrade --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --output-file=requirements-bench.txt \
-		bench/rivals/requirements.in
+		proof/bench/rivals/requirements.in
 
 clean: ## Remove the environment, generated code and embedded servers' data
 	rm -rf $(VENV) $(RIVALS) .data shop twinlog/v1 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
