@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,4 +140,7 @@ if __name__ == "__main__":
     parser.add_argument("--million", action="store_true", help="with --sizes: also a million orders")
     chosen = parser.parse_args()
     size = _QUICK if chosen.quick else _FULL
-    asyncio.run(grow(size, chosen.million) if chosen.sizes else compare(size))
+    try:
+        asyncio.run(grow(size, chosen.million) if chosen.sizes else compare(size))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -172,6 +172,8 @@ if __name__ == "__main__":
         page = asyncio.run(profile(2_000 if quick else 10_000))
     except Refused as refusal:
         sys.exit(str(refusal))
+    except KeyboardInterrupt:
+        sys.exit(130)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "profile.md").write_text(page)
     print(page)

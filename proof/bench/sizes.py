@@ -25,7 +25,7 @@ NOTE = (
     "Nothing here is extrapolated. Ratios are to the baseline in the same round, with about as many orders in its log "
     "and as many customers; the baseline always has one process of each kind. The rounds themselves add orders: "
     "customers and replicas were measured after the larger log, with half as many orders again in it. With two of "
-    "order_svc, half of the calls go to each. A hot customer has half of all orders, the other half spread over 100. "
+    "order_svc, half of the calls go to each. A hot customer has half of all orders, 100 others have the rest. "
     "Memory is taken first when half of the larger log is there, half of that in each mode, so that the caches of "
     "every service, 20,000 states each, are full; then as many sagas later as the rows say, again half in each mode. "
     "A million orders are only run where they are asked for, and "

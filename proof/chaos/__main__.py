@@ -1,4 +1,4 @@
-"""``python -m proof.chaos``: breaks a shop in every way that is known here and shows what that cost."""
+"""``python -m proof.chaos``: breaks a shop in every way listed here and shows what that cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-# Before gRPC is imported: it would comment on every process that we start.
+# Before gRPC is imported, which would comment on every process that this one starts.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from proof.chaos.ledger import Figures
@@ -26,10 +26,11 @@ _HEAD = (
 )
 _GREEN, _RED, _DIM, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 _SHOWN = 8
+_INTERRUPTED = 130
 
 
 def main() -> int:
-    """0: nothing was lost, doubled, off or stuck; 1: something was; 2: wrong arguments."""
+    """The exit code: 0 where nothing was lost, doubled, off or stuck; 1 where something was; 2: wrong arguments."""
     options = _options()
     by_name = {scenario.name: scenario for scenario in SCENARIOS}
     if options.list:
@@ -46,36 +47,40 @@ def main() -> int:
     print(f"seed {seed}, {len(chosen)} scenarios")
     started = time.monotonic()
     say = _Progress(len(chosen))
-    results = asyncio.run(Run(seed, _LOGS, say).all(chosen))
-    say.end()
+    try:
+        results = asyncio.run(Run(seed, _LOGS, say).all(chosen))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    finally:
+        say.end()
     print(table(results))
     return _conclude(results, seed, time.monotonic() - started)
 
 
-def table(results: Mapping[str, Figures], *, coloured: bool | None = None) -> str:
+def table(results: Mapping[str, Figures], *, colored: bool | None = None) -> str:
     """The figures, one line a scenario, within 100 columns."""
-    coloured = sys.stdout.isatty() if coloured is None else coloured
-    return "\n".join([_HEAD, *(_row(name, figures, coloured) for name, figures in results.items())])
+    colored = sys.stdout.isatty() if colored is None else colored
+    return "\n".join([_HEAD, *(_row(name, figures, colored) for name, figures in results.items())])
 
 
-def _row(name: str, figures: Figures, coloured: bool) -> str:
+def _row(name: str, figures: Figures, colored: bool) -> str:
     if figures.not_run:
-        return _paint(f"{name:<18} {figures.not_run}"[:99], _DIM, coloured)
+        return _paint(f"{name:<18} {figures.not_run}"[:99], _DIM, colored)
     other = 0 if figures.clean else len(figures.problems)
     line = (
         f"{name:<18} {figures.requests:>8,} {figures.ok:>6,} {figures.failed:>6,} {figures.unknown:>7,} "
         f"{figures.resolved:>8,} {figures.lost:>4} {figures.doubled:>7} {_credit(figures.credit_off):>6} "
         f"{figures.stuck:>5} {other:>5} {figures.recovery:>5.1f} s"
     )
-    return _paint(line, _GREEN if figures.clean else _RED, coloured)
+    return _paint(line, _GREEN if figures.clean else _RED, colored)
 
 
 def _credit(nanos: int) -> str:
     return "0" if not nanos else f"{nanos / 1e9:.2f}"
 
 
-def _paint(text: str, colour: str, coloured: bool) -> str:
-    return f"{colour}{text}{_PLAIN}" if coloured else text
+def _paint(text: str, color: str, colored: bool) -> str:
+    return f"{color}{text}{_PLAIN}" if colored else text
 
 
 def _conclude(results: Mapping[str, Figures], seed: int, seconds: float) -> int:
@@ -103,7 +108,9 @@ def _is_wanted(scenario: Scenario, options: argparse.Namespace) -> bool:
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m proof.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, help="what to choose by; at random otherwise, and printed")
+    parser.add_argument(
+        "--seed", type=int, help="of all random choices; printed, and random itself by default"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these scenarios")
     parser.add_argument("--short", action="store_true", help="only those that find most, in about 90 s")
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")

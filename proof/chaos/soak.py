@@ -1,4 +1,4 @@
-"""``python -m proof.chaos.soak``: constant load for a long time, and what grows meanwhile, with the reason."""
+"""``python -m proof.chaos.soak``: constant load for a long time, and what grows under it, with the reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-# Before gRPC is imported: it would comment on every process that we start.
+# Before gRPC is imported, which would comment on every process that this one starts.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from proof.auditor import audit
@@ -19,7 +19,7 @@ from proof.chaos.rig import Layout
 from stack.topology import NAMES
 from twinlog.testing.internals import configure_logging
 
-_EVERY = 60.0
+_LOOK_EVERY_SECONDS = 60.0
 _SETTLE_SECONDS = 60.0
 _WHY = {
     "order_svc": "states of up to 20,000 orders are kept; then the oldest go",
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", default="soak", help="what the load is chosen by")
     options = parser.parse_args(arguments)
     configure_logging("error")
-    return asyncio.run(_soak(options.minutes * 60, options.rate, options.seed))
+    try:
+        return asyncio.run(_soak(options.minutes * 60, options.rate, options.seed))
+    except KeyboardInterrupt:
+        return 130
 
 
 async def _soak(seconds: float, rate: float, seed: str) -> int:
@@ -67,7 +70,7 @@ async def _soak(seconds: float, rate: float, seed: str) -> int:
                 loop = asyncio.get_running_loop()
                 started = loop.time()
                 while (passed := loop.time() - started) < seconds:
-                    await asyncio.sleep(min(_EVERY, seconds - passed))
+                    await asyncio.sleep(min(_LOOK_EVERY_SECONDS, seconds - passed))
                     requests += load.forget()
                     print(_line(loop.time() - started, requests, await take(shop)), flush=True)
             unresolved = await load.resolve()

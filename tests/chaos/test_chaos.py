@@ -20,15 +20,15 @@ async def test_nothing_is_lost_doubled_off_or_stuck(tmp_path: Path) -> None:
 
     assert {name: figures.problems for name, figures in results.items() if not figures.clean} == {}
     assert list(results) == [scenario.name for scenario in short]
-    assert all(figures.ok > 50 for figures in results.values()), table(results, coloured=False)
+    assert all(figures.ok > 50 for figures in results.values()), table(results, colored=False)
 
 
-@pytest.mark.parametrize("coloured", [False, True])
-def test_the_table_fits_100_columns_and_is_coloured_only_where_wanted(coloured: bool) -> None:
+@pytest.mark.parametrize("colored", [False, True])
+def test_the_table_fits_100_columns_and_is_colored_only_where_wanted(colored: bool) -> None:
     full = Figures(99_999, 99_999, 99_999, 99_999, 99_999, 9_999, 9_999, 999_000_000_000, 9_999, ["x"], 99.9)
     results = {scenario.name: full for scenario in SCENARIOS} | {"nats-full": Figures(not_run="not " * 50)}
-    text = table(results, coloured=coloured)
+    text = table(results, colored=colored)
 
-    assert ("\x1b[" in text) is coloured
-    plain = table(results, coloured=False)
+    assert ("\x1b[" in text) is colored
+    plain = table(results, colored=False)
     assert max(map(len, plain.splitlines())) <= 100

@@ -9,11 +9,11 @@ import pytest
 from structlog.types import EventDict
 
 from tests.dead_letters.journal import CONSUMER, Source, dead_lettering, journal, positions, replica
-from tests.memory_shop import OnlyReplica
 from tests.waiting import until
-from twinlog import Log, Projection, ReadRequest, Recorded, Service, StreamId, Writer
+from twinlog import Log, Projection, Recorded, Schema, Service, StreamId, Writer
 from twinlog.consume import Consumer, ConsumerWrapper, Middleware, Progress
 from twinlog.consume.policies import PolicyConsumer
+from twinlog.log.lease import AlwaysHeld
 from twinlog.log.ports import Snapshot, StreamSlice
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import DEAD_LETTERS, RandomIds, StateCodec, SystemClock
@@ -58,12 +58,12 @@ async def consumers(
     """A source, the consumer's own log, and a maker of replicas."""
     source, log = Source(), Noted()
     views = MemoryViews(log)
-    async with Writer(log, clock=SystemClock(), ids=RandomIds()) as writer:
+    async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
 
         def make() -> Consumer:
             if request.param == "policies":
-                return PolicyConsumer(source.policies(), writer, log)
-            return Projection(CONSUMER, [source.view()], views)
+                return PolicyConsumer(source.policies(), writer, log, Schema())
+            return Projection(CONSUMER, [source.view()], views, schema=Schema())
 
         yield source, log, make
 
@@ -133,8 +133,9 @@ async def service(log: Log, twin: MemoryTwin, *middleware: Middleware) -> AsyncI
     running = Service(
         "tests",
         log,
+        schema=Schema(),
         twin=lambda name: twin if name == twin.name else own,
-        lease=lambda _work: OnlyReplica(),
+        lease=lambda _work: AlwaysHeld(),
         clock=SystemClock(),
         ids=RandomIds(),
         on_crash=crashed,
@@ -172,7 +173,8 @@ async def test_policies_and_projections_are_subscribed_alike() -> None:
     await twin.publish(source.add("a:1", "b:1"))
     async with service(log, twin) as running:
         running.subscribe(
-            source.policies(), Projection("tests.view", [source.view()], views, source="source")
+            source.policies(),
+            Projection("tests.view", [source.view()], views, schema=Schema(), source="source"),
         )
         await until(lambda: views.checkpoints.get("tests.view") == 2 and log.checkpoints.get(CONSUMER) == 2)
     assert journal(log, "a") == [1]

@@ -1,4 +1,4 @@
-"""Embedded Postgres and NATS, and the supervisor of the processes that use them: one machine is enough."""
+"""Embedded Postgres and NATS, and a supervisor of the processes that use them, for running on one machine."""
 
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres

@@ -1,6 +1,6 @@
 """Becomes another program, which gets a signal when its parent dies: launcher.py PARENT SIGNAL USER PROGRAM ARGUMENT …
 
-A program rather than code between fork and exec: that crashes now and then where the parent has gRPC's threads.
+This is a program because code between fork and exec crashes now and then in a process with gRPC's threads.
 """
 
 import ctypes
@@ -11,15 +11,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, signum: int, user: int, argv: list[str]) -> None:
-    """``user`` -1: the one that it is."""
+    """Does that. ``user`` is a uid; -1 keeps the current one."""
     if user >= 0:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
     if sys.platform == "linux":
-        # After the change of user, which clears it.
+        # After the change of user, which would clear it.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # the parent died before the request
             sys.exit(1)
     os.execv(argv[0], argv)
 

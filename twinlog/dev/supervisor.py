@@ -1,4 +1,4 @@
-"""Starts the services, watches them, restarts them with backoff, and stops them; prefixes what they say."""
+"""Starts services, restarts them with backoff, stops them, and prefixes their output."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from twinlog.dev.process import Refused, StartFailed, end_leftover, spawn, stop, tail
 
-_RESTART_FIRST, _RESTART_MOST = 0.2, 5.0
+_FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
+_STABLE_SECONDS = 10.0
+"""A service that ran for longer than this is restarted as at first."""
 _MISCONFIGURED = 2
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _PAUSE_SECONDS = 10.0
-_WORDS = 300
+_LONGEST_LINE = 300
 
 
 @dataclass(frozen=True)
 class Program:
-    """One process to run."""
+    """A program to run."""
 
     module: str
     """Run as ``python -m module``."""
     setting: str
-    """The environment variable that gives it its address."""
+    """The environment variable for its address."""
     address: str
     color: int = 0
-    """ANSI color of its prefix."""
+    """ANSI color of its prefix; 0 for none."""
 
 
 class Supervisor:
-    """Owns the processes of some services. Use as an async context manager."""
+    """Runs services, one process each. Use as an async context manager."""
 
     def __init__(
         self,
@@ -52,10 +54,9 @@ class Supervisor:
         folder: Path,
         quiet: bool = False,
     ) -> None:
-        """``env`` goes to every service; ``say`` gets each line of theirs, with its prefix. They run in ``root``.
+        """``env`` goes to every service, and each line of their output to ``say``, prefixed. They run in ``root``.
 
-        Their process ids are kept in ``folder`` and, where they are to be ``quiet``, what they say, too:
-        log/<service>.log.
+        ``folder`` holds their process ids and, if they are ``quiet``, their output as log/<service>.log.
         """
         self._services = {service.module: service for service in services}
         self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
@@ -67,7 +68,7 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Fails where a service cannot run as it is configured."""
+        """Fails with Refused where a service refuses its configuration or its data."""
 
     async def __aenter__(self) -> Self:
         for service in self._services.values():
@@ -106,16 +107,16 @@ class Supervisor:
             await asyncio.wait([serving])
 
     def last_words(self) -> list[str]:
-        """The last lines of each service that was to be quiet; of a long one, its beginning."""
+        """The last three lines of each quiet service, cut to 300 characters."""
         return [
-            self._line(service, line[:_WORDS])
+            self._line(service, line[:_LONGEST_LINE])
             for service in self._services.values()
             if self._logs
             for line in tail(self._log(service), 3).splitlines()
         ]
 
     async def pause(self, module: str) -> None:
-        """Returns when the service stands still; :meth:`resume` lets it go on."""
+        """Stops a service, and returns when every thread of it has stopped; :meth:`resume` continues it."""
         pid = self.pid(module)
         self.signal(module, signal.SIGSTOP)
         async with asyncio.timeout(_PAUSE_SECONDS):
@@ -123,11 +124,11 @@ class Supervisor:
                 await asyncio.sleep(0.001)
 
     def resume(self, module: str) -> None:
-        """Lets a paused service go on."""
+        """Continues a paused service."""
         self.signal(module, signal.SIGCONT)
 
     def signal(self, module: str, signum: signal.Signals) -> None:
-        """Sends a signal to a service; one that ends by it is restarted."""
+        """Sends a signal to a service. If that ends it, it is restarted."""
         self._processes[module].send_signal(signum)
 
     def pid(self, module: str) -> int:
@@ -135,7 +136,7 @@ class Supervisor:
         return self._processes[module].pid
 
     async def _watch(self, service: Program) -> None:
-        delay = _RESTART_FIRST
+        delay = _FIRST_RESTART_SECONDS
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
@@ -145,12 +146,16 @@ class Supervisor:
             if code == _MISCONFIGURED and not self.failed.done():
                 self.failed.set_exception(Refused(last))
                 return
-            delay = _RESTART_FIRST if loop.time() - started > 10 else min(delay * 2, _RESTART_MOST)
+            delay = (
+                _FIRST_RESTART_SECONDS
+                if loop.time() - started > _STABLE_SECONDS
+                else min(delay * 2, _LAST_RESTART_SECONDS)
+            )
             self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
             await asyncio.sleep(delay)
 
     async def _start(self, service: Program) -> asyncio.subprocess.Process:
-        """Killed should we be killed: a service comes back from that, and a paused one hears nothing else."""
+        """Starts a process that is killed when this one is: services survive that, and a paused one gets no other."""
         (self._logs or self._folder).mkdir(parents=True, exist_ok=True)
         with self._log(service).open("ab") if self._logs else nullcontext() as log:
             process = await spawn(
@@ -165,7 +170,7 @@ class Supervisor:
         return process
 
     async def _echo(self, service: Program, process: asyncio.subprocess.Process) -> str:
-        """Says each line of the service with its name in front; gives the last."""
+        """Passes on each line of the service, prefixed; returns the last."""
         if process.stdout is None:
             await process.wait()
             return tail(self._log(service), 1)
@@ -192,7 +197,7 @@ class Supervisor:
 
 
 def end_leftover_service(folder: Path, module: str) -> None:
-    """Ends the service that a killed run left, whose process id it kept in ``folder``."""
+    """Ends the service that a killed run left behind, if it still runs; its process id is in ``folder``."""
     pid_file = _pid_file(folder, module)
     end_leftover(pid_file, " ".join(_command(module)), signal.SIGKILL)
     pid_file.unlink(missing_ok=True)
@@ -211,7 +216,7 @@ async def _all(waits: Iterable[Awaitable[None]]) -> None:
 
 
 async def until_serving(address: str) -> None:
-    """Returns when the gRPC server there says SERVING."""
+    """Returns when the gRPC server there is SERVING; bound it with a timeout."""
     async with grpc.aio.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while True:
