@@ -14,7 +14,7 @@ from twinlog import Log, Projection, Recorded, Schema, Service, StreamId, Writer
 from twinlog.consume import Consumer, ConsumerWrapper, Middleware, Progress
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.lease import AlwaysHeld
-from twinlog.log.ports import Snapshot, StreamSlice
+from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import DEAD_LETTERS, RandomIds, StateCodec, SystemClock
 
