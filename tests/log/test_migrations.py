@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import asyncpg
@@ -86,14 +87,18 @@ async def test_a_changed_migration_is_refused(connection: asyncpg.Connection) ->
         await migrate(connection, KERNEL)
 
 
-async def test_a_schema_of_a_newer_program_is_refused(connection: asyncpg.Connection) -> None:
-    await migrate(connection, KERNEL)
-    await connection.execute(
-        "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, 900, 'later', '')",
-        STORED_AS,
-    )
+@pytest.mark.parametrize("breaking", [False, True])
+async def test_an_older_program_goes_on_until_a_migration_says_otherwise(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, breaking: bool
+) -> None:
+    known = migrations.migrations(KERNEL)
+    sql = f"{'-- breaking' if breaking else ''}\nCREATE TABLE later ()"
+    with monkeypatch.context() as newer:
+        later = migrations.Migration(900, "900_later.sql", sql)
+        newer.setattr(migrations, "migrations", lambda _package: [*known, later])
+        await migrate(connection, KERNEL)
 
-    with pytest.raises(NewerSchema, match="has schema version 900"):
+    with pytest.raises(NewerSchema, match=r"Migration 900_later\.sql") if breaking else nullcontext():
         await migrate(connection, KERNEL)
 
 

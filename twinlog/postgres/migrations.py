@@ -1,10 +1,12 @@
 """The schema of a package: migrations, applied once and in order, and functions, replaced by newer revisions.
 
-A package has ``migrations/NNN_name.sql``, which never change once released, and may have ``functions/name.sql``, one
-function a file, whose first line is ``-- revision: N`` and whose statement is ``CREATE OR REPLACE FUNCTION``. An edit
-comes with a higher revision and serves programs of earlier revisions too: a function is replaced only by a higher
-revision, so old and new replicas can run side by side, and rolling back works. Parameters and results stay as they
-are; a function that needs others gets a new name. (The layout is message-db's.)
+A package has ``migrations/NNN_name.sql``, which never change once released. Older programs go on beside a newer
+schema, unless a migration that they do not know begins with ``-- breaking``.
+
+It may also have ``functions/name.sql``, one function a file, whose first line is ``-- revision: N`` and whose statement
+is ``CREATE OR REPLACE FUNCTION``. An edit comes with a higher revision and serves programs of earlier revisions too: a
+function is replaced only by a higher revision, so old and new replicas can run side by side, and rolling back works.
+Parameters and results stay as they are; a function that needs others gets a new name. (The layout is message-db's.)
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from twinlog.model.errors import ConfigurationError
 OLDEST_POSTGRES = 140000
 _LOCK = 7_714_266_100
 _NAME = re.compile(r"(\d{3})_\w+\.sql")
+_BREAKING = "-- breaking\n"
+"""First line of a migration that programs from before it cannot work with."""
 _REVISION = re.compile(r"-- revision: ([1-9]\d*)\n")
 
 _STORED_AS = {"twinlog.postgres.sql": "twinlog.sql"}
@@ -43,6 +47,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (package, version)
 );
+ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS breaking boolean NOT NULL DEFAULT false;
 CREATE TABLE IF NOT EXISTS schema_functions (
     package     text NOT NULL,
     name        text NOT NULL,
@@ -65,6 +70,11 @@ class Migration(NamedTuple):
         """Detects a change after the migration was applied."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
+    @property
+    def breaking(self) -> bool:
+        """Whether programs from before it have to stop."""
+        return self.sql.startswith(_BREAKING)
+
 
 class Function(NamedTuple):
     """One file of a package's ``functions`` folder."""
@@ -81,7 +91,7 @@ class ChangedMigration(ConfigurationError):
 
 
 class NewerSchema(ConfigurationError):
-    """The database has schema version {found}, this program knows {known}; deploy the newer program."""
+    """Migration {found} of the database rules out this program, which knows {known}; deploy the newer program."""
 
     reason = "NEWER_SCHEMA"
 
@@ -132,11 +142,13 @@ async def _create_missing(
         for migration in new_migrations:
             await connection.execute(migration.sql)
             await connection.execute(
-                "INSERT INTO schema_migrations (package, version, name, checksum) VALUES ($1, $2, $3, $4)",
+                "INSERT INTO schema_migrations (package, version, name, checksum, breaking) "
+                "VALUES ($1, $2, $3, $4, $5)",
                 package,
                 migration.version,
                 migration.name,
                 migration.checksum,
+                migration.breaking,
             )
         for function in new_functions:
             await connection.execute(function.sql)
@@ -153,26 +165,33 @@ async def _missing(
     connection: asyncpg.Connection, package: str, known: list[Migration], named: list[Function]
 ) -> tuple[list[Migration], list[Function]]:
     """What the database does not have yet. Raises ChangedMigration and NewerSchema."""
-    applied = await _stored(connection, "schema_migrations", "version, checksum", package)
-    if applied and max(applied) > known[-1].version:
-        raise NewerSchema(found=max(applied), known=known[-1].version)
+    # The column is younger than the table.
+    breaking = "coalesce((to_jsonb(t) ->> 'breaking')::boolean, false)"
+    columns = f"version, checksum, name, {breaking}"
+    rows = {row[0]: row for row in await _stored(connection, "schema_migrations", columns, package)}
+    for version, _, name, breaks in rows.values():
+        if breaks and version > known[-1].version:
+            raise NewerSchema(found=name, known=known[-1].name)
+    applied = {version: row[1] for version, row in rows.items()}
     for migration in known:
         accepted = (None, migration.checksum, _EARLIER.get((package, migration.version)))
         if applied.get(migration.version) not in accepted:
             raise ChangedMigration(name=migration.name)
-    revisions = await _stored(connection, "schema_functions", "name, revision", package)
+    revisions = dict(map(tuple, await _stored(connection, "schema_functions", "name, revision", package)))
     return (
         [migration for migration in known if migration.version not in applied],
         [function for function in named if function.revision > revisions.get(function.name, 0)],
     )
 
 
-async def _stored(connection: asyncpg.Connection, table: str, columns: str, package: str) -> dict[Any, Any]:
-    """Two columns of a package's rows, as a mapping; empty where there is no such table yet."""
+async def _stored(connection: asyncpg.Connection, table: str, columns: str, package: str) -> list[Any]:
+    """Columns of a package's rows; none where there is no such table yet."""
     if not await connection.fetchval("SELECT to_regclass($1)", table):
-        return {}
-    rows = await connection.fetch(f"SELECT {columns} FROM {table} WHERE package = $1", package)
-    return dict(map(tuple, rows))
+        return []
+    rows: list[Any] = await connection.fetch(
+        f"SELECT {columns} FROM {table} AS t WHERE package = $1", package
+    )
+    return rows
 
 
 def database_url(server_url: str, database: str) -> str:
