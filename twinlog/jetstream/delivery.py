@@ -98,7 +98,7 @@ class JetStreamDelivery:
     async def _pull(self) -> None:
         """Asks for more in good time, so that the server always has something to send."""
         count = self._pulls.due(len(self._arrivals))
-        if not count or self._arrivals.ended:
+        if not count or self._arrivals.loss:
             return
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
@@ -113,22 +113,19 @@ class JetStreamDelivery:
         sequence, number = _sequences(reply)
         if not self._pulls.came(number):
             self._miss()
-        if self._arrivals.ended:
+        if self._arrivals.loss:
             return True
         # From a stream that has not reached the checkpoint yet, the server delivers what was handled before.
         if sequence > self._continuity.handed_out:
             if not self._continuity.follows(sequence, headers):
                 self._arrivals.doubt()
             if not self._types or subject.split(b".")[2] in self._types:
-                self._put(sequence, subject, data)
+                try:
+                    self._arrivals.put(event_in(self._stream, sequence, subject.decode(), data))
+                except TwinDamaged as damage:
+                    self._arrivals.end(damage)
         self._arrivals.wake()
         return True
-
-    def _put(self, sequence: int, subject: bytes, data: bytes) -> None:
-        try:
-            self._arrivals.put(event_in(self._stream, sequence, subject.decode(), data))
-        except TwinDamaged as damage:
-            self._arrivals.end(damage)
 
     async def _on_status(self, message: Msg) -> None:
         self._arrivals.wake()
