@@ -7,8 +7,8 @@ of the outage, however long that takes; one that is :data:`NOT_MENDED_BY_TRYING`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 
 from twinlog._aio.retrying import backoff
@@ -44,6 +44,7 @@ NOT_MENDED_BY_TRYING = (UnknownEventType, UndecodableEvent)
 RETRIES, RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 5, 0.1, 2.0
 """How often an event that fails is tried again before it is set aside, and the waits between."""
 _RACES = 20
+_OPERATOR_WAIT_SECONDS = 5.0
 
 
 class DeadLettering:
@@ -79,8 +80,8 @@ class DeadLettering:
         return self._known.count
 
     async def dead_letters(self) -> DeadLetters:
-        """The dead letters as they are now."""
-        async with self._turn:
+        """The dead letters as they are now. Raises Unavailable."""
+        async with self._operating():
             await self._catch_up()
             return self._known
 
@@ -170,12 +171,25 @@ class DeadLettering:
         self, events: Sequence[Recorded], command: Command, metadata: Metadata, error: Exception | None = None
     ) -> None:
         for _ in range(_RACES):
-            async with self._turn:
+            async with self._operating():
                 await self._refresh()
                 with suppress(CheckpointMoved, DeadLettersChanged):
                     await self._apply(events, None, [(command, metadata)], error)
                     return
         raise Unavailable(f"{self.name} is too busy; try again")
+
+    @asynccontextmanager
+    async def _operating(self) -> AsyncIterator[None]:
+        """An operator's turn, which an outage would hold up: the consumer keeps its own until the store is back."""
+        try:
+            async with asyncio.timeout(_OPERATOR_WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{self.name} is waiting for its store; try again") from error
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     async def _apply(
         self,
