@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.waiting import until
-from twinlog import Log, Schema, StreamId, Transaction, Writer
+from twinlog import Aggregate, Log, Schema, StreamId, Transaction, Writer
 from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.transaction import Entry
@@ -142,3 +143,15 @@ async def test_streams_that_are_due_together_give_others_a_turn_between_them(
     await asyncio.gather(*tasks, return_exceptions=True)
     assert happened.count("encoded") == 4
     assert ("encoded", "encoded") not in pairwise(happened)
+
+
+def test_rewording_a_docstring_leaves_snapshots_as_they_are() -> None:
+    def schema(words: str) -> str:
+        @dataclass(frozen=True)
+        class State:
+            title: str = ""
+
+        State.__doc__ = words
+        return StateCodec(Aggregate("any", State(), COUNTER.decide, COUNTER.evolve, str)).schema  # type: ignore[arg-type]
+
+    assert schema("In one word.") == schema("In other words.")
