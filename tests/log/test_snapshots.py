@@ -51,7 +51,7 @@ def watched(log: Log) -> Watched:
 
 def process(log: Watched) -> Writer:
     """A writer that knows nothing yet."""
-    return Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())  # type: ignore[arg-type]
+    return Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())
 
 
 def one_more(tx: Transaction) -> Count:
@@ -152,6 +152,6 @@ def test_rewording_a_docstring_leaves_snapshots_as_they_are() -> None:
             title: str = ""
 
         State.__doc__ = words
-        return StateCodec(Aggregate("any", State(), COUNTER.decide, COUNTER.evolve, str)).schema  # type: ignore[arg-type]
+        return StateCodec(Aggregate("any", State(), COUNTER.decide, COUNTER.evolve, str)).schema
 
     assert schema("In one word.") == schema("In other words.")
