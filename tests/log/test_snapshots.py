@@ -51,7 +51,7 @@ def watched(log: Log) -> Watched:
 
 def process(log: Watched) -> Writer:
     """A writer that knows nothing yet."""
-    return Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())
+    return Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())  # type: ignore[arg-type]
 
 
 def one_more(tx: Transaction) -> Count:
