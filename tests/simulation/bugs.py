@@ -272,7 +272,7 @@ def stale_rows() -> Patches:
 # --- the shop ---
 
 
-@bug("late-deadline-obeyed", near=260)
+@bug("late-deadline-obeyed", near=390)
 def late_deadline_obeyed() -> Patches:
     """A deadline that has been overtaken by the answer still rejects the order."""
     decide = ORDER.decide
