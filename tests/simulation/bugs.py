@@ -284,11 +284,12 @@ def late_deadline_obeyed() -> Patches:
             return [OrderRejected(**ids, saga_mode=order.saga_mode, reason=reason)]
         return decide(order, command)
 
-    def wake(self: Timers, transaction: Any, timers: Any, now: Any) -> None:
+    def wake(self: Timers, transaction: Any, timers: Any, now: Any) -> Mapping[Any, Exception]:
         for timer in timers:
             aggregate = self._aggregates[timer.stream.type]
             state = transaction.state(aggregate, timer.stream.id)
             transaction.do(aggregate, timer.stream.id, aggregate.on_due(state, now))
+        return {}
 
     return [(ORDER, "decide", obey), (Timers, "_wake", wake)]
 

@@ -112,8 +112,8 @@ class RemoteLog:
     async def checkpoint(self, consumer: str) -> int:
         return await self._ask("checkpoint", lambda: self._log.checkpoints.get(consumer, 0))
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        return await self._ask("due", lambda: at_once(self._log.due(now, limit)))
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        return await self._ask("due", lambda: at_once(self._log.due(now, limit, after)))
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         await self._ask("save", lambda: at_once(self._log.save(snapshots)))

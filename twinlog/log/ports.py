@@ -175,8 +175,8 @@ class Log(LogSession, Protocol):
         """The checkpoint of a consumer; 0 for a new one."""
         ...
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        """Up to ``limit`` timers due at ``now``, oldest first."""
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        """Up to ``limit`` timers due at ``now``, oldest first; those that follow ``after``, if one is given."""
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:

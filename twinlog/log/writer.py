@@ -25,6 +25,7 @@ from twinlog.log.snapshots import Snapshots
 from twinlog.log.states import StateCache
 from twinlog.log.transaction import Transaction
 from twinlog.log.units import Outcome, StreamRef, Unit, fail_all
+from twinlog.log.unreadable import UnreadableStreams
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import Overloaded, Unavailable
 from twinlog.model.event import Metadata, Recorded
@@ -56,6 +57,7 @@ class Writer:
         ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many units may wait; one more is
         refused as Overloaded.
         """
+        self.schema = schema
         self._log = log
         self._max_waiting = max_waiting
         self._queue: deque[Unit] = deque()
@@ -64,7 +66,7 @@ class Writer:
         self._idle.set()
         self.linger = Linger()
         """How it pauses between batches."""
-        self._snapshots = Snapshots(log)
+        self._snapshots = Snapshots(log, randomness=randomness)
         self._states = StateCache(self._snapshots, schema, cached_streams)
         self._group_commit = GroupCommit(
             log,
@@ -80,6 +82,15 @@ class Writer:
     def problem(self) -> str | None:
         """Current fault of the store, or None while healthy."""
         return self._group_commit.problem
+
+    @property
+    def unreadable(self) -> UnreadableStreams:
+        """The streams that cannot be read."""
+        return self._states.unreadable
+
+    async def read(self, streams: Sequence[StreamRef]) -> None:
+        """Reads streams, which tells whether they can be read. Raises Unavailable or Overloaded."""
+        await self.execute(lambda _transaction: None, preload=streams)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._snapshots.run())]

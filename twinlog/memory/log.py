@@ -60,8 +60,9 @@ class MemoryLog:
     async def checkpoint(self, consumer: str) -> int:
         return self.checkpoints.get(consumer, 0)
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        return sorted((t for t in self.timers.values() if t.due <= now), key=lambda t: t.due)[:limit]
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        due = sorted((timer for timer in self.timers.values() if timer.due <= now), key=_place)
+        return [timer for timer in due if after is None or _place(timer) > _place(after)][:limit]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         for snapshot in snapshots:
@@ -108,6 +109,11 @@ class MemoryLog:
             snapshot = None
         after = snapshot.version if snapshot else want.after
         return StreamSlice(snapshot, self.streams.get(want.stream, [])[after : want.upto])
+
+
+def _place(timer: Timer) -> tuple[datetime, StreamId]:
+    """Where it stands among the timers."""
+    return timer.due, timer.stream
 
 
 class _Session:

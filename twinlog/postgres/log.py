@@ -75,8 +75,11 @@ class PostgresLog:
         rows = await self._fetch("checkpoint", consumer)
         return int(rows[0][0]) if rows else 0
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        rows = await self._fetch("due", now, limit)
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        if after is None:
+            rows = await self._fetch("due", now, limit)
+        else:
+            rows = await self._fetch("due_after", now, limit, after.due, *after.stream)
         return [Timer(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:

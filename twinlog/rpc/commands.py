@@ -13,8 +13,10 @@ from google.protobuf.message import Message
 
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.requests import Request
+from twinlog.log.streams import beginning, fold
 from twinlog.log.transaction import Transaction
 from twinlog.log.units import StreamRef
+from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
@@ -89,6 +91,18 @@ class Commands:
         """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""
         [stream] = await self._log.load([ReadRequest(StreamId(aggregate.name, id))])
         return stream.events
+
+    async def folded(self, aggregate: Aggregate[State, Any], id: str) -> tuple[Sequence[Recorded], State]:
+        """Every event of an aggregate, as :meth:`history` gives them, and the state that they come to.
+
+        Raises StreamUnreadable or Unavailable.
+        """
+        events = await self.history(aggregate, id)
+        folded = fold(self._writer.schema, beginning(aggregate), events)
+        if isinstance(folded, Unreadable):
+            raise folded.why
+        state: State = folded.state
+        return events, state
 
 
 def request_identity(checks: Checks, request: Message, response_type: type[Message]) -> Request | None:

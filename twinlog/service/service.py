@@ -133,6 +133,13 @@ class Service:
             if timed
             else None
         )
+        self.signals: dict[str, Watched] = {
+            "dead-letters": self.dead_letters,
+            "unreadable-streams": self.writer.unreadable,
+        }
+        """Parts whose problems call for an operator while traffic goes on, by their names in health."""
+        if self.timers:
+            self.signals["timers"] = self.timers
         self._lease = lease
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
@@ -149,6 +156,7 @@ class Service:
             async with self.writer:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
+                    self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
                     if self.timers:
                         self.start("timers", self.timers.run())
                     yield
@@ -190,7 +198,7 @@ class Service:
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
             health=[self.relay, *self.watched],
-            signals={"dead-letters": self.dead_letters},
+            signals=self.signals,
             middleware=middleware,
         ):
             await self._until_stopped()

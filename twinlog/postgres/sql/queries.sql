@@ -46,7 +46,14 @@ SELECT secret FROM page_token_secret;
 
 -- name: due
 -- The timers that are due, oldest first.
-SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1 ORDER BY due LIMIT $2;
+SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1
+ ORDER BY due, stream_type, stream_id LIMIT $2;
+
+-- name: due_after
+-- The timers that are due and follow another one, oldest first.
+SELECT stream_type, stream_id, version, due FROM timers
+ WHERE due <= $1 AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
+ ORDER BY due, stream_type, stream_id LIMIT $2;
 
 -- name: save
 -- Keeps snapshots; an older one never replaces a newer one of the same schema.
