@@ -54,7 +54,7 @@ class Unit:
     def answer(self, stored: StoredReply) -> None:
         """Answers a retry with the stored outcome of its request."""
         assert self.request is not None
-        if stored.fingerprint == self.request.fingerprint:
+        if stored.fingerprint in (self.request.fingerprint, self.request.fingerprint_as_given):
             self.settle(self.request.reply_type.FromString(stored.reply), stored.position)
         else:
             self.fail(RequestIdReused(request_id=self.request.request_id))
