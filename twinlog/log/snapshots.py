@@ -28,6 +28,9 @@ EVERY = 100
 _BYTES_PER_EVENT = 64
 """A large state is saved less often: saving it should cost about as much as reading the events that it replaces."""
 
+_LARGE_BYTES = 256 * 1024
+"""A state whose last snapshot was larger is encoded outside of the event loop."""
+
 _REMEMBERED_SIZES = 10_000
 _BATCH = 50
 
@@ -99,8 +102,12 @@ class Snapshots:
         chosen: dict[StreamId, Snapshot] = {}
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
-            chosen[stream] = self._snapshot(stream, entry)
-            await asyncio.sleep(0)
+            if self._sizes.get(stream, 0) > _LARGE_BYTES:
+                # States never change, so another thread can read one; this one would be held up for milliseconds.
+                chosen[stream] = await asyncio.to_thread(self._snapshot, stream, entry)
+            else:
+                chosen[stream] = self._snapshot(stream, entry)
+                await asyncio.sleep(0)
         return list(chosen.values())
 
     def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
