@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import psutil
@@ -167,12 +168,15 @@ def _servers(layout: Layout, folder: Path) -> list[EmbeddedNats]:
     if layout.nats == 1:
         return [EmbeddedNats(folder / "nats", max_file=layout.max_file)]
     ports = [free_port() for _ in range(layout.nats)]
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    password = token_hex(24)
+    routes = ", ".join(f'"nats://routes:{password}@127.0.0.1:{port}"' for port in ports)
+    authorization = f'authorization {{ user: routes, password: "{password}" }}'
     return [
         EmbeddedNats(
             folder / f"nats{number}",
             max_file=layout.max_file,
-            extra=f"cluster {{ name: chaos, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+            extra=f"cluster {{ name: chaos, listen: 127.0.0.1:{port}, {authorization}, routes: [{routes}] }}",
+            password=password,
         )
         for number, port in enumerate(ports, 1)
     ]
@@ -182,8 +186,8 @@ def _replica(rig: Rig, service: ServiceSpec, number: int) -> Replica:
     name, address = service.name, f"127.0.0.1:{free_port()}"
     postgres_url, nats_url = rig.postgres.url, rig.nats_url
     if rig.layout.proxied:
-        postgres_url = f"postgresql://postgres@127.0.0.1:{rig.postgres_proxies[name].port}"
-        nats_url = f"nats://127.0.0.1:{rig.nats_proxies[name].port}"
+        postgres_url = rig.postgres.url_at(rig.postgres_proxies[name].port)
+        nats_url = rig.nats[0].url_at(rig.nats_proxies[name].port)
     env = {
         "POSTGRES_URL": postgres_url,
         "NATS_URL": nats_url,

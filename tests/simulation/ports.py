@@ -118,6 +118,9 @@ class RemoteLog:
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         await self._ask("save", lambda: at_once(self._log.save(snapshots)))
 
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        return await self._ask("sweep", lambda: at_once(self._log.sweep_requests(age, limit)))
+
     async def page_token_secret(self) -> bytes:
         return await self._log.page_token_secret()
 

@@ -32,6 +32,9 @@ EVERY = 100
 _BYTES_PER_EVENT = 64
 """A large state is saved less often: saving it should cost about as much as reading the events that it replaces."""
 
+_LARGE_BYTES = 256 * 1024
+"""A state whose last snapshot was larger is encoded outside of the event loop."""
+
 _REMEMBERED_SIZES = 10_000
 _MOST_WAITING = 10_000
 _BATCH = 50
@@ -184,7 +187,11 @@ class Snapshots(StateCodecs):
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
             try:
-                chosen[stream] = self._snapshot(stream, entry)
+                if self._sizes.get(stream, 0) > _LARGE_BYTES:
+                    # States never change, so another thread can read one; this one would be held up for milliseconds.
+                    chosen[stream] = await asyncio.to_thread(self._snapshot, stream, entry)
+                else:
+                    chosen[stream] = self._snapshot(stream, entry)
             except Exception as error:  # a state that cannot be encoded concerns no other
                 structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
             await asyncio.sleep(0)

@@ -56,7 +56,7 @@ class Unit:
     def answer(self, stored: StoredReply) -> None:
         """Answers a retry with the stored outcome of its request."""
         assert self.request is not None
-        if stored.fingerprint != self.request.fingerprint:
+        if stored.fingerprint not in (self.request.fingerprint, self.request.fingerprint_as_given):
             self.fail(RequestIdReused(request_id=self.request.request_id))
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from secrets import token_bytes
 
 from twinlog.log.ports import (
@@ -30,6 +30,7 @@ class MemoryLog:
         self.events: list[Recorded] = []
         self.streams: dict[StreamId, list[Recorded]] = {}
         self.replies: dict[str, StoredReply] = {}
+        self._replied_at: dict[str, datetime] = {}
         self.checkpoints: dict[str, int] = {}
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
@@ -70,6 +71,14 @@ class MemoryLog:
             if kept is None or kept.schema != snapshot.schema or kept.version < snapshot.version:
                 self.snapshots[snapshot.stream] = snapshot
 
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        # The newest outcome is the only clock here.
+        newest = max(self._replied_at.values(), default=datetime.min)
+        old = [id for id, at in self._replied_at.items() if newest - at > age]
+        for id in (swept := sorted(old, key=self._replied_at.__getitem__)[:limit]):
+            del self.replies[id], self._replied_at[id]
+        return len(swept)
+
     async def page_token_secret(self) -> bytes:
         return self._page_token_secret
 
@@ -84,6 +93,7 @@ class MemoryLog:
             self.streams.setdefault(event.stream, []).append(recorded)
         for reply in batch.replies:
             self.replies[reply.request_id] = StoredReply(*reply[:3], position=first - 1 + reply.events)
+            self._replied_at[reply.request_id] = batch.recorded_at
         for advance in batch.advances:
             self.checkpoints[advance.consumer] = advance.upto
         for change in batch.timers:

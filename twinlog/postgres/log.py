@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -93,6 +93,9 @@ class PostgresLog:
             [snapshot.schema for snapshot in snapshots],
             [snapshot.state for snapshot in snapshots],
         )
+
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        return int((await self._fetch("sweep_requests", age, limit))[0][0])
 
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])

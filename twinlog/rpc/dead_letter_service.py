@@ -14,7 +14,7 @@ from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
-from twinlog.rpc.validation import Checks
+from twinlog.rpc.validation import Checks, normal_id
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 from twinlog.v1.dead_letters_pb2 import EventParked
@@ -37,13 +37,14 @@ class DeadLetterService(DeadLetterServiceServicer):
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
         size = checks.page_size("page_size", request.page_size)
-        filters = repr(("dead letters", request.consumer, request.key, request.error_type))
+        key = normal_id(request.key)
+        filters = repr(("dead letters", request.consumer, key, request.error_type))
         last = checks.page_token("page_token", request.page_token, self._pages, filters, (str, int))
         checks.done()
         found = [
             one
             for one in await self._dead_letters.listed(request.consumer)
-            if request.key in ("", one.key)
+            if key in ("", one.key)
             and request.error_type in ("", one.letter.error_type)
             and (last is None or (one.consumer.name, one.letter.position) > last)
         ]
@@ -152,7 +153,8 @@ class DeadLetterService(DeadLetterServiceServicer):
             return await self._at(selection.consumer, selection.address)
         found = await self._dead_letters.listed(selection.consumer)
         if by == "key":
-            return [one for one in found if one.key == selection.key]
+            key = normal_id(selection.key)
+            return [one for one in found if one.key == key]
         if by == "error_type" and with_those_behind:
             held_up = {
                 one.lane for one in found if one.is_first and one.letter.error_type == selection.error_type

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from twinlog.consume import Middleware
 from twinlog.jetstream.connection import close, connect
@@ -49,6 +50,7 @@ async def open_service(
                 messages=client,
                 endpoint=Endpoint(spec.address_in(settings), spec.address_setting, spec.domain),
                 until_stopped=shutdown.wait,
+                keep_requests=timedelta(days=settings.keep_requests_days),
             )
             async with service.running():
                 yield service

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from twinlog._aio.linger import Linger
@@ -24,6 +25,7 @@ from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.lease import Lease
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
+from twinlog.log.retention import KEPT, Retention
 from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin
 from twinlog.log.writer import Writer
@@ -95,6 +97,7 @@ class Service:
         messages: Messages | None = None,
         endpoint: Endpoint = Endpoint(),
         until_stopped: Callable[[], Awaitable[object]] = _for_ever,
+        keep_requests: timedelta = KEPT,
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
@@ -103,7 +106,8 @@ class Service:
 
         ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
         around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
-        ``until_stopped`` returns. ``randomness``: the jitter of retries.
+        ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``randomness``: the
+        jitter of retries.
         """
         self.name = name
         self.log = log
@@ -133,6 +137,7 @@ class Service:
             if timed
             else None
         )
+        self.retention = Retention(log, keep=keep_requests, lease=lease("requests"), randomness=randomness)
         self.signals: dict[str, Watched] = {
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
@@ -157,6 +162,7 @@ class Service:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
                     self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
+                    self.start("requests", self.retention.run())
                     if self.timers:
                         self.start("timers", self.timers.run())
                     yield

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """On how many servers of a NATS cluster each stream is kept."""
+    keep_requests_days: float = Field(7.0, gt=0, le=36_500)
+    """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
     log_level: logs.Level = "info"
     """What is logged: debug, info, warning or error."""
     log_format: logs.Format = "auto"

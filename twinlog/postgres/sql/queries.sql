@@ -73,3 +73,13 @@ RETURNING true;
 -- name: give_up_lease
 -- Lets another replica have it at once.
 DELETE FROM leases WHERE name = $1 AND holder = $2;
+
+-- name: sweep_requests
+-- Forgets up to $2 outcomes of requests that are older than $1 by the server's clock, the oldest first; gives how many.
+WITH old AS (
+    SELECT request_id FROM requests WHERE recorded_at < clock_timestamp() - $1::interval
+     ORDER BY recorded_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), swept AS (
+    DELETE FROM requests r USING old WHERE r.request_id = old.request_id RETURNING r.request_id
+)
+SELECT count(*) FROM swept;
