@@ -9,15 +9,12 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from twinlog.jetstream.meaning import unavailable as unavailable
 from twinlog.log.twin import TwinMissing, TwinState
 from twinlog.model.errors import Unavailable
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 STREAM_NOT_FOUND = 10059
-
-
-def unavailable(error: BaseException) -> Unavailable:
-    return Unavailable(f"JetStream is out of service ({str(error) or type(error).__name__})")
 
 
 async def stream_info(client: Client, stream: str) -> dict[str, Any]:

@@ -73,6 +73,13 @@ class Overloaded(Unavailable):
     reason = "OVERLOADED"
 
 
+class WrongSetting(Unavailable):
+    """A setting, or what it leads to, has turned out wrong while running: an outage until somebody mends it.
+
+    Its message names the setting and the way out. At start the same is refused, as a ConfigurationError.
+    """
+
+
 class CheckpointMoved(TwinlogError):
     """Checkpoint {consumer} is at {actual}, not at {expected}: another replica handled these events."""
 

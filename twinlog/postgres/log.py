@@ -9,7 +9,6 @@ from typing import Any
 
 import asyncpg
 
-from twinlog._aio.tasks import to_its_end
 from twinlog.log.ports import (
     Appended,
     Batch,
@@ -23,7 +22,7 @@ from twinlog.log.ports import (
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.connection import Pool, acquire, fetch, open_database, outages
+from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
@@ -47,18 +46,16 @@ class PostgresLog:
         self.pool = pool
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        # A cancelled COMMIT has an unknown outcome.
-        return await to_its_end(self._append(batch))
+        return await on_connection(self.pool, lambda connection: append(connection, batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await to_its_end(self._load(wanted))
+        return await on_connection(self.pool, lambda connection: _load(connection, self.name, wanted))
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
-        with outages():
-            async with acquire(self.pool) as connection, connection.transaction():
-                await connection.fetchval(_QUERIES["lock_head"])
-                yield _Session(connection, self.name)
+        async with connection_of(self.pool) as connection, connection.transaction():
+            await connection.fetchval(_QUERIES["lock_head"])
+            yield _Session(connection, self.name)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
@@ -99,16 +96,6 @@ class PostgresLog:
 
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
-
-    async def _append(self, batch: Batch) -> Appended | Conflict:
-        with outages():
-            async with acquire(self.pool) as connection:
-                return await append(connection, batch)
-
-    async def _load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        with outages():
-            async with acquire(self.pool) as connection:
-                return await _load(connection, self.name, wanted)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         return await fetch(self.pool, _QUERIES[query], *arguments)

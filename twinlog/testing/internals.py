@@ -23,10 +23,12 @@ from twinlog.model.routing import routing_key_of
 from twinlog.model.saga import StepState
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import Pool, fetch, open_pool, outages
+from twinlog.postgres.connection import Pool, fetch, open_pool
+from twinlog.postgres.database import ensure_database
 from twinlog.postgres.log import PostgresLog, open_log
-from twinlog.postgres.migrations import database_url, ensure_database
+from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.urls import database_url
 from twinlog.service.logging import configure_logging
 
 __all__ = [
