@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 
 from proof.chaos.load import MODES, Load
 from proof.chaos.rig import Layout, Replica, Rig
-from stack.topology import SHOP_LOGS
+from stack.topology import SHOP_LOGS, stream_of
 from twinlog.dev import EmbeddedNats
 from twinlog.testing.internals import connect
 
@@ -239,7 +239,7 @@ async def _leader(rig: Rig, log: str) -> EmbeddedNats:
         async with asyncio.timeout(_ELECTION_SECONDS):
             while True:
                 with suppress(NatsError):
-                    cluster = (await client.jsm(timeout=2).stream_info(log)).cluster
+                    cluster = (await client.jsm(timeout=2).stream_info(stream_of(log))).cluster
                     leaders = [each for each in rig.nats if cluster and each.folder.name == cluster.leader]
                     if leaders:
                         return leaders[0]

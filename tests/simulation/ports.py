@@ -118,6 +118,10 @@ class RemoteLog:
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         await self._ask("save", lambda: at_once(self._log.save(snapshots)))
 
+    async def time(self) -> datetime:
+        """What time it is at the store."""
+        return await self._ask("time", self._network.time)
+
     async def page_token_secret(self) -> bytes:
         return await self._log.page_token_secret()
 
@@ -200,6 +204,9 @@ class RemoteTwin:
 
     async def create(self, first: int) -> None:
         await self._ask("create", lambda: at_once(self._server.twin.create(first)))
+
+    async def claim(self) -> None:
+        await self._server.twin.claim()
 
     async def delete(self) -> None:
         await self._ask("delete", lambda: at_once(self._server.twin.delete()))
@@ -374,6 +381,8 @@ class LeaseServer:
 
 class RemoteLease:
     """A lease as a replica sees it."""
+
+    problem: str | None = None
 
     def __init__(self, life: Life, server: LeaseServer) -> None:
         self.life = life

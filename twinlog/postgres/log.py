@@ -91,6 +91,11 @@ class PostgresLog:
             [snapshot.state for snapshot in snapshots],
         )
 
+    async def time(self) -> datetime:
+        """What time it is by the database's clock."""
+        told: datetime = (await self._fetch("clock"))[0][0]
+        return told
+
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
 
