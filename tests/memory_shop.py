@@ -36,6 +36,8 @@ class NoContext:
 class NoReplica:
     """The lease of work that the test does by itself."""
 
+    problem: str | None = None
+
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.Event().wait()
 

@@ -49,6 +49,8 @@ class Layout:
     """The server, "postgres" or "nats", that gets a small file system; empty for neither."""
     max_file: str = "64GB"
     """The limit of NATS's file store."""
+    clocks_ahead: tuple[float, ...] = ()
+    """By how many seconds the clock of each replica's machine is ahead; empty: none is."""
     settings: tuple[tuple[str, str], ...] = (("ORDER_DEADLINE_SECONDS", "10"),)
     """Further settings of the services."""
 
@@ -194,6 +196,9 @@ def _replica(rig: Rig, service: ServiceSpec, number: int) -> Replica:
         "STREAM_REPLICAS": str(rig.layout.nats),
         **dict(rig.layout.settings),
     }
+    if rig.layout.clocks_ahead:
+        env["CHAOS_CLOCK_AHEAD"] = str(rig.layout.clocks_ahead[number - 1])
+        env["PYTHONPATH"] = f"{ROOT / 'proof' / 'chaos' / 'skewed'}:{ROOT}"
     say = _prefixed(rig.lines, f"{name}/{number}")
     folder = rig.folder / f"{name}{number}"
     supervisor = Supervisor(

@@ -24,7 +24,7 @@ from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.twin import DeliveryLost
 from twinlog.testing import MemoryTwin, MemoryViews
-from twinlog.testing.internals import Appended, Batch, Cursor, Relay, to_wire
+from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
 
 Patches = Sequence[tuple[Any, str, Any]]
 """What to set on what, while the bug is in."""
@@ -215,6 +215,15 @@ def pokes_for_ever() -> Patches:
             self._look_at_log()
 
     return [(Relay, "_listen", listen)]
+
+
+# --- the clock ---
+
+
+@bug("machine-clock-decides")
+def machine_clock_decides() -> Patches:
+    """The machine's clock decides, and not the store's."""
+    return [(StoreClock, "now", lambda self: self._machine.now())]
 
 
 # --- the cursor and the views ---

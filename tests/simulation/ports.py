@@ -121,6 +121,10 @@ class RemoteLog:
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
         return await self._ask("sweep", lambda: at_once(self._log.sweep_requests(age, limit)))
 
+    async def time(self) -> datetime:
+        """What time it is at the store."""
+        return await self._ask("time", self._network.time)
+
     async def page_token_secret(self) -> bytes:
         return await self._log.page_token_secret()
 
@@ -203,6 +207,9 @@ class RemoteTwin:
 
     async def create(self, first: int) -> None:
         await self._ask("create", lambda: at_once(self._server.twin.create(first)))
+
+    async def claim(self) -> None:
+        await self._server.twin.claim()
 
     async def delete(self) -> None:
         await self._ask("delete", lambda: at_once(self._server.twin.delete()))
@@ -377,6 +384,8 @@ class LeaseServer:
 
 class RemoteLease:
     """A lease as a replica sees it."""
+
+    problem: str | None = None
 
     def __init__(self, life: Life, server: LeaseServer) -> None:
         self.life = life

@@ -31,6 +31,19 @@ async def stream_info(client: Client, stream: str) -> dict[str, Any]:
     return info
 
 
+async def update_stream(client: Client, stream: str, config: Mapping[str, Any]) -> None:
+    """Gives a stream another configuration. Raises Unavailable."""
+    request = json.dumps(config).encode()
+    try:
+        reply = await client.request(
+            f"$JS.API.STREAM.UPDATE.{stream}", request, timeout=REQUEST_TIMEOUT_SECONDS
+        )
+    except (NatsError, TimeoutError, OSError) as error:
+        raise unavailable(error) from error
+    if refusal := json.loads(reply.data).get("error"):
+        raise Unavailable(f"JetStream refused to update stream {stream} ({refusal.get('description')})")
+
+
 def state_of(info: Mapping[str, Any]) -> TwinState:
     state = info["state"]
     first, last = state["first_seq"], state["last_seq"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
+import structlog
 from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -24,6 +25,8 @@ from twinlog.jetstream.meaning import said
 
 Taker: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool]
 """Takes a message's subject, reply, data and raw headers; returns False to leave it to the subscription's callback."""
+
+_log = structlog.get_logger(component="nats")
 
 _HEADERS = b"NATS/1.0\r\n"
 _NO_RESPONDERS = b"NATS/1.0 503"
@@ -160,7 +163,12 @@ class NatsClient(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """nats-py's parser calls this for every message; ``headers`` are None where there are none."""
         take = self._takers.get(sid)
-        if take is None or not take(subject, reply, data, headers or b""):
+        try:
+            taken = take is not None and take(subject, reply, data, headers or b"")
+        except Exception as error:  # anybody may have sent it; nats-py would stop reading for good
+            _log.warning("nats.message_refused", subject=subject.decode(errors="replace"), why=repr(error))
+            return
+        if not taken:
             await super()._process_msg(sid, subject, reply, data, headers)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:

@@ -94,6 +94,11 @@ class PostgresLog:
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
         return int((await self._fetch("sweep_requests", age, limit))[0][0])
 
+    async def time(self) -> datetime:
+        """What time it is by the database's clock."""
+        told: datetime = (await self._fetch("clock"))[0][0]
+        return told
+
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
 

@@ -17,6 +17,8 @@ from twinlog.service import logging as logs
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
+_NAMESPACE = re.compile(r"([a-z][a-z0-9-]{0,30})?")
+_INSTALLATION = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
 def _address(value: str) -> str:
@@ -24,6 +26,15 @@ def _address(value: str) -> str:
     if match is None or int(match["port"]) > _HIGHEST_PORT:
         raise ValueError("must be host:port, such as 127.0.0.1:50051")
     return value
+
+
+def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"must be {meaning}")
+        return value
+
+    return AfterValidator(check)
 
 
 def _url(check: Callable[[str], object]) -> AfterValidator:
@@ -43,6 +54,15 @@ PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
 NatsUrl = Annotated[str, _url(servers), Field(repr=False)]
 """Never shown, since it may hold a password."""
 
+Namespace = Annotated[
+    str, _text(_NAMESPACE, "1 to 31 of a-z, 0-9 and -, the first a letter, such as staging, or empty")
+]
+"""What the names of streams, databases and subjects begin with."""
+Installation = Annotated[
+    str, _text(_INSTALLATION, "at most 64 letters, digits, dots, hyphens and underscores")
+]
+"""What services that work together are called."""
+
 
 class Settings(BaseSettings):
     """The settings of every process; a service derives its own. The environment has a field under its upper-case
@@ -54,6 +74,10 @@ class Settings(BaseSettings):
     """The Postgres server, such as postgresql://user:password@127.0.0.1:5432, percent-encoded."""
     nats_url: NatsUrl = Field()
     """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222; of a cluster all, with commas."""
+    twinlog_namespace: Namespace = ""
+    """Prefix of streams and databases, such as staging for staging_orders; for installations that share servers."""
+    twinlog_installation: Installation = ""
+    """One name for all services that work together; by default derived from the Postgres server and the namespace."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
