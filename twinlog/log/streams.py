@@ -101,7 +101,7 @@ def _no_schema(_aggregate: AnyAggregate) -> str:
 
 
 def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _unreadable(at: Entry, event: Recorded, why: str, error: Exception) -> Unreadable:
