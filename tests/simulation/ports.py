@@ -118,6 +118,9 @@ class RemoteLog:
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         await self._ask("save", lambda: at_once(self._log.save(snapshots)))
 
+    async def blockers(self) -> Sequence[str]:
+        return []
+
     async def page_token_secret(self) -> bytes:
         return await self._log.page_token_secret()
 

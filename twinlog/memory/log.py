@@ -69,6 +69,9 @@ class MemoryLog:
             if kept is None or kept.schema != snapshot.schema or kept.version < snapshot.version:
                 self.snapshots[snapshot.stream] = snapshot
 
+    async def blockers(self) -> Sequence[str]:
+        return []
+
     async def page_token_secret(self) -> bytes:
         return self._page_token_secret
 

@@ -91,6 +91,9 @@ class PostgresLog:
             [snapshot.state for snapshot in snapshots],
         )
 
+    async def blockers(self) -> Sequence[str]:
+        return [row[0] for row in await self._fetch("blockers")]
+
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
 

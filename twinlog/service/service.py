@@ -189,7 +189,7 @@ class Service:
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, *self.watched],
+            health=[self.relay, self.writer, *self.watched],
             signals={"dead-letters": self.dead_letters},
             middleware=middleware,
         ):
