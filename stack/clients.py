@@ -121,7 +121,7 @@ def retry_seconds(error: grpc.aio.AioRpcError) -> float | None:
             for packed in Status.FromString(bytes(value)).details:
                 retry = RetryInfo()
                 if packed.Unpack(retry):
-                    return retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+                    return float(retry.retry_delay.ToMilliseconds()) / 1e3
     return None
 
 

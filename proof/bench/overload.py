@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import perf_counter, time
 
+from proof.bench import budget
 from proof.bench.load import Load
 from proof.bench.systems import METHOD, System, started
 from shop.orders.v1.events_pb2 import OrderRejected
@@ -59,27 +60,33 @@ class Figures:
     """Seconds from OrderCreated to its end, median of the accepted."""
     recovery: float
     """Seconds from the end of the overload until calls were accepted and finished as usual."""
+    cost: float
+    cost_overloaded: float
+    """Processor microseconds of the shop's processes and servers a saga, before and during the overload. Where the
+    machine has no processor to spare, their ratio is that of goodput and capacity; it does not see who else uses it."""
 
     def __str__(self) -> str:
         return (
             f"capacity {self.capacity:,.0f}/s, goodput {self.goodput:,.0f}/s ({self.goodput / self.capacity:.0%}), "
             f"asked {self.asked:,}, accepted {self.accepted:,}, expired {self.expired} "
             f"({self.expired / max(1, self.accepted):.1%}), answers p99 {self.answer * 1e3:.0f} ms, "
-            f"sagas p50 {self.saga * 1e3:.0f} ms, back to normal in {self.recovery:.1f} s"
+            f"sagas p50 {self.saga * 1e3:.0f} ms, back to normal in {self.recovery:.1f} s, processor time a saga "
+            f"{self.cost:,.0f} → {self.cost_overloaded:,.0f} µs ({self.cost / self.cost_overloaded:.0%})"
         )
 
 
 async def overload(system: System, address: str, *, times: float, seconds: float, orders: int) -> Figures:
     """Asks for ``times`` what the system can do, for so many seconds. ``orders``: to measure that."""
     load = Load(address, METHOD, refusals=True)
-    since = await system.position()
+    since, spent = await system.position(), _spent(system)
     await load.closed(system.requests(orders), _CLIENTS)
     measured = await _at_rest(system, since)
+    cost = (_spent(system) - spent) / len(measured)
     capacity = len(measured) / (max(o.ended for o in measured) - min(o.created for o in measured))
 
-    since, began = await system.position(), time()
+    since, began, spent = await system.position(), time(), _spent(system)
     calls = await load.open(system.requests(int(times * capacity * seconds)), times * capacity)
-    over = time()
+    over, spent = time(), _spent(system) - spent
     after, offset = (
         await load.open(system.requests(int(2.5 * capacity)), capacity / 2),
         time() - perf_counter(),
@@ -99,7 +106,13 @@ async def overload(system: System, address: str, *, times: float, seconds: float
         _at(0.99, [call.answered - call.due for call in calls]),
         _at(0.5, [order.ended - order.created for order in during]),
         max(0.0, max(late, default=over) - over),
+        cost,
+        spent / len(done),
     )
+
+
+def _spent(system: System) -> float:
+    return sum(budget.spent({**system.pids, **system.servers}).values())
 
 
 async def _at_rest(system: System, since: int) -> list[Order]:

@@ -51,8 +51,8 @@ class Limits:
     """More unary calls than this at once are refused with RESOURCE_EXHAUSTED; health checks never are."""
     streams: StreamLimits = field(default_factory=StreamLimits)
     """Response streams of the services."""
-    connection_calls: int = 512
-    """Calls and streams at once on one connection; gRPC's clients hold back what is more."""
+    connection_calls: int = 320
+    """Calls and streams at once on one connection; gRPC's clients hold back what is more. Others get REFUSED_STREAM."""
     grace: float = 2.5
     """Seconds that calls in flight have to finish when the server stops."""
 

@@ -38,7 +38,7 @@ class StreamLimits:
 
     most: int = 2048
     """Streams at once."""
-    per_connection: int = 256
+    per_connection: int = 128
     """Streams at once on one connection."""
     idle_seconds: float = 600.0
     """A stream without a message for so long is ended."""
