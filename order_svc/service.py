@@ -46,6 +46,7 @@ class OrderService(OrderServiceServicer):
             pb.CreateOrderResponse,
             preload=[(SAGA_MODE, SHOP), (ORDER, order_id)],
             assume_empty=[] if given else [(ORDER, order_id)],
+            begins=(ORDER, order_id),
         )
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:

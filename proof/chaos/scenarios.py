@@ -72,8 +72,8 @@ class Scenario:
     fault: Callable[[Stage], Awaitable[None]]
     short: bool = False
     """Whether it belongs to the short run."""
-    codes: frozenset[str] = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
-    """The error codes that clients may see besides refusals."""
+    codes: frozenset[str] = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+    """The error codes that clients may see besides refusals; the last one while too much waits for what is broken."""
     rate: float = 100.0
     """Approximate requests per second."""
 

@@ -125,6 +125,9 @@ class RemoteLog:
         """What time it is at the store."""
         return await self._ask("time", self._network.time)
 
+    async def blockers(self) -> Sequence[str]:
+        return []
+
     async def page_token_secret(self) -> bytes:
         return await self._log.page_token_secret()
 

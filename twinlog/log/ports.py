@@ -190,6 +190,10 @@ class Log(LogSession, Protocol):
         """
         ...
 
+    async def blockers(self) -> Sequence[str]:
+        """Who keeps appends waiting at the moment, in words for an operator; empty where nobody is known to."""
+        ...
+
     async def page_token_secret(self) -> bytes:
         """32 random bytes that sign page tokens: the same in every process that has this log, and known to no other."""
         ...

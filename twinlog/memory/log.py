@@ -79,6 +79,9 @@ class MemoryLog:
             del self.replies[id], self._replied_at[id]
         return len(swept)
 
+    async def blockers(self) -> Sequence[str]:
+        return []
+
     async def page_token_secret(self) -> bytes:
         return self._page_token_secret
 

@@ -99,6 +99,9 @@ class PostgresLog:
         told: datetime = (await self._fetch("clock"))[0][0]
         return told
 
+    async def blockers(self) -> Sequence[str]:
+        return [row[0] for row in await self._fetch("blockers")]
+
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
 

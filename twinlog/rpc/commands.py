@@ -46,6 +46,7 @@ class Commands:
         *,
         preload: Sequence[StreamRef] = (),
         assume_empty: Sequence[StreamRef] = (),
+        begins: StreamRef | None = None,
     ) -> Response:
         """Ends the checks, runs ``work`` in a transaction of the log and gives the response that it returns.
 
@@ -55,7 +56,9 @@ class Commands:
         by the name of the request's type, ``<Method>Request``.
 
         ``work`` must be synchronous and pure, since it may run again. ``preload`` names the streams that it reads,
-        ``assume_empty`` those of them that should not exist yet; both only save time.
+        ``assume_empty`` those of them that should not exist yet; both only save time. ``begins`` names the stream whose
+        timer it sets, where a saga is to clear that in time: such commands are refused early, as Overloaded, while too
+        much that they began is unfinished.
 
         Raises InvalidArgument, what ``work`` raises, RequestIdReused, Overloaded or Unavailable.
         """
@@ -66,6 +69,8 @@ class Commands:
             request=identity,
             preload=preload,
             assume_empty=assume_empty,
+            outside=True,
+            begins=begins,
         )
         if "consistency_token" in response_type.DESCRIPTOR.fields_by_name:
             token = tokens.write({self._log.name: outcome.position})
@@ -84,9 +89,10 @@ class Commands:
 
     async def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The newest state of an aggregate. Raises Overloaded or Unavailable."""
-        return (
-            await self._writer.execute(lambda tx: tx.state(aggregate, id), preload=[(aggregate, id)])
-        ).result
+        outcome = await self._writer.execute(
+            lambda tx: tx.state(aggregate, id), preload=[(aggregate, id)], outside=True
+        )
+        return outcome.result
 
     async def history(self, aggregate: AnyAggregate, id: str) -> Sequence[Recorded]:
         """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""

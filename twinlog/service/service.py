@@ -214,7 +214,7 @@ class Service:
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, *self.watched],
+            health=[self.relay, self.writer, *self.watched],
             signals=self.signals,
             middleware=middleware,
         ):

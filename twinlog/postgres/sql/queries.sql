@@ -44,6 +44,15 @@ SELECT consumer, position FROM checkpoints;
 -- What signs page tokens.
 SELECT secret FROM page_token_secret;
 
+-- name: blockers
+-- The sessions that hold a lock another one of this database waits for, and wait for none themselves.
+SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
+       'for ' || round(extract(epoch FROM clock_timestamp() - b.xact_start)) || ' s'), '') || ')', '')
+  FROM pg_stat_activity w
+  CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS holder (pid)
+  JOIN pg_stat_activity b ON b.pid = holder.pid AND b.wait_event_type IS DISTINCT FROM 'Lock'
+ WHERE w.datname = current_database() AND w.wait_event_type = 'Lock';
+
 -- name: due
 -- The timers that are due, oldest first.
 SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1
