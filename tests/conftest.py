@@ -16,10 +16,13 @@ from twinlog.testing.internals import NatsClient
 
 TOGETHER = (
     "tests/audit/",
+    "tests/docs/test_site.py",
     "tests/docs/test_third_service.py",
     "tests/e2e/",
+    "tests/packaging/",
     "tests/stack/test_demo.py",
     "tests/stack/test_run.py",
+    "tests/upgrade/test_upgrade.py",
 )
 """Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.
 
