@@ -33,6 +33,7 @@ from twinlog.model.schema import Schema
 T = TypeVar("T")
 
 _BATCH_UNITS = 256
+_STOPPING = "the server is stopping; try again with the same request_id"
 
 
 class Writer:
@@ -89,7 +90,7 @@ class Writer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        fail_all(self._queue, Unavailable("the server is stopping; try again with the same request_id"))
+        fail_all(self._queue, Unavailable(_STOPPING))
         self._queue.clear()
 
     async def drain(self) -> None:
@@ -137,6 +138,9 @@ class Writer:
             units, began = self._take(), loop.time()
             try:
                 await self._group_commit.commit(units)
+            except asyncio.CancelledError:  # the server stops; whether they are committed is not known
+                fail_all(units, Unavailable(_STOPPING))
+                raise
             except Unavailable as error:
                 fail_all(units, error)
             except Exception as error:  # a defect must reach the callers, and must not end the writer
