@@ -43,6 +43,7 @@ _BATCH_UNITS = 256
 _QUEUE_SECONDS = 0.25
 """Commands that would wait longer before they are begun are refused. What fits into the next batch never is."""
 _SMOOTHING = 0.25
+_STOPPING = "the server is stopping; try again with the same request_id"
 
 
 class Writer:
@@ -120,7 +121,7 @@ class Writer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stall.ended()
-        self._fail_waiting(Unavailable("the server is stopping; try again with the same request_id"))
+        self._fail_waiting(Unavailable(_STOPPING))
 
     async def drain(self) -> None:
         """Returns when no unit is waiting or being committed."""
@@ -196,6 +197,9 @@ class Writer:
             self._stall.began()
             try:
                 await self._group_commit.commit(units)
+            except asyncio.CancelledError:  # the server stops; whether they are committed is not known
+                fail_all(units, Unavailable(_STOPPING))
+                raise
             except Unavailable as error:
                 fail_all(units, error)
             except Exception as error:  # a defect must reach the callers, and must not end the writer
