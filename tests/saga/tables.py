@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
@@ -18,13 +18,13 @@ _PACKAGE = "tests.saga_tables.v1"
 _ONCE = ("Trigger", "Interrupt", "Close", "Closed")
 _PER_STEP = ("Send", "Done", "Refused", "Undo", "Undone")
 
-Default().Add(  # type: ignore[no-untyped-call]
+Default().Add(
     FileDescriptorProto(
         name="tests/saga_tables.proto",
         package=_PACKAGE,
         syntax="proto3",
         message_type=[
-            {"name": name}  # type: ignore[list-item]
+            DescriptorProto(name=name)
             for name in (*_ONCE, *(f"{word}{number}" for word in _PER_STEP for number in range(STEPS)))
         ],
     )

@@ -51,7 +51,7 @@ def test_steps_are_undone_in_the_reverse_of_the_order_that_they_were_done_in(ste
 
 def test_what_is_refused_undoes_what_was_done_before_it_and_nothing_after() -> None:
     sagas = saga_aggregate(table([step(0), step(1, undo=False), step(2), step(3)]))
-    past = [BEGIN, reply("Done", 0), reply("Done", 1)]
+    past: list[Command] = [BEGIN, reply("Done", 0), reply("Done", 1)]
     events = sagas.decide(after(sagas, *past), reply("Refused", 2))
     assert events[-1] == message("Undo", 0)
     assert after(sagas, *past, reply("Refused", 2)).steps == (
