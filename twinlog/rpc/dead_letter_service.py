@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
+from google.protobuf.message import DecodeError
+
 from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
 from twinlog.consume.dead_letters import NotParked
 from twinlog.log.wire import from_wire
@@ -92,10 +94,12 @@ class DeadLetterService(DeadLetterServiceServicer):
         checks.done()
         one = (await self._at(request.consumer, request.address))[0]
         [(record, parked)] = await self._dead_letters.stored([one])
-        event = from_wire(parked.log, parked.event)
+        shown, event = _shown(one, record, parked), _event(parked)
+        if event is None:
+            return pb.GetDeadLetterResponse(dead_letter=shown, payload=parked.event)
         payload_json, payload_struct = decoded(event.type, event.payload)
         return pb.GetDeadLetterResponse(
-            dead_letter=_shown(one, record, parked),
+            dead_letter=shown,
             payload_json=payload_json,
             payload_struct=payload_struct,
             payload=event.payload,
@@ -195,7 +199,7 @@ def _group(one: Listed) -> tuple[str, str, str]:
 
 
 def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
-    event = from_wire(parked.log, parked.event)
+    event = _event(parked)
     return pb.DeadLetter(
         consumer=one.consumer.name,
         address=one.address,
@@ -204,6 +208,14 @@ def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
         error=one.letter.error,
         attempts=one.letter.attempts,
         behind="" if one.is_first else f"{one.consumer.source}/{one.first}",
-        type=event.type,
+        type=event.type if event else "",
         parked_at=timestamp(record.recorded_at),
     )
+
+
+def _event(parked: EventParked) -> Recorded | None:
+    """The event that is set aside; None where its bytes are none."""
+    try:
+        return from_wire(parked.log, parked.event)
+    except DecodeError:
+        return None
