@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 if _seconds := float(os.environ.get("CHAOS_CLOCK_AHEAD", "0")):
-    from twinlog.log.system import SystemClock
+    from twinlog.testing.internals import SystemClock
 
     def _now(self: SystemClock) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=_seconds)
