@@ -46,6 +46,22 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
     assert settings.log_level == "info"
 
 
+@pytest.mark.parametrize("namespace", ["", "a", "staging", "eu-1"])
+def test_a_namespace_goes_into_names(environment: pytest.MonkeyPatch, namespace: str) -> None:
+    environment.setenv("TWINLOG_NAMESPACE", namespace)
+    assert load(ShopSettings).twinlog_namespace == namespace
+
+
+@pytest.mark.parametrize(
+    "namespace", ["Staging", "1a", "a_b", "a.b", "a b", "a>", "*", "-a", "ä", "a" * 32, "a\n"]
+)
+def test_a_namespace_that_no_name_can_begin_with_is_refused(
+    environment: pytest.MonkeyPatch, namespace: str
+) -> None:
+    environment.setenv("TWINLOG_NAMESPACE", namespace)
+    assert "is wrong: must be 1 to 31 of a-z, 0-9 and -, the first a letter" in refusal()
+
+
 def test_every_wrong_setting_is_named_with_what_it_has_to_be(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("NATS_URL")
     environment.setenv("STREAM_REPLICAS", "many")
