@@ -81,13 +81,18 @@ def _needs(item: pytest.Function) -> set[str]:
     return {*item.fixturenames, *(value for value in parameters if isinstance(value, str))}
 
 
+_LOGGING = structlog.get_config()
+"""How structlog is set up where no test, and no fixture that outlives a test, has changed it."""
+
+
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Undoes what a test sets up of logging: others look at what is logged."""
-    root, before = logging.getLogger(), structlog.get_config()
+def logging_as_installed() -> Iterator[None]:
+    """Undoes what tests, and fixtures shared by several, set up of logging: others look at what is logged."""
+    root = logging.getLogger()
     handlers, level = [*root.handlers], root.level
+    structlog.configure(**_LOGGING)
     yield
-    structlog.configure(**before)
+    structlog.configure(**_LOGGING)
     root.handlers[:], root.level = handlers, level
 
 
