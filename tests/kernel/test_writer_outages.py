@@ -16,7 +16,7 @@ from twinlog.log import group_commit
 from twinlog.log.ports import Conflict, LogSession
 from twinlog.model.errors import Overloaded
 from twinlog.testing import MemoryLog
-from twinlog.testing.internals import Appended, Batch, RandomIds, SystemClock
+from twinlog.testing.internals import Appended, Batch, Outcome, RandomIds, SystemClock
 
 
 class Unsteady(MemoryLog):
@@ -147,20 +147,25 @@ async def test_between_two_attempts_there_is_a_pause_that_grows(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("bound", [1, 3])
-async def test_only_so_many_units_may_wait(bound: int) -> None:
+async def test_only_so_many_commands_from_outside_may_wait(bound: int) -> None:
     log = Away()
     async with Writer(
         log, schema=Schema(), clock=SystemClock(), ids=RandomIds(), max_waiting=bound
     ) as writer:
-        begun = asyncio.create_task(writer.execute(add(1)))
+
+        def unit(outside: bool) -> asyncio.Task[Outcome[Count]]:
+            return asyncio.create_task(writer.execute(add(1), outside=outside))
+
+        begun = unit(outside=True)
         await until(lambda: log.asked >= 1)
-        waiting = [asyncio.create_task(writer.execute(add(1))) for _ in range(bound)]
+        waiting = [unit(outside=True) for _ in range(bound)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match=f"{bound} commands are already waiting"):
-            await writer.execute(add(1))
+            await writer.execute(add(1), outside=True)
+        waiting += [unit(outside=False) for _ in range(3)]
         log.away = False
         outcomes = await asyncio.wait_for(asyncio.gather(begun, *waiting), 30)
-        assert outcomes[-1].result.value == bound + 1
+        assert max(outcome.result.value for outcome in outcomes) == 1 + bound + 3
 
 
 async def test_units_that_wait_at_the_stop_are_told_and_leave_no_trace() -> None:
