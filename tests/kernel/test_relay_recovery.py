@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from structlog.testing import capture_logs
@@ -98,6 +98,52 @@ async def test_a_stream_that_was_restored_to_an_older_state_gets_the_rest_again(
         await mirrored(log, twin)
         assert relay.problem is None
     assert [await twin.message(event.position) for event in log.events] == [to_wire(e) for e in log.events]
+
+
+class Counted(MemoryLog):
+    """Notes from where it is read."""
+
+    def __init__(self) -> None:
+        super().__init__("counters")
+        self.reads: list[int] = []
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        self.reads.append(after)
+        return await super().read(after, limit)
+
+
+async def test_what_is_offered_in_order_is_not_read_again() -> None:
+    log, twin = Counted(), MemoryTwin("counters")
+    relay = Relay(log, twin)
+    async with running(relay):
+        await until(lambda: relay.position == 0)
+        for number in range(1, 30):
+            events = await grow(log, 3)
+            log.reads.clear()
+            relay.offer(events)
+            await until(lambda at=3 * number: relay.position == at)  # type: ignore[misc]
+            if not log.reads:  # now and then, the log is read all the same
+                return
+    raise AssertionError("what was offered was read each time")
+
+
+async def test_a_replica_may_be_offered_events_before_it_copies_and_while_it_does_not() -> None:
+    log, twin = MemoryLog("counters"), MemoryTwin("counters")
+    copying, idle = Relay(log, twin), Relay(log, twin, Never())
+    for relay in (copying, idle):
+        relay.offer(await grow(log, 2))
+    async with running(copying, idle):
+        await mirrored(log, twin)
+        idle.offer(await grow(log, 2))
+        await mirrored(log, twin)
+        assert idle.position is None
+
+
+class Never:
+    """A lease that another replica holds."""
+
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.Event().wait()
 
 
 class Away:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.kernel.test_writer import ID, add, add_and_reply, request, writing
 from tests.waiting import until
 from twinlog import Schema, Transaction, Unavailable, Writer
 from twinlog.log import group_commit
-from twinlog.log.ports import Conflict, LogSession
+from twinlog.log.ports import Conflict, LogSession, ReadRequest, StreamSlice
 from twinlog.model.errors import Overloaded
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import Appended, Batch, Outcome, RandomIds, SystemClock
@@ -70,6 +71,46 @@ async def test_a_reply_that_is_lost_while_others_are_shut_out_is_resolved(commit
     assert log.alone == 1
     assert [event.version for event in log.events] == [1, 2, 3, 4, 5]
     assert ID in log.replies
+
+
+async def test_a_race_that_is_lost_once_is_decided_again_without_shutting_others_out() -> None:
+    log = Unsteady(committed=True, rivals=1)
+    async with writing(log) as writer:
+        await writer.execute(add(10))
+        log.rivals = 1
+        assert (await writer.execute(add(100))).result.value == 112
+    assert log.alone == 0
+
+
+class Unloadable(MemoryLog):
+    """A log whose streams cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("counters")
+        self.error: Exception | None = error
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        if self.error:
+            raise self.error
+        return await super().load(wanted)
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("away"), ZeroDivisionError("a defect")], ids=["outage", "defect"]
+)
+async def test_what_goes_wrong_before_the_append_is_told_to_each_caller_and_ends_nothing(
+    error: Exception,
+) -> None:
+    log = Unloadable(error)
+    async with writing(log) as writer:
+        with capture_logs() as said:
+            units = [writer.execute(add(1)) for _ in range(3)]
+            outcomes = await asyncio.wait_for(asyncio.gather(*units, return_exceptions=True), 30)
+        assert outcomes == [error] * 3
+        defects = [line for line in said if line["event"] == "writer.failed"]
+        assert bool(defects) == isinstance(error, ZeroDivisionError)
+        log.error = None
+        assert (await asyncio.wait_for(writer.execute(add(1)), 30)).result.value == 1
 
 
 class Away(MemoryLog):

@@ -39,6 +39,12 @@ def test_every_event_after_the_one_that_a_message_names_is_of_a_kind_that_it_nam
         last[type], reached = position, since
 
 
+def test_the_first_message_says_that_there_is_nothing_before_it() -> None:
+    index = PredecessorIndex()
+    assert [index.before(position, subject("A")).split()[0] for position in (1, 2)] == ["0", "0"]
+    assert PredecessorIndex().before(7, subject("A")) == "6", "a new publisher knows of none of them"
+
+
 def test_a_kind_that_comes_again_is_the_newest() -> None:
     said = told([(kind, NO_ROUTING_KEY) for kind in KINDS], [])[-1]
     wanted = Interest([OFTEN, SELDOM], "")
