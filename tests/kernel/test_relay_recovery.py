@@ -142,6 +142,8 @@ async def test_a_replica_may_be_offered_events_before_it_copies_and_while_it_doe
 class Never:
     """A lease that another replica holds."""
 
+    problem: str | None = None
+
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.Event().wait()
 
