@@ -22,7 +22,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test check bench profile simulate chaos soak lint docs format proto proto-release build lock clean
+.PHONY: help demo run audit test check mutants bench profile simulate chaos soak lint docs format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: $(GENERATED) ## Run all tests, against real servers of their own
 
 check: lint ## Lint, and run the tests that need no servers: what to do before every commit
 	@$(BIN)/pytest -n 2 -q -m fast
+
+mutants: $(GENERATED) ## Change the library in COUNT=100 small ways, one SEED=… of them; the fast tests must notice each
+	@$(PY) -m proof.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size (MILLION=1: up to a million orders)
 	@$(PY) -m proof.bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes) $(if $(MILLION),--sizes --million)

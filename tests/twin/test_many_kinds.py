@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernel.batches import recorded
@@ -25,7 +25,8 @@ KINDS = [OFTEN, OTHERS[0], SELDOM, *OTHERS[1:10], OFTEN, *OTHERS[10:], SELDOM]
 """Often comes again when twelve kinds are known; after two more, that is what a message must not forget."""
 
 
-@given(types=st.lists(st.sampled_from(TYPES), min_size=13, max_size=120))
+@settings(deadline=None)
+@given(types=st.lists(st.sampled_from(TYPES), min_size=13, max_size=60))
 def test_every_event_after_the_one_that_a_message_names_is_of_a_kind_that_it_names(types: list[str]) -> None:
     index, last, reached = PredecessorIndex(), dict.fromkeys(TYPES, 0), 0
     for position, type in enumerate(types, 1):
@@ -37,6 +38,12 @@ def test_every_event_after_the_one_that_a_message_names_is_of_a_kind_that_it_nam
             if last[other] > since:
                 assert not Interest([other], "").has_all(said, last[other] - 1)
         last[type], reached = position, since
+
+
+def test_the_first_message_says_that_there_is_nothing_before_it() -> None:
+    index = PredecessorIndex()
+    assert [index.before(position, subject("A")).split()[0] for position in (1, 2)] == ["0", "0"]
+    assert PredecessorIndex().before(7, subject("A")) == "6", "a new publisher knows of none of them"
 
 
 def test_a_kind_that_comes_again_is_the_newest() -> None:

@@ -1,0 +1,280 @@
+"""What a cursor and its dead-lettering make of outages, moved checkpoints and defects: whose fault it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.types import EventDict
+
+from tests.cursor.test_cursor import running
+from tests.dead_letters.journal import Broken, Source, dead_lettering, journal, positions
+from tests.waiting import until
+from twinlog import Recorded, Schema, Unavailable, Writer
+from twinlog.consume import Consumer, ConsumerWrapper, Progress
+from twinlog.consume import dead_lettering as dead_lettering_module
+from twinlog.consume.dead_letters import DeadLettersChanged
+from twinlog.consume.policies import PolicyConsumer
+from twinlog.log.twin import Delivery
+from twinlog.model.errors import CheckpointMoved, ConfigurationError
+from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.internals import Cursor, RandomIds, SystemClock, TwinMissing
+
+
+class Opened(MemoryTwin):
+    """Counts the deliveries that are opened."""
+
+    def __init__(self) -> None:
+        super().__init__("source")
+        self.opened: list[int] = []
+
+    @asynccontextmanager
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
+        self.opened.append(after)
+        async with super().deliver(after, types, routing_key) as delivery:
+            yield delivery
+
+
+class Careful:
+    """A handler whose checkpoint stays where an event has no effect; refuses whoever expects it elsewhere."""
+
+    name, types, routing_key = "careful", (), ""
+
+    def __init__(self) -> None:
+        self.stored = 0
+        self.seen: list[int] = []
+        self.failures: list[Exception] = []
+        self.said: list[tuple[int, int]] = []
+
+    async def checkpoint(self) -> int:
+        return self.stored
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.said.append((after, self.stored))
+        if after != self.stored:
+            raise CheckpointMoved(consumer=self.name, actual=self.stored, expected=after)
+        self.seen += [event.position for event in events]
+        if any(event.position % 4 == 0 for event in events):
+            self.stored = events[-1].position
+        return self.stored
+
+
+async def test_a_cursor_expects_the_checkpoint_where_it_is_stored() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        for number in range(1, 11):
+            await twin.publish(source.add(f"a:{number}"))
+            await until(lambda at=number: cursor.position == at)  # type: ignore[misc]
+    assert handler.seen == list(range(1, 11))
+    assert handler.stored == 8
+    assert twin.opened == [0], "it was never thrown back"
+    async with running(Cursor(twin, handler)):
+        await until(lambda: handler.seen[-2:] == [9, 10] and len(handler.seen) == 12)
+
+
+async def test_a_cursor_goes_on_from_the_stored_checkpoint_when_it_has_moved() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    cursor = Cursor(twin, handler)
+    with capture_logs() as said:
+        async with running(cursor):
+            await twin.publish(source.add("a:1", "a:2", "a:3", "a:4"))
+            await until(lambda: cursor.position == 4)
+            handler.stored = 6  # another replica was faster
+            await twin.publish(source.add("a:5", "a:6", "a:7", "a:8"))
+            await until(lambda: cursor.position == 8)
+        assert cursor.problem is None
+    assert handler.seen == [1, 2, 3, 4, 7, 8]
+    assert twin.opened == [0, 6]
+    assert {line["event"] for line in said} <= {"cursor.reopened"}
+
+
+OUTAGES = [Unavailable("away"), TwinMissing(stream="source")]
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
+async def test_an_outage_is_told_as_one_and_is_over_when_the_delivery_is_open_again(
+    outage: Exception,
+) -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    await twin.publish(source.add("a:1"))
+    with capture_logs() as said:
+        cursor = Cursor(twin, handler)
+        async with running(cursor):
+            await until(lambda: handler.seen == [1])
+            handler.failures = [outage] * 2
+            await twin.publish(source.add("a:2"))
+            await until(lambda: cursor.problem == str(outage))
+            await until(lambda: handler.seen[-1] == 2)
+            await until(lambda: cursor.problem is None)
+    assert [line["event"] for line in said if line["log_level"] == "error"] == []
+    assert "cursor.stopped" in [line["event"] for line in said]
+
+
+class Silent(Opened):
+    """Once it is open, nothing comes."""
+
+    away = False
+
+    @asynccontextmanager
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
+        if self.away:
+            raise Unavailable("NATS is away")
+        async with super().deliver(after, types, routing_key) as delivery:
+            yield delivery
+
+
+async def test_after_an_outage_a_cursor_is_healthy_though_nothing_comes() -> None:
+    twin, handler = Silent(), Careful()
+    await twin.create(1)
+    twin.away = True
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        await until(lambda: cursor.problem == "NATS is away")
+        twin.away = False
+        await until(lambda: cursor.problem is None)
+    assert twin.opened == [0]
+
+
+async def test_a_defect_is_told_as_one_and_is_not_over_before_the_event_is_handled() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    defect = Broken("a defect")
+    handler.failures = [defect] * 4
+    with capture_logs() as said:
+        cursor = Cursor(twin, handler)
+        async with running(cursor):
+            await twin.publish(source.add("a:1"))
+            problems: list[str | None] = []
+            await until(lambda: problems.append(cursor.problem) or bool(handler.seen))  # type: ignore[func-returns-value]
+            await until(lambda: cursor.problem is None)
+    failed = problems[problems.index("a defect") :]
+    assert None not in failed[:-1], "healthy in between, because the delivery was open"
+    assert [line["exc_info"] for line in said if line["event"] == "cursor.failed"] == [defect]
+
+
+# --- dead-lettering ---
+
+
+class Scripted(ConsumerWrapper):
+    """Fails as the test says, attempt by attempt."""
+
+    def __init__(self, inner: Consumer, *failures: Exception | None) -> None:
+        super().__init__(inner)
+        self.failures = list(failures)
+
+    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        if events and self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        return await super().apply(events, progress)
+
+
+BROKEN = Broken("cannot bear it")
+NOT_THE_EVENTS_FAULT: list[Callable[[], Exception]] = [
+    lambda: Unavailable("away"),
+    lambda: CheckpointMoved(consumer="tests.source", actual=1, expected=0),
+    lambda: ConfigurationError("another program's table"),
+]
+
+
+@asynccontextmanager
+async def scripted(*failures: Exception | None) -> AsyncIterator[tuple[Source, MemoryLog, Scripted]]:
+    source, log = Source(), MemoryLog("own")
+    async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+        yield source, log, Scripted(PolicyConsumer(source.policies(), writer, log, Schema()), *failures)
+
+
+@pytest.fixture(autouse=True)
+def lines() -> Iterator[list[EventDict]]:
+    """What was logged."""
+    with capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_lettering_module, "RETRY_FIRST_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("made", NOT_THE_EVENTS_FAULT, ids=["outage", "moved", "misconfigured"])
+@pytest.mark.parametrize("before", [0, 1, 3, dead_lettering_module.RETRIES])
+async def test_what_is_not_the_events_fault_is_the_cursors_and_uses_up_no_allowance(
+    made: Callable[[], Exception], before: int
+) -> None:
+    """After so many failures of the event itself."""
+    other = made()
+    # Each time, as many more failures as are allowed in all: they would be too many if any were remembered.
+    allowed = [BROKEN] * dead_lettering_module.RETRIES
+    async with scripted(*[BROKEN] * before, other, *allowed) as (source, log, consumer):
+        handler = dead_lettering(consumer, log)
+        events = source.add("a:1")
+        with pytest.raises(type(other)) as raised:
+            await handler.handle(events, 0)
+        assert raised.value is other
+        assert (handler.count, await handler.checkpoint()) == (0, 0)
+        assert await handler.handle(events, 0) == 1
+        assert (handler.count, journal(log, "a")) == (0, [1])
+        assert consumer.failures == []
+
+
+async def test_an_event_is_set_aside_after_the_last_retry_that_is_allowed() -> None:
+    failures = [BROKEN] * (dead_lettering_module.RETRIES + 1)
+    async with scripted(*failures) as (source, log, consumer):
+        handler = dead_lettering(consumer, log)
+        assert await handler.handle(source.add("a:1"), 0) == 1
+        dead = await handler.dead_letters()
+        assert positions(dead) == {"a": [1]}
+        first = dead.first("a")
+        assert first
+        assert (first.error_type, first.attempts) == ("Broken", 1 + dead_lettering_module.RETRIES)
+        assert (consumer.failures, journal(log, "a")) == ([], [])
+
+
+async def test_the_waits_between_retries_grow_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    async with scripted(*[BROKEN] * 6) as (source, log, consumer):
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        assert await asyncio.wait_for(dead_lettering(consumer, log).handle(source.add("a:1"), 0), 30) == 1
+        monkeypatch.undo()
+    ceilings = [0.1, 0.2, 0.4, 0.8, 1.6]
+    # The writer, which sets the event aside, may rest too: its rests are shorter.
+    waits = [wait for wait in waits if wait >= 0.05]
+    assert len(waits) == len(ceilings)
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, ceilings, strict=True))
+
+
+async def test_all_failing_events_of_a_batch_share_one_allowance() -> None:
+    async with scripted() as (source, log, consumer):
+        source.poison = {"a:1", "b:1", "c:1"}
+        handler = dead_lettering(consumer, log)
+        assert await handler.handle(source.add("a:1", "b:1", "c:1", "d:1"), 0) == 4
+        dead = await handler.dead_letters()
+        attempts = [letter.attempts for _, letter in sorted(dead.letters())]
+        assert sorted(attempts) == [1, 1, 1 + dead_lettering_module.RETRIES]
+        assert journal(log, "d") == [1]
+
+
+async def test_news_of_dead_letters_is_not_the_events_fault_either() -> None:
+    async with scripted(BROKEN, DeadLettersChanged(consumer="tests.source")) as (source, log, consumer):
+        handler = dead_lettering(consumer, log)
+        assert await handler.handle(source.add("a:1"), 0) == 1
+        assert (handler.count, journal(log, "a")) == (0, [1])
