@@ -18,7 +18,7 @@ from order_svc.domain import Order, State
 from proof.auditor.followers import set_checkpoint
 from proof.auditor.history import Change
 from proof.auditor.report import Findings
-from saga_orchestrator.credit_saga import VERSIONS
+from saga_orchestrator.credit_saga import VERSIONS, saga_id
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import RejectionReason
@@ -155,9 +155,7 @@ class Ledger:
         if not streams:
             return set()
         ids = {stream.id for stream in streams}
-        return {id for id in self._unresolved if id in ids or self._cases[id].saga_id in ids} | self.cases_of(
-            ids
-        )
+        return {id for id in self._unresolved if id in ids or saga_id(id) in ids} | self.cases_of(ids)
 
     def cases_of(self, customer_ids: Collection[str]) -> set[str]:
         """The open cases of some customers."""
