@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -24,7 +24,7 @@ from proof.chaos.rig import Layout, Replica, Rig
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from stack.topology import DATABASES, NAMES, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
-from twinlog.testing.internals import connect
+from twinlog.testing.internals import connect, database_url
 
 Say = Callable[[str], None]
 
@@ -218,6 +218,80 @@ async def both_killed(stage: Stage) -> None:
     await asyncio.gather(stage.rig.postgres.kill(), nats.kill(), replica.kill())
     await asyncio.sleep(1.0)
     await asyncio.gather(stage.rig.restart_postgres(), nats.start())
+
+
+# --- a Postgres that answers, and will not do what it is asked ---
+
+
+async def view_locked(stage: Stage) -> None:
+    """An operator's session holds a view's table, and the server lets nobody wait for a lock for long."""
+    pids, views = _pids(stage), PROJECTOR.database
+    await _for_sessions(stage, [views], "SET lock_timeout = '300ms'")
+    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, views), timeout=10)
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = 0")
+            await connection.execute("LOCK TABLE orders")
+            stage.say("the table of orders is locked")
+            await stage.go_on(3.0)
+    finally:
+        await connection.close()
+    await _for_sessions(stage, [views], "RESET lock_timeout")
+    stage.felt("cursor.stopped")
+    _nobody_gave_up(stage, pids)
+
+
+async def postgres_read_only(stage: Stage) -> None:
+    """Sessions are read-only, as on a server that a failover has made a replica; then new ones may write again."""
+    await _refused(stage, "SET default_transaction_read_only = on", "RESET default_transaction_read_only")
+
+
+async def postgres_refuses(stage: Stage) -> None:
+    """The databases accept no connections for a while."""
+    await _refused(stage, "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true")
+
+
+async def _refused(stage: Stage, begin: str, end: str) -> None:
+    pids = _pids(stage)
+    stage.say(begin)
+    await _for_sessions(stage, DATABASES, begin)
+    try:
+        await stage.go_on(3.0)
+    finally:
+        stage.say(end)
+        for database in DATABASES:
+            await _execute(stage, f"ALTER DATABASE {database} {end}")
+    stage.felt("writer.store_unavailable")
+    _nobody_gave_up(stage, pids)
+
+
+async def _for_sessions(stage: Stage, databases: Sequence[str], what: str) -> None:
+    """Changes databases, and ends the sessions that do not know of it."""
+    for database in databases:
+        await _execute(stage, f"ALTER DATABASE {database} {what}")
+        await _execute(
+            stage, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+
+
+async def _execute(stage: Stage, statement: str) -> None:
+    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, "postgres"), timeout=10)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _pids(stage: Stage) -> list[int]:
+    return [replica.pid for replica in stage.rig.all]
+
+
+def _nobody_gave_up(stage: Stage, pids: Sequence[int]) -> None:
+    """Complains of processes that have ended and of events that were set aside: an outage is waited for."""
+    if _pids(stage) != pids:
+        stage.complain("a process has ended for an outage")
+    if any('"dead_letter.parked"' in line for line in stage.rig.lines):
+        stage.complain("an event was set aside for an outage")
 
 
 # --- a cluster of NATS ---
@@ -446,6 +520,9 @@ SCENARIOS = [
     Scenario("kill-pairs", "kill -9 of two services at once", PLAIN, kill_pairs),
     Scenario("freeze-alone", "SIGSTOP past every lease, alone and in a pair", PLAIN, freeze_alone),
     Scenario("postgres-killed", "kill -9 of Postgres, twice", PLAIN, postgres_killed, short=True),
+    Scenario("view-locked", "a view's table is locked, with a lock timeout", PLAIN, view_locked, short=True),
+    Scenario("postgres-read-only", "Postgres is read-only for a while", PLAIN, postgres_read_only),
+    Scenario("postgres-refuses", "Postgres refuses connections for a while", PLAIN, postgres_refuses),
     Scenario("nats-killed", "kill -9 of NATS, twice", PLAIN, nats_killed),
     Scenario("nats-wiped", "kill -9 of NATS, its store wiped", PLAIN, nats_wiped, short=True),
     Scenario("nats-set-back", "NATS back with an older store", PLAIN, nats_rolled_back),

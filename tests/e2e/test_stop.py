@@ -161,7 +161,9 @@ async def test_whoever_watches_is_told_to_call_again(client: Client) -> None:
         ("order_svc", "ORDER_DEADLINE_SECONDS", "-1"),
         ("order_svc", "ORDERS_ADDRESS", "nonsense"),
         ("customer_svc", "POSTGRES_URL", "mysql://127.0.0.1"),
+        ("customer_svc", "POSTGRES_URL", "postgresql://127.0.0.1:x"),
         ("projector", "NATS_URL", ""),
+        ("projector", "NATS_URL", "nats://127.0.0.1:x"),
         ("saga_orchestrator", "LOG_LEVEL", "loud"),
     ],
 )

@@ -9,6 +9,7 @@ import order_svc.app
 import projector.app
 import saga_orchestrator.app
 from twinlog import Address, ConfigurationError, ServiceSpec, Settings, load
+from twinlog.postgres.urls import address_of
 from twinlog.service.settings import describe
 
 
@@ -45,6 +46,22 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
     assert settings.log_level == "info"
 
 
+@pytest.mark.parametrize("namespace", ["", "a", "staging", "eu-1"])
+def test_a_namespace_goes_into_names(environment: pytest.MonkeyPatch, namespace: str) -> None:
+    environment.setenv("TWINLOG_NAMESPACE", namespace)
+    assert load(ShopSettings).twinlog_namespace == namespace
+
+
+@pytest.mark.parametrize(
+    "namespace", ["Staging", "1a", "a_b", "a.b", "a b", "a>", "*", "-a", "ä", "a" * 32, "a\n"]
+)
+def test_a_namespace_that_no_name_can_begin_with_is_refused(
+    environment: pytest.MonkeyPatch, namespace: str
+) -> None:
+    environment.setenv("TWINLOG_NAMESPACE", namespace)
+    assert "is wrong: must be 1 to 31 of a-z, 0-9 and -, the first a letter" in refusal()
+
+
 def test_every_wrong_setting_is_named_with_what_it_has_to_be(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("NATS_URL")
     environment.setenv("STREAM_REPLICAS", "many")
@@ -76,6 +93,53 @@ def test_a_password_is_never_shown(environment: pytest.MonkeyPatch) -> None:
 
     assert "POSTGRES_URL is wrong: must start with postgresql://" in said
     assert "secret" not in said
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"postgresql://me:{SECRET}@h:x", "must have a port from 1 to 65535"),
+        (f"postgresql://me:{SECRET}@h:0", "must have a port"),
+        (f"postgresql://me:{SECRET}@h:5432,i:70000", "must have a port"),
+        (f"postgresql://me:{SECRET}#5@h:5432", "percent-encoded"),
+        (f"postgresql://me:{SECRET}@5@h:5432", "must have its password percent-encoded"),
+        (f"postgresql://me:{SECRET}/5@h:5432", "percent-encoded"),
+        (f"postgresql://me@h:5432/shop?{SECRET}", "must have name=value"),
+        (f"nats://me:{SECRET}@h:x", "must have a port from 1 to 65535"),
+        (f"nats://me:{SECRET}@h:4222,nats://me:other@i", "must have one user and password"),
+        (f"nats://me:{SECRET}@", "must be nats://host:port"),
+        (f"http://me:{SECRET}@h", "must start with nats://"),
+    ],
+)
+def test_a_url_that_is_none_is_refused_in_one_line_without_its_password(
+    environment: pytest.MonkeyPatch, url: str, says: str
+) -> None:
+    name = "POSTGRES_URL" if url.startswith("postgresql") else "NATS_URL"
+    environment.setenv(name, url)
+    said = refusal()
+    assert said.startswith(f"{name} is wrong: ")
+    assert says in said
+    assert SECRET not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://", "localhost:5432"),
+        ("postgresql://a:b%40c@h", "h:5432"),
+        ("postgres://h:1,i/shop", "h:1,i:5432"),
+        ("postgresql://[::1]:7/x", "[::1]:7"),
+        ("postgresql:///x?host=h&port=9", "h:9"),
+        ("postgresql://me@%2Frun%2Fpostgresql/x", "/run/postgresql:5432"),
+    ],
+)
+def test_the_address_in_a_url_can_be_shown(environment: pytest.MonkeyPatch, url: str, address: str) -> None:
+    environment.setenv("POSTGRES_URL", url)
+    assert address_of(load(ShopSettings).postgres_url) == address
 
 
 def test_every_setting_is_documented() -> None:

@@ -89,6 +89,7 @@ POOLER = {
     "query_wait_timeout": Meaning.OUTAGE,
     "no more connections allowed (max_client_conn)": Meaning.OUTAGE,
     "pgbouncer cannot connect to server": Meaning.OUTAGE,
+    "transaction blocks not allowed in statement pooling mode": Meaning.MISCONFIGURATION,
 }
 OF_THE_CLIENT: list[tuple[Exception, Meaning]] = [
     (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5432)"), Meaning.OUTAGE),

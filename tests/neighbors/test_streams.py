@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import pytest
 from nats.js import api as nats_api
+from structlog.testing import capture_logs
 
 from tests import servers
 from tests.kernel.batches import grow
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
+from twinlog import Unavailable
 from twinlog.jetstream import api
 from twinlog.jetstream.ownership import labels, metadata_of
 from twinlog.log.installation import ForeignStream, Identity
@@ -152,6 +154,22 @@ async def test_the_settings_of_a_stream_outlive_its_labelling(nats: NatsClient, 
     after = (await api.stream_info(nats, stream))["config"]
     assert after["max_msgs"] == 1_000
     assert after["metadata"].items() >= {"team": "orders", **labels(OURS)}.items()
+
+
+async def test_a_stream_that_may_not_be_labelled_is_filled_all_the_same(
+    nats: NatsClient, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_arguments: object) -> None:
+        raise Unavailable("not permitted")
+
+    monkeypatch.setattr(api, "update_stream", refuse)
+    log = MemoryLog(stream)
+    await JetStreamTwin(nats, stream).create(1)
+    with capture_logs() as said:
+        async with running(Relay(log, JetStreamTwin(nats, stream, identity=OURS))):
+            await grow(log, 5)
+            await mirrored(log, JetStreamTwin(nats, stream))
+    assert [line["event"] for line in said] == ["twin.not_labelled"]
 
 
 async def test_a_namespace_prefixes_the_stream_and_its_subjects_but_not_the_log(nats: NatsClient) -> None:

@@ -75,6 +75,11 @@ def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
     assert "a:b" not in str(refused.value)
 
 
+async def test_a_connection_to_what_is_no_url_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigurationError, match=r"^NATS_URL is wrong: must have a port"):
+        await jetstream.connect("nats://a:b@h:x", "tests")
+
+
 async def test_user_and_password_are_percent_decoded_and_a_comma_parts_nothing() -> None:
     async with nats_with(login(PASSWORD)) as server:
         client = await jetstream.connect(url_of(server, ENCODED), "tests")

@@ -28,10 +28,13 @@ async def connect(url: str, name: str) -> NatsClient:
     """A connection that always reconnects; waits, and logs it once, until a server answers and a cluster has a leader.
 
     ``url``: one server, or the servers of a cluster, separated by commas. Raises ConfigurationError where the login is
-    refused, the server is too old or runs without JetStream, and ValueError where it is no URL.
+    refused, the server is too old or runs without JetStream, and where it is no URL.
     """
-    log, client, to = structlog.get_logger(), NatsClient(), servers(url)
-    connected = False
+    log, client, connected = structlog.get_logger(), NatsClient(), False
+    try:
+        to = servers(url)
+    except ValueError as error:
+        raise ConfigurationError(f"NATS_URL is wrong: {error}") from None
     retrying = Retrying(
         say_failing=lambda error: log.warning("nats.waiting", why=str(error)),
         say_working=lambda: log.info("nats.available", name=name),

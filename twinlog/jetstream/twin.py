@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js import api as nats_api
@@ -96,7 +97,10 @@ class JetStreamTwin:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
         config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
-        await api.update_stream(self._client, self.name, config)
+        try:
+            await api.update_stream(self._client, self.name, config)
+        except Unavailable as error:  # a user without that right can do everything else
+            structlog.get_logger().warning("twin.not_labelled", stream=self.name, why=str(error))
         self._claimed = True
 
     async def delete(self) -> None:

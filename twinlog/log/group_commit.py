@@ -237,8 +237,8 @@ class GroupCommit:
         for unit, result, _, events_so_far in plan.decided:
             unit.settle(result, appended.first - 1 + events_so_far)
 
-    def _say_unavailable(self, _error: Exception) -> None:
-        structlog.get_logger().warning("writer.store_unavailable", log=self._log.name)
+    def _say_unavailable(self, error: Exception) -> None:
+        structlog.get_logger().warning("writer.store_unavailable", log=self._log.name, problem=str(error))
 
     def _say_available(self) -> None:
         structlog.get_logger().info("writer.store_available", log=self._log.name)

@@ -93,7 +93,10 @@ class Twin(Protocol):
         ...
 
     async def claim(self) -> None:
-        """Has the stream say whose it is, if it does not; it was seen to mirror the log. Raises Unavailable."""
+        """Has the stream say whose it is, if it does not, as far as it can; it was seen to mirror the log.
+
+        Raises TwinMissing, ForeignStream and Unavailable.
+        """
         ...
 
     async def message(self, sequence: int) -> bytes | None:

@@ -140,5 +140,5 @@ async def _create(server_url: str, database: str) -> None:
         raise WrongSetting(
             f"POSTGRES_URL: there is no database {database} and this user may not create it "
             f"({reason(error.__cause__ or error)}); "
-            f"create it, or grant CREATEDB"
+            f"create it, or grant CREATEDB; a pooler has to know it too"
         ) from error

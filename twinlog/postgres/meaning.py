@@ -90,6 +90,7 @@ RULES: Sequence[Rule] = (
          "leave it out, or let the pooler ignore it (ignore_startup_parameters)", text="unsupported startup parameter"),
     Rule("26000", Meaning.MISCONFIGURATION, *_POOLER, reconnect=True),
     Rule("42P05", Meaning.MISCONFIGURATION, *_POOLER, reconnect=True),
+    Rule("08", Meaning.MISCONFIGURATION, *_POOLER, text="statement pooling"),
     # Of the server.
     Rule("08", Meaning.OUTAGE, "the connection broke, or a pooler has no server to offer"),
     Rule("25006", Meaning.OUTAGE, "the server is read-only", reconnect=True),

@@ -1,0 +1,51 @@
+"""Two whole shops on the same two servers, at the same time, one of them in a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+
+import asyncpg
+
+from stack.topology import ROOT
+from tests.stack.checkout import checkout
+from tests.waiting import until
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.jetstream.connection import close, connect
+
+LOGS, DATABASES = (
+    ("orders", "customers", "sagas", "projector"),
+    ("shop_orders", "shop_customers", "shop_sagas", "shop_views"),
+)
+
+
+async def test_they_run_beside_each_other_and_the_auditor_passes_both(
+    own_postgres: EmbeddedPostgres, own_nats: EmbeddedNats
+) -> None:
+    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url}
+    with checkout() as plain, checkout() as staging:
+        demos = [plain.start("demo", **env), staging.start("demo", **env, TWINLOG_NAMESPACE="staging")]
+        await until(lambda: all(demo.poll() is not None for demo in demos), seconds=300)
+        assert [demo.returncode for demo in demos] == [0, 0], plain.said + staging.said
+    client = await connect(own_nats.url, "tests")
+    streams = {info.config.name for info in await client.jsm().streams_info()}
+    await close(client)
+    connection = await asyncpg.connect(f"{own_postgres.url}/postgres")
+    rows = await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE '%shop\\_%'")
+    await connection.close()
+
+    assert streams == {*LOGS, *(f"staging_{name}" for name in LOGS)}
+    assert {row[0] for row in rows} == {*DATABASES, *(f"staging_{name}" for name in DATABASES)}
+    for namespace in ("", "staging"):
+        assert await audited({**os.environ, **env, "TWINLOG_NAMESPACE": namespace}) == 0
+
+
+async def audited(env: dict[str, str]) -> int | None:
+    """The exit code of `make audit`."""
+    command = [sys.executable, "-m", "proof.auditor", "--wait", "30"]
+    process = await asyncio.create_subprocess_exec(*command, env=env, cwd=ROOT, stdout=PIPE, stderr=STDOUT)
+    said, _ = await process.communicate()
+    print(said.decode())
+    return process.returncode
