@@ -14,6 +14,9 @@ found while other cases move.
 **Settled** is a system in which every case is quiet: every twin and view is at its log's head, every consumer is past
 the last event that concerns it, no event is parked, and every order and saga has ended or is overdue.
 
+**Streams that cannot be read**, because the auditor knows no such event or cannot parse it, are reported; what depends
+on their states is not judged.
+
 **Parked events** are in flight, and so are their cases; a view is compared without them. A *discarded* event excuses
 what it leaves open, which is noted, as what an operator skipped is.
 
@@ -190,8 +193,12 @@ class Auditor:
                 excused |= dict.fromkeys({one.case} if one.case else self._unread([one]), says)
         now_if_at_work = None if self._at_rest else now
         self._checked["cases"] += self._ledger.judge(
-            in_flight, excused, self._customer, now_if_at_work, found
+            in_flight, excused, self._customer, now_if_at_work, found, self._unreadable()
         )
+
+    def _unreadable(self) -> list[StreamId]:
+        """The streams that cannot be read to their end."""
+        return [stream for reading in self._readings for stream in reading.history.unreadable()]
 
     def _unread(self, dead_letters: Iterable[DeadLetter]) -> set[str]:
         """The open cases that unreadable dead letters may be about: all cases of their customers."""
@@ -246,6 +253,8 @@ class Auditor:
             yield f"{orders} PENDING orders"
         if sagas:
             yield f"{sagas} running sagas"
+        if unreadable := self._unreadable():
+            yield f"what depends on {len(unreadable)} streams that cannot be read"
         for consumer, parked in self._parked().items():
             yield f"{consumer} has {parked} parked events"
 

@@ -49,12 +49,18 @@ class Follower:
 
     def take(self, event: Recorded, message: Message, case: str, findings: Findings) -> None:
         """Takes in the next event of the log and the case that it belongs to."""
-        if self._policies.dispatches(message):
+        if self._calls_for_something(message):
             self.called = event.position
             if event.position > self.checkpoint:
                 self._open.append((event.position, event.partition_key, case))
             else:
                 self._handled(event.position, event.partition_key, findings)
+
+    def _calls_for_something(self, message: Message) -> bool:
+        try:
+            return bool(self._policies.dispatches(message))
+        except Exception:  # the consumer sets it aside, which has to happen, too
+            return True
 
     def _handled(self, position: int, key: str, findings: Findings) -> None:
         if before := self.dead_letters.overtaken_by(position, key):

@@ -28,7 +28,8 @@ SNAPSHOTS = "snapshots equal folds"
 
 
 class Change(NamedTuple):
-    """An event and the states before and after it; these are None where the aggregate is unknown."""
+    """An event and the states before and after it; these are None where its aggregate is unknown or its stream cannot
+    be read."""
 
     event: Recorded
     message: Any
@@ -42,6 +43,8 @@ class Head:
 
     version: int
     state: Any
+    unreadable: bool = False
+    """Whether its state is unknown, because one of its events could not be read."""
 
 
 class SnapshotKey(NamedTuple):
@@ -92,11 +95,30 @@ class HistoryAudit:
                 remedy=self._restore(),
             )
         head.version = event.version
-        for message in self._decode(event, findings):
+        for message in self._decode(event, head, findings):
             before = head.state
-            if self._evolve(event, head, message, findings):
+            if head.unreadable:
+                yield Change(event, message, None, None)
+            elif self._evolve(event, head, message, findings):
                 yield Change(event, message, before, head.state)
-        self._capture(event.stream, head)
+        if not head.unreadable:
+            self._capture(event.stream, head)
+
+    def unreadable(self) -> list[StreamId]:
+        """The streams that cannot be read to their end."""
+        return [stream for stream, head in self.heads.items() if head.unreadable]
+
+    def give_up(self, event: Recorded, why: str, findings: Findings) -> None:
+        """Reports an event that its stream cannot be read over; what depends on its state is not judged any more."""
+        self.heads[event.stream].unreadable = True
+        self._due.pop(event.stream, None)
+        findings.add(
+            FOLDS,
+            f"{event.stream} cannot be folded over {event.type}: {why}",
+            ids=[str(event.stream)],
+            events=[event.address],
+            remedy=self._restore(),
+        )
 
     def end(self, upto: int, newest: int, findings: Findings) -> None:
         """Checks the end: everything up to ``upto``, which is log_head, was read; ``newest`` is the last event."""
@@ -114,7 +136,7 @@ class HistoryAudit:
 
     def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
         """Compares the timers with the states of the same instant; returns how many there are."""
-        found = {timer.stream: timer for timer in timers}
+        found = {timer.stream: timer for timer in timers if not self._is_unreadable(timer.stream)}
         for stream, due in self._due.items():
             timer = found.pop(stream, None)
             if timer is None or timer.due != due:
@@ -147,7 +169,7 @@ class HistoryAudit:
         """Compares the state in a snapshot with the fold of its stream."""
         try:
             equal = self._codecs[key.stream.type].decode(stored) == expected
-        except ValueError:
+        except Exception:  # over bytes that are no state, what decodes it may raise anything
             self._bad_snapshot(key, "its state cannot be read", findings)
             return
         if not equal:
@@ -177,13 +199,18 @@ class HistoryAudit:
             f"a backup of {self._database}"
         )
 
-    def _decode(self, event: Recorded, findings: Findings) -> Sequence[Message]:
+    def _is_unreadable(self, stream: StreamId) -> bool:
+        return stream in self.heads and self.heads[stream].unreadable
+
+    def _decode(self, event: Recorded, head: Head, findings: Findings) -> Sequence[Message]:
         try:
             return self._schema.decode(event)
         except (UnknownEventType, UndecodableEvent) as error:
+            head.unreadable = True
+            self._due.pop(event.stream, None)
             findings.add(
                 DECODES,
-                str(error),
+                f"{event.stream} cannot be read at version {event.version}: {error}",
                 ids=[str(event.stream)],
                 events=[event.address],
                 remedy=f"deploy the version that wrote it; or nats stream get {self.log} {event.position}    "
@@ -199,13 +226,7 @@ class HistoryAudit:
             state = aggregate.evolve(head.state, message)
             due, key = aggregate.due(state), aggregate.partition_key(state)
         except Exception as error:  # an impossible history may break the fold in any way
-            findings.add(
-                FOLDS,
-                f"{event.stream} cannot be folded over {event.type}: {type(error).__name__} {error}",
-                ids=[str(event.stream)],
-                events=[event.address],
-                remedy=self._restore(),
-            )
+            self.give_up(event, f"{type(error).__name__} {error}", findings)
             return False
         if key != event.partition_key:
             findings.add(

@@ -18,14 +18,14 @@ from order_svc.domain import Order, State
 from proof.auditor.followers import set_checkpoint
 from proof.auditor.history import Change
 from proof.auditor.report import Findings
-from saga_orchestrator.credit_saga import VERSIONS
+from saga_orchestrator.credit_saga import VERSIONS, saga_id
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import RejectionReason
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1.commands_pb2 import RejectOrder
 from stack.topology import ORDER_SVC, OWNERS
-from twinlog import Money, SagaInstance, SagaStatus
+from twinlog import Money, SagaInstance, SagaStatus, StreamId
 from twinlog.testing.internals import StepState
 from twinlog.v1.saga_pb2 import SagaCompensated, SagaCompleted
 
@@ -141,11 +141,21 @@ class Ledger:
         }
 
     def take(self, change: Change, findings: Findings) -> str:
-        """Records a change; returns the id of its case, empty where it belongs to none."""
+        """Records a change; returns the id of its case, empty where it belongs to none.
+
+        Of a stream that cannot be read, nothing is recorded.
+        """
         take = self._takers.get(change.event.stream.type)
-        if take is not None:
+        if take is not None and change.after is not None:
             take(change, findings)
         return _case_of(change)
+
+    def touched_by(self, streams: Collection[StreamId]) -> set[str]:
+        """The open cases that depend on the states of some streams."""
+        if not streams:
+            return set()
+        ids = {stream.id for stream in streams}
+        return {id for id in self._unresolved if id in ids or saga_id(id) in ids} | self.cases_of(ids)
 
     def cases_of(self, customer_ids: Collection[str]) -> set[str]:
         """The open cases of some customers."""
@@ -175,19 +185,22 @@ class Ledger:
         customers: Callable[[str], Customer | None],
         now: datetime | None,
         findings: Findings,
+        unreadable: Collection[StreamId] = (),
     ) -> int:
         """Judges the cases that changed or are open; returns how many.
 
-        ``in_flight`` are the cases that are not quiet; ``excused`` says what an operator gave up, by case;
+        ``in_flight`` are the cases that are not quiet; what depends on ``unreadable`` streams is not judged;
+        ``excused`` says what an operator gave up, by case;
         ``customers`` gives a customer's state; ``now`` is None while no service runs that could keep a deadline.
         """
-        judged, busy = len(self._unresolved), set[str]()
+        judged, busy = len(self._unresolved), {stream.id for stream in unreadable}
+        unknown = self.touched_by(unreadable)
         self._excused.clear()
         for id in list(self._unresolved):
             case, known = self._cases[id], findings.counts.total()
-            if now is not None:
+            if now is not None and id not in unknown:
                 self._judge_deadlines(case, now, findings)
-            quiet = id not in in_flight
+            quiet = id not in in_flight and id not in unknown
             if quiet and _judge(case, excused.get(id, ""), findings):
                 self._excused.add(id)
                 self._customers.update(case.held_unaccounted)
@@ -468,6 +481,6 @@ def _reservation(event: Any, message: Any, says: str, findings: Findings) -> Non
 
 
 def _case_of(change: Change) -> str:
-    if change.event.stream.type == "credit_saga":
+    if change.event.stream.type == "credit_saga" and change.after is not None:
         return str(change.after.trigger.order_id)
     return str(getattr(change.message, "order_id", ""))

@@ -139,8 +139,15 @@ class Reading:
             if event.position > self.history.position:
                 self.checked["events"] += 1
                 for change in self.history.take(event, self.findings):
-                    case = self._ledger.take(change, self.findings)
-                    self._follow(change, case, heads, seen)
+                    self._follow(change, self._enter(change), heads, seen)
+
+    def _enter(self, change: Change) -> str:
+        """Enters a change into the ledger; gives its case."""
+        try:
+            return self._ledger.take(change, self.findings)
+        except Exception as error:  # what an event says may be anything, where something else wrote it
+            self.history.give_up(change.event, f"{type(error).__name__} {error}", self.findings)
+            return ""
 
     def _follow(self, change: Change, case: str, heads: Mapping[str, int], seen: Mapping[str, int]) -> None:
         event, message = change.event, change.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -82,7 +83,12 @@ class ViewAudit:
             )
 
     def _key(self, event: Recorded, message: Message) -> str | None:
-        return self._view.key(event, message) if self._projects(message) else None
+        if not self._projects(message):
+            return None
+        try:
+            return self._view.key(event, message)
+        except Exception:  # an impossible event, which its consumer sets aside
+            return None
 
     def _fold(self, event: Recorded, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -92,10 +98,7 @@ class ViewAudit:
             self._touched.add(key)
             try:
                 self._rows[key] = self._view.evolve(self._rows.get(key), event, message)
-            except (
-                AssertionError,
-                KeyError,
-            ):  # a history without its beginning, which the log's checks report
+            except Exception:  # an impossible history, which the log's checks report
                 self._rows.pop(key, None)
 
     def note(self, event: Recorded, message: Message) -> None:
@@ -222,8 +225,9 @@ class TimelineAudit:
 
 def _rows(event: Recorded, messages: Iterable[Message]) -> Iterator[tuple[int, TimelineRow]]:
     for message in messages:
-        if TIMELINE.key(event, message) is not None:
-            yield event.position, TIMELINE.evolve(None, event, message)
+        with suppress(Exception):  # of an impossible event, which its consumer sets aside
+            if TIMELINE.key(event, message) is not None:
+                yield event.position, TIMELINE.evolve(None, event, message)
 
 
 def difference(expected: Any, found: Any) -> str:

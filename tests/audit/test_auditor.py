@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from google.protobuf.message import Message
 
 import customer_svc.policies
-from proof.auditor import Report, dead_letters, open_auditor, renderer, views
+from proof.auditor import Report, dead_letters, history, open_auditor, renderer, twins, views
 from proof.auditor.ledger import ANSWERED, DEADLINES
+from proof.auditor.shop import LOGS
+from shop.customers.v1.events_pb2 import CustomerCreated
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.orders.v1.order_pb2 import REJECTION_REASON_ABORTED
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
@@ -19,6 +22,8 @@ from tests.controls import new_id
 from tests.twin.messages import newer, older
 from twinlog import Metadata, Recorded
 from twinlog.consume.dead_letters import DeadLetterId, Discard, Failure
+from twinlog.testing.internals import StateCodec
+from twinlog.v1.saga_pb2 import SagaStarted
 
 BROKEN = Failure("Broken", "out of order", 6)
 OPERATOR = Metadata(actor="an operator")
@@ -158,6 +163,64 @@ async def test_a_planted_fault_is_found_and_named(shop: World, plant: Fault) -> 
     named = [v for v in of_check if set(names) <= {*v.ids, *v.events}]
     assert named, of_check
     assert all(violation.remedy and violation.says for violation in report.violations)
+
+
+FIRSTS: dict[str, type[Message]] = {
+    "orders": OrderCreated,
+    "customers": CustomerCreated,
+    "sagas": SagaStarted,
+}
+"""An event of each log that the rest of its stream rests on."""
+
+
+@pytest.mark.parametrize("log", [*FIRSTS, "projector"])
+@pytest.mark.parametrize(
+    "change", ["type = 'shop.orders.v1.OrderAnnotated'", r"payload = '\x0a'"], ids=["type", "payload"]
+)
+async def test_an_event_that_cannot_be_read_is_named_in_every_log(shop: World, log: str, change: str) -> None:
+    """And nothing is said about what depends on it, but that it is not known."""
+    if log == "projector":
+        await faults.park(shop, "projector.sagas", (await shop.events("sagas"))[-1])
+        [event] = await shop.events(log)
+    else:
+        event = await shop.find(log, FIRSTS[log])
+    await shop.sql(DATABASE_OF[log], f"UPDATE events SET {change} WHERE position = $1", event.position)
+    report = await shop.audit()
+    [named] = [violation for violation in report.violations if violation.check == history.DECODES]
+    assert (named.ids, named.events) == ([str(event.stream)], [event.address])
+    assert f"{event.stream} cannot be read at version {event.version}" in named.says
+    # The twin and the views were made of the event as it was.
+    assert set(report.counts) <= {history.DECODES, twins.EQUAL, views.EQUAL}
+    assert "what depends on 1 streams that cannot be read" in report.in_flight
+
+
+@pytest.mark.parametrize("log", FIRSTS)
+async def test_an_event_that_says_nothing_is_survived_in_every_log(shop: World, log: str) -> None:
+    event = await shop.find(log, FIRSTS[log])
+    await shop.sql(DATABASE_OF[log], "UPDATE events SET payload = '' WHERE position = $1", event.position)
+    report = await shop.audit()
+    named = {name for violation in report.violations for name in (*violation.ids, *violation.events)}
+    assert {str(event.stream), event.address} & named
+
+
+@pytest.mark.parametrize("state", [b"", b"{", b"\xff garbage", b"{}"])
+@pytest.mark.parametrize("log", FIRSTS)
+async def test_a_snapshot_that_is_no_state_is_named_in_every_log(shop: World, log: str, state: bytes) -> None:
+    event = await shop.find(log, FIRSTS[log])
+    [of] = [of for of in LOGS if of.log == log]
+    [aggregate] = [each for each in of.aggregates if each.name == event.stream.type]
+    await shop.sql(
+        of.database,
+        "INSERT INTO snapshots (stream_type, stream_id, version, position, schema, state) "
+        "VALUES ($1, $2, 1, $3, $4, $5) ON CONFLICT (stream_id, stream_type) DO UPDATE SET version = 1, state = $5",
+        *event.stream,
+        event.position,
+        StateCodec(aggregate).schema,
+        state,
+    )
+    report = await shop.audit()
+    assert set(report.counts) == {history.SNAPSHOTS}
+    assert report.violations[0].ids == [str(event.stream)]
 
 
 @pytest.mark.parametrize("write", [older, newer])

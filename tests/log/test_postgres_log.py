@@ -53,6 +53,19 @@ async def test_a_position_and_a_version_are_taken_once(postgres_log: PostgresLog
             await postgres_log.pool.execute(f"{copy.format(position, version)} tag, recorded_at FROM events")
 
 
+async def test_metadata_that_a_newer_version_adds_is_no_concern_of_this_one(
+    postgres_log: PostgresLog,
+) -> None:
+    [before] = await grow(postgres_log, 1)
+    async with postgres_log.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute("""UPDATE events SET metadata = metadata || '{"tenant": "north"}'""")
+
+    assert await postgres_log.read(0, 10) == [before]
+    [stream] = await postgres_log.load([ReadRequest(A)])
+    assert stream.events == [before]
+
+
 async def test_page_tokens_are_signed_with_one_secret_a_database(postgres_url: str, database: str) -> None:
     async with open_log(postgres_url, database, "one") as one, open_log(postgres_url, database, "one") as two:
         secret = await one.page_token_secret()

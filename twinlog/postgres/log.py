@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -150,11 +150,18 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
         event_id,
         type,
         payload,
-        Metadata(**metadata),
+        _metadata(metadata),
         partition_key,
         routing_key,
         recorded_at,
     )
+
+
+def _metadata(stored: Mapping[str, str]) -> Metadata:
+    try:
+        return Metadata(**stored)
+    except TypeError:  # a newer version of the program knows more about an event
+        return Metadata(**{name: stored[name] for name in Metadata._fields if name in stored})
 
 
 async def _load(connection: Connection, log: str, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
