@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 from customer_svc.domain import CUSTOMER, Customer
@@ -13,6 +14,7 @@ from order_svc.domain import ORDER, ApproveOrder, ExpireOrder, Order, State
 from shop.customers.v1.events_pb2 import CreditReleased
 from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
+from tests.simulation import faults
 from tests.simulation.ports import RemoteDelivery
 from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, UuidMap, Writer
 from twinlog.consume.cursor import BATCH
@@ -22,7 +24,7 @@ from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.twin import DeliveryLost
 from twinlog.testing import MemoryTwin, MemoryViews
-from twinlog.testing.internals import Appended, Batch, Cursor, Relay, to_wire
+from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
 
 Patches = Sequence[tuple[Any, str, Any]]
 """What to set on what, while the bug is in."""
@@ -63,7 +65,7 @@ def bug(name: str, near: int = 0) -> Callable[[Callable[[], Patches]], Callable[
 
 def _set(patches: Patches) -> None:
     for target, name, value in patches:
-        if isinstance(target, type):
+        if isinstance(target, type | ModuleType):
             setattr(target, name, value)
         else:
             object.__setattr__(target, name, value)  # aggregates are frozen
@@ -215,6 +217,15 @@ def pokes_for_ever() -> Patches:
     return [(Relay, "_listen", listen)]
 
 
+# --- the clock ---
+
+
+@bug("machine-clock-decides")
+def machine_clock_decides() -> Patches:
+    """The machine's clock decides, and not the store's."""
+    return [(StoreClock, "now", lambda self: self._machine.now())]
+
+
 # --- the cursor and the views ---
 
 
@@ -270,7 +281,7 @@ def stale_rows() -> Patches:
 # --- the shop ---
 
 
-@bug("late-deadline-obeyed", near=260)
+@bug("late-deadline-obeyed", near=390)
 def late_deadline_obeyed() -> Patches:
     """A deadline that has been overtaken by the answer still rejects the order."""
     decide = ORDER.decide
@@ -282,11 +293,12 @@ def late_deadline_obeyed() -> Patches:
             return [OrderRejected(**ids, saga_mode=order.saga_mode, reason=reason)]
         return decide(order, command)
 
-    def wake(self: Timers, transaction: Any, timers: Any, now: Any) -> None:
+    def wake(self: Timers, transaction: Any, timers: Any, now: Any) -> Mapping[Any, Exception]:
         for timer in timers:
             aggregate = self._aggregates[timer.stream.type]
             state = transaction.state(aggregate, timer.stream.id)
             transaction.do(aggregate, timer.stream.id, aggregate.on_due(state, now))
+        return {}
 
     return [(ORDER, "decide", obey), (Timers, "_wake", wake)]
 
@@ -305,7 +317,7 @@ def approval_of_cancelled() -> Patches:
     return [(ORDER, "decide", approve)]
 
 
-@bug("assumed-again", near=1900)
+@bug("assumed-again")
 def assumed_again() -> Patches:
     """What should be new is taken for new in every round of an append, and not only in the first."""
     decide = GroupCommit._decide
@@ -314,7 +326,10 @@ def assumed_again() -> Patches:
         self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
         return await decide(self, session, units)
 
-    return [(GroupCommit, "_decide", assume)]
+    # It takes a saga that begins again where it is forgotten: rare among all faults, so there are no others.
+    replays = faults.KINDS["replay"]._replace(targets=("saga_orchestrator.orders",))
+    kinds = {"replay": replays, "crash": faults.KINDS["crash"]}
+    return [(GroupCommit, "_decide", assume), (faults, "KINDS", kinds)]
 
 
 @bug("no-tombstone", near=225)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from twinlog.model.event import NewEvent, Recorded, StreamId
@@ -175,12 +175,19 @@ class Log(LogSession, Protocol):
         """The checkpoint of a consumer; 0 for a new one."""
         ...
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        """Up to ``limit`` timers due at ``now``, oldest first."""
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        """Up to ``limit`` timers due at ``now``, oldest first; those that follow ``after``, if one is given."""
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         """Stores snapshots; an older one never replaces a newer one of the same schema."""
+        ...
+
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        """Forgets up to ``limit`` outcomes of requests that are older than ``age``, the oldest first.
+
+        Their age goes by the store's clock, so that none is lost to a replica's. Returns how many it were.
+        """
         ...
 
     async def blockers(self) -> Sequence[str]:

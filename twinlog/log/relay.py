@@ -199,6 +199,7 @@ class Relay:
             structlog.get_logger().info("relay.twin_created", log=self._log.name)
             state = await self._twin.state()
         await self._compare(state)
+        await self._twin.claim()
         if state.first > 1 or state.holes:
             await self._rebuild(state)
             return 0

@@ -31,6 +31,7 @@ from twinlog.log.states import StateCache
 from twinlog.log.transaction import Transaction
 from twinlog.log.unfinished import UnfinishedWork
 from twinlog.log.units import Outcome, StreamRef, Unit, fail_all
+from twinlog.log.unreadable import UnreadableStreams
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import Overloaded, Unavailable
 from twinlog.model.event import Metadata, Recorded
@@ -42,6 +43,7 @@ _BATCH_UNITS = 256
 _QUEUE_SECONDS = 0.25
 """Commands that would wait longer before they are begun are refused. What fits into the next batch never is."""
 _SMOOTHING = 0.25
+_STOPPING = "the server is stopping; try again with the same request_id"
 
 
 class Writer:
@@ -65,6 +67,7 @@ class Writer:
         ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many commands from outside may
         wait; one more is refused as Overloaded, however fast they are worked off.
         """
+        self.schema = schema
         self._log = log
         self._max_waiting = max_waiting
         self._inside: deque[Unit] = deque()
@@ -82,7 +85,7 @@ class Writer:
         self._idle.set()
         self.linger = Linger()
         """How it pauses between batches."""
-        self._snapshots = Snapshots(log)
+        self._snapshots = Snapshots(log, randomness=randomness)
         self._states = StateCache(self._snapshots, schema, cached_streams)
         self._group_commit = GroupCommit(
             log,
@@ -99,6 +102,15 @@ class Writer:
         """Current fault of the store, or None while healthy. An append that takes more than 2 s is one."""
         return self._group_commit.problem or self._stall.problem
 
+    @property
+    def unreadable(self) -> UnreadableStreams:
+        """The streams that cannot be read."""
+        return self._states.unreadable
+
+    async def read(self, streams: Sequence[StreamRef]) -> None:
+        """Reads streams, which tells whether they can be read. Raises Unavailable or Overloaded."""
+        await self.execute(lambda _transaction: None, preload=streams)
+
     async def __aenter__(self) -> Self:
         work = (self._run(), self._snapshots.run(), self.unfinished.watch())
         self._tasks = [asyncio.create_task(each) for each in work]
@@ -109,7 +121,7 @@ class Writer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stall.ended()
-        self._fail_waiting(Unavailable("the server is stopping; try again with the same request_id"))
+        self._fail_waiting(Unavailable(_STOPPING))
 
     async def drain(self) -> None:
         """Returns when no unit is waiting or being committed."""
@@ -185,6 +197,9 @@ class Writer:
             self._stall.began()
             try:
                 await self._group_commit.commit(units)
+            except asyncio.CancelledError:  # the server stops; whether they are committed is not known
+                fail_all(units, Unavailable(_STOPPING))
+                raise
             except Unavailable as error:
                 fail_all(units, error)
             except Exception as error:  # a defect must reach the callers, and must not end the writer
