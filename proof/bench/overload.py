@@ -32,7 +32,7 @@ _ORDERS = """
     SELECT extract(epoch FROM c.recorded_at)::float8, extract(epoch FROM a.recorded_at)::float8,
            c.stream_id, a.type, a.payload
       FROM events c LEFT JOIN events a ON a.stream_type = c.stream_type AND a.stream_id = c.stream_id AND a.version = 2
-     WHERE c.type LIKE '%.OrderCreated' AND c.position > $1
+     WHERE c.type LIKE '%.OrderCreated' AND c.position > $1 AND c.position <= $2
 """
 
 
@@ -119,10 +119,14 @@ def _spent(system: System) -> float:
 
 
 async def at_rest(log: asyncpg.Connection[Any], since: int) -> list[Order]:
-    """The orders accepted after a position of the log in a database, once all have ended. Raises TimeoutError."""
+    """The orders accepted after a position of the log in a database until now, once all have ended.
+
+    Raises TimeoutError.
+    """
+    upto = await log.fetchval("SELECT position FROM log_head")
     async with asyncio.timeout(_AT_REST_SECONDS):
         while True:
-            rows = await log.fetch(_ORDERS, since)
+            rows = await log.fetch(_ORDERS, since, upto)
             if all(row[1] is not None for row in rows):
                 return [Order(row[0], row[1], _expired(row[3], row[4])) for row in rows]
             await asyncio.sleep(0.5)
