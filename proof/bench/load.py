@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from time import perf_counter
@@ -88,18 +89,19 @@ class Connection(asyncio.Protocol):
         """Whether the server lets another message through: by its flow control, and by the streams it allows."""
         return self._window >= len(message) + 5 and self.open < self._streams
 
-    def send(self, message: bytes, due: float = 0.0) -> None:
-        """Sends a call."""
+    def send(self, message: bytes | None, due: float = 0.0) -> None:
+        """Sends a call; without a message, one that goes on."""
         if self.failure:
             raise self.failure
         stream = 2 * len(self.calls) + 1
         self.calls.append(Call(due or perf_counter()))
         self.open += 1
-        body = b"\0" + len(message).to_bytes(4, "big") + message
-        self._window -= len(body)
-        self._transport.write(
-            _frame(_HEADERS, _END_HEADERS, stream, self.headers) + _frame(_DATA, _END_STREAM, stream, body)
-        )
+        frames = _frame(_HEADERS, _END_HEADERS, stream, self.headers)
+        if message is not None:
+            body = b"\0" + len(message).to_bytes(4, "big") + message
+            self._window -= len(body)
+            frames += _frame(_DATA, _END_STREAM, stream, body)
+        self._transport.write(frames)
 
     def data_received(self, data: bytes) -> None:
         buffer, at = self._buffer + data, 0
@@ -191,6 +193,18 @@ class Load:
             await _next(connection, answered)
         connection.close()
         return connection.calls
+
+    @asynccontextmanager
+    async def idle(self, streams: int, message: bytes | None) -> AsyncIterator[Connection]:
+        """So many calls on one connection, which nobody ends inside the block but the server. Without a message, they
+        wait for one."""
+        connection, _ = await self._connect()
+        for _ in range(streams):
+            connection.send(message)
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     async def _connect(self) -> tuple[Connection, asyncio.Event]:
         host, _, port = self.address.rpartition(":")

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import perf_counter, time
+from typing import Any
+
+import asyncpg
 
 from proof.bench import budget
 from proof.bench.load import Load
@@ -29,7 +32,7 @@ _ORDERS = """
     SELECT extract(epoch FROM c.recorded_at)::float8, extract(epoch FROM a.recorded_at)::float8,
            c.stream_id, a.type, a.payload
       FROM events c LEFT JOIN events a ON a.stream_type = c.stream_type AND a.stream_id = c.stream_id AND a.version = 2
-     WHERE c.type LIKE '%.OrderCreated' AND c.position > $1
+     WHERE c.type LIKE '%.OrderCreated' AND c.position > $1 AND c.position <= $2
 """
 
 
@@ -80,9 +83,9 @@ async def overload(system: System, address: str, *, times: float, seconds: float
     load = Load(address, METHOD, refusals=True)
     since, spent = await system.position(), _spent(system)
     await load.closed(system.requests(orders), _CLIENTS)
-    measured = await _at_rest(system, since)
+    measured = await at_rest(system.log, since)
     cost = (_spent(system) - spent) / len(measured)
-    capacity = len(measured) / (max(o.ended for o in measured) - min(o.created for o in measured))
+    capacity = rate(measured)
 
     since, began, spent = await system.position(), time(), _spent(system)
     calls = await load.open(system.requests(int(times * capacity * seconds)), times * capacity)
@@ -91,7 +94,7 @@ async def overload(system: System, address: str, *, times: float, seconds: float
         await load.open(system.requests(int(2.5 * capacity)), capacity / 2),
         time() - perf_counter(),
     )
-    accepted = await _at_rest(system, since)
+    accepted = await at_rest(system.log, since)
 
     during = [order for order in accepted if order.created < over]
     done = [order for order in accepted if began < order.ended <= over and not order.expired]
@@ -115,14 +118,23 @@ def _spent(system: System) -> float:
     return sum(budget.spent({**system.pids, **system.servers}).values())
 
 
-async def _at_rest(system: System, since: int) -> list[Order]:
-    """The orders accepted after a position, once all have ended."""
+async def at_rest(log: asyncpg.Connection[Any], since: int) -> list[Order]:
+    """The orders accepted after a position of the log in a database until now, once all have ended.
+
+    Raises TimeoutError.
+    """
+    upto = await log.fetchval("SELECT position FROM log_head")
     async with asyncio.timeout(_AT_REST_SECONDS):
         while True:
-            rows = await system.log.fetch(_ORDERS, since)
+            rows = await log.fetch(_ORDERS, since, upto)
             if all(row[1] is not None for row in rows):
                 return [Order(row[0], row[1], _expired(row[3], row[4])) for row in rows]
             await asyncio.sleep(0.5)
+
+
+def rate(orders: Sequence[Order]) -> float:
+    """Orders ended a second, from the first that was created to the last that ended."""
+    return len(orders) / (max(order.ended for order in orders) - min(order.created for order in orders))
 
 
 def _expired(type: str, payload: bytes) -> bool:

@@ -177,6 +177,11 @@ class Load:
                 await asyncio.sleep(0.2)
         return len(left)
 
+    @property
+    def rich(self) -> str:
+        """The customer who can pay for anything."""
+        return self._customers[0]
+
     def forget(self) -> int:
         """Drops the records of requests with a known outcome; returns how many those were."""
         before = len(self.sent)

@@ -19,6 +19,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from nats.errors import Error as NatsError
 
+from proof.chaos import crowds
 from proof.chaos.load import MODES, Load
 from proof.chaos.rig import Layout, Replica, Rig
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
@@ -536,6 +537,15 @@ SCENARIOS = [
         rolling_restart,
         codes=frozenset({"UNAVAILABLE"}),
     ),
+    Scenario("log-locked", "an operator's session holds the log's lock", PLAIN, crowds.log_locked),
+    Scenario(
+        "watchers",
+        "4,096 idle streams to each service",
+        PLAIN,
+        crowds.watchers,
+        codes=frozenset({"DEADLINE_EXCEEDED"}),
+    ),
+    Scenario("overload", "five times the capacity, in either mode", PLAIN, crowds.overload),
     Scenario("neighbor", "a second shop on the same NATS", PLAIN, neighbor),
     Scenario("leases-ahead", "leases that end an hour from now", PLAIN, leases_ahead),
     Scenario("zombies", "SIGSTOP of a replica of each service", DOUBLE, freeze_each, short=True),

@@ -189,6 +189,18 @@ class Races(Wrapped):
             raise
 
 
+class Held(Wrapped):
+    """Handles nothing until it may."""
+
+    def __init__(self, inner: Handler) -> None:
+        super().__init__(inner)
+        self.go_on = asyncio.Event()
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        await self.go_on.wait()
+        return await super().handle(events, after)
+
+
 class FailsAtFirst(Wrapped):
     """Its store is away for the first tries."""
 
@@ -314,6 +326,19 @@ async def test_an_outage_is_waited_for_visibly(stage: Stage) -> None:
         async with running(cursor):
             await stage.grow(30)
             await until(lambda: cursor.problem == "the store is away")
+            await stage.done()
+            await until(lambda: cursor.problem is None)
+
+
+async def test_events_that_take_too_long_are_a_problem(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinlog.consume.cursor._STALLED_SECONDS", 0.05)
+    async with relaying(stage), stage.consumer.replica() as handler:
+        held = Held(handler)
+        cursor = Cursor(stage.twin, held)
+        async with running(cursor):
+            await stage.grow(30)
+            await until(lambda: "have been handled for 0 s" in (cursor.problem or ""))
+            held.go_on.set()
             await stage.done()
             await until(lambda: cursor.problem is None)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -21,9 +22,13 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
     WatchOrderResponse,
 )
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from tests.kernel.edge import NAME, Client, Edge, detail, echo, forever, rich, serving
+from tests.waiting import until
 from twinlog import ConfigurationError
+from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, serve, time_left
+from twinlog.rpc.streams import StreamLimits
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
@@ -78,9 +83,119 @@ class TestLimits:
         async with serving(gate.edge, limits=Limits(concurrent_calls=1)) as client:
             first = asyncio.create_task(client.get())
             await gate.entered.wait()
-            assert (await client.refusal()).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            refused = await client.refusal()
+            assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert detail(rich(refused), ErrorInfo).reason == "TOO_MANY_CALLS"
+            assert detail(rich(refused), RetryInfo).retry_delay.seconds == 1
             gate.open.set()
             assert await first == "x"
+            assert await client.get() == "x"
+
+    async def test_watchers_take_nothing_from_calls_nor_from_health(self, gate: Gate) -> None:
+        async with serving(gate.edge, limits=Limits(concurrent_calls=1)) as client:
+            watching = [await _watching(client) for _ in range(20)]
+            first = asyncio.create_task(client.get())
+            assert await _health(client, "") == SERVING
+            gate.open.set()
+            assert await first == "x"
+            assert len(watching) == 20
+
+    @pytest.mark.parametrize(
+        ("limits", "where"),
+        [
+            (StreamLimits(per_connection=2), "on this connection"),
+            (StreamLimits(most=2), "on this server"),
+        ],
+    )
+    async def test_more_watchers_than_allowed_are_refused(
+        self, gate: Gate, limits: StreamLimits, where: str
+    ) -> None:
+        async with serving(gate.edge, limits=Limits(streams=limits)) as client:
+            watching = [await _watching(client) for _ in range(2)]
+            refused = await _end_of(client.stub.WatchOrder(WatchOrderRequest()))
+            assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert detail(rich(refused), ErrorInfo).reason == "TOO_MANY_STREAMS"
+            assert f"2 streams are open {where}" in (refused.details() or "")
+
+            watching.pop().cancel()
+            await until(lambda: _is_let_in(client))
+
+    async def test_one_connections_watchers_take_nothing_from_another(self, gate: Gate) -> None:
+        limits = Limits(streams=StreamLimits(per_connection=1))
+        async with serving(gate.edge, limits=limits) as client, _another(client) as other:
+            assert [await _watching(client), await _watching(other)]
+
+    @pytest.mark.parametrize("limits", [StreamLimits(seconds=0.05), StreamLimits(idle_seconds=0.05)])
+    async def test_a_watcher_is_told_to_watch_again_now_and_then(
+        self, gate: Gate, limits: StreamLimits
+    ) -> None:
+        async with serving(gate.edge, limits=Limits(streams=limits)) as client:
+            ended = await _end_of(client.stub.WatchOrder(WatchOrderRequest()))
+            assert ended.code() == grpc.StatusCode.UNAVAILABLE
+            assert detail(rich(ended), ErrorInfo).reason == "WATCH_AGAIN"
+            assert gate.left.is_set()
+
+    async def test_a_stream_with_messages_is_not_idle(self) -> None:
+        async def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+            for number in range(10):
+                await asyncio.sleep(0.05)
+                yield WatchOrderResponse(order=Order(order_id=str(number)))
+
+        limits = Limits(streams=StreamLimits(idle_seconds=0.4))
+        async with serving(Edge(watch=watch), limits=limits) as client:
+            assert len([_ async for _ in client.stub.WatchOrder(WatchOrderRequest())]) == 10
+
+    async def test_a_full_connection_takes_nothing_from_another(self, gate: Gate) -> None:
+        async with serving(gate.edge, limits=Limits(connection_calls=2)) as client:
+            calls = [asyncio.create_task(client.get(str(number))) for number in range(5)]
+            await gate.entered.wait()
+            async with _another(client) as other:
+                assert await _health(other, "") == SERVING
+            gate.open.set()
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            # gRPC holds back what it knows to be too much, and is refused what it sent before: safe to try again.
+            assert len([answer for answer in answers if isinstance(answer, str)]) >= 2
+            codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+            assert codes <= {grpc.StatusCode.UNAVAILABLE}
+
+
+class TestOverload:
+    """A method that has too much to do."""
+
+    async def test_refuses_without_being_asked_for_a_moment(self) -> None:
+        asked: list[str] = []
+        busy = True
+
+        async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+            asked.append(request.order_id)
+            if busy:
+                raise Overloaded(waiting=7)
+            return await echo(request, context)
+
+        async with serving(Edge(get)) as client:
+            refusals = [await client.refusal()]
+            refusals += await asyncio.gather(*(client.refusal() for _ in range(50)))
+            assert len(asked) <= 50
+            for refused in refusals:
+                assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert detail(rich(refused), ErrorInfo).reason == "OVERLOADED"
+                assert detail(rich(refused), RetryInfo).retry_delay.seconds == 1
+                assert refused.details() == str(Overloaded(waiting=7))
+            stream = client.stub.WatchOrder(WatchOrderRequest())
+            assert [response.order.order_id async for response in stream] == ["0", "1", "2"]
+
+            busy = False
+            await until(lambda: _answers(client))
+
+    async def test_a_refusal_takes_a_moment_and_can_be_given_up(self) -> None:
+        async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+            raise Overloaded(waiting=7)
+
+        async with serving(Edge(get)) as client:
+            await client.refusal()
+            refused = await client.refusal(timeout=0.001)
+            assert refused.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert (await client.refusal()).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class TestDeadline:
@@ -280,6 +395,42 @@ class TestHealth:
             await client.stop()
             assert [response.status async for response in heard] == [NOT_SERVING]
 
+    async def test_a_crowd_of_watchers_harms_nobody(self) -> None:
+        """On a few connections: health answers, and the oldest of theirs make room, one by one."""
+        part = Part()
+        async with serving(Edge(), health=[part]) as client, AsyncExitStack() as crowd:
+            mine = aiter(_health_stub(client.channel).Watch(HealthCheckRequest(service=NAME)))
+            assert (await anext(mine)).status == SERVING
+            watching: list[asyncio.Task[grpc.aio.AioRpcError]] = []
+            for _ in range(4):
+                channel = await crowd.enter_async_context(_channel(client))
+                stubs = [_health_stub(channel)] * 64
+                watching += [asyncio.create_task(_end_of(stub.Watch(HealthCheckRequest()))) for stub in stubs]
+            await until(lambda: sum(watcher.done() for watcher in watching) == 4 * 48)
+            assert await _health(client, "") == SERVING
+            assert await client.get() == "x"
+            part.problem = "away"
+            assert (await anext(mine)).status == NOT_SERVING
+            for watcher in watching:
+                if watcher.done():
+                    assert detail(rich(watcher.result()), ErrorInfo).reason == "WATCH_AGAIN"
+                watcher.cancel()
+
+
+class TestReflection:
+    async def test_idle_streams_are_limited_and_end_with_the_server(self) -> None:
+        async with serving(Edge()) as client:
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+            idle = [stub.ServerReflectionInfo() for _ in range(16)]
+            for stream in idle:
+                await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                await stream.read()
+            refused = await _end_of(stub.ServerReflectionInfo())
+            assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert await _health(client, "") == SERVING
+            await client.stop()
+            assert await idle[0].code() == grpc.StatusCode.UNAVAILABLE
+
 
 async def test_reflection_lists_the_services() -> None:
     async with serving(Edge()) as client:
@@ -295,9 +446,54 @@ async def test_reflection_lists_the_services() -> None:
     }
 
 
+def _health_stub(channel: grpc.aio.Channel) -> Any:
+    return health_pb2_grpc.HealthStub(channel)
+
+
+def _channel(client: Client) -> grpc.aio.Channel:
+    """Another connection to the same server."""
+    return grpc.aio.insecure_channel(client.address, [("grpc.use_local_subchannel_pool", 1)])
+
+
+@asynccontextmanager
+async def _another(client: Client) -> AsyncIterator[Client]:
+    """A client with another connection to the same server."""
+    async with _channel(client) as channel:
+        yield Client(client.address, OrderQueryServiceStub(channel), channel, client.stop)
+
+
+async def _watching(client: Client) -> Any:
+    """A stream that has begun; it ends when it is canceled, or when nobody holds it any more."""
+    stream = client.stub.WatchOrder(WatchOrderRequest())
+    await anext(aiter(stream))
+    return stream
+
+
+async def _end_of(stream: Any) -> grpc.aio.AioRpcError:
+    """The error that a stream ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async for _ in stream:
+            pass
+    return ended.value
+
+
+async def _is_let_in(client: Client) -> bool:
+    try:
+        (await _watching(client)).cancel()
+    except grpc.aio.AioRpcError:
+        return False
+    return True
+
+
+async def _answers(client: Client) -> bool:
+    try:
+        return await client.get() == "x"
+    except grpc.aio.AioRpcError:
+        return False
+
+
 async def _health(client: Client, service: str) -> int:
-    stub: Any = health_pb2_grpc.HealthStub(client.channel)
-    response = await stub.Check(HealthCheckRequest(service=service), timeout=10)
+    response = await _health_stub(client.channel).Check(HealthCheckRequest(service=service), timeout=10)
     status: int = response.status
     return status
 

@@ -17,7 +17,7 @@ from twinlog import FailedPrecondition, Log, Recorded, Schema, StreamId, Transac
 from twinlog.log.ports import Conflict
 from twinlog.log.requests import Request
 from twinlog.log.timers import Timers
-from twinlog.model.errors import RequestIdReused
+from twinlog.model.errors import Overloaded, RequestIdReused
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import (
     Appended,
@@ -308,3 +308,109 @@ async def test_a_refusal_does_not_rest_on_what_was_not_committed(log: MemoryLog)
     assert isinstance(first, FailedPrecondition)
     assert not isinstance(second, BaseException)
     assert second.result.value == 10
+
+
+class TestAdmission:
+    async def test_what_finishes_accepted_work_goes_before_commands_from_outside(
+        self, log: MemoryLog
+    ) -> None:
+        gate, done = Gate(log), list[str]()
+
+        async def execute(name: str, outside: bool) -> None:
+            await writer.execute(add(1), outside=outside)
+            done.append(name)
+
+        async with writing(gate) as writer:
+            first = asyncio.create_task(execute("first", True))
+            await gate.reached.wait()
+            others = [asyncio.create_task(execute("outside", True)) for _ in range(300)]
+            others += [asyncio.create_task(execute("inside", False)) for _ in range(20)]
+            await asyncio.sleep(0)
+            gate.open.set()
+            await asyncio.gather(first, *others)
+        assert done.index("inside") == 1
+        assert done[1:21] == ["inside"] * 20
+
+    async def test_commands_are_refused_early_while_an_append_hangs_and_go_on_after_it(
+        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("twinlog.log.writer._QUEUE_SECONDS", 0.05)
+        gate = Gate(log)
+        async with writing(gate) as writer:
+            first = asyncio.create_task(writer.execute(add(1), outside=True))
+            await gate.reached.wait()
+            # A batch of them would be next, so those may wait however long that takes.
+            waiting = [asyncio.create_task(writer.execute(add(1), outside=True)) for _ in range(256)]
+            await asyncio.sleep(0.1)
+            with pytest.raises(Overloaded) as refused:
+                await writer.execute(add(1), outside=True)
+            assert refused.value.facts == {"waiting": "256"}
+            inside = asyncio.create_task(writer.execute(add(1)))
+            gate.open.set()
+            await asyncio.gather(first, inside, *waiting)
+            assert (await writer.execute(add(1), outside=True)).result.value == 259
+
+    async def test_a_quick_log_takes_more_than_a_batch(self, log: MemoryLog) -> None:
+        async with writing(log) as writer:
+            await asyncio.gather(*(writer.execute(add(1), outside=True) for _ in range(2_000)))
+            assert (await writer.execute(add(0))).result.value == 2_000
+
+    async def test_no_more_than_so_many_wait(self, log: MemoryLog) -> None:
+        gate = Gate(log)
+        async with Writer(
+            gate, schema=Schema(), clock=SystemClock(), ids=RandomIds(), max_waiting=3
+        ) as writer:
+            first = asyncio.create_task(writer.execute(add(1), outside=True))
+            await gate.reached.wait()
+            waiting = [asyncio.create_task(writer.execute(add(1), outside=True)) for _ in range(3)]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded):
+                await writer.execute(add(1), outside=True)
+            gate.open.set()
+            await asyncio.gather(first, *waiting)
+
+
+class TestStall:
+    async def test_an_append_that_hangs_is_a_problem_that_names_who_holds_it_up(
+        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("twinlog.log.stall._STALLED_SECONDS", 0.05)
+        gate = HeldUp(log)
+        with capture_logs() as said:
+            async with writing(gate) as writer:
+                waiting = asyncio.create_task(writer.execute(add(1)))
+                await until(lambda: "held up by" in (writer.problem or ""))
+                assert writer.problem == (
+                    "log counters: the oldest append has been waiting for 0 s; it is held up by pid 7 (psql)"
+                )
+                gate.open.set()
+                await waiting
+                await until(lambda: writer.problem is None)
+        events = [line["event"] for line in said]
+        assert (events[0], events[-1]) == ("writer.stalled", "writer.goes_on")
+
+    async def test_who_holds_it_up_may_stay_unknown(
+        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("twinlog.log.stall._STALLED_SECONDS", 0.05)
+        gate = HeldUp(log)
+        gate.known = False
+        async with writing(gate) as writer:
+            waiting = asyncio.create_task(writer.execute(add(1)))
+            await until(lambda: gate.asked >= 2)
+            assert writer.problem == "log counters: the oldest append has been waiting for 0 s"
+            gate.open.set()
+            await waiting
+            assert writer.problem is None
+
+
+class HeldUp(Gate):
+    """A log whose appends are held up by somebody."""
+
+    known, asked = True, 0
+
+    async def blockers(self) -> Sequence[str]:
+        self.asked += 1
+        if not self.known:
+            raise Unavailable
+        return ["pid 7 (psql)"]

@@ -284,3 +284,37 @@ async def test_no_plan_scans_a_table_that_an_index_serves(postgres_log: Postgres
         async with connection.transaction():
             await connection.execute("SET LOCAL enable_seqscan = on")
             assert await scans(connection)
+
+
+async def test_says_which_session_keeps_appends_waiting(
+    postgres_log: PostgresLog, postgres_url: str, database: str
+) -> None:
+    assert await postgres_log.blockers() == []
+    operator = await asyncpg.connect(
+        f"{postgres_url}/{database}", server_settings={"application_name": "an operator"}
+    )
+    waiting: list[asyncio.Task[object]] = []
+    try:
+        async with operator.transaction():
+            await operator.execute("SELECT position FROM log_head FOR UPDATE")
+            waiting = [
+                asyncio.create_task(append_to(postgres_log, name)) for name in ("b", "c")
+            ]  # the second waits for the first
+            await until(lambda: _is_blocked(postgres_log, 2))
+            [holder] = await postgres_log.blockers()
+            assert holder.startswith(
+                f"pid {operator.get_server_pid()} (an operator, idle in transaction, for "
+            )
+    finally:
+        await operator.close()
+    assert {Appended(1), Appended(2)} == set(await asyncio.gather(*waiting))
+    assert await postgres_log.blockers() == []
+
+
+async def append_to(log: PostgresLog, name: str) -> object:
+    return await log.append(batch((counter(name), 0, 1)))
+
+
+async def _is_blocked(log: PostgresLog, sessions: int) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await log.pool.fetchval(query) >= sessions)

@@ -23,6 +23,8 @@ from twinlog.model.event import Recorded
 
 BATCH = 500
 """The most events that are handled at once."""
+_STALLED_SECONDS = 10.0
+"""Longer than the retries of an event that fails."""
 _OUTAGES = (Unavailable, TwinMissing)
 
 
@@ -81,11 +83,21 @@ class Cursor:
         )
         self._faulty = False
         self._followed = False
+        self._began: float | None = None
+        """Since when events are being handled, by the loop's time."""
 
     @property
     def problem(self) -> str | None:
-        """Current fault, or None while healthy."""
-        return self._retrying.problem
+        """Current fault, or None while healthy. Events that take longer than 10 s are one: the store may be locked."""
+        return self._retrying.problem or self._stalled()
+
+    def _stalled(self) -> str | None:
+        if self._began is None:
+            return None
+        seconds = asyncio.get_running_loop().time() - self._began
+        if seconds < _STALLED_SECONDS:
+            return None
+        return f"consumer {self._handler.name}: the oldest events have been handled for {seconds:.0f} s"
 
     async def run(self) -> None:
         """Follows the log while the lease is held; survives outages, lost deliveries and moved checkpoints."""
@@ -121,8 +133,11 @@ class Cursor:
                 if events[0].position <= self.position:
                     events = [event for event in events if event.position > self.position]
                 if events:
-                    began = loop.time()
-                    stored = await self._handler.handle(events, stored)
+                    self._began = began = loop.time()
+                    try:
+                        stored = await self._handler.handle(events, stored)
+                    finally:
+                        self._began = None
                     self.position = events[-1].position
                     self._faulty = False
                     self._retrying.succeeded()

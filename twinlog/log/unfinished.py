@@ -3,7 +3,8 @@
 A stream is unfinished from the command that begins it until its timer is cleared. How much may be unfinished at once
 follows from Little's law: what finishes C streams a second, each within T seconds, has room for C times T. T is a share
 of the time that the timers leave; C is measured, and counts only while work is slow: before that, it says how much was
-asked for. (BBR, by Cardwell et al., sizes the window of a TCP connection like this.)
+asked for. (BBR, by Cardwell et al., sizes the window of a TCP connection like this.) Streams that have been unfinished
+for much longer do not count: they wait for something else, and are to take nothing from the others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from statistics import fmean, median
 
 import structlog
@@ -29,12 +29,16 @@ from twinlog.model.event import StreamId
 _LOOK_SECONDS = 0.25
 _RATES = 8
 """Looks over which the rate is averaged."""
-_SHARE_OF_TIMER, _LARGEST_SHARE, _SHORT_SECONDS = 0.2, 0.5, 1.0
-"""T: a fifth of what a timer leaves; up to a half of it, where a fifth is less than a second."""
+_SHARE_OF_TIMER, _LARGEST_SHARE, _SHORT_SECONDS, _LONG_SECONDS = 0.2, 0.5, 1.0, 2.5
+"""T: a fifth of what a timer leaves; up to a half of it where that is less than a second, and never longer than what is
+worked off in a few seconds."""
 _SLOW_SHARE, _SLOW_SECONDS = 0.25, 2 * _LOOK_SECONDS
 """Work is slow beyond this share of T, and beyond what two looks blur."""
-_LEAST, _FIRST, _FIRST_PER_SECOND = 16, 256, 200
-"""The smallest window; the first one, before anything is known, which is at least so much for each second of T."""
+_LEAST, _FIRST, _FIRST_PER_SECOND = 16, 64, 40
+"""The smallest window; the first one, before anything is known, which is at least so much for each second that the
+timers leave."""
+_STUCK = 2.0
+"""Work that has taken so many times T waits for something else."""
 _FORGOTTEN_SECONDS = 30.0
 """After so long a command whose caller has gone is taken to have begun nothing."""
 _PROBES = 16
@@ -66,10 +70,11 @@ class UnfinishedWork:
         """What was finished a second, by look."""
         self._within = 1.0
         """T: seconds that work may take."""
-        self._window = float(_FIRST)
+        self._first = float(_FIRST)
+        self._window = self._first
         self._most = 0
-        self._begun = False
-        """Whether anything was begun since the last look."""
+        self._stuck = 0
+        """How many of the open ones are stuck."""
         self._heard: list[_Work] = []
         """Work that another replica seemed to have finished, by the last look."""
         self._heard_at = 0.0
@@ -86,20 +91,18 @@ class UnfinishedWork:
         return int(self._window)
 
     def begin(self, ref: StreamRef) -> StreamId | None:
-        """Notes that a command is about to begin a stream; gives it to :meth:`never_began` where nothing comes of it.
+        """Notes that a command is about to begin a stream; :meth:`never_began` takes it where nothing comes of it.
 
-        None where the stream is unfinished already. Raises Overloaded. One stream is let in after every look, however
-        many are unfinished: it shows whether work is finished again.
+        None where the stream is unfinished already. Raises Overloaded.
         """
-        if self._begun and len(self._open) >= self._window:
+        if (count := len(self._open) - self._stuck) >= self._window:
             self._refused += 1
-            raise Overloaded(waiting=len(self._open))
+            raise Overloaded(waiting=count)
         stream = StreamId(ref[0].name, ref[1])
         if stream in self._open:
             return None
         self._open[stream] = _Work(stream, ref[0], asyncio.get_running_loop().time())
-        self._begun = True
-        self._most = max(self._most, len(self._open))
+        self._most = max(self._most, len(self._open) - self._stuck)
         self._busy.set()
         return stream
 
@@ -123,7 +126,15 @@ class UnfinishedWork:
         elif not work.version:
             seconds = (due - self._clock.now()).total_seconds()
             work.version, work.ends = entry.version, now + seconds
-            self._within = max(_SHARE_OF_TIMER * seconds, min(_LARGEST_SHARE * seconds, _SHORT_SECONDS))
+            self._allow(seconds)
+
+    def _allow(self, seconds: float) -> None:
+        """Takes in how much time a timer leaves."""
+        least, most = min(_LARGEST_SHARE * seconds, _SHORT_SECONDS), _LONG_SECONDS
+        self._within = max(least, min(_SHARE_OF_TIMER * seconds, most))
+        self._first = max(_FIRST, _FIRST_PER_SECOND * seconds)
+        if not self._rates:
+            self._window = max(self._window, self._first)
 
     async def watch(self) -> None:
         """Adapts the window for as long as work is unfinished; endlessly."""
@@ -132,6 +143,7 @@ class UnfinishedWork:
                 self._busy.clear()
                 await self._busy.wait()
                 self._rates.clear()
+                self._window = max(self._window, self._first)
             began = asyncio.get_running_loop().time()
             await asyncio.sleep(_LOOK_SECONDS)
             try:
@@ -142,25 +154,23 @@ class UnfinishedWork:
 
     def _look(self, now: float, since: float) -> None:
         self._forget(now)
+        ages = [now - work.began for work in self._open.values()]
+        self._stuck = sum(age > _STUCK * self._within for age in ages)
         took, self._took = self._took, []
-        most, self._most = self._most, len(self._open)
-        self._begun = False
+        most, self._most = self._most, len(ages) - self._stuck
         self._rates.append(len(took) / (now - since))
-        first = max(_FIRST, _FIRST_PER_SECOND * self._within)
-        if self._seconds(took, now) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS):
+        if self._seconds(took, ages) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS):
             self._window = max(_LEAST, fmean(self._rates) * self._within)
-        elif most > self._window / 2:
-            self._window = max(first, 2 * self._window)
         else:
-            self._window = max(first, self._window)
+            room = max(self._rates) * self._within if most > self._window / 2 else self._first
+            self._window = max(self._window, min(2 * self._window, room))
         self._say()
 
-    def _seconds(self, took: Sequence[float], now: float) -> float:
-        """The seconds that work takes: in the middle of what was finished, or of what waits where nothing was."""
-        if took:
-            return median(took)
-        middle = next(islice(self._open.values(), len(self._open) // 2, None), None)
-        return now - middle.began if middle else 0.0
+    def _seconds(self, took: Sequence[float], ages: Sequence[float]) -> float:
+        """The seconds that work takes: what was finished, and what is to be expected of what has waited for a while."""
+        waiting = sum(_LOOK_SECONDS < age <= _STUCK * self._within for age in ages)
+        rate = max(self._rates[-1], fmean(self._rates))
+        return max(median(took) if took else 0.0, waiting / rate if rate else waiting * self._within)
 
     def _forget(self, now: float) -> None:
         """Drops what ended unseen: by its timer, or because its caller went before it was begun."""

@@ -153,7 +153,8 @@ class Boundary:
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled)
             except Overloaded as error:
-                gate.shut(status_of(error, self._domain))
+                if not isinstance(error, TooManyCalls):  # those are refused one by one
+                    gate.shut(status_of(error, self._domain))
                 await self._failed(method, context, error)
             except Exception as error:
                 await self._failed(method, context, error)

@@ -1,0 +1,247 @@
+"""What is let in while there is too much to do: over a pipeline of a known capacity, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.kernel.counter import ALARM, Ring, Set
+from tests.simulation.loop import SimulatedLoop
+from twinlog import Schema, Transaction, Writer
+from twinlog.model.errors import Overloaded
+from twinlog.testing import START, CountedIds, MemoryLog
+
+TICK = 0.01
+USUAL_SECONDS = 0.05
+"""What a saga takes when there is nothing else to do."""
+
+
+class LoopClock:
+    """The loop's time, as a clock."""
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+@dataclass
+class Order:
+    """One that was accepted."""
+
+    id: str
+    began: float
+    ended: float = float("inf")
+
+
+@dataclass
+class Pipeline:
+    """Writers that accept orders, and sagas that end so many a second, through the first of them."""
+
+    writers: list[Writer]
+    capacity: float
+    deadline: float
+    orders: list[Order] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    waiting: deque[Order] = field(default_factory=deque)
+    stuck: set[str] = field(default_factory=set)
+    open: bool = True
+    """Whether the sagas work."""
+    _made: int = 0
+
+    async def work(self) -> None:
+        """Ends orders, the oldest first, at the capacity; endlessly."""
+        budget = 0.0
+        while True:
+            await asyncio.sleep(TICK)
+            now, done = self.now, []
+            budget = min(budget + self.capacity * TICK, max(1.0, self.capacity * TICK)) if self.open else 0.0
+            while self.waiting and budget >= 1 and self.waiting[0].began <= now - USUAL_SECONDS:
+                budget, order = budget - 1, self.waiting.popleft()
+                if order.began + self.deadline > now and order.id not in self.stuck:
+                    order.ended = now
+                    done.append(order.id)
+            if done:
+                await self.writers[0].execute(partial(_ring, done))
+
+    async def ask(self, rate: float, seconds: float) -> None:
+        """Makes orders at a rate, whatever happens, through all writers in turn."""
+        until, due = self.now + seconds, 0.0
+        async with asyncio.TaskGroup() as tasks:
+            while self.now < until:
+                due += rate * TICK
+                for _ in range(int(due)):
+                    due -= 1
+                    self._made += 1
+                    tasks.create_task(self.create(str(self._made)))
+                await asyncio.sleep(TICK)
+
+    async def create(self, id: str) -> None:
+        """Makes an order, or notes that it was refused."""
+        writer, began = self.writers[int(id) % len(self.writers)], self.now
+        due = START + timedelta(seconds=began + self.deadline)
+        try:
+            await writer.execute(lambda tx: tx.do(ALARM, id, Set(due)), outside=True, begins=(ALARM, id))
+        except Overloaded:
+            self.refused.append(began)
+            return
+        order = Order(id, began)
+        self.orders.append(order)
+        self.waiting.append(order)
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def goodput(self, since: float, until: float) -> float:
+        """Orders a second that ended in that time."""
+        return sum(since < order.ended <= until for order in self.orders) / (until - since)
+
+    def expired(self) -> float:
+        """The share of the accepted orders that did not end in time."""
+        return sum(order.ended == float("inf") for order in self.orders) / len(self.orders)
+
+
+@asynccontextmanager
+async def pipeline(capacity: float, deadline: float, *, replicas: int = 1) -> AsyncIterator[Pipeline]:
+    log = MemoryLog("orders")
+    async with asyncio.TaskGroup() as tasks:
+        writers = [Writer(log, schema=Schema(), clock=LoopClock(), ids=CountedIds()) for _ in range(replicas)]
+        made = Pipeline(writers, capacity, deadline)
+        for writer in writers:
+            await writer.__aenter__()
+        working = tasks.create_task(made.work())
+        yield made
+        working.cancel()
+        for writer in writers:
+            await writer.__aexit__()
+
+
+def simulated(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a test in virtual time."""
+    loop: Any = SimulatedLoop()  # type: ignore[abstract]
+    task = loop.start(work)
+    task.add_done_callback(lambda _done: loop.stop())
+    loop.run(10_000.0)
+    loop.close()
+    task.result()
+
+
+def _ring(ids: list[str], tx: Transaction) -> None:
+    for id in ids:
+        tx.do(ALARM, id, Ring())
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(("capacity", "deadline"), [(20, 10.0), (50, 4.0), (100, 30.0), (200, 5.0)])
+def test_five_times_the_capacity_costs_little_and_is_over_when_it_is_over(
+    capacity: float, deadline: float, replicas: int
+) -> None:
+    async def overload() -> None:
+        async with pipeline(capacity, deadline, replicas=replicas) as shop:
+            await shop.ask(capacity / 2, 5)
+            assert not shop.refused
+            began = shop.now
+            await shop.ask(5 * capacity, 10)
+            over = shop.now
+            await shop.ask(capacity / 2, deadline + 10)
+            await asyncio.sleep(deadline + 1)
+
+            assert shop.goodput(began, over) >= 0.9 * capacity
+            assert shop.expired() <= 0.01
+            # Early: what is refused would have taken much longer than usual.
+            assert len(shop.refused) >= 2.5 * capacity * (over - began)
+            late = [order.began for order in shop.orders if order.ended - order.began > 1.0]
+            assert max([*shop.refused, *late]) <= over + 5
+
+    simulated(overload())
+
+
+def test_what_cannot_be_finished_is_refused_until_it_can() -> None:
+    """The sagas are away for longer than orders have: few of those accepted meanwhile are lost, and then all go on."""
+
+    async def outage() -> None:
+        async with pipeline(200, 10.0) as shop:
+            await shop.ask(100, 5)
+            shop.open = False
+            away = shop.now
+            await shop.ask(100, 20)
+            shop.open = True
+            back = shop.now
+            await shop.ask(100, 10)
+            await asyncio.sleep(11)
+
+            meanwhile = [order for order in shop.orders if away < order.began <= back]
+            assert len(meanwhile) < 400
+            assert max(shop.refused) <= back + 2
+
+    simulated(outage())
+
+
+def test_orders_that_never_end_take_nothing_from_the_others() -> None:
+    async def poison() -> None:
+        async with pipeline(200, 10.0) as shop:
+            shop.stuck = {str(number) for number in range(1, 61)}
+            await shop.ask(100, 0.6)
+            await asyncio.sleep(5)  # nothing else comes in: all that waits is old
+            await shop.ask(100, 10)
+            await asyncio.sleep(11)
+
+            assert len(shop.refused) <= 100
+            assert sum(order.ended < float("inf") for order in shop.orders) >= 900
+
+    simulated(poison())
+
+
+def test_a_burst_is_let_in_when_it_can_be_finished_in_time() -> None:
+    async def burst() -> None:
+        async with pipeline(500, 30.0) as shop:
+            await shop.ask(5_000, 0.1)
+            await asyncio.sleep(5)
+            assert not shop.refused
+
+    simulated(burst())
+
+
+def test_it_is_said_once_that_commands_are_refused_and_once_that_they_are_not() -> None:
+    async def overload() -> None:
+        async with pipeline(100, 5.0) as shop:
+            with capture_logs() as said:
+                await shop.ask(500, 5)
+                await shop.ask(20, 5)
+            events = [line["event"] for line in said if line["event"].startswith("admission")]
+            assert events == ["admission.refusing", "admission.open"]
+
+    simulated(overload())
+
+
+def test_nothing_is_counted_that_did_not_begin() -> None:
+    async def attempts() -> None:
+        async with pipeline(100, 5.0) as shop:
+            [writer] = shop.writers
+
+            def fail(_tx: Transaction) -> None:
+                raise ValueError
+
+            with pytest.raises(ValueError):
+                await writer.execute(fail, outside=True, begins=(ALARM, "a"))
+            await writer.execute(lambda _tx: None, outside=True, begins=(ALARM, "b"))
+            assert len(writer.unfinished) == 0
+
+            due = START + timedelta(seconds=100)
+            abandoned = asyncio.ensure_future(
+                writer.execute(lambda tx: tx.do(ALARM, "c", Set(due)), outside=True, begins=(ALARM, "c"))
+            )
+            await asyncio.sleep(0)
+            abandoned.cancel()
+            await asyncio.sleep(60)
+            assert len(writer.unfinished) == 0
+
+    simulated(attempts())
