@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from customer_svc.domain import CUSTOMER
-from customer_svc.policies import CHOREOGRAPHY, ORCHESTRATION
+from customer_svc.policies import policies
 from customer_svc.service import CustomerService
 from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
 from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
@@ -30,7 +30,7 @@ SPEC = ServiceSpec(
 
 def wire(service: Service) -> CustomerService:
     """The service's reactions and its edge."""
-    service.subscribe(CHOREOGRAPHY, ORCHESTRATION)
+    service.subscribe(*policies(service.clock))
     return CustomerService(Commands(service.log, service.writer), ids=service.ids)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,12 +18,30 @@ from shop.customers.v1.events_pb2 import (
 )
 from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_CURRENCY_MISMATCH,
+    REJECTION_REASON_DEADLINE_EXCEEDED,
     REJECTION_REASON_INSUFFICIENT_CREDIT,
     REJECTION_REASON_UNKNOWN_CUSTOMER,
     RejectionReason,
 )
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import Aggregate, AlreadyExists, Events, FailedPrecondition, Money, NotFound, UuidMap
+
+WEEK = timedelta(days=7)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEAR = timedelta(days=2)
+"""How far the deadline of a new order is away at most: a day, and what clocks are off."""
+_AFTER = WEEK / 2
+
+
+def week_of(now: datetime, deadline: datetime | None) -> int:
+    """The week of a reservation, in weeks since 1970; 0 unless the order's deadline is near, as its clock sees it.
+
+    So one clock that is far off, the customers' or the orders', has nothing forgotten.
+    """
+    if deadline is None or abs(deadline - now) > _NEAR:
+        return 0
+    return (now - _EPOCH) // WEEK
+
 
 # --- state ---
 
@@ -37,7 +56,35 @@ class Customer:
     limit: int = 0
     reserved: int = 0
     holds: UuidMap = field(default_factory=UuidMap)
-    """Order id → what is held for it. 0: settled; nothing may be held for that order any more."""
+    """Order id → what is held for it. 0: its release came before its reservation; nothing will ever be held for it."""
+    week: int = 0
+    """Of the last reservation that is dated, in weeks since 1970."""
+    dated: bool = False
+    """Whether the last reservation was; after one that was not, it takes a week more until anything is forgotten."""
+    settled: UuidMap = field(default_factory=UuidMap)
+    """The orders whose reservation failed or was released in ``week``: nothing may be held for them any more."""
+    settled_before: UuidMap = field(default_factory=UuidMap)
+    """The same of the week before. Older ones are forgotten; :meth:`is_late` is what keeps them from coming back."""
+
+    def held(self, order_id: str) -> int | None:
+        """What is held for an order; 0 where it is settled, None where it is unknown or forgotten."""
+        held = self.holds.get(order_id)
+        if held is not None:
+            return held
+        settled = (self.settled and order_id in self.settled) or (
+            self.settled_before and order_id in self.settled_before
+        )
+        return 0 if settled else None
+
+    def is_late(self, command: ReserveCredit) -> bool:
+        """Whether the order may be one of those that are forgotten.
+
+        One that is was settled before last week, and its deadline was two days away then, at most. One whose
+        reservation is dated has its deadline within two days of now, so nothing sound is ever late.
+        """
+        if command.week or command.deadline is None:
+            return False
+        return command.deadline < _EPOCH + (self.week - 1) * WEEK + _AFTER
 
     @property
     def available(self) -> int:
@@ -66,6 +113,10 @@ class ReserveCredit:
     order_id: str
     total: Money
     saga_mode: SagaMode.ValueType
+    deadline: datetime | None = None
+    """The order's; None where it is not known."""
+    week: int = 0
+    """See :func:`week_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +169,41 @@ def evolve(customer: Customer, event: Message) -> Customer:
         case CreditLimitChanged():
             return replace(customer, limit=Money.of(event.credit_limit).nanos)
         case CreditReserved():
+            customer = _at(customer, event.week)
             amount = Money.of(event.amount).nanos
             holds = customer.holds.insert(event.order_id, amount)
             return replace(customer, reserved=customer.reserved + amount, holds=holds)
         case CreditReleased():
-            reserved = customer.reserved - customer.holds.get(event.order_id, 0)
-            holds = customer.holds.insert(event.order_id, 0)
-            return replace(customer, customer_id=event.customer_id, reserved=reserved, holds=holds)
+            return _released(replace(customer, customer_id=event.customer_id), event.order_id)
         case CreditReservationFailed():
-            holds = customer.holds.insert(event.order_id, 0)
-            return replace(customer, customer_id=event.customer_id, holds=holds)
+            return _settled(_at(replace(customer, customer_id=event.customer_id), event.week), event.order_id)
     return customer
+
+
+def _released(customer: Customer, order_id: str) -> Customer:
+    held = customer.holds.get(order_id)
+    if not held:
+        return replace(customer, holds=customer.holds.insert(order_id, 0))
+    released = replace(customer, reserved=customer.reserved - held, holds=customer.holds.remove(order_id))
+    return _settled(released, order_id)
+
+
+def _settled(customer: Customer, order_id: str) -> Customer:
+    return replace(customer, settled=customer.settled.insert(order_id, 0))
+
+
+def _at(customer: Customer, week: int) -> Customer:
+    """The customer at a reservation of that week, where those settled before the last week are forgotten.
+
+    A reservation without a date may be of any later week. What is settled by then counts as settled in the week of the
+    next one that has a date.
+    """
+    if not week or not customer.dated:
+        return replace(customer, week=max(customer.week, week), dated=bool(week))
+    if week <= customer.week:
+        return customer
+    before = customer.settled if week == customer.week + 1 else UuidMap()
+    return replace(customer, week=week, settled=UuidMap(), settled_before=before)
 
 
 # --- decide ---
@@ -142,18 +217,25 @@ def decide(customer: Customer, command: Command) -> Events:
             return [CustomerCreated(customer_id=customer_id, name=name, credit_limit=limit.to_proto())]
         case ChangeCreditLimit(limit):
             return _change(customer, limit)
-        case ReserveCredit(order_id=order_id) | ReleaseCredit(order_id=order_id) if (
-            customer.holds.get(order_id) == 0
-        ):
-            return []  # settled
-        case ReserveCredit():
-            return _reserve(customer, command)
-        case ReleaseCredit(customer_id, order_id, saga_mode):
-            held = customer.holds.get(order_id, 0)
-            amount = Money(held, customer.currency).to_proto() if held else MoneyMessage()
-            return [
-                CreditReleased(customer_id=customer_id, order_id=order_id, amount=amount, saga_mode=saga_mode)
-            ]
+        case ReserveCredit() | ReleaseCredit():
+            return _move(customer, command)
+
+
+def _move(customer: Customer, command: ReserveCredit | ReleaseCredit) -> Events:
+    held = customer.held(command.order_id)
+    if held == 0:
+        return []  # settled
+    if isinstance(command, ReserveCredit):
+        return [_reserved(customer, command)] if held is None else []
+    amount = Money(held, customer.currency).to_proto() if held else MoneyMessage()
+    return [
+        CreditReleased(
+            customer_id=command.customer_id,
+            order_id=command.order_id,
+            amount=amount,
+            saga_mode=command.saga_mode,
+        )
+    ]
 
 
 def _change(customer: Customer, limit: Money) -> Events:
@@ -166,21 +248,23 @@ def _change(customer: Customer, limit: Money) -> Events:
     return [CreditLimitChanged(customer_id=customer.customer_id, credit_limit=limit.to_proto())]
 
 
-def _reserve(customer: Customer, command: ReserveCredit) -> Events:
-    if command.order_id in customer.holds:
-        return []
+def _reserved(customer: Customer, command: ReserveCredit) -> CreditReserved | CreditReservationFailed:
     ids: dict[str, Any] = {
         "customer_id": command.customer_id,
         "order_id": command.order_id,
         "saga_mode": command.saga_mode,
+        "week": command.week,
     }
-    reason = _refusal(customer, command.total)
+    reason = _refusal(customer, command)
     if reason is not None:
-        return [CreditReservationFailed(**ids, reason=reason)]
-    return [CreditReserved(**ids, amount=command.total.to_proto())]
+        return CreditReservationFailed(**ids, reason=reason)
+    return CreditReserved(**ids, amount=command.total.to_proto())
 
 
-def _refusal(customer: Customer, total: Money) -> RejectionReason.ValueType | None:
+def _refusal(customer: Customer, command: ReserveCredit) -> RejectionReason.ValueType | None:
+    total = command.total
+    if customer.is_late(command):
+        return REJECTION_REASON_DEADLINE_EXCEEDED
     if not customer.exists:
         return REJECTION_REASON_UNKNOWN_CUSTOMER
     if total.currency != customer.currency:

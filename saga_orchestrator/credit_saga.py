@@ -21,7 +21,12 @@ from twinlog import Saga, SagaContext, Step, saga_aggregate
 
 def reserve_credit(saga: SagaContext) -> commands.ReserveCredit:
     order = saga.trigger
-    return commands.ReserveCredit(order_id=order.order_id, customer_id=order.customer_id, total=order.total)
+    return commands.ReserveCredit(
+        order_id=order.order_id,
+        customer_id=order.customer_id,
+        total=order.total,
+        deadline=order.deadline if order.HasField("deadline") else None,
+    )
 
 
 def release_credit(saga: SagaContext) -> commands.ReleaseCredit:

@@ -258,13 +258,13 @@ class Ledger:
         elif isinstance(message, CreditReleased):
             back = Money.of(message.amount).nanos
             self._reserved[event.stream.id] -= back
-            if back != before.holds.get(message.order_id, 0):
+            if back != (before.held(message.order_id) or 0):
                 _reservation(event, message, f"gives back {back} nanos, which is not what it holds", findings)
         case.held = Money(0, given.currency) if not isinstance(message, CreditReserved) else given
 
     def _judge_reservation(self, change: Change, amount: Money, findings: Findings) -> None:
         event, message, before, after = change
-        if message.order_id in before.holds:
+        if before.held(message.order_id) is not None:
             _reservation(event, message, "asks twice: credit was answered for it before", findings)
         if amount.currency != before.currency:
             _reservation(

@@ -64,7 +64,7 @@ def followers(clock: Clock, dead_letters: DeadLettersByConsumer) -> list[Followe
     """One for every policy table."""
     tables = {
         ORDER_SVC.database: [order_svc.policies.CHOREOGRAPHY, order_svc.policies.ORCHESTRATION],
-        CUSTOMER_SVC.database: [customer_svc.policies.CHOREOGRAPHY, customer_svc.policies.ORCHESTRATION],
+        CUSTOMER_SVC.database: customer_svc.policies.policies(clock),
         SAGA_ORCHESTRATOR.database: saga_orchestrator.policies.policies(clock),
     }
     return [

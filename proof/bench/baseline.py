@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -194,4 +195,5 @@ async def prepare(db: asyncpg.Connection[Any], bus: Client) -> None:
 if __name__ == "__main__":
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    uvloop.run(main(*sys.argv[1:]))
+    role, address = sys.argv[1:]
+    uvloop.run(main(role, os.environ["POSTGRES_URL"], os.environ["NATS_URL"], address))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 from bisect import bisect_left
@@ -187,11 +188,10 @@ async def _start_baseline(stack: AsyncExitStack, shop: Shop, bus: Client) -> tup
             "-m",
             "proof.bench.baseline",
             role,
-            shop.postgres_url,
-            shop.nats_url,
             address,
         ]
-        process = await spawn(command, output=sys.stderr.fileno(), cwd=ROOT)
+        env = {**os.environ, "POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url}
+        process = await spawn(command, output=sys.stderr.fileno(), env=env, cwd=ROOT)
         stack.push_async_callback(stop, process)
         pids[f"baseline {role}"] = process.pid
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):

@@ -22,6 +22,7 @@ from tests.controls import new_id
 from tests.twin.messages import newer, older
 from twinlog import Metadata, Recorded
 from twinlog.consume.dead_letters import DeadLetterId, Discard, Failure
+from twinlog.testing import ManualClock
 from twinlog.testing.internals import StateCodec
 from twinlog.v1.saga_pb2 import SagaStarted
 
@@ -76,7 +77,7 @@ async def test_what_a_parked_event_holds_up_is_in_flight(shop: World) -> None:
 async def test_what_was_given_up_excuses_its_own_order_only(shop: World) -> None:
     _, (order_id, _) = await faults.a_cancelled_order_holds_credit(shop)
     cancelled = (await shop.events("orders"))[-1]
-    async with shop.policies(customer_svc.policies.CHOREOGRAPHY, "customers") as handler:
+    async with shop.policies(customer_svc.policies.policies(ManualClock())[0], "customers") as handler:
         await handler.dead_letter(cancelled, BROKEN, await handler.checkpoint())
         await handler.note(Discard(letter(handler.name, cancelled), "a test"), OPERATOR)
     await shop.catch_up()

@@ -220,7 +220,7 @@ def test_in_any_interleaving_the_books_balance_and_nothing_unavailable_is_reserv
                 assert step.total.nanos > customer.available
         if isinstance(step, ReleaseCredit):
             released.add(step.order_id)
-            assert after.holds[step.order_id] == 0
+            assert after.held(step.order_id) == 0
         customer = after
 
 

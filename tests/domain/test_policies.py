@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 
 from customer_svc import policies as customer_svc
-from customer_svc.domain import CUSTOMER, ReleaseCredit, ReserveCredit
+from customer_svc.domain import CUSTOMER, ReleaseCredit, ReserveCredit, week_of
 from order_svc import policies as order_svc
 from order_svc.domain import ORDER, ApproveOrder, RejectOrder
 from saga_orchestrator import policies as saga_orchestrator
@@ -24,6 +26,7 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from shop.sagas.v1 import commands_pb2 as saga
 from tests.controls import (
     CUSTOMER_ID,
+    DEADLINE,
     ORDER_ID,
     TOTAL,
     Mode,
@@ -36,16 +39,17 @@ from tests.controls import (
     order_rejected,
     reservation_failed,
 )
-from twinlog import Begin, Dispatch, Policies, Reply, on
+from twinlog import Begin, Dispatch, Policies, Reply, on, timestamp
 from twinlog.testing import START, ManualClock
 
 CHOREOGRAPHY, ORCHESTRATION = SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
+CREDIT_OF_ORDERS, CREDIT_OF_SAGAS = customer_svc.policies(ManualClock())
 OF_ORDERS, OF_CUSTOMERS = saga_orchestrator.policies(ManualClock())
-IDS = {"order_id": ORDER_ID, "customer_id": CUSTOMER_ID}
+IDS: dict[str, Any] = {"order_id": ORDER_ID, "customer_id": CUSTOMER_ID}
 
 
-def reserve(mode: Mode) -> Dispatch:
-    return on(CUSTOMER, CUSTOMER_ID).do(ReserveCredit(CUSTOMER_ID, ORDER_ID, TOTAL, mode))
+def reserve(mode: Mode, deadline: datetime | None = None, week: int = 0) -> Dispatch:
+    return on(CUSTOMER, CUSTOMER_ID).do(ReserveCredit(CUSTOMER_ID, ORDER_ID, TOTAL, mode, deadline, week))
 
 
 def release(mode: Mode) -> Dispatch:
@@ -56,20 +60,21 @@ def in_saga(command: Begin | Reply) -> Dispatch:
     return on(CREDIT_SAGAS, saga_id(ORDER_ID)).do(command)
 
 
+SOON = START + timedelta(seconds=30)
 APPROVE = on(ORDER, ORDER_ID).do(ApproveOrder())
 
 
 @pytest.mark.parametrize(
     ("policies", "event", "steps"),
     [
-        (customer_svc.CHOREOGRAPHY, order_created(), [reserve(CHOREOGRAPHY)]),
-        (customer_svc.CHOREOGRAPHY, order_cancelled(), [release(CHOREOGRAPHY)]),
+        (CREDIT_OF_ORDERS, order_created(), [reserve(CHOREOGRAPHY, DEADLINE, week_of(START, DEADLINE))]),
+        (CREDIT_OF_ORDERS, order_cancelled(), [release(CHOREOGRAPHY)]),
         (
-            customer_svc.CHOREOGRAPHY,
+            CREDIT_OF_ORDERS,
             order_rejected(REJECTION_REASON_DEADLINE_EXCEEDED),
             [release(CHOREOGRAPHY)],
         ),
-        (customer_svc.CHOREOGRAPHY, order_rejected(REJECTION_REASON_INSUFFICIENT_CREDIT), []),
+        (CREDIT_OF_ORDERS, order_rejected(REJECTION_REASON_INSUFFICIENT_CREDIT), []),
         (order_svc.CHOREOGRAPHY, credit_reserved(), [APPROVE]),
         *[
             (
@@ -95,11 +100,16 @@ def test_in_choreography_each_service_reacts_to_the_others_log(
     ("policies", "event", "step"),
     [
         (
-            customer_svc.ORCHESTRATION,
+            CREDIT_OF_SAGAS,
             saga.ReserveCredit(**IDS, total=TOTAL.to_proto()),
             reserve(ORCHESTRATION),
         ),
-        (customer_svc.ORCHESTRATION, saga.ReleaseCredit(**IDS), release(ORCHESTRATION)),
+        (
+            CREDIT_OF_SAGAS,
+            saga.ReserveCredit(**IDS, total=TOTAL.to_proto(), deadline=timestamp(SOON)),
+            reserve(ORCHESTRATION, SOON, (START - datetime(1970, 1, 1, tzinfo=UTC)).days // 7),
+        ),
+        (CREDIT_OF_SAGAS, saga.ReleaseCredit(**IDS), release(ORCHESTRATION)),
         (order_svc.ORCHESTRATION, saga.ApproveOrder(**IDS), APPROVE),
         (
             order_svc.ORCHESTRATION,
@@ -140,7 +150,7 @@ def test_the_orchestrator_hears_every_answer(policies: Policies, event: Message)
 
 
 @pytest.mark.parametrize("event", [order_created(mode=ORCHESTRATION), *OF_AN_ORDER, *OF_CREDIT])
-@pytest.mark.parametrize("policies", [customer_svc.CHOREOGRAPHY, order_svc.CHOREOGRAPHY])
+@pytest.mark.parametrize("policies", [CREDIT_OF_ORDERS, order_svc.CHOREOGRAPHY])
 def test_nobody_reacts_by_himself_to_an_orchestrated_order(policies: Policies, event: Message) -> None:
     assert not policies.dispatches(event)
 
@@ -156,8 +166,8 @@ def test_the_orchestrator_leaves_a_choreographed_order_alone(policies: Policies,
 def test_the_consumers_names_are_theirs_for_good() -> None:
     """They are the keys of the checkpoints."""
     tables = [
-        customer_svc.CHOREOGRAPHY,
-        customer_svc.ORCHESTRATION,
+        CREDIT_OF_ORDERS,
+        CREDIT_OF_SAGAS,
         order_svc.CHOREOGRAPHY,
         order_svc.ORCHESTRATION,
         OF_ORDERS,

@@ -62,6 +62,34 @@ def test_what_comes_later_leaves_it_as_it_was(
     assert derived == dict(entries) | dict(later)
 
 
+@given(steps=st.lists(st.tuples(st.booleans(), KEYS, VALUES), max_size=200), kept=ENTRIES)
+def test_what_is_removed_leaves_nothing_behind(
+    steps: list[tuple[bool, str, int]], kept: list[tuple[str, int]]
+) -> None:
+    expected, actual = dict(kept), UuidMap(dict(kept))
+    for inserts, key, value in steps:
+        before, held = dict(expected), actual
+        if inserts:
+            expected[key] = value
+            actual = actual.insert(key, value)
+        else:
+            expected.pop(key, None)
+            actual = actual.remove(key)
+        assert held == before
+    assert actual == expected
+    shape, _ = actual._packed()
+    assert shape == UuidMap(expected)._packed()[0], "its tree is that of a map that never had more"
+
+
+def test_an_entry_of_many_is_removed_by_itself() -> None:
+    many = UuidMap({str(UUID(int=number)): number for number in range(1000)})
+    for number in range(1000):
+        many = many.remove(str(UUID(int=number)))
+        assert len(many) == 999 - number
+    assert many._root == b""
+    assert many.remove("no id") is many
+
+
 def test_a_key_that_looks_like_the_middle_of_others_is_not_found() -> None:
     first, second = UUID(int=1), UUID(int=2)
     records = first.bytes + (5).to_bytes(12) + second.bytes + (6).to_bytes(12)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -15,6 +17,7 @@ from tests.kernel.counter import COUNTER, Add, Count
 from tests.poison.kinds import poison, unknown_type
 from tests.waiting import until
 from twinlog import Aggregate, Log, Schema, StreamId, Transaction, Writer
+from twinlog.log import snapshots
 from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.transaction import Entry
@@ -69,6 +72,24 @@ async def count_to(writer: Writer, number: int) -> None:
 async def kept(log: Watched, schema: str = CODEC.schema) -> Snapshot | None:
     [history] = await log.load([ReadRequest(STREAM, schema=schema)])
     return history.snapshot
+
+
+async def test_a_large_state_is_encoded_by_another_thread(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_LARGE_BYTES", 1)
+    encode, threads = StateCodec.encode, []
+
+    def watched_encode(self: StateCodec, state: object) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return encode(self, state)
+
+    monkeypatch.setattr(StateCodec, "encode", watched_encode)
+    async with process(watched) as writer:
+        for version in (EVERY, 2 * EVERY):
+            await count_to(writer, EVERY)
+            await until(partial(has_one, watched, version))
+    assert threads == [True, False], "the first one's size is not known yet"
 
 
 async def has_one(log: Watched, version: int) -> bool:

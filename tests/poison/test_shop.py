@@ -164,7 +164,7 @@ async def comes_right(shop: MemoryShop, order_id: str, customer_id: str) -> None
     await until(lambda: not any(signal.problem for signal in signals), seconds=20)
     assert state_of(shop, order_id) in (ORDER_STATE_APPROVED, ORDER_STATE_REJECTED)
     customer = (await shop.customer_svc.writer.execute(lambda tx: tx.state(CUSTOMER, customer_id))).result
-    held = customer.holds.get(order_id, 0)
+    held = customer.held(order_id) or 0
     assert bool(held) == (state_of(shop, order_id) == ORDER_STATE_APPROVED)
 
 

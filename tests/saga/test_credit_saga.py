@@ -71,7 +71,9 @@ def reply(event: Message) -> Reply:
 def test_begins_by_reserving_the_credit() -> None:
     started, command = decided(BEGIN)
     assert names([started]) == ["SagaStarted"]
-    assert command == commands.ReserveCredit(order_id="o", customer_id="c", total=CREATED.total)
+    assert command == commands.ReserveCredit(
+        order_id="o", customer_id="c", total=CREATED.total, deadline=CREATED.deadline
+    )
     assert after(BEGIN).deadline == DEADLINE, "the order's own"
 
 

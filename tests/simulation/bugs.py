@@ -16,7 +16,7 @@ from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.simulation import faults
 from tests.simulation.ports import RemoteDelivery
-from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, UuidMap, Writer
+from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, Writer
 from twinlog.consume.cursor import BATCH
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.ports import LogSession
@@ -340,8 +340,8 @@ def no_tombstone() -> Patches:
     def forget(customer: Customer, event: Any) -> Customer:
         after = evolve(customer, event)
         if isinstance(event, CreditReleased):
-            kept = {order: held for order, held in after.holds.items() if order != event.order_id}
-            return replace(after, holds=UuidMap(kept))
+            order = event.order_id
+            return replace(after, holds=after.holds.remove(order), settled=after.settled.remove(order))
         return after
 
     return [(CUSTOMER, "evolve", forget)]
@@ -354,6 +354,8 @@ def release_twice() -> Patches:
 
     def keep(customer: Customer, event: Any) -> Customer:
         after = evolve(customer, event)
-        return replace(after, holds=customer.holds) if isinstance(event, CreditReleased) else after
+        if isinstance(event, CreditReleased):
+            return replace(after, holds=customer.holds, settled=customer.settled)
+        return after
 
     return [(CUSTOMER, "evolve", keep)]

@@ -80,6 +80,7 @@ class JetStreamTwin:
             name=self.name,
             subjects=self._subjects,
             storage=nats_api.StorageType.FILE,
+            compression=nats_api.StoreCompression.S2,  # of full blocks, to a third
             num_replicas=self._replicas,
             allow_direct=True,
             first_seq=first,

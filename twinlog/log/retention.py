@@ -51,7 +51,8 @@ class Retention:
         )
 
     async def run(self) -> None:
-        """Sweeps endlessly; during an outage of the store, outcomes are kept for longer."""
+        """Sweeps endlessly, first after the interval; during an outage of the store, outcomes are kept for longer."""
+        await asyncio.sleep(self._interval)  # a start has better things to do
         await self._lease.hold(self._run_while_held)
 
     async def sweep(self) -> int:

@@ -26,10 +26,10 @@ _Node: TypeAlias = "bytes | tuple[_Node, ...]"
 
 
 class UuidMap(Mapping[str, int]):
-    """A persistent map: :meth:`insert` returns a new map in O(log n), and the old one stays as it was.
+    """A persistent map: :meth:`insert` and :meth:`remove` return a new map in O(log n); the old one stays as it was.
 
     Keys are UUIDs in lower-case text; values are whole numbers of up to 95 bits and a sign. An entry takes 30 to 50
-    bytes, where :data:`~twinlog.model.maps.Map` takes about 200. Entries cannot be removed. A customer's holds, say:
+    bytes, where :data:`~twinlog.model.maps.Map` takes about 200. A customer's holds, say:
 
     >>> order = "0190a000-0000-7000-8000-000000000001"
     >>> before = UuidMap()
@@ -66,6 +66,14 @@ class UuidMap(Mapping[str, int]):
         new._root = _inserted(self._root, uuid_bytes(key), _bytes(value), 0)
         return new
 
+    def remove(self, key: str) -> UuidMap:
+        """A map without this entry, itself where there is none. What was inserted and removed leaves nothing behind."""
+        if key not in self:
+            return self
+        new = UuidMap()
+        new._root = _removed(self._root, uuid_bytes(key), 0)
+        return new
+
     def __getitem__(self, key: str) -> int:
         try:
             packed: bytes = uuid_bytes(key)
@@ -81,6 +89,9 @@ class UuidMap(Mapping[str, int]):
 
     def __iter__(self) -> Iterator[str]:
         return (uuid_text(record[:_KEY_BYTES]) for leaf in _leaves(self._root) for record in _records(leaf))
+
+    def __bool__(self) -> bool:
+        return bool(self._root)
 
     def __len__(self) -> int:
         return sum(len(leaf) for leaf in _leaves(self._root)) // _RECORD_BYTES
@@ -165,6 +176,16 @@ def _inserted(node: _Node, key: bytes, value: bytes, depth: int) -> _Node:
         return node[: at + _KEY_BYTES] + value + node[at + _RECORD_BYTES :]
     leaf = node + key + value
     return leaf if len(leaf) <= _LEAF_BYTES else _node(_records(leaf), depth)
+
+
+def _removed(node: _Node, key: bytes, depth: int) -> _Node:
+    if not isinstance(node, tuple):
+        at = _find(node, key)
+        return node[:at] + node[at + _RECORD_BYTES :]
+    way = _way(key, depth)
+    nodes = (*node[:way], _removed(node[way], key, depth + 1), *node[way + 1 :])
+    small = sum(_LEAF_BYTES + 1 if isinstance(each, tuple) else len(each) for each in nodes) <= _LEAF_BYTES
+    return b"".join(_leaves(nodes)) if small else nodes
 
 
 def _node(records: Sequence[bytes], depth: int) -> _Node:
