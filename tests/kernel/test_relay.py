@@ -100,6 +100,9 @@ class Idle:
     async def checkpoint(self) -> int:
         raise Unavailable
 
+    async def last_handled(self) -> None:
+        return None
+
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         return after
 

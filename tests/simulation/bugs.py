@@ -194,8 +194,8 @@ def relay_skips_others() -> Patches:
     """The relay copies what its own process committed, and skips what others did in between."""
 
     def handed_over(self: Relay, after: int) -> list[Recorded]:
-        follows = self._pending and self._pending[0].position == after + 1
-        events = [*self._pending] if follows else []
+        follows = self._pending and self._pending[0][0].position == after + 1
+        events = [event for event, _ in self._pending] if follows else []
         if follows:
             self._pending.clear()
         return events

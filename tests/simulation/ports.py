@@ -13,7 +13,7 @@ from uuid import UUID
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Client, Network, Store, at_once, latency
 from twinlog import Recorded, Unavailable
-from twinlog.log.ports import Conflict, LogSession, ReadRequest, StoredReply, StreamSlice
+from twinlog.log.ports import Conflict, Handled, LogSession, ReadRequest, StoredReply, StreamSlice
 from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import (
@@ -112,6 +112,12 @@ class RemoteLog:
     async def checkpoint(self, consumer: str) -> int:
         return await self._ask("checkpoint", lambda: self._log.checkpoints.get(consumer, 0))
 
+    async def era(self) -> int:
+        return await self._ask("era", lambda: self._log.repairs)
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        return await self._ask("last handled", lambda: self._log.handled.get(consumer))
+
     async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
         return await self._ask("due", lambda: at_once(self._log.due(now, limit)))
 
@@ -160,10 +166,8 @@ class _Exclusive:
 
     def _check(self, batch: Batch) -> Appended | Conflict:
         log = self._remote._log
-        conflict = log._conflict(batch)
-        if conflict.streams or conflict.replies or conflict.checkpoints:
-            return conflict
-        return Appended(len(log.events) + 1)
+        before = log.events[-1].event_id if log.events else None
+        return log._refused(batch) or Appended(len(log.events) + 1, before)
 
 
 # --- the twin ---

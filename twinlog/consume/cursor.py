@@ -17,13 +17,24 @@ import structlog
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
-from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing
+from twinlog.log.ports import Handled
+from twinlog.log.twin import (
+    CheckpointForked,
+    DeliveryLost,
+    StreamBehind,
+    Twin,
+    TwinDamaged,
+    TwinMissing,
+)
+from twinlog.log.wire import event_id_of
 from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
 """The most events that are handled at once."""
 _OUTAGES = (Unavailable, TwinMissing)
+_REOPENED_IN_VAIN = 4
+"""How often a delivery is lost without any progress before that is a fault."""
 
 
 class Handler(Protocol):
@@ -46,6 +57,10 @@ class Handler(Protocol):
 
     async def checkpoint(self) -> int:
         """The position of the last event that was handled, as stored."""
+        ...
+
+    async def last_handled(self) -> Handled | None:
+        """An event that was handled; None where none is known."""
         ...
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
@@ -81,6 +96,7 @@ class Cursor:
         )
         self._faulty = False
         self._followed = False
+        self._reopened = 0  # since the last progress
 
     @property
     def problem(self) -> str | None:
@@ -100,6 +116,10 @@ class Cursor:
                     structlog.get_logger().debug(
                         "cursor.reopened", consumer=self._handler.name, why=str(moved)
                     )
+                    self._reopened += 1
+                    if self._reopened > _REOPENED_IN_VAIN:
+                        self._faulty = True
+                        self._retrying.failed(moved)
                 except Exception as error:
                     # Later events must not overtake one that its handler fails on, so that one is tried again.
                     self._faulty |= not isinstance(error, _OUTAGES)
@@ -114,6 +134,7 @@ class Cursor:
         stored = self.position = await self._handler.checkpoint()
         async with self._twin.deliver(stored, self._handler.types, self._handler.routing_key) as delivery:
             self._followed = True
+            await self._check(stored)
             if not self._faulty:
                 self._retrying.healed()
             while True:
@@ -125,8 +146,27 @@ class Cursor:
                     stored = await self._handler.handle(events, stored)
                     self.position = events[-1].position
                     self._faulty = False
+                    self._reopened = 0
                     self._retrying.succeeded()
                     await self._linger.wait(began, delivery.waiting, BATCH)
+
+    async def _check(self, checkpoint: int) -> None:
+        """Raises CheckpointForked where the stream has another event in the place of one that was handled.
+
+        Raises StreamBehind while that is not to be seen: a stream that was lost is filled again from its log.
+        """
+        handled = await self._handler.last_handled()
+        known = handled if handled and handled.position <= checkpoint else None
+        position = known.position if known else checkpoint
+        if not position:
+            return
+        message = await self._twin.message(position)
+        if message is None:
+            state, consumer = await self._twin.state(), self._handler.name
+            why = f"ends with {state.last}" if state.last < position else f"has lost message {position}"
+            raise StreamBehind(stream=self._twin.name, why=why, consumer=consumer, position=position)
+        if known and event_id_of(message, position) not in (None, known.event_id):
+            raise CheckpointForked(consumer=self._handler.name, stream=self._twin.name, position=position)
 
     def _say_stopped(self, error: Exception) -> None:
         log, consumer = structlog.get_logger(), self._handler.name

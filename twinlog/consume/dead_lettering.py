@@ -25,7 +25,7 @@ from twinlog.consume.dead_letters import (
     Failure,
     Replay,
 )
-from twinlog.log.ports import CheckpointAdvance, Log, ReadRequest
+from twinlog.log.ports import CheckpointAdvance, Handled, Log, ReadRequest
 from twinlog.log.snapshots import StateCodec
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import (
@@ -89,6 +89,10 @@ class DeadLettering:
         async with self._turn:
             return await self._refresh()
 
+    async def last_handled(self) -> Handled | None:
+        """An event that was handled; None where none is known."""
+        return await self._log.last_handled(self.name)
+
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         """Has the effects of events; sets those aside that the consumer keeps failing on.
 
@@ -105,7 +109,7 @@ class DeadLettering:
     ) -> int:
         """Sets an event aside and moves the checkpoint past it. Raises CheckpointMoved."""
         add = AddDeadLetter(self.name, event, failure)
-        advance = CheckpointAdvance(self.name, after, event.position)
+        advance = CheckpointAdvance(self.name, after, event.position, event.event_id)
         async with self._turn:
             while True:
                 with suppress(DeadLettersChanged):
@@ -151,7 +155,7 @@ class DeadLettering:
         return await self.dead_letter(event, Failure.of(error, attempts), after, error)
 
     async def _attempt(self, events: Sequence[Recorded], after: int) -> int:
-        advance = CheckpointAdvance(self.name, after, events[-1].position)
+        advance = CheckpointAdvance(self.name, after, events[-1].position, events[-1].event_id)
         async with self._turn:
             while True:
                 with suppress(DeadLettersChanged):

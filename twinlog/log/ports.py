@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 from twinlog.model.event import NewEvent, Recorded, StreamId
 
@@ -45,6 +46,26 @@ class CheckpointAdvance(NamedTuple):
     consumer: str
     after: int
     upto: int
+    event_id: UUID | None = None
+    """The id of the event at ``upto``; None: unknown."""
+
+
+class Handled(NamedTuple):
+    """An event that a consumer is known to have handled."""
+
+    position: int
+    event_id: UUID
+
+
+class Tip(NamedTuple):
+    """What a writer knows of the history of its log."""
+
+    era: int
+    """How often the history had been repaired."""
+    position: int
+    """An event that the log had; 0: none is known."""
+    event_id: UUID | None
+    """Its id."""
 
 
 class TimerChange(NamedTuple):
@@ -106,6 +127,8 @@ class Batch:
     replies: Sequence[NewReply] = ()
     advances: Sequence[CheckpointAdvance] = ()
     timers: Sequence[TimerChange] = ()
+    tip: Tip | None = None
+    """The append is refused where the log no longer has this event, or has been repaired since; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +137,8 @@ class Appended:
 
     first: int
     """For a batch without events: the position that the next event will get."""
+    before: UUID | None = field(default=None, compare=False)
+    """The id of the event before that; None: there is none, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +151,8 @@ class Conflict:
     """Outcomes of the requests that already have one."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
     """The checkpoints of consumers that are elsewhere, by consumer."""
+    forked: bool = False
+    """The log's history is not the one that the writer knows: it lost its last events, or was repaired."""
 
 
 class LogSession(Protocol):
@@ -167,12 +194,23 @@ class Log(LogSession, Protocol):
         """The position of the last event; 0 in an empty log."""
         ...
 
+    async def era(self) -> int:
+        """How often the log's history was repaired."""
+        ...
+
     async def reply(self, request_id: str) -> StoredReply | None:
         """The stored outcome of a request, or None."""
         ...
 
     async def checkpoint(self, consumer: str) -> int:
         """The checkpoint of a consumer; 0 for a new one."""
+        ...
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        """An event that a consumer has handled, beyond its checkpoint only where that was set back since.
+
+        None where none is known.
+        """
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[Timer]:

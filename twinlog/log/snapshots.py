@@ -84,6 +84,10 @@ class Snapshots:
         self._wake.set()
         return entry._replace(snapshot_version=entry.version)
 
+    def forget(self) -> None:
+        """Drops what was offered and is not saved yet."""
+        self._waiting.clear()
+
     async def run(self) -> None:
         """Saves what is offered, endlessly. A snapshot that cannot be saved is dropped: the next one will do."""
         while True:

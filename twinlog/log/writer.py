@@ -13,12 +13,14 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
+from uuid import UUID
 
 import structlog
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
 from twinlog.log.requests import Request
 from twinlog.log.snapshots import Snapshots
@@ -45,13 +47,15 @@ class Writer:
         schema: Schema,
         clock: Clock,
         ids: Ids,
-        on_commit: Callable[[Sequence[Recorded]], None] = lambda _events: None,
+        on_commit: Callable[[Sequence[Recorded], UUID | None], None] = lambda _events, _before: None,
+        lineage: Lineage | None = None,
         cached_streams: int = 20_000,
         max_waiting: int = 10_000,
         randomness: Randomness = random,
     ) -> None:
         """``schema`` decodes the log's events. ``on_commit`` gets every batch of events right after its commit, in
-        order (the relay's offer).
+        order, and the id of the event before them (the relay's offer). ``lineage`` tells a log that lost its last
+        events, and refuses to append to it.
 
         ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many units may wait; one more is
         refused as Overloaded.
@@ -72,6 +76,7 @@ class Writer:
             clock=clock,
             ids=ids,
             on_commit=on_commit,
+            lineage=lineage,
             on_outage=self._fail_waiting,
             randomness=randomness,
         )

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from secrets import token_bytes
 
 from twinlog.log.ports import (
     Appended,
     Batch,
+    CheckpointAdvance,
     Conflict,
+    Handled,
     LogSession,
     ReadRequest,
     Snapshot,
     StoredReply,
     StreamSlice,
     Timer,
+    Tip,
 )
+from twinlog.log.repair import Plan
 from twinlog.model.event import Recorded, StreamId
 
 
@@ -31,6 +35,8 @@ class MemoryLog:
         self.streams: dict[StreamId, list[Recorded]] = {}
         self.replies: dict[str, StoredReply] = {}
         self.checkpoints: dict[str, int] = {}
+        self.handled: dict[str, Handled] = {}
+        self.repairs = 0
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
         self._page_token_secret = token_bytes(32)
@@ -54,11 +60,17 @@ class MemoryLog:
     async def head(self) -> int:
         return len(self.events)
 
+    async def era(self) -> int:
+        return self.repairs
+
     async def reply(self, request_id: str) -> StoredReply | None:
         return self.replies.get(request_id)
 
     async def checkpoint(self, consumer: str) -> int:
         return self.checkpoints.get(consumer, 0)
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        return self.handled.get(consumer)
 
     async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
         return sorted((t for t in self.timers.values() if t.due <= now), key=lambda t: t.due)[:limit]
@@ -73,10 +85,10 @@ class MemoryLog:
         return self._page_token_secret
 
     def _append(self, batch: Batch) -> Appended | Conflict:
-        conflict = self._conflict(batch)
-        if conflict.streams or conflict.replies or conflict.checkpoints:
+        if conflict := self._refused(batch):
             return conflict
         first = len(self.events) + 1
+        before = self.events[-1].event_id if self.events else None
         for position, event in enumerate(batch.events, first):
             recorded = Recorded(self.name, position, *event, batch.recorded_at)
             self.events.append(recorded)
@@ -85,11 +97,47 @@ class MemoryLog:
             self.replies[reply.request_id] = StoredReply(*reply[:3], position=first - 1 + reply.events)
         for advance in batch.advances:
             self.checkpoints[advance.consumer] = advance.upto
+            self.note_handled(advance)
         for change in batch.timers:
             self.timers.pop(change.stream, None)
             if change.due is not None:
                 self.timers[change.stream] = Timer(change.stream, change.version, change.due)
-        return Appended(first)
+        return Appended(first, before)
+
+    def repair(self, plan: Plan) -> None:
+        """Carries a plan out, as :func:`twinlog.postgres.repair.carry_out` does."""
+        self.events[plan.since - 1 :] = [*plan.restored, *plan.kept]
+        self.streams.clear()
+        for event in self.events:
+            self.streams.setdefault(event.stream, []).append(event)
+        for id, reply in list(self.replies.items()):
+            if reply.position >= plan.since:
+                del self.replies[id]
+                if reply.position in plan.moved:
+                    self.replies[id] = reply._replace(position=plan.moved[reply.position])
+        self.checkpoints.update(plan.checkpoints)
+        for stream in plan.streams:
+            self.snapshots.pop(stream, None)
+            self.timers[stream] = Timer(stream, 0, datetime(1970, 1, 1, tzinfo=UTC))
+        self.repairs += 1
+
+    def note_handled(self, advance: CheckpointAdvance) -> None:
+        """Remembers the event that a checkpoint stands at."""
+        if advance.event_id:
+            self.handled[advance.consumer] = Handled(advance.upto, advance.event_id)
+
+    def _refused(self, batch: Batch) -> Conflict | None:
+        """Why a batch cannot be appended; None: it can."""
+        if batch.tip and not self._has(batch.tip):
+            return Conflict(forked=True)
+        conflict = self._conflict(batch)
+        return conflict if conflict.streams or conflict.replies or conflict.checkpoints else None
+
+    def _has(self, tip: Tip) -> bool:
+        known = self.events[tip.position - 1 : tip.position] if tip.position else []
+        return tip.era == self.repairs and [event.event_id for event in known] == (
+            [tip.event_id] if tip.position else []
+        )
 
     def _conflict(self, batch: Batch) -> Conflict:
         return Conflict(

@@ -14,6 +14,7 @@ from twinlog.log.ports import (
     Appended,
     Batch,
     Conflict,
+    Handled,
     LogSession,
     ReadRequest,
     Snapshot,
@@ -62,10 +63,17 @@ class PostgresLog:
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
-        return [_recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:]) for row in rows]
+        return [self.recorded(row) for row in rows]
+
+    def recorded(self, row: Any) -> Recorded:
+        """The event in a row of the table."""
+        return _recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
 
     async def head(self) -> int:
         return int((await self._fetch("head"))[0][0])
+
+    async def era(self) -> int:
+        return int((await self._fetch("era"))[0][0])
 
     async def reply(self, request_id: str) -> StoredReply | None:
         rows = await self._fetch("replies", [request_id])
@@ -74,6 +82,10 @@ class PostgresLog:
     async def checkpoint(self, consumer: str) -> int:
         rows = await self._fetch("checkpoint", consumer)
         return int(rows[0][0]) if rows else 0
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        rows = await self._fetch("last_handled", consumer)
+        return Handled(*rows[0]) if rows else None
 
     async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
         rows = await self._fetch("due", now, limit)
@@ -126,11 +138,14 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none."""
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
-    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows)
+    tip = batch.tip or (None, None, None)
+    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows, *tip)
     assert row is not None
     if row["conflict"] is None:
-        return Appended(row["first"])
+        return Appended(row["first"], row["before"])
     conflict = row["conflict"]
+    if conflict.get("forked"):
+        return Conflict(forked=True)
     replies = await connection.fetch(_QUERIES["replies"], conflict["requests"] or [])
     return Conflict(
         [streams[number - 1] for number in conflict["streams"] or ()],

@@ -19,9 +19,11 @@ from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.lease import Lease
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.timers import Timers
@@ -115,24 +117,29 @@ class Service:
         self.dead_letters = DeadLetterOperations(log)
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
-        self.relay = Relay(log, twin(log.name), lease("relay"), randomness=randomness)
+        self.lineage = Lineage(log, twin(log.name), randomness=randomness)
+        self.relay = Relay(
+            log, twin(log.name), lease("relay"), on_fork=self.lineage.doubt, randomness=randomness
+        )
         self.writer = Writer(
-            log, schema=schema, clock=clock, ids=ids, on_commit=self.relay.offer, randomness=randomness
+            log,
+            schema=schema,
+            clock=clock,
+            ids=ids,
+            on_commit=self.relay.offer,
+            lineage=self.lineage,
+            randomness=randomness,
         )
-        timed = [aggregate for aggregate in aggregates if aggregate.has_timers]
-        self.timers = (
-            Timers(
-                log,
-                self.writer,
-                timed,
-                clock=clock,
-                lease=lease("timers"),
-                actor=name,
-                randomness=randomness,
-            )
-            if timed
-            else None
+        self.timers = Timers(
+            log,
+            self.writer,
+            [*aggregates, DEAD_LETTERS],
+            clock=clock,
+            lease=lease("timers"),
+            actor=name,
+            randomness=randomness,
         )
+        self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self._lease = lease
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
@@ -145,12 +152,12 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
         async with self._copying:
+            self._copying.start("lineage", self.lineage.run())
             self._copying.start("relay", self.relay.run())
             async with self.writer:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
-                    if self.timers:
-                        self.start("timers", self.timers.run())
+                    self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
 
@@ -189,7 +196,7 @@ class Service:
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, *self.watched],
+            health=[self.relay, self.lineage, *self.watched],
             signals={"dead-letters": self.dead_letters},
             middleware=middleware,
         ):
@@ -207,6 +214,12 @@ class Service:
         )
         self.watched.append(cursor)
         self.start(consumer.name, cursor.run())
+
+    async def _check_timers(self) -> None:
+        era = 0
+        while True:
+            era = await self.lineage.repaired(era)
+            await self.timers.check()
 
     async def _drain(self) -> None:
         try:
