@@ -29,6 +29,9 @@ class Deadly:
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()
 
+    async def stored(self) -> int:
+        return await self._handler.stored()
+
     async def last_handled(self) -> Handled | None:
         return await self._handler.last_handled()
 

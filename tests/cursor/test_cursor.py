@@ -141,6 +141,9 @@ class Wrapped:
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()
 
+    async def stored(self) -> int:
+        return await self._handler.stored()
+
     async def last_handled(self) -> Handled | None:
         return await self._handler.last_handled()
 

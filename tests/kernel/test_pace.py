@@ -109,6 +109,9 @@ class Notes:
     async def last_handled(self) -> None:
         return None
 
+    async def stored(self) -> int:
+        return 0
+
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         if events[-1].position == self._last:
             self.done.set()

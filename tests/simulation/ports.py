@@ -61,6 +61,7 @@ class LogServer(Store):
     def __init__(self, log: MemoryLog, committed: Callable[[Batch, Appended], None]) -> None:
         super().__init__(log.name)
         self.log = log
+        self.failovers = 0
         self.committed = committed
         """Told of every commit, at its moment."""
 
@@ -82,6 +83,8 @@ class RemoteLog:
         self._server = server
 
     async def append(self, batch: Batch) -> Appended | Conflict:
+        if batch.tip and batch.tip.connections != self.connections:
+            return Conflict(forked=True)
         return await self._ask("append", lambda: self._server.append(batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
@@ -113,7 +116,14 @@ class RemoteLog:
         return await self._ask("checkpoint", lambda: self._log.checkpoints.get(consumer, 0))
 
     async def era(self) -> int:
-        return await self._ask("era", lambda: self._log.repairs)
+        return await self._ask("era", lambda: self._log.eras)
+
+    async def begin_era(self) -> None:
+        await self._ask("begin era", lambda: at_once(self._log.begin_era()))
+
+    @property
+    def connections(self) -> int:
+        return self._server.failovers
 
     async def last_handled(self, consumer: str) -> Handled | None:
         return await self._ask("last handled", lambda: self._log.handled.get(consumer))
@@ -132,7 +142,14 @@ class RemoteLog:
         return self._server.log
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
-        return await self._network.ask(self._client, self._server, f"{what} {self.name}", apply)
+        sent = self._server.failovers
+
+        def at_the_same_server() -> T:
+            if self._server.failovers != sent:
+                raise Unavailable("the connection broke")  # and the transaction with it
+            return apply()
+
+        return await self._network.ask(self._client, self._server, f"{what} {self.name}", at_the_same_server)
 
     def _lock(self, session: _Exclusive) -> None:
         if session.open and self._client.life.alive:

@@ -20,6 +20,7 @@ from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Handled
 from twinlog.log.twin import (
     CheckpointForked,
+    Delivery,
     DeliveryLost,
     StreamBehind,
     Twin,
@@ -33,6 +34,8 @@ from twinlog.model.event import Recorded
 BATCH = 500
 """The most events that are handled at once."""
 _OUTAGES = (Unavailable, TwinMissing)
+_LOOK_SECONDS = 2.0
+"""How often a cursor without events looks whether its checkpoint is still where it was."""
 _REOPENED_IN_VAIN = 4
 """How often a delivery is lost without any progress before that is a fault."""
 
@@ -61,6 +64,10 @@ class Handler(Protocol):
 
     async def last_handled(self) -> Handled | None:
         """An event that was handled; None where none is known."""
+        ...
+
+    async def stored(self) -> int:
+        """Where the checkpoint is now; nothing is brought up to date."""
         ...
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
@@ -94,6 +101,8 @@ class Cursor:
         self._retrying = Retrying(
             say_failing=self._say_stopped, say_working=self._say_following, randomness=randomness
         )
+        self._stored = 0
+        self._idle = True  # waits for events
         self._faulty = False
         self._followed = False
         self._reopened = 0  # since the last progress
@@ -130,25 +139,59 @@ class Cursor:
 
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""
-        loop = asyncio.get_running_loop()
-        stored = self.position = await self._handler.checkpoint()
-        async with self._twin.deliver(stored, self._handler.types, self._handler.routing_key) as delivery:
+        self._stored = self.position = await self._handler.checkpoint()
+        self._idle = True
+        wanted = self._handler.types, self._handler.routing_key
+        async with self._twin.deliver(self._stored, *wanted) as delivery:
             self._followed = True
-            await self._check(stored)
+            await self._check(self._stored)
             if not self._faulty:
                 self._retrying.healed()
-            while True:
-                events = await delivery.next(BATCH)
-                if events[0].position <= self.position:
-                    events = [event for event in events if event.position > self.position]
-                if events:
-                    began = loop.time()
-                    stored = await self._handler.handle(events, stored)
-                    self.position = events[-1].position
-                    self._faulty = False
-                    self._reopened = 0
-                    self._retrying.succeeded()
-                    await self._linger.wait(began, delivery.waiting, BATCH)
+            try:
+                async with asyncio.timeout(None) as until_moved:
+                    watching = asyncio.create_task(self._watch(until_moved))
+                    try:
+                        await self._handle(delivery)
+                    finally:
+                        watching.cancel()
+            except TimeoutError as error:
+                if not until_moved.expired():
+                    raise
+                raise CheckpointMoved(
+                    consumer=self._handler.name, actual="another position", expected=self._stored
+                ) from error
+
+    async def _handle(self, delivery: Delivery) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            events = await delivery.next(BATCH)
+            if events[0].position <= self.position:
+                events = [event for event in events if event.position > self.position]
+            if events:
+                began, self._idle = loop.time(), False
+                self._stored = await self._handler.handle(events, self._stored)
+                self.position, self._idle = events[-1].position, True
+                self._faulty = False
+                self._reopened = 0
+                self._retrying.succeeded()
+                await self._linger.wait(began, delivery.waiting, BATCH)
+
+    async def _watch(self, until_moved: asyncio.Timeout) -> None:
+        """Ends a delivery that waits for events beyond a checkpoint that was set back, as by a restore in place."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self._idle:
+                continue
+            before = self._stored, self.position
+            try:
+                stored = await self._handler.stored()
+            except Unavailable:
+                continue
+            except Exception:
+                stored = -1  # a new delivery begins with the same question, and reports the error
+            if self._idle and before == (self._stored, self.position) and stored != self._stored:
+                until_moved.reschedule(asyncio.get_running_loop().time())
+                return
 
     async def _check(self, checkpoint: int) -> None:
         """Raises CheckpointForked where the stream has another event in the place of one that was handled.

@@ -89,6 +89,10 @@ class DeadLettering:
         async with self._turn:
             return await self._refresh()
 
+    async def stored(self) -> int:
+        """Where the checkpoint is now."""
+        return await self._consumer.checkpoint()
+
     async def last_handled(self) -> Handled | None:
         """An event that was handled; None where none is known."""
         return await self._log.last_handled(self.name)

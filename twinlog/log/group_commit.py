@@ -76,7 +76,7 @@ class GroupCommit:
         self._ids = ids
         self._on_commit = on_commit
         self._lineage = lineage
-        self._doubts = 0
+        self._breaks = 0
         self._on_outage = on_outage
         self.down = False
         """Whether an append has found no answer for some seconds."""
@@ -119,11 +119,12 @@ class GroupCommit:
             units = [*_without_answered(plan.decided, result), *(unit for unit, _ in plan.refused)]
 
     async def _know_history(self) -> None:
-        """Forgets every state that may be of another history than the log's."""
-        if self._lineage and self._lineage.doubts != self._doubts:
+        """Forgets every state that is of another history than the log's. Raises LogForked."""
+        if self._lineage:
             await self._lineage.verify()
-            self._states.clear()
-            self._doubts = self._lineage.doubts
+            if self._lineage.breaks != self._breaks:
+                self._breaks = self._lineage.breaks
+                self._states.clear()
 
     async def _append_openly(self, units: Sequence[Unit]) -> tuple[_Plan, Appended | Conflict]:
         plan = await self._decide(self._log, units)
@@ -207,6 +208,8 @@ class GroupCommit:
 
         async def repeated() -> Appended | Conflict:
             try:
+                if self._lineage:  # the answer may have been lost with the server that knew it
+                    await self._lineage.verify()
                 result = await self._log.append(batch)
                 if isinstance(result, Conflict) and batch.events:
                     result = await self._recognize(batch) or result

@@ -48,21 +48,25 @@ class Lineage:
     def __init__(self, log: Log, twin: Twin, *, randomness: Randomness = random) -> None:
         self._log = log
         self._twin = twin
-        self._lost: Tip | None = None
         self._turn = asyncio.Lock()
+        self._verified = asyncio.Condition()
         self._doubted = asyncio.Event()
         self._doubted.set()
-        self._verified = asyncio.Condition()
-        self.doubts = 1
-        """How often there was a doubt: what was read of the log before the last is to be forgotten."""
-        self.tip: Tip | None = None
-        """An event that the log has to have; None: log and stream have to be compared first."""
+        self._known: Tip | None = None
+        """What the log had when it was last looked at."""
+        self.breaks = 0
+        """How often the log turned out not to have what was known of it: whatever was read before is void."""
         self._retrying = Retrying(
             say_failing=self._say_refusing,
             say_working=self._say_accepting,
             on=(Unavailable,),
             randomness=randomness,
         )
+
+    @property
+    def tip(self) -> Tip | None:
+        """An event that the log has to have; None: log and stream have to be compared first."""
+        return None if self._in_doubt() else self._known
 
     @property
     def problem(self) -> str | None:
@@ -75,47 +79,58 @@ class Lineage:
             await self._doubted.wait()
             await self._retrying(self.verify)
 
-    async def verify(self) -> Tip:
-        """What the log has to have. Compares log and stream where that is in doubt; raises LogForked, Unavailable."""
+    async def verify(self) -> None:
+        """Compares log and stream where they are in doubt. Raises LogForked, Unavailable."""
+        if self._in_doubt():
+            await self._compare()
+
+    async def _compare(self) -> None:
         async with self._turn:
-            if self.tip is None:
-                self.tip = await self._compared()
+            while self._in_doubt():  # a comparison may itself make a connection
+                self._known = await self._compared()
                 self._doubted.clear()
-                async with self._verified:
-                    self._verified.notify_all()
-            return self.tip
+            async with self._verified:
+                self._verified.notify_all()
 
     async def repaired(self, since: int) -> int:
-        """Returns when the log is known to have been repaired more than ``since`` times, with that number."""
+        """Returns when an era after ``since`` is known to have begun, with its number."""
         async with self._verified:
             await self._verified.wait_for(lambda: self.tip is not None and self.tip.era > since)
-            assert self.tip
-            return self.tip.era
+            assert self._known
+            return self._known.era
 
     def committed(self, event: Recorded) -> None:
         """Takes in the newest event of the log."""
-        if self.tip is not None:
-            self.tip = Tip(self.tip.era, event.position, event.event_id)
+        if self._known is not None:
+            self._known = self._known._replace(position=event.position, event_id=event.event_id)
 
     def doubt(self) -> None:
-        """Has the next append compare first, and forget what is remembered of states."""
-        if self.tip is not None:
-            self._lost, self.tip = self.tip, None
-            self.doubts += 1
-            self._doubted.set()
+        """Has the next append compare first."""
+        self._doubted.set()
+
+    def _in_doubt(self) -> bool:
+        known = self._known
+        return known is None or self._doubted.is_set() or known.connections != self._log.connections
 
     async def _compared(self) -> Tip:
-        era = await self._log.era()
+        connections, era, known = self._log.connections, await self._log.era(), self._known
+        if known and not (known.era == era and await self._holds(known)):
+            # Even where nobody else has seen what is gone: commands were answered by it.
+            structlog.get_logger().error("log.history_broken", log=self._log.name, known=known.position)
+            self._known = known = None
+            self.breaks += 1
         try:
             common = await compare(self._log, self._twin, await self._twin.state())
         except (TwinMissing, TwinDamaged):  # the relay's business: the log itself is as good as ever
             common = NOTHING
-        if self._lost and self._lost.era == era and self._lost.position > (head := await self._log.head()):
-            structlog.get_logger().error(
-                "log.tail_lost", log=self._log.name, after=head, last=self._lost.position
-            )
-        self._lost = None
-        return Tip(era, *common)
+        if known and known.position > common.position:
+            common = Common(known.position, known.event_id)
+        return Tip(era, *common, connections)
+
+    async def _holds(self, tip: Tip) -> bool:
+        if not tip.position:
+            return True
+        return any(event.event_id == tip.event_id for event in await self._log.read(tip.position - 1, 1))
 
     def _say_refusing(self, error: Exception) -> None:
         structlog.get_logger().error("writer.refusing", log=self._log.name, problem=str(error))

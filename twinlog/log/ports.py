@@ -61,11 +61,13 @@ class Tip(NamedTuple):
     """What a writer knows of the history of its log."""
 
     era: int
-    """How often the history had been repaired."""
+    """The era of the log's history."""
     position: int
     """An event that the log had; 0: none is known."""
     event_id: UUID | None
     """Its id."""
+    connections: int = 0
+    """How many connections to the store had been made."""
 
 
 class TimerChange(NamedTuple):
@@ -128,7 +130,8 @@ class Batch:
     advances: Sequence[CheckpointAdvance] = ()
     timers: Sequence[TimerChange] = ()
     tip: Tip | None = None
-    """The append is refused where the log no longer has this event, or has been repaired since; None: never."""
+    """The append is refused where the log no longer has this event, where another era has begun, and where a connection
+    was made since; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class Conflict:
     checkpoints: Mapping[str, int] = field(default_factory=dict)
     """The checkpoints of consumers that are elsewhere, by consumer."""
     forked: bool = False
-    """The log's history is not the one that the writer knows: it lost its last events, or was repaired."""
+    """The log's history may not be the one that the writer knows."""
 
 
 class LogSession(Protocol):
@@ -195,7 +198,16 @@ class Log(LogSession, Protocol):
         ...
 
     async def era(self) -> int:
-        """How often the log's history was repaired."""
+        """The era of the log's history: whoever remembers something of an earlier one compares it first."""
+        ...
+
+    async def begin_era(self) -> None:
+        """Begins an era, because the history turned out to be forked, or was repaired."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How many connections to the store were made so far: a new one may lead to another server."""
         ...
 
     async def reply(self, request_id: str) -> StoredReply | None:

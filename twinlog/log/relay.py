@@ -51,13 +51,14 @@ class Relay:
         on_fork: Callable[[], None] = lambda: None,
         randomness: Randomness = random,
     ) -> None:
-        """``on_fork`` is called when log and twin turn out to tell two histories."""
+        """``on_fork`` is called when log and twin turn out to tell two histories: no more must be appended."""
         self._log = log
         self._on_fork = on_fork
         self._twin = twin
         self._lease = lease
         self._pending: deque[tuple[Recorded, UUID | None]] = deque()  # each with the id of the event before
         self._offered = 0
+        self._forked = False
         self._wake = asyncio.Event()
         self._behind = True  # the log may have events that are not in _pending
         self._progress = asyncio.Condition()
@@ -144,6 +145,9 @@ class Relay:
         try:
             await self._copy_from(await self._agree())
         except LogForked:
+            if not self._forked:
+                await self._log.begin_era()  # whatever any replica knows of the log, it compares first
+                self._forked = True
             self._on_fork()
             raise
         finally:
@@ -151,6 +155,7 @@ class Relay:
 
     async def _copy_from(self, common: Common) -> None:
         await self._advance(*common)
+        self._forked = False
         loop = asyncio.get_running_loop()
         poll, inspected = _POLL_FIRST_SECONDS, loop.time()
         while True:

@@ -36,7 +36,7 @@ class MemoryLog:
         self.replies: dict[str, StoredReply] = {}
         self.checkpoints: dict[str, int] = {}
         self.handled: dict[str, Handled] = {}
-        self.repairs = 0
+        self.eras = 0
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
         self._page_token_secret = token_bytes(32)
@@ -61,7 +61,14 @@ class MemoryLog:
         return len(self.events)
 
     async def era(self) -> int:
-        return self.repairs
+        return self.eras
+
+    async def begin_era(self) -> None:
+        self.eras += 1
+
+    @property
+    def connections(self) -> int:
+        return 0
 
     async def reply(self, request_id: str) -> StoredReply | None:
         return self.replies.get(request_id)
@@ -119,7 +126,7 @@ class MemoryLog:
         for stream in plan.streams:
             self.snapshots.pop(stream, None)
             self.timers[stream] = Timer(stream, 0, datetime(1970, 1, 1, tzinfo=UTC))
-        self.repairs += 1
+        self.eras += 1
 
     def note_handled(self, advance: CheckpointAdvance) -> None:
         """Remembers the event that a checkpoint stands at."""
@@ -135,7 +142,7 @@ class MemoryLog:
 
     def _has(self, tip: Tip) -> bool:
         known = self.events[tip.position - 1 : tip.position] if tip.position else []
-        return tip.era == self.repairs and [event.event_id for event in known] == (
+        return tip.era == self.eras and [event.event_id for event in known] == (
             [tip.event_id] if tip.position else []
         )
 

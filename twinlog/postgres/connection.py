@@ -96,8 +96,17 @@ async def _no_reset(_connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Pool]:
-    """A pool for a database, once these packages' migrations are applied; waits for an absent server."""
+async def open_pool(
+    url: str, *packages: str, size: int = 5, on_connect: Callable[[], None] = lambda: None
+) -> AsyncIterator[Pool]:
+    """A pool for a database, once these packages' migrations are applied; waits for an absent server.
+
+    ``on_connect``: called at every new connection.
+    """
+
+    async def set_up(connection: Connection) -> None:
+        await _set_up(connection)
+        on_connect()
 
     async def prepare() -> Pool:
         connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
@@ -113,7 +122,7 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             max_size=size,
             command_timeout=_STATEMENT_SECONDS,
             timeout=_ACQUIRE_SECONDS,
-            init=_set_up,
+            init=set_up,
             reset=_no_reset,
         )
 
@@ -136,8 +145,10 @@ def stop_waiting(pool: Pool) -> None:
 
 
 @asynccontextmanager
-async def open_database(server_url: str, database: str, *packages: str) -> AsyncIterator[Pool]:
+async def open_database(
+    server_url: str, database: str, *packages: str, on_connect: Callable[[], None] = lambda: None
+) -> AsyncIterator[Pool]:
     """A pool for a database of a server; the database is created if it is missing."""
     url = await until_available("database", lambda: ensure_database(server_url, database))
-    async with open_pool(url, *packages) as pool:
+    async with open_pool(url, *packages, on_connect=on_connect) as pool:
         yield pool

@@ -36,16 +36,30 @@ async def open_log(server_url: str, database: str, name: str, *packages: str) ->
 
     ``packages``: packages whose migrations are applied besides the log's own.
     """
-    async with open_database(server_url, database, "twinlog.postgres.sql", *packages) as pool:
-        yield PostgresLog(pool, name)
+    connections = _Connections()
+    async with open_database(
+        server_url, database, "twinlog.postgres.sql", *packages, on_connect=connections.count
+    ) as pool:
+        yield PostgresLog(pool, name, connections)
+
+
+class _Connections:
+    """How many connections a pool has made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def count(self) -> None:
+        self.made += 1
 
 
 class PostgresLog:
     """The log of one database."""
 
-    def __init__(self, pool: Pool, name: str) -> None:
+    def __init__(self, pool: Pool, name: str, connections: _Connections | None = None) -> None:
         self.name = name
         self.pool = pool
+        self._connections = connections or _Connections()
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         # A cancelled COMMIT has an unknown outcome.
@@ -74,6 +88,13 @@ class PostgresLog:
 
     async def era(self) -> int:
         return int((await self._fetch("era"))[0][0])
+
+    async def begin_era(self) -> None:
+        await self._fetch("begin_era")
+
+    @property
+    def connections(self) -> int:
+        return self._connections.made
 
     async def reply(self, request_id: str) -> StoredReply | None:
         rows = await self._fetch("replies", [request_id])
@@ -109,6 +130,10 @@ class PostgresLog:
     async def _append(self, batch: Batch) -> Appended | Conflict:
         with outages():
             async with acquire(self.pool) as connection:
+                if batch.tip and batch.tip.connections != self.connections:
+                    return Conflict(
+                        forked=True
+                    )  # to be ruled out before anything is appended at another server
                 return await append(connection, batch)
 
     async def _load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
@@ -138,7 +163,7 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none."""
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
-    tip = batch.tip or (None, None, None)
+    tip = batch.tip[:3] if batch.tip else (None, None, None)
     row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows, *tip)
     assert row is not None
     if row["conflict"] is None:

@@ -96,12 +96,6 @@ async def carry_out(log: PostgresLog, found: Difference) -> Plan:
         ) from error
 
 
-async def begin_era(log: PostgresLog) -> None:
-    """Has every process of the service forget what it remembers, and compare log and stream."""
-    head = await log.head()
-    await fetch(log.pool, _QUERIES["repair_head"], head)
-
-
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:
     rows = await connection.fetch(_QUERIES["read"], max(0, found.since - 2), _EVERYTHING)
     events = [log.recorded(row) for row in rows]

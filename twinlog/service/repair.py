@@ -201,7 +201,7 @@ class _Repair:
         if self._options.dry_run:
             self._say("Nothing was changed: this was a dry run.")
             return MENDED
-        await postgres.begin_era(self._log)
+        await self._log.begin_era()
         for one in back:
             await postgres.set_checkpoints(self._pools[one.database], {one.consumer: one.back_to})
         if found.since or found.damaged:

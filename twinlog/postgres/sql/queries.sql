@@ -29,8 +29,12 @@ SELECT position, stream_type, stream_id, version, event_id, type, payload, metad
 SELECT position FROM log_head;
 
 -- name: era
--- How often the log's history was repaired.
+-- The era of the log's history.
 SELECT era FROM log_head;
+
+-- name: begin_era
+-- Has every writer compare what it knows before it appends again.
+UPDATE log_head SET era = era + 1;
 
 -- name: replies
 -- The stored outcomes of some requests.

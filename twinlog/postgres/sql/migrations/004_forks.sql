@@ -1,6 +1,6 @@
 -- What tells a log from another history of the same log, as after a failover that lost its last events.
 
--- How often the log's history was repaired: whoever remembers states from an earlier era has to forget them.
+-- Counts the forks and the repairs of the log's history: whoever remembers something of an earlier era looks again.
 ALTER TABLE log_head ADD COLUMN era integer NOT NULL DEFAULT 0;
 
 -- An event that the consumer has handled, at or before `position` unless someone has set that back; null where none is
