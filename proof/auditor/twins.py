@@ -40,9 +40,7 @@ class TwinAudit:
         """Compared up to here."""
         self._client = client
         self._twin = JetStreamTwin(client, name)
-        self._remedy = (
-            f"nats stream rm {name} --force    # with {owner} running: its relay makes the stream again"
-        )
+        self._remedy = f"twinlog repair {name}    # with {owner} running: its relay makes the stream again where that is needed"
 
     async def look(self) -> None:
         """Reads how far the twin reaches. A twin that was made again is compared again."""
@@ -79,8 +77,7 @@ class TwinAudit:
                 f"stream {self.name} has {last} messages, the log only {head} events: the database was set back",
                 ids=[self.name],
                 events=[f"{self.name}/{head + 1}", f"{self.name}/{last}"],
-                remedy=f"restore a database with {last} events; or, to give those up, stop the services, "
-                f"nats stream rm {self.name} --force, and set back every checkpoint of {self.name} above {head}",
+                remedy=f"twinlog repair {self.name} --dry-run    # what was lost; without --dry-run it is put back",
             )
 
     async def compare(self, events: Sequence[Recorded], findings: Findings) -> int:
