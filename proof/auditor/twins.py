@@ -40,7 +40,7 @@ class TwinAudit:
         """Compared up to here."""
         self._client = client
         self._twin = JetStreamTwin(client, name)
-        self._remedy = f"twinlog repair {name}    # with {owner} running: its relay makes the stream again where that is needed"
+        self._remedy = f"twinlog repair {name}    # with {owner} running, which makes the stream again"
 
     async def look(self) -> None:
         """Reads how far the twin reaches. A twin that was made again is compared again."""

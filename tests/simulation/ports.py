@@ -161,6 +161,7 @@ class _Exclusive:
 
     def __init__(self, log: RemoteLog) -> None:
         self._remote = log
+        self._failovers = log.connections
         self.staged: Batch | None = None
         self.open = True
         """Whether its connection is."""
@@ -169,6 +170,8 @@ class _Exclusive:
         return await self._remote.load(wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
+        if batch.tip and batch.tip.connections != self._remote.connections:
+            return Conflict(forked=True)
         result = await self._remote._ask("append alone", lambda: self._check(batch))
         if isinstance(result, Appended):
             self.staged = batch
@@ -176,13 +179,15 @@ class _Exclusive:
 
     def commit(self) -> None:
         server = self._remote._server
-        if server.holder is not self._remote._client.life:
+        if server.holder is not self._remote._client.life or server.failovers != self._failovers:
             raise Unavailable("the connection broke")  # and the transaction with it
         assert self.staged is not None
         server.append(self.staged)
 
     def _check(self, batch: Batch) -> Appended | Conflict:
         log = self._remote._log
+        if self._failovers != self._remote.connections:
+            raise Unavailable("the connection broke")
         before = log.events[-1].event_id if log.events else None
         return log._refused(batch) or Appended(len(log.events) + 1, before)
 

@@ -190,7 +190,7 @@ class GroupCommit:
             ],
             advances=[unit.advance for unit, _, _ in decided if unit.advance],
             timers=draft.timers(),
-            tip=self._lineage.tip if self._lineage else None,
+            tip=self._lineage.known if self._lineage else None,
         )
 
     async def _append(self, session: LogSession, batch: Batch) -> Appended | Conflict:

@@ -52,8 +52,8 @@ class Lineage:
         self._verified = asyncio.Condition()
         self._doubted = asyncio.Event()
         self._doubted.set()
-        self._known: Tip | None = None
-        """What the log had when it was last looked at."""
+        self.known: Tip | None = None
+        """What the log had when it was last looked at, and has to have still."""
         self.breaks = 0
         """How often the log turned out not to have what was known of it: whatever was read before is void."""
         self._retrying = Retrying(
@@ -62,11 +62,6 @@ class Lineage:
             on=(Unavailable,),
             randomness=randomness,
         )
-
-    @property
-    def tip(self) -> Tip | None:
-        """An event that the log has to have; None: log and stream have to be compared first."""
-        return None if self._in_doubt() else self._known
 
     @property
     def problem(self) -> str | None:
@@ -87,7 +82,7 @@ class Lineage:
     async def _compare(self) -> None:
         async with self._turn:
             while self._in_doubt():  # a comparison may itself make a connection
-                self._known = await self._compared()
+                self.known = await self._compared()
                 self._doubted.clear()
             async with self._verified:
                 self._verified.notify_all()
@@ -95,29 +90,29 @@ class Lineage:
     async def repaired(self, since: int) -> int:
         """Returns when an era after ``since`` is known to have begun, with its number."""
         async with self._verified:
-            await self._verified.wait_for(lambda: self.tip is not None and self.tip.era > since)
-            assert self._known
-            return self._known.era
+            await self._verified.wait_for(lambda: self.known is not None and self.known.era > since)
+            assert self.known
+            return self.known.era
 
     def committed(self, event: Recorded) -> None:
         """Takes in the newest event of the log."""
-        if self._known is not None:
-            self._known = self._known._replace(position=event.position, event_id=event.event_id)
+        if self.known is not None:
+            self.known = self.known._replace(position=event.position, event_id=event.event_id)
 
     def doubt(self) -> None:
         """Has the next append compare first."""
         self._doubted.set()
 
     def _in_doubt(self) -> bool:
-        known = self._known
+        known = self.known
         return known is None or self._doubted.is_set() or known.connections != self._log.connections
 
     async def _compared(self) -> Tip:
-        connections, era, known = self._log.connections, await self._log.era(), self._known
+        connections, era, known = self._log.connections, await self._log.era(), self.known
         if known and not (known.era == era and await self._holds(known)):
             # Even where nobody else has seen what is gone: commands were answered by it.
             structlog.get_logger().error("log.history_broken", log=self._log.name, known=known.position)
-            self._known = known = None
+            self.known = known = None
             self.breaks += 1
         try:
             common = await compare(self._log, self._twin, await self._twin.state())

@@ -73,7 +73,7 @@ class PostgresLog:
         with outages():
             async with acquire(self.pool) as connection, connection.transaction():
                 await connection.fetchval(_QUERIES["lock_head"])
-                yield _Session(connection, self.name)
+                yield _Session(connection, self)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
@@ -130,11 +130,13 @@ class PostgresLog:
     async def _append(self, batch: Batch) -> Appended | Conflict:
         with outages():
             async with acquire(self.pool) as connection:
-                if batch.tip and batch.tip.connections != self.connections:
-                    return Conflict(
-                        forked=True
-                    )  # to be ruled out before anything is appended at another server
-                return await append(connection, batch)
+                return await self.append_by(connection, batch)
+
+    async def append_by(self, connection: Connection, batch: Batch) -> Appended | Conflict:
+        """Appends, unless a connection was made since the log was looked at: it may lead to another server."""
+        if batch.tip and batch.tip.connections != self.connections:
+            return Conflict(forked=True)
+        return await append(connection, batch)
 
     async def _load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         with outages():
@@ -148,15 +150,15 @@ class PostgresLog:
 class _Session:
     """The session of an exclusive block: a connection whose transaction holds the log's lock."""
 
-    def __init__(self, connection: Connection, log: str) -> None:
+    def __init__(self, connection: Connection, log: PostgresLog) -> None:
         self._connection = connection
         self._log = log
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await _load(self._connection, self._log, wanted)
+        return await _load(self._connection, self._log.name, wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        return await append(self._connection, batch)
+        return await self._log.append_by(self._connection, batch)
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
