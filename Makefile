@@ -8,6 +8,7 @@ GENERATED := $(VENV)/.generated
 PROTOS := $(shell find protos -name '*.proto')
 IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
+WORKERS := 3
 
 # Debian and Ubuntu ship Python without ensurepip, without which venv makes an environment that has no pip.
 define CHECK_PYTHON
@@ -21,7 +22,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test bench profile simulate chaos soak lint docs format proto proto-release build lock clean
+.PHONY: help demo run audit test check bench profile simulate chaos soak lint docs format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +36,12 @@ run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
 audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--watch", "--wait 30")
 	@$(PY) -m proof.auditor $(ARGS)
 
+# More workers than processors: half of the tests wait most of the time.
 test: $(GENERATED) ## Run all tests, against real servers of their own
-	@$(BIN)/pytest --durations=10 --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n $(WORKERS) --durations=10 --cov --cov-report=term:skip-covered
+
+check: lint ## Lint, and run the tests that need no servers: what to do before every commit
+	@$(BIN)/pytest -n 2 -q -m fast
 
 bench: $(GENERATED) $(RIVALS)/.installed ## Measure all into docs/bench; QUICK=1: one short round, not kept; SIZES=1: cost against size (MILLION=1: up to a million orders)
 	@$(PY) -m proof.bench $(if $(QUICK),--quick) $(if $(SIZES),--sizes) $(if $(MILLION),--sizes --million)

@@ -6,7 +6,7 @@ from customer_svc.domain import CUSTOMER, ChangeCreditLimit, CreateCustomer
 from shop.customers.v1 import customer_service_pb2 as pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceServicer
 from twinlog import Ids, Transaction
-from twinlog.rpc import Checks, Commands, Context
+from twinlog.rpc import Checks, Commands, Context, Currencies
 
 
 class CustomerService(CustomerServiceServicer):
@@ -44,7 +44,8 @@ class CustomerService(CustomerServiceServicer):
     ) -> pb.ChangeCreditLimitResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
-        limit = checks.money("credit_limit", request.credit_limit, positive=False)
+        # The customer decides: only its own currency is the right one, however it came by that.
+        limit = checks.money("credit_limit", request.credit_limit, positive=False, currencies=Currencies.ANY)
 
         def change(tx: Transaction) -> pb.ChangeCreditLimitResponse:
             tx.do(CUSTOMER, customer_id, ChangeCreditLimit(limit))

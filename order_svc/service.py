@@ -10,7 +10,7 @@ from shop.orders.v1.order_pb2 import ORDER_STATE_CANCELLED, ORDER_STATE_PENDING
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import Clock, Ids, Transaction
-from twinlog.rpc import Checks, Commands, Context
+from twinlog.rpc import Checks, Commands, Context, Currencies
 
 
 class OrderService(OrderServiceServicer):
@@ -27,7 +27,8 @@ class OrderService(OrderServiceServicer):
         checks = Checks()
         given = checks.uuid("order_id", request.order_id, required=False)
         customer_id = checks.uuid("customer_id", request.customer_id)
-        total = checks.money("total", request.total, positive=True)
+        # Whether it is the customer's currency is for customer_svc to say: a customer may have one from before.
+        total = checks.money("total", request.total, positive=True, currencies=Currencies.OWED)
         checks.enum("saga_mode", request.saga_mode, SagaMode, required=False)
         order_id = given or str(self._ids.uuid7())
         deadline = self._clock.now() + self._deadline
@@ -45,6 +46,7 @@ class OrderService(OrderServiceServicer):
             pb.CreateOrderResponse,
             preload=[(SAGA_MODE, SHOP), (ORDER, order_id)],
             assume_empty=[] if given else [(ORDER, order_id)],
+            begins=(ORDER, order_id),
         )
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:

@@ -1,7 +1,8 @@
 """How far the views are, which queries wait for them, and which orders are watched.
 
-The replica that projects hears of its own commits at once and announces them to the others by a core NATS message.
-Messages can be lost, so every process also reads the checkpoints once a second, however many clients wait.
+The replica that projects knows of its own commits at once, and announces them to the others by a core NATS message.
+Anybody can send such a message, and any can get lost: it is a hint to look at the checkpoints, never believed. Hints
+that come together are one look, and without any, every process looks once a second, however many clients wait.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from nats.aio.msg import Msg
@@ -21,8 +23,12 @@ from twinlog import PostgresViews, Service, Unavailable, View
 
 SUBJECT = "views.changed"
 _LOOK_EVERY_SECONDS = 1.0
+_LOOKS_APART_SECONDS = 0.01
+"""At the least, so that no number of hints and of waiting queries costs more than 100 looks a second."""
 _MAX_ORDERS_ANNOUNCED = 2_000
 """In one message, which NATS limits to 1 MiB."""
+_MAX_HINT_BYTES = 256 * 1024
+"""A longer message is none of ours, and is not parsed."""
 
 Changes = Mapping[View[Any], Mapping[str, Any]]
 """Changed rows, by view and key."""
@@ -41,42 +47,72 @@ class Freshness:
         """``consumers``: the log that each consumer reads."""
         self._logs = consumers
         self.positions: dict[str, int] = dict.fromkeys(consumers.values(), 0)
+        self.wants_look = asyncio.Event()
+        """Set where somebody waits for what only a look at the checkpoints can tell."""
         self._advanced = asyncio.Event()
+        self._waiting = 0
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._hinted: dict[str, int] = {}
+        """The positions that views may have reached, by log, as far as hints since the last look go."""
+        self._maybe_changed: set[str] = set()
 
     def changed(self, consumer: str, position: int, order_ids: Iterable[str]) -> None:
         """Notes that a view has advanced and which orders have changed; wakes the queries and watchers concerned."""
-        log = self._logs[consumer]
-        if position > self.positions[log]:
+        self.advanced(consumer, position)
+        self.wake(order_ids)
+
+    def advanced(self, consumer: str, position: int) -> None:
+        """Notes that a view has advanced; wakes the queries that wait for it."""
+        log = self._logs.get(consumer)
+        if log is not None and position > self.positions[log]:
             self.positions[log] = position
             self._advanced.set()
             self._advanced = asyncio.Event()
+
+    def hinted(self, consumer: str, position: int, order_ids: Collection[str]) -> None:
+        """Has the checkpoints looked at if the hint, were it true, concerned a waiting query or a watched order."""
+        watched = self._watchers.keys() & order_ids if self._watchers else ()
+        self._maybe_changed.update(watched)
+        log = self._logs.get(consumer)
+        if log is not None and position > self.positions[log]:
+            self._hinted[log] = position
+        if watched or (self._waiting and self._hinted):
+            self.wants_look.set()
+
+    def begin_look(self) -> Collection[str]:
+        """Forgets the hints, as the truth is about to be known; gives the watched orders that they named."""
+        named, self._maybe_changed, self._hinted = self._maybe_changed, set(), {}
+        self.wants_look.clear()
+        return named
+
+    def wake_all(self) -> None:
+        """Wakes every watcher, as a hint may have been lost."""
+        self.wake(self._watchers)
+
+    def wake(self, order_ids: Iterable[str]) -> None:
+        """Wakes the watchers of these orders."""
         for order_id in order_ids:
             for watcher in self._watchers.get(order_id, ()):
                 watcher.set()
 
-    def wake_all(self) -> None:
-        """Wakes every watcher, as an announcement may have been lost."""
-        for watchers in self._watchers.values():
-            for watcher in watchers:
-                watcher.set()
-
-    @property
-    def watched(self) -> bool:
-        """Whether any order is watched."""
-        return bool(self._watchers)
-
     async def reached(self, wanted: Mapping[str, int], seconds: float) -> None:
         """Returns once the views are at the wanted positions. Raises ViewLagging after ``seconds``."""
-        try:
-            async with asyncio.timeout(seconds):
-                for log, position in wanted.items():
-                    while self.positions[log] < position:
-                        await self._advanced.wait()
-        except TimeoutError as error:
-            for log, position in wanted.items():  # none if the last advance came with the timeout
-                if self.positions[log] < position:
-                    raise ViewLagging(log=log, reached=self.positions[log], wanted=position) from error
+        if lagging := self._lagging(wanted):
+            if self._hinted.keys() & lagging.keys():
+                self.wants_look.set()
+            self._waiting += 1
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        while self._lagging(wanted):
+                            await self._advanced.wait()
+            finally:
+                self._waiting -= 1
+        for log, position in self._lagging(wanted).items():  # none if the last advance came with the timeout
+            raise ViewLagging(log=log, reached=self.positions[log], wanted=position)
+
+    def _lagging(self, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        return {log: position for log, position in wanted.items() if self.positions[log] < position}
 
     @asynccontextmanager
     async def watching(self, order_id: str) -> AsyncIterator[asyncio.Event]:
@@ -92,13 +128,14 @@ class Freshness:
 
 
 class Announcer:
-    """Announces what this replica commits, and hears what others do."""
+    """Announces what this replica commits, and looks at the checkpoints when others may have committed."""
 
     def __init__(self, service: Service, store: PostgresViews, freshness: Freshness) -> None:
         self._messages = service.messages
         self._store = store
         self._freshness = freshness
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
+        self._me = str(uuid4())
 
     def committed(self, consumer: str, position: int, changes: Changes) -> None:
         """A batch has been committed to the views."""
@@ -106,6 +143,7 @@ class Announcer:
         self._freshness.changed(consumer, position, order_ids)
         if not self._outbox.full():
             message = {
+                "from": self._me,
                 "consumer": consumer,
                 "position": position,
                 "orders": order_ids[:_MAX_ORDERS_ANNOUNCED],
@@ -128,19 +166,39 @@ class Announcer:
                 structlog.get_logger().debug("views.not_announced", error=str(error))
 
     async def _heard(self, message: Msg) -> None:
-        heard = json.loads(message.data)
-        self._freshness.changed(heard["consumer"], heard["position"], heard["orders"])
+        if len(message.data) > _MAX_HINT_BYTES:
+            return
+        with suppress(ValueError, RecursionError):
+            match json.loads(message.data):
+                case {"from": self._me}:
+                    pass  # what this replica commits, it knows
+                case {"consumer": str(consumer), "position": int(position), "orders": [*orders]}:
+                    self._freshness.hinted(consumer, position, {id for id in orders if isinstance(id, str)})
 
     async def _look(self) -> None:
-        seen: dict[str, int] = {}
+        """Looks when it may be of use; whoever waits for nothing but time is woken once a second."""
+        loop = asyncio.get_running_loop()
+        woken = loop.time()
+        seen: Mapping[str, int] = {}
+        seen_then = seen
         while True:
-            try:
-                found = await self._store.checkpoints()
-            except Unavailable:
-                found = seen
-            for consumer, position in found.items():
-                self._freshness.changed(consumer, position, ())
-            if found != seen:
-                self._freshness.wake_all()
-            seen = found
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            began, named = loop.time(), self._freshness.begin_look()
+            seen = await self._checkpoints() or seen
+            for consumer, position in seen.items():
+                self._freshness.advanced(consumer, position)
+            self._freshness.wake(named)
+            if loop.time() - woken >= _LOOK_EVERY_SECONDS:
+                if seen != seen_then:
+                    self._freshness.wake_all()
+                woken, seen_then = loop.time(), seen
+            await asyncio.sleep(began + _LOOKS_APART_SECONDS - loop.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(woken + _LOOK_EVERY_SECONDS):
+                    await self._freshness.wants_look.wait()
+
+    async def _checkpoints(self) -> Mapping[str, int]:
+        """How far the views are; empty while the database is away."""
+        try:
+            return await self._store.checkpoints()
+        except Unavailable:
+            return {}

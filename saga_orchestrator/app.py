@@ -58,5 +58,5 @@ async def main(shutdown: Shutdown) -> None:
         views = SagaViews(service.log, PACKAGE, {"sagas": SagaRow})
         wire(service, views)
         commands, pages = Commands(service.log, service.writer), await service.page_tokens()
-        edge = SagaService(commands, views, pages, service.clock, service.schema)
+        edge = SagaService(commands, views, pages, service.clock)
         await service.serve((edge, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"))

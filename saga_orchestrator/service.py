@@ -19,7 +19,6 @@ from twinlog import (
     Retry,
     SagaInstance,
     SagaStatus,
-    Schema,
     Skip,
     Transaction,
     timestamp,
@@ -56,14 +55,11 @@ class SagaNotFound(NotFound):
 class SagaService(SagaServiceServicer):
     """shop.sagas.v1.SagaService."""
 
-    def __init__(
-        self, commands: Commands, views: SagaList, pages: PageTokens, clock: Clock, schema: Schema
-    ) -> None:
+    def __init__(self, commands: Commands, views: SagaList, pages: PageTokens, clock: Clock) -> None:
         self._commands = commands
         self._views = views
         self._pages = pages
         self._clock = clock
-        self._schema = schema
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         checks = Checks()
@@ -156,12 +152,9 @@ class SagaService(SagaServiceServicer):
 
     async def _saga(self, id: str) -> pb.Saga:
         """Read from the log itself, so that it is up to date."""
-        events = await self._commands.history(CREDIT_SAGAS, id)
+        events, instance = await self._commands.folded(CREDIT_SAGAS, id)
         if not events:
             raise SagaNotFound
-        instance = CREDIT_SAGAS.initial
-        for event in events:
-            instance = CREDIT_SAGAS.fold(self._schema.decode(event), instance)
         saga = _shown(id, instance)
         saga.started_at.FromDatetime(events[0].recorded_at)
         saga.updated_at.FromDatetime(events[-1].recorded_at)

@@ -1,1 +1,1 @@
-"""Runs the whole system on one machine: embedded servers, the supervisor of the services, the demo."""
+"""Runs the whole shop on one machine: embedded servers, supervised services, the demo."""

@@ -14,7 +14,7 @@ from typing import Self
 import psutil
 
 from stack.shop import Shop, end_leftovers
-from stack.topology import ROOT
+from stack.topology import NAMESPACE, ROOT
 from twinlog.dev import Misconfigured
 
 _FOLDERS = ("demo", "run")
@@ -28,6 +28,7 @@ class Running:
     """The supervisor's."""
     postgres_url: str
     nats_url: str
+    twinlog_namespace: str
     orders_address: str
     customers_address: str
     sagas_address: str
@@ -40,6 +41,7 @@ class Running:
             os.getpid(),
             shop.postgres_url,
             shop.nats_url,
+            NAMESPACE,
             shop.orders,
             shop.customers,
             shop.sagas,

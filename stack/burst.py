@@ -1,4 +1,4 @@
-"""Many orders at once, taken through their sagas: the demo's burst, for tests to disturb."""
+"""Many orders at once and their sagas: the burst of the demo, which tests disturb."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from twinlog.testing.internals import NANOS_PER_UNIT
 
 CONNECTIONS = 4
 CREDIT_LIMIT = Money(300 * NANOS_PER_UNIT, "EUR")
-"""Of each customer: about three in four of forty orders fit in."""
+"""Of each customer; about three in four of forty orders fit in."""
 
 _PAGE = 1000
-_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.2, 0.01
+_LOOK_EVERY_SECONDS, _LAST_LOOK_EVERY_SECONDS = 0.2, 0.01
 
 Progress = Callable[[int, int], None]
-"""Called now and then with the number of orders accepted so far, and of those known to have ended."""
+"""Called with the number of orders accepted so far, and of those known to have ended."""
 
 
 class BurstUnfinished(Unexpected):
-    """Time was up; the message says what is missing."""
+    """The burst did not end in time; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a burst came to."""
+    """The outcome of a burst."""
 
     orders: int
     accepted_seconds: float
@@ -45,12 +45,12 @@ class Figures:
     seconds: float
     """From the first call until the view showed every order's final state."""
     states: Mapping[OrderState.ValueType, int]
-    """Orders by final state, as the view has them."""
+    """How many orders the view has in each final state."""
     customer_ids: Sequence[str]
 
     @property
     def sagas_per_second(self) -> float:
-        """Sagas that ended, whichever way, by seconds."""
+        """Sagas per second, whatever their outcome."""
         return self.orders / self.seconds
 
 
@@ -66,7 +66,7 @@ async def burst(
     """Sends ``orders`` CreateOrder calls at once, and waits until the view shows every order's final state.
 
     The orders are spread evenly over new customers, none of whom can pay for all of theirs. Calls carry a request_id
-    and are repeated while a service is away, so that a service may be killed meanwhile. Raises BurstUnfinished
+    and are repeated while a service is away, so that services may be killed during the burst. Raises BurstUnfinished
     after ``seconds``.
     """
     under_way = _Burst(orders, progress)
@@ -82,14 +82,14 @@ async def burst(
 
 @dataclass
 class _Burst:
-    """One that is under way."""
+    """A burst in progress."""
 
     orders: int
     progress: Progress
     order_ids: set[str] = field(default_factory=set)
-    """Those accepted."""
+    """The accepted orders."""
     token: str = ""
-    """Of the last that was accepted."""
+    """The consistency token of the last accepted order."""
     ended: int = 0
 
     async def run(self, clients: Sequence[Clients], mode: SagaMode.ValueType, customers: int) -> Figures:
@@ -119,7 +119,7 @@ class _Burst:
     async def _watch(
         self, client: Clients, customer_ids: Sequence[str]
     ) -> tuple[Counter[OrderState.ValueType], float]:
-        """The final states, and the time when the view had them all."""
+        """How many orders ended in each state, and when the view had them all."""
         while True:
             accepted = len(self.order_ids)
             nothing_pending = await self._look(client, frozenset(customer_ids))
@@ -129,10 +129,10 @@ class _Burst:
                 states = Counter(order.state for order in found)
                 if {order.order_id for order in found} == self.order_ids and not states[ORDER_STATE_PENDING]:
                     return states, looked
-            await asyncio.sleep(_LAST_LOOK_SECONDS if accepted == self.orders else _LOOK_SECONDS)
+            await asyncio.sleep(_LAST_LOOK_EVERY_SECONDS if accepted == self.orders else _LOOK_EVERY_SECONDS)
 
     async def _look(self, client: Clients, customer_ids: frozenset[str]) -> bool:
-        """Tells the progress; whether the view shows none of these customers' orders as pending."""
+        """Reports the progress; returns whether the view shows no pending order of these customers."""
         accepted = len(self.order_ids)
         request = ListOrdersRequest(state=ORDER_STATE_PENDING, page_size=_PAGE, consistency_token=self.token)
         page = await retried(client.order_queries.ListOrders, request)
@@ -152,7 +152,7 @@ async def _create_customer(client: Clients) -> str:
 
 
 def _total(number: int) -> Money:
-    """Of a customer's order: 1.05, 2.05 … 20.05, and again."""
+    """The total of a customer's order: 1.05, 2.05 … 20.05, and again."""
     return Money((number % 20 + 1) * NANOS_PER_UNIT + NANOS_PER_UNIT // 20, "EUR")
 
 

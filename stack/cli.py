@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0: it went well; 1: it did not; 2: nothing runs as it is set up; 128 + n: ended by signal n."""
+    """The exit code: 0 for success, 1 for failure, 2 where the setup is wrong, 128 + n after signal n."""
     commands: dict[tuple[str, ...], Main] = {("demo",): _demo, ("run",): _run}
     command = commands.get(tuple(arguments))
     if command is None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return asyncio.run(_until_told(command))
     except BrokenPipeError:
-        # Whoever read the output has gone; so that the interpreter does not try to flush it either:
+        # The reader of the output is gone; this keeps the interpreter from flushing to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 
@@ -79,7 +79,7 @@ def _echo(line: str) -> None:
 
 
 async def _until_told(command: Main) -> int:
-    """Runs a command; a signal cancels it, so that everything is stopped in order, the next kills what is left."""
+    """Runs a command. A signal cancels it, which stops everything in order; the next one kills what is left."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command())
     told: list[int] = []
 
@@ -91,7 +91,7 @@ async def _until_told(command: Main) -> int:
             kill_all()
 
     for signum in _SIGNALS:
-        # Not loop.add_signal_handler: what that puts back at the end would let a last Ctrl-C end in a traceback.
+        # Not loop.add_signal_handler, which would restore a handler that ends the last Ctrl-C in a traceback.
         signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
     try:
         return await task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceStub
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
@@ -28,6 +31,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_DETAILS_KEY = "grpc-status-details-bin"
 _TRY_SECONDS = 10.0
 _GIVE_UP_SECONDS = 300.0
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.05, 1.0
@@ -92,17 +96,33 @@ class Call(Protocol[Response]):
 async def retried(call: Call[Response], request: Any) -> Response:
     """The answer to a call that is safe to repeat: a query, or a command with a request_id.
 
-    Repeats it while the service is away or does not answer; raises the last error after five minutes of that.
+    Repeats it while the service is away, does not answer, or has too much to do; then at the earliest when the service
+    says, give or take. Raises the last error after five minutes of that.
     """
     delay, give_up = _FIRST_DELAY_SECONDS, time.monotonic() + _GIVE_UP_SECONDS
     while True:
         try:
             return await call(request, timeout=_TRY_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() not in _TRANSIENT or time.monotonic() > give_up:
+            asked = retry_seconds(error)
+            if (asked is None and error.code() not in _TRANSIENT) or time.monotonic() > give_up:
                 raise
-        await asyncio.sleep(delay)
+        await asyncio.sleep(max(delay, (asked or 0.0) * random.uniform(1.0, 1.5)))
         delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+
+
+def retry_seconds(error: grpc.aio.AioRpcError) -> float | None:
+    """How long the service asks to wait before the same call is made again; None where it does not.
+
+    That, not the code, says whether RESOURCE_EXHAUSTED passes: a request that is too large never does.
+    """
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            for packed in Status.FromString(bytes(value)).details:
+                retry = RetryInfo()
+                if packed.Unpack(retry):
+                    return float(retry.retry_delay.ToMilliseconds()) / 1e3
+    return None
 
 
 async def orders_of(clients: Clients, customer_id: str) -> list[Order]:

@@ -1,4 +1,4 @@
-"""What the commands print: at most 100 columns, colour on a terminal only."""
+"""What the commands print: at most 100 columns, with color on a terminal only."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def say(text: str = "") -> None:
 
 
 def fail(error: BaseException | str, code: int) -> int:
-    """Says on stderr what went wrong; gives ``code`` back."""
+    """Prints an error on stderr; returns ``code``."""
     Console(stderr=True, highlight=False, soft_wrap=True, style="red").print(str(error), markup=False)
     return code

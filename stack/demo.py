@@ -1,4 +1,4 @@
-"""The demo: real orders through both modes, and what happened."""
+"""The demo: real orders in both modes, and what became of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SINGLE_ORDERS = 50
 
 
 async def demo(shop: Shop) -> bool:
-    """Whether everything came out as it has to. Raises Unexpected and BurstUnfinished."""
+    """Runs the demo; returns whether the money balances. Raises Unexpected and BurstUnfinished."""
     balances: list[Balance] = []
     async with connect(shop) as clients:
         before = (await clients.orders.GetSagaMode(GetSagaModeRequest())).saga_mode
@@ -65,7 +65,7 @@ async def _tell(scene: Scene) -> None:
 
 
 async def _latency(scene: Scene) -> float:
-    """The median, in milliseconds."""
+    """The median latency of an order that is alone, in milliseconds."""
     customer_id = await scene.customer(Money(_SINGLE_ORDERS * NANOS_PER_UNIT, "EUR"))
     times = []
     for _ in range(_SINGLE_ORDERS):
@@ -76,7 +76,7 @@ async def _latency(scene: Scene) -> float:
 
 
 async def _burst(shop: Shop, scene: Scene) -> Sequence[str]:
-    """Shows a burst; gives its customers."""
+    """Runs and shows a burst; returns the ids of its customers."""
     _heading(f"2,000 orders of 50 customers at once, in {MODES[scene.mode]}")
     with _progress(2_000) as progress:
         figures = await load.burst(shop, scene.mode, orders=2_000, customers=50, progress=progress)
@@ -94,7 +94,7 @@ async def _burst(shop: Shop, scene: Scene) -> Sequence[str]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[load.Progress]:
-    """A bar on a terminal, a line for each quarter elsewhere."""
+    """Shows a bar on a terminal, elsewhere a line for each quarter."""
     if not console.is_terminal:
         quarters = iter((total // 4, total // 2, total * 3 // 4, total))
         yield _by_quarters(list(quarters))

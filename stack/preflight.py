@@ -6,11 +6,10 @@ import asyncio
 import os
 from collections.abc import Iterator
 
-import asyncpg
 from nats.errors import Error as NatsError
 
 from stack.topology import DATABASES, SERVICES
-from twinlog import ConfigurationError, load
+from twinlog import ConfigurationError, Unavailable, load
 from twinlog.dev import Misconfigured
 from twinlog.testing.internals import configure_logging, connect, ensure_database
 
@@ -53,9 +52,9 @@ async def check_postgres(url: str) -> None:
         raise Misconfigured(
             f"POSTGRES_URL: the server did not answer in {_TIMEOUT_SECONDS:g} s; is it up?"
         ) from error
-    except (OSError, ValueError, asyncpg.PostgresError) as error:
+    except (Unavailable, ValueError) as error:
         raise _one_line(
-            f"POSTGRES_URL: the server cannot be used ({error}); is it up, and is this its URL?"
+            f"POSTGRES_URL: the server cannot be used: {error}; is it up, and is this its URL?"
         ) from error
 
 

@@ -10,10 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from stack.console import console, say
 from stack.shop import Shop
+from stack.topology import ROOT
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres
 
 
 async def stay_up(shop: Shop) -> None:
@@ -63,9 +66,20 @@ def commands(shop: Shop) -> Sequence[tuple[str, str]]:
 def _addresses(shop: Shop) -> dict[str, str]:
     return {
         **shop.addresses,
-        "Postgres": shop.postgres_url if shop.postgres else "yours (POSTGRES_URL)",
-        "NATS": shop.nats_url if shop.nats else "yours (NATS_URL)",
+        "Postgres": _shown(shop.postgres) if shop.postgres else "yours (POSTGRES_URL)",
+        "NATS": _shown(shop.nats) if shop.nats else "yours (NATS_URL)",
     }
+
+
+def _shown(server: EmbeddedPostgres | EmbeddedNats) -> str:
+    """A server's URL without the password, which this user's files alone hold."""
+    url = urlsplit(server.url)
+    kept = _relative(server.folder / "password")
+    return f"{url.scheme}://{url.username}@{url.hostname}:{url.port}, its password is in {kept}"
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _call(address: str, method: str, request: dict[str, Any]) -> str:

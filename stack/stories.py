@@ -1,4 +1,4 @@
-"""The demo's stories: what becomes of an order, case by case. Each gives its order's timeline."""
+"""The demo's stories, each an outcome of an order. A story returns its order's timeline; its docstring is its title."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from twinlog import Money
 from twinlog.dev import Supervisor
 from twinlog.testing.internals import NANOS_PER_UNIT
 
-_SECONDS = 30.0
+_TIMEOUT_SECONDS = 30.0
 _CENT = NANOS_PER_UNIT // 100
 LIMIT = Money(1500 * _CENT, "EUR")
 FITS = Money(1234 * _CENT, "EUR")
@@ -40,67 +40,67 @@ T = TypeVar("T")
 
 @dataclass
 class Scene:
-    """What the stories of one mode play in."""
+    """The setting of the stories of one mode."""
 
     clients: Clients
     supervisor: Supervisor
     mode: SagaMode.ValueType
-    """The mode that the shop is in."""
+    """The mode that the shop is set to."""
     customer_ids: list[str] = field(default_factory=list)
-    """The customers made so far."""
+    """The customers created so far."""
 
     @property
     def orchestrated(self) -> bool:
-        """Whether the orchestrator's log takes part."""
+        """Whether the orchestrator runs the sagas."""
         return self.mode == SAGA_MODE_ORCHESTRATION
 
     @property
     def compensated(self) -> tuple[str, ...]:
-        """The event that ends the saga of a cancelled order, where there is a saga."""
+        """The event that ends a canceled order's saga; none in choreography."""
         return ("SagaCompensated",) if self.orchestrated else ()
 
     async def customer(self, limit: Money = LIMIT) -> str:
-        """A new customer."""
+        """Creates a customer; returns the id."""
         request = CreateCustomerRequest(
             request_id=str(uuid4()), name="Ada Lovelace", credit_limit=limit.to_proto()
         )
-        answer = await self.clients.customers.CreateCustomer(request, timeout=_SECONDS)
+        answer = await self.clients.customers.CreateCustomer(request, timeout=_TIMEOUT_SECONDS)
         self.customer_ids.append(answer.customer_id)
         return self.customer_ids[-1]
 
     async def order(self, customer_id: str, total: Money) -> CreateOrderResponse:
-        """A new order; the mode is the shop's."""
+        """Creates an order, in the shop's mode."""
         request = CreateOrderRequest(request_id=str(uuid4()), customer_id=customer_id, total=total.to_proto())
-        answer: CreateOrderResponse = await self.clients.orders.CreateOrder(request, timeout=_SECONDS)
+        answer: CreateOrderResponse = await self.clients.orders.CreateOrder(request, timeout=_TIMEOUT_SECONDS)
         return answer
 
     async def cancel(self, order_id: str) -> None:
-        """Takes an order back."""
+        """Cancels an order."""
         request = CancelOrderRequest(request_id=str(uuid4()), order_id=order_id)
-        await self.clients.orders.CancelOrder(request, timeout=_SECONDS)
+        await self.clients.orders.CancelOrder(request, timeout=_TIMEOUT_SECONDS)
 
     async def ended(self, order: CreateOrderResponse) -> Order:
-        """The order, as soon as it is no longer pending in the view."""
+        """The order, once the view no longer has it as pending."""
         request = WatchOrderRequest(order_id=order.order_id, consistency_token=order.consistency_token)
         last = Order()
-        async for seen in self.clients.order_queries.WatchOrder(request, timeout=_SECONDS):
+        async for seen in self.clients.order_queries.WatchOrder(request, timeout=_TIMEOUT_SECONDS):
             last = seen.order
         return last
 
     async def available(self, customer_id: str) -> Money:
-        """What the customer has left, by the view."""
+        """The customer's available credit, according to the view."""
         request = GetCustomerRequest(customer_id=customer_id)
-        answer = await self.clients.customer_queries.GetCustomer(request, timeout=_SECONDS)
+        answer = await self.clients.customer_queries.GetCustomer(request, timeout=_TIMEOUT_SECONDS)
         return Money.of(answer.customer.available)
 
     async def timeline(self, order_id: str, *events: str) -> Timeline:
-        """The order's timeline, as soon as it has these ``events`` and whatever caused them."""
+        """The order's timeline, once it has these ``events`` and their causes."""
         request = GetOrderTimelineRequest(order_id=order_id)
         entries: Timeline = []
 
         async def complete() -> bool:
             nonlocal entries
-            call = self.clients.order_queries.GetOrderTimeline(request, timeout=_SECONDS)
+            call = self.clients.order_queries.GetOrderTimeline(request, timeout=_TIMEOUT_SECONDS)
             answer = await _found(call)
             entries = answer.entries if answer else []
             known = {f"{entry.log}/{entry.position}" for entry in entries}
@@ -111,12 +111,12 @@ class Scene:
         return entries
 
     async def credit_is_asked_for(self, order_id: str) -> None:
-        """Returns when whatever makes customer_svc reserve credit for the order is in the log that it reads."""
+        """Returns when the event or command that makes customer_svc reserve credit for the order is recorded."""
         if self.orchestrated:
             request = GetSagaRequest(order_id=order_id)
 
             async def begun() -> bool:
-                return await _found(self.clients.sagas.GetSaga(request, timeout=_SECONDS)) is not None
+                return await _found(self.clients.sagas.GetSaga(request, timeout=_TIMEOUT_SECONDS)) is not None
 
             await _until(begun, f"no saga begins for order {order_id}")
         # Choreographed, that is the order's creation itself.
@@ -204,7 +204,7 @@ async def _credit_is_back(scene: Scene, customer_id: str) -> None:
 
 
 async def _found(call: Awaitable[T]) -> T | None:
-    """The answer; None where it is NOT_FOUND, as it may be before it is in the view."""
+    """The answer, or None for NOT_FOUND, which comes before the view has the order."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -215,8 +215,8 @@ async def _found(call: Awaitable[T]) -> T | None:
 
 async def _until(true: Callable[[], Awaitable[bool]], otherwise: str) -> None:
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while not await true():
                 await asyncio.sleep(0.005)
     except TimeoutError as error:
-        raise Unexpected(f"{otherwise}, after {_SECONDS:g} s") from error
+        raise Unexpected(f"{otherwise}, after {_TIMEOUT_SECONDS:g} s") from error

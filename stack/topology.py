@@ -1,15 +1,34 @@
-"""The shop's topology, as its services state it: which has which log, in which database, at which address."""
+"""The shop's topology, as its services state it: which has which log, in which database, at which address.
+
+Databases and streams have the names that TWINLOG_NAMESPACE gives them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from customer_svc.app import SPEC as CUSTOMER_SVC
-from order_svc.app import SPEC as ORDER_SVC
-from projector.app import SPEC as PROJECTOR
-from saga_orchestrator.app import SPEC as SAGA_ORCHESTRATOR
+import customer_svc.app
+import order_svc.app
+import projector.app
+import saga_orchestrator.app
 from twinlog import ServiceSpec
+from twinlog.testing.internals import named
+
+NAMESPACE = os.environ.get("TWINLOG_NAMESPACE", "")
+"""Is checked where the services' settings are."""
+
+
+def _in_namespace(spec: ServiceSpec) -> ServiceSpec:
+    return replace(spec, database=named(NAMESPACE, spec.database))
+
+
+ORDER_SVC = _in_namespace(order_svc.app.SPEC)
+CUSTOMER_SVC = _in_namespace(customer_svc.app.SPEC)
+SAGA_ORCHESTRATOR = _in_namespace(saga_orchestrator.app.SPEC)
+PROJECTOR = _in_namespace(projector.app.SPEC)
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
@@ -27,11 +46,18 @@ SHOP_LOGS: Mapping[str, str] = {
 }
 """The logs of commands and sagas, with their databases; the projector's holds only its dead letters."""
 
+
+def stream_of(log: str) -> str:
+    """The name of a log's stream."""
+    return named(NAMESPACE, log)
+
+
 __all__ = [
     "COLORS",
     "CUSTOMER_SVC",
     "DATABASES",
     "NAMES",
+    "NAMESPACE",
     "ORDER_SVC",
     "OWNERS",
     "PROJECTOR",
@@ -39,4 +65,5 @@ __all__ = [
     "SAGA_ORCHESTRATOR",
     "SERVICES",
     "SHOP_LOGS",
+    "stream_of",
 ]

@@ -1,17 +1,82 @@
-"""The servers that all tests share, and what each test gets of its own on them."""
+"""The servers that all tests share, what each test gets of its own on them, and which tests stay together."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests import servers
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
+
+TOGETHER = (
+    "tests/audit/",
+    "tests/docs/test_site.py",
+    "tests/docs/test_third_service.py",
+    "tests/e2e/",
+    "tests/log/test_faults.py",
+    "tests/packaging/",
+    "tests/stack/test_demo.py",
+    "tests/stack/test_run.py",
+    "tests/upgrade/test_upgrade.py",
+)
+"""Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.
+
+Every other test runs alone, wherever there is room. Each worker has servers of its own.
+"""
+
+SERVERS = {"postgres_url", "nats_url", "own_postgres", "own_nats", "postgres", "jetstream", "servers"}
+"""Fixtures that start servers, and parameters that ask for them."""
+SLOW = (
+    *TOGETHER,
+    "tests/bench/test_guard.py",
+    "tests/chaos/",
+    "tests/kernel/test_runtime.py",
+    "tests/simulation/",
+    "tests/stack/",
+)
+"""Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Each takes its free ports from a share of its own, so that no two find the same one free.
+    number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    process._PORTS = process._PORTS[number::workers]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out the largest groups first, then single tests. (The mark xdist_group has no effect under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: _group(nodeid) or nodeid
+    return scheduler
+
+
+def _group(nodeid: str) -> str:
+    return next((group for group in TOGETHER if nodeid.startswith(group)), "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is fast; refuses a test that shares a fixture with others and is in no group with them."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures}
+        if not _group(item.nodeid) and {"module", "package"} & scopes:
+            raise pytest.UsageError(f"{item.nodeid} shares a fixture: add it to TOGETHER in {__file__}")
+        if not item.nodeid.startswith(SLOW) and not SERVERS & _needs(item):
+            item.add_marker("fast")
+
+
+def _needs(item: pytest.Function) -> set[str]:
+    """Its fixtures and the words among its parameters."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {*item.fixturenames, *(value for value in parameters if isinstance(value, str))}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -36,6 +36,8 @@ class NoContext:
 class NoReplica:
     """The lease of work that the test does by itself."""
 
+    problem: str | None = None
+
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.Event().wait()
 
@@ -137,8 +139,14 @@ class MemoryShop:
         self.orders = order_svc.wire(self.order_svc, self._deadline)
         self.customers = customer_svc.wire(self.customer_svc)
         saga_orchestrator.wire(self.saga_orchestrator, self.saga_views)
-        projector.wire(await self._running("projector", "projector"), self.views)
+        self.projector = await self._running("projector", "projector")
+        projector.wire(self.projector, self.views)
         return self
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """The four services."""
+        return self.order_svc, self.customer_svc, self.saga_orchestrator, self.projector
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
@@ -155,9 +163,13 @@ class MemoryShop:
         """Returns when every event has had its effects, besides those that wait for a service that is held up."""
         async with asyncio.timeout(60):
             while any(follower.waits() for follower in self.followers):
-                if self._failure.done():
-                    self._failure.result()
+                self.check()
                 await asyncio.sleep(0)
+
+    def check(self) -> None:
+        """Raises what a task has ended with, if one has."""
+        if self._failure.done():
+            self._failure.result()
 
     async def let_pass(self, time: timedelta) -> None:
         """Moves the clock, and fires what is due then."""

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
@@ -71,6 +72,18 @@ async def execute(server_url: str, statement: str, database: str = "postgres") -
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+def url_of(server_url: str, user: str) -> str:
+    """The server's URL for another user, whose password is its name."""
+    parts = urlsplit(server_url)
+    return urlunsplit(parts._replace(netloc=f"{user}:{user}@{parts.netloc.rpartition('@')[2]}"))
+
+
+async def new_user(server_url: str, user: str) -> str:
+    """Makes a user without any rights; gives the server's URL for it."""
+    await execute(server_url, f"CREATE ROLE {user} LOGIN PASSWORD '{user}'")
+    return url_of(server_url, user)
 
 
 @asynccontextmanager

@@ -58,6 +58,7 @@ def _repair(options: argparse.Namespace) -> int:
         options.database,
         options.dry_run,
         options.give_up,
+        os.environ.get("TWINLOG_NAMESPACE", ""),
     )
     try:
         return asyncio.run(repair(asked))

@@ -21,7 +21,7 @@ from proof.auditor.auditor import GRACE, CannotAudit, audit, open_auditor
 from proof.auditor.report import Report
 from stack.attach import Running, only_one
 from stack.console import console
-from stack.topology import ROOT
+from stack.topology import NAMESPACE, ROOT
 from twinlog import Unavailable
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, StartFailed
 from twinlog.testing.internals import configure_logging
@@ -46,6 +46,10 @@ async def servers(data: Path = ROOT / ".data") -> AsyncIterator[Servers]:
     """
     postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
     if not (postgres_url or nats_url) and (running := Running.read(data)):
+        if running.twinlog_namespace != NAMESPACE:
+            raise CannotAudit(
+                why=f"the shop runs with TWINLOG_NAMESPACE={running.twinlog_namespace}; set it so"
+            )
         postgres_url, nats_url = running.postgres_url, running.nats_url
     if postgres_url and nats_url:
         yield Servers(postgres_url, nats_url, at_rest=False)

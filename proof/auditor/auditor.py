@@ -41,9 +41,19 @@ from proof.auditor.followers import WITHIN, set_checkpoint
 from proof.auditor.ledger import Ledger
 from proof.auditor.reading import Reading
 from proof.auditor.report import Figures, Findings, Report
-from proof.auditor.shop import DATABASES, HOMES, LOGS, SCHEMA, followers, timelines, views
+from proof.auditor.shop import DATABASES, HOMES, LOGS, SCHEMA, VIEWS_DATABASE, followers, timelines, views
 from twinlog import Clock, ConfigurationError, StreamId, TwinlogError
-from twinlog.testing.internals import NatsClient, Pool, SystemClock, connect, database_url, open_pool, outages
+from twinlog.testing.internals import (
+    NatsClient,
+    Pool,
+    PostgresLog,
+    StoreClock,
+    SystemClock,
+    connect,
+    database_url,
+    open_pool,
+    outages,
+)
 
 GRACE = timedelta(seconds=15)
 """How long an order or a saga may be overdue before that is a violation, by default."""
@@ -262,7 +272,11 @@ async def open_auditor(
             name: await stack.enter_async_context(open_pool(database_url(postgres_url, name), size=2))
             for name in DATABASES
         }
-        yield Auditor(client, pools, grace=grace, at_rest=at_rest)
+        # The services' deadlines are those of their databases, whatever this machine's clock says.
+        clock = StoreClock(PostgresLog(pools[VIEWS_DATABASE], "views").time, SystemClock())
+        with outages():
+            await clock.measure()
+        yield Auditor(client, pools, grace=grace, at_rest=at_rest, clock=clock)
 
 
 async def audit(

@@ -11,8 +11,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from proof.auditor.report import Findings
+from stack.topology import NAMESPACE
 from twinlog import Recorded, Unavailable
-from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinMissing, TwinState, mirrors
+from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinMissing, TwinState, mirrors, named
 
 EQUAL = "twin equals log"
 WHOLE = "twin is whole"
@@ -39,7 +40,8 @@ class TwinAudit:
         self.position = 0
         """Compared up to here."""
         self._client = client
-        self._twin = JetStreamTwin(client, name)
+        self._twin = JetStreamTwin(client, name, namespace=NAMESPACE)
+        self._stream = self._twin.name
         self._remedy = f"twinlog repair {name}    # with {owner} running, which makes the stream again"
 
     async def look(self) -> None:
@@ -58,7 +60,7 @@ class TwinAudit:
         if self.missing and head:
             findings.add(
                 WHOLE,
-                f"there is no stream {self.name}, and the log has {head} events",
+                f"there is no stream {self._stream}, and the log has {head} events",
                 ids=[self.name],
                 events=[f"{self.name}/1"],
                 remedy=self._remedy.partition("# ")[2].replace("with", "start it", 1),
@@ -66,7 +68,7 @@ class TwinAudit:
         elif first > 1 and head:
             findings.add(
                 WHOLE,
-                f"stream {self.name} begins with {first}: the messages before it are gone",
+                f"stream {self._stream} begins with {first}: the messages before it are gone",
                 ids=[self.name],
                 events=[f"{self.name}/1", f"{self.name}/{min(first - 1, head)}"],
                 remedy=self._remedy,
@@ -74,7 +76,7 @@ class TwinAudit:
         if last > head:
             findings.add(
                 NOT_AHEAD,
-                f"stream {self.name} has {last} messages, the log only {head} events: the database was set back",
+                f"stream {self._stream} has {last} messages, the log only {head} events: the database was set back",
                 ids=[self.name],
                 events=[f"{self.name}/{head + 1}", f"{self.name}/{last}"],
                 remedy=f"twinlog repair {self.name} --dry-run    # what was lost; without --dry-run it is put back",
@@ -96,15 +98,15 @@ class TwinAudit:
     def _compare(self, event: Recorded, stored: Stored | None, findings: Findings) -> None:
         if stored is None:
             return
-        if stored.subject != event.subject:
-            what = f"subject {stored.subject}, not {event.subject}"
+        if stored.subject != (subject := named(NAMESPACE, event.subject)):
+            what = f"subject {stored.subject}, not {subject}"
         elif not mirrors(stored.data, event):
             what = "content"
         else:
             return
         findings.add(
             EQUAL,
-            f"message {event.position} of stream {self.name} is not event {event.address}: other {what}",
+            f"message {event.position} of stream {self._stream} is not event {event.address}: other {what}",
             ids=[str(event.stream)],
             events=[event.address],
             remedy=self._remedy,
@@ -114,7 +116,7 @@ class TwinAudit:
         for first, last in runs(positions):
             findings.add(
                 WHOLE,
-                f"stream {self.name} has no message {span(first, last)}",
+                f"stream {self._stream} has no message {span(first, last)}",
                 ids=[self.name],
                 events=sorted({f"{self.name}/{first}", f"{self.name}/{last}"}),
                 remedy=self._remedy,
@@ -147,14 +149,14 @@ class TwinAudit:
             subscription = await self._client.subscribe(inbox, cb=on_message)
             try:
                 request = json.dumps({"seq": first, "batch": count}).encode()
-                await self._client.publish(f"$JS.API.DIRECT.GET.{self.name}", request, reply=inbox)
+                await self._client.publish(f"$JS.API.DIRECT.GET.{self._stream}", request, reply=inbox)
                 async with asyncio.timeout(_TIMEOUT_SECONDS):
                     await done
             finally:
                 await subscription.unsubscribe()
         except (NatsError, TimeoutError, OSError) as error:
             raise Unavailable(
-                f"stream {self.name} cannot be read ({str(error) or type(error).__name__})"
+                f"stream {self._stream} cannot be read ({str(error) or type(error).__name__})"
             ) from error
         return got
 

@@ -19,6 +19,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _ACK = _END_STREAM = 1
 _END_HEADERS = 4
+_MAX_CONCURRENT_STREAMS = 3
 _WINDOW = 65_535
 _MOST = 2**31 - 1
 
@@ -54,7 +55,7 @@ class Call:
     """perf_counter at which it was to be sent; where nothing was planned, at which it was sent."""
     answered: float = 0.0
     reply: bytes = b""
-    """The response message."""
+    """The response message; empty where it was refused."""
 
 
 @dataclass
@@ -63,12 +64,15 @@ class Connection(asyncio.Protocol):
 
     headers: bytes
     on_answer: Callable[[], None] = lambda: None
+    refusals: bool = False
+    """Whether calls may be answered with an error."""
     calls: list[Call] = field(default_factory=list)
     """In the order of sending."""
     open: int = 0
     failure: Refused | None = None
     _buffer: bytes = b""
     _window: int = _WINDOW
+    _streams: int = _MOST
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -81,8 +85,8 @@ class Connection(asyncio.Protocol):
         self._fail(f"the connection is gone ({exc})")
 
     def fits(self, message: bytes) -> bool:
-        """Whether the server's flow control lets another message through."""
-        return self._window >= len(message) + 5
+        """Whether the server lets another message through: by its flow control, and by the streams it allows."""
+        return self._window >= len(message) + 5 and self.open < self._streams
 
     def send(self, message: bytes, due: float = 0.0) -> None:
         """Sends a call."""
@@ -119,18 +123,24 @@ class Connection(asyncio.Protocol):
         elif type == _HEADERS and flags & _END_STREAM:
             self._answered(self.calls[stream // 2])
         elif type == _SETTINGS and not flags & _ACK:
+            settings = dict(struct.iter_unpack(">HI", payload))
+            self._streams = settings.get(_MAX_CONCURRENT_STREAMS, self._streams)
             self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
         elif type == _PING and not flags & _ACK:
             self._transport.write(_frame(_PING, _ACK, 0, payload))
         elif type == _WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
+        elif type == _RST_STREAM and (self.refusals or self.calls[stream // 2].answered):
+            self._answered(self.calls[stream // 2])
         elif type in (_RST_STREAM, _GOAWAY):
             self._fail(f"frame {type} on stream {stream}: {payload!r}")
 
     def _answered(self, call: Call) -> None:
+        if call.answered:
+            return
         self.open -= 1
         call.answered = perf_counter()
-        if not call.reply:
+        if not call.reply and not self.refusals:
             self._fail("a call was answered with an error")
 
     def _fail(self, why: str) -> None:
@@ -141,9 +151,10 @@ class Connection(asyncio.Protocol):
 class Load:
     """Calls one method of a server, over one connection."""
 
-    def __init__(self, address: str, method: str) -> None:
-        """``method``: package.Service/Method."""
+    def __init__(self, address: str, method: str, *, refusals: bool = False) -> None:
+        """``method``: package.Service/Method. ``refusals``: whether calls may be answered with an error."""
         self.address = address
+        self._refusals = refusals
         self._headers = _headers(address, f"/{method}")
 
     async def closed(self, messages: Sequence[bytes], clients: int) -> list[Call]:
@@ -184,7 +195,7 @@ class Load:
     async def _connect(self) -> tuple[Connection, asyncio.Event]:
         host, _, port = self.address.rpartition(":")
         answered = asyncio.Event()
-        connection = Connection(self._headers, answered.set)
+        connection = Connection(self._headers, answered.set, self._refusals)
         await asyncio.get_running_loop().create_connection(lambda: connection, host, int(port))
         return connection, answered
 

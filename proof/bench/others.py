@@ -46,8 +46,8 @@ async def rivals(shop: Shop, systems: list[System], rounds: int, orders: int) ->
 async def _rival(shop: Shop, module: str, orders: int) -> list[Row]:
     database = f"bench_{module}"
     await ensure_database(shop.postgres_url, database)
-    command = [str(_PYTHON), "-m", f"proof.bench.rivals.{module}", shop.postgres_url, database, str(orders)]
-    return await apart.rows(command, {})
+    command = [str(_PYTHON), "-m", f"proof.bench.rivals.{module}", database, str(orders)]
+    return await apart.rows(command, {"POSTGRES_URL": shop.postgres_url})
 
 
 async def kernels(shop: Shop, *, quick: bool) -> list[Row]:

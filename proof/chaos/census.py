@@ -10,7 +10,7 @@ import asyncpg
 import psutil
 
 from proof.chaos.rig import Rig
-from stack.topology import DATABASES, SHOP_LOGS
+from stack.topology import DATABASES, SHOP_LOGS, stream_of
 from twinlog.testing.internals import connect, database_url
 
 _TABLES = """
@@ -62,7 +62,7 @@ async def take(rig: Rig) -> Census:
     client = await connect(rig.nats_url, "census")
     try:
         for log in SHOP_LOGS:
-            state = (await client.jsm().stream_info(log)).state
+            state = (await client.jsm().stream_info(stream_of(log))).state
             census.streams[log] = state.bytes / 1e6
             census.messages += state.messages
     finally:

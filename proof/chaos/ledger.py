@@ -18,7 +18,7 @@ import twinlog.v1.saga_pb2  # noqa: F401
 from proof.chaos.load import Outcome, Sent
 from shop.orders.v1 import order_pb2
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
-from stack.topology import PROJECTOR, SHOP_LOGS
+from stack.topology import NAMESPACE, PROJECTOR, SHOP_LOGS
 from twinlog import Money, TwinlogError, message_class
 from twinlog.testing.internals import JetStreamTwin, connect, database_url
 
@@ -269,7 +269,7 @@ class Ledger:
             stack.push_async_callback(client.close)
             for log, head in self.heads.items():
                 try:
-                    state = await JetStreamTwin(client, log).state()
+                    state = await JetStreamTwin(client, log, namespace=NAMESPACE).state()
                 except TwinlogError as error:
                     figures.problems.append(f"stream {log}: {error}")
                     continue

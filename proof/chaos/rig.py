@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import psutil
@@ -48,6 +49,8 @@ class Layout:
     """The server, "postgres" or "nats", that gets a small file system; empty for neither."""
     max_file: str = "64GB"
     """The limit of NATS's file store."""
+    clocks_ahead: tuple[float, ...] = ()
+    """By how many seconds the clock of each replica's machine is ahead; empty: none is."""
     settings: tuple[tuple[str, str], ...] = (("ORDER_DEADLINE_SECONDS", "10"),)
     """Further settings of the services."""
 
@@ -167,12 +170,15 @@ def _servers(layout: Layout, folder: Path) -> list[EmbeddedNats]:
     if layout.nats == 1:
         return [EmbeddedNats(folder / "nats", max_file=layout.max_file)]
     ports = [free_port() for _ in range(layout.nats)]
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    password = token_hex(24)
+    routes = ", ".join(f'"nats://routes:{password}@127.0.0.1:{port}"' for port in ports)
+    authorization = f'authorization {{ user: routes, password: "{password}" }}'
     return [
         EmbeddedNats(
             folder / f"nats{number}",
             max_file=layout.max_file,
-            extra=f"cluster {{ name: chaos, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+            extra=f"cluster {{ name: chaos, listen: 127.0.0.1:{port}, {authorization}, routes: [{routes}] }}",
+            password=password,
         )
         for number, port in enumerate(ports, 1)
     ]
@@ -182,14 +188,17 @@ def _replica(rig: Rig, service: ServiceSpec, number: int) -> Replica:
     name, address = service.name, f"127.0.0.1:{free_port()}"
     postgres_url, nats_url = rig.postgres.url, rig.nats_url
     if rig.layout.proxied:
-        postgres_url = f"postgresql://postgres@127.0.0.1:{rig.postgres_proxies[name].port}"
-        nats_url = f"nats://127.0.0.1:{rig.nats_proxies[name].port}"
+        postgres_url = rig.postgres.url_at(rig.postgres_proxies[name].port)
+        nats_url = rig.nats[0].url_at(rig.nats_proxies[name].port)
     env = {
         "POSTGRES_URL": postgres_url,
         "NATS_URL": nats_url,
         "STREAM_REPLICAS": str(rig.layout.nats),
         **dict(rig.layout.settings),
     }
+    if rig.layout.clocks_ahead:
+        env["CHAOS_CLOCK_AHEAD"] = str(rig.layout.clocks_ahead[number - 1])
+        env["PYTHONPATH"] = f"{ROOT / 'proof' / 'chaos' / 'skewed'}:{ROOT}"
     say = _prefixed(rig.lines, f"{name}/{number}")
     folder = rig.folder / f"{name}{number}"
     supervisor = Supervisor(

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
+from typing import Any
 
+import asyncpg
+import grpc.aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from nats.errors import Error as NatsError
 
 from proof.chaos.load import MODES, Load
 from proof.chaos.rig import Layout, Replica, Rig
-from stack.topology import SHOP_LOGS
-from twinlog.dev import EmbeddedNats
+from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
+from stack.topology import DATABASES, NAMES, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
 from twinlog.testing.internals import connect
 
 Say = Callable[[str], None]
@@ -24,6 +32,8 @@ _PAST_EVERY_LEASE_SECONDS = 6.5
 """A lease that is not renewed ends after five seconds."""
 _STOP_WITHIN_SECONDS = 5.0
 _ELECTION_SECONDS = 30.0
+_REFUSES_WITHIN_SECONDS = 60.0
+_MISCONFIGURED = 2
 
 
 @dataclass
@@ -62,8 +72,8 @@ class Scenario:
     fault: Callable[[Stage], Awaitable[None]]
     short: bool = False
     """Whether it belongs to the short run."""
-    codes: frozenset[str] = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
-    """The error codes that clients may see besides refusals."""
+    codes: frozenset[str] = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+    """The error codes that clients may see besides refusals; the last one while too much waits for what is broken."""
     rate: float = 100.0
     """Approximate requests per second."""
 
@@ -72,6 +82,7 @@ PLAIN = Layout()
 DOUBLE = Layout(replicas=2)
 PROXIED = Layout(proxied=True)
 CLUSTER = Layout(nats=3)
+APART = Layout(replicas=2, clocks_ahead=(60.0, -60.0))
 
 
 # --- processes ---
@@ -239,7 +250,7 @@ async def _leader(rig: Rig, log: str) -> EmbeddedNats:
         async with asyncio.timeout(_ELECTION_SECONDS):
             while True:
                 with suppress(NatsError):
-                    cluster = (await client.jsm(timeout=2).stream_info(log)).cluster
+                    cluster = (await client.jsm(timeout=2).stream_info(stream_of(log))).cluster
                     leaders = [each for each in rig.nats if cluster and each.folder.name == cluster.leader]
                     if leaders:
                         return leaders[0]
@@ -299,6 +310,71 @@ async def stops_held_up(stage: Stage) -> None:
 
 async def _stop_all(rig: Rig) -> list[float]:
     return await asyncio.gather(*(replica.stop() for replica in rig.all))
+
+
+# --- neighbors, leases, clocks ---
+
+
+async def neighbor(stage: Stage) -> None:
+    """A second shop, with an empty Postgres, on the NATS of the first: each of its services has to refuse."""
+    async with EmbeddedPostgres(stage.rig.folder / "neighbor") as postgres:
+        stage.say("a second shop comes to the same NATS")
+        env = {**os.environ, "POSTGRES_URL": postgres.url, "NATS_URL": stage.rig.nats_url}
+        for service, said in zip(
+            NAMES, await asyncio.gather(*(_refusal(n, env) for n in NAMES)), strict=True
+        ):
+            if "TWINLOG_NAMESPACE: Stream " not in said:
+                stage.complain(f"the second shop's {service} said: {said}")
+        for database in DATABASES:
+            for table in ("events", "checkpoints"):
+                if rows := await _value(f"{postgres.url}/{database}", f"SELECT count(*) FROM {table}"):
+                    stage.complain(f"the second shop has {rows} rows in {table} of {database}")
+    shutil.rmtree(stage.rig.folder / "neighbor")
+
+
+async def _refusal(service: str, env: Mapping[str, str]) -> str:
+    """The last line of a service that ends with the code of a misconfiguration; what it did otherwise."""
+    address = {spec.address_setting: f"127.0.0.1:{free_port()}" for spec in SERVICES if spec.name == service}
+    process = await spawn([sys.executable, "-m", service], env={**env, **address}, cwd=ROOT)
+    try:
+        async with asyncio.timeout(_REFUSES_WITHIN_SECONDS):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        await stop(process, seconds=_STOP_WITHIN_SECONDS)
+        return "nothing: it went on running"
+    return said.decode().splitlines()[-1] if process.returncode == _MISCONFIGURED else f"{process.returncode}"
+
+
+async def leases_ahead(stage: Stage) -> None:
+    """Every lease ends an hour from now, and is of a process that is gone."""
+    for replica in stage.rig.all:
+        await stage.kill(replica)
+    stage.say("every lease ends an hour from now")
+    for database in DATABASES:
+        statement = "UPDATE leases SET holder = 'killed', expires_at = clock_timestamp() + interval '1 hour'"
+        await _value(f"{stage.rig.postgres.url}/{database}", statement)
+    await stage.rig.ready()
+
+
+async def clocks_apart(stage: Stage) -> None:
+    """One replica of each service is a minute fast, the other slow; no order may end by its deadline."""
+    await stage.go_on(8.0)
+    for replica in stage.rig.all:
+        async with grpc.aio.insecure_channel(replica.address) as channel:
+            answer = await HealthStub(channel).Check(HealthCheckRequest(service="clock"))
+        if answer.status != HealthCheckResponse.NOT_SERVING:
+            stage.complain(f"{replica} does not say that its clock is off")
+    query = f"SELECT count(*) FROM orders WHERE reason = {REJECTION_REASON_DEADLINE_EXCEEDED}"
+    if late := await _value(f"{stage.rig.postgres.url}/{PROJECTOR.database}", query):
+        stage.complain(f"{late} orders were rejected at their deadline")
+
+
+async def _value(url: str, query: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
 
 
 # --- full disks ---
@@ -383,6 +459,8 @@ SCENARIOS = [
         rolling_restart,
         codes=frozenset({"UNAVAILABLE"}),
     ),
+    Scenario("neighbor", "a second shop on the same NATS", PLAIN, neighbor),
+    Scenario("leases-ahead", "leases that end an hour from now", PLAIN, leases_ahead),
     Scenario("zombies", "SIGSTOP of a replica of each service", DOUBLE, freeze_each, short=True),
     Scenario("replicas", "two replicas of every service, kills", DOUBLE, kill_replicas),
     Scenario(
@@ -397,6 +475,7 @@ SCENARIOS = [
     Scenario("stops-held-up", "SIGTERM while Postgres and NATS hang", PROXIED, stops_held_up),
     Scenario("leader-lost", "3-node NATS loses stream leaders", CLUSTER, leader_lost),
     Scenario("quorum-lost", "3-node NATS loses two nodes", CLUSTER, quorum_lost),
+    Scenario("clocks-apart", "replicas a minute fast and slow", APART, clocks_apart),
     Scenario("postgres-full", "Postgres's disk is full", Layout(disk="postgres"), postgres_full),
     Scenario("nats-full", "NATS's disk is full", Layout(disk="nats"), nats_full),
     Scenario("nats-limit", "JetStream reaches its limit", Layout(max_file="600KB"), nats_limit),

@@ -101,7 +101,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 async def test_it_attaches_to_the_stack_that_runs(tmp_path: Path, nothing_set: pytest.MonkeyPatch) -> None:
-    running = Running(os.getpid(), "postgresql://here", "nats://here", "", "", "", "")
+    running = Running(os.getpid(), "postgresql://here", "nats://here", "", "", "", "", "")
     (tmp_path / "stack.json").write_text(json.dumps(running.__dict__))
     async with servers(tmp_path) as found:
         assert found == ("postgresql://here", "nats://here", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,8 +11,9 @@ from structlog.types import EventDict
 
 from tests.dead_letters.journal import CONSUMER, Source, dead_lettering, journal, positions, replica
 from tests.waiting import until
-from twinlog import Log, Projection, Recorded, Schema, Service, StreamId, Writer
+from twinlog import Log, Projection, Recorded, Schema, Service, StreamId, Unavailable, Writer
 from twinlog.consume import Consumer, ConsumerWrapper, Middleware, Progress
+from twinlog.consume import dead_lettering as dead_lettering_module
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.lease import AlwaysHeld
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
@@ -105,6 +107,29 @@ async def test_after_a_restart_dead_letters_are_read_from_their_snapshot(consume
     restarted = dead_lettering(make(), log)
     assert await restarted.dead_letters() == await before.dead_letters()
     assert log.loads[0] == 1
+
+
+async def test_an_operator_does_not_wait_for_the_end_of_an_outage(
+    consumers: Consumers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_lettering_module, "_OPERATOR_WAIT_SECONDS", 0.01)
+    source, log, make = consumers
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    class Waits(ConsumerWrapper):
+        async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+            begun.set()
+            await over.wait()
+            return await super().apply(events, progress)
+
+    handler = dead_lettering(Waits(make()), log)
+    handling = asyncio.create_task(handler.handle(source.add("a:1"), 0))
+    await begun.wait()
+    with pytest.raises(Unavailable):
+        await handler.dead_letters()
+    over.set()
+    assert await handling == 1
+    assert positions(await handler.dead_letters()) == {}
 
 
 def counting(name: str, calls: list[str]) -> Middleware:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from tests.controls import new_id
 from tests.dead_letters.journal import CONSUMER, Source, event, journal, replica
 from tests.kernel.edge import rich
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
@@ -29,6 +32,13 @@ from twinlog.v1.dead_letter_service_pb2_grpc import (
 )
 
 ALL = pb.DeadLetterSelection(all=True)
+EVERYTHING = repr(("dead letters", "", "", ""))
+"""The filters of a list without any, as they are signed."""
+
+
+def unsigned(*key: Any) -> str:
+    """A token of the right shape with a signature of zeros."""
+    return urlsafe_b64encode(bytes(16) + json.dumps(key).encode()).rstrip(b"=").decode()
 
 
 @dataclass
@@ -91,6 +101,41 @@ async def test_lists_by_position_in_pages_and_by_filters() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await at.listed(consumer="nobody", page_token="forged")
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        PageTokens(b"").issue(EVERYTHING, ("here", 1)),
+        PageTokens(b"letters").issue(EVERYTHING, ("here", 1)),
+        PageTokens(b"key").issue(EVERYTHING, (1, "here")),  # of another version of the service
+        PageTokens(b"key").issue(EVERYTHING, ("here", 1, 1)),
+        unsigned("here", 1),
+        unsigned("here", "one"),
+        unsigned(1, "here"),
+        unsigned(),
+        "AAAA",
+        "\u0661",
+    ],
+)
+async def test_a_forged_page_token_is_refused(token: str) -> None:
+    async with desk(["a:1"]) as at:
+        await at.say("a:1")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await at.listed(page_token=token)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "page_token" in (refused.value.details() or "")
+
+
+async def test_a_key_that_is_an_id_is_found_in_any_spelling() -> None:
+    id = new_id()
+    async with desk([f"{id}:1", f"{id}:2"]) as at:
+        await at.say(f"{id}:1", f"{id}:2", "A:1")
+        assert await at.listed(key=id.upper()) == ["source/1", "source/2"]
+        page = await at.letters.ListDeadLetters(pb.ListDeadLettersRequest(key=id.upper(), page_size=1))
+        assert await at.listed(key=id, page_token=page.next_page_token) == ["source/2"]
+        [counted] = await at.replay(pb.DeadLetterSelection(key=id.upper()), dry_run=True)
+        assert counted.selected == 2
 
 
 async def test_groups_by_consumer_and_error() -> None:

@@ -23,7 +23,14 @@ PAGES = [
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
 FOLDERS = "twinlog|protos|order_svc|customer_svc|saga_orchestrator|projector|stack|proof|tests|docs"
-PUBLIC = {"twinlog", "twinlog.rpc", "twinlog.testing", "twinlog.dev", "twinlog.testing.internals"}
+PUBLIC = {
+    "twinlog",
+    "twinlog.consume",
+    "twinlog.rpc",
+    "twinlog.testing",
+    "twinlog.dev",
+    "twinlog.testing.internals",
+}
 _PYTHON = [
     pytest.param(block, id=f"{name}-{number}")
     for name in PAGES

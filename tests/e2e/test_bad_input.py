@@ -71,6 +71,8 @@ BAD_MONEY: dict[str, tuple[Money, str]] = {
 BAD_NAMES = {
     "missing": "",
     "blank": " \t ",
+    "zero-width": "\u200b",
+    "filler": "\u3164\u2800\ufe0f",
     "too long": "A" * 201,
     "very long": "A" * 100_000,
     "padded": " Ada",
@@ -156,6 +158,12 @@ def cases() -> list[Case]:
             (f"create, {name} total", create(total=money), {f"total{suffix}"}),
             (f"customer, {name} limit", customer(credit_limit=money), {f"credit_limit{suffix}"}),
             (f"limit, {name} limit", limit(credit_limit=money), {f"credit_limit{suffix}"}),
+        ]
+    for code in ("XXX", "XTS"):
+        money = wire("1", code)
+        found += [
+            (f"create, {code} total", create(total=money), {"total.currency_code"}),
+            (f"customer, {code} limit", customer(credit_limit=money), {"credit_limit.currency_code"}),
         ]
     found += [(f"customer, {name} name", customer(name=given), {"name"}) for name, given in BAD_NAMES.items()]
     for name, token in BAD_TOKENS.items():

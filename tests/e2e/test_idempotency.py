@@ -61,6 +61,8 @@ async def test_upper_case_is_the_same_id(client: Client) -> None:
     first = await client.orders.CreateOrder(request, timeout=PATIENCE)
     request.request_id = request.request_id.upper()
     assert await client.orders.CreateOrder(request, timeout=PATIENCE) == first
+    request.customer_id = request.customer_id.upper()
+    assert await client.orders.CreateOrder(request, timeout=PATIENCE) == first
 
 
 async def test_a_customer_is_created_and_changed_once(client: Client) -> None:

@@ -74,6 +74,7 @@ class LostLease:
     def __init__(self) -> None:
         self.lost = asyncio.Event()
         self.given_up = asyncio.Event()
+        self.problem: str | None = None
 
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         working = asyncio.ensure_future(work())

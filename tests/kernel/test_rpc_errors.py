@@ -56,7 +56,7 @@ async def watched(client: Client) -> tuple[list[str], grpc.aio.AioRpcError]:
         (FailedPrecondition(), grpc.StatusCode.FAILED_PRECONDITION),
         (Unavailable(), grpc.StatusCode.UNAVAILABLE),
         (ViewLagging(log="orders", reached=1, wanted=2), grpc.StatusCode.UNAVAILABLE),
-        (Overloaded(waiting=9), grpc.StatusCode.UNAVAILABLE),
+        (Overloaded(waiting=9), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (CheckpointMoved(consumer="c", actual=1, expected=2), grpc.StatusCode.ABORTED),
         (UnknownEventType(type="t"), grpc.StatusCode.INTERNAL),
         (TwinlogError(), grpc.StatusCode.INTERNAL),

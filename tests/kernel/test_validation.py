@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from google.type.money_pb2 import Money as MoneyMessage
@@ -10,10 +11,31 @@ from hypothesis import strategies as st
 
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import InvalidArgument, Money
-from twinlog.rpc import Checks, PageTokens
-from twinlog.rpc.validation import MAX_UNITS
+from twinlog.rpc import Checks, Currencies, PageTokens, validation
+from twinlog.rpc.validation import MAX_UNITS, _allowed
 from twinlog.testing.internals import NANOS_PER_UNIT
 
+INVISIBLE = [
+    "\u00ad",  # soft hyphen
+    "\u034f",  # combining grapheme joiner
+    "\u0301",  # a combining accent with nothing under it
+    "\u115f",  # Hangul fillers
+    "\u1160",
+    "\u3164",
+    "\uffa0",
+    "\u180b",  # Mongolian variation selector
+    "\u200b",  # zero-width space, non-joiner, joiner, mark
+    "\u200c",
+    "\u200d",
+    "\u200e",
+    "\u2060",  # word joiner
+    "\u2800",  # blank of Braille
+    "\ufe0f",  # variation selectors
+    "\U000e0100",
+    "\ufeff",  # byte order mark
+    "\U0001d159",  # null notehead
+    "\U000e0041",  # tag
+]
 UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
 PAGES = PageTokens(b"secret")
 
@@ -79,7 +101,18 @@ class TestUuid:
 
 class TestName:
     @pytest.mark.parametrize(
-        "name", ["A", "Zoë O\u2019Brien", "李小龍", "x" * 200, "می‌خواهم", "👩‍🚀", "two  spaces"]
+        "name",
+        [
+            *(f"A{blank}B" for blank in INVISIBLE),
+            "\ue000",
+            "A",
+            "Zoë O\u2019Brien",
+            "李小龍",
+            "x" * 200,
+            "می‌خواهم",
+            "👩‍🚀",
+            "two  spaces",
+        ],
     )
     def test_is_taken_as_it_is(self, name: str) -> None:
         checks = Checks()
@@ -99,6 +132,8 @@ class TestName:
             ("An\nn", "has control characters"),
             ("An\u2028n", "has control characters"),
             ("Ann\u202etxt", "has control characters"),
+            *((blank, "has only invisible characters") for blank in INVISIBLE),
+            ("".join(INVISIBLE), "has only invisible characters"),
         ],
     )
     def test_what_is_wrong_is_said(self, name: str, what: str) -> None:
@@ -143,6 +178,7 @@ class TestMoney:
             (MoneyMessage(units=1, currency_code="E" * 9999), "total.currency_code", "must be three"),
             (MoneyMessage(units=1, currency_code="EUR\n"), "total.currency_code", "must be three"),
             (MoneyMessage(units=1, currency_code="ZZZ"), "total.currency_code", "ZZZ is no ISO 4217"),
+            (MoneyMessage(units=1, currency_code="XAU"), "total.currency_code", "XAU is not a currency"),
         ],
     )
     def test_what_is_wrong_is_said(self, message: MoneyMessage, field: str, what: str) -> None:
@@ -156,6 +192,46 @@ class TestMoney:
         assert violations(lambda c: c.money("limit", euros(-1), positive=False)) == {
             "limit": "must be zero or more"
         }
+
+
+NOT_OWED = ["XAG", "XAU", "XBA", "XBB", "XBC", "XBD", "XDR", "XPD", "XPT", "XSU", "XUA"]
+
+
+class TestCurrency:
+    """What has "N.A." for its decimals is not owed; who has one already keeps it."""
+
+    @staticmethod
+    def refused(code: str, currencies: Currencies) -> bool:
+        amount = MoneyMessage(units=1, currency_code=code)
+        return bool(violations(lambda c: c.money("total", amount, positive=True, currencies=currencies)))
+
+    @pytest.mark.parametrize("code", ["EUR", "JPY", "KWD", "CLF", "XAF", "XCD", "XOF", "XPF"])
+    @pytest.mark.parametrize("currencies", Currencies)
+    def test_a_currency_is_one_everywhere(self, code: str, currencies: Currencies) -> None:
+        assert not self.refused(code, currencies)
+
+    @pytest.mark.parametrize("code", [*NOT_OWED, "XTS", "XXX"])
+    def test_nothing_new_is_owed_in_what_is_none(self, code: str) -> None:
+        assert self.refused(code, Currencies.CURRENT)
+        assert self.refused(code, Currencies.OWED) == (code not in NOT_OWED)
+        assert not self.refused(code, Currencies.ANY)
+
+    def test_a_withdrawn_code_goes_on_for_who_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert all(self.refused("BGN", each) for each in Currencies)
+        monkeypatch.setattr(validation, "_WITHDRAWN", frozenset({"BGN"}))
+        _allowed.cache_clear()
+        try:
+            refused = {each for each in Currencies if self.refused("BGN", each)}
+        finally:
+            monkeypatch.undo()
+            _allowed.cache_clear()
+        assert refused == {Currencies.CURRENT}
+
+    def test_every_code_that_a_release_took_is_taken_where_it_exists(self) -> None:
+        """After an update of iso4217: name what it lost in ``_WITHDRAWN``."""
+        taken = (Path(__file__).parent / "currencies.txt").read_text().split()
+        assert len(taken) == 178
+        assert not [code for code in taken if self.refused(code, Currencies.ANY)]
 
 
 class TestEnum:

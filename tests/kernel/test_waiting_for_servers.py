@@ -25,7 +25,7 @@ async def test_a_start_with_servers_absent_waits_and_says_so_once(
         env = {
             **os.environ,
             "POSTGRES_URL": database_url(postgres_url, database).replace(f":{port}", f":{postgres.port}"),
-            "NATS_URL": f"nats://127.0.0.1:{nats.port}",
+            "NATS_URL": own_nats.url_at(nats.port),
             "QUERIES_ADDRESS": f"127.0.0.1:{free_port()}",
         }
         command = [sys.executable, "-m", "projector"]

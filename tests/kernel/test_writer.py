@@ -243,11 +243,11 @@ class Away(MemoryLog):
 
     asked, away = 0, True
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
         self.asked += 1
         if self.away:
             raise Unavailable
-        return await super().due(now, limit)
+        return await super().due(now, limit, after)
 
 
 class Gate(MemoryLog):

@@ -286,6 +286,12 @@ class TestTimers:
         assert await log.due(NOW + timedelta(seconds=1), 10) == [Timer(B, 1, due[1]), Timer(C, 1, due[2])]
         assert [timer.stream for timer in await log.due(NOW + timedelta(days=1), 2)] == [B, C]
         assert await log.due(NOW - timedelta(microseconds=1), 10) == []
+        paged: list[Timer] = []
+        after = None
+        while page := await log.due(NOW + timedelta(days=1), 1, after):
+            paged += page
+            after = page[-1]
+        assert paged == await log.due(NOW + timedelta(days=1), 10)
 
     async def test_a_stream_has_one_that_is_set_anew_and_cleared(self, log: Log) -> None:
         later = NOW + timedelta(seconds=5)

@@ -157,8 +157,7 @@ async def test_nothing_has_to_be_created_where_nothing_is_missing(
     own_postgres: EmbeddedPostgres,
 ) -> None:
     """A user who may only read and write rows starts a program whose schema is there."""
-    await servers.execute(own_postgres.url, "CREATE ROLE small LOGIN")
-    url = own_postgres.url.replace("postgres@", "small@", 1)
+    url = await servers.new_user(own_postgres.url, "small")
     async with open_log(own_postgres.url, "counters", "counters"):
         rights = (
             "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO small"
@@ -178,8 +177,7 @@ async def test_nothing_has_to_be_created_where_nothing_is_missing(
 async def test_a_user_who_may_not_create_the_database_is_told_what_is_needed(
     own_postgres: EmbeddedPostgres,
 ) -> None:
-    await servers.execute(own_postgres.url, "CREATE ROLE small LOGIN")
-    url = own_postgres.url.replace("postgres@", "small@", 1)
+    url = await servers.new_user(own_postgres.url, "small")
 
     with pytest.raises(ConfigurationError, match=r"no database counters .* grant CREATEDB"):
         await ensure_database(url, "counters")

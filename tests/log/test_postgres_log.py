@@ -113,6 +113,8 @@ async def test_a_stopped_server_is_unavailable_until_it_is_back(own_postgres: Em
         ):
             with pytest.raises(Unavailable):
                 await attempt
+        with pytest.raises(Unavailable, match=rf"\(Connection refused: 127\.0\.0\.1:{own_postgres.port}\)"):
+            await log.head()
 
         await own_postgres.start()
         assert await tried_until_available(log) == Appended(2)

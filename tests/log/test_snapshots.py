@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
+from google.protobuf.message import Message
+from structlog.testing import capture_logs
 
 from tests.kernel.counter import COUNTER, Add, Count
+from tests.poison.kinds import poison, unknown_type
 from tests.waiting import until
-from twinlog import Log, Schema, StreamId, Transaction, Writer
+from twinlog import Aggregate, Log, Schema, StreamId, Transaction, Writer
 from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.transaction import Entry
+from twinlog.model.errors import StreamUnreadable
 from twinlog.testing.internals import RandomIds, Snapshot, StateCodec, SystemClock
 
 STREAM = StreamId(COUNTER.name, "a")
@@ -100,6 +105,90 @@ async def test_a_snapshot_of_another_schema_is_ignored_and_written_again(watched
     assert CODEC.decode(snapshot.state) == Count(EVERY + 1, EVERY + 1)
 
 
+def whole() -> bytes:
+    return CODEC.encode(Count(EVERY, EVERY))
+
+
+UNFIT = {
+    "cut off": lambda: whole()[:-5],
+    "empty": lambda: b"",
+    "garbage": lambda: b"\xff\x00\xfe garbage",
+    "no object": lambda: b"[]",
+    "of other fields": lambda: b'{"total": 7}',
+    "lacks a field": lambda: b'{"value": 7}',
+    "of another type": lambda: b'{"value": "seven", "events": 7}',
+}
+
+
+@pytest.mark.parametrize("make", UNFIT.values(), ids=UNFIT.keys())
+@pytest.mark.parametrize("version", [EVERY, 10 * EVERY], ids=["old", "ahead of its stream"])
+async def test_a_snapshot_that_is_no_state_is_ignored_counted_and_made_anew(
+    watched: Watched, make: Callable[[], bytes], version: int
+) -> None:
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+        await count_to(writer, 7)
+    await watched.save([Snapshot(STREAM, 0, 0, "another", b"")])
+    await watched.save([Snapshot(STREAM, version, version, CODEC.schema, make())])
+
+    with capture_logs() as lines:
+        async with process(watched) as cold:
+            assert (await cold.execute(lambda tx: tx.state(COUNTER, STREAM.id))).result == Count(
+                EVERY + 7, EVERY + 7
+            )
+            await until(lambda: has_one(watched, EVERY + 7))
+            assert cold._snapshots.ignored == 1
+            assert cold.unreadable.problem is None
+    said = [line["stream"] for line in lines if line["event"] == "snapshot.ignored"]
+    assert said == [str(STREAM)]
+    snapshot = await kept(watched)
+    assert snapshot is not None
+    assert CODEC.decode(snapshot.state) == Count(EVERY + 7, EVERY + 7)
+
+    watched.loaded = 0
+    async with process(watched) as cold:
+        assert (await cold.execute(one_more)).result == Count(EVERY + 8, EVERY + 8)
+        assert cold._snapshots.ignored == 0
+    assert watched.loaded == 0, "it is read from the new one"
+
+
+async def test_a_snapshot_that_its_events_do_not_follow_from_is_ignored(watched: Watched) -> None:
+    """It can be decoded; that it is none of the stream's states shows where evolve fails over the next event."""
+
+    def evolve(count: Count, event: Message) -> Count:
+        assert count.value == count.events
+        return COUNTER.evolve(count, event)
+
+    strict = replace(COUNTER, evolve=evolve)
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+        await count_to(writer, 7)
+    await watched.save([Snapshot(STREAM, 0, 0, "another", b"")])
+    await watched.save([Snapshot(STREAM, EVERY, EVERY, CODEC.schema, CODEC.encode(Count(3, 5)))])
+    async with process(watched) as cold:
+        assert (await cold.execute(lambda tx: tx.do(strict, STREAM.id, Add(1)))).result.value == EVERY + 8
+        await until(lambda: has_one(watched, EVERY + 7))
+
+
+async def test_a_snapshot_is_not_replaced_where_the_events_cannot_be_read(watched: Watched) -> None:
+    """A newer version of the program may be able to read it."""
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+        for _ in range(2):
+            await poison(watched, STREAM, unknown_type())  # type: ignore[arg-type]
+    await watched.save([Snapshot(STREAM, EVERY + 1, EVERY + 1, CODEC.schema, b"of a newer version")])
+    async with process(watched) as cold:
+        with pytest.raises(StreamUnreadable):
+            await cold.execute(one_more)
+        await cold._snapshots._save([])
+        snapshot = await kept(watched)
+    assert snapshot is not None
+    assert snapshot.state == b"of a newer version"
+
+
 async def test_nobody_waits_for_a_snapshot(watched: Watched) -> None:
     watched.saves.clear()
     async with process(watched) as writer:
@@ -142,3 +231,15 @@ async def test_streams_that_are_due_together_give_others_a_turn_between_them(
     await asyncio.gather(*tasks, return_exceptions=True)
     assert happened.count("encoded") == 4
     assert ("encoded", "encoded") not in pairwise(happened)
+
+
+def test_rewording_a_docstring_leaves_snapshots_as_they_are() -> None:
+    def schema(words: str) -> str:
+        @dataclass(frozen=True)
+        class State:
+            title: str = ""
+
+        State.__doc__ = words
+        return StateCodec(Aggregate("any", State(), COUNTER.decide, COUNTER.evolve, str)).schema
+
+    assert schema("In one word.") == schema("In other words.")

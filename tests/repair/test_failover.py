@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -180,6 +179,5 @@ async def _repair(client: Client, *arguments: str) -> str:
 
 
 def _base_backup(server: EmbeddedPostgres, target: Path) -> None:
-    host, port = re.fullmatch(r".*@?(127\.0\.0\.1):(\d+)", server.url).groups()  # type: ignore[union-attr]
-    command = [server._bin / "pg_basebackup", "-h", host, "-p", port, "-U", "postgres", "-D", target]
-    subprocess.run([*command, "--checkpoint=fast"], check=True, capture_output=True)
+    command = [server._bin / "pg_basebackup", "-d", server.url, "-D", target, "--checkpoint=fast"]
+    subprocess.run(command, check=True, capture_output=True)

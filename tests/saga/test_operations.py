@@ -144,7 +144,7 @@ class SagaRows:
 def service(shop: MemoryShop) -> SagaService:
     node = shop.saga_orchestrator
     rows, pages = SagaRows(shop.saga_views), PageTokens(b"key")
-    return SagaService(Commands(node.log, node.writer), rows, pages, shop.clock, node.schema)
+    return SagaService(Commands(node.log, node.writer), rows, pages, shop.clock)
 
 
 async def order(shop: MemoryShop, customer: str = "", mode: Any = SAGA_MODE_ORCHESTRATION) -> str:

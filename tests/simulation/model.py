@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from projector.app import VIEWS
 from saga_orchestrator.views import SAGAS, SHOWN
 from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
+from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.simulation.network import Violation
 from tests.simulation.tally import SEEN
 from twinlog import Money, Recorded, Schema
 from twinlog.model.view import fold
-from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import (
     DEAD_LETTERS,
     AnyView,
@@ -44,6 +46,10 @@ VIEWS_OF: Mapping[str, tuple[str, Sequence[AnyView], str]] = {
 }
 """The log, the views and the tag of each projecting consumer; no tag: all events."""
 
+_CLOCKS_AGREE = 3.0
+"""Seconds: half of the longest round trip, in which a store told the time."""
+_LATEST_COMMIT = 20.0
+"""Seconds from a decision to its commit: longer than all faults together."""
 _SCHEMA = Schema()
 
 
@@ -72,13 +78,19 @@ class Model:
         twins: Mapping[str, MemoryTwin],
         views: Mapping[str, MemoryViews],
         failed: Callable[[BaseException], None],
+        now: Callable[[], float],
+        order_deadline: float,
     ) -> None:
-        """``views``: by service. ``failed`` is told of what is broken outside of the model's own checks."""
+        """``views``: by service. ``failed`` is told of what is broken outside of the model's own checks. ``now``:
+        seconds by the clock of the stores. ``order_deadline``: seconds that an order may stay PENDING."""
         self.failed = failed
+        self.now = now
+        self.order_deadline = order_deadline
         self.logs = logs
         self.twins = twins
         self.views = views
         self.orders: dict[str, str] = defaultdict(lambda: NONE)
+        self.deadlines: dict[str, float] = {}
         self.mode = 1
         self.accounts: dict[str, Account] = defaultdict(Account)
         self.sagas: dict[str, str] = {}
@@ -111,6 +123,7 @@ class Model:
         check(
             len(events) == len(batch.events), "positions", f"{log.name} has other events than were appended"
         )
+        self._now_or_just_before(batch.recorded_at, f"a batch of {log.name}")
         covered = {f"{advance.consumer}": advance for advance in batch.advances}
         for position, event in enumerate(events, appended.first):
             check(event.position == position, "positions", f"{event.address} is at {position}")
@@ -229,8 +242,20 @@ class Model:
         if after is None:
             raise Violation("transitions", f"{shown(event)} in state {self.orders[order]}")
         self.orders[order] = after
+        if isinstance(message, orders.OrderCreated):
+            deadline = message.deadline.ToDatetime(UTC)
+            self._now_or_just_before(deadline - timedelta(seconds=self.order_deadline), shown(event))
+            self.deadlines[order] = (deadline - START).total_seconds()
+        elif getattr(message, "reason", None) == REJECTION_REASON_DEADLINE_EXCEEDED:
+            early = self.deadlines[order] - self.now()
+            check(early < _CLOCKS_AGREE, "one clock", f"{shown(event)}, {early:.1f} s before its deadline")
         if isinstance(message, orders.OrderCreated) and event.metadata.actor == "client":
             check(message.saga_mode == self.mode, "mode", f"{shown(event)} while the mode is {self.mode}")
+
+    def _now_or_just_before(self, time: datetime, what: str) -> None:
+        """A process took the time, by the stores' clock, and had its commit some time later."""
+        ago = self.now() - (time - START).total_seconds()
+        check(-_CLOCKS_AGREE < ago < _LATEST_COMMIT, "one clock", f"{what} is of {ago:.1f} s ago")
 
     def _customer(self, event: Recorded, message: Any) -> None:
         account = self.accounts[message.customer_id]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
 from tests.simulation.faults import Weather
 from tests.simulation.loop import Life, SimulatedLoop
 from twinlog import TwinlogError, Unavailable
+from twinlog.testing import START
 
 T = TypeVar("T")
 
@@ -56,6 +58,10 @@ class Network:
         trip = Trip(self, client, store, what, apply, answer)
         self.loop.call_later(trip.set_out(), trip.arrive, context=self.loop.nobody)
         return await answer
+
+    def time(self) -> datetime:
+        """What time it is at the stores."""
+        return START + timedelta(seconds=round(self.loop.time(), 6))
 
     def unlock(self, store: Store, life: Life) -> None:
         """Lets others in again, where ``life`` had locked them out."""

@@ -128,11 +128,21 @@ class RemoteLog:
     async def last_handled(self, consumer: str) -> Handled | None:
         return await self._ask("last handled", lambda: self._log.handled.get(consumer))
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        return await self._ask("due", lambda: at_once(self._log.due(now, limit)))
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        return await self._ask("due", lambda: at_once(self._log.due(now, limit, after)))
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         await self._ask("save", lambda: at_once(self._log.save(snapshots)))
+
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        return await self._ask("sweep", lambda: at_once(self._log.sweep_requests(age, limit)))
+
+    async def time(self) -> datetime:
+        """What time it is at the store."""
+        return await self._ask("time", self._network.time)
+
+    async def blockers(self) -> Sequence[str]:
+        return []
 
     async def page_token_secret(self) -> bytes:
         return await self._log.page_token_secret()
@@ -226,6 +236,9 @@ class RemoteTwin:
 
     async def create(self, first: int) -> None:
         await self._ask("create", lambda: at_once(self._server.twin.create(first)))
+
+    async def claim(self) -> None:
+        await self._server.twin.claim()
 
     async def delete(self) -> None:
         await self._ask("delete", lambda: at_once(self._server.twin.delete()))
@@ -400,6 +413,8 @@ class LeaseServer:
 
 class RemoteLease:
     """A lease as a replica sees it."""
+
+    problem: str | None = None
 
     def __init__(self, life: Life, server: LeaseServer) -> None:
         self.life = life

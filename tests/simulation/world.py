@@ -38,11 +38,19 @@ from tests.simulation.ports import (
     ViewServer,
 )
 from tests.simulation.workload import Call, Clients, script
-from twinlog import Recorded, Schema, Service, TwinlogError
+from twinlog import Recorded, Schema, Service, TwinlogError, Unavailable
+from twinlog._aio.retrying import Retrying
 from twinlog.log import group_commit
 from twinlog.log.repair import difference, plan
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
-from twinlog.testing.internals import AnyAggregate, Appended, Batch, Changes, CheckpointAdvance
+from twinlog.testing.internals import (
+    AnyAggregate,
+    Appended,
+    Batch,
+    Changes,
+    CheckpointAdvance,
+    StoreClock,
+)
 
 PATIENCE = 240.0
 """Seconds after healing within which the shop has to come to rest."""
@@ -159,24 +167,32 @@ class Process:
     async def _run(self, ids: SeededIds) -> None:
         world, network, client = self.world, self.world.network, self.client
         twins = {log: RemoteTwin(network, client, server) for log, server in world.twins.items()}
+        log = RemoteLog(network, client, world.logs[_LOG_OF[self.service]])
+        jitter = Random(f"{world.seed}/{self.name}/{self.lives}/jitter")
+        clock = StoreClock(log.time, self.clock, passed=world.loop.time, randomness=jitter)
+        await Retrying(
+            say_failing=lambda _: None, say_working=lambda: None, on=(Unavailable,), randomness=jitter
+        )(clock.measure)
 
         def lease(work: str) -> RemoteLease:
             return RemoteLease(self.life, world.lease(self.service, work))
 
         service = Service(
             self.service,
-            RemoteLog(network, client, world.logs[_LOG_OF[self.service]]),
+            log,
             twin=twins.__getitem__,
             lease=lease,
             schema=_SCHEMA,
-            clock=self.clock,
+            clock=clock,
             ids=ids,
             on_crash=lambda _task, error: world.fail(error),
             aggregates=_AGGREGATES.get(self.service, ()),
-            randomness=Random(f"{world.seed}/{self.name}/{self.lives}/jitter"),
+            signals={"clock": clock},
+            randomness=jitter,
         )
         service.writer._snapshots._every = 3
         async with service.running():
+            service.start("clock", clock.run())
             match self.service:
                 case "order_svc":
                     self.edge = order_svc.app.wire(service, timedelta(seconds=world.plan.order_deadline))
@@ -212,7 +228,7 @@ class World:
         views = {
             service: MemoryViews(logs[_LOG_OF[service]]) for service in ("projector", "saga_orchestrator")
         }
-        self.model = Model(logs, twins, views, self.fail)
+        self.model = Model(logs, twins, views, self.fail, self.loop.time, plan.order_deadline)
         self.logs = {name: LogServer(log, partial(self._committed, log)) for name, log in logs.items()}
         self.twins = {name: TwinServer(twin, partial(self._published, name)) for name, twin in twins.items()}
         self.views = {

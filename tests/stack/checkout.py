@@ -67,8 +67,8 @@ class Checkout:
         return self._stack()
 
     async def ended(self, process: subprocess.Popen[bytes]) -> int:
-        """The exit code."""
-        await until(lambda: process.poll() is not None)
+        """The exit code, within three minutes: other tests run meanwhile."""
+        await until(lambda: process.poll() is not None, seconds=180)
         return process.returncode
 
     def processes(self) -> Sequence[int]:

@@ -50,15 +50,15 @@ async def test_a_nats_without_jetstream_is_refused() -> None:
 
 
 async def test_a_postgres_that_refuses_is_told(own_postgres: EmbeddedPostgres) -> None:
-    await servers.execute(own_postgres.url, "CREATE ROLE locked_out")
-    await servers.execute(own_postgres.url, "CREATE ROLE poor LOGIN")
+    await servers.execute(own_postgres.url, "CREATE ROLE locked_out PASSWORD 'locked_out'")
+    await servers.new_user(own_postgres.url, "poor")
     for role, says in {
         "nobody_here": "POSTGRES_URL: Postgres refuses the login",
         "locked_out": "POSTGRES_URL: Postgres refuses the login",
         "poor": "POSTGRES_URL: there is no database shop_orders and this user may not create it",
     }.items():
         with pytest.raises(Misconfigured, match=says) as refused:
-            await check_postgres(own_postgres.url.replace("postgres@", f"{role}@"))
+            await check_postgres(servers.url_of(own_postgres.url, role))
         assert "\n" not in str(refused.value)
 
 

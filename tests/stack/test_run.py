@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from stack.attach import Running
@@ -57,6 +59,17 @@ async def test_the_printed_commands_work_as_they_are(own: Checkout) -> None:
     assert created["payload"]["total"] == {"currency_code": "EUR", "units": "12", "nanos": 340_000_000}
     assert json.loads(saga)["saga"]["order_id"] in order
     assert json.loads(dead_letters) == {}
+
+
+async def test_the_passwords_of_its_servers_are_where_it_says_and_nowhere_else(own: Checkout) -> None:
+    stack = await own.up()
+    for server in ("postgres", "nats"):
+        password = urlsplit(stack[f"{server}_url"]).password
+        assert password
+        assert f"its password is in .data/run/{server}/password" in own.said
+        assert (own.data / "run" / server / "password").read_text().strip() == password
+        assert password not in own.said
+        assert not any(password in " ".join(psutil.Process(pid).cmdline()) for pid in own.processes())
 
 
 async def test_a_killed_service_is_started_again(own: Checkout) -> None:

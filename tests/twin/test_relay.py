@@ -366,5 +366,7 @@ class CountsPokes:
 class Never:
     """A lease that another replica holds."""
 
+    problem: str | None = None
+
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.Event().wait()

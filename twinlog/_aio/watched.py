@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -12,3 +13,16 @@ class Watched(Protocol):
     def problem(self) -> str | None:
         """Current fault, or None while healthy."""
         ...
+
+
+class Together:
+    """Several parts, watched as one."""
+
+    def __init__(self, parts: Collection[Watched]) -> None:
+        """``parts`` may still grow."""
+        self._parts = parts
+
+    @property
+    def problem(self) -> str | None:
+        """Current faults, or None while all are healthy."""
+        return "; ".join(problem for part in self._parts if (problem := part.problem)) or None

@@ -1,19 +1,26 @@
-"""What operators do with the dead letters of a process's consumers: count, list, replay, discard."""
+"""What operators do with the dead letters of a process's consumers: count, list, replay, discard.
+
+What could not be read is replayed without them, once it can be: by a version that knows the type, or because somebody
+put the stream right.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
+from google.protobuf.message import DecodeError
 
-from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, DeadLettering
+from twinlog.consume.dead_lettering import NOT_MENDED_BY_TRYING, NOT_THE_EVENTS_FAULT, DeadLettering
 from twinlog.consume.dead_letters import (
     DEAD_LETTERS,
     DeadLetter,
     DeadLetterId,
+    DeadLetters,
     Discard,
     FailReplay,
     Failure,
@@ -22,12 +29,16 @@ from twinlog.consume.dead_letters import (
 )
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.wire import from_wire
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.v1.dead_letters_pb2 import EventParked
 
 _LOOK_EVERY_SECONDS = 5.0
 _SAY_EVERY_LOOKS = 60
+_REPLAY_EVERY_LOOKS = 6
+_REPLAYED_KEYS = 20
+"""How many keys of a consumer are tried at once, where none of them goes through."""
+_UNREADABLE = {error.__name__ for error in NOT_MENDED_BY_TRYING}
 
 
 class Listed(NamedTuple):
@@ -72,6 +83,12 @@ class DeadLetterOperations:
     def __init__(self, log: Log) -> None:
         self._log = log
         self.consumers: dict[str, DeadLettering] = {}
+        self._faults: dict[str, str] = {}
+        """By consumer: why its dead letters cannot be counted."""
+        self._until_replay: Counter[str] = Counter()
+        """By consumer: the looks until what it could not read is tried again."""
+        self._last_key: defaultdict[str, str] = defaultdict(str)
+        """By consumer: the key that was tried last."""
 
     def add(self, consumer: DeadLettering) -> None:
         """From now on this consumer's dead letters are counted and shown."""
@@ -79,56 +96,111 @@ class DeadLetterOperations:
 
     @property
     def problem(self) -> str | None:
-        """How many dead letters there are, by consumer; None where there are none."""
-        return ", ".join(f"{consumer}: {count}" for consumer, count in self.counts().items()) or None
+        """How many dead letters there are, by consumer, or why that is unknown; None where there are none."""
+        said = {**self.counts(), **self._faults}
+        return ", ".join(f"{consumer}: {what}" for consumer, what in said.items()) or None
 
     def counts(self) -> Mapping[str, int]:
         """How many dead letters each consumer has, those that have any."""
         return {name: consumer.count for name, consumer in self.consumers.items() if consumer.count}
 
     async def run(self) -> None:
-        """Keeps the counts fresh, whichever replica changes them; says them on change and every five minutes."""
+        """Keeps the counts fresh, whichever replica changes them; says them on change and every five minutes.
+
+        Replays what can be read again. What goes wrong with one consumer concerns no other, and never ends it.
+        """
         said, silent = None, 0
         while True:
-            with suppress(Unavailable):
-                for consumer in self.consumers.values():
-                    await consumer.dead_letters()
+            for consumer in list(self.consumers.values()):
+                await self._look(consumer)
             counts, silent = self.counts(), silent + 1
             if counts != (said or {}) or (counts and silent >= _SAY_EVERY_LOOKS):
                 structlog.get_logger().warning("dead_letters", parked=sum(counts.values()), **counts)
                 said, silent = counts, 0
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
+    async def _look(self, consumer: DeadLettering) -> None:
+        """Counts one consumer's dead letters, and replays now and then what it could not read before."""
+        name = consumer.name
+        try:
+            dead = await consumer.dead_letters()
+            self._faults.pop(name, None)
+            self._until_replay[name] -= 1
+            if (
+                dead.count
+                and self._until_replay[name] < 0
+                and not await self._replay_readable(consumer, dead)
+            ):
+                self._until_replay[name] = _REPLAY_EVERY_LOOKS
+        except (Unavailable, NotFirst):  # an outage shows elsewhere; another replica replays them, too
+            return
+        except Exception as error:
+            fault = str(error).encode("ascii", "backslashreplace").decode()
+            if self._faults.get(name) != fault:
+                self._faults[name] = fault
+                structlog.get_logger().error(
+                    "dead_letters.failing", consumer=name, problem=fault, exc_info=error
+                )
+
+    async def _replay_readable(self, consumer: DeadLettering, dead: DeadLetters) -> int:
+        """Replays the keys whose first event could not be read; gives how many events had their effects now."""
+        keys = [key for key, letters in dead.parked.items() if letters[0].error_type in _UNREADABLE]
+        replayed = failed = 0
+        for key in sorted(keys, key=lambda key: (key <= self._last_key[consumer.name], key)):
+            letters = dead.parked[key]
+            lane = [Listed(consumer, key, letter, letters[0].position) for letter in letters]
+            async for tried in self.replay(lane):
+                replayed += tried.failure is None
+                failed += tried.failure is not None
+            self._last_key[consumer.name] = key
+            if failed >= _REPLAYED_KEYS:
+                break
+        return replayed
+
     async def listed(self, consumer: str = "") -> list[Listed]:
-        """Every dead letter of a consumer, or of all, by consumer and position."""
-        chosen = [each for name, each in sorted(self.consumers.items()) if consumer in ("", name)]
+        """Every dead letter of a consumer, or of all, by consumer and position.
+
+        Raises StreamUnreadable where those of the named consumer cannot be read; of all, they are left out.
+        """
+        if consumer:
+            return await self._listed(self.consumers[consumer]) if consumer in self.consumers else []
+        found: list[Listed] = []
+        for _, each in sorted(self.consumers.items()):
+            with suppress(StreamUnreadable):  # the signal names it
+                found += await self._listed(each)
+        return found
+
+    async def _listed(self, consumer: DeadLettering) -> list[Listed]:
         return [
-            Listed(each, key, letter, letters[0].position)
-            for each in chosen
+            Listed(consumer, key, letter, letters[0].position)
             for letter, key, letters in sorted(
                 (letter, key, letters)
-                for key, letters in (await each.dead_letters()).parked.items()
+                for key, letters in (await consumer.dead_letters()).parked.items()
                 for letter in letters
             )
         ]
 
     async def stored(self, listed: Sequence[Listed]) -> Sequence[tuple[Recorded, EventParked]]:
-        """The record of each dead letter, with the event's bytes."""
+        """The record of each dead letter, with the event's bytes. Raises StreamUnreadable."""
+        streams = [StreamId(DEAD_LETTERS.name, one.consumer.name) for one in listed]
         slices = await self._log.load(
             [
-                ReadRequest(
-                    StreamId(DEAD_LETTERS.name, one.consumer.name),
-                    one.letter.version - 1,
-                    upto=one.letter.version,
-                )
-                for one in listed
+                ReadRequest(stream, one.letter.version - 1, upto=one.letter.version)
+                for stream, one in zip(streams, listed, strict=True)
             ]
         )
-        records = [slice.events[0] for slice in slices]
-        return [(record, EventParked.FromString(record.payload)) for record in records]
+        return [
+            _parked(stream, one.letter.version, slice.events)
+            for stream, one, slice in zip(streams, listed, slices, strict=True)
+        ]
 
-    async def replay(self, listed: Sequence[Listed], metadata: Metadata) -> AsyncIterator[Tried]:
-        """Replays dead letters in order; one that fails stays, and so do those behind it."""
+    async def replay(
+        self, listed: Sequence[Listed], metadata: Metadata | None = None
+    ) -> AsyncIterator[Tried]:
+        """Replays dead letters in order; one that fails stays, and so do those behind it.
+
+        ``metadata`` is the operator's; None: nobody asked for it, so it is only noted where something changes.
+        """
         stuck: set[tuple[str, str]] = set()
         for one in listed:
             if one.lane in stuck:
@@ -148,14 +220,25 @@ class DeadLetterOperations:
                 discarded += 1
         return discarded
 
-    async def _replay(self, one: Listed, metadata: Metadata) -> Failure | None:
-        [(_, parked)] = await self.stored([one])
+    async def _replay(self, one: Listed, metadata: Metadata | None) -> Failure | None:
+        [(record, parked)] = await self.stored([one])
         try:
-            await one.consumer.replay(from_wire(parked.log, parked.event), metadata)
+            await one.consumer.replay(from_wire(parked.log, parked.event), metadata or record.metadata)
         except (*NOT_THE_EVENTS_FAULT, NotParked, NotFirst):
             raise
         except Exception as error:
             failure = Failure.of(error, 1)
-            await one.consumer.note(FailReplay(one.id, failure), metadata, error)
+            if metadata or failure[:2] != one.letter[2:4]:
+                await one.consumer.note(FailReplay(one.id, failure), metadata or record.metadata, error)
             return failure
         return None
+
+
+def _parked(stream: StreamId, version: int, events: Sequence[Recorded]) -> tuple[Recorded, EventParked]:
+    try:
+        [record] = events
+        return record, EventParked.FromString(record.payload)
+    except (ValueError, DecodeError) as error:
+        raise StreamUnreadable(
+            stream=stream, version=version, why=f"it is no EventParked ({error})"
+        ) from error

@@ -1,14 +1,15 @@
 """What happens to an event that a consumer fails on: it is retried, then set aside, and only its own key waits.
 
 Two tables decide: an error that is :data:`NOT_THE_EVENTS_FAULT` passes through to the cursor, which waits for the end
-of the outage, however long that takes; one that is :data:`NOT_MENDED_BY_TRYING` sets the event aside at once.
+of the outage, however long that takes; one that is :data:`NOT_MENDED_BY_TRYING` sets the event aside at once. Another
+version of the program mends that, or whoever puts the stream right; then the event is replayed by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 
 from twinlog._aio.retrying import backoff
@@ -25,25 +26,31 @@ from twinlog.consume.dead_letters import (
     Failure,
     Replay,
 )
-from twinlog.log.ports import CheckpointAdvance, Handled, Log, ReadRequest
-from twinlog.log.snapshots import StateCodec
+from twinlog.log.ports import CheckpointAdvance, Handled, Log
+from twinlog.log.snapshots import StateCodecs
+from twinlog.log.streams import StreamReader
+from twinlog.log.transaction import Entry
+from twinlog.log.unreadable import Unreadable
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import (
     CheckpointMoved,
     ConfigurationError,
+    StreamUnreadable,
     Unavailable,
     UndecodableEvent,
     UnknownEventType,
+    UpcasterFailed,
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.model.schema import Schema
 
 NOT_THE_EVENTS_FAULT = (Unavailable, CheckpointMoved, DeadLettersChanged, ConfigurationError)
-NOT_MENDED_BY_TRYING = (UnknownEventType, UndecodableEvent)
+NOT_MENDED_BY_TRYING = (UnknownEventType, UndecodableEvent, UpcasterFailed, StreamUnreadable)
 
 RETRIES, RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 5, 0.1, 2.0
 """How often an event that fails is tried again before it is set aside, and the waits between."""
 _RACES = 20
+_OPERATOR_WAIT_SECONDS = 5.0
 
 
 class DeadLettering:
@@ -68,9 +75,8 @@ class DeadLettering:
         self._log = log
         self._clock = clock
         self._ids = ids
-        self._schema = schema
+        self._reader = StreamReader(schema, StateCodecs())
         self._known = DeadLetters()
-        self._codec = StateCodec(DEAD_LETTERS)
         self._turn = asyncio.Lock()
 
     @property
@@ -79,13 +85,16 @@ class DeadLettering:
         return self._known.count
 
     async def dead_letters(self) -> DeadLetters:
-        """The dead letters as they are now."""
-        async with self._turn:
+        """The dead letters as they are now. Raises StreamUnreadable or Unavailable."""
+        async with self._operating():
             await self._catch_up()
             return self._known
 
     async def checkpoint(self) -> int:
-        """The position of the last event that was handled; what is known from before is brought up to date."""
+        """The position of the last event that was handled; what is known from before is brought up to date.
+
+        Raises StreamUnreadable where the dead letters cannot be read: nothing can be handled without them.
+        """
         async with self._turn:
             return await self._refresh()
 
@@ -178,12 +187,25 @@ class DeadLettering:
         self, events: Sequence[Recorded], command: Command, metadata: Metadata, error: Exception | None = None
     ) -> None:
         for _ in range(_RACES):
-            async with self._turn:
+            async with self._operating():
                 await self._refresh()
                 with suppress(CheckpointMoved, DeadLettersChanged):
                     await self._apply(events, None, [(command, metadata)], error)
                     return
         raise Unavailable(f"{self.name} is too busy; try again")
+
+    @asynccontextmanager
+    async def _operating(self) -> AsyncIterator[None]:
+        """An operator's turn, which an outage would hold up: the consumer keeps its own until the store is back."""
+        try:
+            async with asyncio.timeout(_OPERATOR_WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{self.name} is waiting for its store; try again") from error
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     async def _apply(
         self,
@@ -209,15 +231,14 @@ class DeadLettering:
 
     async def _catch_up(self) -> None:
         """Brings the dead letters up to date. Where there is news of them, a replay may have had effects."""
-        stream, known = StreamId(DEAD_LETTERS.name, self.name), self._known
-        request = ReadRequest(stream, known.version, "" if known.version else self._codec.schema)
-        [(snapshot, events)] = await self._log.load([request])
-        if snapshot:
-            known = self._codec.decode(snapshot.state)
-        for event in events:
-            known = DEAD_LETTERS.fold(self._schema.decode(event), known)
-        if known.version != self._known.version:
-            self._known = known
+        known = self._known
+        entry = Entry(DEAD_LETTERS, known, known.version, 0, 0)
+        entries = {StreamId(DEAD_LETTERS.name, self.name): entry}
+        [found] = await self._reader.read(self._log, entries, snapshots=not known.version)
+        if isinstance(found.result, Unreadable):
+            raise found.result.why
+        if found.result.version != known.version:
+            self._known = found.result.state
             self._consumer.forget()
 
     def _because_of(self, event: Recorded) -> Metadata:

@@ -7,18 +7,42 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from secrets import token_hex
 from typing import Self
 
-from twinlog.dev.process import StartFailed, end_leftover, free_port, spawn, stop, tail
+from twinlog.dev.process import (
+    StartFailed,
+    end_leftover,
+    free_port,
+    password_in,
+    spawn,
+    stop,
+    tail,
+    write_private,
+)
 
+_USER = "twinlog"
 _READY_SECONDS = 30.0
 
 
 class EmbeddedNats:
-    """A server that keeps its streams in ``folder``. Use as an async context manager."""
+    """A server that keeps its streams in ``folder``. Use as an async context manager.
 
-    def __init__(self, folder: Path, port: int = 0, *, max_file: str = "64GB", extra: str = "") -> None:
-        """``port`` 0 is any free port. ``max_file`` limits the store; ``extra`` is further configuration."""
+    It answers to the password in ``folder``/password only, which this user alone may read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int = 0,
+        *,
+        max_file: str = "64GB",
+        extra: str = "",
+        password: str = "",
+    ) -> None:
+        """``port`` 0 is any free port. ``max_file`` limits the store; ``extra`` is further configuration. ``password``:
+        that of a cluster, whose servers share it; a single server makes its own.
+        """
         self.folder = folder.resolve()
         self.port = port or free_port()
         self.store = self.folder / "store"
@@ -27,11 +51,17 @@ class EmbeddedNats:
         self._log = self.folder / "nats.log"
         self._config = self.folder / "nats.conf"
         self._pid_file = self.folder / "nats.pid"
+        self._password = password or password_in(self.folder) or token_hex(24)
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        """The server's URL, with its password."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The same for another port, such as that of a proxy."""
+        return f"nats://{_USER}:{self._password}@127.0.0.1:{port}"
 
     @property
     def pid(self) -> int:
@@ -53,12 +83,15 @@ class EmbeddedNats:
 
     async def start(self) -> None:
         """Starts the server and waits until it answers. Raises StartFailed."""
-        self._config.write_text(
+        write_private(self.folder / "password", f"{self._password}\n")
+        write_private(
+            self._config,
             f'server_name: "{self.folder.name}"\n'
             f"listen: 127.0.0.1:{self.port}\n"
             f'pid_file: "{self._pid_file}"\n'
             f'jetstream {{ store_dir: "{self.store}", max_mem: 256MB, max_file: {self.max_file} }}\n'
-            f"{self.extra}\n"
+            f'authorization {{ user: {_USER}, password: "{self._password}" }}\n'
+            f"{self.extra}\n",
         )
         with self._log.open("ab") as log:
             self._process = await spawn([_binary(), "-c", self._config], output=log.fileno(), cwd=self.folder)

@@ -9,19 +9,42 @@ import os
 import pwd
 import shutil
 import signal
+import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Self
 
 import asyncpg
 
-from twinlog.dev.process import StartFailed, end_leftover, free_port, spawn, stop, tail
+from twinlog.dev.process import (
+    StartFailed,
+    end_leftover,
+    free_port,
+    password_in,
+    spawn,
+    stop,
+    tail,
+    write_private,
+)
 
 _READY_SECONDS = 60.0
+_ACCESS = """\
+# TYPE  DATABASE     USER  ADDRESS       METHOD
+local   all          all                 scram-sha-256
+local   replication  all                 scram-sha-256
+host    all          all   127.0.0.1/32  scram-sha-256
+host    replication  all   127.0.0.1/32  scram-sha-256
+"""
+"""pg_hba.conf: nobody gets in without the password."""
 
 
 class EmbeddedPostgres:
     """A server that keeps its data in ``folder``, with Postgres's default durability (fsync on).
+
+    It answers to the password in ``folder``/password only, which this user alone may read. Data of a release that had
+    none gets one when it is started, and so does data whose password was removed.
 
     Run as root, it runs Postgres as ``nobody``; where that user may not enter the folder, the data lies below /var/tmp
     and the folder is a link to it. Use as an async context manager.
@@ -35,12 +58,17 @@ class EmbeddedPostgres:
         self.port = port or free_port()
         self._data = self.folder / "data"
         self._log = self.folder / "postgres.log"
+        self._password = ""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        """The server's URL without a database, which each service adds."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}"
+        """The server's URL, with its password and without a database, which each service adds."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The same for another port, such as that of a proxy."""
+        return f"postgresql://postgres:{self._password}@127.0.0.1:{port}"
 
     @property
     def pid(self) -> int:
@@ -54,6 +82,7 @@ class EmbeddedPostgres:
         self._bin = self._reachable_binaries()
         if not (self._data / "PG_VERSION").exists():
             await self._initialise()
+        await self._lock_out_others()
         try:
             await self.start()
         except BaseException:
@@ -132,15 +161,43 @@ class EmbeddedPostgres:
         ]
         # Commits wait while a new segment of the write-ahead log is filled with zeros; a small one takes no time.
         command += ["--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
-        process = await spawn(command, cwd=self.folder, user=self._user)
+        await self._run(command)
+        new.rename(self._data)  # the name is for complete data only
+
+    async def _lock_out_others(self) -> None:
+        """Gives the database's superuser a password, and lets nobody in without it, before anybody can connect."""
+        self._password = password_in(self.folder)
+        access = self._data / "pg_hba.conf"
+        if self._password and access.read_text() == _ACCESS:
+            return
+        self._password = token_hex(24)
+        # A random password needs no stretching, and a connection then costs no 4,096 rounds of it.
+        single_user: list[str | Path] = [
+            self._bin / "postgres",
+            "--single",
+            "-c",
+            "scram_iterations=1",
+            "-D",
+            self._data,
+            "postgres",
+        ]
+        with tempfile.TemporaryFile() as statements:  # the password would be seen among the arguments
+            statements.write(f"ALTER ROLE postgres PASSWORD '{self._password}'\n".encode())
+            statements.seek(0)
+            await self._run(single_user, stdin=statements.fileno())
+        write_private(access, _ACCESS, self._user)
+        write_private(self.folder / "password", f"{self._password}\n")
+
+    async def _run(self, command: Sequence[str | Path], stdin: int = asyncio.subprocess.DEVNULL) -> None:
+        """Runs one of Postgres's programs to its end. Raises StartFailed."""
+        process = await spawn(command, stdin=stdin, cwd=self.folder, user=self._user)
         try:
             output, _ = await process.communicate()
         except BaseException:
             await stop(process, signal.SIGKILL)
             raise
         if process.returncode:
-            raise StartFailed(f"initdb failed:\n{output.decode(errors='replace')}")
-        new.rename(self._data)  # the name is for complete data only
+            raise StartFailed(f"{Path(command[0]).name} failed:\n{output.decode(errors='replace')}")
 
     async def _until_ready(self) -> None:
         try:
@@ -157,6 +214,11 @@ class EmbeddedPostgres:
     async def _answers(self) -> bool:
         try:
             connection = await asyncpg.connect(f"{self.url}/postgres", timeout=5)
+        except asyncpg.InvalidPasswordError as error:
+            kept = self.folder / "password"
+            raise StartFailed(
+                f"{kept} is not the password of the data beside it; remove it for a new one"
+            ) from error
         except (OSError, TimeoutError, asyncpg.PostgresError):
             return False
         await connection.close()

@@ -39,6 +39,7 @@ class Refused(Misconfigured):
 async def spawn(
     argv: Sequence[str | Path],
     *,
+    stdin: int = asyncio.subprocess.DEVNULL,
     output: int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
@@ -47,8 +48,8 @@ async def spawn(
 ) -> asyncio.subprocess.Process:
     """Starts a child in a new session, which Ctrl-C in the terminal does not reach.
 
-    On Linux the child gets ``on_parents_death`` when this process is killed. ``output`` is a file descriptor for its
-    stdout and stderr, or None for a pipe; ``user`` is the uid to run as.
+    On Linux the child gets ``on_parents_death`` when this process is killed. ``stdin`` and ``output``, for its stdout
+    and stderr, are file descriptors; None for ``output`` is a pipe. ``user`` is the uid to run as.
     """
     _children.difference_update([child for child in _children if child.returncode is not None])
     launcher = [
@@ -62,7 +63,7 @@ async def spawn(
     ]
     child = await asyncio.create_subprocess_exec(
         *map(str, (*launcher, *argv)),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE if output is None else output,
         stderr=asyncio.subprocess.STDOUT,
         env=dict(env) if env is not None else None,
@@ -140,6 +141,23 @@ def free_port() -> int:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise StartFailed(f"hardly a port from {_PORTS[0]} to {_PORTS[-1]} is free")
+
+
+def write_private(path: Path, text: str, user: int | None = None) -> None:
+    """Writes a file that only this user may read, or only ``user``; it is there whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600)
+    new.write_text(text)
+    if user is not None:
+        os.chown(new, user, -1)
+    new.replace(path)
+
+
+def password_in(folder: Path) -> str:
+    """The password that is kept in a server's folder, readable by this user only; empty if there is none yet."""
+    kept = folder / "password"
+    return kept.read_text().strip() if kept.exists() else ""
 
 
 def tail(path: Path, lines: int = 15) -> str:

@@ -9,15 +9,12 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from twinlog.jetstream.meaning import unavailable as unavailable
 from twinlog.log.twin import TwinMissing, TwinState
 from twinlog.model.errors import Unavailable
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 STREAM_NOT_FOUND = 10059
-
-
-def unavailable(error: BaseException) -> Unavailable:
-    return Unavailable(f"JetStream is out of service ({str(error) or type(error).__name__})")
 
 
 async def stream_info(client: Client, stream: str) -> dict[str, Any]:
@@ -32,6 +29,19 @@ async def stream_info(client: Client, stream: str) -> dict[str, Any]:
             raise TwinMissing(stream=stream)
         raise Unavailable(f"JetStream is out of service ({refusal.get('description')})")
     return info
+
+
+async def update_stream(client: Client, stream: str, config: Mapping[str, Any]) -> None:
+    """Gives a stream another configuration. Raises Unavailable."""
+    request = json.dumps(config).encode()
+    try:
+        reply = await client.request(
+            f"$JS.API.STREAM.UPDATE.{stream}", request, timeout=REQUEST_TIMEOUT_SECONDS
+        )
+    except (NatsError, TimeoutError, OSError) as error:
+        raise unavailable(error) from error
+    if refusal := json.loads(reply.data).get("error"):
+        raise Unavailable(f"JetStream refused to update stream {stream} ({refusal.get('description')})")
 
 
 def state_of(info: Mapping[str, Any]) -> TwinState:

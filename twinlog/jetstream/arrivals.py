@@ -29,39 +29,33 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.state = State.FOLLOWING
+        self.loss: DeliveryLost | TwinDamaged | None = None
+        """Why no more will come; also while a doubt has to be settled first."""
         self._events: deque[Recorded] = deque()
-        self._end: DeliveryLost | TwinDamaged | None = None
+        self.put = self._events.append
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._events)
-
-    @property
-    def ended(self) -> bool:
-        """Also while a doubt has to be settled first."""
-        return self._end is not None
-
-    def put(self, event: Recorded) -> None:
-        self._events.append(event)
 
     def take(self, limit: int) -> Sequence[Recorded]:
         return [self._events.popleft() for _ in range(min(limit, len(self._events)))]
 
     def doubt(self) -> None:
         """The stream has to be asked before any event is handed out."""
-        if not self._end:
+        if not self.loss:
             self.state = State.DOUBTFUL
 
     def settle(self) -> None:
         """The stream is being asked."""
-        self.state = self._ended_state() if self._end else State.FOLLOWING
+        self.state = self._state_lost() if self.loss else State.FOLLOWING
 
     def end(self, why: DeliveryLost | TwinDamaged) -> None:
         """No event comes after those that have. The first reason counts; a doubt about them remains."""
-        if not self._end:
-            self._end = why
+        if not self.loss:
+            self.loss = why
             if self.state is not State.DOUBTFUL:
-                self.state = self._ended_state()
+                self.state = self._state_lost()
         self.wake()
 
     def wake(self) -> None:
@@ -70,11 +64,11 @@ class Arrivals:
 
     async def heard(self, patience_seconds: float) -> None:
         """Waits for a sign of life. Raises the end if there is one, and TimeoutError after ``patience_seconds``."""
-        if self._end:
-            raise self._end
+        if self.loss:
+            raise self.loss
         self._changed.clear()
         async with asyncio.timeout(patience_seconds):
             await self._changed.wait()
 
-    def _ended_state(self) -> State:
-        return State.DAMAGED if isinstance(self._end, TwinDamaged) else State.LOST
+    def _state_lost(self) -> State:
+        return State.DAMAGED if isinstance(self.loss, TwinDamaged) else State.LOST

@@ -11,18 +11,38 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
-from nats.aio.client import Client
+import structlog
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
 
 from twinlog._aio.tasks import to_its_end
+from twinlog.jetstream.meaning import said
 
 Taker: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool]
 """Takes a message's subject, reply, data and raw headers; returns False to leave it to the subscription's callback."""
 
+_log = structlog.get_logger(component="nats")
+
 _HEADERS = b"NATS/1.0\r\n"
 _NO_RESPONDERS = b"NATS/1.0 503"
+_FORBIDDEN, _INBOXES = "permissions violation", "_inbox."
+
+
+class NoAnswer(NatsTimeoutError):
+    """A request has found no answer in time; tells why, where that is known."""
+
+    __str__ = Exception.__str__
+
+
+class NotConnected(ConnectionReconnectingError):
+    """There is no connection at the moment; tells why."""
+
+    __str__ = Exception.__str__
 
 
 class Outgoing(NamedTuple):
@@ -43,10 +63,15 @@ class NatsClient(Client):
         self._answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by inbox: data and headers
         self._numbers = count()
         self._inboxes = ""
+        self.fault: Exception | None = None
+        """Why there is no connection, or what the server refused last."""
 
-    async def request(self, *args: Any, **kwargs: Any) -> Msg:
-        """Like nats-py's, but never swallows a cancellation."""
-        return await to_its_end(super().request(*args, **kwargs))
+    async def request(self, subject: str, *args: Any, **kwargs: Any) -> Msg:
+        """Like nats-py's, but never swallows a cancellation, and a NoAnswer tells why."""
+        try:
+            return await to_its_end(super().request(subject, *args, **kwargs))
+        except NatsTimeoutError as error:
+            raise self._no_answer(subject) from error
 
     def divert(self, subscription: Subscription, take: Taker) -> None:
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""
@@ -56,7 +81,7 @@ class NatsClient(Client):
         """Publishes messages in one write; returns the data of the reply to the last of them.
 
         Raises NoRespondersError where nobody listens, ConnectionReconnectingError while disconnected (nothing is
-        sent), MaxPayloadError, and TimeoutError after ``timeout`` seconds without a reply.
+        sent), MaxPayloadError, and NoAnswer after ``timeout`` seconds without a reply.
         """
         if not self._inboxes:
             await self._listen()
@@ -67,6 +92,8 @@ class NatsClient(Client):
             self._write(b"".join(self._commands(messages, inbox)))
             async with asyncio.timeout(timeout):
                 data, headers = await answer
+        except TimeoutError as error:
+            raise self._no_answer(messages[-1].subject) from error
         finally:
             del self._answers[inbox.encode()]
         if headers.startswith(_NO_RESPONDERS):
@@ -87,11 +114,11 @@ class NatsClient(Client):
     def _write(self, commands: bytes) -> None:
         """Writes at once, after what nats-py still has to write."""
         if not self.is_connected or self._transport is None:
-            raise ConnectionReconnectingError
+            raise NotConnected(self._not_connected())
         try:
             self._transport.writelines([*self._pending, commands])
         except RuntimeError as error:  # the connection has just broken, and nats-py has not noticed yet
-            raise ConnectionReconnectingError from error
+            raise NotConnected(self._not_connected()) from error
         self._pending, self._pending_data_size = [], 0
 
     async def _listen(self) -> None:
@@ -105,10 +132,43 @@ class NatsClient(Client):
             answer.set_result((data, headers))
         return True
 
+    @property
+    def addresses(self) -> str:
+        """host:port of every server that is known."""
+        return ",".join(sorted({f"{server.uri.hostname}:{server.uri.port}" for server in self._server_pool}))
+
+    def _no_answer(self, subject: str) -> NoAnswer:
+        if not self.is_connected:
+            return NoAnswer(self._not_connected())
+        refused = said(self.fault) if self.fault else ""  # in lower case, by nats-py
+        concerned = subject.lower() in refused or _INBOXES in refused
+        return NoAnswer(f"no answer in time{f': {refused}' if concerned else ''}")
+
+    def _not_connected(self) -> str:
+        return f"no connection to {self.addresses}{f': {said(self.fault)}' if self.fault else ''}"
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        # nats-py leaves the connection of a login that was refused to the garbage collector.
+        if isinstance(self._transport, TcpTransport) and self._transport._io_writer is not None:
+            self._transport._io_writer.close()
+        await super()._connect_to_server(s)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """The server's word that something is wrong. At most of them nats-py would close the connection for good."""
+        error = NatsError(f"nats: {err_msg}")
+        await self._error_cb(error)
+        if _FORBIDDEN not in err_msg:
+            await self._process_op_err(error)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """nats-py's parser calls this for every message; ``headers`` are None where there are none."""
         take = self._takers.get(sid)
-        if take is None or not take(subject, reply, data, headers or b""):
+        try:
+            taken = take is not None and take(subject, reply, data, headers or b"")
+        except Exception as error:  # anybody may have sent it; nats-py would stop reading for good
+            _log.warning("nats.message_refused", subject=subject.decode(errors="replace"), why=repr(error))
+            return
+        if not taken:
             await super()._process_msg(sid, subject, reply, data, headers)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:

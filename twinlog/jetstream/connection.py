@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from logging import DEBUG, WARNING
 
 import structlog
 from nats.aio.client import Client
@@ -13,7 +14,9 @@ from nats.js.errors import APIError
 from twinlog._aio.retrying import Retrying
 from twinlog.jetstream import api
 from twinlog.jetstream.client import NatsClient
-from twinlog.model.errors import ConfigurationError, Unavailable
+from twinlog.jetstream.meaning import said, unavailable
+from twinlog.jetstream.urls import servers
+from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 
 _OLDEST_NATS = (2, 12)
 _CLOSE_SECONDS = 0.5
@@ -24,55 +27,69 @@ _NO_LEADER = (10008, 10010)
 async def connect(url: str, name: str) -> NatsClient:
     """A connection that always reconnects; waits, and logs it once, until a server answers and a cluster has a leader.
 
-    ``url``: one server, or the servers of a cluster, separated by commas. Raises ConfigurationError where the server is
-    too old or runs without JetStream.
+    ``url``: one server, or the servers of a cluster, separated by commas. Raises ConfigurationError where the login is
+    refused, the server is too old or runs without JetStream, and ValueError where it is no URL.
     """
-    log, connected = structlog.get_logger(), False
+    log, client, to = structlog.get_logger(), NatsClient(), servers(url)
+    connected = False
     retrying = Retrying(
         say_failing=lambda error: log.warning("nats.waiting", why=str(error)),
         say_working=lambda: log.info("nats.available", name=name),
         on=(Unavailable,),
     )
 
-    async def changed(what: str) -> None:
-        log.warning(f"nats.{what}", name=name)
-
     async def on_error(error: Exception) -> None:
-        # nats-py also retries the first connection; this callback is the only sign of it.
-        if not connected:
-            retrying.failed(Unavailable(str(error) or type(error).__name__))
-        log.debug("nats.error", error=str(error) or type(error).__name__)
+        again, client.fault = client.fault is not None and said(client.fault) == said(error), error
+        if connected:
+            # nats-py says here whatever goes wrong, at every attempt.
+            wrong = isinstance(unavailable(error), WrongSetting) and not again
+            log.log(WARNING if wrong else DEBUG, "nats.error", name=name, why=said(error))
+            return
+        # It also retries the first connection; this callback is the only sign of it.
+        meant = unavailable(_At(f"{said(error)}: {client.addresses}"))
+        if isinstance(meant, WrongSetting):
+            raise ConfigurationError(str(meant)) from error
+        retrying.failed(meant)
 
     async def on_disconnect() -> None:
-        await changed("disconnected")
+        log.warning(
+            "nats.disconnected", name=name, why=said(client.fault) if client.fault else "the connection broke"
+        )
 
     async def on_reconnect() -> None:
-        await changed("reconnected")
+        client.fault = None
+        log.warning("nats.reconnected", name=name)
 
-    client = NatsClient()
-    await client.connect(
-        url.split(","),
-        name=name,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it is only passed to sleep
-        ping_interval=5,
-        max_outstanding_pings=2,
-        connect_timeout=2,
-        allow_reconnect=True,
-        error_cb=on_error,
-        disconnected_cb=on_disconnect,
-        reconnected_cb=on_reconnect,
-        pending_size=64 * 1024 * 1024,
-        skip_subject_validation=True,  # all subjects are made by this package
-    )
-    connected = True
     try:
+        await client.connect(
+            to.urls,
+            name=name,
+            user=to.user,
+            password=to.password,
+            token=to.token,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it is only passed to sleep
+            ping_interval=5,
+            max_outstanding_pings=2,
+            connect_timeout=2,
+            allow_reconnect=True,
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            pending_size=64 * 1024 * 1024,
+            skip_subject_validation=True,  # all subjects are made by this package
+        )
+        client.fault, connected = None, True
         _check_version(client)
         await retrying(lambda: _check_jetstream(client))
     except BaseException:
         await close(client)
         raise
     return client
+
+
+class _At(Exception):
+    """An error with the address that it is about."""
 
 
 async def close(client: Client) -> None:
@@ -95,8 +112,12 @@ async def _check_jetstream(client: Client) -> None:
     try:
         await client.jetstream(timeout=api.REQUEST_TIMEOUT_SECONDS).account_info()
     except (NatsError, APIError) as error:
+        meant = unavailable(error)
+        if isinstance(meant, WrongSetting):
+            raise ConfigurationError(str(meant)) from error
         if isinstance(error, APIError) and error.err_code not in _NO_LEADER:
             raise ConfigurationError(
-                "NATS_URL: this nats-server runs without JetStream; start it with JetStream enabled (-js)"
+                f"NATS_URL: this nats-server runs without JetStream ({said(error)}); "
+                f"start it with JetStream enabled (-js)"
             ) from error
-        raise api.unavailable(error) from error
+        raise meant from error

@@ -16,7 +16,9 @@ from twinlog.jetstream import api
 from twinlog.jetstream.arrivals import Arrivals, State
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.continuity import Continuity
+from twinlog.jetstream.ownership import refuse_foreign
 from twinlog.jetstream.pulls import Pulls
+from twinlog.log.installation import Identity
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, event_in
 from twinlog.model.event import Recorded
 
@@ -31,10 +33,21 @@ class JetStreamDelivery:
     """One consumer of a stream. Messages come in by :meth:`_take`, statuses by :meth:`_on_status`."""
 
     def __init__(
-        self, client: NatsClient, stream: str, after: int, types: Sequence[str], routing_key: str
+        self,
+        client: NatsClient,
+        stream: str,
+        after: int,
+        types: Sequence[str],
+        routing_key: str,
+        *,
+        prefix: str = "",
+        identity: Identity | None = None,
     ) -> None:
+        """``prefix``: what subjects begin with before the log's name. ``identity``: whose stream it has to be."""
         self._client = client
         self._stream = stream
+        self._prefix_length = len(prefix)
+        self._identity = identity
         self._types = {type.encode() for type in types}
         self._consumer = f"cursor-{uuid4().hex}"
         self._inbox = client.new_inbox()
@@ -44,7 +57,7 @@ class JetStreamDelivery:
         self._pulls = Pulls()
 
     async def open(self, filters: Sequence[str]) -> None:
-        """Raises TwinMissing, Unavailable, and DeliveryLost where the next events are gone from the stream."""
+        """Raises TwinMissing, ForeignStream, Unavailable, and DeliveryLost where the next events are gone from it."""
         config = nats_api.ConsumerConfig(
             name=self._consumer,
             deliver_policy=nats_api.DeliverPolicy.BY_START_SEQUENCE,
@@ -56,7 +69,9 @@ class JetStreamDelivery:
             num_replicas=1,
             max_waiting=16,
         )
-        self._continuity.begin(await api.stream_info(self._client, self._stream))
+        info = await api.stream_info(self._client, self._stream)
+        refuse_foreign(info, self._identity)
+        self._continuity.begin(info)
         try:
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_status)
             self._client.divert(self._subscription, self._take)
@@ -98,7 +113,7 @@ class JetStreamDelivery:
     async def _pull(self) -> None:
         """Asks for more in good time, so that the server always has something to send."""
         count = self._pulls.due(len(self._arrivals))
-        if not count or self._arrivals.ended:
+        if not count or self._arrivals.loss:
             return
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
@@ -113,22 +128,21 @@ class JetStreamDelivery:
         sequence, number = _sequences(reply)
         if not self._pulls.came(number):
             self._miss()
-        if self._arrivals.ended:
+        if self._arrivals.loss:
             return True
         # From a stream that has not reached the checkpoint yet, the server delivers what was handled before.
         if sequence > self._continuity.handed_out:
             if not self._continuity.follows(sequence, headers):
                 self._arrivals.doubt()
             if not self._types or subject.split(b".")[2] in self._types:
-                self._put(sequence, subject, data)
+                try:
+                    self._arrivals.put(
+                        event_in(self._stream, sequence, subject[self._prefix_length :].decode(), data)
+                    )
+                except TwinDamaged as damage:
+                    self._arrivals.end(damage)
         self._arrivals.wake()
         return True
-
-    def _put(self, sequence: int, subject: bytes, data: bytes) -> None:
-        try:
-            self._arrivals.put(event_in(self._stream, sequence, subject.decode(), data))
-        except TwinDamaged as damage:
-            self._arrivals.end(damage)
 
     async def _on_status(self, message: Msg) -> None:
         self._arrivals.wake()

@@ -6,12 +6,10 @@ each (docs/adr/0012).
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js import api as nats_api
@@ -21,6 +19,9 @@ from twinlog.jetstream import api
 from twinlog.jetstream.client import NatsClient, Outgoing
 from twinlog.jetstream.continuity import PREDECESSORS
 from twinlog.jetstream.delivery import JetStreamDelivery
+from twinlog.jetstream.hints import Hints
+from twinlog.jetstream.ownership import labels, metadata_of, refuse_foreign
+from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
 from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
 from twinlog.log.wire import to_wire
@@ -36,20 +37,34 @@ _NAME_IN_USE = 10058
 class JetStreamTwin:
     """The stream of one log."""
 
-    def __init__(self, client: NatsClient, name: str, *, replicas: int = 1) -> None:
-        self.name = name
+    def __init__(
+        self,
+        client: NatsClient,
+        log: str,
+        *,
+        replicas: int = 1,
+        namespace: str = "",
+        identity: Identity | None = None,
+    ) -> None:
+        """``namespace``: what the names of streams and subjects begin with. ``identity``: whose stream it has to be;
+        None: anybody's."""
+        self.name = named(namespace, log)
         self._client = client
         self._manager = client.jsm(timeout=api.REQUEST_TIMEOUT_SECONDS)
-        self._subjects = [f"{name}.*.*.*"]
+        self._prefix = self.name.removesuffix(log)
+        self._subjects = [f"{self.name}.*.*.*"]
         self._replicas = replicas
-        self._notified = asyncio.Event()
-        self._listening = False
+        self._identity = identity
+        self._claimed = False
+        self._hints = Hints(client, f"twinlog.poke.{self.name}")
         self._history = PredecessorIndex()
         self._stored = 0
         """The last event of the last batch that was stored completely."""
 
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
+        refuse_foreign(info, self._identity)
+        self._claimed = labels(self._identity).items() <= metadata_of(info).items()
         if info["config"].get("subjects") != self._subjects:
             raise TwinDamaged(
                 stream=self.name,
@@ -67,12 +82,22 @@ class JetStreamTwin:
             num_replicas=self._replicas,
             allow_direct=True,
             first_seq=first,
+            metadata=labels(self._identity) or None,
         )
         try:
             await self._manager.add_stream(config)
         except (NatsError, APIError, TimeoutError) as error:
             if getattr(error, "err_code", None) != _NAME_IN_USE:
                 raise api.unavailable(error) from error
+
+    async def claim(self) -> None:
+        if self._claimed:
+            return
+        info = await api.stream_info(self._client, self.name)
+        refuse_foreign(info, self._identity)
+        config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
+        await api.update_stream(self._client, self.name, config)
+        self._claimed = True
 
     async def delete(self) -> None:
         try:
@@ -99,7 +124,9 @@ class JetStreamTwin:
     async def deliver(
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
     ) -> AsyncIterator[Delivery]:
-        delivery = JetStreamDelivery(self._client, self.name, after, types, routing_key)
+        delivery = JetStreamDelivery(
+            self._client, self.name, after, types, routing_key, prefix=self._prefix, identity=self._identity
+        )
         try:
             await delivery.open(_filters(self.name, types, routing_key))
             yield delivery
@@ -107,20 +134,10 @@ class JetStreamTwin:
             await delivery.close()
 
     async def notify(self) -> None:
-        with suppress(NatsError):
-            await self._client.publish(f"twinlog.poke.{self.name}", b"")
+        await self._hints.give()
 
     async def notified(self, timeout: float) -> None:
-        if not self._listening:
-            await self._client.subscribe(f"twinlog.poke.{self.name}", cb=self._on_notified)
-            self._listening = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._notified.wait()
-        self._notified.clear()
-
-    async def _on_notified(self, _message: Msg) -> None:
-        self._notified.set()
+        await self._hints.taken(timeout)
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
         # One write and one reply, to the last message: each is refused unless the one before it is stored. Where this
@@ -134,7 +151,7 @@ class JetStreamTwin:
 
     def _message(self, event: Recorded) -> Outgoing:
         """With the fence, which refuses it unless it is the next, and with the events before it."""
-        subject = event.subject
+        subject = self._prefix + event.subject
         before = self._history.before(event.position, subject)
         fence = f"Nats-Expected-Last-Sequence: {event.position - 1}"
         return Outgoing(subject, f"{fence}\r\n{PREDECESSORS}: {before}\r\n", to_wire(event))

@@ -21,7 +21,7 @@ from twinlog.log.transaction import Draft, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
-from twinlog.model.errors import CheckpointMoved, Unavailable
+from twinlog.model.errors import CheckpointMoved, StreamUnreadable, Unavailable
 from twinlog.model.event import Recorded, StreamId
 
 _OPTIMISTIC_ROUNDS = 3
@@ -33,6 +33,8 @@ class _Decided(NamedTuple):
 
     unit: Unit
     result: Any
+    reply: bytes
+    """The result as it is stored; empty where it is not."""
     events: int
 
 
@@ -95,6 +97,7 @@ class GroupCommit:
     async def commit(self, units: list[Unit]) -> None:
         """Decides the units in order, appends their events and answers their callers. Raises LogForked."""
         await self._know_history()
+        self._states.begin()
         # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty a second time.
         self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
         rounds = 0
@@ -147,7 +150,7 @@ class GroupCommit:
     async def _decide(self, session: LogSession, units: Sequence[Unit]) -> _Plan:
         await self._states.load(session, [ref for unit in units for ref in unit.preload])
         while True:
-            draft = Draft(self._states.known, self._ids)
+            draft = Draft(self._states.known, self._states.failed, self._ids)
             decided: list[_Decided] = []
             refused: list[_Refused] = []
             missing: dict[StreamId, AnyAggregate] = {}
@@ -155,6 +158,7 @@ class GroupCommit:
                 transaction = Transaction(draft, unit.metadata)
                 try:
                     result = unit.work(transaction)
+                    reply = _serialized(result) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
                     continue
@@ -163,15 +167,20 @@ class GroupCommit:
                     refused.append(_Refused(unit, error))
                     continue
                 transaction.keep()
-                decided.append(_Decided(unit, result, len(draft.events)))
-            if not missing:
+                decided.append(_Decided(unit, result, reply, len(draft.events)))
+            if missing:
+                refs = [(aggregate, stream.id) for stream, aggregate in missing.items()]
+                await self._states.load(session, refs)
+                continue
+            try:
                 return _Plan(draft, decided, refused, self._batch(draft, decided))
-            await self._states.load(
-                session, [(aggregate, stream.id) for stream, aggregate in missing.items()]
-            )
+            except StreamUnreadable as error:  # decided once more, without the units that read that stream
+                self._states.unreadable.tell(error)
 
     async def _refuse(self, unit: Unit, error: Exception) -> None:
         """Fails a unit, unless it is the retry of a request that already has its outcome."""
+        if isinstance(error, StreamUnreadable):
+            self._states.unreadable.tell(error)
         stored = await self._log.reply(unit.request.request_id) if unit.request else None
         if stored:
             unit.answer(stored)
@@ -184,11 +193,11 @@ class GroupCommit:
             expects={stream: entry.version for stream, entry in draft.read.items()},
             events=draft.events,
             replies=[
-                NewReply(unit.request.request_id, unit.request.fingerprint, _serialized(result), events)
-                for unit, result, events in decided
+                NewReply(unit.request.request_id, unit.request.fingerprint, reply, events)
+                for unit, _, reply, events in decided
                 if unit.request
             ],
-            advances=[unit.advance for unit, _, _ in decided if unit.advance],
+            advances=[each.unit.advance for each in decided if each.unit.advance],
             timers=draft.timers(),
             tip=self._lineage.known if self._lineage else None,
         )
@@ -249,7 +258,7 @@ class GroupCommit:
             if self._lineage:
                 self._lineage.committed(events[-1])
             self._on_commit(events, appended.before)
-        for unit, result, events_so_far in plan.decided:
+        for unit, result, _, events_so_far in plan.decided:
             unit.settle(result, appended.first - 1 + events_so_far)
 
     def _say_unavailable(self, _error: Exception) -> None:
@@ -267,7 +276,7 @@ def _without_answered(decided: Sequence[_Decided], conflict: Conflict) -> list[U
     """Answers the retries and fails the zombies that the conflict names; returns the units still to be decided."""
     stored = {reply.request_id: reply for reply in conflict.replies}
     remaining = []
-    for unit, _, _ in decided:
+    for unit, *_ in decided:
         if unit.request and unit.request.request_id in stored:
             unit.answer(stored[unit.request.request_id])
         elif unit.advance and unit.advance.consumer in conflict.checkpoints:

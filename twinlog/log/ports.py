@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -225,12 +225,23 @@ class Log(LogSession, Protocol):
         """
         ...
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        """Up to ``limit`` timers due at ``now``, oldest first."""
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        """Up to ``limit`` timers due at ``now``, oldest first; those that follow ``after``, if one is given."""
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         """Stores snapshots; an older one never replaces a newer one of the same schema."""
+        ...
+
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        """Forgets up to ``limit`` outcomes of requests that are older than ``age``, the oldest first.
+
+        Their age goes by the store's clock, so that none is lost to a replica's. Returns how many it were.
+        """
+        ...
+
+    async def blockers(self) -> Sequence[str]:
+        """Who keeps appends waiting at the moment, in words for an operator; empty where nobody is known to."""
         ...
 
     async def page_token_secret(self) -> bytes:

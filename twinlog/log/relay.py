@@ -249,6 +249,7 @@ class Relay:
             structlog.get_logger().info("relay.twin_created", log=self._log.name)
             state = await self._twin.state()
         common = await compare(self._log, self._twin, state)
+        await self._twin.claim()
         if state.first > 1 or state.holes or common.position < state.last:
             await self._rebuild(state)
             return NOTHING

@@ -16,3 +16,5 @@ class Request(NamedTuple):
     """Hash of the request: the same id with another fingerprint is an error."""
     reply_type: type[Message]
     """The type of the outcome."""
+    fingerprint_as_given: bytes = b""
+    """Where ids are in another spelling than the normal one: the hash that 0.1.0 kept for the request."""

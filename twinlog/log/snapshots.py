@@ -1,6 +1,7 @@
 """Snapshots: states saved in the background, so that a cold stream is read from its newest snapshot onwards.
 
-A snapshot carries the hash of its state's schema; one with another hash is ignored and replaced.
+A snapshot carries the hash of its state's schema; one with another hash is ignored and replaced, and so is one that
+cannot be decoded.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Sequence, Set
 from functools import cache
 from typing import Any
 
 import structlog
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
+from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
@@ -28,41 +32,64 @@ EVERY = 100
 _BYTES_PER_EVENT = 64
 """A large state is saved less often: saving it should cost about as much as reading the events that it replaces."""
 
+_LARGE_BYTES = 256 * 1024
+"""A state whose last snapshot was larger is encoded outside of the event loop."""
+
 _REMEMBERED_SIZES = 10_000
+_MOST_WAITING = 10_000
 _BATCH = 50
+_NO_SCHEMA = "none"
 
 
 class StateCodec:
     """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
 
     def __init__(self, aggregate: AnyAggregate) -> None:
-        self._adapter, self.schema = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
+        self._adapter, self.schema, self._fields = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
 
     def encode(self, state: Any) -> bytes:
         return self._adapter.dump_json(state)
 
     def decode(self, data: bytes) -> Any:
+        """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
+        # A field that is missing would be filled with its default: a state, but not that of the stream.
+        if self._fields and _keys(data) != self._fields:
+            raise ValueError("it is not a state of this schema")
         return self._adapter.validate_json(data)
 
 
 @cache  # costs milliseconds
-def _adapter(state: type) -> tuple[TypeAdapter[Any], str]:
-    """The translation of a class of states to JSON and back, and the hash of its schema."""
+def _adapter(state: type) -> tuple[TypeAdapter[Any], str, Set[str]]:
+    """The translation of a class of states to JSON and back, the hash of its schema, and the names of its fields."""
     adapter: TypeAdapter[Any] = TypeAdapter(state)
-    schema = json.dumps(adapter.json_schema(), sort_keys=True)
-    return adapter, hashlib.sha256(schema.encode()).hexdigest()[:16]
+    schema = adapter.json_schema()
+    text = json.dumps(_without_words(schema), sort_keys=True)
+    return adapter, hashlib.sha256(text.encode()).hexdigest()[:16], schema.get("properties", {}).keys()
 
 
-class Snapshots:
-    """The codecs of aggregates, and the task that saves snapshots; each writer owns one."""
+def _without_words(schema: Any) -> Any:
+    """A JSON schema without its titles and descriptions: rewording a docstring leaves snapshots as they are."""
+    if isinstance(schema, list):
+        return [_without_words(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    words = [key for key in ("title", "description") if isinstance(schema.get(key), str)]
+    return {key: _without_words(part) for key, part in schema.items() if key not in words}
 
-    def __init__(self, log: Log, every: int = EVERY) -> None:
-        self._log = log
-        self._every = every
+
+def _keys(data: bytes) -> Set[str] | None:
+    """The keys of a JSON object; None where it is none."""
+    read = from_json(data)
+    return read.keys() if isinstance(read, dict) else None
+
+
+class StateCodecs:
+    """The codecs of aggregates."""
+
+    def __init__(self) -> None:
         self._codecs: dict[str, StateCodec] = {}
-        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
-        self._waiting: dict[StreamId, Entry] = {}
-        self._wake = asyncio.Event()
+        self.ignored = 0
+        """How many snapshots were of no use."""
 
     def codec(self, aggregate: AnyAggregate) -> StateCodec:
         """The codec of an aggregate's state."""
@@ -70,19 +97,59 @@ class Snapshots:
             self._codecs[aggregate.name] = StateCodec(aggregate)
         return self._codecs[aggregate.name]
 
+    def schema(self, aggregate: AnyAggregate) -> str:
+        """The hash of the schema of an aggregate's state."""
+        return self.codec(aggregate).schema
+
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
-        """The state in a snapshot."""
-        self._remember(snapshot.stream, len(snapshot.state))
+        """The state in a snapshot. Raises anything where it holds none."""
         return self.codec(aggregate).decode(snapshot.state)
+
+    def ignore(self, stream: StreamId, why: Exception) -> None:
+        """Notes that a snapshot was of no use."""
+        self.ignored += 1
+        structlog.get_logger().warning(
+            "snapshot.ignored", stream=str(stream), why=str(why), ignored=self.ignored
+        )
+
+
+class Snapshots(StateCodecs):
+    """The task that saves snapshots; each writer owns one."""
+
+    def __init__(self, log: Log, every: int = EVERY, *, randomness: Randomness = random) -> None:
+        super().__init__()
+        self._log = log
+        self._every = every
+        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
+        self._waiting: dict[StreamId, Entry] = {}
+        self._unfit: set[StreamId] = set()
+        """Those of the waiting whose stored snapshot is of no use, whatever version it says."""
+        self._wake = asyncio.Event()
+        self._retrying = Retrying(
+            say_failing=self._say_failing, say_working=self._say_saving, randomness=randomness
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+        return self._retrying.problem
+
+    def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
+        state = super().restore(aggregate, snapshot)
+        self._remember(snapshot.stream, len(snapshot.state))
+        return state
 
     def offer(self, stream: StreamId, entry: Entry) -> Entry:
         """Queues a snapshot of the stream if one is due; returns the entry with its newest snapshot version."""
         interval = max(self._every, self._sizes.get(stream, 0) // _BYTES_PER_EVENT)
         if entry.version - entry.snapshot_version < interval:
             return entry
-        self._waiting[stream] = entry
-        self._wake.set()
-        return entry._replace(snapshot_version=entry.version)
+        return self._queue(stream, entry)
+
+    def replace(self, stream: StreamId, entry: Entry) -> Entry:
+        """Queues a snapshot in place of one that is of no use; returns the entry with its newest snapshot version."""
+        self._unfit.add(stream)
+        return self._queue(stream, entry)
 
     def forget(self) -> None:
         """Drops what was offered and is not saved yet."""
@@ -94,16 +161,43 @@ class Snapshots:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                chosen = await self._encoded()
-                with suppress(Unavailable):
-                    await self._log.save(chosen)
+                try:
+                    await self._save(await self._encoded())
+                except Exception as error:  # an outage, or a fault of these few: neither ends the task
+                    self._retrying.failed(error)
+                    await self._retrying.pause()
+                else:
+                    self._retrying.succeeded()
+
+    async def _save(self, chosen: Sequence[Snapshot]) -> None:
+        unfit = [s.stream for s in chosen if s.stream in self._unfit]
+        if unfit:
+            self._unfit.difference_update(unfit)
+            # Only a snapshot of another schema is replaced by one of any version.
+            await self._log.save([Snapshot(stream, 0, 0, _NO_SCHEMA, b"") for stream in unfit])
+        if chosen:
+            await self._log.save(chosen)
+
+    def _queue(self, stream: StreamId, entry: Entry) -> Entry:
+        self._waiting[stream] = entry
+        if len(self._waiting) > _MOST_WAITING:
+            self._waiting.pop(next(iter(self._waiting)))
+        self._wake.set()
+        return entry._replace(snapshot_version=entry.version)
 
     async def _encoded(self) -> list[Snapshot]:
         """A batch of pending snapshots. It yields after each one: streams that grow together are due together."""
         chosen: dict[StreamId, Snapshot] = {}
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
-            chosen[stream] = self._snapshot(stream, entry)
+            try:
+                if self._sizes.get(stream, 0) > _LARGE_BYTES:
+                    # States never change, so another thread can read one; this one would be held up for milliseconds.
+                    chosen[stream] = await asyncio.to_thread(self._snapshot, stream, entry)
+                else:
+                    chosen[stream] = self._snapshot(stream, entry)
+            except Exception as error:  # a state that cannot be encoded concerns no other
+                structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
             await asyncio.sleep(0)
         return list(chosen.values())
 
@@ -118,3 +212,14 @@ class Snapshots:
         self._sizes[stream] = size
         if len(self._sizes) > _REMEMBERED_SIZES:
             self._sizes.popitem(last=False)
+
+    def _say_failing(self, error: Exception) -> None:
+        structlog.get_logger().warning(
+            "snapshots.failing",
+            log=self._log.name,
+            problem=str(error),
+            exc_info=None if isinstance(error, Unavailable) else error,
+        )
+
+    def _say_saving(self) -> None:
+        structlog.get_logger().info("snapshots.saving", log=self._log.name)

@@ -1,14 +1,20 @@
-"""The cache of states: streams as this process knows them, read again when they turn out to be stale."""
+"""The cache of states: streams as this process knows them, read again when they turn out to be stale.
+
+A stream that cannot be read fails those who read it, and nobody else.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from twinlog.log.ports import LogSession, ReadRequest
+from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
+from twinlog.log.streams import StreamReader, beginning
 from twinlog.log.transaction import Entry
 from twinlog.log.units import StreamRef
+from twinlog.log.unreadable import Unreadable, UnreadableStreams
+from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId
 from twinlog.model.schema import Schema
 
@@ -19,20 +25,31 @@ class StateCache:
     def __init__(self, snapshots: Snapshots, schema: Schema, capacity: int) -> None:
         """``capacity``: how many streams :meth:`evict` leaves."""
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
+        self.failed: dict[StreamId, StreamUnreadable] = {}
+        """What the units of this batch hear that read one of these streams."""
+        self.unreadable = UnreadableStreams()
         self._snapshots = snapshots
-        self._schema = schema
+        self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
+
+    def begin(self) -> None:
+        """A new batch begins, in which every stream may be readable again."""
+        self.failed.clear()
 
     def assume_empty(self, refs: Iterable[StreamRef]) -> None:
         """Takes unknown streams for empty, which spares looking; the append finds out where that is wrong."""
         for aggregate, id in refs:
-            self.known.setdefault(StreamId(aggregate.name, id), Entry(aggregate, aggregate.initial, 0, 0, 0))
+            self.known.setdefault(StreamId(aggregate.name, id), beginning(aggregate))
 
     async def load(self, session: LogSession, refs: Iterable[StreamRef]) -> None:
-        """Reads the streams that are unknown."""
+        """Reads the streams that are unknown, unless they failed in this batch."""
         wanted = {StreamId(aggregate.name, id): aggregate for aggregate, id in refs}
-        missing = {stream: of for stream, of in wanted.items() if stream not in self.known}
-        await self._read(session, {s: Entry(of, of.initial, 0, 0, 0) for s, of in missing.items()})
+        missing = {
+            stream: self.unreadable.so_far(stream) or beginning(aggregate)
+            for stream, aggregate in wanted.items()
+            if stream not in self.known and stream not in self.failed
+        }
+        await self._read(session, missing)
 
     async def refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:
         """Brings known streams up to date; one that has not moved on is forgotten.
@@ -40,9 +57,9 @@ class StateCache:
         That one was only read, or the log was set back to before what is known of it.
         """
         known = {stream: self.known[stream] for stream in streams if stream in self.known}
-        await self._read(session, known)
+        await self._read(session, known, snapshots=False)
         for stream, entry in known.items():
-            if self.known[stream].version == entry.version:
+            if stream in self.known and self.known[stream].version == entry.version:
                 del self.known[stream]
 
     def keep(self, read: Iterable[StreamId], written: Mapping[StreamId, Entry]) -> None:
@@ -55,6 +72,7 @@ class StateCache:
     def clear(self) -> None:
         """Forgets all, and what was to be saved of it."""
         self.known.clear()
+        self.unreadable.clear()
         self._snapshots.forget()
 
     def evict(self) -> None:
@@ -62,22 +80,15 @@ class StateCache:
         while len(self.known) > self._capacity:
             self.known.popitem(last=False)
 
-    async def _read(self, session: LogSession, from_entries: Mapping[StreamId, Entry]) -> None:
-        """Brings streams up to date from what is known of them, or from a snapshot if nothing is known."""
-        if not from_entries:
-            return
-        wanted = [
-            ReadRequest(
-                stream, entry.version, "" if entry.version else self._snapshots.codec(entry.aggregate).schema
-            )
-            for stream, entry in from_entries.items()
-        ]
-        histories = await session.load(wanted)
-        for (stream, entry), (snapshot, events) in zip(from_entries.items(), histories, strict=True):
-            if snapshot:
-                state = self._snapshots.restore(entry.aggregate, snapshot)
-                entry = Entry(entry.aggregate, state, snapshot.version, snapshot.position, snapshot.version)
-            for event in events:
-                state = entry.aggregate.fold(self._schema.decode(event), entry.state)
-                entry = entry._replace(state=state, version=event.version, position=event.position)
-            self.known[stream] = entry
+    async def _read(
+        self, session: LogSession, entries: Mapping[StreamId, Entry], *, snapshots: bool = True
+    ) -> None:
+        """Brings streams up to date from what is known of them."""
+        for stream, result, unfit_snapshot in await self._reader.read(session, entries, snapshots=snapshots):
+            if isinstance(result, Unreadable):
+                self.known.pop(stream, None)
+                self.failed[stream] = result.why
+                self.unreadable.add(stream, result)
+                continue
+            self.unreadable.discard(stream)
+            self.known[stream] = self._snapshots.replace(stream, result) if unfit_snapshot else result

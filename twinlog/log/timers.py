@@ -2,28 +2,42 @@
 
 The log keeps one timer row per stream, set and cleared in the transaction of the events that change it, so timers
 outlive the process. A late or repeated wake-up does nothing: the decider checks its state.
+
+A timer that cannot be fired, because its stream cannot be read or its aggregate is gone, stays where it is, is reported
+and is tried again now and then. It holds up no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log, Timer
-from twinlog.log.transaction import Transaction
+from twinlog.log.transaction import NotLoaded, Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import TwinlogError, Unavailable
 from twinlog.model.event import Metadata
 
 _BATCH = 200
+_AGAIN_SECONDS = 10.0
+"""How often timers that could not be fired are tried again."""
+_NAMED = 5
+"""How many of them health names."""
+
+
+class AggregateGone(TwinlogError):
+    """No aggregate {type} is declared here; deploy a version that has it, or delete the timer."""
+
+    reason = "AGGREGATE_GONE"
 
 
 class Timers:
@@ -49,18 +63,28 @@ class Timers:
         self._lease = lease
         self._actor = actor
         self._interval = interval
+        self._stuck: Mapping[Timer, str] = {}
+        """Those that could not be fired, and why."""
+        self._passed: Timer | None = None
+        """Up to this one, all that are due are stuck; the next look begins behind it."""
+        self._try_again_at = 0.0
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_firing,
-            on=(Unavailable,),
+            on=(Exception,),  # whatever it is, later wake-ups are better than none
             first_seconds=interval,
             randomness=randomness,
         )
 
     @property
     def problem(self) -> str | None:
-        """Current fault, or None while healthy."""
-        return self._retrying.problem
+        """Current fault, or which timers could not be fired and why; None while healthy."""
+        if self._retrying.problem or not self._stuck:
+            return self._retrying.problem
+        said = [f"{timer.stream}: {why}" for timer, why in islice(self._stuck.items(), _NAMED)]
+        if len(self._stuck) > _NAMED:
+            said.append(f"and {len(self._stuck) - _NAMED} more")
+        return "; ".join(said).encode("ascii", "backslashreplace").decode()
 
     async def run(self) -> None:
         """Fires endlessly, while the lease is held; an outage of the store delays wake-ups and loses none."""
@@ -69,45 +93,111 @@ class Timers:
     async def _run_while_held(self) -> None:
         try:
             while True:
-                if await self._retrying(self.fire) < _BATCH:
-                    await asyncio.sleep(self._interval)
+                await self._retrying(self.fire)
+                await asyncio.sleep(self._interval)
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
+            self._stuck, self._passed, self._try_again_at = {}, None, 0.0
 
     async def fire(self) -> int:
         """Wakes the streams that are due now; returns how many."""
-        now = self._clock.now()
-        # A repair leaves rows of version 0: what they should be is found out here.
-        timers = [timer for timer in await self._log.due(now, _BATCH) if self._concerns(timer)]
-        if timers:
-            structlog.get_logger().info("timers.fired", log=self._log.name, count=len(timers))
-            await self._writer.execute(
+        now, time = self._clock.now(), asyncio.get_running_loop().time()
+        again = time >= self._try_again_at
+        known = {} if again else self._stuck
+        passed = after = None if again else self._passed
+        fired, stuck, none_fired = 0, dict(known), True
+        while True:
+            timers = await self._log.due(now, _BATCH, *([after] if after else []))
+            waiting = [timer for timer in timers if timer not in known]
+            failed = await self._wake_all(waiting, now)
+            fired += len(waiting) - len(failed)
+            stuck |= failed
+            if len(timers) < _BATCH:
+                break
+            after = timers[-1]
+            none_fired &= fired == 0
+            passed = after if none_fired else passed
+        self._stuck, self._passed = stuck, passed
+        if again:
+            self._try_again_at = time + _AGAIN_SECONDS
+        if fired:
+            structlog.get_logger().info("timers.fired", log=self._log.name, count=fired)
+        return fired
+
+    async def _wake_all(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, str]:
+        """Wakes streams; gives the timers that could not be fired, and why."""
+        failed: dict[Timer, Exception] = {
+            timer: AggregateGone(type=timer.stream.type)
+            for timer in timers
+            if timer.stream.type not in self._aggregates
+        }
+        if declared := [timer for timer in timers if timer not in failed]:
+            failed |= await self._wake_declared(declared, now)
+        for timer, error in failed.items():
+            if self._stuck.get(timer) != str(error):
+                self._say_stuck(timer, error)
+        return {timer: str(error) for timer, error in failed.items()}
+
+    async def _wake_declared(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, Exception]:
+        try:
+            outcome = await self._writer.execute(
                 lambda transaction: self._wake(transaction, timers, now),
                 preload=[(self._aggregates[timer.stream.type], timer.stream.id) for timer in timers],
             )
-        return len(timers)
+        except Unavailable:
+            raise
+        except Exception as error:  # of some of them: what is sound is fired without those
+            if len(timers) == 1:
+                return {timers[0]: error}
+            middle = len(timers) // 2
+            return {
+                **await self._wake_declared(timers[:middle], now),
+                **await self._wake_declared(timers[middle:], now),
+            }
+        return outcome.result
 
     async def check(self) -> None:
         """Puts right what a repair of the log left of timers; for a service whose aggregates have none."""
         while await self._retrying(self.fire):
             pass
 
-    def _concerns(self, timer: Timer) -> bool:
-        return timer.stream.type in self._aggregates
-
-    def _wake(self, transaction: Transaction, timers: Sequence[Timer], now: datetime) -> None:
+    def _wake(
+        self, transaction: Transaction, timers: Sequence[Timer], now: datetime
+    ) -> Mapping[Timer, Exception]:
+        failed: dict[Timer, Exception] = {}
         for timer in timers:
-            aggregate = self._aggregates[timer.stream.type]
-            state = transaction.state(aggregate, timer.stream.id)
-            due = aggregate.due(state)
-            if not timer.version:
-                transaction.check_timer(aggregate, timer.stream.id)
-            if due is not None and due <= now:
-                metadata = Metadata(timer.stream.id, f"timer/{timer.stream}", "", self._actor)
-                transaction.do(aggregate, timer.stream.id, aggregate.on_due(state, now), metadata)
+            aggregate, id = self._aggregates[timer.stream.type], timer.stream.id
+            try:
+                state = transaction.state(aggregate, id)
+                due = aggregate.due(state)
+                if not timer.version:  # a repair of the log left it: what it should be is found out here
+                    transaction.check_timer(aggregate, id)
+                if due is not None and due <= now:
+                    metadata = Metadata(id, f"timer/{timer.stream}", "", self._actor)
+                    transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)
+            except NotLoaded:
+                raise
+            except Exception as error:  # one stream's defect leaves the others their wake-ups
+                failed[timer] = error
+        return failed
+
+    def _say_stuck(self, timer: Timer, error: Exception) -> None:
+        structlog.get_logger().error(
+            "timers.stuck",
+            log=self._log.name,
+            stream=str(timer.stream),
+            due=timer.due.isoformat(),
+            problem=str(error),
+            exc_info=None if isinstance(error, TwinlogError) and error.__cause__ is None else error,
+        )
 
     def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().warning("timers.stopped", log=self._log.name, problem=str(error))
+        structlog.get_logger().warning(
+            "timers.stopped",
+            log=self._log.name,
+            problem=str(error),
+            exc_info=None if isinstance(error, Unavailable) else error,
+        )
 
     def _say_firing(self) -> None:
         structlog.get_logger().info("timers.firing", log=self._log.name)

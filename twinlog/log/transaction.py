@@ -6,12 +6,13 @@ leaves no trace in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple, TypeVar
 
 from twinlog.log.ports import TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
+from twinlog.model.errors import StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId
 
 State = TypeVar("State")
@@ -42,8 +43,12 @@ class NotLoaded(Exception):
 class Draft:
     """What a batch has decided so far."""
 
-    def __init__(self, known: Mapping[StreamId, Entry], ids: Ids) -> None:
+    def __init__(
+        self, known: Mapping[StreamId, Entry], failed: MutableMapping[StreamId, StreamUnreadable], ids: Ids
+    ) -> None:
+        """``failed``: the streams that cannot be read in this batch."""
         self.known = known
+        self.failed = failed
         self.ids = ids
         self.read: dict[StreamId, Entry] = {}
         """Every stream that a unit read, as it was before the batch."""
@@ -54,11 +59,19 @@ class Draft:
         """Streams whose stored timers may be wrong."""
 
     def timers(self) -> list[TimerChange]:
-        """The timers that the new events set or clear."""
+        """The timers that the new events set or clear.
+
+        Where an aggregate's ``due`` fails, the stream is among the failed from now on, and StreamUnreadable is raised.
+        """
         changes = []
         for stream, after in self.written.items():
-            due = after.aggregate.due(after.state)
-            if stream in self.checked or due != after.aggregate.due(self.read[stream].state):
+            try:
+                due = after.aggregate.due(after.state)
+                changed = due != after.aggregate.due(self.read[stream].state)
+            except Exception as error:
+                self.failed[stream] = _unreadable(stream, after.version, "due fails", error)
+                raise self.failed[stream] from error
+            if changed or stream in self.checked:
                 changes.append(TimerChange(stream, after.version, due))
         for stream in self.checked - self.written.keys():
             entry = self.read[stream]
@@ -91,28 +104,32 @@ class Transaction:
     ) -> State:
         """Decides a command and returns the state after it.
 
-        ``metadata`` goes on its events; by default the unit's. Raises what the decider raises.
+        ``metadata`` goes on its events; by default the unit's. Raises the TwinlogErrors that the decider raises, and
+        StreamUnreadable where the stream cannot be read or the aggregate fails in any other way. Then nothing of it is
+        in the transaction.
         """
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
-        messages = aggregate.decide(entry.state, command)
-        if not messages:
-            unchanged: State = entry.state
-            return unchanged
-        state, version = entry.state, entry.version
-        for message in messages:
-            state, version = aggregate.evolve(state, message), version + 1
-            self._events.append(
-                NewEvent.of(
-                    stream,
-                    version,
-                    self._draft.ids.uuid7(),
-                    message,
-                    metadata or self._metadata,
-                    aggregate.partition_key(state),
-                )
-            )
-        self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
+        state, version, events = entry.state, entry.version, []
+        at_work = "decide"
+        try:
+            for message in aggregate.decide(entry.state, command):
+                at_work = "evolve"
+                state, version = aggregate.evolve(state, message), version + 1
+                at_work = "partition_key"
+                key = aggregate.partition_key(state)
+                at_work = "decide"
+                uuid, cause = self._draft.ids.uuid7(), metadata or self._metadata
+                events.append(NewEvent.of(stream, version, uuid, message, cause, key))
+        except TwinlogError:
+            raise
+        except Exception as error:  # a defect of the aggregate, or a state that it was not made for
+            raise _unreadable(
+                stream, entry.version, f"{at_work} fails on {type(command).__name__}", error
+            ) from error
+        if events:
+            self._events += events
+            self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
         decided: State = state
         return decided
 
@@ -138,6 +155,8 @@ class Transaction:
             self._draft.read.setdefault(stream, entry)
 
     def _entry(self, aggregate: AnyAggregate, stream: StreamId) -> Entry:
+        if self._draft.failed and stream in self._draft.failed:
+            raise StreamUnreadable(**self._draft.failed[stream].facts)
         entry = self._written.get(stream) or self._draft.written.get(stream) or self._read.get(stream)
         if entry is not None:
             if stream not in self._read:
@@ -148,3 +167,8 @@ class Transaction:
             raise NotLoaded(aggregate, stream)
         self._read[stream] = entry
         return entry
+
+
+def _unreadable(stream: StreamId, version: int, what: str, error: Exception) -> StreamUnreadable:
+    why = f"{what} ({type(error).__name__}: {error}); deploy a version that can bear it"
+    return StreamUnreadable(stream=stream, version=version, why=why)

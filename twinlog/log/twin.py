@@ -95,18 +95,23 @@ class Twin(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the stream, and of its log."""
+        """The name of the stream: that of its log, with the namespace."""
         ...
 
     async def state(self) -> TwinState:
         """How far it reaches.
 
-        Raises :class:`TwinMissing`, and :class:`TwinDamaged` if the stream was made by someone else.
+        Raises :class:`TwinMissing`, and :class:`TwinDamaged` if the stream was made by someone else, as
+        :class:`~twinlog.log.installation.ForeignStream` if that is another installation.
         """
         ...
 
     async def create(self, first: int) -> None:
         """Creates the stream, whose first message will have the sequence ``first``; does nothing if it exists."""
+        ...
+
+    async def claim(self) -> None:
+        """Has the stream say whose it is, if it does not; it was seen to mirror the log. Raises Unavailable."""
         ...
 
     async def message(self, sequence: int) -> bytes | None:

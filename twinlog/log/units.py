@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from twinlog.log.ports import CheckpointAdvance, StoredReply
 from twinlog.log.requests import Request
 from twinlog.log.transaction import Transaction
@@ -54,10 +56,13 @@ class Unit:
     def answer(self, stored: StoredReply) -> None:
         """Answers a retry with the stored outcome of its request."""
         assert self.request is not None
-        if stored.fingerprint == self.request.fingerprint:
-            self.settle(self.request.reply_type.FromString(stored.reply), stored.position)
-        else:
+        if stored.fingerprint not in (self.request.fingerprint, self.request.fingerprint_as_given):
             self.fail(RequestIdReused(request_id=self.request.request_id))
+            return
+        try:
+            self.settle(self.request.reply_type.FromString(stored.reply), stored.position)
+        except DecodeError as error:  # it concerns no other unit
+            self.fail(error)
 
 
 def fail_all(units: Iterable[Unit], error: BaseException) -> None:

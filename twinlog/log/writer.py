@@ -4,6 +4,10 @@ Units of work wait in a queue; one task takes whatever is waiting, decides the u
 the one before it left, and appends all their events in one transaction. So one row lock and one commit serve
 hundreds of commands. States are kept in a :class:`~twinlog.log.states.StateCache`; batches are committed by a
 :class:`~twinlog.log.group_commit.GroupCommit`.
+
+What policies, timers and sagas do finishes what was accepted before, so it goes first, and is never refused. Commands
+from outside are refused early: while their queue would take too long, or while too much that they began is
+unfinished (:class:`~twinlog.log.unfinished.UnfinishedWork`).
 """
 
 from __future__ import annotations
@@ -24,9 +28,12 @@ from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
 from twinlog.log.requests import Request
 from twinlog.log.snapshots import Snapshots
+from twinlog.log.stall import Stall
 from twinlog.log.states import StateCache
 from twinlog.log.transaction import Transaction
+from twinlog.log.unfinished import UnfinishedWork
 from twinlog.log.units import Outcome, StreamRef, Unit, fail_all
+from twinlog.log.unreadable import UnreadableStreams
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import Overloaded, Unavailable
 from twinlog.model.event import Metadata, Recorded
@@ -35,6 +42,10 @@ from twinlog.model.schema import Schema
 T = TypeVar("T")
 
 _BATCH_UNITS = 256
+_QUEUE_SECONDS = 0.25
+"""Commands that would wait longer before they are begun are refused. What fits into the next batch never is."""
+_SMOOTHING = 0.25
+_STOPPING = "the server is stopping; try again with the same request_id"
 
 
 class Writer:
@@ -57,25 +68,35 @@ class Writer:
         order, and the id of the event before them (the relay's offer). ``lineage`` tells a log that lost its last
         events, and refuses to append to it.
 
-        ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many units may wait; one more is
-        refused as Overloaded.
+        ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many commands from outside may
+        wait; one more is refused as Overloaded, however fast they are worked off.
         """
+        self.schema = schema
         self._log = log
         self._max_waiting = max_waiting
-        self._queue: deque[Unit] = deque()
+        self._inside: deque[Unit] = deque()
+        self._outside: deque[Unit] = deque()
+        self._began: float | None = None
+        """When the batch that is being committed was taken, by the loop's time."""
+        self._batch_seconds = 0.0
+        """What a batch takes, smoothed."""
+        self.unfinished = UnfinishedWork(log, clock)
+        """What commands from outside began and nothing has ended yet."""
+        self._on_commit = on_commit
+        self._stall = Stall(log)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.linger = Linger()
         """How it pauses between batches."""
-        self._snapshots = Snapshots(log)
+        self._snapshots = Snapshots(log, randomness=randomness)
         self._states = StateCache(self._snapshots, schema, cached_streams)
         self._group_commit = GroupCommit(
             log,
             self._states,
             clock=clock,
             ids=ids,
-            on_commit=on_commit,
+            on_commit=self._committed,
             lineage=lineage,
             on_outage=self._fail_waiting,
             randomness=randomness,
@@ -83,19 +104,29 @@ class Writer:
 
     @property
     def problem(self) -> str | None:
-        """Current fault of the store, or None while healthy."""
-        return self._group_commit.problem
+        """Current fault of the store, or None while healthy. An append that takes more than 2 s is one."""
+        return self._group_commit.problem or self._stall.problem
+
+    @property
+    def unreadable(self) -> UnreadableStreams:
+        """The streams that cannot be read."""
+        return self._states.unreadable
+
+    async def read(self, streams: Sequence[StreamRef]) -> None:
+        """Reads streams, which tells whether they can be read. Raises Unavailable or Overloaded."""
+        await self.execute(lambda _transaction: None, preload=streams)
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._snapshots.run())]
+        work = (self._run(), self._snapshots.run(), self.unfinished.watch())
+        self._tasks = [asyncio.create_task(each) for each in work]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        fail_all(self._queue, Unavailable("the server is stopping; try again with the same request_id"))
-        self._queue.clear()
+        self._stall.ended()
+        self._fail_waiting(Unavailable(_STOPPING))
 
     async def drain(self) -> None:
         """Returns when no unit is waiting or being committed."""
@@ -110,12 +141,18 @@ class Writer:
         advance: CheckpointAdvance | None = None,
         preload: Sequence[StreamRef] = (),
         assume_empty: Sequence[StreamRef] = (),
+        outside: bool = False,
+        begins: StreamRef | None = None,
     ) -> Outcome[T]:
         """Runs a unit of work and commits what it decides, together with the advance of a checkpoint.
 
         ``work`` is synchronous and pure: it may run more than once. With a ``request`` it returns a message of the
         request's reply type, which is stored with the events; a retry gets the stored one. ``preload`` names streams
         that it will read, so that they are loaded together; ``assume_empty`` those that should not exist yet.
+
+        ``outside``: a command that may be refused while there is too much to do, such as any of a client; the rest goes
+        first. ``begins``, of a command from outside: the stream whose timer it sets and others clear, in time if all
+        goes well. While too many such streams are unfinished, a command that begins one is refused.
 
         The caller may be cancelled at any time: work that was begun is committed all the same.
 
@@ -124,48 +161,86 @@ class Writer:
         """
         if self._group_commit.down:
             raise Unavailable
-        if len(self._queue) >= self._max_waiting:
-            raise Overloaded(waiting=len(self._queue))
+        begun = None
+        if outside:
+            self._admit()
+            begun = self.unfinished.begin(begins) if begins else None
         unit = Unit(work, metadata, request, advance, preload, assume_empty)
-        self._queue.append(unit)
+        (self._outside if outside else self._inside).append(unit)
         self._idle.clear()
         self._wake.set()
-        return await unit.done
+        if begun is None:
+            return await unit.done
+        try:
+            outcome: Outcome[T] = await unit.done
+        except Exception:
+            self.unfinished.never_began(begun)
+            raise
+        self.unfinished.never_began(begun)  # unless it is committed: the request was an old one
+        return outcome
+
+    def _admit(self) -> None:
+        """Raises Overloaded where a command from outside would wait too long before it is begun."""
+        waiting = len(self._outside)
+        if waiting < min(_BATCH_UNITS, self._max_waiting):
+            return
+        batch = self._batch_seconds
+        if self._began is not None:
+            batch = max(batch, asyncio.get_running_loop().time() - self._began)
+        if waiting >= self._max_waiting or (1 + waiting // _BATCH_UNITS) * batch > _QUEUE_SECONDS:
+            raise Overloaded(waiting=waiting)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if not self._queue:
+            if not self._inside and not self._outside:
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
             units, began = self._take(), loop.time()
+            self._began = began
+            self._stall.began()
             try:
                 await self._group_commit.commit(units)
+            except asyncio.CancelledError:  # the server stops; whether they are committed is not known
+                fail_all(units, Unavailable(_STOPPING))
+                raise
             except Unavailable as error:
                 fail_all(units, error)
             except Exception as error:  # a defect must reach the callers, and must not end the writer
                 structlog.get_logger().exception("writer.failed", log=self._log.name)
                 fail_all(units, error)
+            self._stall.ended()
             self._states.evict()
-            await self.linger.wait(began, len(self._queue), _BATCH_UNITS)
+            self._began = None
+            await self.linger.wait(began, len(self._inside) + len(self._outside), _BATCH_UNITS)
+            self._batch_seconds += _SMOOTHING * (loop.time() - began - self._batch_seconds)
 
     def _take(self) -> list[Unit]:
-        """Whatever is waiting, up to a batch; each request id at most once, because its row is inserted once."""
+        """Whatever is waiting, up to a batch, the outside last; each request id at most once, because its row is
+        inserted once."""
         units: list[Unit] = []
         requests: set[str] = set()
-        while self._queue and len(units) < _BATCH_UNITS:
-            unit = self._queue[0]
-            if unit.request and unit.request.request_id in requests:
-                break
-            self._queue.popleft()
-            if unit.done.done():
-                continue
-            if unit.request:
-                requests.add(unit.request.request_id)
-            units.append(unit)
+        for queue in (self._inside, self._outside):
+            while queue and len(units) < _BATCH_UNITS:
+                unit = queue[0]
+                if unit.request and unit.request.request_id in requests:
+                    break
+                queue.popleft()
+                if unit.done.done():
+                    continue
+                if unit.request:
+                    requests.add(unit.request.request_id)
+                units.append(unit)
         return units
 
-    def _fail_waiting(self) -> None:
-        fail_all(self._queue, Unavailable())
-        self._queue.clear()
+    def _committed(self, events: Sequence[Recorded], before: UUID | None) -> None:
+        if self.unfinished:
+            for event in events:
+                self.unfinished.committed(event.stream, self._states.known.get(event.stream))
+        self._on_commit(events, before)
+
+    def _fail_waiting(self, error: Unavailable | None = None) -> None:
+        for queue in (self._inside, self._outside):
+            fail_all(queue, error or Unavailable())
+            queue.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
 
 from twinlog.log.ports import (
@@ -34,6 +34,7 @@ class MemoryLog:
         self.events: list[Recorded] = []
         self.streams: dict[StreamId, list[Recorded]] = {}
         self.replies: dict[str, StoredReply] = {}
+        self._replied_at: dict[str, datetime] = {}
         self.checkpoints: dict[str, int] = {}
         self.handled: dict[str, Handled] = {}
         self.eras = 0
@@ -79,14 +80,26 @@ class MemoryLog:
     async def last_handled(self, consumer: str) -> Handled | None:
         return self.handled.get(consumer)
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        return sorted((t for t in self.timers.values() if t.due <= now), key=lambda t: t.due)[:limit]
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        due = sorted((timer for timer in self.timers.values() if timer.due <= now), key=_place)
+        return [timer for timer in due if after is None or _place(timer) > _place(after)][:limit]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         for snapshot in snapshots:
             kept = self.snapshots.get(snapshot.stream)
             if kept is None or kept.schema != snapshot.schema or kept.version < snapshot.version:
                 self.snapshots[snapshot.stream] = snapshot
+
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        # The newest outcome is the only clock here.
+        newest = max(self._replied_at.values(), default=datetime.min)
+        old = [id for id, at in self._replied_at.items() if newest - at > age]
+        for id in (swept := sorted(old, key=self._replied_at.__getitem__)[:limit]):
+            del self.replies[id], self._replied_at[id]
+        return len(swept)
+
+    async def blockers(self) -> Sequence[str]:
+        return []
 
     async def page_token_secret(self) -> bytes:
         return self._page_token_secret
@@ -102,6 +115,7 @@ class MemoryLog:
             self.streams.setdefault(event.stream, []).append(recorded)
         for reply in batch.replies:
             self.replies[reply.request_id] = StoredReply(*reply[:3], position=first - 1 + reply.events)
+            self._replied_at[reply.request_id] = batch.recorded_at
         for advance in batch.advances:
             self.checkpoints[advance.consumer] = advance.upto
             self.note_handled(advance)
@@ -163,6 +177,11 @@ class MemoryLog:
             snapshot = None
         after = snapshot.version if snapshot else want.after
         return StreamSlice(snapshot, self.streams.get(want.stream, [])[after : want.upto])
+
+
+def _place(timer: Timer) -> tuple[datetime, StreamId]:
+    """Where it stands among the timers."""
+    return timer.due, timer.stream
 
 
 class _Session:

@@ -41,6 +41,9 @@ class MemoryTwin:
         if self.messages is None:
             self.messages, self.last = {}, first - 1
 
+    async def claim(self) -> None:
+        """Does nothing: no other process can have made it."""
+
     async def delete(self) -> None:
         self.messages = None
         self.delete_consumers()

@@ -55,6 +55,12 @@ class FailedPrecondition(TwinlogError):
     reason = "FAILED_PRECONDITION"
 
 
+class StreamUnreadable(FailedPrecondition):
+    """Stream {stream} is unreadable at version {version}: {why}"""
+
+    reason = "STREAM_UNREADABLE"
+
+
 class Unavailable(TwinlogError):
     """Not available at the moment; try again with the same request_id."""
 
@@ -65,6 +71,13 @@ class Overloaded(Unavailable):
     """{waiting} commands are already waiting; try again later with the same request_id."""
 
     reason = "OVERLOADED"
+
+
+class WrongSetting(Unavailable):
+    """A setting, or what it leads to, has turned out wrong while running: an outage until somebody mends it.
+
+    Its message names the setting and the way out. At start the same is refused, as a ConfigurationError.
+    """
 
 
 class CheckpointMoved(TwinlogError):
@@ -80,9 +93,15 @@ class UnknownEventType(TwinlogError):
 
 
 class UndecodableEvent(TwinlogError):
-    """The payload of event {event} cannot be parsed as {type}."""
+    """The payload of event {event} cannot be parsed as {type}; put back the bytes that its stream or a backup has."""
 
     reason = "UNDECODABLE_EVENT"
+
+
+class UpcasterFailed(UndecodableEvent):
+    """The upcaster of {type} fails on event {event}: {why}; deploy a version that upcasts it."""
+
+    reason = "UPCASTER_FAILED"
 
 
 class ConfigurationError(TwinlogError):

@@ -5,9 +5,16 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
+from twinlog.model.errors import TwinlogError
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
 from twinlog.model.saga_decider import SagaDecider
 from twinlog.v1 import saga_pb2 as pb
+
+
+class UnknownSagaVersion(TwinlogError):
+    """Version {version} of saga {saga} is unknown to this program; deploy one that has its table."""
+
+    reason = "UNKNOWN_SAGA_VERSION"
 
 
 def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
@@ -23,6 +30,8 @@ def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
 
     def evolve(instance: SagaInstance, event: Message) -> SagaInstance:
         if isinstance(event, pb.SagaStarted):
+            if event.version not in deciders:
+                raise UnknownSagaVersion(saga=newest.name, version=event.version)
             return deciders[event.version].evolve(instance, event)
         return decider(instance).evolve(instance, event)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from twinlog.model.errors import ConfigurationError, UndecodableEvent, UnknownEventType
+from twinlog.model.errors import ConfigurationError, UndecodableEvent, UnknownEventType, UpcasterFailed
 from twinlog.model.event import Recorded
 from twinlog.model.messages import message_class
 
@@ -53,7 +53,7 @@ class Schema:
     def decode(self, event: Recorded) -> Sequence[Message]:
         """The messages that a stored event means today; one, unless its type was split.
 
-        Raises UnknownEventType and UndecodableEvent.
+        Raises UnknownEventType and UndecodableEvent; UpcasterFailed is one of the latter.
         """
         try:
             message = message_class(event.type).FromString(event.payload)
@@ -63,7 +63,11 @@ class Schema:
             raise UndecodableEvent(event=event.address, type=event.type) from error
         if event.type not in self._upcasters:
             return (message,)
-        return [new for old in self._upcasters[event.type](message) for new in self._upcast(old)]
+        try:
+            return self._upcast(message)
+        except Exception as error:  # whatever an upcaster raises, it is this event that it cannot bear
+            why = f"{type(error).__name__}: {error}"
+            raise UpcasterFailed(event=event.address, type=event.type, why=why) from error
 
     def stored_types(self, types: Sequence[str]) -> Sequence[str]:
         """The types under which these may be stored: themselves, and older ones that upcast to them. Short names."""

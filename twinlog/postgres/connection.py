@@ -1,11 +1,11 @@
-"""Connection pools, and what an error of the server means."""
+"""Connection pools, and work on their connections."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeAlias, TypeVar, cast
 
 import asyncpg
 import structlog
@@ -15,65 +15,80 @@ from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
 from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.codecs import set_codecs
-from twinlog.postgres.migrations import ensure_database, migrate
+from twinlog.postgres.database import CONNECT_SECONDS, SESSION, connect, ensure_database, refused_at_start
+from twinlog.postgres.meaning import LostRace, outages, rule_of
+from twinlog.postgres.migrations import migrate
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 T = TypeVar("T")
 
 _ACQUIRE_SECONDS = 5.0
+_POOL_CONNECT_SECONDS = 4.0
+"""Less than it takes to give up on a connection, so that the reason is told."""
 _STATEMENT_SECONDS = 30.0
-_CONNECT_SECONDS = 10.0
 _STOP_SECONDS = 0.5
 _RETRY_FIRST_SECONDS = 0.1
-_NO_SERVICE = ("08", "53", "57", "58")
-"""SQLSTATE classes of a server that is away, full, stopping or broken: nothing was done, or the outcome is unknown."""
+_RACES = 5
+"""How often work that has lost a race is done again at once."""
 
 
-@contextmanager
-def outages() -> Iterator[None]:
-    """Translates what asyncpg raises while the server is out of service into Unavailable."""
+async def on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Does work on a connection of the pool; it completes even if its caller is cancelled. Raises Unavailable.
+
+    The work is done again where it has lost a race, and then has done nothing.
+    """
+    return await to_its_end(_on_connection(pool, work))
+
+
+async def _on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    for _ in range(_RACES):
+        with suppress(LostRace):
+            return await _attempt(pool, work)
+    return await _attempt(pool, work)
+
+
+async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async with connection_of(pool) as connection:
+        return await work(connection)
+
+
+@asynccontextmanager
+async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool for a block. Raises Unavailable, also for what goes wrong inside."""
+    with outages():
+        connection = await _acquire(pool)
+        try:
+            yield connection
+        except Exception as error:
+            if (rule := rule_of(error)) and rule.reconnect:
+                await pool.expire_connections()
+            raise
+        finally:
+            await pool.release(connection)
+
+
+async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
+    """Within seconds: asyncpg itself would wait endlessly."""
     try:
-        yield
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        _heed_cancellation(error)
-        raise Unavailable(f"the database is out of reach ({type(error).__name__})") from error
-    except asyncpg.PostgresError as error:
-        if (error.sqlstate or "")[:2] in _NO_SERVICE:
-            _heed_cancellation(error)
-            raise Unavailable(f"the database is out of service ({error})") from error
-        raise
-
-
-def _heed_cancellation(error: Exception) -> None:
-    """Raises CancelledError if asyncpg failed while cleaning up after a cancellation, which must not be lost."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError from error
-
-
-def acquire(pool: Pool) -> asyncpg.pool.PoolAcquireContext[Any]:
-    """A connection of a pool, within seconds: asyncpg itself would wait endlessly. Use inside :func:`outages`."""
-    return pool.acquire(timeout=_ACQUIRE_SECONDS)
+        return await pool.acquire(timeout=_ACQUIRE_SECONDS)
+    except TimeoutError as error:
+        raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
 
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
     """The rows of a statement, which completes even if its caller is cancelled. Raises Unavailable."""
-    return await to_its_end(_fetch(pool, query, *arguments))
-
-
-async def _fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
-    with outages():
-        async with acquire(pool) as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
-            return rows
+    return await on_connection(pool, lambda connection: connection.fetch(query, *arguments))
 
 
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Retries until the server answers; logs once that it waits, and once that it goes on."""
+    """Retries until the server answers; logs once that it waits, and once that it goes on.
+
+    Raises ConfigurationError where waiting would not help.
+    """
     log = structlog.get_logger()
 
     async def attempted() -> T:
-        with outages():
+        with refused_at_start(), outages():
             return await attempt()
 
     retrying = Retrying(
@@ -87,7 +102,7 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 
 async def _set_up(connection: Connection) -> None:
     # Plans are made while tables are small, when scanning the whole table is cheapest, and then kept.
-    await connection.execute("SET enable_seqscan = off; SET jit = off")
+    await connection.execute(f"{SESSION}; SET enable_seqscan = off; SET jit = off")
     await set_codecs(connection)
 
 
@@ -101,7 +116,7 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """A pool for a database, once these packages' migrations are applied; waits for an absent server.
 
-    ``on_connect``: called at every new connection.
+    ``on_connect``: called at every new connection. Raises ConfigurationError.
     """
 
     async def set_up(connection: Connection) -> None:
@@ -109,19 +124,21 @@ async def open_pool(
         on_connect()
 
     async def prepare() -> Pool:
-        connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+        connection = await connect(url, timeout=CONNECT_SECONDS)
         try:
+            await connection.execute(SESSION)
             for package in packages:
                 await migrate(connection, package)
         finally:
             await connection.close()
         return await asyncpg.create_pool(
             url,
+            connect=cast(Any, connect),
             # With a minimum, asyncpg would keep connecting, and log each refusal, while the server is away.
             min_size=0,
             max_size=size,
             command_timeout=_STATEMENT_SECONDS,
-            timeout=_ACQUIRE_SECONDS,
+            timeout=_POOL_CONNECT_SECONDS,
             init=set_up,
             reset=_no_reset,
         )
@@ -148,7 +165,7 @@ def stop_waiting(pool: Pool) -> None:
 async def open_database(
     server_url: str, database: str, *packages: str, on_connect: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Pool]:
-    """A pool for a database of a server; the database is created if it is missing."""
+    """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError."""
     url = await until_available("database", lambda: ensure_database(server_url, database))
     async with open_pool(url, *packages, on_connect=on_connect) as pool:
         yield pool

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
-import asyncpg
 import structlog
 
 from twinlog._aio.retrying import Retrying, backoff
@@ -18,7 +18,10 @@ from twinlog.postgres.log import _QUERIES
 
 
 class PostgresLease:
-    """A lease as a row that expires, by the database's clock."""
+    """A lease as a row that expires, by the database's clock.
+
+    All replicas, of whatever version, ask for the same length: a row that reaches further is void.
+    """
 
     def __init__(self, pool: Pool, name: str, holder: str, *, seconds: float = 5.0) -> None:
         """``holder`` names this replica; the lease expires after ``seconds`` without renewal."""
@@ -28,11 +31,12 @@ class PostgresLease:
         self._seconds = seconds
         self._turn = asyncio.Lock()
         self._retrying = Retrying(say_failing=self._say_unconfirmed, say_working=self._say_confirmed)
+        self._waiting = _Waiting(name, seconds)
 
     @property
     def problem(self) -> str | None:
         """Current fault, or None while healthy."""
-        return self._retrying.problem
+        return self._retrying.problem or self._waiting.problem
 
     async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs ``work`` whenever this replica holds the lease, endlessly; cancels it when the lease is lost."""
@@ -63,14 +67,18 @@ class PostgresLease:
     async def _take(self) -> bool:
         """Whether the lease is held now; while the database is away, nobody else can take it either."""
         try:
-            taken = bool(await to_its_end(self._ask("take_lease", self._seconds)))
+            rows = await to_its_end(self._ask("take_lease", self._seconds))
         except Unavailable as error:
             self._retrying.failed(error)
             return True
         self._retrying.succeeded()
-        return taken
+        if rows and rows[0]["mine"]:
+            self._waiting = _Waiting(self._name, self._seconds)
+            return True
+        self._waiting.seen(rows[0][:2] if rows else ("somebody", None))
+        return False
 
-    async def _ask(self, query: str, *arguments: float) -> list[asyncpg.Record]:
+    async def _ask(self, query: str, *arguments: float) -> Sequence[Any]:
         async with self._turn:  # otherwise a renewal in flight could take back a lease being given up
             return await fetch(self._pool, _QUERIES[query], self._name, self._holder, *arguments)
 
@@ -79,6 +87,38 @@ class PostgresLease:
 
     def _say_confirmed(self) -> None:
         structlog.get_logger().info("lease.confirmed", lease=self._name)
+
+
+class _Waiting:
+    """How long somebody else has had the lease. To stand by is normal; a lease that is neither renewed nor expires is
+    not, since its work stands still."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._began: float | None = None
+        self._row: Sequence[Any] = ()
+        self._row_since = 0.0
+        self._said = False
+        self.problem: str | None = None
+
+    def seen(self, row: Sequence[Any]) -> None:
+        """Notes the holder and the end of the lease, as they are stored."""
+        now = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = now
+        if row != self._row:
+            self._row, self._row_since, self.problem = row, now, None
+        log, holder = structlog.get_logger(), str(row[0])
+        if now - self._began > self._seconds and not self._said:
+            self._said = True
+            log.info("lease.waiting", lease=self._name, holder=holder)
+        if now - self._row_since > self._seconds and not self.problem:
+            self.problem = (
+                f"lease {self._name}: {holder} has not renewed it for {self._seconds:g} s, and it does not expire; "
+                f"free it: DELETE FROM leases WHERE name = '{self._name}'"
+            )
+            log.warning("lease.not_renewed", lease=self._name, holder=holder, problem=self.problem)
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:

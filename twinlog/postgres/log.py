@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 
-from twinlog._aio.tasks import to_its_end
 from twinlog.log.ports import (
     Appended,
     Batch,
@@ -24,7 +23,7 @@ from twinlog.log.ports import (
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.connection import Pool, acquire, fetch, open_database, outages
+from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
@@ -62,18 +61,16 @@ class PostgresLog:
         self._connections = connections or _Connections()
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        # A cancelled COMMIT has an unknown outcome.
-        return await to_its_end(self._append(batch))
+        return await on_connection(self.pool, lambda connection: append(connection, batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await to_its_end(self._load(wanted))
+        return await on_connection(self.pool, lambda connection: _load(connection, self.name, wanted))
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
-        with outages():
-            async with acquire(self.pool) as connection, connection.transaction():
-                await connection.fetchval(_QUERIES["lock_head"])
-                yield _Session(connection, self)
+        async with connection_of(self.pool) as connection, connection.transaction():
+            await connection.fetchval(_QUERIES["lock_head"])
+            yield _Session(connection, self)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
@@ -108,8 +105,11 @@ class PostgresLog:
         rows = await self._fetch("last_handled", consumer)
         return Handled(*rows[0]) if rows else None
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Timer]:
-        rows = await self._fetch("due", now, limit)
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        if after is None:
+            rows = await self._fetch("due", now, limit)
+        else:
+            rows = await self._fetch("due_after", now, limit, after.due, *after.stream)
         return [Timer(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
@@ -124,24 +124,25 @@ class PostgresLog:
             [snapshot.state for snapshot in snapshots],
         )
 
+    async def sweep_requests(self, age: timedelta, limit: int) -> int:
+        return int((await self._fetch("sweep_requests", age, limit))[0][0])
+
+    async def time(self) -> datetime:
+        """What time it is by the database's clock."""
+        told: datetime = (await self._fetch("clock"))[0][0]
+        return told
+
+    async def blockers(self) -> Sequence[str]:
+        return [row[0] for row in await self._fetch("blockers")]
+
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
-
-    async def _append(self, batch: Batch) -> Appended | Conflict:
-        with outages():
-            async with acquire(self.pool) as connection:
-                return await self.append_by(connection, batch)
 
     async def append_by(self, connection: Connection, batch: Batch) -> Appended | Conflict:
         """Appends, unless a connection was made since the log was looked at: it may lead to another server."""
         if batch.tip and batch.tip.connections != self.connections:
             return Conflict(forked=True)
         return await append(connection, batch)
-
-    async def _load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        with outages():
-            async with acquire(self.pool) as connection:
-                return await _load(connection, self.name, wanted)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         return await fetch(self.pool, _QUERIES[query], *arguments)

@@ -15,13 +15,11 @@ import hashlib
 import re
 from importlib import resources
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
 from twinlog.model.errors import ConfigurationError
 
-OLDEST_POSTGRES = 140000
 _LOCK = 7_714_266_100
 _NAME = re.compile(r"(\d{3})_\w+\.sql")
 _BREAKING = "-- breaking\n"
@@ -192,50 +190,3 @@ async def _stored(connection: asyncpg.Connection, table: str, columns: str, pack
         f"SELECT {columns} FROM {table} AS t WHERE package = $1", package
     )
     return rows
-
-
-def database_url(server_url: str, database: str) -> str:
-    """The URL of a database on a server."""
-    return urlunsplit(urlsplit(server_url)._replace(path=f"/{quote(database)}"))
-
-
-async def ensure_database(server_url: str, database: str) -> str:
-    """Creates the database if it is missing, and returns its URL.
-
-    Raises ConfigurationError, one line that says what is needed, if Postgres refuses; errors of a server that is
-    not up yet pass through.
-    """
-    url = database_url(server_url, database)
-    try:
-        connection = await asyncpg.connect(url, timeout=10)
-    except asyncpg.InvalidCatalogNameError:
-        await _create(server_url, database)
-        connection = await asyncpg.connect(url, timeout=10)
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InsufficientPrivilegeError) as error:
-        raise ConfigurationError(f"POSTGRES_URL: Postgres refuses the login: {error}") from error
-    try:
-        version = await connection.fetchval("SHOW server_version_num")
-        if int(version) < OLDEST_POSTGRES:
-            raise ConfigurationError(f"POSTGRES_URL: Postgres 14 or newer is needed, this one is {version}")
-    finally:
-        await connection.close()
-    return url
-
-
-async def _create(server_url: str, database: str) -> None:
-    path = urlsplit(server_url).path
-    try:
-        connection = await asyncpg.connect(
-            server_url if len(path) > 1 else database_url(server_url, "postgres")
-        )
-        try:
-            await connection.execute(f'CREATE DATABASE "{database}"')
-        except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-            pass  # another process was faster
-        finally:
-            await connection.close()
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise ConfigurationError(
-            f"POSTGRES_URL: there is no database {database} and this user may not create it ({error}); "
-            f"create it, or grant CREATEDB"
-        ) from error

@@ -9,13 +9,16 @@ from uuid import UUID
 
 import asyncpg
 
+from twinlog.log.installation import Identity
 from twinlog.log.repair import Difference, Plan, plan
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, StreamId
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import Pool, acquire, fetch, open_pool, outages
+from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
+from twinlog.postgres.database import connect
 from twinlog.postgres.log import _QUERIES, PostgresLog
-from twinlog.postgres.migrations import database_url
+from twinlog.postgres.meaning import outages
+from twinlog.postgres.urls import database_url
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
@@ -34,7 +37,7 @@ async def databases(server_url: str) -> Sequence[str]:
     """The databases of a server that hold a log. Raises Unavailable."""
     found = []
     with outages():
-        connection = await asyncpg.connect(database_url(server_url, "postgres"), timeout=10)
+        connection = await connect(database_url(server_url, "postgres"))
         try:
             rows = await connection.fetch(
                 "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
@@ -42,7 +45,7 @@ async def databases(server_url: str) -> Sequence[str]:
         finally:
             await connection.close()
         for (name,) in rows:
-            connection = await asyncpg.connect(database_url(server_url, name), timeout=10)
+            connection = await connect(database_url(server_url, name))
             try:
                 if await connection.fetchval("SELECT to_regclass('log_head') IS NOT NULL"):
                     found.append(name)
@@ -56,6 +59,12 @@ async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
     """A pool for a database that has a log, with its schema up to date."""
     async with open_pool(database_url(server_url, database), "twinlog.postgres.sql", size=2) as pool:
         yield pool
+
+
+async def identity(pool: Pool) -> Identity | None:
+    """Whose log a database holds; None where no service has said so yet."""
+    rows = await fetch(pool, _QUERIES["identity"])
+    return Identity(rows[0][0], rows[0][1]) if rows else None
 
 
 async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
@@ -75,21 +84,18 @@ async def set_checkpoints(pool: Pool, positions: dict[str, int]) -> None:
 
 async def planned(log: PostgresLog, found: Difference) -> Plan:
     """What a repair would do."""
-    with outages():
-        async with acquire(log.pool) as connection:
-            return await _plan(connection, log, found)
+    return await on_connection(log.pool, lambda connection: _plan(connection, log, found))
 
 
 async def carry_out(log: PostgresLog, found: Difference) -> Plan:
     """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
     try:
-        with outages():
-            async with acquire(log.pool) as connection, connection.transaction():
-                await connection.execute(_LOCK_TIMEOUT)
-                await connection.execute(_QUERIES["lock_head"])
-                made = await _plan(connection, log, found)
-                await _write(connection, made)
-                return made
+        async with connection_of(log.pool) as connection, connection.transaction():
+            await connection.execute(_LOCK_TIMEOUT)
+            await connection.execute(_QUERIES["lock_head"])
+            made = await _plan(connection, log, found)
+            await _write(connection, made)
+            return made
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigurationError(
             f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
 
-from twinlog._aio.tasks import to_its_end
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import acquire, fetch, outages
+from twinlog.postgres.connection import fetch, on_connection
 from twinlog.postgres.log import PostgresLog, append
 from twinlog.postgres.named_queries import load_queries
 
@@ -21,6 +19,8 @@ _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
 _MISFIT = "42"
 """SQLSTATE class of statements that do not fit the tables."""
+_NOT_THE_TABLES = ("42501", "42P05")
+"""Of that class: a right that is missing, and a pooler that parts sessions."""
 
 
 class OtherTables(ConfigurationError):
@@ -30,7 +30,11 @@ class OtherTables(ConfigurationError):
 
 
 class _Undone(Exception):
-    """Rolls a transaction back."""
+    """Rolls a transaction back, because of a conflict."""
+
+    def __init__(self, conflict: Conflict) -> None:
+        super().__init__()
+        self.conflict = conflict
 
 
 class PostgresViews:
@@ -70,24 +74,21 @@ class PostgresViews:
     async def commit(
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
     ) -> Conflict | None:
-        return await to_its_end(self._commit(changes, advance, batch))
-
-    async def _commit(
-        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None
-    ) -> Conflict | None:
-        conflict: Conflict | None = None
-        with outages(), suppress(_Undone):
-            async with acquire(self.pool) as connection:
-                if batch is None:
-                    await self._store(connection, changes, advance)
-                    return None
+        async def work(connection: Connection) -> Conflict | None:
+            if batch is None:
+                await self._store(connection, changes, advance)
+                return None
+            try:
                 async with connection.transaction():
                     await self._store(connection, changes, advance)
                     # Last, because it locks out every other append until the commit.
                     if isinstance(refused := await append(connection, batch), Conflict):
-                        conflict = refused
-                        raise _Undone
-        return conflict
+                        raise _Undone(refused)
+            except _Undone as undone:
+                return undone.conflict
+            return None
+
+        return await on_connection(self.pool, work)
 
     async def _store(self, connection: Connection, changes: Changes, advance: CheckpointAdvance) -> None:
         changed = {view.name: list(rows.values()) for view, rows in changes.items() if rows}
@@ -99,7 +100,9 @@ class PostgresViews:
                 raise CheckpointMoved(
                     consumer=advance.consumer, actual=actual, expected=advance.after
                 ) from error
-            if (error.sqlstate or "").startswith(_MISFIT):  # no event's fault, so none is parked
+            if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:
+                # No event's fault, so none is parked. A session keeps the types of tables that it has seen.
+                await self.pool.expire_connections()
                 raise OtherTables(views=" and ".join(changed), why=error) from error
             raise
 

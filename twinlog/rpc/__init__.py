@@ -9,7 +9,7 @@ from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
-from twinlog.rpc.validation import Checks
+from twinlog.rpc.validation import Checks, Currencies
 
 __all__ = [
     "CODES",
@@ -17,6 +17,7 @@ __all__ = [
     "Checks",
     "Commands",
     "Context",
+    "Currencies",
     "Limits",
     "Method",
     "Middleware",

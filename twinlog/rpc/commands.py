@@ -5,7 +5,8 @@ The rest is the request's identity, the metadata of what it sets off, and the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -13,8 +14,10 @@ from google.protobuf.message import Message
 
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.requests import Request
+from twinlog.log.streams import beginning, fold
 from twinlog.log.transaction import Transaction
 from twinlog.log.units import StreamRef
+from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
@@ -43,6 +46,7 @@ class Commands:
         *,
         preload: Sequence[StreamRef] = (),
         assume_empty: Sequence[StreamRef] = (),
+        begins: StreamRef | None = None,
     ) -> Response:
         """Ends the checks, runs ``work`` in a transaction of the log and gives the response that it returns.
 
@@ -52,7 +56,9 @@ class Commands:
         by the name of the request's type, ``<Method>Request``.
 
         ``work`` must be synchronous and pure, since it may run again. ``preload`` names the streams that it reads,
-        ``assume_empty`` those of them that should not exist yet; both only save time.
+        ``assume_empty`` those of them that should not exist yet; both only save time. ``begins`` names the stream whose
+        timer it sets, where a saga is to clear that in time: such commands are refused early, as Overloaded, while too
+        much that they began is unfinished.
 
         Raises InvalidArgument, what ``work`` raises, RequestIdReused, Overloaded or Unavailable.
         """
@@ -63,6 +69,8 @@ class Commands:
             request=identity,
             preload=preload,
             assume_empty=assume_empty,
+            outside=True,
+            begins=begins,
         )
         if "consistency_token" in response_type.DESCRIPTOR.fields_by_name:
             token = tokens.write({self._log.name: outcome.position})
@@ -81,21 +89,35 @@ class Commands:
 
     async def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The newest state of an aggregate. Raises Overloaded or Unavailable."""
-        return (
-            await self._writer.execute(lambda tx: tx.state(aggregate, id), preload=[(aggregate, id)])
-        ).result
+        outcome = await self._writer.execute(
+            lambda tx: tx.state(aggregate, id), preload=[(aggregate, id)], outside=True
+        )
+        return outcome.result
 
     async def history(self, aggregate: AnyAggregate, id: str) -> Sequence[Recorded]:
         """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""
         [stream] = await self._log.load([ReadRequest(StreamId(aggregate.name, id))])
         return stream.events
 
+    async def folded(self, aggregate: Aggregate[State, Any], id: str) -> tuple[Sequence[Recorded], State]:
+        """Every event of an aggregate, as :meth:`history` gives them, and the state that they come to.
+
+        Raises StreamUnreadable or Unavailable.
+        """
+        events = await self.history(aggregate, id)
+        folded = fold(self._writer.schema, beginning(aggregate), events)
+        if isinstance(folded, Unreadable):
+            raise folded.why
+        state: State = folded.state
+        return events, state
+
 
 def request_identity(checks: Checks, request: Message, response_type: type[Message]) -> Request | None:
     """What a request's outcome is kept under.
 
     None where the request has no ``request_id``, or an empty one; also where it is no UUID, which is noted in
-    ``checks``. The fingerprint is the SHA-256 of the request's type and content.
+    ``checks``. The fingerprint is the SHA-256 of the request's type and content, with ids in their normal spelling: of
+    those fields that ``checks`` has seen, each spelling of an id is the same id.
     """
     if "request_id" not in request.DESCRIPTOR.fields_by_name:
         return None
@@ -103,8 +125,25 @@ def request_identity(checks: Checks, request: Message, response_type: type[Messa
     request_id = checks.uuid("request_id", given, required=False)
     if not request_id:
         return None
-    if given != request_id:
-        request.request_id = request_id  # type: ignore[attr-defined]  # in upper case, it is the same id
+    fingerprint = _fingerprint(_with(request, checks.normal))
+    if checks.normal.keys() <= {"request_id"}:
+        return Request(request_id, fingerprint, response_type)
+    as_given = _fingerprint(_with(request, {"request_id": request_id}))
+    return Request(request_id, fingerprint, response_type, as_given)
+
+
+def _with(request: Message, fields: Mapping[str, str]) -> Message:
+    """The request with other values in these fields, each named by its path, such as ``selection.saga_id``."""
+    if not fields:
+        return request
+    changed = type(request)()
+    changed.CopyFrom(request)
+    for path, value in fields.items():
+        *parents, name = path.split(".")
+        setattr(reduce(getattr, parents, changed), name, value)
+    return changed
+
+
+def _fingerprint(request: Message) -> bytes:
     name = request.DESCRIPTOR.full_name.encode()
-    fingerprint = sha256(name + b"\0" + request.SerializeToString(deterministic=True)).digest()
-    return Request(request_id, fingerprint, response_type)
+    return sha256(name + b"\0" + request.SerializeToString(deterministic=True)).digest()

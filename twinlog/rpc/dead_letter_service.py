@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
+from google.protobuf.message import DecodeError
+
 from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
 from twinlog.consume.dead_letters import NotParked
 from twinlog.log.wire import from_wire
@@ -14,7 +16,7 @@ from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
-from twinlog.rpc.validation import Checks
+from twinlog.rpc.validation import Checks, normal_id
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 from twinlog.v1.dead_letters_pb2 import EventParked
@@ -37,13 +39,14 @@ class DeadLetterService(DeadLetterServiceServicer):
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
         size = checks.page_size("page_size", request.page_size)
-        filters = repr(("dead letters", request.consumer, request.key, request.error_type))
+        key = normal_id(request.key)
+        filters = repr(("dead letters", request.consumer, key, request.error_type))
         last = checks.page_token("page_token", request.page_token, self._pages, filters, (str, int))
         checks.done()
         found = [
             one
             for one in await self._dead_letters.listed(request.consumer)
-            if request.key in ("", one.key)
+            if key in ("", one.key)
             and request.error_type in ("", one.letter.error_type)
             and (last is None or (one.consumer.name, one.letter.position) > last)
         ]
@@ -91,10 +94,12 @@ class DeadLetterService(DeadLetterServiceServicer):
         checks.done()
         one = (await self._at(request.consumer, request.address))[0]
         [(record, parked)] = await self._dead_letters.stored([one])
-        event = from_wire(parked.log, parked.event)
+        shown, event = _shown(one, record, parked), _event(parked)
+        if event is None:
+            return pb.GetDeadLetterResponse(dead_letter=shown, payload=parked.event)
         payload_json, payload_struct = decoded(event.type, event.payload)
         return pb.GetDeadLetterResponse(
-            dead_letter=_shown(one, record, parked),
+            dead_letter=shown,
             payload_json=payload_json,
             payload_struct=payload_struct,
             payload=event.payload,
@@ -152,7 +157,8 @@ class DeadLetterService(DeadLetterServiceServicer):
             return await self._at(selection.consumer, selection.address)
         found = await self._dead_letters.listed(selection.consumer)
         if by == "key":
-            return [one for one in found if one.key == selection.key]
+            key = normal_id(selection.key)
+            return [one for one in found if one.key == key]
         if by == "error_type" and with_those_behind:
             held_up = {
                 one.lane for one in found if one.is_first and one.letter.error_type == selection.error_type
@@ -193,7 +199,7 @@ def _group(one: Listed) -> tuple[str, str, str]:
 
 
 def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
-    event = from_wire(parked.log, parked.event)
+    event = _event(parked)
     return pb.DeadLetter(
         consumer=one.consumer.name,
         address=one.address,
@@ -202,6 +208,14 @@ def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:
         error=one.letter.error,
         attempts=one.letter.attempts,
         behind="" if one.is_first else f"{one.consumer.source}/{one.first}",
-        type=event.type,
+        type=event.type if event else "",
         parked_at=timestamp(record.recorded_at),
     )
+
+
+def _event(parked: EventParked) -> Recorded | None:
+    """The event that is set aside; None where its bytes are none."""
+    try:
+        return from_wire(parked.log, parked.event)
+    except DecodeError:
+        return None

@@ -31,6 +31,7 @@ CODES: dict[type[TwinlogError], StatusCode] = {
     AlreadyExists: StatusCode.ALREADY_EXISTS,
     FailedPrecondition: StatusCode.FAILED_PRECONDITION,
     Unavailable: StatusCode.UNAVAILABLE,
+    Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     CheckpointMoved: StatusCode.ABORTED,
 }
 """The code of each branch of the error tree; that of the nearest ancestor applies."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import Any, NamedTuple, Never
 from uuid import uuid4
 
@@ -18,10 +19,12 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from twinlog.model.errors import InvalidArgument, TwinlogError, Unavailable
+from twinlog.model.errors import InvalidArgument, Overloaded, TwinlogError, Unavailable
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
+from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
+from twinlog.rpc.streams import Stream, StreamLimits, Streams
 
 _log = structlog.get_logger(component="rpc")
 
@@ -55,6 +58,12 @@ class Stopping(Unavailable):
     reason = "STOPPING"
 
 
+class TooManyCalls(Overloaded):
+    """{open} calls are under way, and more are not served; try again later with the same request_id."""
+
+    reason = "TOO_MANY_CALLS"
+
+
 _QUIET = 0.03
 _MOST_QUIETS = 8
 """How long a stopping server waits until no call has come for a moment, in moments."""
@@ -63,18 +72,27 @@ _MOST_QUIETS = 8
 class Boundary:
     """Between a service's methods and gRPC: turns what they raise into what clients understand."""
 
-    def __init__(self, domain: str, middleware: Sequence[Middleware] = ()) -> None:
-        """``middleware``: the first is the outermost; all are inside of the boundary."""
+    def __init__(
+        self,
+        domain: str,
+        middleware: Sequence[Middleware] = (),
+        *,
+        most_calls: float = inf,
+        streams: StreamLimits | None = None,
+    ) -> None:
+        """``middleware``: the first is the outermost; all are inside of the boundary. ``most_calls``: how many unary
+        calls may be under way at once; ``streams``: the limits of response streams, by default the usual ones."""
         self._domain = domain
         self._middleware = middleware
-        self._stopping = False
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._most_calls = most_calls
+        self._calls = 0
+        self._streams = Streams(streams or StreamLimits())
         self._holding = False
         self._held = 0
         self._refusing = asyncio.Event()
 
-    def wrap(self, method: str, handler: Handler) -> Handler:
-        """The same handler inside the middleware, with its failures mapped."""
+    def wrap(self, method: str, handler: Handler) -> Gate:
+        """The same handler inside the middleware, with its failures mapped, behind a gate."""
         kind = "_".join(
             "stream" if streaming else "unary"
             for streaming in (handler.request_streaming, handler.response_streaming)
@@ -84,16 +102,20 @@ class Boundary:
             behavior = put_around(Method(method, handler.response_streaming), behavior)
         if not handler.request_streaming:
             behavior = _decoding(handler.request_deserializer, behavior)
-        wrapped = (self._streaming if handler.response_streaming else self._unary)(method, behavior)
+        gate = Gate()
+        wrapped = (
+            self._streaming(method, behavior)
+            if handler.response_streaming
+            else self._unary(method, behavior, gate)
+        )
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
-        return factory(wrapped, deserializer, handler.response_serializer)
+        gate.open(factory(wrapped, deserializer, handler.response_serializer))
+        return gate
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
-        self._stopping = True
-        for task in self._streams:
-            task.cancel()
+        self._streams.end_all(Stopping())
 
     async def hold_calls(self) -> None:
         """Lets new calls wait for their refusal; returns when hardly any come any more.
@@ -117,18 +139,26 @@ class Boundary:
         await self._refusing.wait()
         raise Stopping
 
-    def _unary(self, method: str, behavior: Behavior) -> Any:
+    def _unary(self, method: str, behavior: Behavior, gate: Gate) -> Any:
         async def call(request: Any, context: Context) -> Any:
+            self._calls += 1
             try:
                 if self._holding:
                     await self._hold()
+                if self._calls > self._most_calls:
+                    raise TooManyCalls(open=self._calls - 1)
                 return await behavior(request, context)
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled)
+            except Overloaded as error:
+                gate.shut(status_of(error, self._domain))
+                await self._failed(method, context, error)
             except Exception as error:
                 await self._failed(method, context, error)
+            finally:
+                self._calls -= 1
 
         return call
 
@@ -137,25 +167,30 @@ class Boundary:
         async def call(request: Any, context: Context) -> None:
             task = asyncio.current_task()
             assert task is not None
-            self._streams.add(task)
+            stream: Stream | None = None
             try:
-                await _write_all(behavior(request, context), context)
+                with self._streams.open(task, context.peer()) as stream:
+                    await _write_all(behavior(request, context), context, stream)
             except (grpc.aio.AbortError, ClientGone):
                 raise
             except asyncio.CancelledError as cancelled:
-                await self._cancelled(method, context, cancelled)
+                await self._cancelled(method, context, cancelled, stream)
             except Exception as error:
                 await self._failed(method, context, error)
-            finally:
-                self._streams.discard(task)
 
         return call
 
-    async def _cancelled(self, method: str, context: Context, cancelled: asyncio.CancelledError) -> Never:
+    async def _cancelled(
+        self,
+        method: str,
+        context: Context,
+        cancelled: asyncio.CancelledError,
+        stream: Stream | None = None,
+    ) -> Never:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            if self._stopping and task in self._streams:
-                await _abort(context, status_of(Stopping(), self._domain))
+            if stream and stream.ended_by:
+                await _abort(context, status_of(stream.ended_by, self._domain))
             raise cancelled
         # Nobody cancelled the call: a cancellation leaked from inside the method. gRPC would
         # never answer it.
@@ -185,13 +220,16 @@ def _decode(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
         raise InvalidArgument({"request": "is not the message that this method takes"}) from error
 
 
-async def _write_all(responses: AsyncIterator[Any] | Awaitable[None], context: Context) -> None:
+async def _write_all(
+    responses: AsyncIterator[Any] | Awaitable[None], context: Context, stream: Stream
+) -> None:
     if isinstance(responses, Awaitable):
         await responses
         return
     async with aclosing(responses) as closing:  # type: ignore[type-var]
         async for response in closing:
             await _write(response, context)
+            stream.heard = asyncio.get_running_loop().time()
 
 
 async def _write(response: Any, context: Context) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -36,12 +36,17 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._names = {OVERALL, *services}
         self._signals = signals
         self._parts = parts
-        self._stopping = asyncio.Event()
+        self._stopping = False
         self._known: list[str] = []
+        self._watchers = 0
+        self._looking: asyncio.Task[None] | None = None
+        """Looks for changes, once for all watchers."""
+        self._changed = asyncio.Event()
 
     def stop(self) -> None:
         """NOT_SERVING from now on: watchers are told, and their calls end."""
-        self._stopping.set()
+        self._stopping = True
+        self._changed.set()
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         status = self._status(request.service)
@@ -55,22 +60,46 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self, request: HealthCheckRequest, context: Context
     ) -> AsyncIterator[HealthCheckResponse]:
         told: int | None = None
-        while True:
-            stopping = self._stopping.is_set()
-            status = self._status(request.service)
-            if status != told:
-                yield HealthCheckResponse(status=status)
-                told = status
-            if stopping:
-                return
-            await self._moment()
+        with self._watched():
+            while True:
+                changed, stopping = self._changed, self._stopping
+                status = self._status(request.service)
+                if status != told:
+                    yield HealthCheckResponse(status=status)
+                    told = status
+                if stopping:
+                    return
+                await changed.wait()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Looks for changes while anybody watches."""
+        self._watchers += 1
+        self._looking = self._looking or asyncio.create_task(self._look())
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._looking.cancel()
+                self._looking = None
+
+    async def _look(self) -> None:
+        names = [*self._names, *self._signals]
+        known = [self._status(name) for name in names]
+        while not self._stopping:
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            if (found := [self._status(name) for name in names]) != known:
+                known = found
+                self._changed.set()
+                self._changed = asyncio.Event()
 
     def _status(self, service: str) -> Any:
         if signal := self._signals.get(service):
             return HealthCheckResponse.NOT_SERVING if signal.problem else HealthCheckResponse.SERVING
         if service not in self._names:
             return HealthCheckResponse.SERVICE_UNKNOWN
-        if self._problems() or self._stopping.is_set():
+        if self._problems() or self._stopping:
             return HealthCheckResponse.NOT_SERVING
         return HealthCheckResponse.SERVING
 
@@ -80,8 +109,3 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             _log.warning("health.changed", serving=not problems, problems=problems)
             self._known = problems
         return problems
-
-    async def _moment(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_EVERY_SECONDS):
-                await self._stopping.wait()

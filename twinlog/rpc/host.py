@@ -7,27 +7,35 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
 from twinlog._aio.watched import Watched
 from twinlog.model.errors import ConfigurationError
+from twinlog.rpc.gates import Gates
 from twinlog.rpc.gone import keep_quiet
 from twinlog.rpc.handlers import Boundary, Middleware
 from twinlog.rpc.health import NAME as HEALTH
 from twinlog.rpc.health import Health
+from twinlog.rpc.streams import StreamLimits
 
 _log = structlog.get_logger(component="rpc")
 
 _HIGHEST_PORT = 65535
 _GOODBYE = 0.02
 """Seconds that clients get to hear that the server goes away, before they hear their refusals."""
+
+_HEALTH = StreamLimits(most=512, per_connection=16, idle_seconds=3600.0, oldest_gives_way=True)
+"""Health is never refused: a watcher too many ends the oldest, which watches again."""
+_REFLECTION = StreamLimits(most=128, per_connection=16, idle_seconds=60.0)
 
 Registration = tuple[Any, Callable[[Any, Any], None], str]
 """A servicer, the generated function that adds it to a server, and the service's full name."""
@@ -40,7 +48,11 @@ class Limits:
     message_bytes: int = 256 * 1024
     """A larger request is refused with RESOURCE_EXHAUSTED, before it is read."""
     concurrent_calls: int = 4096
-    """More calls than this at once are refused with RESOURCE_EXHAUSTED."""
+    """More unary calls than this at once are refused with RESOURCE_EXHAUSTED; health checks never are."""
+    streams: StreamLimits = field(default_factory=StreamLimits)
+    """Response streams of the services."""
+    connection_calls: int = 320
+    """Calls and streams at once on one connection; gRPC's clients hold back what is more. Others get REFUSED_STREAM."""
     grace: float = 2.5
     """Seconds that calls in flight have to finish when the server stops."""
 
@@ -74,15 +86,20 @@ async def serve(
     """
     keep_quiet()
     names = [name for _, _, name in services]
-    boundary = Boundary(domain, middleware)
-    server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
+    boundary = Boundary(domain, middleware, most_calls=limits.concurrent_calls, streams=limits.streams)
+    # Its own limit of concurrent calls counts streams and health checks, too.
+    server = grpc.aio.server(options=_options(limits))
     checker = Health(names, health, signals)
     for servicer, add, _ in services:
         add(servicer, _Registrar(server, boundary))
-    # Not within the boundary that ends streams: health tells its watchers itself.
-    own = _Registrar(server, Boundary(domain))
-    health_pb2_grpc.add_HealthServicer_to_server(checker, own)
-    reflection.enable_server_reflection([*names, HEALTH, reflection.SERVICE_NAME], server)
+    # Each within a boundary of its own: neither takes anything from the services, and health tells its watchers itself.
+    health_pb2_grpc.add_HealthServicer_to_server(
+        checker, _Registrar(server, Boundary(domain, streams=_HEALTH))
+    )
+    reflecting = Boundary(domain, streams=_REFLECTION)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        ReflectionServicer([*names, HEALTH, REFLECTION]), _Registrar(server, reflecting)
+    )
     bound = _bind(server, address, setting)
     await server.start()
     _log.info("rpc.serving", address=bound, services=names)
@@ -91,6 +108,7 @@ async def serve(
     finally:
         checker.stop()
         boundary.end_streams()
+        reflecting.end_streams()
         await boundary.hold_calls()
         stopped = asyncio.ensure_future(server.stop(limits.grace))
         await asyncio.sleep(_GOODBYE)
@@ -110,11 +128,11 @@ class _Registrar:
         """Generated code gives every handler twice; the other way names the methods."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        wrapped = {
-            method: self._boundary.wrap(f"{service}/{method}", handler)
+        gates = {
+            f"/{service}/{method}": self._boundary.wrap(f"{service}/{method}", handler)
             for method, handler in handlers.items()
         }
-        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, wrapped)])
+        self._server.add_generic_rpc_handlers([Gates(gates)])
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
@@ -122,10 +140,11 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         # Two processes on one port would share its calls at random: refuse the second.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.message_bytes),
-        # Past 1,000 calls that are not picked up yet, gRPC cancels some at random; the limit of concurrent
-        # calls is what refuses, and says so.
+        # Past 1,000 calls that are not picked up yet, gRPC cancels some at random; our own limits are what refuses, and
+        # they say so.
         ("grpc.server.max_pending_requests", 2 * limits.concurrent_calls),
         ("grpc.server.max_pending_requests_hard_limit", 4 * limits.concurrent_calls),
+        ("grpc.max_concurrent_streams", limits.connection_calls),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may keep an idle connection alive by pings, every ten seconds at most.

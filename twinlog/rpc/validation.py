@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from enum import Enum
 from functools import cache
 from typing import Protocol
 
@@ -32,7 +33,29 @@ _EXAMPLE_UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
 _CURRENCY = re.compile("[A-Z]{3}")
 _UNWANTED_CATEGORIES = frozenset({"Cc", "Cs", "Cn", "Zl", "Zp"})
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_VISIBLE = "LNPSC"
+"""The first letters of the Unicode categories of characters that show by themselves; of C, only Co (private use) does.
+Marks (M) and white space (Z) need another character beside them."""
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\U0001d159\U00013441\U00013442")
+"""Letters and symbols by their category, blank by definition: the Hangul fillers, and the blanks of Braille, of musical
+notation and of Egyptian hieroglyphs."""
 _NOTHING = Money(0, "XXX")
+_NOT_MONEY = frozenset({"XTS", "XXX"})
+"""Of ISO 4217, for tests and for no currency at all."""
+_WITHDRAWN: frozenset[str] = frozenset()
+"""Codes that a release took and that ISO 4217 has withdrawn since: what is denominated in them stays so."""
+
+
+class Currencies(Enum):
+    """Which codes an amount may have."""
+
+    CURRENT = "current"
+    """Of ISO 4217, with a number of decimals, which may be 0: what one can owe. Metals, units of account, the test code
+    and "no currency" have "N.A." there."""
+    OWED = "owed"
+    """Also those that somebody may owe from before: any code of ISO 4217 but XTS and XXX, and withdrawn ones."""
+    ANY = "any"
+    """Any code that a release took; whether it is the right one is decided later."""
 
 
 class EnumType(Protocol):
@@ -46,6 +69,12 @@ class Checks:
 
     def __init__(self) -> None:
         self._violations: dict[str, str] = {}
+        self._normal: dict[str, str] = {}
+
+    @property
+    def normal(self) -> Mapping[str, str]:
+        """By field, the normal spelling of each id that was given in another one."""
+        return self._normal
 
     def violate(self, field: str, what: str) -> None:
         """Notes that ``field`` is wrong; of several violations of a field, the first counts."""
@@ -62,12 +91,15 @@ class Checks:
             return ""
         normal = value.lower()
         if len(value) == _UUID_LENGTH and _UUID.fullmatch(normal):
+            if normal != value:
+                self._normal[field] = normal
             return normal
         self.violate(field, _uuid_violation(value))
         return ""
 
     def name(self, field: str, value: str) -> str:
-        """A text for people, unchanged: 1 to 200 characters on one line, without white space around it."""
+        """A text for people, unchanged: 1 to 200 characters on one line, some of them visible, without white space
+        around it."""
         if not value.strip():
             self.violate(field, f"is missing: give 1 to {MAX_NAME_LENGTH} characters")
         elif len(value) > MAX_NAME_LENGTH:
@@ -76,16 +108,29 @@ class Checks:
             self.violate(field, "starts or ends with white space; leave that out")
         elif not value.isprintable() and any(map(_is_unwanted, value)):
             self.violate(field, "has control characters or line breaks; leave them out")
+        elif not value.isascii() and not any(map(_shows, value)):
+            self.violate(field, "has only invisible characters: give 1 to 200 that can be seen")
         return value
 
-    def money(self, field: str, value: MoneyMessage, *, positive: bool) -> Money:
-        """An amount of an ISO 4217 currency: more than zero if ``positive``, else zero or more."""
+    def money(
+        self,
+        field: str,
+        value: MoneyMessage,
+        *,
+        positive: bool,
+        currencies: Currencies = Currencies.CURRENT,
+    ) -> Money:
+        """An amount of an ISO 4217 currency: more than zero if ``positive``, else zero or more.
+
+        What is new takes the ``CURRENT`` ones. What belongs to something that has its currency already takes more:
+        the code of what exists may have been withdrawn, or taken by a release that was less strict.
+        """
         known = len(self._violations)
         if not value.ByteSize():
             self.violate(field, "is missing: give currency_code and units")
             return _NOTHING
         self._amount(field, value)
-        self._currency(f"{field}.currency_code", value.currency_code)
+        self._currency(f"{field}.currency_code", value.currency_code, currencies)
         if len(self._violations) > known:
             return _NOTHING
         money = Money.of(value)
@@ -133,11 +178,19 @@ class Checks:
         if abs(Money.of(value).nanos) > MAX_UNITS * NANOS_PER_UNIT:
             self.violate(f"{field}.units", f"must be within {-MAX_UNITS:,} and {MAX_UNITS:,}")
 
-    def _currency(self, field: str, code: str) -> None:
+    def _currency(self, field: str, code: str, allowed: Currencies) -> None:
         if not _CURRENCY.fullmatch(code):
             self.violate(field, "must be three upper-case letters such as EUR")
-        elif code not in _currencies():
+        elif code not in _listed() and (code not in _WITHDRAWN or allowed is Currencies.CURRENT):
             self.violate(field, f"{code} is no ISO 4217 currency")
+        elif code not in _allowed(allowed):
+            self.violate(field, f"{code} is not a currency that anybody can owe; use one such as EUR")
+
+
+def normal_id(text: str) -> str:
+    """A UUID in its normal spelling, lower case; any other text as it is."""
+    normal = text.lower()
+    return normal if _UUID.fullmatch(normal) else text
 
 
 def _uuid_violation(value: str) -> str:
@@ -153,9 +206,25 @@ def _is_unwanted(character: str) -> bool:
     return unicodedata.category(character) in _UNWANTED_CATEGORIES or character in _BIDI_CONTROLS
 
 
+def _shows(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in _VISIBLE and category not in ("Cf", "Cc") and character not in _BLANKS
+
+
 @cache
-def _currencies() -> frozenset[str]:
+def _listed() -> Mapping[str, bool]:
+    """The codes of ISO 4217, and whether each has a minor unit."""
     # Importing it parses the published table, which only a check of money is worth.
     from iso4217 import raw_table
 
-    return frozenset(code for code in raw_table if code)
+    return {code: str(row["CcyMnrUnts"]).isdigit() for code, row in raw_table.items() if code}
+
+
+@cache
+def _allowed(which: Currencies) -> frozenset[str]:
+    match which:
+        case Currencies.CURRENT:
+            return frozenset(code for code, owed in _listed().items() if owed)
+        case Currencies.OWED:
+            return (_WITHDRAWN | _listed().keys()) - _NOT_MONEY
+    return _WITHDRAWN | _listed().keys()

@@ -5,14 +5,19 @@ Leaving the block undoes it in order: no new calls → calls in flight → curso
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
 
 from twinlog.consume import Middleware
+from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
-from twinlog.log.system import RandomIds, SystemClock
-from twinlog.postgres.connection import stop_waiting
+from twinlog.log.installation import named
+from twinlog.log.system import RandomIds, StoreClock, SystemClock
+from twinlog.postgres.connection import stop_waiting, until_available
+from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.service.logging import configure_logging
@@ -32,26 +37,51 @@ async def open_service(
     """
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, spec.name)
-    ids = RandomIds()
+    ids, namespace = RandomIds(), settings.twinlog_namespace
+    database = named(namespace, spec.database)
     try:
-        async with open_log(settings.postgres_url, spec.database, spec.log, *spec.migrations) as own:
+        async with open_log(settings.postgres_url, database, spec.log, *spec.migrations) as own:
+            clock = StoreClock(own.time, SystemClock())
+            await until_available("clock", clock.measure)
+            identity = await until_available(
+                "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace)
+            )
             service = Service(
                 spec.name,
                 own,
-                twin=lambda of: JetStreamTwin(client, of, replicas=settings.stream_replicas),
+                twin=lambda of: JetStreamTwin(
+                    client, of, replicas=settings.stream_replicas, namespace=namespace, identity=identity
+                ),
                 lease=lambda work: PostgresLease(own.pool, work, f"{spec.name}-{ids.uuid7()}"),
                 schema=spec.schema,
-                clock=SystemClock(),
+                clock=clock,
                 ids=ids,
                 on_crash=shutdown.crash,
                 aggregates=spec.aggregates,
                 middleware=middleware,
-                messages=client,
+                messages=_Messages(client, namespace),
                 endpoint=Endpoint(spec.address_in(settings), spec.address_setting, spec.domain),
                 until_stopped=shutdown.wait,
+                signals={"clock": clock},
+                keep_requests=timedelta(days=settings.keep_requests_days),
             )
             async with service.running():
+                service.start("clock", clock.run())
                 yield service
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+class _Messages:
+    """Short messages between the replicas of one installation."""
+
+    def __init__(self, client: NatsClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        await self._client.publish(named(self._namespace, subject), payload)
+
+    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
+        return await self._client.subscribe(named(self._namespace, subject), cb=cb)

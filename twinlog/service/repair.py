@@ -9,6 +9,7 @@ from uuid import UUID
 
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.installation import named
 from twinlog.log.repair import Difference, Plan, Unrepairable, difference, only_notes_of_projections
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
@@ -34,6 +35,8 @@ class Options(NamedTuple):
     dry_run: bool = False
     give_up: bool = False
     """Let go of what neither the log nor the stream has any more."""
+    namespace: str = ""
+    """What the names of streams begin with: TWINLOG_NAMESPACE."""
 
 
 class _Follower(NamedTuple):
@@ -51,19 +54,30 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
     The code is 1 where something is left that has to be decided first. Raises Unavailable, ConfigurationError and
     Unrepairable.
     """
+    name = options.log
+    if options.namespace:  # messages name the stream, or the log
+        name = name.removeprefix(named(options.namespace, ""))
     client = await connect(options.nats_url, "repair")
     try:
         async with AsyncExitStack() as stack:
             pools = {
-                name: await stack.enter_async_context(postgres.opened(options.postgres_url, name))
-                for name in await postgres.databases(options.postgres_url)
+                each: await stack.enter_async_context(postgres.opened(options.postgres_url, each))
+                for each in await postgres.databases(options.postgres_url)
             }
-            twin = JetStreamTwin(client, options.log)
-            database = options.database or await _database(options.log, twin, pools)
+            twin = JetStreamTwin(client, name, namespace=options.namespace)
+            database = options.database or await _database(name, twin, pools)
             if database not in pools:
-                raise Unrepairable(log=options.log, why=f"there is no database {database} with a log")
-            log = PostgresLog(pools[database], options.log)
-            return await _Repair(options, log, twin, database, pools, say).run()
+                raise Unrepairable(log=name, why=f"there is no database {database} with a log")
+            owners = {each: await postgres.identity(pool) for each, pool in pools.items()}
+            own = owners[database]
+            twin = JetStreamTwin(client, name, namespace=options.namespace, identity=own)
+            siblings = {
+                each: pools[each]
+                for each, owner in owners.items()
+                if not (owner and own) or owner.installation == own.installation
+            }
+            log = PostgresLog(pools[database], name)
+            return await _Repair(options, log, twin, database, siblings, say).run()
     finally:
         await close(client)
 
@@ -110,7 +124,7 @@ class _Repair:
             raise Unrepairable(
                 log=self._log.name,
                 why=f"they have nothing in common: the stream belongs to another log than that of database "
-                f"{self._database}. If nobody needs the stream, delete it (nats stream rm {self._log.name}), "
+                f"{self._database}. If nobody needs the stream, delete it (nats stream rm {self._twin.name}), "
                 f"and the relay makes it anew; otherwise use another NATS server or account",
             )
         if found.since and not self._options.give_up and not only_notes_of_projections(found.theirs):
@@ -206,7 +220,7 @@ class _Repair:
             await postgres.set_checkpoints(self._pools[one.database], {one.consumer: one.back_to})
         if found.since or found.damaged:
             await self._twin.delete()
-            self._say(f"Stream {self._log.name} is deleted; the relay makes it again from the log.")
+            self._say(f"Stream {self._twin.name} is deleted; the relay makes it again from the log.")
         if back:
             self._say("Views of these consumers show what was given up: make them again, as an audit says.")
         return MENDED

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
-from twinlog._aio.watched import Watched
+from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
@@ -22,15 +23,18 @@ from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
+from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
+from twinlog.log.retention import KEPT, Retention
 from twinlog.log.timers import Timers
-from twinlog.log.twin import Twin
+from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
+from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
 from twinlog.model.schema import Schema
 from twinlog.rpc import Middleware as RpcMiddleware
@@ -42,7 +46,7 @@ _DRAIN_SECONDS = 1.0
 
 
 class Messages(Protocol):
-    """Short messages between replicas, which may get lost: a NATS client."""
+    """Short messages between replicas. They may get lost, and anybody may send one: a hint to look, never a fact."""
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Sends to whoever subscribes at this moment."""
@@ -97,6 +101,8 @@ class Service:
         messages: Messages | None = None,
         endpoint: Endpoint = Endpoint(),
         until_stopped: Callable[[], Awaitable[object]] = _for_ever,
+        keep_requests: timedelta = KEPT,
+        signals: Mapping[str, Watched] = {},
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
@@ -105,7 +111,8 @@ class Service:
 
         ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
         around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
-        ``until_stopped`` returns. ``randomness``: the jitter of retries.
+        ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
+        health tells under names of their own, besides those of the service. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -117,9 +124,12 @@ class Service:
         self.dead_letters = DeadLetterOperations(log)
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
-        self.lineage = Lineage(log, twin(log.name), randomness=randomness)
+        self._twins = [twin(log.name)]
+        self._leases: list[Lease] = []
+        self._make_lease = lease
+        self.lineage = Lineage(log, self._twins[0], randomness=randomness)
         self.relay = Relay(
-            log, twin(log.name), lease("relay"), on_fork=self.lineage.doubt, randomness=randomness
+            log, self._twins[0], self._lease("relay"), on_fork=self.lineage.doubt, randomness=randomness
         )
         self.writer = Writer(
             log,
@@ -135,12 +145,22 @@ class Service:
             self.writer,
             [*aggregates, DEAD_LETTERS],
             clock=clock,
-            lease=lease("timers"),
+            lease=self._lease("timers"),
             actor=name,
             randomness=randomness,
         )
         self._timed = any(aggregate.has_timers for aggregate in aggregates)
-        self._lease = lease
+        self.retention = Retention(
+            log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
+        )
+        self.signals: dict[str, Watched] = {
+            "leases": Together(self._leases),
+            "dead-letters": self.dead_letters,
+            "unreadable-streams": self.writer.unreadable,
+            "timers": self.timers,
+            **signals,
+        }
+        """Parts whose problems call for an operator while traffic goes on, by their names in health."""
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
         self._endpoint = endpoint
@@ -157,6 +177,8 @@ class Service:
             async with self.writer:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
+                    self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
+                    self.start("requests", self.retention.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
@@ -188,16 +210,18 @@ class Service:
     async def serve(self, *services: Registration, middleware: Sequence[RpcMiddleware] = ()) -> None:
         """Serves these and the dead letters over gRPC until the process is asked to stop.
 
-        ``middleware``: see :func:`twinlog.rpc.serve`.
+        ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
+        installation's.
         """
+        await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         operations = DeadLetterService(self.dead_letters, await self.page_tokens())
         async with serve(
             [*services, (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, self.lineage, *self.watched],
-            signals={"dead-letters": self.dead_letters},
+            health=[self.relay, self.lineage, self.writer, *self.watched],
+            signals=self.signals,
             middleware=middleware,
         ):
             await self._until_stopped()
@@ -205,8 +229,9 @@ class Service:
     def _feed(self, consumer: Consumer, linger: Linger) -> None:
         handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
         self.dead_letters.add(handler)
+        self._twins.append(self.twin(consumer.source))
         cursor = Cursor(
-            self.twin(consumer.source),
+            self._twins[-1],
             handler,
             self._lease(consumer.name),
             linger=linger,
@@ -221,6 +246,10 @@ class Service:
             era = await self.lineage.repaired(era)
             await self.timers.check()
 
+    def _lease(self, work: str) -> Lease:
+        self._leases.append(self._make_lease(work))
+        return self._leases[-1]
+
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -229,3 +258,14 @@ class Service:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
             await self.relay.drain(_DRAIN_SECONDS)
+
+
+async def _refuse_foreign(twin: Twin) -> None:
+    """At the start only: what turns up later is an outage for who reads the stream."""
+    try:
+        with suppress(Unavailable, TwinMissing):
+            await twin.state()
+    except ForeignStream as error:
+        raise ConfigurationError(f"TWINLOG_NAMESPACE: {error}") from error
+    except TwinDamaged:
+        return  # the relay tells, and health with it

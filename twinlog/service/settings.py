@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from twinlog.jetstream.urls import servers
 from twinlog.model.errors import ConfigurationError
+from twinlog.postgres.urls import check_url
 from twinlog.service import logging as logs
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
+_NAMESPACE = re.compile(r"([a-z][a-z0-9-]{0,30})?")
+_INSTALLATION = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
 def _address(value: str) -> str:
@@ -23,21 +28,40 @@ def _address(value: str) -> str:
     return value
 
 
-def _url(*schemes: str) -> AfterValidator:
+def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     def check(value: str) -> str:
-        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise ValueError(f"must start with {schemes[0]}://")
+        if not pattern.fullmatch(value):
+            raise ValueError(f"must be {meaning}")
         return value
 
     return AfterValidator(check)
 
 
+def _url(check: Callable[[str], object]) -> AfterValidator:
+    """``check`` raises ValueError, without showing the URL."""
+
+    def checked(value: str) -> str:
+        check(value)
+        return value
+
+    return AfterValidator(checked)
+
+
 Address = Annotated[str, AfterValidator(_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
-PostgresUrl = Annotated[str, _url("postgresql", "postgres"), Field(repr=False)]
+PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
 """Never shown, since it may hold a password."""
-NatsUrl = Annotated[str, _url("nats", "tls", "ws", "wss"), Field(repr=False)]
+NatsUrl = Annotated[str, _url(servers), Field(repr=False)]
 """Never shown, since it may hold a password."""
+
+Namespace = Annotated[
+    str, _text(_NAMESPACE, "1 to 31 of a-z, 0-9 and -, the first a letter, such as staging, or empty")
+]
+"""What the names of streams, databases and subjects begin with."""
+Installation = Annotated[
+    str, _text(_INSTALLATION, "at most 64 letters, digits, dots, hyphens and underscores")
+]
+"""What services that work together are called."""
 
 
 class Settings(BaseSettings):
@@ -47,11 +71,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     postgres_url: PostgresUrl = Field()
-    """The Postgres server, such as postgresql://user:password@127.0.0.1:5432."""
+    """The Postgres server, such as postgresql://user:password@127.0.0.1:5432, percent-encoded."""
     nats_url: NatsUrl = Field()
-    """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222."""
+    """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222; of a cluster all, with commas."""
+    twinlog_namespace: Namespace = ""
+    """Prefix of streams and databases, such as staging for staging_orders; for installations that share servers."""
+    twinlog_installation: Installation = ""
+    """One name for all services that work together; by default derived from the Postgres server and the namespace."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """On how many servers of a NATS cluster each stream is kept."""
+    keep_requests_days: float = Field(7.0, gt=0, le=36_500)
+    """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
     log_level: logs.Level = "info"
     """What is logged: debug, info, warning or error."""
     log_format: logs.Format = "auto"

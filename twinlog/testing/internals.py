@@ -6,11 +6,12 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.installation import named
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Snapshot, Timer
 from twinlog.log.relay import BATCH as RELAY_BATCH
 from twinlog.log.relay import Relay
 from twinlog.log.snapshots import StateCodec
-from twinlog.log.system import RandomIds, SystemClock
+from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
 from twinlog.log.wire import from_wire, to_wire
@@ -23,10 +24,12 @@ from twinlog.model.routing import routing_key_of
 from twinlog.model.saga import StepState
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import Pool, fetch, open_pool, outages
+from twinlog.postgres.connection import Pool, fetch, open_pool
+from twinlog.postgres.database import ensure_database
 from twinlog.postgres.log import PostgresLog, open_log
-from twinlog.postgres.migrations import database_url, ensure_database
+from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.urls import database_url
 from twinlog.service.logging import configure_logging
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "Snapshot",
     "StateCodec",
     "StepState",
+    "StoreClock",
     "SystemClock",
     "Timer",
     "Twin",
@@ -71,6 +75,7 @@ __all__ = [
     "load_queries",
     "message_class",
     "mirrors",
+    "named",
     "open_log",
     "open_pool",
     "outages",

@@ -5,6 +5,7 @@ One database has the orders, the customers and DBOS's own tables, so that nothin
 
 from __future__ import annotations
 
+import os
 import sys
 from uuid import uuid4
 
@@ -77,4 +78,4 @@ def main(postgres_url: str, database: str, orders: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(os.environ["POSTGRES_URL"], sys.argv[1], int(sys.argv[2]))

@@ -134,4 +134,4 @@ def main(postgres_url: str, database: str, orders: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(os.environ["POSTGRES_URL"], sys.argv[1], int(sys.argv[2]))

@@ -56,9 +56,25 @@ SELECT consumer, position FROM checkpoints;
 -- What signs page tokens.
 SELECT secret FROM page_token_secret;
 
+-- name: blockers
+-- The sessions that hold a lock another one of this database waits for, and wait for none themselves.
+SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
+       'for ' || round(extract(epoch FROM clock_timestamp() - b.xact_start)) || ' s'), '') || ')', '')
+  FROM pg_stat_activity w
+  CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS holder (pid)
+  JOIN pg_stat_activity b ON b.pid = holder.pid AND b.wait_event_type IS DISTINCT FROM 'Lock'
+ WHERE w.datname = current_database() AND w.wait_event_type = 'Lock';
+
 -- name: due
 -- The timers that are due, oldest first.
-SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1 ORDER BY due LIMIT $2;
+SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1
+ ORDER BY due, stream_type, stream_id LIMIT $2;
+
+-- name: due_after
+-- The timers that are due and follow another one, oldest first.
+SELECT stream_type, stream_id, version, due FROM timers
+ WHERE due <= $1 AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
+ ORDER BY due, stream_type, stream_id LIMIT $2;
 
 -- name: save
 -- Keeps snapshots; an older one never replaces a newer one of the same schema.
@@ -69,11 +85,20 @@ ON CONFLICT (stream_id, stream_type) DO UPDATE
  WHERE kept.schema <> excluded.schema OR kept.version < excluded.version;
 
 -- name: take_lease
--- Takes or renews a lease for $3 seconds; gives a row where the holder has it now.
-INSERT INTO leases AS held (name, holder, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
- WHERE held.holder = excluded.holder OR held.expires_at < clock_timestamp()
-RETURNING true;
+-- Takes or renews a lease for $3 seconds; says who has it, until when, and whether that is the caller. A lease that
+-- reaches further than that was granted by a clock that was ahead: it is void.
+WITH taken AS (
+    INSERT INTO leases AS held (name, holder, expires_at)
+    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+     WHERE held.holder = excluded.holder
+        OR held.expires_at < clock_timestamp()
+        OR held.expires_at > clock_timestamp() + make_interval(secs => $3)
+    RETURNING holder, expires_at
+)
+SELECT holder, expires_at, true AS mine FROM taken
+UNION ALL
+SELECT holder, expires_at, false FROM leases WHERE name = $1 AND NOT EXISTS (SELECT FROM taken);
 
 -- name: give_up_lease
 -- Lets another replica have it at once.
@@ -136,3 +161,29 @@ SELECT position, stream_type, stream_id, type, metadata ->> 'causation_id', meta
 -- The consumers of a log: where they stand, and the last event that each is known to have handled.
 SELECT consumer, position, event_position, event_id FROM checkpoints 
  WHERE right(consumer, length($1::text) + 1) = '.' || $1;
+
+-- name: sweep_requests
+-- Forgets up to $2 outcomes of requests that are older than $1 by the server's clock, the oldest first; gives how many.
+WITH old AS (
+    SELECT request_id FROM requests WHERE recorded_at < clock_timestamp() - $1::interval
+     ORDER BY recorded_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), swept AS (
+    DELETE FROM requests r USING old WHERE r.request_id = old.request_id RETURNING r.request_id
+)
+SELECT count(*) FROM swept;
+
+-- name: clock
+-- What time it is.
+SELECT clock_timestamp();
+
+-- name: identity
+-- Whose log this is.
+SELECT installation, log_id, current_database() FROM log_identity;
+
+-- name: identify
+-- Says whose log this is, unless it is said already.
+INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: server_id
+-- The number that a cluster of databases got when it was made; its replicas keep it.
+SELECT system_identifier FROM pg_control_system();

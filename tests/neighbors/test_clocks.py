@@ -1,0 +1,151 @@
+"""One clock decides: the store's, whatever the machine of a process has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from twinlog import Unavailable
+from twinlog.log import system
+from twinlog.testing import START, ManualClock
+from twinlog.testing.internals import StoreClock, SystemClock, open_log
+
+
+class Rig:
+    """A store, a machine, and a way between them that takes its time."""
+
+    def __init__(self, ahead: float, there: Sequence[float] = (0.0,), back: Sequence[float] = (0.0,)) -> None:
+        """``ahead``: seconds of the machine's clock. ``there``, ``back``: seconds of each question and answer."""
+        self.passed = 100.0
+        self.ahead = ahead
+        self.away = False
+        self._ways = list(zip(there, back, strict=True))
+        self.asked = 0
+        self.clock = StoreClock(self._ask, self, passed=lambda: self.passed)
+
+    def now(self) -> datetime:
+        """The machine's."""
+        return self.true + timedelta(seconds=self.ahead)
+
+    @property
+    def true(self) -> datetime:
+        return START + timedelta(seconds=self.passed)
+
+    @property
+    def error(self) -> float:
+        return (self.clock.now() - self.true).total_seconds()
+
+    async def _ask(self) -> datetime:
+        there, back = self._ways[self.asked % len(self._ways)]
+        self.asked += 1
+        if self.away:
+            raise Unavailable
+        self.passed += there
+        told = self.true
+        self.passed += back
+        return told
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, -60.0, -0.5, 0.0, 0.5, 60.0, 3600.0])
+async def test_the_time_is_the_stores(ahead: float) -> None:
+    rig = Rig(ahead)
+    await rig.clock.measure()
+    assert abs(rig.error) < 0.001
+    rig.passed += 50
+    assert abs(rig.error) < 0.001
+
+
+async def test_the_error_is_at_most_half_of_the_shortest_round_trip() -> None:
+    rig = Rig(60, there=(2.0, 0.01, 0.5), back=(0.0, 0.0, 0.0))
+    await rig.clock.measure()
+    assert abs(rig.error) <= 0.0051
+
+
+async def test_a_machine_whose_clock_is_set_meanwhile_changes_nothing() -> None:
+    rig = Rig(0)
+    await rig.clock.measure()
+    rig.ahead = 3600
+    assert abs(rig.error) < 0.001
+
+
+async def test_a_slow_answer_does_not_replace_a_good_one() -> None:
+    rig = Rig(0, there=(0, 0, 0, 4, 4, 4), back=(0, 0, 0, 0, 0, 0))
+    await rig.clock.measure()
+    await rig.clock.measure()
+    assert abs(rig.error) < 0.001
+
+
+async def test_a_slow_answer_is_better_than_none() -> None:
+    rig = Rig(60, there=(4,), back=(0,))
+    await rig.clock.measure()
+    assert abs(rig.error) <= 2.001
+
+
+async def test_until_it_is_measured_the_machine_counts() -> None:
+    rig = Rig(60)
+    assert rig.clock.now() == rig.now()
+
+
+async def test_an_outage_leaves_what_is_known() -> None:
+    rig = Rig(60)
+    await rig.clock.measure()
+    rig.away = True
+    with pytest.raises(Unavailable):
+        await rig.clock.measure()
+    assert abs(rig.error) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("ahead", "off"), [(0.9, ""), (-0.9, ""), (1.1, "1.1 s ahead of"), (-60, "60.0 s behind")]
+)
+async def test_a_machine_that_is_off_by_more_than_a_second_says_so_once(ahead: float, off: str) -> None:
+    rig = Rig(ahead)
+    with capture_logs() as said:
+        for _ in range(3):
+            await rig.clock.measure()
+    assert [line["event"] for line in said] == (["clock.off"] if off else [])
+    if off:
+        assert f"this machine's clock is {off} the database's" in str(rig.clock.problem)
+        assert str(rig.clock.problem).isascii()
+    else:
+        assert rig.clock.problem is None
+
+
+async def test_a_machine_that_was_set_right_says_so() -> None:
+    rig = Rig(60)
+    await rig.clock.measure()
+    rig.ahead = 0
+    with capture_logs() as said:
+        await rig.clock.measure()
+    assert [line["event"] for line in said] == ["clock.right"]
+    assert rig.clock.problem is None
+
+
+async def test_it_is_measured_again_and_again_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "MEASURE_EVERY_SECONDS", 0.01)
+    rig = Rig(60)
+    running = asyncio.create_task(rig.clock.run())
+    try:
+        async with asyncio.timeout(30):
+            rig.away = True
+            while rig.asked < 2:
+                await asyncio.sleep(0.01)
+            rig.away = False
+            while rig.clock.problem is None:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_postgres_tells_its_time(postgres_url: str, database: str) -> None:
+    async with open_log(postgres_url, database, "own") as log:
+        skewed = StoreClock(log.time, ManualClock(datetime.now(UTC) + timedelta(seconds=60)))
+        await skewed.measure()
+        right = SystemClock().now()
+        assert abs(skewed.now() - right) < timedelta(seconds=1)
+        assert "ahead of" in str(skewed.problem)

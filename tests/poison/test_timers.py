@@ -1,0 +1,231 @@
+"""Timers of streams that cannot be read wait, and are reported; the others are fired."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from structlog.types import EventDict
+
+from tests.kernel.counter import ALARM, Alarm, Set
+from tests.poison.kinds import KINDS, Kind, fails, learn, patched, poison, unknown_type
+from tests.waiting import until
+from twinlog import FailedPrecondition, Log, Schema, StreamId, Transaction, Unavailable, Writer
+from twinlog.log.ports import Conflict
+from twinlog.log.timers import Timers
+from twinlog.testing import START, ManualClock, MemoryLog
+from twinlog.testing.internals import Appended, Batch, RandomIds, Timer
+
+LATER = START + timedelta(seconds=30)
+TOLERANT = patched(
+    ALARM, evolve=lambda a, e: ALARM.evolve(a, e) if isinstance(e, StringValue) and e.value != "poison" else a
+)
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog("alarms")
+
+
+@asynccontextmanager
+async def writing(log: Log, clock: ManualClock) -> AsyncIterator[Writer]:
+    async with Writer(log, schema=Schema(), clock=clock, ids=RandomIds()) as writer:
+        yield writer
+
+
+def alarm(id: str) -> StreamId:
+    return StreamId(ALARM.name, id)
+
+
+async def set_alarms(writer: Writer, *ids: str, due: datetime = START) -> None:
+    def setting(id: str) -> Callable[[Transaction], Alarm]:
+        return lambda tx: tx.do(TOLERANT, id, Set(due))
+
+    await asyncio.gather(*(writer.execute(setting(id)) for id in ids))
+
+
+def rung(log: MemoryLog) -> set[str]:
+    """The alarms that have rung: their timers are cleared."""
+    return {stream.id for stream in log.streams} - {stream.id for stream in log.timers}
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+async def test_one_that_cannot_be_read_waits_and_the_others_fire(
+    log: MemoryLog, make: Callable[[], Kind], lines: list[EventDict]
+) -> None:
+    clock, kind = ManualClock(LATER), make()
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a", "bad", "b")
+        strict = patched(ALARM, evolve=fails_over_poison)
+        await poison(log, alarm("bad"), kind)
+    async with writing(log, clock) as writer:
+        timers = Timers(log, writer, [strict], clock=clock, actor="tests")
+        assert await timers.fire() == 2
+        assert await timers.fire() == 0
+        assert rung(log) == {"a", "b"}
+        assert timers.problem and "alarm/bad" in timers.problem
+        assert kind.said in timers.problem
+    said = [line for line in lines if line["event"] == "timers.stuck"]
+    assert [(line["stream"], line["log_level"]) for line in said] == [("alarm/bad", "error")], "once"
+
+
+def fails_over_poison(alarm: Alarm, event: StringValue) -> Alarm:
+    if event.value == "poison":
+        raise LookupError("a defect")
+    return ALARM.evolve(alarm, event)
+
+
+@pytest.mark.parametrize("function", ["decide", "evolve", "due", "on_due"])
+async def test_one_whose_aggregate_fails_waits_and_the_others_fire(log: MemoryLog, function: str) -> None:
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a", "bad", "b")
+
+        def only_bad(*arguments: object) -> object:
+            state = arguments[0]
+            assert isinstance(state, Alarm)
+            if state.due == LATER:
+                raise LookupError("a defect")
+            return getattr(ALARM, function)(*arguments)
+
+        await set_alarms(writer, "bad", due=LATER)
+        timers = Timers(log, writer, [patched(ALARM, **{function: only_bad})], clock=clock, actor="tests")
+        assert await timers.fire() == 2
+        assert rung(log) == {"a", "b"}
+        assert timers.problem
+        assert "a defect" in timers.problem
+
+
+async def test_one_that_is_refused_waits_and_the_others_fire(log: MemoryLog) -> None:
+    def refuses(alarm: Alarm, command: object) -> object:
+        if alarm.due == LATER:
+            raise FailedPrecondition("not now")
+        return ALARM.decide(alarm, command)  # type: ignore[arg-type]
+
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a")
+        await set_alarms(writer, "bad", due=LATER)
+        timers = Timers(log, writer, [patched(ALARM, decide=refuses)], clock=clock, actor="tests")
+        assert await timers.fire() == 1
+        assert timers.problem == "alarm/bad: not now"
+
+
+async def test_one_of_an_aggregate_that_is_gone_is_reported_and_left_alone(
+    log: MemoryLog, lines: list[EventDict]
+) -> None:
+    clock = ManualClock(LATER)
+    gone = StreamId("gone", "1")
+    log.timers[gone] = Timer(gone, 1, START)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a")
+        timers = Timers(log, writer, [ALARM], clock=clock, actor="tests")
+        assert await timers.fire() == 1
+        assert timers.problem == (
+            "gone/1: No aggregate gone is declared here; deploy a version that has it, or delete the timer."
+        )
+    assert gone in log.timers
+    assert [line["stream"] for line in lines if line["event"] == "timers.stuck"] == ["gone/1"]
+
+
+@pytest.mark.parametrize("stuck", [199, 200, 201, 450])
+async def test_those_that_wait_do_not_starve_the_ones_behind_them(log: MemoryLog, stuck: int) -> None:
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        bad = [f"bad{number}" for number in range(stuck)]
+        await set_alarms(writer, *bad)
+        kind = unknown_type()
+        for id in bad:
+            await poison(log, alarm(id), kind)
+        await set_alarms(writer, "a", due=START + timedelta(seconds=1))
+        timers = Timers(log, writer, [TOLERANT], clock=clock, actor="tests")
+        assert await timers.fire() == 1
+        assert rung(log) == {"a"}
+        for id in ("b", "c"):
+            await set_alarms(writer, id, due=LATER)
+            assert await timers.fire() == 1
+        assert str(timers.problem).endswith(f"; and {stuck - 5} more")
+        learn(kind)
+        timers._try_again_at = 0.0
+        assert await timers.fire() == stuck
+        assert timers.problem is None
+    assert not log.timers
+
+
+async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -> None:
+    looks: list[int] = []
+
+    class Noted(MemoryLog):
+        async def due(self, now: datetime, limit: int, after: Timer | None = None) -> list[Timer]:
+            found = await super().due(now, limit, after)
+            looks.append(len(found))
+            return list(found)
+
+    noted, clock = Noted("alarms"), ManualClock(LATER)
+    for number in range(900):
+        gone = StreamId("gone", str(number))
+        noted.timers[gone] = Timer(gone, 1, START)
+    async with writing(noted, clock) as writer:
+        timers = Timers(noted, writer, [ALARM], clock=clock, actor="tests")
+        for _ in range(3):
+            await timers.fire()
+    assert looks == [200, 200, 200, 200, 100, 100, 100]
+
+
+async def test_a_timer_that_changes_is_tried_at_once(log: MemoryLog) -> None:
+    clock = ManualClock(LATER)
+    gone = StreamId(ALARM.name, "bad")
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "bad")
+        broken = Timers(log, writer, [patched(ALARM, decide=fails)], clock=clock, actor="tests")
+        assert await broken.fire() == 0
+        broken._aggregates[ALARM.name] = ALARM
+        assert await broken.fire() == 0, "it is not time yet"
+        log.timers[gone] = log.timers[gone]._replace(due=START - timedelta(seconds=1))
+        assert await broken.fire() == 1
+
+
+async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) -> None:
+    class Fussy(MemoryLog):
+        async def append(self, batch: Batch) -> Appended | Conflict:
+            if any(event.stream.id == "bad" for event in batch.events) and clock.now() == LATER:
+                raise ValueError("not a text that can be stored")
+            return await super().append(batch)
+
+    fussy, clock = Fussy("alarms"), ManualClock()
+    async with writing(fussy, clock) as writer:
+        await set_alarms(writer, *(f"a{number}" for number in range(20)), "bad")
+        clock.advance(LATER - START)
+        timers = Timers(fussy, writer, [ALARM], clock=clock, actor="tests")
+        assert await timers.fire() == 20
+        assert timers.problem == "alarm/bad: not a text that can be stored"
+
+
+@pytest.mark.parametrize("error", [Unavailable(), ConnectionError("a lock timeout"), LookupError("a defect")])
+async def test_whatever_goes_wrong_timers_go_on(
+    log: MemoryLog, error: Exception, lines: list[EventDict]
+) -> None:
+    """One that the store's adapter knows as an outage, and others that it lets through."""
+
+    class Failing(MemoryLog):
+        async def due(self, now: datetime, limit: int, after: Timer | None = None) -> list[Timer]:
+            if failing:
+                raise error
+            return list(await super().due(now, limit, after))
+
+    failing, clock = True, ManualClock(LATER)
+    failed = Failing("alarms")
+    async with writing(failed, clock) as writer:
+        await set_alarms(writer, "a")
+        timers = Timers(failed, writer, [ALARM], clock=clock, actor="tests", interval=0.0)
+        running = asyncio.create_task(timers.run())
+        await until(lambda: timers.problem == str(error))
+        failing = False
+        await until(lambda: not failed.timers)
+        assert not running.done()
+        running.cancel()
+    assert [line["event"] for line in lines if line["event"].startswith("timers.s")] == ["timers.stopped"]

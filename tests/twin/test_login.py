@@ -1,0 +1,168 @@
+"""Who may log in to NATS, and what is said where somebody may not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests import servers
+from tests.waiting import until
+from twinlog import ConfigurationError, Unavailable
+from twinlog.dev import EmbeddedNats
+from twinlog.jetstream import connection as jetstream
+from twinlog.jetstream.urls import Servers
+from twinlog.jetstream.urls import servers as named
+from twinlog.model.errors import WrongSetting
+from twinlog.testing.internals import JetStreamTwin
+
+PASSWORD = "p,w@1:%/#?"
+ENCODED = "p,w%401:%25%2F%23%3F"
+
+
+def login(password: str, permissions: str = "") -> str:
+    return f'authorization {{ users: [{{ user: "shop+1", password: "{password}", {permissions} }}] }}'
+
+
+@asynccontextmanager
+async def nats_with(extra: str) -> AsyncIterator[EmbeddedNats]:
+    with servers.folder() as folder:
+        async with EmbeddedNats(Path(folder) / "nats", extra=extra) as server:
+            yield server
+
+
+def url_of(server: EmbeddedNats, password: str) -> str:
+    return f"nats://shop%2B1:{password}@127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nats://h", Servers(["nats://h"])),
+        ("nats://h:1,nats://i:2,tls://j", Servers(["nats://h:1", "nats://i:2", "tls://j"])),
+        ("nats://h:1,i:2", Servers(["nats://h:1", "nats://i:2"])),
+        ("nats://a:b@h:1,i:2", Servers(["nats://h:1", "nats://i:2"], "a", "b")),
+        ("nats://a:b,c@h,nats://a:b,c@i", Servers(["nats://h", "nats://i"], "a", "b,c")),
+        ("nats://a%3A:%40%2C%25@h", Servers(["nats://h"], "a:", "@,%")),
+        ("nats://a:b@c@h", Servers(["nats://h"], "a", "b@c")),
+        ("nats://t%2Bk@h:1", Servers(["nats://h:1"], token="t+k")),
+        ("nats://[::1]:4222", Servers(["nats://[::1]:4222"])),
+    ],
+)
+def test_a_url_names_servers_and_a_login(url: str, expected: Servers) -> None:
+    assert named(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "h:1",
+        "nats://",
+        "nats://a:b@",
+        "nats://h:x",
+        "nats://h:0",
+        "nats://h:65536",
+        "nats://a:b@h,nats://c:d@i",
+    ],
+)
+def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^must ") as refused:
+        named(url)
+    assert "a:b" not in str(refused.value)
+
+
+async def test_user_and_password_are_percent_decoded_and_a_comma_parts_nothing() -> None:
+    async with nats_with(login(PASSWORD)) as server:
+        client = await jetstream.connect(url_of(server, ENCODED), "tests")
+        assert client.is_connected
+        await jetstream.close(client)
+
+
+async def test_a_wrong_password_is_refused_at_start_in_one_line() -> None:
+    async with nats_with(login("right")) as server:
+        with pytest.raises(ConfigurationError, match=r"^NATS_URL: NATS refuses the login") as refused:
+            async with asyncio.timeout(30):
+                await jetstream.connect(url_of(server, "not-that"), "tests")
+        assert f"Authorization Violation': 127.0.0.1:{server.port}" in str(refused.value).replace(
+            "n: ", "n': "
+        )
+        assert "not-that" not in str(refused.value)
+
+
+async def test_a_password_that_is_changed_later_is_an_outage_with_the_same_line() -> None:
+    async with nats_with(login("right")) as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        twin = JetStreamTwin(client, "orders")
+        await twin.create(1)
+        with capture_logs() as said:
+            await server.stop()
+            server.extra = login("another")
+            await server.start()
+            await until(lambda: client.fault is not None and "Violation" in str(client.fault))
+            with pytest.raises(
+                WrongSetting, match=rf"^NATS_URL: .*no connection to 127.0.0.1:{server.port}: Auth"
+            ):
+                await shortly(twin)
+            await server.stop()
+            server.extra = login("right")
+            await server.start()
+            await until(lambda: client.is_connected)
+        assert (await twin.state()).last == 0
+        await jetstream.close(client)
+    assert [
+        line["why"] for line in said if line["event"] == "nats.error" and line["log_level"] == "warning"
+    ] == ["Authorization Violation"]
+
+
+async def shortly(twin: JetStreamTwin) -> None:
+    """Asks, and does not wait long for the answer."""
+    twin._manager._timeout = 0.3
+    await twin.message(1)
+
+
+async def test_a_server_that_goes_away_is_named_in_the_reason(own_nats: EmbeddedNats) -> None:
+    client = await jetstream.connect(own_nats.url, "tests")
+    await own_nats.kill()
+    await until(lambda: isinstance(client.fault, ConnectionRefusedError))
+    with pytest.raises(Unavailable, match=rf"no connection to 127.0.0.1:{own_nats.port}: Connection refused"):
+        await shortly(JetStreamTwin(client, "orders"))
+    await own_nats.start()
+    await until(lambda: client.is_connected)
+    await jetstream.close(client)
+
+
+async def test_a_permission_that_is_missing_is_told() -> None:
+    denied = 'permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.>" } }'
+    async with nats_with(login("right", denied)) as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        twin = JetStreamTwin(client, "orders")
+        with pytest.raises(WrongSetting, match=r"^NATS_URL: this user lacks a permission .*get\.orders"):
+            await shortly(twin)
+        assert client.is_connected
+        await jetstream.close(client)
+    async with nats_with(login("right", 'permissions: { publish: { deny: "$JS.API.>" } }')) as server:
+        with pytest.raises(ConfigurationError, match=r"^NATS_URL: this user lacks a permission"):
+            await jetstream.connect(url_of(server, "right"), "tests")
+
+
+@pytest.mark.parametrize(
+    "word", ["User Authentication Revoked", "Maximum Connections Exceeded", "Server Shutdown"]
+)
+async def test_a_connection_is_made_anew_whatever_the_server_says(own_nats: EmbeddedNats, word: str) -> None:
+    client = await jetstream.connect(own_nats.url, "tests")
+    before = client.stats["reconnects"]
+    await client._process_err(f"'{word.lower()}'")
+    await until(lambda: client.stats["reconnects"] > before and client.is_connected)
+    await jetstream.close(client)
+
+
+async def test_waiting_for_a_server_can_be_cancelled() -> None:
+    connecting = asyncio.create_task(jetstream.connect("nats://127.0.0.1:1", "tests"))
+    await asyncio.sleep(0.1)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting

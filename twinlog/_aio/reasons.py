@@ -1,0 +1,22 @@
+"""Errors in words."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_SEVERAL = re.compile(r"\[Errno (\d+)\]")
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, on one line; never empty."""
+    if isinstance(error, OSError):
+        # asyncio puts addresses in the place of the reason, and several failures into one text.
+        numbers = [error.errno] if error.errno else [int(number) for number in _SEVERAL.findall(str(error))]
+        if numbers and all(number > 0 for number in numbers):
+            return ", ".join(dict.fromkeys(map(os.strerror, numbers)))
+        if error.strerror:
+            return error.strerror
+    if text := " ".join(str(error).split()):
+        return text
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__

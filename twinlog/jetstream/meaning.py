@@ -1,0 +1,52 @@
+"""What an error of NATS means. Everything is an outage, which passes, but for what this table lists.
+
+The table is also a page for people, docs/reference/errors.md; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from twinlog._aio.reasons import reason
+from twinlog.model.errors import Unavailable, WrongSetting
+
+
+class Rule(NamedTuple):
+    """A misconfiguration: refused at start; later an outage that names the setting and the way out."""
+
+    text: str
+    """What the message has in it, as a regular expression."""
+    setting: str
+    what: str
+    remedy: str
+
+
+RULES: Sequence[Rule] = (
+    Rule(r"authorization violation|(user|account) authentication (expired|revoked)", "NATS_URL",
+         "NATS refuses the login", "correct user and password, percent-encoded"),
+    Rule("permissions violation", "NATS_URL", "this user lacks a permission",
+         "let it publish $JS.API.> and the logs' subjects, and subscribe to _INBOX.>"),
+    Rule("certificate verify failed", "NATS_URL", "the server's certificate is not trusted",
+         "have it signed by an authority that this machine knows"),
+    Rule("err_code=(10039|10076)|jetstream not enabled", "NATS_URL",
+         "this nats-server runs without JetStream, or this account is without it",
+         "start it with JetStream enabled (-js)"),
+    Rule("err_code=10074|replicas > 1 not supported", "STREAM_REPLICAS", "a single server keeps each stream once",
+         "set it to 1, or use a cluster"),
+)  # fmt: skip
+
+
+def said(error: BaseException) -> str:
+    """An error in words, without nats-py's own around them."""
+    return reason(error).removeprefix("nats: ").strip("'")
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    """An error as what it means: Unavailable, or its kind WrongSetting."""
+    why = said(error)
+    for rule in RULES:
+        if re.search(rule.text, why, re.IGNORECASE):
+            return WrongSetting(f"{rule.setting}: {rule.what} ({why}); {rule.remedy}")
+    return Unavailable(f"JetStream is out of service ({why})")

@@ -1,0 +1,62 @@
+"""The NATS servers that a URL names, and who logs in to them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_SCHEMES = ("nats", "tls", "ws", "wss")
+_BETWEEN = re.compile(r",(?=(?:nats|tls|wss?)://)")
+_HIGHEST_PORT = 65535
+
+
+class Servers(NamedTuple):
+    """Where to connect to."""
+
+    urls: list[str]
+    """Without credentials, so that they can be shown."""
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+def servers(url: str) -> Servers:
+    """The servers of a URL, or of several with commas in between.
+
+    User and password, or a token, stand before the last @, percent-encoded; commas may stand in them as they are.
+    Servers without a scheme or credentials have those before them. Raises ValueError, without showing the URL.
+    """
+    urls: list[str] = []
+    logins: set[str] = set()
+    for group in _BETWEEN.split(url):
+        scheme, found, rest = group.partition("://")
+        if not found or scheme not in _SCHEMES:
+            raise ValueError("must start with nats://")
+        login, _, hosts = rest.rpartition("@")
+        logins |= {login} - {""}
+        for host in hosts.split(","):
+            _check(host)
+            urls.append(f"{scheme}://{host}")
+    if len(logins) > 1:
+        raise ValueError("must have one user and password for all servers")
+    if not logins:
+        return Servers(urls)
+    user, has_password, password = logins.pop().partition(":")
+    return (
+        Servers(urls, unquote(user), unquote(password))
+        if has_password
+        else Servers(urls, token=unquote(user))
+    )
+
+
+def _check(host: str) -> None:
+    name, colon, port = host.partition("/")[0].rpartition("]")[2].partition(":")
+    if not (name or host.startswith("[")) or set(host) & set("#?@ "):
+        raise ValueError(
+            "must be nats://host:port, its password percent-encoded (@ is %40, # is %23, / is %2F)"
+        )
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
+        raise ValueError(
+            f"must have a port from 1 to {_HIGHEST_PORT}, or none; special characters of a password are percent-encoded"
+        )

@@ -1,0 +1,76 @@
+"""Retention: forgets the outcomes of requests once no client retries them any more.
+
+A retry that comes later is a new request. Where the client chose the id of what it creates, it is refused as existing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+
+import structlog
+
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.ports import Log
+from twinlog.model.errors import Unavailable
+
+KEPT = timedelta(days=7)
+"""How long the outcome of a request is kept, by default."""
+
+_BATCH = 1000
+_BETWEEN_BATCHES_SECONDS = 0.1
+"""Keeps the work beside the commands: at most 10,000 outcomes a second, of some 100 bytes each."""
+
+
+class Retention:
+    """Sweeps the outcomes of one log, in small batches, while the lease is held."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        keep: timedelta = KEPT,
+        lease: Lease = ALWAYS_HELD,
+        interval: float = 60.0,
+        randomness: Randomness = random,
+    ) -> None:
+        """``keep``: for how long outcomes are kept, by the store's clock; ``interval``: seconds between two looks."""
+        self._log = log
+        self._keep = keep
+        self._lease = lease
+        self._interval = interval
+        self._retrying = Retrying(
+            say_failing=self._say_stopped,
+            say_working=self._say_sweeping,
+            on=(Unavailable,),
+            first_seconds=1.0,
+            cap_seconds=interval,
+            randomness=randomness,
+        )
+
+    async def run(self) -> None:
+        """Sweeps endlessly; during an outage of the store, outcomes are kept for longer."""
+        await self._lease.hold(self._run_while_held)
+
+    async def sweep(self) -> int:
+        """Forgets a batch of the oldest outcomes that are past their time; returns how many."""
+        swept = await self._log.sweep_requests(self._keep, _BATCH)
+        if swept:
+            structlog.get_logger().debug("requests.swept", log=self._log.name, count=swept)
+        return swept
+
+    async def _run_while_held(self) -> None:
+        try:
+            while True:
+                more = await self._retrying(self.sweep) == _BATCH
+                await asyncio.sleep(_BETWEEN_BATCHES_SECONDS if more else self._interval)
+        finally:
+            self._retrying.reset()  # another replica takes over, and its faults are not ours
+
+    def _say_stopped(self, error: Exception) -> None:
+        structlog.get_logger().warning("requests.not_swept", log=self._log.name, problem=str(error))
+
+    def _say_sweeping(self) -> None:
+        structlog.get_logger().info("requests.sweeping", log=self._log.name)

@@ -1,0 +1,62 @@
+"""Notices an append that takes too long, and asks the log who holds it up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from twinlog.log.ports import Log
+
+_STALLED_SECONDS = 2.0
+"""An append that takes longer is a problem; who holds it up is asked as often."""
+
+
+class Stall:
+    """Watches one append at a time; costs a timer while nothing is wrong."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._began = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._blockers = ""
+
+    @property
+    def problem(self) -> str | None:
+        """What is known of an append that takes too long, or None."""
+        if self._asking is None:
+            return None
+        seconds = asyncio.get_running_loop().time() - self._began
+        waiting = f"log {self._log.name}: the oldest append has been waiting for {seconds:.0f} s"
+        return f"{waiting}; it is held up by {self._blockers}" if self._blockers else waiting
+
+    def began(self) -> None:
+        """Notes the begin of an append."""
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
+        self._timer = loop.call_later(_STALLED_SECONDS, self._stalled)
+
+    def ended(self) -> None:
+        """Notes its end."""
+        if self._timer:
+            self._timer.cancel()
+        if self._asking:
+            self._asking.cancel()
+            seconds = asyncio.get_running_loop().time() - self._began
+            structlog.get_logger().info("writer.goes_on", log=self._log.name, seconds=round(seconds, 1))
+        self._timer = self._asking = None
+        self._blockers = ""
+
+    def _stalled(self) -> None:
+        self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        log = structlog.get_logger()
+        try:
+            self._blockers = ", ".join(await self._log.blockers())
+        except Exception as error:  # the store may be what stalls
+            log.debug("writer.blind", log=self._log.name, why=str(error))
+        log.warning("writer.stalled", log=self._log.name, held_up_by=self._blockers or "nobody known")
+        await asyncio.sleep(_STALLED_SECONDS)
+        self._stalled()

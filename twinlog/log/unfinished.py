@@ -1,0 +1,200 @@
+"""Unfinished work: what commands from outside began and what the sagas behind them have not ended yet.
+
+A stream is unfinished from the command that begins it until its timer is cleared. How much may be unfinished at once
+follows from Little's law: what finishes C streams a second, each within T seconds, has room for C times T. T is a share
+of the time that the timers leave; C is measured, and counts only while work is slow: before that, it says how much was
+asked for. (BBR, by Cardwell et al., sizes the window of a TCP connection like this.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from statistics import fmean, median
+
+import structlog
+
+from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.transaction import Entry
+from twinlog.log.units import StreamRef
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.clock import Clock
+from twinlog.model.errors import Overloaded
+from twinlog.model.event import StreamId
+
+_LOOK_SECONDS = 0.25
+_RATES = 8
+"""Looks over which the rate is averaged."""
+_SHARE_OF_TIMER, _LARGEST_SHARE, _SHORT_SECONDS = 0.2, 0.5, 1.0
+"""T: a fifth of what a timer leaves; up to a half of it, where a fifth is less than a second."""
+_SLOW_SHARE, _SLOW_SECONDS = 0.25, 2 * _LOOK_SECONDS
+"""Work is slow beyond this share of T, and beyond what two looks blur."""
+_LEAST, _FIRST, _FIRST_PER_SECOND = 16, 256, 200
+"""The smallest window; the first one, before anything is known, which is at least so much for each second of T."""
+_FORGOTTEN_SECONDS = 30.0
+"""After so long a command whose caller has gone is taken to have begun nothing."""
+_PROBES = 16
+
+
+@dataclass(slots=True)
+class _Work:
+    """One stream that is unfinished."""
+
+    stream: StreamId
+    aggregate: AnyAggregate
+    began: float
+    version: int = 0
+    """That of the stream when it was begun; 0 until that is committed."""
+    ends: float = float("inf")
+    """When its timer ends it, by the loop's time."""
+
+
+class UnfinishedWork:
+    """The unfinished streams that commands of this process have begun, and how many there may be."""
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._open: dict[StreamId, _Work] = {}
+        self._took: list[float] = []
+        """Seconds that work took which was finished since the last look."""
+        self._rates: deque[float] = deque(maxlen=_RATES)
+        """What was finished a second, by look."""
+        self._within = 1.0
+        """T: seconds that work may take."""
+        self._window = float(_FIRST)
+        self._most = 0
+        self._begun = False
+        """Whether anything was begun since the last look."""
+        self._heard: list[_Work] = []
+        """Work that another replica seemed to have finished, by the last look."""
+        self._heard_at = 0.0
+        self._refused = 0
+        self._refusing = False
+        self._busy = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def window(self) -> int:
+        """How many streams may be unfinished at once."""
+        return int(self._window)
+
+    def begin(self, ref: StreamRef) -> StreamId | None:
+        """Notes that a command is about to begin a stream; gives it to :meth:`never_began` where nothing comes of it.
+
+        None where the stream is unfinished already. Raises Overloaded. One stream is let in after every look, however
+        many are unfinished: it shows whether work is finished again.
+        """
+        if self._begun and len(self._open) >= self._window:
+            self._refused += 1
+            raise Overloaded(waiting=len(self._open))
+        stream = StreamId(ref[0].name, ref[1])
+        if stream in self._open:
+            return None
+        self._open[stream] = _Work(stream, ref[0], asyncio.get_running_loop().time())
+        self._begun = True
+        self._most = max(self._most, len(self._open))
+        self._busy.set()
+        return stream
+
+    def never_began(self, stream: StreamId) -> None:
+        """Takes back a :meth:`begin`, unless its events are committed."""
+        work = self._open.get(stream)
+        if work is not None and not work.version:
+            del self._open[stream]
+
+    def committed(self, stream: StreamId, entry: Entry | None) -> None:
+        """Notes the state of a stream that has new events."""
+        work = self._open.get(stream)
+        if work is None or entry is None:
+            return
+        now = asyncio.get_running_loop().time()
+        due: datetime | None = work.aggregate.due(entry.state)
+        if due is None:
+            del self._open[stream]
+            if work.version and now < work.ends:
+                self._took.append(now - work.began)
+        elif not work.version:
+            seconds = (due - self._clock.now()).total_seconds()
+            work.version, work.ends = entry.version, now + seconds
+            self._within = max(_SHARE_OF_TIMER * seconds, min(_LARGEST_SHARE * seconds, _SHORT_SECONDS))
+
+    async def watch(self) -> None:
+        """Adapts the window for as long as work is unfinished; endlessly."""
+        while True:
+            if not self._open and not self._refusing:
+                self._busy.clear()
+                await self._busy.wait()
+                self._rates.clear()
+            began = asyncio.get_running_loop().time()
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await self._ask()
+            except Exception as error:  # it only makes this replica more careful than it need be
+                structlog.get_logger().debug("admission.blind", log=self._log.name, why=str(error))
+            self._look(asyncio.get_running_loop().time(), began)
+
+    def _look(self, now: float, since: float) -> None:
+        self._forget(now)
+        took, self._took = self._took, []
+        most, self._most = self._most, len(self._open)
+        self._begun = False
+        self._rates.append(len(took) / (now - since))
+        first = max(_FIRST, _FIRST_PER_SECOND * self._within)
+        if self._seconds(took, now) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS):
+            self._window = max(_LEAST, fmean(self._rates) * self._within)
+        elif most > self._window / 2:
+            self._window = max(first, 2 * self._window)
+        else:
+            self._window = max(first, self._window)
+        self._say()
+
+    def _seconds(self, took: Sequence[float], now: float) -> float:
+        """The seconds that work takes: in the middle of what was finished, or of what waits where nothing was."""
+        if took:
+            return median(took)
+        middle = next(islice(self._open.values(), len(self._open) // 2, None), None)
+        return now - middle.began if middle else 0.0
+
+    def _forget(self, now: float) -> None:
+        """Drops what ended unseen: by its timer, or because its caller went before it was begun."""
+        for stream, work in list(self._open.items()):
+            if now > (work.ends if work.version else work.began + _FORGOTTEN_SECONDS):
+                del self._open[stream]
+
+    async def _ask(self) -> None:
+        """Asks the log for what other replicas finished: whatever began before that counts as finished, too.
+
+        Work that this replica finished itself is gone by the next look: only what is still here then was theirs.
+        """
+        theirs = [work.began for work in self._heard if self._open.get(work.stream) is work]
+        if theirs:
+            upto = max(theirs)
+            for work in [work for work in self._open.values() if work.version and work.began <= upto]:
+                del self._open[work.stream]
+                self._took.append(self._heard_at - upto)
+        begun = [work for work in self._open.values() if work.version]
+        asked = begun[:: max(1, len(begun) // _PROBES)]
+        self._heard, self._heard_at = [], asyncio.get_running_loop().time()
+        if asked:
+            slices = await self._log.load([ReadRequest(work.stream, work.version) for work in asked])
+            self._heard = [work for work, found in zip(asked, slices, strict=True) if found.events]
+
+    def _say(self) -> None:
+        refused, self._refused = self._refused, 0
+        if bool(refused) is self._refusing:
+            return
+        self._refusing = bool(refused)
+        log = structlog.get_logger()
+        if refused:
+            log.warning(
+                "admission.refusing", log=self._log.name, unfinished=len(self._open), window=self.window
+            )
+        else:
+            log.info("admission.open", log=self._log.name, unfinished=len(self._open))

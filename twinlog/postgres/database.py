@@ -1,0 +1,144 @@
+"""Connections to a database, and the database itself: it is created where it is missing, and checked at start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from twinlog._aio.reasons import reason
+from twinlog.model.errors import ConfigurationError, WrongSetting
+from twinlog.postgres.meaning import outages
+from twinlog.postgres.urls import address_of, database_of, database_url
+
+OLDEST_POSTGRES = 140000
+CONNECT_SECONDS = 10.0
+_POOLER_SECONDS = 2.0
+_POOLER_ROUNDS = 4
+
+SESSION = "SET default_transaction_isolation = 'read committed'"
+"""Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile. Set in
+the session, because that goes before what the server, the database or the user has as its default, and a pooler lets
+it pass. ``default_transaction_read_only`` stays as the operator has it: read-only is an outage."""
+
+
+@contextmanager
+def refused_at_start() -> Iterator[None]:
+    """Raises a wrong setting as ConfigurationError: while a process starts, nobody waits for it to be mended."""
+    try:
+        yield
+    except WrongSetting as error:
+        raise ConfigurationError(str(error)) from error
+
+
+async def connect(url: str, **options: Any) -> asyncpg.Connection:
+    """A connection. Raises Unavailable, and WrongSetting, with the address of the server."""
+    try:
+        with outages(address_of(url)):
+            return await asyncpg.connect(url, **options)
+    except ValueError as error:  # asyncpg shows what it stumbles over, which may be a piece of the password
+        raise WrongSetting(
+            "POSTGRES_URL: it cannot be used as a URL; see the documentation of the setting"
+        ) from error
+
+
+async def ensure_database(server_url: str, database: str) -> str:
+    """Creates the database if it is missing, checks that it can be used, and returns its URL.
+
+    Raises ConfigurationError, one line that says what is needed, if it cannot; and Unavailable while the server is
+    not up.
+    """
+    url = database_url(server_url, database)
+    with refused_at_start():
+        try:
+            connection = await connect(url, timeout=CONNECT_SECONDS)
+        except WrongSetting as error:
+            if not _is_missing(error.__cause__):
+                raise
+            await _create(server_url, database)
+            connection = await connect(url, timeout=CONNECT_SECONDS)
+        try:
+            with outages(address_of(url)):
+                await _check(connection, url)
+        finally:
+            await connection.close()
+    return url
+
+
+def _is_missing(error: BaseException | None) -> bool:
+    """Whether a database is not there, by Postgres' word or by a pooler's."""
+    return isinstance(error, asyncpg.InvalidCatalogNameError) or (
+        isinstance(error, asyncpg.ProtocolViolationError) and "database" in str(error)
+    )
+
+
+async def _check(connection: asyncpg.Connection, url: str) -> None:
+    """Raises WrongSetting where the server is too old, not in UTF8, or behind a pooler that parts sessions."""
+    async with connection.transaction():
+        row = await connection.fetchrow(
+            "SELECT current_setting('server_version_num')::integer, getdatabaseencoding(), pg_backend_pid()"
+        )
+    assert row is not None
+    version, encoding, session = row
+    if version < OLDEST_POSTGRES:
+        raise WrongSetting(f"POSTGRES_URL: Postgres 14 or newer is needed, this one is {version}")
+    if encoding != "UTF8":
+        raise WrongSetting(
+            f"POSTGRES_URL: database {database_of(url)} is encoded in {encoding}, where UTF8 is needed; "
+            f"make it anew with ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if connection.get_server_pid() != session and await _shares_sessions(connection, url):
+        raise WrongSetting(
+            "POSTGRES_URL: the pooler in between gives each transaction another session; use its session mode "
+            "(pgbouncer: pool_mode = session) or the server's own address"
+        )
+
+
+async def _shares_sessions(connection: asyncpg.Connection, url: str) -> bool:
+    """Whether a pooler lets two connections use one session, or one connection use two sessions, in turn."""
+    own, other = {await _session(connection)}, await connect(url, timeout=CONNECT_SECONDS)
+    try:
+        for _ in range(_POOLER_ROUNDS):
+            if await _session(other) in own:
+                return True
+            own.add(await _session(connection))
+            if len(own) > 1:
+                return True
+    except TimeoutError:
+        pass  # the pool has no session left although this connection does nothing: so it has kept its own
+    finally:
+        other.terminate()
+    return False
+
+
+async def _session(connection: asyncpg.Connection) -> int:
+    async with connection.transaction():
+        return int(await connection.fetchval("SELECT pg_backend_pid()", timeout=_POOLER_SECONDS))
+
+
+async def _create(server_url: str, database: str) -> None:
+    name = f'"{database}"'
+    try:
+        connection = await connect(
+            server_url if database_of(server_url) else database_url(server_url, "postgres"),
+            timeout=CONNECT_SECONDS,
+        )
+        try:
+            # Another process may be faster.
+            with outages(), suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                try:
+                    await connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8'")
+                except asyncpg.InvalidParameterValueError:  # the server's template is in another encoding
+                    await connection.execute(
+                        f"CREATE DATABASE {name} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+                    )
+        finally:
+            await connection.close()
+    except WrongSetting as error:
+        raise WrongSetting(
+            f"POSTGRES_URL: there is no database {database} and this user may not create it "
+            f"({reason(error.__cause__ or error)}); "
+            f"create it, or grant CREATEDB"
+        ) from error

@@ -1,0 +1,46 @@
+"""Whose log a database holds."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid5
+
+import asyncpg
+
+from twinlog.log.installation import Identity
+from twinlog.model.errors import ConfigurationError
+from twinlog.postgres.connection import Pool, fetch
+from twinlog.postgres.log import _QUERIES
+
+_DERIVED = UUID("c8a5d1f4-5d0e-4b1b-9d5c-7a9d3c0f2e61")
+"""The namespace of derived names (RFC 9562, version 5)."""
+
+
+async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
+    """Whose log the database holds; says it, where nobody has said so yet, and never changes it.
+
+    ``installation``: its name as it is set; empty: one that all services derive alike that share a Postgres server and
+    a ``namespace``. Raises ConfigurationError where the log is another installation's, and Unavailable.
+    """
+    rows = await fetch(pool, _QUERIES["identity"])
+    if not rows:
+        await fetch(pool, _QUERIES["identify"], installation or await _derived(pool, namespace))
+        rows = await fetch(pool, _QUERIES["identity"])
+    found, log_id, database = rows[0]
+    if installation not in ("", found):
+        raise ConfigurationError(
+            f"TWINLOG_INSTALLATION={installation}: database {database} belongs to installation {found}; set it to that "
+            "or leave it unset, or use another POSTGRES_URL or TWINLOG_NAMESPACE. To give the whole installation "
+            "another name, see docs/operations.md, Neighbors"
+        )
+    return Identity(found, log_id)
+
+
+async def _derived(pool: Pool, namespace: str) -> str:
+    try:
+        ((server_id,),) = await fetch(pool, _QUERIES["server_id"])
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"TWINLOG_INSTALLATION is not set, and this user may not ask the server for its identity ({error}): set "
+            "it to one name for all services of this installation"
+        ) from error
+    return str(uuid5(_DERIVED, f"{server_id}/{namespace}"))

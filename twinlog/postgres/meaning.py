@@ -1,0 +1,183 @@
+"""What an error of Postgres means: one table, through which everything goes that talks to the database.
+
+The table is also a page for people, docs/reference/errors.md; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import NamedTuple
+
+import asyncpg
+
+from twinlog._aio.reasons import reason
+from twinlog.model.errors import Unavailable, WrongSetting
+
+_SETTING = "POSTGRES_URL"
+
+
+class Meaning(Enum):
+    """What an error means for whoever meets it."""
+
+    OUTAGE = "outage"
+    """It passes: wait with backoff, and tell."""
+    RACE = "race"
+    """Somebody else was faster, and nothing was done: try again at once, a few times; then it is an outage."""
+    MISCONFIGURATION = "misconfiguration"
+    """Somebody has to mend it: refused at start; later an outage that names the setting and the way out."""
+    DEFECT = "defect"
+    """The statement or its data is at fault: it goes on to the caller."""
+
+
+class Rule(NamedTuple):
+    """One line of the table."""
+
+    of: str | type[BaseException]
+    """A SQLSTATE, the two characters of its class, or an exception of the client."""
+    meaning: Meaning
+    what: str
+    """For people: what has happened; where it is a misconfiguration, how a refusal begins."""
+    remedy: str = ""
+    """The way out of a misconfiguration."""
+    text: str = ""
+    """Only where this is found in the message, as a regular expression."""
+    reconnect: bool = False
+    """Whether only a new session may do better."""
+
+
+_POOLER = (
+    "the pooler in between gives each transaction another session",
+    "use its session mode (pgbouncer: pool_mode = session) or the server's own address",
+)
+_RIGHTS = ("this user lacks a right", "grant it, or use the owner of the database")
+_MISFIT = (
+    "the database does not have what this program's statements name",
+    "run the program that it was made for",
+)
+
+RULES: Sequence[Rule] = (
+    # Of the client and the network.
+    Rule(ssl.SSLCertVerificationError, Meaning.MISCONFIGURATION, "the server's certificate is not trusted",
+         "set sslrootcert in the URL to the authority that signed it"),
+    Rule(ConnectionError, Meaning.MISCONFIGURATION, "the server has no TLS",
+         "leave out sslmode, or switch TLS on", text="rejected SSL upgrade"),
+    Rule(OSError, Meaning.OUTAGE, "the server cannot be reached"),
+    Rule(TimeoutError, Meaning.OUTAGE, "the server does not answer, or no connection was free in time"),
+    Rule(asyncpg.exceptions.ClientConfigurationError, Meaning.MISCONFIGURATION, "the URL cannot be used",
+         "correct it"),
+    Rule(asyncpg.UnsupportedClientFeatureError, Meaning.MISCONFIGURATION, "the server wants what this client cannot",
+         "switch it off"),
+    Rule(asyncpg.InterfaceError, Meaning.MISCONFIGURATION, "the server wants a login that this client cannot do",
+         "allow scram-sha-256 in pg_hba.conf", text="unsupported authentication"),
+    Rule(asyncpg.InterfaceError, Meaning.DEFECT, "a value that does not fit its parameter", text="^query argument"),
+    Rule(asyncpg.InterfaceError, Meaning.OUTAGE, "the connection, or the pool, was closed",
+         text=r"\b(connection|pool|operation)\b"),
+    Rule(asyncpg.InterfaceError, Meaning.DEFECT, "a statement and its arguments that do not fit each other"),
+    Rule(asyncpg.InternalClientError, Meaning.OUTAGE, "the connection broke in the middle of something",
+         reconnect=True),
+    Rule(asyncpg.InvalidCachedStatementError, Meaning.RACE, "a migration has changed what a statement gives"),
+    # Of a pooler, which has one code for everything.
+    Rule("08P01", Meaning.MISCONFIGURATION, "there is no such database", "create it, and name it to the pooler",
+         text=r"no such database|^database .* does not exist"),
+    Rule("08P01", Meaning.MISCONFIGURATION, "the pooler refuses the login",
+         "correct user and password, there or in the URL", text="authentication failed|no such user"),
+    Rule("08P01", Meaning.MISCONFIGURATION, "the pooler refuses a parameter of the URL",
+         "leave it out, or let the pooler ignore it (ignore_startup_parameters)", text="unsupported startup parameter"),
+    Rule("26000", Meaning.MISCONFIGURATION, *_POOLER, reconnect=True),
+    Rule("42P05", Meaning.MISCONFIGURATION, *_POOLER, reconnect=True),
+    # Of the server.
+    Rule("08", Meaning.OUTAGE, "the connection broke, or a pooler has no server to offer"),
+    Rule("25006", Meaning.OUTAGE, "the server is read-only", reconnect=True),
+    Rule("25P03", Meaning.OUTAGE, "a transaction idled too long"),
+    Rule("25P04", Meaning.OUTAGE, "a transaction took too long"),
+    Rule("28", Meaning.MISCONFIGURATION, "Postgres refuses the login",
+         "correct user and password, percent-encoded, or pg_hba.conf"),
+    Rule("3D000", Meaning.MISCONFIGURATION, "there is no such database", "create it, or correct its name"),
+    Rule("3F000", Meaning.MISCONFIGURATION, "this user has no schema to work in",
+         "create one, or correct the user's search_path"),
+    Rule("40002", Meaning.DEFECT, "a constraint is violated at commit"),
+    Rule("40003", Meaning.OUTAGE, "whether the statement was carried out is not known"),
+    Rule("40", Meaning.RACE, "two transactions stood in each other's way"),
+    Rule("42501", Meaning.MISCONFIGURATION, *_RIGHTS, reconnect=True),
+    Rule("42703", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
+    Rule("42704", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
+    Rule("42883", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
+    Rule("42P01", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
+    Rule("53", Meaning.OUTAGE, "memory, disk or connections have run out"),
+    Rule("55000", Meaning.OUTAGE, "the database accepts no connections, or is not ready"),
+    Rule("55006", Meaning.OUTAGE, "something is in use"),
+    Rule("55P03", Meaning.OUTAGE, "a lock was not to be had in time"),
+    Rule("57", Meaning.OUTAGE, "the server is starting or stopping, or an operator stepped in"),
+    Rule("58", Meaning.OUTAGE, "the server's machine is in trouble"),
+    Rule("F0", Meaning.OUTAGE, "the server's configuration file is broken"),
+    Rule("XX", Meaning.OUTAGE, "the server is in trouble itself", reconnect=True),
+)  # fmt: skip
+"""The first rule that fits counts; a SQLSTATE in full goes before its class. Where none fits, it is a defect: of the
+statement (class 42 and others), or of its data (22, 23, 54, P0)."""
+
+
+class LostRace(Unavailable):
+    """The database is busy: other transactions were faster, again and again ({why})."""
+
+
+def rule_of(error: BaseException) -> Rule | None:
+    """The rule for an error; None where nothing is known of it, so that it is a defect."""
+    state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
+    fitting = (rule for rule in RULES if _fits(rule, error, state))
+    return min(fitting, key=lambda rule: rule.of == state[:2], default=None)
+
+
+def _fits(rule: Rule, error: BaseException, state: str) -> bool:
+    of = (
+        isinstance(error, rule.of)
+        if isinstance(rule.of, type)
+        else state in (rule.of,) or state[:2] == rule.of
+    )
+    return of and (not rule.text or re.search(rule.text, str(error)) is not None)
+
+
+def meaning_of(error: BaseException) -> Meaning:
+    """What an error means."""
+    rule = rule_of(error)
+    return rule.meaning if rule else Meaning.DEFECT
+
+
+def translated(error: BaseException, where: str = "") -> Unavailable | None:
+    """The error as what it means; None: a defect. ``where``: the server's address, if it is being connected to."""
+    rule = rule_of(error)
+    if rule is None or rule.meaning is Meaning.DEFECT:
+        return None
+    why = reason(error) + (f": {where}" if where else "")
+    if rule.meaning is Meaning.RACE:
+        return LostRace(why=why)
+    if rule.meaning is Meaning.MISCONFIGURATION:
+        return WrongSetting(f"{_SETTING}: {rule.what} ({why}); {rule.remedy}")
+    return Unavailable(f"the database is out of {'service' if _is_answer(error) else 'reach'} ({why})")
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Whether the server itself has said so."""
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] != "08"
+
+
+@contextmanager
+def outages(where: str = "") -> Iterator[None]:
+    """Raises what goes wrong inside as what it means: Unavailable, of the kinds LostRace and WrongSetting, or itself.
+
+    ``where``: the server's address, if it is being connected to.
+    """
+    try:
+        yield
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as error:
+        meant = translated(error, where)
+        if meant is None:
+            raise
+        # asyncpg may have failed while cleaning up after a cancellation, which must not be lost.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise meant from error

@@ -1,0 +1,56 @@
+"""URLs of Postgres: checked, taken apart, and never shown, since they may hold a password."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+
+_PORT = 5432
+_HIGHEST_PORT = 65535
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError, without showing the URL, where it cannot be one."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must start with postgresql://")
+    if parts.fragment or parts.netloc.count("@") > 1 or parts.path.count("/") > 1:
+        raise ValueError("must have its password percent-encoded (@ is %40, # is %23, / is %2F, ? is %3F)")
+    for host in _hosts(url):
+        check_port(host)
+    if parts.query:
+        try:
+            parse_qs(parts.query, strict_parsing=True)
+        except ValueError:
+            raise ValueError("must have name=value&name=value after the ?") from None
+
+
+def check_port(host: str) -> None:
+    """Raises ValueError where a host is followed by something that is no port."""
+    _, colon, port = host.rpartition("]")[2].partition(":")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
+        raise ValueError(
+            f"must have a port from 1 to {_HIGHEST_PORT}, or none; special characters of a password are percent-encoded"
+        )
+
+
+def address_of(url: str) -> str:
+    """host:port of the server, or of several servers, separated by commas."""
+    query = parse_qs(urlsplit(url).query)
+    hosts = _hosts(url) or query.get("host", ["localhost"])[-1].split(",")
+    port = query.get("port", [str(_PORT)])[-1]
+    return ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{port}" for host in hosts)
+
+
+def database_url(server_url: str, database: str) -> str:
+    """The URL of a database on a server."""
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{quote(database)}"))
+
+
+def database_of(url: str) -> str:
+    """The name of the database; empty where there is none."""
+    return unquote(urlsplit(url).path.removeprefix("/"))
+
+
+def _hosts(url: str) -> list[str]:
+    hosts = unquote(urlsplit(url).netloc.rpartition("@")[2])
+    return hosts.split(",") if hosts else []
