@@ -179,5 +179,5 @@ async def _repair(client: Client, *arguments: str) -> str:
 
 
 def _base_backup(server: EmbeddedPostgres, target: Path) -> None:
-    command = [server._bin / "pg_basebackup", "-d", server.url, "-D", target, "--checkpoint=fast"]
+    command = [str(server._bin / "pg_basebackup"), "-d", server.url, "-D", str(target), "--checkpoint=fast"]
     subprocess.run(command, check=True, capture_output=True)

@@ -58,6 +58,7 @@ class UnreadableStreams:
     def clear(self) -> None:
         """Forgets them: each is found again when it is read."""
         self._known.clear()
+        self._any.clear()
 
     def so_far(self, stream: StreamId) -> Entry | None:
         """As much of a stream as could be read; None where it is not among them."""
