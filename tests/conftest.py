@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from tests import servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process
@@ -77,6 +79,16 @@ def _needs(item: pytest.Function) -> set[str]:
     """Its fixtures and the words among its parameters."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     return {*item.fixturenames, *(value for value in parameters if isinstance(value, str))}
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undoes what a test sets up of logging: others look at what is logged."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = [*root.handlers], root.level
+    yield
+    structlog.configure(**before)
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -66,6 +66,9 @@ PACKAGE = "tests.dead_letters.sql"
 async def shaken() -> AsyncIterator[EmbeddedPostgres]:
     """A server whose settings these tests change."""
     async with servers.postgres_server() as server:
+        # Its roles have no passwords, and the pooler knows none.
+        (server.folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
+        await servers.execute(server.url, "SELECT pg_reload_conf()")
         yield server
 
 
@@ -76,7 +79,7 @@ async def name(shaken: EmbeddedPostgres) -> AsyncIterator[str]:
 
 
 def as_role(server: EmbeddedPostgres, role: str) -> str:
-    return server.url.replace("postgres@", f"{role}@", 1)
+    return f"postgresql://{role}@127.0.0.1:{server.port}"
 
 
 async def setting(server: EmbeddedPostgres, database: str, what: str) -> None:

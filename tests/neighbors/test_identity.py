@@ -71,9 +71,9 @@ async def test_a_log_of_another_installation_is_refused_by_name(postgres_url: st
 async def test_a_user_who_may_only_read_and_write_rows_will_do(own_postgres: EmbeddedPostgres) -> None:
     async with open_log(own_postgres.url, "own", "own"):
         pass
-    statements = "CREATE ROLE plain LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO plain"
+    statements = "CREATE ROLE plain LOGIN PASSWORD 'plain'; GRANT ALL ON ALL TABLES IN SCHEMA public TO plain"
     await servers.execute(own_postgres.url, statements, "own")
-    plain = own_postgres.url.replace("postgres@", "plain@")
+    plain = f"postgresql://plain:plain@127.0.0.1:{own_postgres.port}"
 
     derived = await identity(plain, "own")
     assert derived.installation == (await identity(own_postgres.url, "other")).installation
@@ -86,11 +86,11 @@ async def test_where_the_server_does_not_tell_who_it_is_a_name_has_to_be_set(
         pass
     await servers.execute(
         own_postgres.url,
-        "CREATE ROLE plain LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO plain; "
+        "CREATE ROLE plain LOGIN PASSWORD 'plain'; GRANT ALL ON ALL TABLES IN SCHEMA public TO plain; "
         "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC",
         "own",
     )
-    plain = own_postgres.url.replace("postgres@", "plain@")
+    plain = f"postgresql://plain:plain@127.0.0.1:{own_postgres.port}"
     with pytest.raises(
         ConfigurationError, match=r"^TWINLOG_INSTALLATION is not set.*one name for all services"
     ):

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 import asyncpg
 
 from twinlog.log.installation import Identity
-from twinlog.model.errors import ConfigurationError
+from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.log import _QUERIES
 
@@ -38,7 +38,9 @@ async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
 async def _derived(pool: Pool, namespace: str) -> str:
     try:
         ((server_id,),) = await fetch(pool, _QUERIES["server_id"])
-    except asyncpg.InsufficientPrivilegeError as error:
+    except WrongSetting as error:
+        if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise
         raise ConfigurationError(
             f"TWINLOG_INSTALLATION is not set, and this user may not ask the server for its identity ({error}): set "
             "it to one name for all services of this installation"
