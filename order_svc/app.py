@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from order_svc.domain import ORDER
+from order_svc.domain import ORDER, SAGA_MODE
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
 from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
@@ -30,7 +30,7 @@ SPEC = ServiceSpec(
     domain="shop",
     settings=OrderSettings,
     address="orders_address",
-    aggregates=(ORDER,),
+    aggregates=(ORDER, SAGA_MODE),
 )
 
 

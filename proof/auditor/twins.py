@@ -42,8 +42,7 @@ class TwinAudit:
         self._client = client
         self._twin = JetStreamTwin(client, name, namespace=NAMESPACE)
         self._stream = self._twin.name
-        remove = f"nats stream rm {self._stream} --force"
-        self._remedy = f"{remove}    # with {owner} running: its relay makes the stream again"
+        self._remedy = f"twinlog repair {name}    # with {owner} running, which makes the stream again"
 
     async def look(self) -> None:
         """Reads how far the twin reaches. A twin that was made again is compared again."""
@@ -80,8 +79,7 @@ class TwinAudit:
                 f"stream {self._stream} has {last} messages, the log only {head} events: the database was set back",
                 ids=[self.name],
                 events=[f"{self.name}/{head + 1}", f"{self.name}/{last}"],
-                remedy=f"restore a database with {last} events; or, to give those up, stop the services, "
-                f"nats stream rm {self._stream} --force, and set back every checkpoint of {self.name} above {head}",
+                remedy=f"twinlog repair {self.name} --dry-run    # what was lost; without --dry-run it is put back",
             )
 
     async def compare(self, events: Sequence[Recorded], findings: Findings) -> int:

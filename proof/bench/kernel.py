@@ -62,6 +62,12 @@ class Counting:
     async def checkpoint(self) -> int:
         return 0
 
+    async def last_handled(self) -> None:
+        return None
+
+    async def stored(self) -> int:
+        return 0
+
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         if events[-1].position >= self._head:
             self.reached.set()

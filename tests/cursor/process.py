@@ -15,6 +15,7 @@ from tests.cursor.consumers import VIEWS_PACKAGE, consumer_in
 from twinlog import Recorded
 from twinlog.consume.cursor import Handler
 from twinlog.jetstream import connection as jetstream
+from twinlog.log.ports import Handled
 from twinlog.testing.internals import Cursor, JetStreamTwin, open_log
 
 
@@ -27,6 +28,12 @@ class Deadly:
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()
+
+    async def stored(self) -> int:
+        return await self._handler.stored()
+
+    async def last_handled(self) -> Handled | None:
+        return await self._handler.last_handled()
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         await self._handler.handle(events[:7], after)

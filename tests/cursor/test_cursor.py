@@ -24,6 +24,7 @@ from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
 from twinlog.log import relay
 from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.ports import Handled
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing import MemoryLog, MemoryViews
 from twinlog.testing.internals import CheckpointMoved, Cursor, NatsClient, PostgresLog, Relay, Twin, open_log
@@ -139,6 +140,12 @@ class Wrapped:
 
     async def checkpoint(self) -> int:
         return await self._handler.checkpoint()
+
+    async def stored(self) -> int:
+        return await self._handler.stored()
+
+    async def last_handled(self) -> Handled | None:
+        return await self._handler.last_handled()
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         return await self._handler.handle(events, after)

@@ -10,7 +10,7 @@ import pytest
 from tests.kernel.batches import recorded
 from tests.kernel.counter import COUNTER, Add
 from twinlog import Recorded, Schema, Writer
-from twinlog.consume.cursor import BATCH
+from twinlog.consume.cursor import _LOOK_SECONDS, BATCH
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import Cursor, Linger, RandomIds, SystemClock
 
@@ -78,7 +78,7 @@ async def test_a_writer_rests_while_less_than_a_batch_waits(
                 for _ in range(units)
             )
         )
-    assert len(rests) == expected
+    assert len([rest for rest in rests if rest != _LOOK_SECONDS]) == expected
 
 
 @pytest.mark.parametrize(("events", "expected"), [(1, 0), (BATCH, 0), (BATCH + 1, 1), (2 * BATCH, 0)])
@@ -91,7 +91,7 @@ async def test_a_cursor_rests_while_less_than_a_batch_waits(
     following = asyncio.create_task(Cursor(twin, handler).run())
     await asyncio.wait_for(handler.done.wait(), 10)
     following.cancel()
-    assert len(rests) == expected
+    assert len([rest for rest in rests if rest != _LOOK_SECONDS]) == expected
 
 
 class Notes:
@@ -104,6 +104,12 @@ class Notes:
         self.done = asyncio.Event()
 
     async def checkpoint(self) -> int:
+        return 0
+
+    async def last_handled(self) -> None:
+        return None
+
+    async def stored(self) -> int:
         return 0
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:

@@ -101,6 +101,12 @@ class Idle:
     async def checkpoint(self) -> int:
         raise Unavailable
 
+    async def last_handled(self) -> None:
+        return None
+
+    async def stored(self) -> int:
+        return 0
+
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         return after
 

@@ -42,7 +42,11 @@ async def writing(
     log: Log, on_commit: Callable[[Sequence[Recorded]], None] = lambda _events: None
 ) -> AsyncIterator[Writer]:
     async with Writer(
-        log, schema=Schema(), clock=SystemClock(), ids=RandomIds(), on_commit=on_commit
+        log,
+        schema=Schema(),
+        clock=SystemClock(),
+        ids=RandomIds(),
+        on_commit=lambda events, _before: on_commit(events),
     ) as writer:
         yield writer
 

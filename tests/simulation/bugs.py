@@ -18,10 +18,13 @@ from tests.simulation import faults
 from tests.simulation.ports import RemoteDelivery
 from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, Writer
 from twinlog.consume.cursor import BATCH
+from twinlog.log import lineage, relay
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.lineage import Common
 from twinlog.log.ports import LogSession
 from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
+from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
 from twinlog.testing import MemoryTwin, MemoryViews
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
@@ -196,8 +199,8 @@ def relay_skips_others() -> Patches:
     """The relay copies what its own process committed, and skips what others did in between."""
 
     def handed_over(self: Relay, after: int) -> list[Recorded]:
-        follows = self._pending and self._pending[0].position == after + 1
-        events = [*self._pending] if follows else []
+        follows = self._pending and self._pending[0][0].position == after + 1
+        events = [event for event, _ in self._pending] if follows else []
         if follows:
             self._pending.clear()
         return events
@@ -215,6 +218,50 @@ def pokes_for_ever() -> Patches:
             self._look_at_log()
 
     return [(Relay, "_listen", listen)]
+
+
+# --- forks ---
+
+
+@bug("fork-unseen-by-writer", near=75)
+def fork_unseen_by_writer() -> Patches:
+    """An append does not say which event it knows of the log."""
+    return [(GroupCommit, "_batch", lambda self, *of: replace(_batch(self, *of), tip=None))]
+
+
+@bug("fork-unseen-by-relay")
+def fork_unseen_by_relay() -> Patches:
+    """Nobody compares log and twin: the relay goes on from wherever the twin is, and so does the writer."""
+
+    async def trust(log: Any, twin: Any, state: Any) -> Common:
+        events = await log.read(state.last - 1, 1) if state.last else ()
+        return Common(state.last, events[0].event_id if events else None)
+
+    async def read(self: Relay, position: int) -> Sequence[Recorded]:
+        return await self._log.read(position, BATCH)
+
+    return [
+        (relay, "compare", trust),
+        (lineage, "compare", trust),
+        (Relay, "_read", read),
+        (GroupCommit, "_batch", lambda self, *of: replace(_batch(self, *of), tip=None)),
+    ]
+
+
+@bug("set-back-unseen")
+def set_back_unseen() -> Patches:
+    """A cursor without events does not look whether its checkpoint was set back."""
+
+    async def watch(self: Cursor, _until_moved: Any) -> None:
+        return None
+
+    return [(Cursor, "_watch", watch)]
+
+
+@bug("timers-not-put-right")
+def timers_not_put_right() -> Patches:
+    """After a repair, the timers of restored streams stay as they were."""
+    return [(Transaction, "check_timer", lambda self, _aggregate, _id: None)]
 
 
 # --- the clock ---

@@ -65,9 +65,11 @@ KINDS = {
     "lost pokes": Kind(_BUSY, longest=10.0),
     "shared leases": Kind(SERVICES, longest=10.0, weight=3),
     "handover": Kind(SERVICES, weight=2),
+    "set back": Kind((*_BUSY, "projector"), longest=4.0, weight=2),
     "replay": Kind(CONSUMERS, smallest=1, largest=10, weight=3),
 }
-"""``size`` of a crash: after how many round trips; of a skew: seconds; of the others: events."""
+"""``size`` of a crash: after how many round trips; of a skew: seconds; of the others: events. A database that is
+set back is what it was so many seconds before, and is repaired a little later."""
 
 
 def plan(chance: Random) -> list[Fault]:

@@ -101,6 +101,10 @@ class Model:
         self._tallied = dict.fromkeys(SEEN, 0)
         self._folded: dict[str, int] = defaultdict(int)
         self._rows: dict[AnyView, dict[str, Any]] = defaultdict(dict)
+        self.events: dict[str, list[Recorded]] = {name: [] for name in logs}
+        """What each log has to hold."""
+        self.forked: set[str] = set()
+        """Logs that were set back, and are not repaired yet."""
         self._appliers: dict[str, Callable[[Recorded, Any], None]] = {
             "orders": self._order,
             "customers": self._customer,
@@ -112,7 +116,10 @@ class Model:
 
     def committed(self, log: MemoryLog, batch: Batch, appended: Appended) -> None:
         """A batch is in a log."""
+        if batch.events:
+            check(log.name not in self.forked, "forks", f"{log.name} took {len(batch.events)} events, forked")
         events = log.events[appended.first - 1 :]
+        self.events[log.name] += events
         check(
             len(events) == len(batch.events), "positions", f"{log.name} has other events than were appended"
         )
@@ -152,6 +159,26 @@ class Model:
             for key in rows:
                 self._row_is_fold(view, key)
 
+    def set_back(self, log: str, service: str) -> None:
+        """A database was set back, with the views in it."""
+        if len(self.logs[log].events) < len(self.events[log]):
+            self.forked.add(log)
+        if service not in self.views:
+            return
+        of = {name: what for name, what in VIEWS_OF.items() if name.partition(".")[0] == service}
+        for _, views, _ in of.values():
+            for view in views:
+                self._rows[view].clear()
+        for consumer, (followed, views, routing_key) in of.items():
+            self._folded[consumer] = 0
+            reached = self.views[service].checkpoints.get(consumer, 0)
+            self._fold(consumer, followed, views, routing_key, reached)
+
+    def repaired(self, log: str) -> None:
+        """A log was repaired."""
+        check(self.logs[log].events == self.events[log], "forks", f"{log} is not what it was")
+        self.forked.discard(log)
+
     # --- at the end ---
 
     def unfinished(self) -> Iterator[str]:
@@ -164,12 +191,11 @@ class Model:
                 yield f"the tally of {name} is at {self._tallied[name]}, the log at {head}"
             if log.timers:
                 yield f"timers wait in {name}: {sorted(log.timers)}"
+        yield from (f"{log} is forked" for log in self.forked)
         for order, state in self.orders.items():
             if state == PENDING:
                 yield f"order {order} is PENDING"
-        for saga, status in self.sagas.items():
-            if status == "running":
-                yield f"saga {saga} is running"
+        yield from (f"saga {saga} is running" for saga, status in self.sagas.items() if status == "running")
         for consumer, (followed, _, routing_key) in VIEWS_OF.items():
             last = self._last_wanted(followed, routing_key)
             reached = self.views[consumer.partition(".")[0]].checkpoints.get(consumer, 0)
@@ -298,7 +324,7 @@ class Model:
             self._caused.add(effect)
 
     def _mirrors(self, log: str, position: int, messages: Mapping[int, tuple[str, bytes]]) -> None:
-        events = self.logs[log].events
+        events = self.events[log]
         check(position <= len(events), "twin", f"the twin of {log} has {position} of {len(events)} events")
         if position and position in messages:
             subject, data = messages[position]
@@ -306,7 +332,7 @@ class Model:
             check(same, "twin", f"message {position} of {log} is not event {position}")
 
     def _fold(self, consumer: str, log: str, views: Sequence[AnyView], routing_key: str, upto: int) -> None:
-        events = self.logs[log].events[self._folded[consumer] : upto]
+        events = self.events[log][self._folded[consumer] : upto]
         wanted = [
             (event, decoded(event)) for event in events if not routing_key or event.routing_key == routing_key
         ]

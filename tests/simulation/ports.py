@@ -13,7 +13,7 @@ from uuid import UUID
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Client, Network, Store, at_once, latency
 from twinlog import Recorded, Unavailable
-from twinlog.log.ports import Conflict, LogSession, ReadRequest, StoredReply, StreamSlice
+from twinlog.log.ports import Conflict, Handled, LogSession, ReadRequest, StoredReply, StreamSlice
 from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import (
@@ -61,6 +61,7 @@ class LogServer(Store):
     def __init__(self, log: MemoryLog, committed: Callable[[Batch, Appended], None]) -> None:
         super().__init__(log.name)
         self.log = log
+        self.failovers = 0
         self.committed = committed
         """Told of every commit, at its moment."""
 
@@ -82,6 +83,8 @@ class RemoteLog:
         self._server = server
 
     async def append(self, batch: Batch) -> Appended | Conflict:
+        if batch.tip and batch.tip.connections != self.connections:
+            return Conflict(forked=True)
         return await self._ask("append", lambda: self._server.append(batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
@@ -112,6 +115,19 @@ class RemoteLog:
     async def checkpoint(self, consumer: str) -> int:
         return await self._ask("checkpoint", lambda: self._log.checkpoints.get(consumer, 0))
 
+    async def era(self) -> int:
+        return await self._ask("era", lambda: self._log.eras)
+
+    async def begin_era(self) -> None:
+        await self._ask("begin era", lambda: at_once(self._log.begin_era()))
+
+    @property
+    def connections(self) -> int:
+        return self._server.failovers
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        return await self._ask("last handled", lambda: self._log.handled.get(consumer))
+
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
         return await self._ask("due", lambda: at_once(self._log.due(now, limit, after)))
 
@@ -136,7 +152,14 @@ class RemoteLog:
         return self._server.log
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
-        return await self._network.ask(self._client, self._server, f"{what} {self.name}", apply)
+        sent = self._server.failovers
+
+        def at_the_same_server() -> T:
+            if self._server.failovers != sent:
+                raise Unavailable("the connection broke")  # and the transaction with it
+            return apply()
+
+        return await self._network.ask(self._client, self._server, f"{what} {self.name}", at_the_same_server)
 
     def _lock(self, session: _Exclusive) -> None:
         if session.open and self._client.life.alive:
@@ -148,6 +171,7 @@ class _Exclusive:
 
     def __init__(self, log: RemoteLog) -> None:
         self._remote = log
+        self._failovers = log.connections
         self.staged: Batch | None = None
         self.open = True
         """Whether its connection is."""
@@ -156,6 +180,8 @@ class _Exclusive:
         return await self._remote.load(wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
+        if batch.tip and batch.tip.connections != self._remote.connections:
+            return Conflict(forked=True)
         result = await self._remote._ask("append alone", lambda: self._check(batch))
         if isinstance(result, Appended):
             self.staged = batch
@@ -163,17 +189,17 @@ class _Exclusive:
 
     def commit(self) -> None:
         server = self._remote._server
-        if server.holder is not self._remote._client.life:
+        if server.holder is not self._remote._client.life or server.failovers != self._failovers:
             raise Unavailable("the connection broke")  # and the transaction with it
         assert self.staged is not None
         server.append(self.staged)
 
     def _check(self, batch: Batch) -> Appended | Conflict:
         log = self._remote._log
-        conflict = log._conflict(batch)
-        if conflict.streams or conflict.replies or conflict.checkpoints:
-            return conflict
-        return Appended(len(log.events) + 1)
+        if self._failovers != self._remote.connections:
+            raise Unavailable("the connection broke")
+        before = log.events[-1].event_id if log.events else None
+        return log._refused(batch) or Appended(len(log.events) + 1, before)
 
 
 # --- the twin ---

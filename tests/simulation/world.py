@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -40,6 +41,7 @@ from tests.simulation.workload import Call, Clients, script
 from twinlog import Recorded, Schema, Service, TwinlogError, Unavailable
 from twinlog._aio.retrying import Retrying
 from twinlog.log import group_commit
+from twinlog.log.repair import difference, plan
 from twinlog.model.errors import StreamUnreadable
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import (
@@ -69,7 +71,10 @@ _AGGREGATES: Mapping[str, Sequence[AnyAggregate]] = {
     "order_svc": order_svc.app.SPEC.aggregates,
     "customer_svc": customer_svc.app.SPEC.aggregates,
     "saga_orchestrator": saga_orchestrator.app.SPEC.aggregates,
+    "tally": (tally.TALLY,),
 }
+_IN_A_BACKUP = ("events", "checkpoints", "handled", "timers")
+"""Not the outcomes of requests, which no repair can restore: their clients would be answered anew."""
 _SCHEMA = Schema()
 
 
@@ -311,6 +316,8 @@ class World:
             case "skew":
                 process = self.processes[fault.target]
                 process.skew = process.clock.skew = float(fault.size)
+            case "set back":
+                self._remember(fault)
             case "wipe" | "purge" | "roll back":
                 self._damage(self.twins[fault.target].twin, fault)
             case "handover":
@@ -330,7 +337,7 @@ class World:
         self.later(seconds * 0.5, self.look_at_leases)
 
     def _damage(self, twin: MemoryTwin, fault: Fault) -> None:
-        if twin.messages is None:
+        if twin.messages is None or twin.name in self.model.forked:
             return
         match fault.kind:
             case "wipe":
@@ -343,6 +350,51 @@ class World:
                 twin.last = max(0, twin.last - fault.size)
                 twin.messages = {n: message for n, message in twin.messages.items() if n <= twin.last}
         twin.delete_consumers()
+
+    def _remember(self, fault: Fault) -> None:
+        """Makes a backup of a database, and puts it back later."""
+        log = self.logs[fault.target].log
+        kept = {name: copy(getattr(log, name)) for name in _IN_A_BACKUP}
+        service = next(service for service, of in _LOG_OF.items() if of == fault.target)
+        views = self.views[service].views if service in self.views else None
+        tables = {name: dict(rows) for name, rows in views.tables.items()} if views else {}
+        checkpoints = dict(views.checkpoints) if views else {}
+
+        def put_back() -> None:
+            twin, head = self.twins[log.name].twin, len(log.events)
+            whole = twin.messages is not None and len(twin.messages) == twin.last == head
+            if log.name in self.model.forked or not whole:
+                return  # what the stream does not have either would be gone for good
+            self.note("fault", f"{log.name} is set back from {head} to {len(kept['events'])}")
+            for name, value in kept.items():
+                setattr(log, name, value)
+            log.streams = {}
+            for event in log.events:
+                log.streams.setdefault(event.stream, []).append(event)
+            if views:
+                views.tables, views.checkpoints = tables, checkpoints
+            self.logs[log.name].failovers += 1
+            self.model.set_back(log.name, service)
+            self.later(0.5 + self.chance.random() * 3, partial(self._repair, log.name))
+
+        self.later(fault.seconds, put_back)
+
+    def _repair(self, name: str) -> None:
+        if name in self.model.forked:
+            self.loop.start(self._repairing(name))
+
+    async def _repairing(self, name: str) -> None:
+        try:
+            log = self.logs[name].log
+            found = await difference(log, self.twins[name].twin)
+            if found.since:
+                ours = log.events[found.since - 1 :]
+                versions = {stream: len(events) for stream, events in log.streams.items()}
+                log.repair(plan(ours, found.theirs, versions, log.checkpoints))
+            self.note(name, f"is repaired from {found.since} on")
+            self.model.repaired(name)
+        except Exception as error:
+            self.fail(error)
 
     def _heal(self) -> None:
         self.note("fault", "none any more")

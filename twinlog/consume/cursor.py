@@ -17,7 +17,17 @@ import structlog
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
-from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing
+from twinlog.log.ports import Handled
+from twinlog.log.twin import (
+    CheckpointForked,
+    Delivery,
+    DeliveryLost,
+    StreamBehind,
+    Twin,
+    TwinDamaged,
+    TwinMissing,
+)
+from twinlog.log.wire import event_id_of
 from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
@@ -26,6 +36,10 @@ BATCH = 500
 _STALLED_SECONDS = 10.0
 """Longer than the retries of an event that fails."""
 _OUTAGES = (Unavailable, TwinMissing)
+_LOOK_SECONDS = 2.0
+"""How often a cursor without events looks whether its checkpoint is still where it was."""
+_REOPENED_IN_VAIN = 4
+"""How often a delivery is lost without any progress before that is a fault."""
 
 
 class Handler(Protocol):
@@ -48,6 +62,14 @@ class Handler(Protocol):
 
     async def checkpoint(self) -> int:
         """The position of the last event that was handled, as stored."""
+        ...
+
+    async def last_handled(self) -> Handled | None:
+        """An event that was handled; None where none is known."""
+        ...
+
+    async def stored(self) -> int:
+        """Where the checkpoint is now; nothing is brought up to date."""
         ...
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
@@ -81,10 +103,12 @@ class Cursor:
         self._retrying = Retrying(
             say_failing=self._say_stopped, say_working=self._say_following, randomness=randomness
         )
+        self._stored = 0
         self._faulty = False
         self._followed = False
         self._began: float | None = None
-        """Since when events are being handled, by the loop's time."""
+        """Since when events are being handled, by the loop's time; None while the cursor waits for some."""
+        self._reopened = 0  # since the last progress
 
     @property
     def problem(self) -> str | None:
@@ -112,6 +136,10 @@ class Cursor:
                     structlog.get_logger().debug(
                         "cursor.reopened", consumer=self._handler.name, why=str(moved)
                     )
+                    self._reopened += 1
+                    if self._reopened > _REOPENED_IN_VAIN:
+                        self._faulty = True
+                        self._retrying.failed(moved)
                 except Exception as error:
                     # Later events must not overtake one that its handler fails on, so that one is tried again.
                     self._faulty |= not isinstance(error, _OUTAGES)
@@ -122,26 +150,79 @@ class Cursor:
 
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""
-        loop = asyncio.get_running_loop()
-        stored = self.position = await self._handler.checkpoint()
-        async with self._twin.deliver(stored, self._handler.types, self._handler.routing_key) as delivery:
+        self._stored = self.position = await self._handler.checkpoint()
+        wanted = self._handler.types, self._handler.routing_key
+        async with self._twin.deliver(self._stored, *wanted) as delivery:
             self._followed = True
+            await self._check(self._stored)
             if not self._faulty:
                 self._retrying.healed()
-            while True:
-                events = await delivery.next(BATCH)
-                if events[0].position <= self.position:
-                    events = [event for event in events if event.position > self.position]
-                if events:
-                    self._began = began = loop.time()
+            try:
+                async with asyncio.timeout(None) as until_moved:
+                    watching = asyncio.create_task(self._watch(until_moved))
                     try:
-                        stored = await self._handler.handle(events, stored)
+                        await self._handle(delivery)
                     finally:
-                        self._began = None
-                    self.position = events[-1].position
-                    self._faulty = False
-                    self._retrying.succeeded()
-                    await self._linger.wait(began, delivery.waiting, BATCH)
+                        watching.cancel()
+            except TimeoutError as error:
+                if not until_moved.expired():
+                    raise
+                raise CheckpointMoved(
+                    consumer=self._handler.name, actual="another position", expected=self._stored
+                ) from error
+
+    async def _handle(self, delivery: Delivery) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            events = await delivery.next(BATCH)
+            if events[0].position <= self.position:
+                events = [event for event in events if event.position > self.position]
+            if events:
+                self._began = began = loop.time()
+                try:
+                    self._stored = await self._handler.handle(events, self._stored)
+                finally:
+                    self._began = None
+                self.position = events[-1].position
+                self._faulty = False
+                self._reopened = 0
+                self._retrying.succeeded()
+                await self._linger.wait(began, delivery.waiting, BATCH)
+
+    async def _watch(self, until_moved: asyncio.Timeout) -> None:
+        """Ends a delivery that waits for events beyond a checkpoint that was set back, as by a restore in place."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._began is not None:
+                continue
+            before = self._stored, self.position
+            try:
+                stored = await self._handler.stored()
+            except Unavailable:
+                continue
+            except Exception:
+                stored = -1  # a new delivery begins with the same question, and reports the error
+            if self._began is None and before == (self._stored, self.position) and stored != self._stored:
+                until_moved.reschedule(asyncio.get_running_loop().time())
+                return
+
+    async def _check(self, checkpoint: int) -> None:
+        """Raises CheckpointForked where the stream has another event in the place of one that was handled.
+
+        Raises StreamBehind while that is not to be seen: a stream that was lost is filled again from its log.
+        """
+        handled = await self._handler.last_handled()
+        known = handled if handled and handled.position <= checkpoint else None
+        position = known.position if known else checkpoint
+        if not position:
+            return
+        message = await self._twin.message(position)
+        if message is None:
+            state, consumer = await self._twin.state(), self._handler.name
+            why = f"ends with {state.last}" if state.last < position else f"has lost message {position}"
+            raise StreamBehind(stream=self._twin.name, why=why, consumer=consumer, position=position)
+        if known and event_id_of(message, position) not in (None, known.event_id):
+            raise CheckpointForked(consumer=self._handler.name, stream=self._twin.name, position=position)
 
     def _say_stopped(self, error: Exception) -> None:
         log, consumer = structlog.get_logger(), self._handler.name

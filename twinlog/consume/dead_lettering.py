@@ -26,7 +26,7 @@ from twinlog.consume.dead_letters import (
     Failure,
     Replay,
 )
-from twinlog.log.ports import CheckpointAdvance, Log
+from twinlog.log.ports import CheckpointAdvance, Handled, Log
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.streams import StreamReader
 from twinlog.log.transaction import Entry
@@ -98,6 +98,14 @@ class DeadLettering:
         async with self._turn:
             return await self._refresh()
 
+    async def stored(self) -> int:
+        """Where the checkpoint is now."""
+        return await self._consumer.checkpoint()
+
+    async def last_handled(self) -> Handled | None:
+        """An event that was handled; None where none is known."""
+        return await self._log.last_handled(self.name)
+
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         """Has the effects of events; sets those aside that the consumer keeps failing on.
 
@@ -114,7 +122,7 @@ class DeadLettering:
     ) -> int:
         """Sets an event aside and moves the checkpoint past it. Raises CheckpointMoved."""
         add = AddDeadLetter(self.name, event, failure)
-        advance = CheckpointAdvance(self.name, after, event.position)
+        advance = CheckpointAdvance(self.name, after, event.position, event.event_id)
         async with self._turn:
             while True:
                 with suppress(DeadLettersChanged):
@@ -160,7 +168,7 @@ class DeadLettering:
         return await self.dead_letter(event, Failure.of(error, attempts), after, error)
 
     async def _attempt(self, events: Sequence[Recorded], after: int) -> int:
-        advance = CheckpointAdvance(self.name, after, events[-1].position)
+        advance = CheckpointAdvance(self.name, after, events[-1].position, events[-1].event_id)
         async with self._turn:
             while True:
                 with suppress(DeadLettersChanged):

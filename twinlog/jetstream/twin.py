@@ -173,6 +173,8 @@ class JetStreamTwin:
             raise api.unavailable(error) from error
         answer = json.loads(reply)
         refusal = answer.get("error")
+        if refusal:
+            self._stored = 0  # so that the next time the first goes alone, and is told why it is refused
         if refusal and refusal.get("err_code") == _WRONG_LAST_SEQUENCE:
             raise WrongLastSequence(stream=self.name, position=position)
         if refusal and refusal.get("err_code") == api.STREAM_NOT_FOUND:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import structlog
 from google.protobuf.message import Message
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
 from twinlog.log.states import StateCache
 from twinlog.log.transaction import Draft, NotLoaded, Transaction
@@ -62,17 +64,21 @@ class GroupCommit:
         *,
         clock: Clock,
         ids: Ids,
-        on_commit: Callable[[Sequence[Recorded]], None],
+        on_commit: Callable[[Sequence[Recorded], UUID | None], None],
+        lineage: Lineage | None,
         on_outage: Callable[[], None],
         randomness: Randomness,
     ) -> None:
-        """``on_commit`` gets the events of every batch right after its commit. ``on_outage`` is called, again and
-        again, while an append has found no answer for some seconds."""
+        """``on_commit`` gets the events of every batch right after its commit, and the id of the event before them.
+        ``lineage``: what is known of the log's history; None: nothing, so that no fork is noticed. ``on_outage`` is
+        called, again and again, while an append has found no answer for some seconds."""
         self._log = log
         self._states = states
         self._clock = clock
         self._ids = ids
         self._on_commit = on_commit
+        self._lineage = lineage
+        self._breaks = 0
         self._on_outage = on_outage
         self.down = False
         """Whether an append has found no answer for some seconds."""
@@ -89,7 +95,8 @@ class GroupCommit:
         return self._retrying.problem
 
     async def commit(self, units: list[Unit]) -> None:
-        """Decides the units in order, appends their events and answers their callers."""
+        """Decides the units in order, appends their events and answers their callers. Raises LogForked."""
+        await self._know_history()
         self._states.begin()
         # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty a second time.
         self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
@@ -107,8 +114,20 @@ class GroupCommit:
                 for unit, error in plan.refused:
                     await self._refuse(unit, error)
                 return
+            if result.forked:
+                assert self._lineage
+                self._lineage.doubt()
+                await self._know_history()
             await self._states.refresh(self._log, result.streams)
             units = [*_without_answered(plan.decided, result), *(unit for unit, _ in plan.refused)]
+
+    async def _know_history(self) -> None:
+        """Forgets every state that is of another history than the log's. Raises LogForked."""
+        if self._lineage:
+            await self._lineage.verify()
+            if self._lineage.breaks != self._breaks:
+                self._breaks = self._lineage.breaks
+                self._states.clear()
 
     async def _append_openly(self, units: Sequence[Unit]) -> tuple[_Plan, Appended | Conflict]:
         plan = await self._decide(self._log, units)
@@ -180,6 +199,7 @@ class GroupCommit:
             ],
             advances=[each.unit.advance for each in decided if each.unit.advance],
             timers=draft.timers(),
+            tip=self._lineage.known if self._lineage else None,
         )
 
     async def _append(self, session: LogSession, batch: Batch) -> Appended | Conflict:
@@ -197,6 +217,8 @@ class GroupCommit:
 
         async def repeated() -> Appended | Conflict:
             try:
+                if self._lineage:  # the answer may have been lost with the server that knew it
+                    await self._lineage.verify()
                 result = await self._log.append(batch)
                 if isinstance(result, Conflict) and batch.events:
                     result = await self._recognize(batch) or result
@@ -219,7 +241,7 @@ class GroupCommit:
         first = batch.events[0]
         (history,) = await self._log.load([ReadRequest(first.stream, first.version - 1)])
         if history.events and history.events[0].event_id == first.event_id:
-            return Appended(history.events[0].position)
+            return Appended(history.events[0].position)  # what lies before it is unknown
         return None
 
     def _settle(self, plan: _Plan, appended: Appended) -> None:
@@ -233,7 +255,9 @@ class GroupCommit:
         committed = {stream: entry._replace(position=last[stream]) for stream, entry in written}
         self._states.keep(plan.draft.read, committed)
         if events:
-            self._on_commit(events)
+            if self._lineage:
+                self._lineage.committed(events[-1])
+            self._on_commit(events, appended.before)
         for unit, result, _, events_so_far in plan.decided:
             unit.settle(result, appended.first - 1 + events_so_far)
 

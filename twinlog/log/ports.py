@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 from twinlog.model.event import NewEvent, Recorded, StreamId
 
@@ -45,6 +46,28 @@ class CheckpointAdvance(NamedTuple):
     consumer: str
     after: int
     upto: int
+    event_id: UUID | None = None
+    """The id of the event at ``upto``; None: unknown."""
+
+
+class Handled(NamedTuple):
+    """An event that a consumer is known to have handled."""
+
+    position: int
+    event_id: UUID
+
+
+class Tip(NamedTuple):
+    """What a writer knows of the history of its log."""
+
+    era: int
+    """The era of the log's history."""
+    position: int
+    """An event that the log had; 0: none is known."""
+    event_id: UUID | None
+    """Its id."""
+    connections: int = 0
+    """How many connections to the store had been made."""
 
 
 class TimerChange(NamedTuple):
@@ -106,6 +129,9 @@ class Batch:
     replies: Sequence[NewReply] = ()
     advances: Sequence[CheckpointAdvance] = ()
     timers: Sequence[TimerChange] = ()
+    tip: Tip | None = None
+    """The append is refused where the log no longer has this event, where another era has begun, and where a connection
+    was made since; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +140,8 @@ class Appended:
 
     first: int
     """For a batch without events: the position that the next event will get."""
+    before: UUID | None = field(default=None, compare=False)
+    """The id of the event before that; None: there is none, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +154,8 @@ class Conflict:
     """Outcomes of the requests that already have one."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
     """The checkpoints of consumers that are elsewhere, by consumer."""
+    forked: bool = False
+    """The log's history may not be the one that the writer knows."""
 
 
 class LogSession(Protocol):
@@ -167,12 +197,32 @@ class Log(LogSession, Protocol):
         """The position of the last event; 0 in an empty log."""
         ...
 
+    async def era(self) -> int:
+        """The era of the log's history: whoever remembers something of an earlier one compares it first."""
+        ...
+
+    async def begin_era(self) -> None:
+        """Begins an era, because the history turned out to be forked, or was repaired."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How many connections to the store were made so far: a new one may lead to another server."""
+        ...
+
     async def reply(self, request_id: str) -> StoredReply | None:
         """The stored outcome of a request, or None."""
         ...
 
     async def checkpoint(self, consumer: str) -> int:
         """The checkpoint of a consumer; 0 for a new one."""
+        ...
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        """An event that a consumer has handled, beyond its checkpoint only where that was set back since.
+
+        None where none is known.
+        """
         ...
 
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:

@@ -3,6 +3,9 @@
 The stream's last sequence is the only checkpoint. Two relays, a zombie, a retry after a lost reply: the server
 refuses whatever does not follow its last sequence. The relay restores what the twin lost under the same sequences.
 A twin that is ahead of its log, or that holds other events, is left alone and reported.
+
+The relay knows the id of the event that the twin holds at its position, and copies only what follows that event in the
+log: the id comes with events from memory, and a read of the log begins one event early (:mod:`twinlog.log.lineage`).
 """
 
 from __future__ import annotations
@@ -10,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from uuid import UUID
 
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.lineage import NOTHING, Common, compare
 from twinlog.log.ports import Log
-from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence, mirrors
+from twinlog.log.twin import LogForked, Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
 
@@ -38,18 +43,29 @@ class Relay:
     """Copies one log; the process that commits offers its events from memory."""
 
     def __init__(
-        self, log: Log, twin: Twin, lease: Lease = ALWAYS_HELD, *, randomness: Randomness = random
+        self,
+        log: Log,
+        twin: Twin,
+        lease: Lease = ALWAYS_HELD,
+        *,
+        on_fork: Callable[[], None] = lambda: None,
+        randomness: Randomness = random,
     ) -> None:
+        """``on_fork`` is called when log and twin turn out to tell two histories: no more must be appended."""
         self._log = log
+        self._on_fork = on_fork
         self._twin = twin
         self._lease = lease
-        self._pending: deque[Recorded] = deque()
+        self._pending: deque[tuple[Recorded, UUID | None]] = deque()  # each with the id of the event before
+        self._offered = 0
+        self._forked = False
         self._wake = asyncio.Event()
         self._behind = True  # the log may have events that are not in _pending
         self._progress = asyncio.Condition()
         self._relaying = False
         self.position: int | None = None
         """The last event that the twin is known to hold; None while that is unknown."""
+        self._event_id: UUID | None = None  # of that event
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_copying,
@@ -62,11 +78,18 @@ class Relay:
         """Current fault, or None while healthy."""
         return self._retrying.problem
 
-    def offer(self, events: Sequence[Recorded]) -> None:
-        """Takes events right after their commit, which spares reading them again."""
+    def offer(self, events: Sequence[Recorded], before: UUID | None = None) -> None:
+        """Takes events right after their commit, which spares reading them again.
+
+        ``before``: the id of the event that they follow in the log; None: unknown, so that they are read all the same.
+        """
+        went_back = bool(events) and events[0].position <= self._offered
         if self._relaying:
-            self._pending.extend(events)
-            if len(self._pending) > _MAX_PENDING:
+            for event in events:
+                self._pending.append((event, before))
+                before = event.event_id
+            self._offered = events[-1].position if events else self._offered
+            if went_back or len(self._pending) > _MAX_PENDING:
                 self._pending.clear()
                 self._behind = True
         else:
@@ -109,7 +132,7 @@ class Relay:
             await self._twin.notify()
 
     async def _copy_while_held(self) -> None:
-        self._relaying, self._behind, self.position = True, True, None
+        self._relaying, self._behind, self.position, self._offered = True, True, None, 0
         try:
             await self._retrying(self._copy)
         finally:
@@ -121,11 +144,18 @@ class Relay:
         """Copies until something fails."""
         try:
             await self._copy_from(await self._agree())
+        except LogForked:
+            if not self._forked:
+                await self._log.begin_era()  # whatever any replica knows of the log, it compares first
+                self._forked = True
+            self._on_fork()
+            raise
         finally:
             self.position = None
 
-    async def _copy_from(self, position: int) -> None:
-        await self._advance(position)
+    async def _copy_from(self, common: Common) -> None:
+        await self._advance(*common)
+        self._forked = False
         loop = asyncio.get_running_loop()
         poll, inspected = _POLL_FIRST_SECONDS, loop.time()
         while True:
@@ -144,31 +174,51 @@ class Relay:
     async def _publish(self, events: Sequence[Recorded]) -> None:
         try:
             await self._twin.publish(events)
-        except WrongLastSequence:
-            await self._advance(await self._agree())
+        except WrongLastSequence as error:
+            before, agreed = self.position, await self._agree()
+            if agreed.position == before:  # nobody else stored it: the twin takes no more
+                raise Unavailable(str(error)) from error
+            await self._advance(*agreed)
         else:
-            await self._advance(events[-1].position)
+            await self._advance(events[-1].position, events[-1].event_id)
 
     async def _next(self) -> Sequence[Recorded]:
         """The next events: from memory if they are there, otherwise from the log if it may have more."""
         assert self.position is not None
         self._wake.clear()
-        while self._pending and self._pending[0].position <= self.position:
-            self._pending.popleft()
+        while self._pending and self._pending[0][0].position <= self.position:
+            event, _ = self._pending.popleft()
+            self._behind |= event.position == self.position and event.event_id != self._event_id
         if events := self._handed_over(self.position):
             return events
         if not (self._pending or self._behind):
             return ()
         self._behind = False
-        read = await self._log.read(self.position, BATCH)
+        read = await self._read(self.position)
         self._behind |= bool(read)
         return read
 
+    async def _read(self, position: int) -> Sequence[Recorded]:
+        """The next events of the log. Raises LogForked where it no longer has the one before."""
+        if not position:
+            return await self._log.read(0, BATCH)
+        read = await self._log.read(position - 1, BATCH + 1)
+        if not read or read[0].event_id != self._event_id:
+            await self._agree()  # raises, unless the twin was made again
+            raise Unavailable(f"log {self._log.name} has another event {position}")
+        return read[1:]
+
     def _handed_over(self, after: int) -> list[Recorded]:
-        """Offered events, up to the first gap: another process may have committed in between."""
+        """Offered events, each the next of the log, up to the first gap: another process may have committed there."""
         events: list[Recorded] = []
-        while self._pending and len(events) < BATCH and self._pending[0].position == after + len(events) + 1:
-            events.append(self._pending.popleft())
+        before = self._event_id
+        while self._pending and len(events) < BATCH:
+            event, follows = self._pending[0]
+            if event.position != after + len(events) + 1 or follows != before:
+                break
+            events.append(event)
+            before = event.event_id
+            self._pending.popleft()
         return events
 
     def _look_at_log(self) -> None:
@@ -184,13 +234,13 @@ class Relay:
             return False
         return True
 
-    async def _advance(self, position: int) -> None:
+    async def _advance(self, position: int, event_id: UUID | None) -> None:
         async with self._progress:
-            self.position = position
+            self.position, self._event_id = position, event_id
             self._progress.notify_all()
 
-    async def _agree(self) -> int:
-        """The position to continue from: the twin's last sequence, once the twin is known to mirror the log."""
+    async def _agree(self) -> Common:
+        """Where to continue from: the twin's last event, once the twin is known to mirror the log."""
         self._behind = True
         try:
             state = await self._twin.state()
@@ -198,18 +248,18 @@ class Relay:
             await self._twin.create(1)
             structlog.get_logger().info("relay.twin_created", log=self._log.name)
             state = await self._twin.state()
-        await self._compare(state)
+        common = await compare(self._log, self._twin, state)
         await self._twin.claim()
-        if state.first > 1 or state.holes:
+        if state.first > 1 or state.holes or common.position < state.last:
             await self._rebuild(state)
-            return 0
-        return state.last
+            return NOTHING
+        return common
 
     async def _inspect_twin(self) -> None:
         """Repairs a twin that lost messages while nothing was published: cursors may be waiting for them."""
         state = await self._twin.state()
         if state.last != self.position or state.first > 1 or state.holes:
-            await self._advance(await self._agree())
+            await self._advance(*await self._agree())
 
     async def _rebuild(self, state: TwinState) -> None:
         structlog.get_logger().warning(
@@ -217,33 +267,6 @@ class Relay:
         )
         await self._twin.delete()
         await self._twin.create(1)
-
-    async def _compare(self, state: TwinState) -> None:
-        head = await self._log.head()
-        if state.last > head:
-            self._refuse_ahead(state, head)
-        if not state.last:
-            return
-        theirs = await self._twin.message(state.last)
-        (ours,) = await self._log.read(state.last - 1, 1)
-        if theirs is not None and not mirrors(theirs, ours):
-            name = self._twin.name
-            raise TwinDamaged(
-                stream=name,
-                damage=f"its message {state.last} is not event {state.last} of the log",
-                remedy=f"if this database is the right one, delete the stream (nats stream rm {name}); it is "
-                f"made again from the log. If not, restore the database that the stream was made from.",
-            )
-
-    def _refuse_ahead(self, state: TwinState, head: int) -> None:
-        name = self._twin.name
-        raise TwinDamaged(
-            stream=name,
-            damage=f"it has {state.last} events, the log only {head}: the database was set back",
-            remedy=f"restore a database that has at least {state.last} events; or, to give up events {head + 1} to "
-            f"{state.last}, stop the services, delete the stream (nats stream rm {name}), and set back every "
-            f"consumer's checkpoint of {name} that is above {head}.",
-        )
 
     def _say_stopped(self, error: Exception) -> None:
         structlog.get_logger().error("relay.stopped", log=self._log.name, problem=str(error))

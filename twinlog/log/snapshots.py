@@ -151,6 +151,10 @@ class Snapshots(StateCodecs):
         self._unfit.add(stream)
         return self._queue(stream, entry)
 
+    def forget(self) -> None:
+        """Drops what was offered and is not saved yet."""
+        self._waiting.clear()
+
     async def run(self) -> None:
         """Saves what is offered, endlessly. A snapshot that cannot be saved is dropped: the next one will do."""
         while True:

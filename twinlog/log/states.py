@@ -69,6 +69,12 @@ class StateCache:
         for stream in read:
             self.known.move_to_end(stream)
 
+    def clear(self) -> None:
+        """Forgets all, and what was to be saved of it."""
+        self.known.clear()
+        self.unreadable.clear()
+        self._snapshots.forget()
+
     def evict(self) -> None:
         """Forgets the least recently used streams beyond the capacity."""
         while len(self.known) > self._capacity:

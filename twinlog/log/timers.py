@@ -156,6 +156,11 @@ class Timers:
             }
         return outcome.result
 
+    async def check(self) -> None:
+        """Puts right what a repair of the log left of timers; for a service whose aggregates have none."""
+        while await self._retrying(self.fire):
+            pass
+
     def _wake(
         self, transaction: Transaction, timers: Sequence[Timer], now: datetime
     ) -> Mapping[Timer, Exception]:
@@ -165,6 +170,8 @@ class Timers:
             try:
                 state = transaction.state(aggregate, id)
                 due = aggregate.due(state)
+                if not timer.version:  # a repair of the log left it: what it should be is found out here
+                    transaction.check_timer(aggregate, id)
                 if due is not None and due <= now:
                     metadata = Metadata(id, f"timer/{timer.stream}", "", self._actor)
                     transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)

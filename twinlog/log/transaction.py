@@ -55,6 +55,8 @@ class Draft:
         self.written: dict[StreamId, Entry] = {}
         """Every stream with new events, as it is after them."""
         self.events: list[NewEvent] = []
+        self.checked: set[StreamId] = set()
+        """Streams whose stored timers may be wrong."""
 
     def timers(self) -> list[TimerChange]:
         """The timers that the new events set or clear.
@@ -69,8 +71,11 @@ class Draft:
             except Exception as error:
                 self.failed[stream] = _unreadable(stream, after.version, "due fails", error)
                 raise self.failed[stream] from error
-            if changed:
+            if changed or stream in self.checked:
                 changes.append(TimerChange(stream, after.version, due))
+        for stream in self.checked - self.written.keys():
+            entry = self.read[stream]
+            changes.append(TimerChange(stream, entry.version, entry.aggregate.due(entry.state)))
         return changes
 
 
@@ -83,6 +88,7 @@ class Transaction:
         self._read: dict[StreamId, Entry] = {}
         self._written: dict[StreamId, Entry] = {}
         self._events: list[NewEvent] = []
+        self._checked: set[StreamId] = set()
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The state of a stream, including this unit's own decisions."""
@@ -127,6 +133,11 @@ class Transaction:
         decided: State = state
         return decided
 
+    def check_timer(self, aggregate: AnyAggregate, id: str) -> None:
+        """Has the stored timer of a stream be what its state says: set, changed or cleared."""
+        self._entry(aggregate, stream := StreamId(aggregate.name, id))
+        self._checked.add(stream)
+
     def touched(self) -> list[StreamId]:
         """The streams that the unit read or wrote."""
         return list(self._read)
@@ -136,6 +147,7 @@ class Transaction:
         self.keep_reads()
         self._draft.written.update(self._written)
         self._draft.events.extend(self._events)
+        self._draft.checked |= self._checked
 
     def keep_reads(self) -> None:
         """Adds what the unit read to the draft, so that the append checks it."""

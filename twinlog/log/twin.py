@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import DecodeError
 
 from twinlog.log.wire import from_wire, to_wire
-from twinlog.model.errors import TwinlogError
+from twinlog.model.errors import TwinlogError, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.v1.event_pb2 import RecordedEvent
 
@@ -36,6 +36,24 @@ class TwinDamaged(TwinlogError):
     """Stream {stream} does not mirror its log: {damage}. Way out: {remedy}"""
 
     reason = "TWIN_DAMAGED"
+
+
+class LogForked(Unavailable):
+    """Log {log} and its stream tell two histories from event {since} on ({why}). Until that is repaired, nothing is copied and no command accepted. `twinlog repair {log} --dry-run` says what was lost; `twinlog repair {log}` puts it back."""  # noqa: E501 - the docstring is the message
+
+    reason = "LOG_FORKED"
+
+
+class StreamBehind(Unavailable):
+    """Stream {stream} {why}, and {consumer} has handled event {position}: it waits for the stream to be restored."""
+
+    reason = "STREAM_BEHIND"
+
+
+class CheckpointForked(Unavailable):
+    """{consumer} has handled another event {position} than the one in stream {stream}; nothing more is handled. `twinlog repair {stream} --dry-run` says what to do."""  # noqa: E501 - the docstring is the message
+
+    reason = "CHECKPOINT_FORKED"
 
 
 class DeliveryLost(TwinlogError):
@@ -172,6 +190,14 @@ def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
         raise TwinDamaged(
             stream=stream,
             damage=f"its message {sequence} is not event {sequence} of the log",
-            remedy=f"delete the stream (nats stream rm {stream}); the service that owns the log creates it again.",
+            remedy=mended_by_repair(stream),
         )
     return event
+
+
+def mended_by_repair(stream: str) -> str:
+    """The way out of a stream with messages that are no events of its log."""
+    return (
+        f"`twinlog repair {stream}` compares the stream with its log, puts back into the log what only the stream has, "
+        f"and then has the stream made again. Never delete the stream by hand: it may hold the only copy of an event."
+    )

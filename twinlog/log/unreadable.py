@@ -55,6 +55,11 @@ class UnreadableStreams:
             said.append(f"and {len(self._known) - _NAMED} more")
         return "; ".join(said).encode("ascii", "backslashreplace").decode() or None
 
+    def clear(self) -> None:
+        """Forgets them: each is found again when it is read."""
+        self._known.clear()
+        self._any.clear()
+
     def so_far(self, stream: StreamId) -> Entry | None:
         """As much of a stream as could be read; None where it is not among them."""
         known = self._known.get(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from uuid import UUID
 
 from google.protobuf.message import DecodeError
 
@@ -33,6 +34,15 @@ def to_wire(event: Recorded) -> bytes:
         partition_key=event.partition_key,
         tag=event.routing_key,
     ).SerializeToString(deterministic=True)
+
+
+def event_id_of(data: bytes, position: int) -> UUID | None:
+    """The id of the event in a twin's message; None where it is not an event at this position."""
+    try:
+        wire = RecordedEvent.FromString(data)
+        return uuid_of(wire.event_id) if wire.position == position else None
+    except (DecodeError, ValueError):
+        return None
 
 
 def from_wire(subject: str, data: bytes) -> Recorded:

@@ -17,12 +17,14 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
+from uuid import UUID
 
 import structlog
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
 from twinlog.log.requests import Request
 from twinlog.log.snapshots import Snapshots
@@ -56,13 +58,15 @@ class Writer:
         schema: Schema,
         clock: Clock,
         ids: Ids,
-        on_commit: Callable[[Sequence[Recorded]], None] = lambda _events: None,
+        on_commit: Callable[[Sequence[Recorded], UUID | None], None] = lambda _events, _before: None,
+        lineage: Lineage | None = None,
         cached_streams: int = 20_000,
         max_waiting: int = 10_000,
         randomness: Randomness = random,
     ) -> None:
         """``schema`` decodes the log's events. ``on_commit`` gets every batch of events right after its commit, in
-        order (the relay's offer).
+        order, and the id of the event before them (the relay's offer). ``lineage`` tells a log that lost its last
+        events, and refuses to append to it.
 
         ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many commands from outside may
         wait; one more is refused as Overloaded, however fast they are worked off.
@@ -93,6 +97,7 @@ class Writer:
             clock=clock,
             ids=ids,
             on_commit=self._committed,
+            lineage=lineage,
             on_outage=self._fail_waiting,
             randomness=randomness,
         )
@@ -229,11 +234,11 @@ class Writer:
                 units.append(unit)
         return units
 
-    def _committed(self, events: Sequence[Recorded]) -> None:
+    def _committed(self, events: Sequence[Recorded], before: UUID | None) -> None:
         if self.unfinished:
             for event in events:
                 self.unfinished.committed(event.stream, self._states.known.get(event.stream))
-        self._on_commit(events)
+        self._on_commit(events, before)
 
     def _fail_waiting(self, error: Unavailable | None = None) -> None:
         for queue in (self._inside, self._outside):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
 
 from twinlog.log.ports import (
     Appended,
     Batch,
+    CheckpointAdvance,
     Conflict,
+    Handled,
     LogSession,
     ReadRequest,
     Snapshot,
     StoredReply,
     StreamSlice,
     Timer,
+    Tip,
 )
+from twinlog.log.repair import Plan
 from twinlog.model.event import Recorded, StreamId
 
 
@@ -32,6 +36,8 @@ class MemoryLog:
         self.replies: dict[str, StoredReply] = {}
         self._replied_at: dict[str, datetime] = {}
         self.checkpoints: dict[str, int] = {}
+        self.handled: dict[str, Handled] = {}
+        self.eras = 0
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
         self._page_token_secret = token_bytes(32)
@@ -55,11 +61,24 @@ class MemoryLog:
     async def head(self) -> int:
         return len(self.events)
 
+    async def era(self) -> int:
+        return self.eras
+
+    async def begin_era(self) -> None:
+        self.eras += 1
+
+    @property
+    def connections(self) -> int:
+        return 0
+
     async def reply(self, request_id: str) -> StoredReply | None:
         return self.replies.get(request_id)
 
     async def checkpoint(self, consumer: str) -> int:
         return self.checkpoints.get(consumer, 0)
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        return self.handled.get(consumer)
 
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
         due = sorted((timer for timer in self.timers.values() if timer.due <= now), key=_place)
@@ -86,10 +105,10 @@ class MemoryLog:
         return self._page_token_secret
 
     def _append(self, batch: Batch) -> Appended | Conflict:
-        conflict = self._conflict(batch)
-        if conflict.streams or conflict.replies or conflict.checkpoints:
+        if conflict := self._refused(batch):
             return conflict
         first = len(self.events) + 1
+        before = self.events[-1].event_id if self.events else None
         for position, event in enumerate(batch.events, first):
             recorded = Recorded(self.name, position, *event, batch.recorded_at)
             self.events.append(recorded)
@@ -99,11 +118,47 @@ class MemoryLog:
             self._replied_at[reply.request_id] = batch.recorded_at
         for advance in batch.advances:
             self.checkpoints[advance.consumer] = advance.upto
+            self.note_handled(advance)
         for change in batch.timers:
             self.timers.pop(change.stream, None)
             if change.due is not None:
                 self.timers[change.stream] = Timer(change.stream, change.version, change.due)
-        return Appended(first)
+        return Appended(first, before)
+
+    def repair(self, plan: Plan) -> None:
+        """Carries a plan out, as :func:`twinlog.postgres.repair.carry_out` does."""
+        self.events[plan.since - 1 :] = [*plan.restored, *plan.kept]
+        self.streams.clear()
+        for event in self.events:
+            self.streams.setdefault(event.stream, []).append(event)
+        for id, reply in list(self.replies.items()):
+            if reply.position >= plan.since:
+                del self.replies[id]
+                if reply.position in plan.moved:
+                    self.replies[id] = reply._replace(position=plan.moved[reply.position])
+        self.checkpoints.update(plan.checkpoints)
+        for stream in plan.streams:
+            self.snapshots.pop(stream, None)
+            self.timers[stream] = Timer(stream, 0, datetime(1970, 1, 1, tzinfo=UTC))
+        self.eras += 1
+
+    def note_handled(self, advance: CheckpointAdvance) -> None:
+        """Remembers the event that a checkpoint stands at."""
+        if advance.event_id:
+            self.handled[advance.consumer] = Handled(advance.upto, advance.event_id)
+
+    def _refused(self, batch: Batch) -> Conflict | None:
+        """Why a batch cannot be appended; None: it can."""
+        if batch.tip and not self._has(batch.tip):
+            return Conflict(forked=True)
+        conflict = self._conflict(batch)
+        return conflict if conflict.streams or conflict.replies or conflict.checkpoints else None
+
+    def _has(self, tip: Tip) -> bool:
+        known = self.events[tip.position - 1 : tip.position] if tip.position else []
+        return tip.era == self.eras and [event.event_id for event in known] == (
+            [tip.event_id] if tip.position else []
+        )
 
     def _conflict(self, batch: Batch) -> Conflict:
         return Conflict(

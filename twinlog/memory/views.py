@@ -37,6 +37,7 @@ class MemoryViews:
             if batch and isinstance(conflict := await session.append(batch), Conflict):
                 return conflict
             self.checkpoints[advance.consumer] = advance.upto
+            self.log.note_handled(advance)
             for view, rows in changes.items():
                 self.tables.setdefault(view.name, {}).update(rows)
             return None

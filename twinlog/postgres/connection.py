@@ -111,11 +111,17 @@ async def _no_reset(_connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Pool]:
+async def open_pool(
+    url: str, *packages: str, size: int = 5, on_connect: Callable[[], None] = lambda: None
+) -> AsyncIterator[Pool]:
     """A pool for a database, once these packages' migrations are applied; waits for an absent server.
 
-    Raises ConfigurationError.
+    ``on_connect``: called at every new connection. Raises ConfigurationError.
     """
+
+    async def set_up(connection: Connection) -> None:
+        await _set_up(connection)
+        on_connect()
 
     async def prepare() -> Pool:
         connection = await connect(url, timeout=CONNECT_SECONDS)
@@ -133,7 +139,7 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             max_size=size,
             command_timeout=_STATEMENT_SECONDS,
             timeout=_POOL_CONNECT_SECONDS,
-            init=_set_up,
+            init=set_up,
             reset=_no_reset,
         )
 
@@ -156,8 +162,10 @@ def stop_waiting(pool: Pool) -> None:
 
 
 @asynccontextmanager
-async def open_database(server_url: str, database: str, *packages: str) -> AsyncIterator[Pool]:
+async def open_database(
+    server_url: str, database: str, *packages: str, on_connect: Callable[[], None] = lambda: None
+) -> AsyncIterator[Pool]:
     """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError."""
     url = await until_available("database", lambda: ensure_database(server_url, database))
-    async with open_pool(url, *packages) as pool:
+    async with open_pool(url, *packages, on_connect=on_connect) as pool:
         yield pool

@@ -13,6 +13,7 @@ from twinlog.log.ports import (
     Appended,
     Batch,
     Conflict,
+    Handled,
     LogSession,
     ReadRequest,
     Snapshot,
@@ -34,16 +35,30 @@ async def open_log(server_url: str, database: str, name: str, *packages: str) ->
 
     ``packages``: packages whose migrations are applied besides the log's own.
     """
-    async with open_database(server_url, database, "twinlog.postgres.sql", *packages) as pool:
-        yield PostgresLog(pool, name)
+    connections = _Connections()
+    async with open_database(
+        server_url, database, "twinlog.postgres.sql", *packages, on_connect=connections.count
+    ) as pool:
+        yield PostgresLog(pool, name, connections)
+
+
+class _Connections:
+    """How many connections a pool has made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def count(self) -> None:
+        self.made += 1
 
 
 class PostgresLog:
     """The log of one database."""
 
-    def __init__(self, pool: Pool, name: str) -> None:
+    def __init__(self, pool: Pool, name: str, connections: _Connections | None = None) -> None:
         self.name = name
         self.pool = pool
+        self._connections = connections or _Connections()
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await on_connection(self.pool, lambda connection: append(connection, batch))
@@ -55,14 +70,28 @@ class PostgresLog:
     async def exclusive(self) -> AsyncIterator[LogSession]:
         async with connection_of(self.pool) as connection, connection.transaction():
             await connection.fetchval(_QUERIES["lock_head"])
-            yield _Session(connection, self.name)
+            yield _Session(connection, self)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
-        return [_recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:]) for row in rows]
+        return [self.recorded(row) for row in rows]
+
+    def recorded(self, row: Any) -> Recorded:
+        """The event in a row of the table."""
+        return _recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
 
     async def head(self) -> int:
         return int((await self._fetch("head"))[0][0])
+
+    async def era(self) -> int:
+        return int((await self._fetch("era"))[0][0])
+
+    async def begin_era(self) -> None:
+        await self._fetch("begin_era")
+
+    @property
+    def connections(self) -> int:
+        return self._connections.made
 
     async def reply(self, request_id: str) -> StoredReply | None:
         rows = await self._fetch("replies", [request_id])
@@ -71,6 +100,10 @@ class PostgresLog:
     async def checkpoint(self, consumer: str) -> int:
         rows = await self._fetch("checkpoint", consumer)
         return int(rows[0][0]) if rows else 0
+
+    async def last_handled(self, consumer: str) -> Handled | None:
+        rows = await self._fetch("last_handled", consumer)
+        return Handled(*rows[0]) if rows else None
 
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
         if after is None:
@@ -105,6 +138,12 @@ class PostgresLog:
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
 
+    async def append_by(self, connection: Connection, batch: Batch) -> Appended | Conflict:
+        """Appends, unless a connection was made since the log was looked at: it may lead to another server."""
+        if batch.tip and batch.tip.connections != self.connections:
+            return Conflict(forked=True)
+        return await append(connection, batch)
+
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         return await fetch(self.pool, _QUERIES[query], *arguments)
 
@@ -112,26 +151,29 @@ class PostgresLog:
 class _Session:
     """The session of an exclusive block: a connection whose transaction holds the log's lock."""
 
-    def __init__(self, connection: Connection, log: str) -> None:
+    def __init__(self, connection: Connection, log: PostgresLog) -> None:
         self._connection = connection
         self._log = log
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await _load(self._connection, self._log, wanted)
+        return await _load(self._connection, self._log.name, wanted)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        return await append(self._connection, batch)
+        return await self._log.append_by(self._connection, batch)
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none."""
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
-    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows)
+    tip = batch.tip[:3] if batch.tip else (None, None, None)
+    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows, *tip)
     assert row is not None
     if row["conflict"] is None:
-        return Appended(row["first"])
+        return Appended(row["first"], row["before"])
     conflict = row["conflict"]
+    if conflict.get("forked"):
+        return Conflict(forked=True)
     replies = await connection.fetch(_QUERIES["replies"], conflict["requests"] or [])
     return Conflict(
         [streams[number - 1] for number in conflict["streams"] or ()],

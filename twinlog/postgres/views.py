@@ -115,5 +115,5 @@ class PostgresViews:
             ]
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
-            self._statements[names] = f"{with_upserts}SELECT move_checkpoint($1, $2, $3)"
+            self._statements[names] = f"{with_upserts}SELECT advance_checkpoint($1, $2, $3, $4)"
         return self._statements[names]

@@ -20,10 +20,12 @@ from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import Lease
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
@@ -125,24 +127,29 @@ class Service:
         self._twins = [twin(log.name)]
         self._leases: list[Lease] = []
         self._make_lease = lease
-        self.relay = Relay(log, self._twins[0], self._lease("relay"), randomness=randomness)
+        self.lineage = Lineage(log, self._twins[0], randomness=randomness)
+        self.relay = Relay(
+            log, self._twins[0], self._lease("relay"), on_fork=self.lineage.doubt, randomness=randomness
+        )
         self.writer = Writer(
-            log, schema=schema, clock=clock, ids=ids, on_commit=self.relay.offer, randomness=randomness
+            log,
+            schema=schema,
+            clock=clock,
+            ids=ids,
+            on_commit=self.relay.offer,
+            lineage=self.lineage,
+            randomness=randomness,
         )
-        timed = [aggregate for aggregate in aggregates if aggregate.has_timers]
-        self.timers = (
-            Timers(
-                log,
-                self.writer,
-                timed,
-                clock=clock,
-                lease=self._lease("timers"),
-                actor=name,
-                randomness=randomness,
-            )
-            if timed
-            else None
+        self.timers = Timers(
+            log,
+            self.writer,
+            [*aggregates, DEAD_LETTERS],
+            clock=clock,
+            lease=self._lease("timers"),
+            actor=name,
+            randomness=randomness,
         )
+        self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self.retention = Retention(
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
         )
@@ -150,11 +157,10 @@ class Service:
             "leases": Together(self._leases),
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
+            "timers": self.timers,
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
-        if self.timers:
-            self.signals["timers"] = self.timers
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
         self._endpoint = endpoint
@@ -166,14 +172,14 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
         async with self._copying:
+            self._copying.start("lineage", self.lineage.run())
             self._copying.start("relay", self.relay.run())
             async with self.writer:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
                     self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
                     self.start("requests", self.retention.run())
-                    if self.timers:
-                        self.start("timers", self.timers.run())
+                    self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
 
@@ -214,7 +220,7 @@ class Service:
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, self.writer, *self.watched],
+            health=[self.relay, self.lineage, self.writer, *self.watched],
             signals=self.signals,
             middleware=middleware,
         ):
@@ -233,6 +239,12 @@ class Service:
         )
         self.watched.append(cursor)
         self.start(consumer.name, cursor.run())
+
+    async def _check_timers(self) -> None:
+        era = 0
+        while True:
+            era = await self.lineage.repaired(era)
+            await self.timers.check()
 
     def _lease(self, work: str) -> Lease:
         self._leases.append(self._make_lease(work))

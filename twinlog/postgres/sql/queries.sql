@@ -1,6 +1,6 @@
 -- name: append
 -- Appends a batch, all of it or nothing; see the function.
-SELECT first, conflict FROM append($1, $2, $3, $4, $5, $6);
+SELECT first, conflict, before FROM append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: lock_head
 -- Shuts other writers out until the transaction ends.
@@ -28,6 +28,14 @@ SELECT position, stream_type, stream_id, version, event_id, type, payload, metad
 -- The position of the last event.
 SELECT position FROM log_head;
 
+-- name: era
+-- The era of the log's history.
+SELECT era FROM log_head;
+
+-- name: begin_era
+-- Has every writer compare what it knows before it appends again.
+UPDATE log_head SET era = era + 1;
+
 -- name: replies
 -- The stored outcomes of some requests.
 SELECT request_id, fingerprint, reply, position FROM requests WHERE request_id = ANY ($1::text[]);
@@ -35,6 +43,10 @@ SELECT request_id, fingerprint, reply, position FROM requests WHERE request_id =
 -- name: checkpoint
 -- Where a consumer stands.
 SELECT position FROM checkpoints WHERE consumer = $1;
+
+-- name: last_handled
+-- An event that a consumer has handled, if one is known.
+SELECT event_position, event_id FROM checkpoints WHERE consumer = $1 AND event_id IS NOT NULL;
 
 -- name: checkpoints
 -- Where every consumer stands.
@@ -91,6 +103,64 @@ SELECT holder, expires_at, false FROM leases WHERE name = $1 AND NOT EXISTS (SEL
 -- name: give_up_lease
 -- Lets another replica have it at once.
 DELETE FROM leases WHERE name = $1 AND holder = $2;
+
+-- name: repair_begin
+-- Lets the owner take events out, until the transaction ends with repair_end.
+ALTER TABLE events DISABLE TRIGGER insert_only; GRANT DELETE ON events TO CURRENT_USER;
+
+-- name: repair_end
+-- History takes inserts only, from now on again.
+REVOKE DELETE ON events FROM CURRENT_USER; ALTER TABLE events ENABLE TRIGGER insert_only;
+
+-- name: repair_give_up
+-- Keeps aside the events at some positions.
+INSERT INTO given_up_events SELECT e.*, h.era, now() FROM events e, log_head h WHERE e.position = ANY ($1::bigint[]);
+
+-- name: repair_cut
+-- Takes out the events from a position on.
+DELETE FROM events WHERE position >= $1;
+
+-- name: repair_head
+-- The log has another history up to a position.
+UPDATE log_head SET position = $1, era = era + 1;
+
+-- name: repair_requests
+-- Outcomes of events that have other positions now; of those that are gone, the clients may ask again.
+WITH moved AS (SELECT * FROM unnest($2::bigint[], $3::bigint[]) AS m (before, after)),
+     gone AS (DELETE FROM requests WHERE position >= $1 AND position NOT IN (SELECT before FROM moved))
+UPDATE requests r SET position = m.after FROM moved m WHERE r.position = m.before;
+
+-- name: repair_checkpoints
+-- Where consumers have to stand.
+INSERT INTO checkpoints (consumer, position) SELECT * FROM unnest($1::text[], $2::bigint[])
+ON CONFLICT (consumer) DO UPDATE SET position = excluded.position;
+
+-- name: repair_timers
+-- Has the timers of streams found out anew: version 0 says that the row may be wrong.
+INSERT INTO timers (stream_type, stream_id, version, due)
+SELECT type, id, 0, 'epoch' FROM unnest($1::text[], $2::text[]) AS s (type, id)
+ON CONFLICT (stream_id, stream_type) DO UPDATE SET version = 0, due = excluded.due;
+
+-- name: repair_snapshots
+-- Forgets the snapshots of streams.
+DELETE FROM snapshots s USING unnest($1::text[], $2::text[]) AS gone (type, id)
+ WHERE s.stream_type = gone.type AND s.stream_id = gone.id;
+
+-- name: versions_before
+-- The versions of streams before a position.
+SELECT stream_type, stream_id, max(version) FROM events
+  JOIN unnest($2::text[], $3::text[]) AS s (type, id) ON stream_type = s.type AND stream_id = s.id
+ WHERE position < $1 GROUP BY stream_type, stream_id;
+
+-- name: effects
+-- Events that were caused by some others, by their addresses.
+SELECT position, stream_type, stream_id, type, metadata ->> 'causation_id', metadata ->> 'actor'
+  FROM events WHERE metadata ->> 'causation_id' = ANY ($1::text[]) ORDER BY position;
+
+-- name: followers
+-- The consumers of a log: where they stand, and the last event that each is known to have handled.
+SELECT consumer, position, event_position, event_id FROM checkpoints 
+ WHERE right(consumer, length($1::text) + 1) = '.' || $1;
 
 -- name: sweep_requests
 -- Forgets up to $2 outcomes of requests that are older than $1 by the server's clock, the oldest first; gives how many.

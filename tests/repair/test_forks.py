@@ -1,0 +1,273 @@
+"""A log that lost its last events is noticed by whoever appends, copies or follows; a plan puts it right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.cursor.consumers import PolicyKind
+from tests.cursor.test_cursor import running as following
+from tests.kernel.batches import batch, counter, grow, new_event
+from tests.kernel.counter import COUNTER, Add
+from tests.twin.relaying import mirrored, running
+from tests.waiting import until
+from twinlog import Metadata, Recorded, Schema, StreamId, Writer
+from twinlog.log.lineage import Lineage
+from twinlog.log.ports import Tip
+from twinlog.log.repair import Unrepairable, difference, only_notes_of_projections, plan
+from twinlog.log.twin import LogForked
+from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.internals import Batch, Cursor, RandomIds, Relay, SystemClock
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog("counters")
+
+
+@pytest.fixture
+def twin() -> MemoryTwin:
+    return MemoryTwin("counters")
+
+
+def cut(log: MemoryLog, keep: int) -> None:
+    """Sets a log back, as a failover does to a server that lacks the last commits."""
+    log.events[keep:] = []
+    log.streams.clear()
+    for event in log.events:
+        log.streams.setdefault(event.stream, []).append(event)
+
+
+async def add(writer: Writer) -> int:
+    outcome = await writer.execute(lambda tx: tx.do(COUNTER, "w", Add(1)).value)
+    return outcome.result
+
+
+@asynccontextmanager
+async def service(log: MemoryLog, twin: MemoryTwin) -> AsyncIterator[tuple[Writer, Relay, Lineage]]:
+    """What a process appends and copies with."""
+    lineage = Lineage(log, twin)
+    relay = Relay(log, twin, on_fork=lineage.doubt)
+    writer = Writer(
+        log,
+        schema=Schema(),
+        clock=SystemClock(),
+        ids=RandomIds(),
+        on_commit=relay.offer,
+        lineage=lineage,
+    )
+    checking = asyncio.create_task(lineage.run())
+    async with running(relay), writer:
+        yield writer, relay, lineage
+    checking.cancel()
+
+
+async def mend(log: MemoryLog, twin: MemoryTwin) -> None:
+    found = await difference(log, twin)
+    assert found.complete
+    versions = {
+        stream: sum(event.position < found.since for event in events)
+        for stream, events in log.streams.items()
+    }
+    log.repair(plan(log.events[found.since - 1 :], found.theirs, versions, log.checkpoints))
+
+
+async def test_a_writer_appends_nothing_to_a_log_that_lost_what_it_knows(
+    log: MemoryLog, twin: MemoryTwin
+) -> None:
+    async with service(log, twin) as (writer, relay, lineage):
+        for _ in range(3):
+            await add(writer)
+        await mirrored(log, twin)
+        whole = [*log.events]
+        cut(log, 1)
+        with pytest.raises(LogForked) as refused:
+            await add(writer)
+        assert refused.value.facts["since"] == "2"
+        assert "`twinlog repair counters` puts it back" in str(refused.value)
+        assert len(log.events) == 1
+        await until(lambda: relay.problem is not None)
+        await mend(log, twin)
+        assert log.events == whole
+        await until(lambda: relay.problem is None)
+        assert await add(writer) == 4  # what it remembered of the counter was forgotten, and read again
+        await mirrored(log, twin)
+        await until(lambda: lineage.problem is None)
+
+
+@pytest.mark.parametrize("lost", [1, 5])
+@pytest.mark.parametrize("again", [0, 1, 4, 5, 6, 30])
+async def test_the_relay_copies_nothing_beyond_a_fork(
+    log: MemoryLog, twin: MemoryTwin, lost: int, again: int
+) -> None:
+    relay = Relay(log, twin)
+    async with running(relay):
+        relay.offer(await grow(log, 20))
+        await mirrored(log, twin)
+        before = dict(twin.messages or {})
+        cut(log, 20 - lost)
+        if again:
+            relay.offer(await grow(log, again, "b"), log.events[-again - 1].event_id)
+        await until(lambda: relay.problem is not None)
+        assert f"two histories from event {20 - lost + 1} on" in str(relay.problem)
+        assert twin.messages == before
+        await mend(log, twin)
+        await mirrored(log, twin)
+        await until(lambda: relay.problem is None)
+    assert [event.stream.id for event in log.events] == ["a"] * 20 + ["b"] * again
+
+
+async def test_a_relay_that_starts_on_a_fork_notices_it(log: MemoryLog, twin: MemoryTwin) -> None:
+    await grow(log, 20)
+    async with running(Relay(log, twin)):
+        await mirrored(log, twin)
+    cut(log, 15)
+    await grow(log, 40, "b")
+    relay = Relay(log, twin)
+    async with running(relay):
+        await until(lambda: "from event 16 on" in str(relay.problem))
+    assert twin.last == 20
+    assert log.eras == 1, "every writer has to compare what it knows"
+
+
+async def test_an_append_is_refused_by_the_event_that_it_knows(log: MemoryLog) -> None:
+    events = await grow(log, 3)
+    known = [
+        (Tip(0, 3, events[2].event_id), True),
+        (Tip(0, 1, events[0].event_id), True),
+        (Tip(0, 0, None), True),
+        (Tip(0, 3, events[1].event_id), False),
+        (Tip(0, 4, events[2].event_id), False),
+        (Tip(1, 3, events[2].event_id), False),
+    ]
+    for number, (tip, fits) in enumerate(known):
+        write = batch((counter(f"t{number}"), 0, 1))
+        result = await log.append(Batch(write.recorded_at, write.expects, write.events, tip=tip))
+        assert getattr(result, "forked", False) is not fits
+
+
+async def test_a_cursor_handles_nothing_of_another_history(log: MemoryLog, twin: MemoryTwin) -> None:
+    own = MemoryLog("own")
+    kind = PolicyKind("counters", own)
+    relay = Relay(log, twin)
+    async with running(relay):
+        await grow(log, 5)
+        async with kind.replica() as handler, following(Cursor(twin, handler)):
+            await until(lambda: own.checkpoints.get("tests.counters") == 5)
+    cut(log, 3)
+    await grow(log, 9, "b")
+    twin.messages = None  # somebody deletes the stream, which held the only copy
+    effects = list(await kind.effects())
+    async with running(Relay(log, twin)), kind.replica() as handler:
+        cursor = Cursor(twin, handler)
+        async with following(cursor):
+            await until(lambda: "has handled another event 5" in str(cursor.problem))
+            assert "`twinlog repair counters --dry-run` says what to do" in str(cursor.problem)
+    assert list(await kind.effects()) == effects
+
+
+async def test_a_cursor_waits_visibly_for_a_stream_that_is_filled_again(
+    log: MemoryLog, twin: MemoryTwin
+) -> None:
+    own = MemoryLog("own")
+    async with PolicyKind("counters", own).replica() as handler:
+        events = await grow(log, 5)
+        own.checkpoints["tests.counters"] = 4
+        await twin.create(1)
+        await twin.publish(events[:3])
+        cursor = Cursor(twin, handler)
+        async with following(cursor):
+            await until(lambda: "ends with 3" in str(cursor.problem))
+            await twin.publish(events[3:])
+            await until(lambda: own.checkpoints["tests.counters"] == 5)
+            assert cursor.problem is None
+
+
+async def test_a_cursor_notices_that_its_database_was_set_back(log: MemoryLog, twin: MemoryTwin) -> None:
+    own = MemoryLog("own")
+    async with (
+        running(Relay(log, twin)),
+        PolicyKind("counters", own).replica() as handler,
+        following(Cursor(twin, handler)),
+    ):
+        await grow(log, 5)
+        await until(lambda: own.checkpoints.get("tests.counters") == 5)
+        own.checkpoints["tests.counters"] = 0  # and no event comes that would show it
+        own.streams.clear()
+        own.events.clear()
+        await until(lambda: own.checkpoints.get("tests.counters") == 5)
+    assert len(own.events) == 5
+
+
+# --- plans ---
+
+
+def event(
+    position: int, id: str, version: int, *, cause: str = "rpc/Add", actor: str = "svc", type: str = "counter"
+) -> Recorded:
+    new = new_event(StreamId(type, id), version)._replace(metadata=Metadata("c", cause, "", actor))
+    return Recorded("counters", position, *new, batch().recorded_at)
+
+
+def test_what_nobody_has_seen_is_moved_behind_what_others_have() -> None:
+    theirs = [event(4, "a", 2), event(5, "b", 1)]
+    ours = [event(4, "c", 1), event(5, "c", 2)]
+    made = plan(ours, theirs, {StreamId("counter", "a"): 1}, {})
+    assert list(made.restored) == theirs
+    assert [(one.position, one.event_id) for one in made.kept] == [
+        (6, ours[0].event_id),
+        (7, ours[1].event_id),
+    ]
+    assert (made.given_up, dict(made.moved)) == ([], {4: 6, 5: 7})
+
+
+def test_a_stream_that_went_another_way_is_given_up_from_there_on() -> None:
+    theirs = [event(4, "a", 2)]
+    ours = [event(4, "a", 2), event(5, "a", 3), event(6, "b", 1)]
+    made = plan(ours, theirs, {StreamId("counter", "a"): 1}, {})
+    assert (list(made.given_up), [one.stream.id for one in made.kept]) == (ours[:2], ["b"])
+
+
+def test_an_event_that_was_recorded_twice_stays_once() -> None:
+    theirs = [event(4, "a", 2), event(5, "b", 1)]
+    ours = [theirs[1]._replace(position=4)]
+    made = plan(ours, theirs, {StreamId("counter", "a"): 1}, {})
+    assert (list(made.kept), list(made.given_up), dict(made.moved)) == ([], [], {4: 5})
+
+
+def test_consumers_stand_where_what_was_put_back_proves_them() -> None:
+    theirs = [event(4, "a", 2, cause="orders/7"), event(5, "b", 1, cause="orders/9")]
+    made = plan([], theirs, {StreamId("counter", "a"): 1}, {"svc.orders": 5, "svc.sagas": 3})
+    assert made.checkpoints == {"svc.orders": 9}
+
+
+def test_consumers_do_again_what_they_did_in_vain() -> None:
+    theirs = [event(4, "a", 2, cause="orders/7")]
+    ours = [
+        event(4, "a", 2, cause="orders/7"),
+        event(5, "a", 3, cause="orders/8"),  # cannot follow: its stream went another way
+        event(6, "b", 1, cause="orders/9"),  # could; but then orders/8 would never be handled
+        event(7, "c", 1, cause="rpc/Add"),
+    ]
+    made = plan(ours, theirs, {StreamId("counter", "a"): 1}, {"svc.orders": 9})
+    assert made.checkpoints == {"svc.orders": 7}
+    assert ([one.stream.id for one in made.given_up], [one.stream.id for one in made.kept]) == (
+        ["a", "a", "b"],
+        ["c"],
+    )
+
+
+def test_a_stream_that_is_out_of_order_is_not_put_back() -> None:
+    with pytest.raises(Unrepairable):
+        plan([], [event(4, "a", 3)], {StreamId("counter", "a"): 1}, {})
+
+
+def test_dead_letters_of_projections_prove_nothing() -> None:
+    parked = [
+        event(4, "projector.orders", 1, cause="orders/9", actor="projector.orders", type="dead_letters")
+    ]
+    assert only_notes_of_projections(parked)
+    assert plan([], parked, {}, {"projector.orders": 3}).checkpoints == {}

@@ -1,0 +1,217 @@
+"""Every way out that is printed, followed to the letter on real servers: afterwards log, stream and consumers agree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+from nats.js.api import DiscardPolicy
+
+from tests import servers
+from tests.kernel.batches import append, batch, grow
+from tests.twin.damage import JetStreamDamage
+from tests.twin.relaying import mirrored, running
+from tests.waiting import until
+from twinlog import Recorded
+from twinlog.log.repair import Unrepairable
+from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
+from twinlog.testing.internals import (
+    CheckpointAdvance,
+    JetStreamTwin,
+    NatsClient,
+    PostgresLog,
+    Relay,
+    open_log,
+)
+
+
+@dataclass
+class Site:
+    """A log, its stream, and a consumer of it in another database."""
+
+    postgres_url: str
+    nats_url: str
+    log: PostgresLog
+    other: PostgresLog
+    twin: JetStreamTwin
+    damage: JetStreamDamage
+
+    async def repair(self, *, dry_run: bool = False, give_up: bool = False) -> tuple[int, str]:
+        """The exit code, and what is said."""
+        said: list[str] = []
+        asked = Options(self.log.name, self.postgres_url, self.nats_url, "", dry_run, give_up)
+        return await repair(asked, said.append), "\n".join(said)
+
+    async def consume(self, upto: Recorded) -> None:
+        """Has the consumer stand at an event."""
+        consumer = f"other.{self.log.name}"
+        after = await self.other.checkpoint(consumer)
+        await append(
+            self.other, batch(advances=[CheckpointAdvance(consumer, after, upto.position, upto.event_id)])
+        )
+
+    async def cut(self, keep: int) -> None:
+        """Sets the log back."""
+        async with self.log.pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL session_replication_role = replica")
+            await connection.execute("DELETE FROM events WHERE position > $1", keep)
+            await connection.execute("UPDATE log_head SET position = $1", keep)
+
+
+@pytest.fixture
+async def site(postgres_url: str, nats_url: str, nats: NatsClient, stream: str) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        names = [await stack.enter_async_context(servers.database(postgres_url)) for _ in range(2)]
+        log = await stack.enter_async_context(open_log(postgres_url, names[0], stream))
+        other = await stack.enter_async_context(open_log(postgres_url, names[1], "other"))
+        twin = JetStreamTwin(nats, stream)
+        yield Site(postgres_url, nats_url, log, other, twin, JetStreamDamage(nats, stream))
+
+
+async def copied(site: Site) -> None:
+    async with running(Relay(site.log, site.twin)):
+        await mirrored(site.log, site.twin)
+
+
+async def test_a_sound_log_is_left_alone(site: Site) -> None:
+    await grow(site.log, 20)
+    await copied(site)
+    assert await site.repair(dry_run=True) == (NOTHING, (await site.repair())[1])
+    assert "nothing to repair" in (await site.repair())[1]
+    assert await site.log.era() == 0
+
+
+@pytest.mark.parametrize("own", [0, 3, 30])
+async def test_a_stream_ahead(site: Site, own: int) -> None:
+    events = await grow(site.log, 20)
+    await copied(site)
+    await site.consume(events[-1])
+    await site.cut(12)
+    if own:
+        await grow(site.log, own, "b")
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await until(lambda: relay.problem is not None)
+        assert f"`twinlog repair {site.log.name}` puts it back" in str(relay.problem)
+        code, said = await site.repair(dry_run=True)
+        assert (code, "lost events" in said) == (MENDED, True)
+        assert await site.log.head() == 12 + own
+        code, said = await site.repair()
+        assert code == MENDED
+        await until(lambda: relay.problem is None)
+        await mirrored(site.log, site.twin)
+    ids = [event.event_id for event in await site.log.read(0, 100)]
+    assert ids[:20] == [event.event_id for event in events]
+    assert len(ids) == 20 + own
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+async def test_a_stream_with_a_message_of_somebody_else(site: Site, lost: int) -> None:
+    events = await grow(site.log, 20)
+    await copied(site)
+    await site.damage.put("7.Other.-", b"someone else's")
+    if lost:
+        await site.cut(20 - lost)
+    await grow(site.log, 5, "b")
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await until(lambda: relay.problem is not None)
+        assert f"`twinlog repair {site.log.name}`" in str(relay.problem)
+        assert (await site.repair())[0] == MENDED
+        await mirrored(site.log, site.twin)
+        await until(lambda: relay.problem is None)
+    assert [e.event_id for e in (await site.log.read(0, 20))] == [e.event_id for e in events]
+    assert await site.log.head() == 25
+
+
+async def test_a_stream_that_was_deleted_although_it_held_the_only_copy(site: Site) -> None:
+    events = await grow(site.log, 20)
+    await copied(site)
+    await site.consume(events[-1])
+    await site.cut(12)
+    await site.twin.delete()
+    await copied(site)
+    code, said = await site.repair()
+    assert (code, "has handled event 20" in said) == (LEFT, True)
+    assert (await site.repair(give_up=True, dry_run=True))[0] == MENDED
+    assert await site.other.checkpoint(f"other.{site.log.name}") == 20
+    assert (await site.repair(give_up=True))[0] == MENDED
+    assert await site.other.checkpoint(f"other.{site.log.name}") <= 12
+    await copied(site)
+    assert "nothing to repair" in (await site.repair())[1]
+
+
+async def test_a_trimmed_stream_does_not_bring_back_what_it_has_lost(site: Site) -> None:
+    await grow(site.log, 20)
+    await copied(site)
+    await site.cut(12)
+    await site.damage.purge(keep=5)
+    site_options = Options(site.log.name, site.postgres_url, site.nats_url)
+    with pytest.raises(Unrepairable, match="its database is not known"):
+        await repair(site_options, print)
+    database = await site.log.pool.fetchval("SELECT current_database()")
+    said: list[str] = []
+    asked = site_options._replace(database=database)
+    assert await repair(asked, said.append) == LEFT
+    assert "the stream has lost some too" in said[0]
+    assert await repair(asked._replace(give_up=True), said.append) == MENDED
+    await copied(site)
+    assert await site.log.head() == 12
+
+
+async def test_a_stream_of_another_log(site: Site) -> None:
+    await grow(site.log, 20)
+    await copied(site)
+    database = await site.other.pool.fetchval("SELECT current_database()")
+    await grow(site.other, 30, "b")
+    asked = Options(site.log.name, site.postgres_url, site.nats_url, database)
+    with pytest.raises(Unrepairable, match="nothing in common"):
+        await repair(asked, print)
+    await site.twin.delete()  # nobody needs it, so it is deleted, and made anew
+    async with open_log(site.postgres_url, database, site.log.name) as own, running(Relay(own, site.twin)):
+        await mirrored(own, site.twin)
+
+
+async def test_a_stream_at_its_limit_is_waited_for_visibly(site: Site, nats: NatsClient) -> None:
+    await grow(site.log, 5)
+    await copied(site)
+    twin = Counted(site.twin)
+    relay = Relay(site.log, twin)  # type: ignore[arg-type]
+    async with running(relay):
+        relay.offer(await grow(site.log, 2))
+        await mirrored(site.log, site.twin)
+        config = (await nats.jsm().stream_info(site.log.name)).config
+        config.max_msgs, config.discard = 7, DiscardPolicy.NEW
+        await nats.jsm().update_stream(config)
+        await grow(site.log, 40)
+        await until(lambda: "maximum messages" in str(relay.problem))
+        tried = twin.tried
+        await until(lambda: twin.tried >= tried + 3)
+        assert twin.longest_pause > 0.2, "no loop without a pause"
+        config.max_msgs = -1
+        await nats.jsm().update_stream(config)
+        await mirrored(site.log, site.twin)
+        await until(lambda: relay.problem is None)
+
+
+class Counted:
+    """A twin that notes how often it is published to."""
+
+    def __init__(self, twin: JetStreamTwin) -> None:
+        self._twin = twin
+        self._last = 0.0
+        self.tried = 0
+        self.longest_pause = 0.0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._twin, name)
+
+    async def publish(self, events: list[Recorded]) -> None:
+        now = asyncio.get_running_loop().time()
+        self.longest_pause = max(self.longest_pause, now - self._last if self._last else 0.0)
+        self.tried, self._last = self.tried + 1, now
+        await self._twin.publish(events)

@@ -1,0 +1,187 @@
+"""Lineage: whether a log and its stream tell the same history.
+
+A failover to a server that lacks the last commits, or a restore in place, takes events out of a log that its stream
+still holds, and that other services have acted on. If the log grows on from there, it tells another history: a fork.
+It is known by the ids of events. Whoever appends says which event it knows of the log, and the log refuses the append
+where that event is gone; whoever has not appended yet compares the log with its stream first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.ports import Log, Tip
+from twinlog.log.twin import (
+    LogForked,
+    Twin,
+    TwinDamaged,
+    TwinMissing,
+    TwinState,
+    mended_by_repair,
+    mirrors,
+)
+from twinlog.log.wire import event_id_of
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import Recorded
+
+
+class Common(NamedTuple):
+    """The last event that a log and its stream are known to share."""
+
+    position: int
+    """0: none."""
+    event_id: UUID | None
+
+
+NOTHING = Common(0, None)
+
+
+class Lineage:
+    """What this process knows of the history of its service's log."""
+
+    def __init__(self, log: Log, twin: Twin, *, randomness: Randomness = random) -> None:
+        self._log = log
+        self._twin = twin
+        self._turn = asyncio.Lock()
+        self._verified = asyncio.Condition()
+        self._doubted = asyncio.Event()
+        self._doubted.set()
+        self.known: Tip | None = None
+        """What the log had when it was last looked at, and has to have still."""
+        self.breaks = 0
+        """How often the log turned out not to have what was known of it: whatever was read before is void."""
+        self._retrying = Retrying(
+            say_failing=self._say_refusing,
+            say_working=self._say_accepting,
+            on=(Unavailable,),
+            randomness=randomness,
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+        return self._retrying.problem
+
+    async def run(self) -> None:
+        """Compares at the start, and whenever there are doubts, until log and stream agree."""
+        while True:
+            await self._doubted.wait()
+            await self._retrying(self.verify)
+
+    async def verify(self) -> None:
+        """Compares log and stream where they are in doubt. Raises LogForked, Unavailable."""
+        if self._in_doubt():
+            await self._compare()
+
+    async def _compare(self) -> None:
+        async with self._turn:
+            while self._in_doubt():  # a comparison may itself make a connection
+                self.known = await self._compared()
+                self._doubted.clear()
+            async with self._verified:
+                self._verified.notify_all()
+
+    async def repaired(self, since: int) -> int:
+        """Returns when an era after ``since`` is known to have begun, with its number."""
+        async with self._verified:
+            await self._verified.wait_for(lambda: self.known is not None and self.known.era > since)
+            assert self.known
+            return self.known.era
+
+    def committed(self, event: Recorded) -> None:
+        """Takes in the newest event of the log."""
+        if self.known is not None:
+            self.known = self.known._replace(position=event.position, event_id=event.event_id)
+
+    def doubt(self) -> None:
+        """Has the next append compare first."""
+        self._doubted.set()
+
+    def _in_doubt(self) -> bool:
+        known = self.known
+        return known is None or self._doubted.is_set() or known.connections != self._log.connections
+
+    async def _compared(self) -> Tip:
+        connections, era, known = self._log.connections, await self._log.era(), self.known
+        if known and not (known.era == era and await self._holds(known)):
+            # Even where nobody else has seen what is gone: commands were answered by it.
+            structlog.get_logger().error("log.history_broken", log=self._log.name, known=known.position)
+            self.known = known = None
+            self.breaks += 1
+        try:
+            common = await compare(self._log, self._twin, await self._twin.state())
+        except (TwinMissing, TwinDamaged):  # the relay's business: the log itself is as good as ever
+            common = NOTHING
+        if known and known.position > common.position:
+            common = Common(known.position, known.event_id)
+        return Tip(era, *common, connections)
+
+    async def _holds(self, tip: Tip) -> bool:
+        if not tip.position:
+            return True
+        return any(event.event_id == tip.event_id for event in await self._log.read(tip.position - 1, 1))
+
+    def _say_refusing(self, error: Exception) -> None:
+        structlog.get_logger().error("writer.refusing", log=self._log.name, problem=str(error))
+
+    def _say_accepting(self) -> None:
+        structlog.get_logger().info("writer.accepting", log=self._log.name)
+
+
+async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
+    """The last event of the stream, which has to be the log's; ``state`` was read before.
+
+    Raises LogForked where the log has another event in its place or none, TwinDamaged where the message is no event.
+    """
+    if not state.last:
+        return NOTHING
+    head = await log.head()
+    last = min(state.last, head)
+    if (theirs := await twin.message(state.last)) is None:
+        return NOTHING  # a hole
+    if state.last > head and event_id_of(theirs, state.last) is None:
+        raise _damaged(twin, state.last)
+    if state.last > head:
+        why = f"the stream has {state.last} events, the log only {head}: the database was set back"
+        raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
+    ours = await _event(log, state.last)
+    if mirrors(theirs, ours):
+        return Common(ours.position, ours.event_id)
+    if event_id_of(theirs, state.last) in (None, ours.event_id):
+        raise _damaged(twin, state.last)
+    why = f"event {state.last} of the log is not the one in the stream: the database was set back"
+    raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
+
+
+async def _first_difference(log: Log, twin: Twin, first: int, last: int) -> int:
+    """The first position of which the log has not the event that is in the stream, by bisection."""
+    same, differs = first - 1, last + 1
+    while differs - same > 1:
+        middle = (same + differs) // 2
+        theirs = await twin.message(middle)
+        ours = await _event(log, middle)
+        if theirs is None or event_id_of(theirs, middle) == ours.event_id:
+            same = middle
+        else:
+            differs = middle
+    return differs
+
+
+async def _event(log: Log, position: int) -> Recorded:
+    for event in await log.read(position - 1, 1):
+        return event
+    raise Unavailable(f"log {log.name} is being set back")
+
+
+def _damaged(twin: Twin, sequence: int) -> TwinDamaged:
+    return TwinDamaged(
+        stream=twin.name,
+        damage=f"its message {sequence} is not event {sequence} of the log",
+        remedy=mended_by_repair(twin.name),
+    )

@@ -1,0 +1,197 @@
+"""Repair: what becomes of a log that lost its last events, while its stream still holds them and others acted on them.
+
+The events that the stream holds are put back at their own positions: they are history that others have seen. What the
+log recorded instead has been seen by nobody, since no relay copies it; it is moved behind them, unless its streams have
+gone another way meanwhile. Then it is given up, and the consumers that caused it handle its causes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from twinlog.log.ports import Log
+from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState
+from twinlog.model.errors import FailedPrecondition
+from twinlog.model.event import Recorded, StreamId
+
+_BATCH = 1_000
+_SILENCE_SECONDS = 10.0
+"""A stream that delivers nothing for so long has lost what it should deliver."""
+
+
+class Unrepairable(FailedPrecondition):
+    """Log {log} cannot be repaired from its stream: {why}."""
+
+    reason = "UNREPAIRABLE"
+
+
+class Difference(NamedTuple):
+    """How a stream differs from its log."""
+
+    state: TwinState
+    """``(1, 0, 0)`` where there is no stream."""
+    since: int
+    """The first position at which the stream has an event that the log has not; 0: none."""
+    theirs: Sequence[Recorded]
+    """The stream's events from there on, up to the first that is gone or is none."""
+    shared: Recorded | None
+    """The event before, if the stream has it."""
+    damaged: str
+    """What is wrong with the stream itself; empty: nothing."""
+    foreign: bool = False
+    """Whether that is a message of somebody else: no event ever followed it."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has every event that the log lost."""
+        whole = self.foreign or len(self.theirs) == self.state.last + 1 - self.since
+        return whole and (self.shared is not None or self.since == 1)
+
+
+async def difference(log: Log, twin: Twin) -> Difference:
+    """Compares all of a stream with its log. Raises Unavailable."""
+    try:
+        state = await twin.state()
+    except TwinMissing:
+        return Difference(TwinState(1, 0, 0), 0, (), None, "it does not exist")
+    shared: Recorded | None = None
+    theirs: list[Recorded] = []
+    damaged = f"its events before {state.first} are gone" if state.first > 1 else ""
+    foreign = False
+    try:
+        async for events in _stored(twin, state):
+            ours = (
+                {} if theirs else {e.position: e for e in await log.read(events[0].position - 1, len(events))}
+            )
+            for event in events:
+                mine = ours.get(event.position)
+                if theirs or mine is None or mine.event_id != event.event_id:
+                    theirs.append(event)
+                elif mine.payload != event.payload:
+                    return Difference(state, 0, (), None, f"its message {event.position} was changed")
+                else:
+                    shared = mine
+    except TwinDamaged as error:
+        damaged, foreign = error.facts["damage"], True
+    except (DeliveryLost, TimeoutError) as error:
+        damaged = str(error) or "a message at its end is gone"
+    return Difference(state, theirs[0].position if theirs else 0, theirs, shared, damaged, foreign)
+
+
+async def _stored(twin: Twin, state: TwinState) -> AsyncIterator[Sequence[Recorded]]:
+    """The events of a stream, up to the last."""
+    position = state.first - 1
+    if state.last <= position:
+        return
+    async with twin.deliver(position) as delivery:
+        while position < state.last:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                events = [event for event in await delivery.next(_BATCH) if event.position <= state.last]
+            if events:
+                position = events[-1].position
+                yield events
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a repair makes of a log from position ``since`` on."""
+
+    since: int
+    restored: Sequence[Recorded]
+    """What the stream has from there on, at its own positions."""
+    kept: Sequence[Recorded]
+    """What only the log had, at new positions behind it."""
+    given_up: Sequence[Recorded]
+    """What only the log had, of streams that have gone another way; at their old positions."""
+    moved: Mapping[int, int]
+    """The new positions of the log's own events, by the old ones."""
+    checkpoints: Mapping[str, int]
+    """Where the service's consumers have to stand afterwards."""
+
+    @property
+    def streams(self) -> set[StreamId]:
+        """The streams whose states differ from what they were before."""
+        return {event.stream for event in [*self.restored, *self.kept, *self.given_up]}
+
+
+def plan(
+    ours: Sequence[Recorded],
+    theirs: Sequence[Recorded],
+    versions: Mapping[StreamId, int],
+    checkpoints: Mapping[str, int],
+) -> Plan:
+    """``ours``: the log's events from the first difference on; ``theirs``: the stream's.
+
+    ``versions``: of streams before that position, where they had any. ``checkpoints``: of the service's consumers.
+    Raises Unrepairable where the stream's events do not follow each other.
+    """
+    since, end = theirs[0].position, theirs[-1].position
+    after = dict(versions)
+    for event in theirs:
+        if event.version != after.get(event.stream, 0) + 1:
+            why = f"event {event.position} in the stream, of {event.stream}, is not the next of its stream"
+            raise Unrepairable(log=event.log, why=why)
+        after[event.stream] = event.version
+    seen = {event.event_id: event.position for event in theirs}
+    own = [event for event in ours if event.event_id not in seen]
+    lost: set[StreamId] = set()
+    """Streams whose own events are given up."""
+    for event in own:
+        if event.stream in lost or event.version != after.get(event.stream, 0) + 1:
+            lost.add(event.stream)
+        else:
+            after[event.stream] = event.version
+    proven = _handled(theirs)
+    reached = {**{name: 0 for name in proven}, **checkpoints}
+    reached = {name: max(position, proven.get(name, 0)) for name, position in reached.items()}
+    while True:
+        # What consumers did in vain is done again; so is whatever they did after that.
+        for event in own:
+            consumer, cause = caused_by(event)
+            if event.stream in lost and proven.get(consumer, 0) < cause <= reached.get(consumer, 0):
+                reached[consumer] = cause - 1
+        more = {
+            event.stream for event in own if reached.get(caused_by(event)[0], 2**63) < caused_by(event)[1]
+        }
+        if more <= lost:
+            break
+        lost |= more
+    kept = [event for event in own if event.stream not in lost]
+    moved = {event.position: end + number for number, event in enumerate(kept, 1)}
+    return Plan(
+        since,
+        theirs,
+        [event._replace(position=moved[event.position]) for event in kept],
+        [event for event in own if event.stream in lost],
+        {**{event.position: seen[event.event_id] for event in ours if event.event_id in seen}, **moved},
+        {name: position for name, position in reached.items() if position != checkpoints.get(name, 0)},
+    )
+
+
+def _handled(events: Sequence[Recorded]) -> Mapping[str, int]:
+    """Up to which position each consumer has handled its log, as the effects prove."""
+    reached: defaultdict[str, int] = defaultdict(int)
+    for event in events:
+        consumer, cause = caused_by(event)
+        if consumer:
+            reached[consumer] = max(reached[consumer], cause)
+    return dict(reached)
+
+
+def caused_by(event: Recorded) -> tuple[str, int]:
+    """The consumer that caused an event, and the position of the cause; empty and 0 where none did."""
+    log, _, position = event.metadata.causation_id.partition("/")
+    # Dead letters of a projection prove nothing: its rows are not in the log.
+    if not position.isdecimal() or event.metadata.actor == event.stream.id:
+        return "", 0
+    return f"{event.metadata.actor}.{log}", int(position)
+
+
+def only_notes_of_projections(events: Sequence[Recorded]) -> bool:
+    """Whether events are dead letters of projections only, which are set aside again when their causes come again."""
+    projections = {event.stream for event in events if event.metadata.actor == event.stream.id}
+    return all(event.stream in projections for event in events)

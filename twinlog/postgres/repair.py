@@ -1,0 +1,144 @@
+"""Repairs of logs in Postgres (:mod:`twinlog.log.repair`), and what other databases of the server show about them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from twinlog.log.installation import Identity
+from twinlog.log.repair import Difference, Plan, plan
+from twinlog.model.errors import ConfigurationError, Unavailable
+from twinlog.model.event import Recorded, StreamId
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
+from twinlog.postgres.database import connect
+from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.meaning import outages
+from twinlog.postgres.urls import database_url
+
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
+_EVERYTHING = 2**31 - 1
+
+
+class FollowerState(NamedTuple):
+    """A consumer of a log."""
+
+    consumer: str
+    position: int
+    event_position: int | None
+    event_id: UUID | None
+
+
+async def databases(server_url: str) -> Sequence[str]:
+    """The databases of a server that hold a log. Raises Unavailable."""
+    found = []
+    with outages():
+        connection = await connect(database_url(server_url, "postgres"))
+        try:
+            rows = await connection.fetch(
+                "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
+            )
+        finally:
+            await connection.close()
+        for (name,) in rows:
+            connection = await connect(database_url(server_url, name))
+            try:
+                if await connection.fetchval("SELECT to_regclass('log_head') IS NOT NULL"):
+                    found.append(name)
+            finally:
+                await connection.close()
+    return found
+
+
+@asynccontextmanager
+async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
+    """A pool for a database that has a log, with its schema up to date."""
+    async with open_pool(database_url(server_url, database), "twinlog.postgres.sql", size=2) as pool:
+        yield pool
+
+
+async def identity(pool: Pool) -> Identity | None:
+    """Whose log a database holds; None where no service has said so yet."""
+    rows = await fetch(pool, _QUERIES["identity"])
+    return Identity(rows[0][0], rows[0][1]) if rows else None
+
+
+async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
+    """The consumers of a log in a database."""
+    return [FollowerState(*row) for row in await fetch(pool, _QUERIES["followers"], log)]
+
+
+async def effects(pool: Pool, addresses: Collection[str]) -> Sequence[asyncpg.Record]:
+    """The events of a database that were caused by the events at some addresses."""
+    return await fetch(pool, _QUERIES["effects"], list(addresses))
+
+
+async def set_checkpoints(pool: Pool, positions: dict[str, int]) -> None:
+    """Moves checkpoints, wherever they are."""
+    await fetch(pool, _QUERIES["repair_checkpoints"], list(positions), list(positions.values()))
+
+
+async def planned(log: PostgresLog, found: Difference) -> Plan:
+    """What a repair would do."""
+    return await on_connection(log.pool, lambda connection: _plan(connection, log, found))
+
+
+async def carry_out(log: PostgresLog, found: Difference) -> Plan:
+    """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
+    try:
+        async with connection_of(log.pool) as connection, connection.transaction():
+            await connection.execute(_LOCK_TIMEOUT)
+            await connection.execute(_QUERIES["lock_head"])
+            made = await _plan(connection, log, found)
+            await _write(connection, made)
+            return made
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
+        ) from error
+
+
+async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:
+    rows = await connection.fetch(_QUERIES["read"], max(0, found.since - 2), _EVERYTHING)
+    events = [log.recorded(row) for row in rows]
+    if found.shared and (not events or events[0].event_id != found.shared.event_id):
+        raise Unavailable(f"log {log.name} has changed meanwhile; try again")
+    ours = [event for event in events if event.position >= found.since]
+    streams = list({event.stream for event in [*ours, *found.theirs]})
+    types, ids = [stream.type for stream in streams], [stream.id for stream in streams]
+    versions = await connection.fetch(_QUERIES["versions_before"], found.since, types, ids)
+    checkpoints = await connection.fetch(_QUERIES["checkpoints"])
+    return plan(
+        ours,
+        found.theirs,
+        {StreamId(row[0], row[1]): row[2] for row in versions},
+        {row[0]: row[1] for row in checkpoints},
+    )
+
+
+async def _write(connection: Connection, made: Plan) -> None:
+    await connection.execute(_QUERIES["repair_begin"])
+    await connection.execute(_QUERIES["repair_give_up"], [event.position for event in made.given_up])
+    await connection.execute(_QUERIES["repair_cut"], made.since)
+    events = [*made.restored, *made.kept]
+    await connection.copy_records_to_table("events", records=[_row(event) for event in events])
+    await connection.execute(_QUERIES["repair_head"], events[-1].position)
+    await connection.execute(
+        _QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
+    )
+    await connection.execute(
+        _QUERIES["repair_checkpoints"], list(made.checkpoints), list(made.checkpoints.values())
+    )
+    streams = sorted(made.streams)
+    types, ids = [stream.type for stream in streams], [stream.id for stream in streams]
+    await connection.execute(_QUERIES["repair_timers"], types, ids)
+    await connection.execute(_QUERIES["repair_snapshots"], types, ids)
+    await connection.execute(_QUERIES["repair_end"])
+
+
+def _row(event: Recorded) -> tuple[object, ...]:
+    return (event.position, *event.stream, *event[3:])

@@ -1,0 +1,258 @@
+"""``twinlog repair LOG``: mends a log whose history is not the one in its stream, while the services run or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import NamedTuple
+from uuid import UUID
+
+from twinlog.jetstream.connection import close, connect
+from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.installation import named
+from twinlog.log.repair import Difference, Plan, Unrepairable, difference, only_notes_of_projections
+from twinlog.log.twin import Twin, TwinMissing
+from twinlog.log.wire import event_id_of
+from twinlog.model.event import Recorded
+from twinlog.postgres import repair as postgres
+from twinlog.postgres.connection import Pool
+from twinlog.postgres.log import PostgresLog
+
+_SHOWN = 20
+"""Lines of a list."""
+
+NOTHING, MENDED, LEFT = 0, 0, 1
+
+
+class Options(NamedTuple):
+    """What is asked for."""
+
+    log: str
+    postgres_url: str
+    nats_url: str
+    database: str = ""
+    """That of the log; empty: found by the events that it shares with the stream."""
+    dry_run: bool = False
+    give_up: bool = False
+    """Let go of what neither the log nor the stream has any more."""
+    namespace: str = ""
+    """What the names of streams begin with: TWINLOG_NAMESPACE."""
+
+
+class _Follower(NamedTuple):
+    """A consumer that has handled events which the log does not have."""
+
+    database: str
+    consumer: str
+    position: int
+    back_to: int
+
+
+async def repair(options: Options, say: Callable[[str], None] = print) -> int:
+    """Compares a log with its stream, says what is wrong and puts it right; gives the exit code.
+
+    The code is 1 where something is left that has to be decided first. Raises Unavailable, ConfigurationError and
+    Unrepairable.
+    """
+    name = options.log
+    if options.namespace:  # messages name the stream, or the log
+        name = name.removeprefix(named(options.namespace, ""))
+    client = await connect(options.nats_url, "repair")
+    try:
+        async with AsyncExitStack() as stack:
+            pools = {
+                each: await stack.enter_async_context(postgres.opened(options.postgres_url, each))
+                for each in await postgres.databases(options.postgres_url)
+            }
+            twin = JetStreamTwin(client, name, namespace=options.namespace)
+            database = options.database or await _database(name, twin, pools)
+            if database not in pools:
+                raise Unrepairable(log=name, why=f"there is no database {database} with a log")
+            owners = {each: await postgres.identity(pool) for each, pool in pools.items()}
+            own = owners[database]
+            twin = JetStreamTwin(client, name, namespace=options.namespace, identity=own)
+            siblings = {
+                each: pools[each]
+                for each, owner in owners.items()
+                if not (owner and own) or owner.installation == own.installation
+            }
+            log = PostgresLog(pools[database], name)
+            return await _Repair(options, log, twin, database, siblings, say).run()
+    finally:
+        await close(client)
+
+
+async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
+    """The database whose log begins as the stream does."""
+    found: list[str] = []
+    with suppress(TwinMissing):
+        state = await twin.state()
+        message = await twin.message(state.first)
+        for name, pool in pools.items():
+            for event in await PostgresLog(pool, log).read(state.first - 1, 1):
+                if message and event.event_id == event_id_of(message, state.first):
+                    found.append(name)
+    if len(found) != 1:
+        why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
+        raise Unrepairable(log=log, why=why)
+    return found[0]
+
+
+class _Repair:
+    """One repair."""
+
+    def __init__(
+        self,
+        options: Options,
+        log: PostgresLog,
+        twin: Twin,
+        database: str,
+        pools: Mapping[str, Pool],
+        say: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._log = log
+        self._twin = twin
+        self._database = database
+        self._pools = pools
+        self._say = say
+
+    async def run(self) -> int:
+        """Gives the exit code."""
+        found = await difference(self._log, self._twin)
+        if found.since == 1 and await self._log.head():
+            raise Unrepairable(
+                log=self._log.name,
+                why=f"they have nothing in common: the stream belongs to another log than that of database "
+                f"{self._database}. If nobody needs the stream, delete it (nats stream rm {self._twin.name}), "
+                f"and the relay makes it anew; otherwise use another NATS server or account",
+            )
+        if found.since and not self._options.give_up and not only_notes_of_projections(found.theirs):
+            return await self._restore(found)
+        return await self._accept(found)
+
+    async def _restore(self, found: Difference) -> int:
+        """Puts back into the log what the stream still has."""
+        if not found.complete:
+            last = found.theirs[-1].position
+            self._say(
+                f"{self._log.name} lost its events from {found.since} on, and of those the stream has lost some too: "
+                f"it has {found.since} to {last} of {found.since} to {found.state.last} ({found.damaged})."
+            )
+            self._say("Restore a database that has them; or give them up with --give-up.")
+            return LEFT
+        made = await postgres.planned(self._log, found)
+        self._tell(made)
+        await self._tell_effects(made.restored)
+        if self._options.dry_run:
+            self._say("Nothing was changed: this was a dry run.")
+            return MENDED
+        made = await postgres.carry_out(self._log, found)
+        if found.damaged:
+            await self._twin.delete()
+        self._say(f"Log {self._log.name} is repaired; the relay copies what is new.")
+        return MENDED
+
+    def _tell(self, made: Plan) -> None:
+        own = self._log.name
+        first, last = made.restored[0], made.restored[-1]
+        self._say(
+            f"The log in {self._database} lost events {own}/{first.position} to {last.position}, "
+            f"recorded from {first.recorded_at:%F %T} to {last.recorded_at:%F %T} UTC; the stream has them all."
+        )
+        self._list("They are put back at their positions:", made.restored)
+        self._list(
+            "What the log recorded instead, and nobody else has seen, is moved behind them:", made.kept
+        )
+        self._list(
+            "This cannot follow them, since its streams went another way; it is given up, and kept in table "
+            "given_up_events:",
+            made.given_up,
+        )
+        for consumer, position in sorted(made.checkpoints.items()):
+            self._say(f"Consumer {consumer} goes on after event {position}.")
+        self._say("The outcomes of the lost requests are gone: a client that repeats one is answered anew.")
+
+    async def _tell_effects(self, lost: Sequence[Recorded]) -> None:
+        """What other services did because of lost events."""
+        addresses = [event.address for event in lost]
+        for database, pool in self._pools.items():
+            if database == self._database:
+                continue
+            rows = await postgres.effects(pool, addresses)
+            if rows:
+                self._say(f"Because of them, {len(rows)} events were recorded in {database}:")
+            for row in rows[:_SHOWN]:
+                position, stream_type, stream_id, type, cause, actor = row
+                self._say(f"  {position} {type} of {stream_type} {stream_id}, by {actor} for {cause}")
+            self._more(len(rows))
+
+    async def _accept(self, found: Difference) -> int:
+        """Takes the log as it is: what it lacks is gone, or was of use to nobody else."""
+        head = await self._log.head()
+        back = [one async for one in self._astray(found, head)]
+        lost = found.since and not only_notes_of_projections(found.theirs)
+        if not (found.since or found.damaged or back):
+            self._say(f"Log {self._log.name} in {self._database} and its stream agree: nothing to repair.")
+            return NOTHING
+        if lost:
+            last = max(event.position for event in found.theirs)
+            self._list(f"Given up: events {found.since} to {last}.", found.theirs)
+            await self._tell_effects(found.theirs)
+        if found.damaged:
+            self._say(f"The stream is damaged: {found.damaged}. Its log has all of its events.")
+        for one in back:
+            self._say(
+                f"Consumer {one.consumer} in {one.database} has handled event {one.position}, which the log does not "
+                f"have. It goes back to {one.back_to}; what it did for events after that stays."
+            )
+        if back and not self._options.give_up:
+            self._say(
+                "Neither the log nor the stream has these events. Restore a database that has them; or give them "
+                "up with --give-up."
+            )
+            return LEFT
+        if self._options.dry_run:
+            self._say("Nothing was changed: this was a dry run.")
+            return MENDED
+        await self._log.begin_era()
+        for one in back:
+            await postgres.set_checkpoints(self._pools[one.database], {one.consumer: one.back_to})
+        if found.since or found.damaged:
+            await self._twin.delete()
+            self._say(f"Stream {self._twin.name} is deleted; the relay makes it again from the log.")
+        if back:
+            self._say("Views of these consumers show what was given up: make them again, as an audit says.")
+        return MENDED
+
+    async def _astray(self, found: Difference, head: int) -> AsyncIterator[_Follower]:
+        """The consumers that have handled what the log does not have."""
+        known: list[tuple[str, postgres.FollowerState, bool]] = []
+        for database, pool in self._pools.items():
+            for one in await postgres.followers(pool, self._log.name):
+                known.append((database, one, await self._in_log(one.event_position, one.event_id)))
+        sure = [one.event_position or 0 for _, one, right in known if right and one.event_position]
+        agreed = found.since - 1 if found.since else max(sure, default=0)
+        for database, one, right in known:
+            astray = one.position > head or (found.since and one.position >= found.since)
+            if astray or (
+                one.event_position is not None and one.event_position <= one.position and not right
+            ):
+                yield _Follower(database, one.consumer, one.position, min(agreed, head))
+
+    async def _in_log(self, position: int | None, event_id: UUID | None) -> bool:
+        if position is None:
+            return False
+        return any(event.event_id == event_id for event in await self._log.read(position - 1, 1))
+
+    def _list(self, title: str, events: Sequence[Recorded]) -> None:
+        if not events:
+            return
+        self._say(title)
+        for event in events[:_SHOWN]:
+            self._say(f"  {event.address} {event.type} of {event.stream.type} {event.stream.id}")
+        self._more(len(events))
+
+    def _more(self, count: int) -> None:
+        if count > _SHOWN:
+            self._say(f"  and {count - _SHOWN} more")
