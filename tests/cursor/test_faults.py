@@ -46,24 +46,30 @@ class Careful:
     name, types, routing_key = "careful", (), ""
 
     def __init__(self) -> None:
-        self.stored = 0
+        self.kept = 0
         self.seen: list[int] = []
         self.failures: list[Exception] = []
         self.said: list[tuple[int, int]] = []
 
     async def checkpoint(self) -> int:
-        return self.stored
+        return self.kept
+
+    async def stored(self) -> int:
+        return self.kept
+
+    async def last_handled(self) -> None:
+        return None
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         if self.failures:
             raise self.failures.pop(0)
-        self.said.append((after, self.stored))
-        if after != self.stored:
-            raise CheckpointMoved(consumer=self.name, actual=self.stored, expected=after)
+        self.said.append((after, self.kept))
+        if after != self.kept:
+            raise CheckpointMoved(consumer=self.name, actual=self.kept, expected=after)
         self.seen += [event.position for event in events]
         if any(event.position % 4 == 0 for event in events):
-            self.stored = events[-1].position
-        return self.stored
+            self.kept = events[-1].position
+        return self.kept
 
 
 async def test_a_cursor_expects_the_checkpoint_where_it_is_stored() -> None:
@@ -75,7 +81,7 @@ async def test_a_cursor_expects_the_checkpoint_where_it_is_stored() -> None:
             await twin.publish(source.add(f"a:{number}"))
             await until(lambda at=number: cursor.position == at)  # type: ignore[misc]
     assert handler.seen == list(range(1, 11))
-    assert handler.stored == 8
+    assert handler.kept == 8
     assert twin.opened == [0], "it was never thrown back"
     async with running(Cursor(twin, handler)):
         await until(lambda: handler.seen[-2:] == [9, 10] and len(handler.seen) == 12)
@@ -89,7 +95,7 @@ async def test_a_cursor_goes_on_from_the_stored_checkpoint_when_it_has_moved() -
         async with running(cursor):
             await twin.publish(source.add("a:1", "a:2", "a:3", "a:4"))
             await until(lambda: cursor.position == 4)
-            handler.stored = 6  # another replica was faster
+            handler.kept = 6  # another replica was faster
             await twin.publish(source.add("a:5", "a:6", "a:7", "a:8"))
             await until(lambda: cursor.position == 8)
         assert cursor.problem is None
