@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from google.protobuf.message import Message
@@ -45,10 +44,21 @@ def differences(kept: Shape, now: Shape) -> Sequence[str]:
         for what in sorted({*kept, *now} - {"steps"})
         if kept.get(what) != now.get(what)
     ]
-    for number, (before, after) in enumerate(zip_longest(kept["steps"], now["steps"])):
-        if before != after:
-            said.append(f"step {number} {_changed(before, after)}")
-    return said
+    return [*_steps_differ(kept["steps"], now["steps"]), *said]
+
+
+def _steps_differ(kept: Sequence[Shape], now: Sequence[Shape]) -> Sequence[str]:
+    before, after = {step["name"]: step for step in kept}, {step["name"]: step for step in now}
+    said = [f'step "{name}" is gone' for name in before if name not in after]
+    said += [f'step "{name}" is new' for name in after if name not in before]
+    order = [name for name in before if name in after]
+    if order != (changed := [name for name in after if name in before]):
+        said.append(f"the order was {_listed(order)} and is {_listed(changed)}")
+    return said + [
+        f'step "{name}" has changed ({_changed(before[name], after[name])})'
+        for name in order
+        if before[name] != after[name]
+    ]
 
 
 def _step(step: Step) -> Shape:
@@ -72,12 +82,10 @@ def _name(type: type[Message] | None) -> str:
     return type.DESCRIPTOR.full_name if type else ""
 
 
-def _changed(before: Shape | None, after: Shape | None) -> str:
-    if before is None or after is None:
-        step, what = (after, "is new") if before is None else (before, "is gone")
-        return f'"{step["name"]}" {what}' if step else what
-    if before["name"] != after["name"]:
-        return f'was "{before["name"]}" and is "{after["name"]}"'
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _changed(before: Shape, after: Shape) -> str:
     changed = [what for what in sorted({*before, *after}) if before.get(what) != after.get(what)]
-    told = [f"{what}: {before.get(what, 'no')} → {after.get(what, 'no')}" for what in changed]
-    return f'"{before["name"]}" has changed ({"; ".join(told)})'
+    return "; ".join(f"{what}: {before.get(what, 'no')} → {after.get(what, 'no')}" for what in changed)
