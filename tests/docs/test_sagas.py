@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc_tools import protoc
 
 from stack.topology import ROOT
 from twinlog import Saga, StreamId
@@ -30,8 +30,8 @@ def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     path = tmp_path / PROTO[1]
     path.parent.mkdir(parents=True)
     path.write_text(PROTO[2])
-    arguments = [f"-I{tmp_path}", f"-I{ROOT / 'protos'}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
-    assert protoc.main(["protoc", *arguments, f"--python_out={tmp_path}", PROTO[1]]) == 0
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"-I{ROOT / 'protos'}"]
+    subprocess.run([*protoc, f"--python_out={tmp_path}", PROTO[1]], check=True)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "trips"]:
         monkeypatch.delitem(sys.modules, name)

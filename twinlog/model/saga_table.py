@@ -219,8 +219,10 @@ class Saga:
 
 
 def _flattened(step: Step) -> Sequence[Step]:
-    first = step.together[0].name if step.together else ""
-    return [replace(member, group=first) for member in step.together] if first else [step]
+    if not step.together:
+        return [step]
+    first = step.together[0].name
+    return [each if each.together else replace(each, group=first) for each in step.together]
 
 
 def _wrong(saga: Saga) -> str:
