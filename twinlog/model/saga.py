@@ -100,7 +100,7 @@ class SagaInstance:
     """The answers that are awaited: several only while steps run in parallel."""
     happened: tuple[int, ...] = ()
     """The steps that are done or skipped, in the order of that."""
-    replies: dict[str, StoredMessage] = field(default_factory=dict)
+    replies: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
     """By the name of a step, the event that answered it with success, as a google.protobuf.Any; the context has them
     unpacked."""
     reason: str = ""

@@ -25,7 +25,7 @@ class UnknownSagaVersion(TwinlogError):
 class SagaAggregate(Aggregate[SagaInstance, Command]):
     """A kind of stream whose streams are instances of a saga."""
 
-    versions: Mapping[int, Saga] = field(default_factory=dict)
+    versions: Mapping[int, Saga] = field(default_factory=dict, compare=False)
     """Its tables, by version."""
 
     @property
