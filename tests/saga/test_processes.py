@@ -140,6 +140,24 @@ def test_each_of_a_group_has_its_own_deadline() -> None:
     assert decided(sagas, BEGIN, wake(3), wake(5)) == ["SagaStepFailed", "Undo1"]
 
 
+def test_steps_that_have_answers_of_one_type_pick_their_own() -> None:
+    def leg(number: int, name: str) -> Step:
+        return Step(
+            name, send=makes("Send", number), done=Int64Value, matches=lambda event: event.value == number
+        )
+
+    def booked(number: int) -> Reply:
+        return Reply(Int64Value(value=number), NOW)
+
+    sagas = of(Parallel(leg(0, "out"), leg(1, "back")), leg(2, "on"))
+    assert after(sagas, BEGIN, booked(1)).steps[:2] == (StepState.RUNNING, StepState.DONE)
+    assert decided(sagas, BEGIN, booked(1), booked(1)) == []
+    past = (BEGIN, booked(1), booked(0))
+    assert decided(sagas, *past) == ["SagaStepSucceeded", "Send2"]
+    assert decided(sagas, *past, booked(0)) == [], "a repeat answers no later step"
+    assert decided(sagas, *past, booked(2)) == ["SagaCompleted"]
+
+
 # --- conditions, signals, times ---
 
 

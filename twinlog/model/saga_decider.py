@@ -112,6 +112,8 @@ class SagaDecider:
     def _reply(self, instance: SagaInstance, event: Message, now: datetime) -> Events:
         for awaited in instance.awaited:
             step = self._saga.steps[awaited.step]
+            if not isinstance(event, step.answers) or (step.matches and not step.matches(event)):
+                continue
             if step.done and isinstance(event, step.done):
                 return self._succeeded(instance, awaited, event, now)
             if step.is_transient(event):
@@ -167,6 +169,8 @@ class SagaDecider:
             return [ending(instance)] if self._answers_closing(event) else []
         step = self._saga.steps[current]
         answers = tuple(answer for answer in (step.undone, step.refused) if answer)
+        if isinstance(event, answers) and step.matches and not step.matches(event):
+            return []
         if isinstance(event, answers) and not step.is_transient(event):
             # A step that is refused while it is being undone never happened.
             return self._advance(instance, pb.SagaStepCompensated(step=current), now)

@@ -72,6 +72,7 @@ def _step(step: Step) -> Shape:
         "in parallel with": step.group,
         "sends": step.send is not None,
         "lasts": step.lasts is not None,
+        "picks its answers": step.matches is not None,
         "is conditional": step.when is not None,
         "is the point of no return": step.no_return,
     }

@@ -114,6 +114,9 @@ class Step:
     step's own command is still under way, and the participant then lets that come to nothing."""
     undone: type[Message] | None = None
     """The event that says it is compensated."""
+    matches: Callable[[Any], bool] | None = None
+    """Whether an answer of these types is this step's, where several steps have answers of one type:
+    ``lambda event: event.leg == 2``. None: each is."""
     deadline: timedelta | Callable[[Any], datetime] | None = None
     """How long the answer may take, or a function from the trigger to the time it is due; None: as long as it takes,
     for a step that has to happen in the end."""
@@ -143,11 +146,11 @@ class Step:
         of_type = self.refused is not None and isinstance(failure, self.refused)
         return self.transient is not None and of_type and bool(self.transient(failure))
 
-    @property
-    def answers(self) -> Sequence[type[Message]]:
+    @cached_property
+    def answers(self) -> tuple[type[Message], ...]:
         """The events that answer its command."""
         failure = self.transient if isinstance(self.transient, type) else None
-        return [answer for answer in (self.done, self.refused, failure) if answer]
+        return tuple(answer for answer in (self.done, self.refused, failure) if answer)
 
 
 class Parallel(Step):
@@ -267,10 +270,10 @@ def _ambiguous(saga: Saga, step: Step) -> str:
     others = [other for other in saga.steps if other.group == step.group and other is not step]
     for other in others:
         for answer in step.answers:
-            if answer in other.answers:
+            if answer in other.answers and not (step.matches and other.matches):
                 return (
-                    f'and "{other.name}" run in parallel, and {answer.DESCRIPTOR.name} answers both; let each have '
-                    "events of its own, or put one after the other"
+                    f'and "{other.name}" run in parallel, and {answer.DESCRIPTOR.name} answers both; say by matches= '
+                    "which of them is whose, or let each step have events of its own"
                 )
     return ""
 
