@@ -299,7 +299,7 @@ PLAYED = given(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @PLAYED
 def test_in_the_end_all_is_done_or_all_is_undone(
     saga: Saga, accepts: Sequence[bool], busy: Sequence[int], actions: Sequence[tuple[str, int]]

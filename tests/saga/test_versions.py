@@ -12,7 +12,7 @@ import pytest
 from saga_orchestrator.credit_saga import CREDIT_SAGA
 from tests.kernel.batches import append, new_event
 from tests.saga.tables import kind, makes, message, step, table
-from twinlog import Backoff, Begin, Parallel, Reply, Saga, Step, StreamId, saga_aggregate
+from twinlog import Backoff, Begin, Parallel, Reply, Saga, Schema, Step, StreamId, saga_aggregate
 from twinlog.log.saga_tables import (
     KeptTable,
     LiveInstance,
@@ -72,8 +72,8 @@ async def postgres(postgres_url: str, database: str) -> AsyncIterator[PostgresTa
         yield PostgresTables(log)
 
 
-async def start(tables: SagaTables, *versions: Saga) -> None:
-    await check_saga_tables(tables, [saga_aggregate(*versions)])
+async def start(tables: SagaTables, *versions: Saga, schema: Schema | None = None) -> None:
+    await check_saga_tables(tables, [saga_aggregate(*versions)], schema or Schema())
 
 
 def edited(*steps: Step, **more: Any) -> Saga:
@@ -122,6 +122,15 @@ def test_what_no_instance_rests_on_may_change_in_place() -> None:
     )
     assert not differences(shape_of(ONE), shape_of(tuned))
     assert fingerprint_of(ONE) == fingerprint_of(tuned)
+
+
+async def test_a_message_type_that_an_upcaster_renames_is_no_change_of_the_table() -> None:
+    tables, renamed = MemoryTables(), edited(step(0), replace(step(1), done=kind("Done", 3)))
+    await start(tables, ONE)
+    with pytest.raises(SagaTableChanged):
+        await start(tables, renamed)
+    new = kind("Done", 3)
+    await start(tables, renamed, schema=Schema({kind("Done", 1): (lambda _old: [new()], [new])}))
 
 
 def test_the_shops_table_is_as_it_was_released() -> None:

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.saga_aggregate import SagaAggregate
-from twinlog.model.saga_fingerprint import Shape, differences, fingerprint_of, shape_of
+from twinlog.model.saga_fingerprint import Shape, differences, fingerprint_of, shape_of, with_types_of_today
+from twinlog.model.schema import Schema
 
 _NAMED = 5
 """How many instances an error names."""
@@ -71,23 +72,23 @@ class SagaTables(Protocol):
         ...
 
 
-async def check_saga_tables(tables: SagaTables, aggregates: Sequence[AnyAggregate]) -> None:
-    """Keeps the tables of sagas, and compares them with those that are kept.
+async def check_saga_tables(tables: SagaTables, aggregates: Sequence[AnyAggregate], schema: Schema) -> None:
+    """Keeps the tables of sagas, and compares them with those that are kept; ``schema`` knows renamed message types.
 
     Raises SagaTableChanged and SagaVersionNeeded, each a ConfigurationError; then nothing has been handled.
     """
     for sagas in aggregates:
         if isinstance(sagas, SagaAggregate):
-            await _check(tables, sagas)
+            await _check(tables, sagas, schema)
 
 
-async def _check(tables: SagaTables, sagas: SagaAggregate) -> None:
+async def _check(tables: SagaTables, sagas: SagaAggregate, schema: Schema) -> None:
     name = sagas.newest.name
     given = {
         version: KeptTable(shape_of(saga), fingerprint_of(saga)) for version, saga in sagas.versions.items()
     }
     before = await tables.keep(name, {})
-    _compare(name, before, given)
+    _compare(name, before, given, schema)
     # Before any is kept, instances of an earlier release may need a version that is gone.
     gone = [version for version, kept in before.items() if version not in given and not kept.retired]
     if gone or not before:
@@ -95,15 +96,18 @@ async def _check(tables: SagaTables, sagas: SagaAggregate) -> None:
         if needed:
             raise _needed(name, needed)
         await tables.retire(name, gone)
-    _compare(name, await tables.keep(name, given), given)  # another replica may have been first
+    _compare(name, await tables.keep(name, given), given, schema)  # another replica may have been first
 
 
-def _compare(saga: str, kept: Mapping[int, KeptTable], given: Mapping[int, KeptTable]) -> None:
+def _compare(
+    saga: str, kept: Mapping[int, KeptTable], given: Mapping[int, KeptTable], schema: Schema
+) -> None:
     for version in sorted(given.keys() & kept.keys()):
-        if kept[version].fingerprint != given[version].fingerprint:
-            what = "; ".join(differences(kept[version].shape, given[version].shape))
-            next = max(*given, *kept) + 1
-            raise SagaTableChanged(saga=saga, version=version, what=what, next=next)
+        if kept[version].fingerprint == given[version].fingerprint:
+            continue
+        now = given[version].shape
+        if what := "; ".join(differences(with_types_of_today(kept[version].shape, now, schema), now)):
+            raise SagaTableChanged(saga=saga, version=version, what=what, next=max(*given, *kept) + 1)
 
 
 def _needed(saga: str, instances: Sequence[LiveInstance]) -> SagaVersionNeeded:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
 from twinlog.model.saga_table import Saga, Step
+from twinlog.model.schema import Schema
 
 Shape = Mapping[str, Any]
 """JSON: names of steps and of message types."""
@@ -45,6 +46,36 @@ def differences(kept: Shape, now: Shape) -> Sequence[str]:
         if kept.get(what) != now.get(what)
     ]
     return [*_steps_differ(kept["steps"], now["steps"]), *said]
+
+
+def with_types_of_today(kept: Shape, now: Shape, schema: Schema) -> Shape:
+    """A kept shape with the message types that were renamed since as they are called now.
+
+    ``schema`` has the upcasters that rename them.
+    """
+    names = [name for name in _strings(now) if "." in name]
+    today = {old: name for name in names for old in schema.stored_types([_short(name)])}
+    return cast("Shape", _mapped(kept, lambda text: today.get(_short(text), text) if "." in text else text))
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif not isinstance(value, bool):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: _mapped(part, change) for name, part in value.items()}
+    return [_mapped(part, change) for part in value] if isinstance(value, list) else value
 
 
 def _steps_differ(kept: Sequence[Shape], now: Sequence[Shape]) -> Sequence[str]:

@@ -49,7 +49,9 @@ async def open_service(
                 "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace)
             )
             tables = PostgresSagaTables(own.pool)
-            await until_available("saga tables", lambda: check_saga_tables(tables, spec.aggregates))
+            await until_available(
+                "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
+            )
             service = Service(
                 spec.name,
                 own,
