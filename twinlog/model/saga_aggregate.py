@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.errors import TwinlogError
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
-from twinlog.model.saga_decider import SagaDecider
 from twinlog.model.saga_table import WrongSagaTable
 from twinlog.v1 import saga_pb2 as pb
+
+if TYPE_CHECKING:
+    from twinlog.model.saga_decider import SagaDecider
 
 
 class UnknownSagaVersion(TwinlogError):
@@ -41,17 +45,24 @@ def saga_aggregate(*versions: Saga) -> SagaAggregate:
     where the tables are not versions of one saga.
     """
     _refuse_mixed(versions)
-    deciders = {saga.version: SagaDecider(saga) for saga in versions}
     newest = max(versions, key=lambda saga: saga.version)
 
+    @cache
+    def deciders() -> Mapping[int, SagaDecider]:
+        from twinlog.model.saga_decider import (
+            SagaDecider,
+        )  # who only declares a saga loads no more than its table
+
+        return {saga.version: SagaDecider(saga) for saga in versions}
+
     def decider(instance: SagaInstance) -> SagaDecider:
-        return deciders.get(instance.version) or deciders[newest.version]
+        return deciders().get(instance.version) or deciders()[newest.version]
 
     def evolve(instance: SagaInstance, event: Message) -> SagaInstance:
         if isinstance(event, pb.SagaStarted):
-            if event.version not in deciders:
+            if event.version not in deciders():
                 raise UnknownSagaVersion(saga=newest.name, version=event.version)
-            return deciders[event.version].evolve(instance, event)
+            return deciders()[event.version].evolve(instance, event)
         return decider(instance).evolve(instance, event)
 
     return SagaAggregate(
