@@ -242,7 +242,9 @@ async def a_database_was_set_back(shop: World) -> Expected:
 
 @fault
 async def a_stream_is_of_another_installation(shop: World) -> Expected:
-    await shop.sql("shop_sagas", "INSERT INTO log_identity (installation) VALUES ('ours') ON CONFLICT DO NOTHING")
+    await shop.sql(
+        "shop_sagas", "INSERT INTO log_identity (installation) VALUES ('ours') ON CONFLICT DO NOTHING"
+    )
     twin = JetStreamTwin(shop.nats, "sagas", identity=Identity("theirs", uuid4()))
     await shop.twin("sagas").delete()
     await twin.create(1)

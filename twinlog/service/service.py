@@ -36,6 +36,8 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
+from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc import PageTokens, Registration, serve
@@ -76,6 +78,12 @@ class Endpoint(NamedTuple):
     """Where the address is set, for the error where it cannot be had."""
     domain: str = "twinlog"
     """The ErrorInfo domain of its errors."""
+
+
+class UndeclaredSaga(ConfigurationError):
+    """Saga {saga} is no aggregate of {service}, so its deadlines would never come: add it to the spec's aggregates."""
+
+    reason = "UNDECLARED_SAGA"
 
 
 async def _for_ever() -> None:
@@ -149,6 +157,7 @@ class Service:
             actor=name,
             randomness=randomness,
         )
+        self._aggregates = {aggregate.name for aggregate in aggregates}
         self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self.retention = Retention(
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
@@ -183,13 +192,18 @@ class Service:
                     yield
                 await self._drain()
 
-    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
+    def subscribe(
+        self, *subscribers: Policies | SagaAggregate | Consumer, linger_seconds: float = 0.0
+    ) -> None:
         """Has the effects of a log's events: of each that comes, by the rules of policies or as a consumer does it.
+
+        A saga hears the events of its ``sources``, each for the instance that its ``id`` names. Raises
+        ConfigurationError where its table leaves that open.
 
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
         next one.
         """
-        for subscriber in subscribers:
+        for subscriber in self._with_policies_of_sagas(subscribers):
             consumer, behind = subscriber, None
             if isinstance(subscriber, Policies):
                 consumer = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
@@ -239,6 +253,19 @@ class Service:
         )
         self.watched.append(cursor)
         self.start(consumer.name, cursor.run())
+
+    def _with_policies_of_sagas(
+        self, subscribers: Sequence[Policies | SagaAggregate | Consumer]
+    ) -> Sequence[Policies | Consumer]:
+        found: list[Policies | Consumer] = []
+        for subscriber in subscribers:
+            if not isinstance(subscriber, SagaAggregate):
+                found.append(subscriber)
+                continue
+            if subscriber.name not in self._aggregates:
+                raise UndeclaredSaga(saga=subscriber.newest.name, service=self.name)
+            found += saga_policies(subscriber, self.name, self.clock)
+        return found
 
     async def _check_timers(self) -> None:
         era = 0
