@@ -70,6 +70,7 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
             *STANDARD,
             *services,
             "twinlog.v1.DeadLetterService",
+            "twinlog.v1.InspectionService",
         ]
 
 

@@ -115,6 +115,11 @@ class Cursor:
         """Current fault, or None while healthy. Events that take longer than 10 s are one: the store may be locked."""
         return self._retrying.problem or self._stalled()
 
+    @property
+    def last_error(self) -> str:
+        """The newest fault, also where it has passed; empty where there was none."""
+        return self._retrying.last
+
     def _stalled(self) -> str | None:
         if self._began is None:
             return None

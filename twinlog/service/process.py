@@ -23,7 +23,7 @@ from twinlog.postgres.log import open_log
 from twinlog.service.logging import configure_logging
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Endpoint, Service
-from twinlog.service.settings import Settings
+from twinlog.service.settings import Settings, shown
 from twinlog.service.spec import ServiceSpec
 
 
@@ -63,6 +63,7 @@ async def open_service(
                 endpoint=Endpoint(spec.address_in(settings), spec.address_setting, spec.domain),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
+                settings=shown(settings),
                 keep_requests=timedelta(days=settings.keep_requests_days),
             )
             async with service.running():

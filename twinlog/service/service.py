@@ -40,7 +40,10 @@ from twinlog.model.schema import Schema
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc import PageTokens, Registration, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.inspection import Followed, Inspected
+from twinlog.rpc.inspection_service import InspectionService
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
+from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
 
@@ -103,6 +106,7 @@ class Service:
         until_stopped: Callable[[], Awaitable[object]] = _for_ever,
         keep_requests: timedelta = KEPT,
         signals: Mapping[str, Watched] = {},
+        settings: Mapping[str, str] = {},
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
@@ -112,7 +116,8 @@ class Service:
         ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
         around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
         ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
-        health tells under names of their own, besides those of the service. ``randomness``: the jitter of retries.
+        health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
+        them. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -161,6 +166,10 @@ class Service:
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
+        self.inspected = Inspected(
+            name, log, self._twins[0], schema, clock.now(), aggregates, settings, signals=self.signals
+        )
+        """What inspection tells of this process."""
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
         self._endpoint = endpoint
@@ -215,12 +224,18 @@ class Service:
         """
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         operations = DeadLetterService(self.dead_letters, await self.page_tokens())
+        parts = self.inspected.parts = [self.relay, self.lineage, self.writer, *self.watched]
+        inspection = InspectionService(self.inspected)
         async with serve(
-            [*services, (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
+            [
+                *services,
+                (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
+                (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
+            ],
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, self.lineage, self.writer, *self.watched],
+            health=parts,
             signals=self.signals,
             middleware=middleware,
         ):
@@ -237,6 +252,7 @@ class Service:
             linger=linger,
             randomness=self._randomness,
         )
+        self.inspected.followed.append(Followed(consumer, handler, cursor, self._twins[-1], self._leases[-1]))
         self.watched.append(cursor)
         self.start(consumer.name, cursor.run())
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.jetstream.urls import servers
 from twinlog.model.errors import ConfigurationError
-from twinlog.postgres.urls import check_url
+from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
@@ -107,6 +107,33 @@ def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
     return [
         (name.upper(), _default(field), field.description or "") for name, field in kind.model_fields.items()
     ]
+
+
+def shown(settings: BaseSettings) -> dict[str, str]:
+    """The settings by environment variable, without secrets: who may ask a process may not know its passwords.
+
+    Of Postgres it is host and port, of NATS the URLs without the login. A text of a service's own is shown where it is
+    the default, which is in the code; another one may be a key.
+    """
+    return {
+        name.upper(): _shown(field, name, getattr(settings, name))
+        for name, field in type(settings).model_fields.items()
+    }
+
+
+def _shown(field: FieldInfo, name: str, value: Any) -> str:
+    if name == "postgres_url":
+        return address_of(str(value))
+    if name == "nats_url":
+        return ",".join(servers(str(value)).urls)
+    plain = name in Settings.model_fields or isinstance(value, bool | int | float) or _is_address(value)
+    if field.repr and (plain or value == field.default):
+        return str(value)
+    return "(set)" if value else "(not set)"
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
 
 
 def _default(field: FieldInfo) -> str:
