@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
@@ -71,5 +70,5 @@ def as_dict(message: Message) -> dict[str, Any]:
     return made
 
 
-def _is_ours(type: Descriptor) -> bool:
-    return type.full_name.startswith("twinlog.")
+def _is_ours(type: Any) -> bool:
+    return bool(type.full_name.startswith("twinlog."))
