@@ -23,7 +23,9 @@ COMMANDS = {
     "status": ("status", "services, logs, consumers and problems on one screen"),
     "log": ("log", "events of a log, decoded"),
     "dead-letters": ("dead_letters", "events that could not be handled: list, show, replay, discard"),
+    "sagas": ("sagas", "sagas: list, show, retry, skip, abort"),
     "views": ("views", "views, and how far each is"),
+    "doctor": ("doctor", "check servers and settings, and say what to do"),
     "repair": ("repair", "mend a log whose history is not the one in its stream"),
     "completion": ("completion", "what makes the shell complete this command"),
 }
@@ -56,14 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser_for(commands: Collection[str]) -> argparse.ArgumentParser:
     """The parser, whole for these subcommands; of others it has the names."""
     parser = argparse.ArgumentParser(
-        "twinlog", description="The tool of Twinlog, event sourcing for Python services.", epilog=_EXITS
+        "twinlog",
+        description="The tool of Twinlog, event sourcing for Python services.",
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"twinlog {twinlog.__version__}")
     subparsers: Any = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (module, help) in COMMANDS.items():
         wanted = name in commands
-        subparser = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
-        subparser.epilog = _EXITS
+        subparser = subparsers.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=_EXITS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if wanted:
             command = importlib.import_module(f"twinlog.cli.{module}")
             command.arguments(subparser)
