@@ -17,10 +17,11 @@ from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
-from twinlog.consume.cursor import Cursor
+from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.installation import ForeignStream
@@ -34,6 +35,7 @@ from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
+from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
 from twinlog.model.schema import Schema
@@ -183,21 +185,34 @@ class Service:
                     yield
                 await self._drain()
 
-    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
-        """Has the effects of a log's events: of each that comes, by the rules of policies or as a consumer does it.
+    def subscribe(self, *subscribers: Policies | Effects | Consumer, linger_seconds: float = 0.0) -> None:
+        """Has the effects of a log's events: of each that comes, by the rules of policies or of effects, or as a
+        consumer does it.
 
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
-        next one.
+        next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
+        they call is down.
         """
         for subscriber in subscribers:
-            consumer, behind = subscriber, None
-            if isinstance(subscriber, Policies):
-                consumer = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
-                behind = self.writer.linger
-            assert not isinstance(consumer, Policies)
-            for wrap in reversed(self._middleware):
-                consumer = wrap(consumer)
-            self._feed(consumer, Linger(behind, least=linger_seconds))
+            match subscriber:
+                case Policies():
+                    policies = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
+                    self.watched.append(
+                        self._feed(policies, Linger(self.writer.linger, least=linger_seconds))
+                    )
+                case Effects():
+                    self._subscribe_effects(subscriber, linger_seconds)
+                case _:
+                    self.watched.append(self._feed(subscriber, Linger(least=linger_seconds)))
+
+    def _subscribe_effects(self, effects: Effects, linger_seconds: float) -> None:
+        if effects.signal in self.signals:
+            raise ConfigurationError(
+                f"two Effects are called {effects.name}: give each a name of its own, and keep that of the older one"
+            )
+        consumer = EffectConsumer(effects, self.writer, self.log, self.schema, self._randomness)
+        linger = Linger(self.writer.linger, least=linger_seconds)
+        self.signals[effects.signal] = self._feed(consumer, linger, consumer.batch)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the service's own, as long as its cursors."""
@@ -226,7 +241,9 @@ class Service:
         ):
             await self._until_stopped()
 
-    def _feed(self, consumer: Consumer, linger: Linger) -> None:
+    def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
+        for wrap in reversed(self._middleware):
+            consumer = wrap(consumer)
         handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
         self.dead_letters.add(handler)
         self._twins.append(self.twin(consumer.source))
@@ -235,10 +252,11 @@ class Service:
             handler,
             self._lease(consumer.name),
             linger=linger,
+            batch=batch,
             randomness=self._randomness,
         )
-        self.watched.append(cursor)
         self.start(consumer.name, cursor.run())
+        return cursor
 
     async def _check_timers(self) -> None:
         era = 0
