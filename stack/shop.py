@@ -116,7 +116,8 @@ async def running(
         if not nats_url:
             nats = await stack.enter_async_context(EmbeddedNats(data / "nats", _port("NATS_PORT")))
             nats_url = nats.url
-        env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url}
+        served = ",".join(f"{name}={service.address}" for name, service in zip(NAMES, services, strict=True))
+        env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "TWINLOG_SERVICES": served}
         if sys.stdout.isatty():
             env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
         supervisor = await stack.enter_async_context(

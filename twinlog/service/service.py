@@ -24,27 +24,38 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
+from twinlog.consume.projection import Projection
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
+from twinlog.log.saga_list import SagaList, SagaListStore
 from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
+from twinlog.memory.log import MemoryLog
+from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
+from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.schema import Schema
+from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
-from twinlog.rpc import PageTokens, Registration, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.owners import Owners
+from twinlog.rpc.saga_service import SagaService
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
+from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
+_LIST_LINGER_SECONDS = 0.25
+"""The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
 
 class Messages(Protocol):
@@ -105,6 +116,8 @@ class Service:
         until_stopped: Callable[[], Awaitable[object]] = _for_ever,
         keep_requests: timedelta = KEPT,
         signals: Mapping[str, Watched] = {},
+        saga_list: SagaListStore | None = None,
+        services: Mapping[str, str] = {},
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
@@ -114,7 +127,9 @@ class Service:
         ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
         around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
         ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
-        health tells under names of their own, besides those of the service. ``randomness``: the jitter of retries.
+        health tells under names of their own, besides those of the service. ``saga_list``: where the list of its
+        sagas is kept. ``services``: where other services serve, by name; they are asked what has become of a saga's
+        command. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -124,6 +139,13 @@ class Service:
         self.twin = twin
         self.messages = messages or NoMessages()
         self.dead_letters = DeadLetterOperations(log)
+        self.sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
+        """Those whose instances the log holds; twinlog.v1.SagaService shows them."""
+        self.saga_list: SagaList | None = None
+        """Where the sagas are looked up: set it before :meth:`serve` where a list is kept already; None: the kernel
+        keeps one."""
+        self._saga_list_store = saga_list
+        self._services = services
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twins = [twin(log.name)]
@@ -223,15 +245,20 @@ class Service:
         return PageTokens(await self.log.page_token_secret())
 
     async def serve(self, *services: Registration, middleware: Sequence[RpcMiddleware] = ()) -> None:
-        """Serves these and the dead letters over gRPC until the process is asked to stop.
+        """Serves these, the dead letters and the sagas over gRPC until the process is asked to stop.
 
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
         installation's.
         """
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
-        operations = DeadLetterService(self.dead_letters, await self.page_tokens())
+        pages = await self.page_tokens()
+        operations = DeadLetterService(self.dead_letters, pages)
         async with serve(
-            [*services, (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
+            [
+                *services,
+                (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
+                *([self._saga_service(pages)] if self.sagas else []),
+            ],
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
@@ -240,6 +267,24 @@ class Service:
             middleware=middleware,
         ):
             await self._until_stopped()
+
+    def _saga_service(self, pages: PageTokens) -> Registration:
+        sagas = self.saga_list
+        if sagas is None:
+            sagas = store = self._saga_list_store or _in_memory(self.log)
+            kept = Projection(
+                f"{self.name}.saga_instances",
+                [SAGA_INSTANCES],
+                store,
+                schema=self.schema,
+                source=self.log.name,
+                routing_key=SHOWN,
+            )
+            self.subscribe(kept, linger_seconds=_LIST_LINGER_SECONDS)
+        commands = SagaOperations(Commands(self.log, self.writer), self.sagas, self.clock)
+        owners = Owners(self._services, self._twins[0])
+        service = SagaService(commands, sagas, owners, pages, self.clock)
+        return service, add_SagaServiceServicer_to_server, SagaService.NAME
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
         for wrap in reversed(self._middleware):
@@ -276,6 +321,12 @@ class Service:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
             await self.relay.drain(_DRAIN_SECONDS)
+
+
+def _in_memory(log: Log) -> SagaListStore:
+    if not isinstance(log, MemoryLog):
+        raise ConfigurationError(f"log {log.name} has sagas, and no saga_list says where their list is kept")
+    return MemorySagaList(log)
 
 
 async def _refuse_foreign(twin: Twin) -> None:
