@@ -13,7 +13,7 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog import Policies, Recorded, Schema, Service
+from twinlog import Effects, Policies, Recorded, Schema, Service
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.cursor import Handler
 from twinlog.log.lease import AlwaysHeld
@@ -103,7 +103,7 @@ class Node(Service):
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
 
-    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
+    def subscribe(self, *subscribers: Policies | Effects | Consumer, linger_seconds: float = 0.0) -> None:
         for subscriber in subscribers:
             super().subscribe(subscriber, linger_seconds=linger_seconds)
             cursor, handler = self.watched[-1], [*self.dead_letters.consumers.values()][-1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
@@ -17,7 +20,20 @@ class UnknownSagaVersion(TwinlogError):
     reason = "UNKNOWN_SAGA_VERSION"
 
 
-def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
+@dataclass(frozen=True)
+class SagaAggregate(Aggregate[SagaInstance, Command]):
+    """A kind of stream whose streams are instances of a saga."""
+
+    versions: Mapping[int, Saga] = field(default_factory=dict, compare=False)
+    """Its tables, by version."""
+
+    @property
+    def newest(self) -> Saga:
+        """The table that new instances start with."""
+        return self.versions[max(self.versions)]
+
+
+def saga_aggregate(*versions: Saga) -> SagaAggregate:
     """The aggregate of a saga's instances; give every version that still has instances, in any order.
 
     New instances start with the newest version. The aggregate's name is ``<saga>_saga``.
@@ -35,7 +51,7 @@ def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
             return deciders[event.version].evolve(instance, event)
         return decider(instance).evolve(instance, event)
 
-    return Aggregate(
+    return SagaAggregate(
         name=f"{newest.name}_saga",
         initial=SagaInstance(),
         decide=lambda instance, command: decider(instance).decide(instance, command),
@@ -43,4 +59,5 @@ def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
         partition_key=lambda instance: newest.partition_key(instance.trigger),
         due=lambda instance: instance.deadline,
         on_due=lambda _instance, now: Wake(now),
+        versions={saga.version: saga for saga in versions},
     )

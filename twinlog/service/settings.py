@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -47,6 +47,15 @@ def _url(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def services_in(text: str) -> Mapping[str, str]:
+    """The addresses of services, by name. Raises ValueError."""
+    named = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    for name, _, address in named:
+        if not name or not _ADDRESS.fullmatch(address):
+            raise ValueError("must be name=host:port with commas, such as order_svc=127.0.0.1:50051")
+    return {name: address for name, _, address in named}
+
+
 Address = Annotated[str, AfterValidator(_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
 PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
@@ -64,6 +73,10 @@ Installation = Annotated[
 """What services that work together are called."""
 
 
+Services = Annotated[str, _url(services_in)]
+"""Where services serve, as name=host:port with commas."""
+
+
 class Settings(BaseSettings):
     """The settings of every process; a service derives its own. The environment has a field under its upper-case
     name; the field's docstring is its documentation."""
@@ -78,6 +91,8 @@ class Settings(BaseSettings):
     """Prefix of streams and databases, such as staging for staging_orders; for installations that share servers."""
     twinlog_installation: Installation = ""
     """One name for all services that work together; by default derived from the Postgres server and the namespace."""
+    twinlog_services: Services = ""
+    """Where other services serve, as name=host:port with commas; they are asked about answers that sagas wait for."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
