@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,19 @@ def test_every_option_stands_in_the_reference(command: str) -> None:
     everywhere = {"--help", "--at", "--timeout", "--json"}
     missing = {option for option in options_of(command) if option not in everywhere and option not in section}
     assert not missing
+
+
+def commands_on_pages() -> Iterator[str]:
+    """Every `twinlog …` that a page shows to type."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(), re.DOTALL):
+            yield from re.findall(r"^(?:\$ )?twinlog (.+)$", block, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sorted(set(commands_on_pages())))
+def test_every_command_on_a_page_can_be_typed(command: str) -> None:
+    arguments = shlex.split(command, comments=True)
+    assert parser_for(arguments[:1]).parse_args(arguments)
 
 
 def options_of(command: str) -> set[str]:
