@@ -212,7 +212,7 @@ async def test_an_unreadable_customer_and_an_unreadable_saga_hold_up_their_own(c
             saga = (await SagaServiceStub(channel).GetSaga(asked)).saga
         [awaited] = saga.awaited
         assert awaited.owner == "customer_svc"
-        return awaited.progress == kernel_pb.COMMAND_PROGRESS_DEAD_LETTER and awaited.dead_letters > 0
+        return bool(awaited.progress == kernel_pb.COMMAND_PROGRESS_DEAD_LETTER and awaited.dead_letters)
 
     await until(owner_is_told)
     orchestrated = (await client.order(neighbor, "1", SAGA_MODE_ORCHESTRATION)).order_id
