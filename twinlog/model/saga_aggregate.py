@@ -11,6 +11,7 @@ from twinlog.model.aggregate import Aggregate
 from twinlog.model.errors import TwinlogError
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
 from twinlog.model.saga_decider import SagaDecider
+from twinlog.model.saga_table import WrongSagaTable
 from twinlog.v1 import saga_pb2 as pb
 
 
@@ -36,8 +37,10 @@ class SagaAggregate(Aggregate[SagaInstance, Command]):
 def saga_aggregate(*versions: Saga) -> SagaAggregate:
     """The aggregate of a saga's instances; give every version that still has instances, in any order.
 
-    New instances start with the newest version. The aggregate's name is ``<saga>_saga``.
+    New instances start with the newest version. The aggregate's name is ``<saga>_saga``. Raises ConfigurationError
+    where the tables are not versions of one saga.
     """
+    _refuse_mixed(versions)
     deciders = {saga.version: SagaDecider(saga) for saga in versions}
     newest = max(versions, key=lambda saga: saga.version)
 
@@ -61,3 +64,15 @@ def saga_aggregate(*versions: Saga) -> SagaAggregate:
         on_due=lambda _instance, now: Wake(now),
         versions={saga.version: saga for saga in versions},
     )
+
+
+def _refuse_mixed(versions: tuple[Saga, ...]) -> None:
+    seen: set[int] = set()
+    for saga in versions:
+        if saga.name != versions[0].name:
+            what = f"it is put together with saga {versions[0].name}; make one saga_aggregate of each"
+            raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
+        if saga.version in seen:
+            what = "two tables have this version; give the newer one the next number"
+            raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
+        seen.add(saga.version)

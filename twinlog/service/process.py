@@ -15,12 +15,14 @@ from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
+from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
+from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.logging import configure_logging
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Endpoint, Service
@@ -46,6 +48,10 @@ async def open_service(
             await until_available("clock", clock.measure)
             identity = await until_available(
                 "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace)
+            )
+            tables = PostgresSagaTables(own.pool)
+            await until_available(
+                "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
             )
             service = Service(
                 spec.name,

@@ -44,6 +44,7 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
+from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
@@ -92,6 +93,12 @@ class Endpoint(NamedTuple):
     """Where the address is set, for the error where it cannot be had."""
     domain: str = "twinlog"
     """The ErrorInfo domain of its errors."""
+
+
+class UndeclaredSaga(ConfigurationError):
+    """Saga {saga} is no aggregate of {service}, so its deadlines would never come: add it to the spec's aggregates."""
+
+    reason = "UNDECLARED_SAGA"
 
 
 async def _for_ever() -> None:
@@ -177,6 +184,7 @@ class Service:
             actor=name,
             randomness=randomness,
         )
+        self._aggregates = {aggregate.name for aggregate in aggregates}
         self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self.retention = Retention(
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
@@ -215,15 +223,20 @@ class Service:
                     yield
                 await self._drain()
 
-    def subscribe(self, *subscribers: Policies | Effects | Consumer, linger_seconds: float = 0.0) -> None:
+    def subscribe(
+        self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
+    ) -> None:
         """Has the effects of a log's events: of each that comes, by the rules of policies or of effects, or as a
         consumer does it.
+
+        A saga hears the events of its ``sources``, each for the instance that its ``id`` names. Raises
+        ConfigurationError where its table leaves that open.
 
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
-        for subscriber in subscribers:
+        for subscriber in self._with_policies_of_sagas(subscribers):
             match subscriber:
                 case Policies():
                     policies = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
@@ -314,6 +327,19 @@ class Service:
         self.inspected.followed.append(Followed(consumer, handler, cursor, self._twins[-1], self._leases[-1]))
         self.start(consumer.name, cursor.run())
         return cursor
+
+    def _with_policies_of_sagas(
+        self, subscribers: Sequence[Policies | Effects | SagaAggregate | Consumer]
+    ) -> Sequence[Policies | Effects | Consumer]:
+        found: list[Policies | Effects | Consumer] = []
+        for subscriber in subscribers:
+            if not isinstance(subscriber, SagaAggregate):
+                found.append(subscriber)
+                continue
+            if subscriber.name not in self._aggregates:
+                raise UndeclaredSaga(saga=subscriber.newest.name, service=self.name)
+            found += saga_policies(subscriber, self.name, self.clock)
+        return found
 
     async def _check_timers(self) -> None:
         era = 0
