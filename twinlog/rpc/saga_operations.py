@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -98,7 +98,7 @@ class SagaOperations:
             checks.name("reason", request.reason)
         limit = checks.page_size("limit", request.limit)
         find = selection(checks)
-        order = _at_step(command(request.reason, self._clock.now()), request, checks)
+        order = _at_step(command(request.reason, self._clock.now()), request)
         self._commands.check(request, checks, response)  # before the list is read
         keys, selected = await find(limit)
         if request.dry_run and not rehearse:
@@ -136,16 +136,10 @@ class SagaOperations:
         return ""
 
 
-def _at_step(order: Order, request: Any, checks: Checks) -> Order:
+def _at_step(order: Order, request: Any) -> Order:
     """The order for the step that the request names, where it names one."""
     step: str = getattr(request, "step", "")
-    if not step:
-        return order
-    if "step" not in {field.name for field in fields(order)}:
-        checks.violate("step", "cannot be chosen: sagas here wait for one step at a time; leave it out")
-        return order
-    named: dict[str, Any] = {"step": step}
-    return replace(order, **named)
+    return replace(order, step=step) if step and not isinstance(order, Abort) else order
 
 
 def _outcome(response: type[Message], key: SagaKey, problem: str) -> dict[str, str]:
