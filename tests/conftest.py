@@ -40,6 +40,8 @@ SLOW = (
     "tests/chaos/",
     "tests/kernel/test_runtime.py",
     "tests/simulation/",
+    "tests/testing/test_simulate.py",
+    "tests/testing/test_world.py",
     "tests/stack/",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""

@@ -65,10 +65,10 @@ def docstring(of: Definition) -> str:
             return ast.get_docstring(node) or ""
         if isinstance(node, ast.Assign | ast.AnnAssign) and of.name in _targets(node):
             return _text(following)
+    for node in module.body:
         if isinstance(node, ast.ImportFrom) and of.name in [alias.name for alias in node.names]:
-            return docstring(
-                Definition(ROOT.joinpath(*str(node.module).split(".")).with_suffix(".py"), of.name)
-            )
+            source = ROOT.joinpath(*str(node.module).split(".")).with_suffix(".py")
+            return docstring(Definition(source, of.name))
     raise LookupError(of)
 
 

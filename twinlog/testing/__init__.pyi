@@ -3,7 +3,7 @@
 from .fakes import START as START
 from .fakes import CountedIds as CountedIds
 from .fakes import ManualClock as ManualClock
-from .given import given as given
+from .givens.given import given as given
 from .memory import MemoryLog as MemoryLog
 from .memory import MemoryTwin as MemoryTwin
 from .memory import MemoryViews as MemoryViews
@@ -22,3 +22,4 @@ from .simulation.simulation import Simulation as Simulation
 from .simulation.simulation import Sweep as Sweep
 from .simulation.violation import Violation as Violation
 from .simulation.violation import check as check
+from .simulation.world import World as World

@@ -165,7 +165,11 @@ class Clients:
             loop.call_later(latency(chance), answered, answer, response, error, context=loop.nobody)
 
         def arrive() -> None:
-            chosen = self.edge(call)
+            try:
+                chosen = self.edge(call)
+            except LookupError as wrong:
+                self.failed(wrong)
+                return
             if chosen is None:
                 answered(answer, None, Unavailable("connection refused"))
                 return

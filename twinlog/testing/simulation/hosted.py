@@ -61,6 +61,8 @@ class Survey:
     """By consumer."""
     projections: dict[str, Projected] = field(default_factory=dict)
     """By consumer."""
+    follows: dict[str, str] = field(default_factory=dict)
+    """The log of every consumer."""
 
     @property
     def logs(self) -> Sequence[str]:
@@ -96,6 +98,7 @@ class Survey:
         while isinstance(consumer, ConsumerWrapper):
             consumer = consumer.inner
         self._services[consumer.name] = service
+        self.follows[consumer.name] = consumer.source
         if isinstance(consumer, PolicyConsumer):
             self.policies[consumer.name] = consumer
         elif isinstance(consumer, Projection):
@@ -105,7 +108,10 @@ class Survey:
 
 
 def survey(hosted: Sequence[Hosted]) -> Survey:
-    """Looks at the wiring of services. Raises ValueError where two have one name or one log."""
+    """Looks at the wiring of services.
+
+    Raises ValueError where two have one name or one log, or where one follows a log that none of them has.
+    """
     for what, names in (
         ("name", [each.name for each in hosted]),
         ("log", [each.spec.log for each in hosted]),
@@ -113,7 +119,13 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two services have the {what} {', '.join(twice)}: give each its own")
-    return Survey({each.name: each for each in hosted})
+    found = Survey({each.name: each for each in hosted})
+    for consumer, log in found.follows.items():
+        if log not in found.logs:
+            raise ValueError(
+                f"{consumer} follows the log {log}, which no service here has: add the one that has it"
+            )
+    return found
 
 
 def edges(wired: object) -> Sequence[object]:
