@@ -16,7 +16,7 @@ from tests.public.surface import Import, imports
 SERVICES = ["order_svc", "customer_svc", "saga_orchestrator", "projector"]
 TOOLS = ["stack", "proof"]
 FOR_SERVICES = {"twinlog", "twinlog.consume", "twinlog.rpc"}
-FOR_TESTS = FOR_SERVICES | {"twinlog.testing"}
+FOR_TESTS = FOR_SERVICES | {"twinlog.testing", "twinlog.testing.conformance"}
 FOR_TOOLS = FOR_TESTS | {"twinlog.testing.internals", "twinlog.dev", "twinlog.cli"}
 _BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _FILE = re.compile(r"# (\S+\.py)\n")
