@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
 from tests.hotel import simulation as hotel
 from tests.hotel.simulation import SCENARIO, HotelInvariants
-from twinlog.testing import Kinds, Simulation, SimulationFailed, simulate
+from twinlog import Recorded
+from twinlog.testing import Invariants, Kinds, Simulation, SimulationFailed, simulate
 
 SEEDS = range(25)
 
@@ -48,3 +50,27 @@ def test_a_handler_that_raises_breaks_the_run() -> None:
     wrong = [replace(call, method="NoSuchMethod") for call in calls[:1]]
     with pytest.raises(SimulationFailed, match="serves no method NoSuchMethod"):
         simulate(replace(SCENARIO, script=lambda _chance: wrong), seeds=[0])
+
+
+class NoRooms(Invariants):
+    """Wrong about the hotel, in the way that is asked for."""
+
+    def event(self, event: Recorded, message: Any) -> None:
+        assert message.DESCRIPTOR.name != "RoomOpened", "there are no rooms"
+
+
+class Mistaken(NoRooms):
+    def event(self, event: Recorded, message: Any) -> None:
+        self.scene.options["hotel"]
+
+
+@pytest.mark.parametrize(
+    ("invariants", "told"),
+    [
+        (NoRooms, r"\(invariants\): there are no rooms"),
+        (Mistaken, r"\(no crash\): TypeError: .*test_simulate.py:\d+\)"),
+    ],
+)
+def test_what_invariants_raise_is_told_with_its_place(invariants: type[Invariants], told: str) -> None:
+    with pytest.raises(SimulationFailed, match=told):
+        simulate(SCENARIO, invariants, seeds=[3])

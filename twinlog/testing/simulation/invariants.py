@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Invariants:
-    """Derive a class, override what matters, and raise with :func:`~twinlog.testing.check`.
+    """Derive a class and override what matters; ``assert``, or :func:`~twinlog.testing.check` to name the promise.
 
     Made anew for every seed. What every system on Twinlog promises is checked besides: positions, versions, one clock,
     each effect once and with its checkpoint, each request once, streams that mirror logs, views that are folds.

@@ -27,7 +27,7 @@ from twinlog.testing.simulation.scenario import Plan, Scenario
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.twin import TwinServer
 from twinlog.testing.simulation.views import ViewServer
-from twinlog.testing.simulation.violation import Violation, check
+from twinlog.testing.simulation.violation import Violation, broken, check
 
 _QUIET = 3.0
 """Seconds without an event after which it is at rest: longer than any message takes."""
@@ -105,8 +105,8 @@ class Run:
                 if self._failure is None:
                     self.loop.start(self._end())
                     self.loop.run(faulty + patience + 10)
-            except Violation as violation:
-                self.fail(violation)
+            except Exception as error:  # also what the domain's invariants raise, at a commit
+                self.fail(error)
         result = Result(self._failed(), [*self._lines()], self.loop.steps, self.loop.time())
         self._let_go()
         return result
@@ -262,16 +262,13 @@ class Run:
     def _guarded(self, do: Callable[[], None]) -> None:
         try:
             do()
-        except Violation as violation:
-            self.fail(violation)
+        except Exception as error:
+            self.fail(error)
 
     def _failed(self) -> Failure | None:
         if self._failure is None:
             return None
-        if isinstance(self._failure, Violation):
-            promise, facts = self._failure.args
-            return Failure(promise, facts, [*self._lines()])
-        return Failure("no crash", f"{type(self._failure).__name__}: {self._failure}", [*self._lines()])
+        return Failure(*broken(self._failure), [*self._lines()])
 
     def _lines(self) -> Iterator[str]:
         for at, who, what in self._trace:
