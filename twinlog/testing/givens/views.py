@@ -36,14 +36,22 @@ class GivenView:
             each if isinstance(each, tuple) else (_recorded(each, position), each)
             for position, each in enumerate(events, self.seen + 1)
         ]
-        rows = {**self.rows}
+        rows = self.rows
         for one in decoded:  # as a projection that is handed them one by one
-            rows.update(fold([self.view], [one], {self.view: rows}).get(self.view, {}))
-        together = {**self.rows, **fold([self.view], decoded, {self.view: self.rows}).get(self.view, {})}
+            rows = self._after([one], rows)
+        together = self._after(decoded, self.rows)
         assert together == rows, difference(
             "one batch comes to other rows than one by one", [together], [rows]
         )
         return GivenView(self.view, self.seen + len(events), rows)
+
+    def _after(
+        self, events: Sequence[tuple[Recorded, Message]], rows: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        changed = fold([self.view], events, {self.view: rows}).get(self.view, {})
+        return {
+            key: row for key, row in {**rows, **changed}.items() if row is not None
+        }  # None: it is deleted
 
     def row(self, key: str, expected: Any) -> GivenView:
         """The row with this key is exactly this; None: there is none."""

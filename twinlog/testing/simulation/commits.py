@@ -34,7 +34,12 @@ class Commits:
         self._scene = scene
         self._told = told
         self._repeatable = repeatable
-        self._actors = {consumer.actor for consumer in scene.survey.policies.values()}
+        survey = scene.survey
+        self._acting = {
+            (each.actor, name) for name, each in survey.consumers.items() if name not in survey.projections
+        }
+        """Who acts, and as which consumer."""
+        self._actors = {actor for actor, _ in self._acting}
         self._versions: dict[tuple[str, Any], int] = defaultdict(int)
         self._caused: dict[tuple[str, str, str, str], int] = {}
         self._batches = 0
@@ -78,9 +83,13 @@ class Commits:
             check(once, "requests", f"{shown(event)}, and the same request led to {[*map(shown, effects)]}")
             effects.append(event)
         elif log in self.events and actor in self._actors:
-            advance = advances.get(f"{actor}.{log}")
             check(
-                advance is not None and advance.after < int(position) <= advance.upto,
+                any(
+                    (actor, name) in self._acting
+                    and self._scene.survey.consumers[name].source == log
+                    and advance.after < int(position) <= advance.upto
+                    for name, advance in advances.items()
+                ),
                 "checkpoint",
                 f"{shown(event)}, caused by {cause}, came without its checkpoint",
             )

@@ -61,14 +61,14 @@ class Folds:
     def at_rest(self) -> None:
         """Every row of every view."""
         for view, rows in self._rows.items():
-            stored = self._scene.rows(view)
+            there = self._scene.rows(view)
             if (
                 not view.append_only
             ):  # a row that nobody reads may be of an event that was cut off and came again
                 check(
-                    stored.keys() == rows.keys(),
+                    there.keys() == rows.keys(),
                     "views",
-                    f"rows of {view.name}: {stored.keys() ^ rows.keys()}",
+                    f"rows of {view.name}: {there.keys() ^ rows.keys()}",
                 )
             for key in rows:
                 self._row_is_fold(view, key)
@@ -77,16 +77,21 @@ class Folds:
         events = self._events[projection.log][self._folded[projection.consumer] : upto]
         wanted = [(event, self._scene.decoded(event)) for event in events if _is_wanted(projection, event)]
         for view, rows in fold(projection.views, wanted, self._rows).items():
-            self._rows[view].update(rows)
+            self._rows[view] = stored({**self._rows[view], **rows})
         self._folded[projection.consumer] = upto
 
     def _row_is_fold(self, view: AnyView, key: str) -> None:
-        stored, folded = self._scene.rows(view).get(key), self._rows[view].get(key)
-        check(stored == folded, "views", f"{view.name}/{key} is {stored}, its fold {folded}")
+        there, folded = self._scene.rows(view).get(key), self._rows[view].get(key)
+        check(there == folded, "views", f"{view.name}/{key} is {there}, its fold {folded}")
 
     def _last_wanted(self, projection: Projected) -> int:
         events = reversed(self._scene.logs[projection.log].events)
         return next((event.position for event in events if _is_wanted(projection, event)), 0)
+
+
+def stored(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows by key, without those that were deleted."""
+    return {key: row for key, row in rows.items() if row is not None}
 
 
 def _is_wanted(projection: Projected, event: Recorded) -> bool:

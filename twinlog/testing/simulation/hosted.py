@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twinlog._aio.linger import Linger
 from twinlog.consume import Consumer, ConsumerWrapper
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
@@ -61,8 +60,8 @@ class Survey:
     """By consumer."""
     projections: dict[str, Projected] = field(default_factory=dict)
     """By consumer."""
-    follows: dict[str, str] = field(default_factory=dict)
-    """The log of every consumer."""
+    consumers: dict[str, Consumer] = field(default_factory=dict)
+    """All of them, by name."""
 
     @property
     def logs(self) -> Sequence[str]:
@@ -98,12 +97,12 @@ class Survey:
         while isinstance(consumer, ConsumerWrapper):
             consumer = consumer.inner
         self._services[consumer.name] = service
-        self.follows[consumer.name] = consumer.source
+        self.consumers[consumer.name] = consumer
         if isinstance(consumer, PolicyConsumer):
             self.policies[consumer.name] = consumer
         elif isinstance(consumer, Projection):
             self.projections[consumer.name] = Projected(
-                service, consumer.name, consumer.source, consumer._views, consumer.routing_key
+                service, consumer.name, consumer.source, _views(consumer), consumer.routing_key
             )
 
 
@@ -120,12 +119,17 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
         if twice:
             raise ValueError(f"two services have the {what} {', '.join(twice)}: give each its own")
     found = Survey({each.name: each for each in hosted})
-    for consumer, log in found.follows.items():
-        if log not in found.logs:
+    for name, consumer in found.consumers.items():
+        if (log := consumer.source) not in found.logs:
             raise ValueError(
-                f"{consumer} follows the log {log}, which no service here has: add the one that has it"
+                f"{name} follows the log {log}, which no service here has: add the one that has it"
             )
     return found
+
+
+def _views(projection: Projection) -> Sequence[AnyView]:
+    """The views that it keeps, private to it or not."""
+    return next(value for name, value in vars(projection).items() if name.strip("_") == "views")
 
 
 def edges(wired: object) -> Sequence[object]:
@@ -157,5 +161,5 @@ class _Surveyed(Service):
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         work.close()
 
-    def _feed(self, consumer: Consumer, linger: Linger) -> None:
+    def _feed(self, consumer: Consumer, *_how: Any) -> Any:
         self._into.note(self.name, consumer)

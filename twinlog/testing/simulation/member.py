@@ -88,8 +88,9 @@ class Member(Service):
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
 
-    def _feed(self, consumer: Consumer, *rest: Any) -> None:
-        super()._feed(consumer, *rest)
-        cursor = self.watched[-1]
+    def _feed(self, consumer: Consumer, *rest: Any) -> Any:
+        feed: Any = super()._feed
+        cursor = feed(consumer, *rest) or self.watched[-1]
         assert isinstance(cursor, Cursor)
         self.followers.append(Follower(self._logs[consumer.source], consumer, cursor, self.works))
+        return cursor
