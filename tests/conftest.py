@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import structlog
 
 from tests import servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
+
+pytest_plugins = ["twinlog.testing.plugin"]
 
 TOGETHER = (
     "tests/audit/",
@@ -41,6 +42,8 @@ SLOW = (
     "tests/cli/test_projects.py",
     "tests/kernel/test_runtime.py",
     "tests/simulation/",
+    "tests/testing/test_simulate.py",
+    "tests/testing/test_world.py",
     "tests/stack/",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
@@ -95,33 +98,6 @@ def logging_as_installed() -> Iterator[None]:
     yield
     structlog.configure(**_LOGGING)
     root.handlers[:], root.level = handlers, level
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres_url() -> AsyncIterator[str]:
-    """A Postgres for the whole session; POSTGRES_URL or an embedded one."""
-    if url := os.environ.get("POSTGRES_URL"):
-        yield url
-        return
-    async with servers.postgres_server() as server:
-        yield server.url
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def nats_url() -> AsyncIterator[str]:
-    """A NATS for the whole session; NATS_URL or an embedded one."""
-    if url := os.environ.get("NATS_URL"):
-        yield url
-        return
-    async with servers.nats_server() as server:
-        yield server.url
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    """The name of an empty database of the test's own."""
-    async with servers.database(postgres_url) as name:
-        yield name
 
 
 @pytest.fixture

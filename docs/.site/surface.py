@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 import twinlog
+import twinlog.testing
 
 _ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
@@ -17,6 +18,7 @@ class Surface(griffe.Extension):
         """griffe cannot read an ``__all__`` that is made at import."""
         if pkg.path == "twinlog":
             pkg.exports = list(twinlog.__all__)
+            pkg["testing"].exports = list(twinlog.testing.__all__)
             self.on_object(obj=pkg)
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:

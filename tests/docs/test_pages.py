@@ -28,6 +28,7 @@ PUBLIC = {
     "twinlog.consume",
     "twinlog.rpc",
     "twinlog.testing",
+    "twinlog.testing.conformance",
     "twinlog.dev",
     "twinlog.testing.internals",
 }

@@ -15,10 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.kernel.counter import ALARM, Ring, Set
-from tests.simulation.loop import SimulatedLoop
 from twinlog import Schema, Transaction, Writer
 from twinlog.model.errors import Overloaded
 from twinlog.testing import START, CountedIds, MemoryLog
+from twinlog.testing.simulation.loop import SimulatedLoop
 
 TICK = 0.01
 USUAL_SECONDS = 0.05

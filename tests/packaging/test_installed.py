@@ -40,3 +40,10 @@ for module in (twinlog, twinlog.rpc, twinlog.dev, twinlog.testing, twinlog.testi
         getattr(module, name)
 """
     adopter.run("python", "-W", "error", "-c", program)
+
+
+def test_pytest_has_its_fixtures_by_itself(adopter: Adopter) -> None:
+    (adopter.folder / "test_fixtures.py").write_text("async def test(database: str) -> None: ...\n")
+    listed = adopter.run("python", "-m", "pytest", "--fixtures", "test_fixtures.py")
+    assert "fixtures defined from twinlog.testing.plugin" in listed
+    assert not {"postgres_url", "nats_url", "database", "namespace"} - {*listed.split()}

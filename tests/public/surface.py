@@ -10,6 +10,8 @@ from typing import NamedTuple
 from stack.topology import ROOT
 
 STUB = ROOT / "twinlog" / "__init__.pyi"
+LAZY = {"twinlog": STUB, "twinlog.testing": STUB.parent / "testing" / "__init__.pyi"}
+"""The stubs of packages that import their names when they are asked for."""
 
 
 class Import(NamedTuple):
@@ -37,9 +39,9 @@ def imports(source: str) -> Iterator[Import]:
 
 
 def definitions(package: str) -> Mapping[str, Definition]:
-    """Where each name that a package's ``__init__`` imports is defined; the stub counts for ``twinlog`` itself."""
+    """Where each name that a package's ``__init__`` imports is defined; for a lazy package its stub counts."""
     folder = ROOT.joinpath(*package.split("."))
-    source = STUB if package == "twinlog" else folder / "__init__.py"
+    source = LAZY.get(package, folder / "__init__.py")
     found = {}
     for node in ast.parse(source.read_text()).body:
         if not isinstance(node, ast.ImportFrom) or not node.module:
@@ -63,6 +65,10 @@ def docstring(of: Definition) -> str:
             return ast.get_docstring(node) or ""
         if isinstance(node, ast.Assign | ast.AnnAssign) and of.name in _targets(node):
             return _text(following)
+    for node in module.body:
+        if isinstance(node, ast.ImportFrom) and of.name in [alias.name for alias in node.names]:
+            source = ROOT.joinpath(*str(node.module).split(".")).with_suffix(".py")
+            return docstring(Definition(source, of.name))
     raise LookupError(of)
 
 

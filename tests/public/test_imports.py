@@ -15,8 +15,11 @@ from tests.public.surface import Import, imports
 
 SERVICES = ["order_svc", "customer_svc", "saga_orchestrator", "projector"]
 TOOLS = ["stack", "proof"]
+SIMULATED = ["tests/simulation", "tests/hotel"]
+PLANTS = {"bugs.py"}
+"""What takes the kernel's safeguards away has to know them."""
 FOR_SERVICES = {"twinlog", "twinlog.consume", "twinlog.rpc"}
-FOR_TESTS = FOR_SERVICES | {"twinlog.testing"}
+FOR_TESTS = FOR_SERVICES | {"twinlog.testing", "twinlog.testing.conformance"}
 FOR_TOOLS = FOR_TESTS | {"twinlog.testing.internals", "twinlog.dev", "twinlog.cli"}
 _BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _FILE = re.compile(r"# (\S+\.py)\n")
@@ -35,6 +38,10 @@ def sources() -> Iterator[Source]:
         for folder in folders:
             for path in sorted((ROOT / folder).rglob("*.py")):
                 yield Source(str(path.relative_to(ROOT)), path.read_text(), allowed)
+    for folder in SIMULATED:
+        for path in sorted((ROOT / folder).glob("*.py")):
+            if path.name not in PLANTS:
+                yield Source(str(path.relative_to(ROOT)), path.read_text(), FOR_TESTS)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in _BLOCK.findall(page.read_text()):
             file = _FILE.match(block)

@@ -14,8 +14,7 @@ from order_svc.domain import ORDER, ApproveOrder, ExpireOrder, Order, State
 from shop.customers.v1.events_pb2 import CreditReleased
 from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
-from tests.simulation import faults
-from tests.simulation.ports import RemoteDelivery
+from tests.simulation import shop
 from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, Writer
 from twinlog.consume.cursor import BATCH
 from twinlog.log import lineage, relay
@@ -26,8 +25,9 @@ from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
-from twinlog.testing import MemoryTwin, MemoryViews
+from twinlog.testing import Kinds, MemoryTwin, MemoryViews
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
+from twinlog.testing.simulation.twin import RemoteDelivery
 
 Patches = Sequence[tuple[Any, str, Any]]
 """What to set on what, while the bug is in."""
@@ -374,9 +374,11 @@ def assumed_again() -> Patches:
         return await decide(self, session, units)
 
     # It takes a saga that begins again where it is forgotten: rare among all faults, so there are no others.
-    replays = faults.KINDS["replay"]._replace(targets=("saga_orchestrator.orders",))
-    kinds = {"replay": replays, "crash": faults.KINDS["crash"]}
-    return [(GroupCommit, "_decide", assume), (faults, "KINDS", kinds)]
+    def kinds(every: Kinds) -> Kinds:
+        replays = every["replay"]._replace(targets=("saga_orchestrator.orders",))
+        return {"replay": replays, "crash": every["crash"]}
+
+    return [(GroupCommit, "_decide", assume), (shop, "kinds", kinds)]
 
 
 @bug("no-tombstone", near=225)

@@ -13,9 +13,8 @@ from multiprocessing import get_context, resource_tracker
 from os import cpu_count
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.runner import Sweep, sweep
-from tests.simulation.shrink import shrunk
-from tests.simulation.world import Plan, plan_of, run
+from tests.simulation.shop import SHOP, sweep
+from twinlog.testing import Sweep
 
 _AT_ONCE = 25
 
@@ -61,7 +60,7 @@ def _many(first: int, seconds: float, jobs: int) -> int:
     )
     for failed, failure in total.failures[:1]:
         print(f"\nseed {failed} breaks a promise ({failure.promise}): {failure.facts}")
-        _explain(failed, plan_of(failed), failure.promise, "")
+        _explain(failed, failure.promise, "")
     return 1 if total.failures else 0
 
 
@@ -81,7 +80,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 def _one(seed: int, bug: AbstractContextManager[None], name: str) -> int:
     with bug:
-        result = run(seed)
+        result = SHOP.run(seed)
         print("\n".join(result.trace))
         if result.failure is None:
             print(
@@ -89,7 +88,7 @@ def _one(seed: int, bug: AbstractContextManager[None], name: str) -> int:
             )
             return 0
         print(f"\nseed {seed} breaks a promise ({result.failure.promise}): {result.failure.facts}")
-        _explain(seed, plan_of(seed), result.failure.promise, name)
+        _explain(seed, result.failure.promise, name)
     return 0 if name else 1
 
 
@@ -97,23 +96,18 @@ def _find(name: str) -> int:
     print(f"{name}: {BUGS[name].about}")
     with BUGS[name].planted():
         for seed in range(5_000):
-            result = run(seed)
+            result = SHOP.run(seed)
             if result.failure is not None:
                 print(f"found by seed {seed} ({result.failure.promise}): {result.failure.facts}")
-                _explain(seed, plan_of(seed), result.failure.promise, name)
+                _explain(seed, result.failure.promise, name)
                 return 0
     print("not found")
     return 1
 
 
-def _explain(seed: int, plan: Plan, promise: str, bug: str) -> None:
+def _explain(seed: int, promise: str, bug: str) -> None:
     """Prints the least that leads to the failure."""
-    least = shrunk(seed, plan, promise)
-    failure = run(seed, least).failure
-    assert failure is not None
-    print(f"\nIt takes {_counted(least.calls, 'command')} and {_counted(least.faults, 'fault')}:\n")
-    print("\n".join(failure.trace))
-    print(f"\n{failure.promise}: {failure.facts}")
+    print(f"\n{SHOP.explained(seed, promise)}")
     print(f"\nreplay: make simulate SEED={seed}" + (f" BUG={bug}" if bug else ""))
 
 

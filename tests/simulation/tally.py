@@ -9,7 +9,8 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
-from twinlog import Aggregate, Dispatch, Events, Policies, Service, on
+from twinlog import Aggregate, Dispatch, Events, Policies, Service, ServiceSpec, Settings, ViewStore, on
+from twinlog.testing import Hosted
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ SEEN = {
 """Every event of these logs."""
 
 
-def wire(service: Service) -> None:
+def wire(service: Service, _views: ViewStore) -> None:
     """Both logs into one stream: so that the two cursors also race for it."""
     for log, types in SEEN.items():
         service.subscribe(Policies(log, "tally", dict.fromkeys(types, _see)))
@@ -63,3 +64,18 @@ def wire(service: Service) -> None:
 
 def _see(_event: Message) -> Dispatch:
     return on(TALLY, "all").do(See())
+
+
+HOSTED = Hosted(
+    ServiceSpec(
+        name="tally",
+        log="tallies",
+        database="shop_tallies",
+        domain="shop",
+        settings=Settings,
+        address="log_level",  # it serves nothing
+        aggregates=(TALLY,),
+    ),
+    wire,
+    replays=False,
+)

@@ -11,9 +11,7 @@ import time
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.runner import sweep
-from tests.simulation.shrink import shrunk
-from tests.simulation.world import plan_of, run
+from tests.simulation.shop import SHOP, sweep
 
 SEEDS = 300
 SECONDS = 15.0
@@ -49,7 +47,7 @@ def test_a_seed_is_one_run_whatever_strings_hash_to(seed: int) -> None:
 
 def digest(seed: int) -> str:
     """The hash of a run's trace and of how many steps it took."""
-    result = run(seed)
+    result = SHOP.run(seed)
     text = "\n".join([*result.trace, str(result.steps)])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -64,9 +62,8 @@ def test_every_bug_is_found(name: str) -> None:
 def test_a_failure_is_cut_down_to_what_it_needs() -> None:
     with BUGS["checkpoint-outside"].planted():
         ((seed, failure),) = sweep(range(SEARCHED)).failures
-        whole = plan_of(seed)
-        least = shrunk(seed, whole, failure.promise)
-        again = run(seed, least).failure
+        least = SHOP.shrunk(seed, failure.promise)
+        again = SHOP.run(seed, least).failure
     assert again is not None
     assert again.promise == failure.promise
     assert len(least.calls) + len(least.faults) <= 2

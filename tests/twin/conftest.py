@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests import servers
-from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
+from tests.twin.damage import JetStreamDamage
 from twinlog.jetstream import connection as jetstream
+from twinlog.testing.conformance import Damage, MemoryDamage
 from twinlog.testing.internals import Twin
 
 

@@ -10,7 +10,6 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 from tests.kernel.batches import recorded
-from tests.twin.test_twin import lost, take
 from tests.waiting import until
 from twinlog import Unavailable
 from twinlog.dev import EmbeddedNats
@@ -20,6 +19,7 @@ from twinlog.jetstream import delivery as delivery_module
 from twinlog.jetstream import pulls as pulls_module
 from twinlog.jetstream.client import Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, WrongLastSequence
+from twinlog.testing.conformance.twin import lost, take
 from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinState, to_wire
 
 

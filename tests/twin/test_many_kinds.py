@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.kernel.batches import recorded
 from tests.twin.test_gaps import subject, told
-from tests.twin.test_twin import take
 from tests.waiting import until
 from twinlog import Recorded
 from twinlog.jetstream import pulls
 from twinlog.log.predecessors import Interest, PredecessorIndex
 from twinlog.log.twin import DeliveryLost
 from twinlog.model.routing import NO_ROUTING_KEY
+from twinlog.testing.conformance.twin import take
 from twinlog.testing.internals import JetStreamTwin, NatsClient
 
 TYPES = [f"Type{number}" for number in range(20)]

@@ -31,6 +31,8 @@ class MemoryTwin:
         """Stands for all consumers; another object after they were deleted."""
         self._changed = asyncio.Event()
         self._notified = asyncio.Event()
+        self._read: dict[int, tuple[bytes, Recorded]] = {}
+        """What messages hold that were read before: each has several readers."""
 
     async def state(self) -> TwinState:
         messages = self._existing()
@@ -95,6 +97,13 @@ class MemoryTwin:
         """Returns when the stream has changed."""
         await self._changed.wait()
 
+    def event(self, sequence: int, subject: str, data: bytes) -> Recorded:
+        """The event in a message. Raises TwinDamaged where it is not the event of that position."""
+        known = self._read.get(sequence)
+        if known is None or known[0] is not data:
+            known = self._read[sequence] = (data, event_in(self.name, sequence, subject, data))
+        return known[1]
+
     def _existing(self) -> dict[int, tuple[str, bytes]]:
         if self.messages is None:
             raise TwinMissing(stream=self.name)
@@ -113,6 +122,8 @@ class _Delivery:
         self._position = after
         self._types = types
         self._routing_key = routing_key
+        self._wanted: dict[str, bool] = {}
+        """By subject."""
 
     @property
     def waiting(self) -> int:
@@ -144,12 +155,15 @@ class _Delivery:
     def _event(self, sequence: int) -> Recorded | None:
         """The event, or None if its type or routing key is not wanted."""
         subject, data = self._message(sequence)
-        _, _, type, routing_key = subject.split(".")
-        if (self._types and type not in self._types) or (
-            self._routing_key and routing_key != self._routing_key
-        ):
+        if subject not in self._wanted:
+            self._wanted[subject] = self._wants(subject)
+        if not self._wanted[subject]:
             return None
-        return event_in(self._twin.name, sequence, subject, data)
+        return self._twin.event(sequence, subject, data)
+
+    def _wants(self, subject: str) -> bool:
+        _, _, type, routing_key = subject.split(".")
+        return (not self._types or type in self._types) and self._routing_key in ("", routing_key)
 
     def _message(self, sequence: int) -> tuple[str, bytes]:
         message = (self._twin.messages or {}).get(sequence)

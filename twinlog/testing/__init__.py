@@ -1,9 +1,9 @@
-"""given / when / then for deciders, clocks and ids that a test sets, and the ports in memory."""
+"""Tests of a domain, from a decider to everything at once: given / when / then, a world in memory, and simulation.
 
-from twinlog.memory.log import MemoryLog
-from twinlog.memory.twin import MemoryTwin
-from twinlog.memory.views import MemoryViews
-from twinlog.testing.fakes import START, CountedIds, ManualClock
-from twinlog.testing.given import given
+The public names are those of ``__init__.pyi``; each is imported when it is first asked for, so that a test of a domain
+module loads neither gRPC nor asyncpg.
+"""
 
-__all__ = ["START", "CountedIds", "ManualClock", "MemoryLog", "MemoryTwin", "MemoryViews", "given"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

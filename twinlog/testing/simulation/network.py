@@ -9,16 +9,12 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
-from tests.simulation.faults import Weather
-from tests.simulation.loop import Life, SimulatedLoop
-from twinlog import TwinlogError, Unavailable
-from twinlog.testing import START
+from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.testing.fakes import START
+from twinlog.testing.simulation.faults import Weather
+from twinlog.testing.simulation.loop import Life, SimulatedLoop
 
 T = TypeVar("T")
-
-
-class Violation(Exception):
-    """A promise that was broken: what, and the facts."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Given / when / then on values, for deciders; and ports whose answers a test knows.
+"""Given / when / then for deciders.
 
     given(ORDER, CREATED).when(ApproveOrder()).then(APPROVED)
 
@@ -15,14 +15,10 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate, Events
 from twinlog.model.errors import TwinlogError
+from twinlog.testing.givens.difference import difference, short
 
 State = TypeVar("State")
 Command = TypeVar("Command")
-
-
-def given(aggregate: Aggregate[State, Command], *past: Message) -> Given[State, Command]:
-    """A stream with these events."""
-    return Given(aggregate, aggregate.fold(past))
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,10 @@ class When(Generic[State, Command]):
     def then(self, *expected: Message) -> Given[State, Command]:
         """Exactly these events, and none when it is decided again; gives the state after them."""
         events = self.aggregate.decide(self.state, self.command)
-        assert list(events) == list(expected), f"decided {_text(events)}, not {_text(expected)}"
+        assert list(events) == list(expected), difference("it decided", events, expected)
         after = self.aggregate.fold(events, self.state)
         again = _decided_again(self.aggregate, after, self.command)
-        assert not again, f"decided again: {_text(again)}"
+        assert not again, f"a repeated command has to decide nothing, and it decided again: {short(again)}"
         return Given(self.aggregate, after)
 
     def then_nothing(self) -> Given[State, Command]:
@@ -68,7 +64,7 @@ class When(Generic[State, Command]):
             told = {name: fact for name, fact in raised.facts.items() if name in wanted}
             assert told == wanted, f"told {dict(raised.facts)}, not {wanted}"
             return
-        raise AssertionError(f"decided {_text(events)}, did not raise {error.__name__}")
+        raise AssertionError(f"it decided {short(events)}, and did not raise {error.__name__}")
 
 
 def _decided_again(aggregate: Aggregate[State, Command], state: State, command: Command) -> Events:
@@ -76,7 +72,3 @@ def _decided_again(aggregate: Aggregate[State, Command], state: State, command: 
         return aggregate.decide(state, command)
     except TwinlogError:
         return []  # creating again, for one, is refused
-
-
-def _text(events: Events) -> str:
-    return ", ".join(f"{e.DESCRIPTOR.name}({' '.join(str(e).split())})" for e in events) or "nothing"

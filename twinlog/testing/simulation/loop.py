@@ -74,6 +74,10 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def run(self, until: float) -> None:
         """Runs what happens up to a time, or until :meth:`stop`."""
+        if events._get_running_loop() is not None:
+            raise RuntimeError(
+                "simulated time runs outside of other event loops: make the test a plain `def`"
+            )
         events._set_running_loop(self)
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._generators.append)

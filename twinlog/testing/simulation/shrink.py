@@ -6,19 +6,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tests.simulation.world import Plan, run
+from twinlog.testing.simulation.run import Failure
+from twinlog.testing.simulation.scenario import Plan
 
 T = TypeVar("T")
 
 
-def shrunk(seed: int, plan: Plan, promise: str, *, seconds: float = 20.0) -> Plan:
+def shrunk(run: Callable[[Plan], Failure | None], plan: Plan, promise: str, *, seconds: float) -> Plan:
     """The smallest plan found within a time that breaks the same promise."""
     give_up = time.monotonic() + seconds
 
     def fails(candidate: Plan) -> bool:
         if time.monotonic() > give_up:
             return False
-        failure = run(seed, candidate).failure
+        failure = run(candidate)
         return failure is not None and failure.promise == promise
 
     while True:

@@ -1,0 +1,53 @@
+"""The shop as it is simulated: its services with the tally beside them, and its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from random import Random
+
+import customer_svc.app
+import order_svc.app
+import projector.app
+import saga_orchestrator.app
+from tests.simulation import tally
+from tests.simulation.model import Model
+from tests.simulation.workload import FAULTY_SECONDS, script
+from twinlog.testing import Hosted, Kinds, Scenario, Simulation, Sweep
+
+
+def services(order_deadline: float) -> Sequence[Hosted]:
+    """The shop's, as their processes declare them; ``order_deadline``: seconds that an order may stay PENDING."""
+    deadline = timedelta(seconds=order_deadline)
+    return [
+        Hosted(order_svc.app.SPEC, lambda service, _views: order_svc.app.wire(service, deadline)),
+        Hosted(customer_svc.app.SPEC, lambda service, _views: customer_svc.app.wire(service)),
+        Hosted(saga_orchestrator.app.SPEC, saga_orchestrator.app.wire),
+        Hosted(projector.app.SPEC, projector.app.wire),
+    ]
+
+
+def kinds(every: Kinds) -> Kinds:
+    """What goes wrong: everything."""
+    return every
+
+
+SHOP = Simulation(
+    Scenario(
+        services=lambda deadline: [*services(deadline), tally.HOSTED],
+        script=script,
+        options=lambda chance: _deadline(chance),
+        kinds=lambda every: kinds(every),  # looked up when it is called: a bug may plant another
+        faulty_seconds=FAULTY_SECONDS,
+    ),
+    Model,
+)
+
+
+def sweep(seeds: Iterable[int]) -> Sweep:
+    """Runs seeds up to the first that fails."""
+    return SHOP.sweep(seeds)
+
+
+def _deadline(chance: Random) -> float:
+    return chance.choice((0.5, 3.0, 30.0))

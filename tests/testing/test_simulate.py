@@ -1,0 +1,76 @@
+"""Simulation of a domain that is not the shop: right handlers pass, and planted bugs are found and cut down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.hotel import simulation as hotel
+from tests.hotel.simulation import SCENARIO, HotelInvariants
+from twinlog import Recorded
+from twinlog.testing import Invariants, Kinds, Simulation, SimulationFailed, simulate
+
+SEEDS = range(25)
+
+
+def test_the_hotel_keeps_every_promise() -> None:
+    assert simulate(SCENARIO, HotelInvariants, seeds=SEEDS).seeds == len(SEEDS)
+
+
+@pytest.mark.parametrize("bug", [hotel.no_tombstone, hotel.not_idempotent])
+def test_a_planted_bug_is_found_and_can_be_replayed(bug: Callable[[], AbstractContextManager[None]]) -> None:
+    with bug():
+        with pytest.raises(SimulationFailed) as failed:
+            simulate(SCENARIO, HotelInvariants, seeds=range(200))
+        found = failed.value
+        assert f"replay: simulate(..., seeds=[{found.seed}])" in str(found)
+        with pytest.raises(SimulationFailed) as again:
+            simulate(SCENARIO, HotelInvariants, seeds=[found.seed])
+        assert (again.value.promise, again.value.facts) == (found.promise, found.facts)
+        least = Simulation(SCENARIO, HotelInvariants).shrunk(found.seed, found.promise)
+        assert len(least.calls) + len(least.faults) <= 4
+    assert simulate(SCENARIO, HotelInvariants, seeds=[found.seed]).seeds == 1
+
+
+def test_a_scenario_says_what_goes_wrong() -> None:
+    def crashes(every: Kinds) -> Kinds:
+        return {"crash": every["crash"]}
+
+    plans = [Simulation(replace(SCENARIO, kinds=crashes)).plan(seed) for seed in range(20)]
+    assert {fault.kind for plan in plans for fault in plan.faults} == {"crash"}
+
+
+def test_a_handler_that_raises_breaks_the_run() -> None:
+    calls = [call for seed in range(3) for call in SCENARIO.script(Random(seed))]
+    wrong = [replace(call, method="NoSuchMethod") for call in calls[:1]]
+    with pytest.raises(SimulationFailed, match="serves no method NoSuchMethod"):
+        simulate(replace(SCENARIO, script=lambda _chance: wrong), seeds=[0])
+
+
+class NoRooms(Invariants):
+    """Wrong about the hotel, in the way that is asked for."""
+
+    def event(self, event: Recorded, message: Any) -> None:
+        assert message.DESCRIPTOR.name != "RoomOpened", "there are no rooms"
+
+
+class Mistaken(NoRooms):
+    def event(self, event: Recorded, message: Any) -> None:
+        self.scene.options["hotel"]
+
+
+@pytest.mark.parametrize(
+    ("invariants", "told"),
+    [
+        (NoRooms, r"\(invariants\): there are no rooms"),
+        (Mistaken, r"\(no crash\): TypeError: .*test_simulate.py:\d+\)"),
+    ],
+)
+def test_what_invariants_raise_is_told_with_its_place(invariants: type[Invariants], told: str) -> None:
+    with pytest.raises(SimulationFailed, match=told):
+        simulate(SCENARIO, invariants, seeds=[3])

@@ -1,0 +1,25 @@
+"""The public names of twinlog.testing."""
+
+from .fakes import START as START
+from .fakes import CountedIds as CountedIds
+from .fakes import ManualClock as ManualClock
+from .givens.given import given as given
+from .memory import MemoryLog as MemoryLog
+from .memory import MemoryTwin as MemoryTwin
+from .memory import MemoryViews as MemoryViews
+from .simulation.calls import Call as Call
+from .simulation.clocks import SeededIds as SeededIds
+from .simulation.faults import Kind as Kind
+from .simulation.faults import Kinds as Kinds
+from .simulation.hosted import Hosted as Hosted
+from .simulation.invariants import Invariants as Invariants
+from .simulation.scenario import Plan as Plan
+from .simulation.scenario import Scenario as Scenario
+from .simulation.scene import Scene as Scene
+from .simulation.simulate import SimulationFailed as SimulationFailed
+from .simulation.simulate import simulate as simulate
+from .simulation.simulation import Simulation as Simulation
+from .simulation.simulation import Sweep as Sweep
+from .simulation.violation import Violation as Violation
+from .simulation.violation import check as check
+from .simulation.world import World as World

@@ -1,0 +1,1 @@
+"""given / when / then on values: for deciders, policies, sagas and views."""

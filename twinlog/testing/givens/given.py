@@ -1,0 +1,60 @@
+"""Where a test on values begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from google.protobuf.message import Message
+
+from twinlog.model.aggregate import Aggregate
+from twinlog.model.policies import Policies
+from twinlog.model.saga import Saga
+from twinlog.model.saga_aggregate import saga_aggregate
+from twinlog.model.view import View
+from twinlog.testing.givens.aggregates import Given
+from twinlog.testing.givens.policies import GivenPolicies
+from twinlog.testing.givens.sagas import GivenSaga
+from twinlog.testing.givens.views import GivenView
+
+State = TypeVar("State")
+Command = TypeVar("Command")
+
+
+@overload
+def given(subject: Aggregate[State, Command], *past: Message) -> Given[State, Command]: ...
+@overload
+def given(subject: Policies | Sequence[Policies], *past: Message) -> GivenPolicies: ...
+@overload
+def given(subject: Saga) -> GivenSaga: ...
+@overload
+def given(subject: View[Any], *past: Message) -> GivenView: ...
+def given(subject: Any, *past: Message) -> Any:
+    """What is tested, after past events.
+
+    An aggregate: ``.when(command).then(*events)``, ``.then_nothing()``, ``.then_refused(error)``.
+    Policies, one table or several: ``.when(*events).commands(*dispatches)``, ``.nothing()``. They remember nothing, so
+    that past events only have to be such as they take.
+    A saga: ``.when(trigger)``, then ``.reply(event)``, ``.times_out()``, ``.expect(*commands)`` in turn.
+    A view: ``.when(*events).row(key, row)``, ``.all_rows(rows)``.
+    """
+    match subject:
+        case Aggregate():
+            return Given(subject, subject.fold(past))
+        case Saga():
+            if past:
+                raise TypeError("a saga begins with its trigger: given(SAGA).when(trigger)")
+            return GivenSaga(saga_aggregate(subject))
+        case View():
+            return GivenView(subject).when(*past)
+        case Policies():
+            return _policies([subject], past)
+        case Sequence() if subject and all(isinstance(each, Policies) for each in subject):
+            return _policies(subject, past)
+    raise TypeError(f"given() takes an Aggregate, Policies, a Saga or a View, not {type(subject).__name__}")
+
+
+def _policies(tables: Sequence[Policies], past: Sequence[Message]) -> GivenPolicies:
+    asked = GivenPolicies(tables)
+    asked.when(*past)
+    return asked

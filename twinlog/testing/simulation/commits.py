@@ -1,0 +1,113 @@
+"""What holds for every commit to a log."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.log.ports import Appended, Batch, CheckpointAdvance
+from twinlog.memory.log import MemoryLog
+from twinlog.model.event import Recorded
+from twinlog.testing.simulation.scene import Scene
+from twinlog.testing.simulation.violation import Violation, check
+
+CLOCKS_AGREE_SECONDS = 3.0
+"""Half of the longest round trip, in which a store told the time."""
+LATEST_COMMIT_SECONDS = 20.0
+"""From a decision to its commit: longer than all faults together."""
+
+
+class Commits:
+    """Checks the batches that are committed, and tells of their events."""
+
+    def __init__(
+        self, scene: Scene, told: Callable[[Recorded, Any], None], repeatable: Callable[[str], bool]
+    ) -> None:
+        """``told`` of every event. ``repeatable``: whether the call with a correlation id may have effects again."""
+        self.events: dict[str, list[Recorded]] = {name: [] for name in scene.logs}
+        """What each log has to hold."""
+        self.forked: set[str] = set()
+        """Logs that were set back, and are not repaired yet."""
+        self._scene = scene
+        self._told = told
+        self._repeatable = repeatable
+        survey = scene.survey
+        self._acting = {
+            (each.actor, name) for name, each in survey.consumers.items() if name not in survey.projections
+        }
+        """Who acts, and as which consumer."""
+        self._actors = {actor for actor, _ in self._acting}
+        self._versions: dict[tuple[str, Any], int] = defaultdict(int)
+        self._caused: dict[tuple[str, str, str, str], int] = {}
+        self._batches = 0
+
+    def committed(self, log: MemoryLog, batch: Batch, appended: Appended) -> None:
+        """A batch is in a log."""
+        if batch.events:
+            check(log.name not in self.forked, "forks", f"{log.name} took {len(batch.events)} events, forked")
+        events = log.events[appended.first - 1 :]
+        self.events[log.name] += events
+        check(
+            len(events) == len(batch.events), "positions", f"{log.name} has other events than were appended"
+        )
+        now_or_just_before(self._scene, batch.recorded_at, f"a batch of {log.name}")
+        self._batches += 1
+        requested = {event.metadata.correlation_id for event in events if _is_requested(event)}
+        again = {id for id in requested if self._scene.requested.get(id) and not self._repeatable(id)}
+        covered = {advance.consumer: advance for advance in batch.advances}
+        for position, event in enumerate(events, appended.first):
+            self._numbers(log.name, event, position)
+            self._cause(event, covered, again)
+            if event.stream.type == DEAD_LETTERS.name:
+                raise Violation("parked", f"{shown(event)}: {self._scene.decoded(event)}")
+            self._told(event, self._scene.decoded(event))
+
+    def _numbers(self, log: str, event: Recorded, position: int) -> None:
+        check(event.position == position, "positions", f"{event.address} is at {position}")
+        version = self._versions[log, event.stream] + 1
+        check(
+            event.version == version, "versions", f"{shown(event)} is version {event.version} not {version}"
+        )
+        self._versions[log, event.stream] = version
+
+    def _cause(self, event: Recorded, advances: Mapping[str, CheckpointAdvance], again: set[str]) -> None:
+        """An event of a policy commits with its consumer's checkpoint, and once."""
+        cause, actor = event.metadata.causation_id, event.metadata.actor
+        log, _, position = cause.partition("/")
+        if log == "rpc":
+            effects = self._scene.requested[event.metadata.correlation_id]
+            once = event.metadata.correlation_id not in again
+            check(once, "requests", f"{shown(event)}, and the same request led to {[*map(shown, effects)]}")
+            effects.append(event)
+        elif log in self.events and actor in self._actors:
+            check(
+                any(
+                    (actor, name) in self._acting
+                    and self._scene.survey.consumers[name].source == log
+                    and advance.after < int(position) <= advance.upto
+                    for name, advance in advances.items()
+                ),
+                "checkpoint",
+                f"{shown(event)}, caused by {cause}, came without its checkpoint",
+            )
+            effect = (actor, cause, str(event.stream), event.type)
+            first = self._caused.setdefault(effect, self._batches)
+            check(first == self._batches, "exactly once", f"{shown(event)}: {cause} had this effect before")
+
+
+def now_or_just_before(scene: Scene, time: datetime, what: str) -> None:
+    """A process took the time, by the stores' clock, and had its commit some time later."""
+    ago = (scene.now() - time).total_seconds()
+    check(-CLOCKS_AGREE_SECONDS < ago < LATEST_COMMIT_SECONDS, "one clock", f"{what} is of {ago:.1f} s ago")
+
+
+def shown(event: Recorded) -> str:
+    """An event in a few words."""
+    return f"{event.address} {event.type.rpartition('.')[2]} of {event.stream.type} {event.stream.id[-4:]}"
+
+
+def _is_requested(event: Recorded) -> bool:
+    return event.metadata.causation_id.startswith("rpc/")

@@ -1,0 +1,106 @@
+"""What happens to stores: streams that lose messages, databases that are set back and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from twinlog.log.repair import difference, plan
+from twinlog.memory.twin import MemoryTwin
+from twinlog.testing.simulation.faults import Fault
+from twinlog.testing.simulation.log import LogServer
+from twinlog.testing.simulation.loop import SimulatedLoop
+from twinlog.testing.simulation.promises import Promises
+from twinlog.testing.simulation.scene import Scene
+
+_IN_A_BACKUP = ("events", "checkpoints", "handled", "timers")
+"""Not the outcomes of requests, which no repair can restore: their clients would be answered anew."""
+
+
+class Surroundings(Protocol):
+    """The world whose stores are damaged."""
+
+    chance: Random
+    loop: SimulatedLoop
+    scene: Scene
+    logs: Mapping[str, LogServer]
+    promises: Promises
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Has something happen to the world."""
+        ...
+
+    def note(self, who: str, what: str) -> None:
+        """Writes a line of the trace."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the run."""
+        ...
+
+
+def damage(world: Surroundings, twin: MemoryTwin, fault: Fault) -> None:
+    """Takes messages from a stream."""
+    if twin.messages is None or twin.name in world.promises.forked:
+        return
+    match fault.kind:
+        case "wipe":
+            twin.messages = None
+        case "purge":
+            twin.messages.clear()
+            twin.wake_deliveries()
+            return
+        case "roll back":
+            twin.last = max(0, twin.last - fault.size)
+            twin.messages = {n: message for n, message in twin.messages.items() if n <= twin.last}
+    twin.delete_consumers()
+
+
+def set_back_later(world: Surroundings, fault: Fault) -> None:
+    """Makes a backup of a database, and puts it back later."""
+    log = world.scene.logs[fault.target]
+    kept = {name: copy(getattr(log, name)) for name in _IN_A_BACKUP}
+    service = world.scene.survey.owner(log.name)
+    views = world.scene.views[service]
+    tables = {name: dict(rows) for name, rows in views.tables.items()}
+    checkpoints = dict(views.checkpoints)
+
+    def put_back() -> None:
+        twin, head = world.scene.twins[log.name], len(log.events)
+        whole = twin.messages is not None and len(twin.messages) == twin.last == head
+        if log.name in world.promises.forked or not whole:
+            return  # what the stream does not have either would be gone for good
+        world.note("fault", f"{log.name} is set back from {head} to {len(kept['events'])}")
+        for name, value in kept.items():
+            setattr(log, name, value)
+        log.streams = {}
+        for event in log.events:
+            log.streams.setdefault(event.stream, []).append(event)
+        views.tables, views.checkpoints = tables, checkpoints
+        world.logs[log.name].failovers += 1
+        world.promises.set_back(log.name, service)
+        world.later(0.5 + world.chance.random() * 3, partial(_repair, world, log.name))
+
+    world.later(fault.seconds, put_back)
+
+
+def _repair(world: Surroundings, name: str) -> None:
+    if name in world.promises.forked:
+        world.loop.start(_repairing(world, name))
+
+
+async def _repairing(world: Surroundings, name: str) -> None:
+    try:
+        log = world.scene.logs[name]
+        found = await difference(log, world.scene.twins[name])
+        if found.since:
+            ours = log.events[found.since - 1 :]
+            versions = {stream: len(events) for stream, events in log.streams.items()}
+            log.repair(plan(ours, found.theirs, versions, log.checkpoints))
+        world.note(name, f"is repaired from {found.since} on")
+        world.promises.repaired(name)
+    except Exception as error:
+        world.fail(error)

@@ -1,0 +1,165 @@
+"""What runs in a world: services as their processes declare them, and what their wiring tells about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twinlog.consume import Consumer, ConsumerWrapper
+from twinlog.consume.policies import PolicyConsumer
+from twinlog.consume.projection import Projection
+from twinlog.log.lease import ALWAYS_HELD
+from twinlog.log.view_store import ViewStore
+from twinlog.memory.log import MemoryLog
+from twinlog.memory.twin import MemoryTwin
+from twinlog.memory.views import MemoryViews
+from twinlog.model.view import AnyView
+from twinlog.service.service import Service
+from twinlog.service.spec import ServiceSpec
+from twinlog.testing.fakes import CountedIds, ManualClock
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A service in a world: what it is, and how it is wired."""
+
+    spec: ServiceSpec
+    """Its SPEC, as its process has it."""
+    wire: Callable[[Service, ViewStore], object]
+    """Subscribes what the service reacts with and gives its servicer, several as a tuple, or None. It is called with
+    the service and with a store for its projections, once for every start of every replica."""
+    replays: bool = True
+    """Whether its policies may see events again, as after an operator has moved a checkpoint back: what they do is
+    idempotent."""
+
+    @property
+    def name(self) -> str:
+        """The service's."""
+        return self.spec.name
+
+
+@dataclass(frozen=True)
+class Projected:
+    """A projection of a service."""
+
+    service: str
+    consumer: str
+    log: str
+    views: Sequence[AnyView]
+    routing_key: str
+
+
+@dataclass
+class Survey:
+    """Services, and who follows which log."""
+
+    hosted: Mapping[str, Hosted]
+    """By service."""
+    policies: dict[str, PolicyConsumer] = field(default_factory=dict)
+    """By consumer."""
+    projections: dict[str, Projected] = field(default_factory=dict)
+    """By consumer."""
+    consumers: dict[str, Consumer] = field(default_factory=dict)
+    """All of them, by name."""
+
+    @property
+    def logs(self) -> Sequence[str]:
+        """Those that hold aggregates, then the others."""
+        specs = [each.spec for each in self.hosted.values()]
+        return [*self.busy, *(spec.log for spec in specs if not spec.aggregates)]
+
+    @property
+    def busy(self) -> Sequence[str]:
+        """The logs that hold aggregates."""
+        return [each.spec.log for each in self.hosted.values() if each.spec.aggregates]
+
+    @property
+    def projecting(self) -> Sequence[str]:
+        """The services that keep views."""
+        return sorted({each.service for each in self.projections.values()})
+
+    def owner(self, log: str) -> str:
+        """The service whose log it is."""
+        return next(name for name, each in self.hosted.items() if each.spec.log == log)
+
+    def service_of(self, consumer: str) -> str:
+        """The service that a consumer of policies belongs to."""
+        return self._services[consumer]
+
+    def __post_init__(self) -> None:
+        self._services: dict[str, str] = {}
+        for each in self.hosted.values():
+            _Surveyed(each, self)
+
+    def note(self, service: str, consumer: Consumer) -> None:
+        """Enters a consumer."""
+        while isinstance(consumer, ConsumerWrapper):
+            consumer = consumer.inner
+        self._services[consumer.name] = service
+        self.consumers[consumer.name] = consumer
+        if isinstance(consumer, PolicyConsumer):
+            self.policies[consumer.name] = consumer
+        elif isinstance(consumer, Projection):
+            self.projections[consumer.name] = Projected(
+                service, consumer.name, consumer.source, _views(consumer), consumer.routing_key
+            )
+
+
+def survey(hosted: Sequence[Hosted]) -> Survey:
+    """Looks at the wiring of services.
+
+    Raises ValueError where two have one name or one log, or where one follows a log that none of them has.
+    """
+    for what, names in (
+        ("name", [each.name for each in hosted]),
+        ("log", [each.spec.log for each in hosted]),
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two services have the {what} {', '.join(twice)}: give each its own")
+    found = Survey({each.name: each for each in hosted})
+    for name, consumer in found.consumers.items():
+        if (log := consumer.source) not in found.logs:
+            raise ValueError(
+                f"{name} follows the log {log}, which no service here has: add the one that has it"
+            )
+    return found
+
+
+def _views(projection: Projection) -> Sequence[AnyView]:
+    """The views that it keeps, private to it or not."""
+    return next(value for name, value in vars(projection).items() if name.strip("_") == "views")
+
+
+def edges(wired: object) -> Sequence[object]:
+    """The servicers among what a wiring gave."""
+    if wired is None:
+        return ()
+    return wired if isinstance(wired, tuple) else (wired,)
+
+
+class _Surveyed(Service):
+    """A service that never runs; it is only asked what it is wired to."""
+
+    def __init__(self, hosted: Hosted, into: Survey) -> None:
+        self._into = into
+        log = MemoryLog(hosted.spec.log)
+        super().__init__(
+            hosted.name,
+            log,
+            twin=MemoryTwin,
+            lease=lambda _work: ALWAYS_HELD,
+            schema=hosted.spec.schema,
+            clock=ManualClock(),
+            ids=CountedIds(),
+            on_crash=lambda _task, _error: None,
+            aggregates=hosted.spec.aggregates,
+        )
+        hosted.wire(self, MemoryViews(log))
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        work.close()
+
+    def _feed(self, consumer: Consumer, *_how: Any) -> Any:
+        self._into.note(self.name, consumer)

@@ -1,0 +1,43 @@
+"""What must hold in a domain: a second and simpler account of it, written by who knows the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+
+from twinlog.model.errors import TwinlogError
+from twinlog.model.event import Recorded
+from twinlog.testing.simulation.scene import Scene
+
+if TYPE_CHECKING:
+    from twinlog.testing.simulation.calls import Call
+
+
+class Invariants:
+    """Derive a class and override what matters; ``assert``, or :func:`~twinlog.testing.check` to name the promise.
+
+    Made anew for every seed. What every system on Twinlog promises is checked besides: positions, versions, one clock,
+    each effect once and with its checkpoint, each request once, streams that mirror logs, views that are folds.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        """The world."""
+
+    def event(self, event: Recorded, message: Any) -> None:
+        """An event is committed: called in the order of the commits, at their moment."""
+
+    def acknowledged(self, call: Call, response: Message) -> None:
+        """A client was told that its command is done."""
+
+    def refused(self, call: Call, error: TwinlogError) -> None:
+        """A client was told that its command was refused."""
+
+    def unfinished(self) -> Iterable[str]:
+        """What has to happen before the world may be at rest, in words. If it does not happen, liveness is broken."""
+        return ()
+
+    def at_rest(self) -> None:
+        """Nothing moves any more: checks what holds then."""

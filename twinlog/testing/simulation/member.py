@@ -1,0 +1,96 @@
+"""A service in a world without faults: what it follows, and whether it has caught up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twinlog.consume import Consumer, ConsumerWrapper, Progress
+from twinlog.consume.cursor import Cursor
+from twinlog.log.lease import ALWAYS_HELD
+from twinlog.memory.log import MemoryLog
+from twinlog.memory.twin import MemoryTwin
+from twinlog.model.clock import Clock, Ids
+from twinlog.model.event import Recorded
+from twinlog.service.service import Service
+from twinlog.testing.simulation.hosted import Hosted
+
+
+class Gated(ConsumerWrapper):
+    """A consumer that can be held up, as if its service were away."""
+
+    def __init__(self, inner: Consumer, gate: asyncio.Event) -> None:
+        super().__init__(inner)
+        self._gate = gate
+
+    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        await self._gate.wait()
+        return await super().apply(events, progress)
+
+
+@dataclass
+class Follower:
+    """A cursor and the log that it reads."""
+
+    log: MemoryLog
+    consumer: Consumer
+    cursor: Cursor
+    gate: asyncio.Event
+    examined: int = 0
+    wanted: int = 0
+    """The last event that it wants, of those examined."""
+
+    def waits(self) -> bool:
+        """Whether there is something that it has not handled and may handle."""
+        if not self.gate.is_set():
+            return False
+        for event in self.log.events[self.examined :]:
+            self.examined = event.position
+            if self._wants(event):
+                self.wanted = event.position
+        return self.wanted > self.cursor.position
+
+    def _wants(self, event: Recorded) -> bool:
+        if self.consumer.types and event.type.rpartition(".")[2] not in self.consumer.types:
+            return False
+        return not self.consumer.routing_key or event.routing_key == self.consumer.routing_key
+
+
+class Member(Service):
+    """A service over memory, whose consumers can be held up."""
+
+    def __init__(
+        self,
+        hosted: Hosted,
+        logs: Mapping[str, MemoryLog],
+        twins: Mapping[str, MemoryTwin],
+        clock: Clock,
+        ids: Ids,
+        on_crash: Callable[[str, BaseException], None],
+    ) -> None:
+        self.works = asyncio.Event()
+        """Cleared: its consumers handle nothing."""
+        self.works.set()
+        self.followers: list[Follower] = []
+        self._logs = logs
+        super().__init__(
+            hosted.name,
+            logs[hosted.spec.log],
+            twin=twins.__getitem__,
+            lease=lambda _work: ALWAYS_HELD,
+            schema=hosted.spec.schema,
+            clock=clock,
+            ids=ids,
+            on_crash=on_crash,
+            aggregates=hosted.spec.aggregates,
+            middleware=[lambda consumer: Gated(consumer, self.works)],
+        )
+
+    def _feed(self, consumer: Consumer, *rest: Any) -> Any:
+        feed: Any = super()._feed
+        cursor = feed(consumer, *rest) or self.watched[-1]
+        assert isinstance(cursor, Cursor)
+        self.followers.append(Follower(self._logs[consumer.source], consumer, cursor, self.works))
+        return cursor

@@ -1,0 +1,128 @@
+"""A replica of a service in a simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from twinlog._aio.retrying import Retrying
+from twinlog.log.system import StoreClock
+from twinlog.model.errors import Unavailable
+from twinlog.service.service import Service
+from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
+from twinlog.testing.simulation.hosted import Hosted, edges
+from twinlog.testing.simulation.leases import LeaseServer, RemoteLease
+from twinlog.testing.simulation.log import LogServer, RemoteLog
+from twinlog.testing.simulation.loop import Life, SimulatedLoop
+from twinlog.testing.simulation.network import Client, Network
+from twinlog.testing.simulation.twin import RemoteTwin, TwinServer
+from twinlog.testing.simulation.views import RemoteViews, ViewServer
+
+_SNAPSHOT_EVERY = 3
+"""Versions: so that short streams have snapshots too."""
+
+
+class Surroundings(Protocol):
+    """What a process has around it."""
+
+    seed: int
+    loop: SimulatedLoop
+    network: Network
+    logs: Mapping[str, LogServer]
+    twins: Mapping[str, TwinServer]
+    views: Mapping[str, ViewServer]
+
+    def lease(self, service: str, work: str) -> LeaseServer:
+        """The lease on a service's piece of work."""
+        ...
+
+    def crashed(self, process: Process, restart_after: float | None) -> None:
+        """A process has ended; it starts again."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """A process has met what no process may meet."""
+        ...
+
+
+@dataclass(eq=False)
+class Process:
+    """A replica of a service; restarted after each crash."""
+
+    world: Surroundings
+    hosted: Hosted
+    name: str
+    life: Life = field(init=False)
+    edges: Sequence[Any] = ()
+    """Its servicers, while it serves."""
+    serves: bool = False
+    lives: int = 0
+    skew: float = 0.0
+
+    @property
+    def service(self) -> str:
+        """What it is a replica of."""
+        return self.hosted.name
+
+    def start(self) -> None:
+        """Begins a new life, with nothing remembered."""
+        world = self.world
+        self.lives += 1
+        self.life = Life(self.name)
+        chance = Random(f"{world.seed}/{self.name}/{self.lives}")
+        self.client = Client(self.life, chance, self.crash)
+        self.clock = SkewedClock(world.loop)
+        self.clock.skew = self.skew
+        world.loop.start(self._main(chance), self.life)
+
+    def crash(self, restart_after: float | None = None) -> None:
+        """Ends its life, between two of its steps."""
+        self.life.alive = False
+        self.edges, self.serves = (), False
+        self.world.crashed(self, restart_after)
+
+    def method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        """A method of one of its servicers."""
+        for edge in self.edges:
+            if callable(method := getattr(edge, name, None)):
+                found: Callable[[Any, Any], Awaitable[Any]] = method
+                return found
+        raise LookupError(f"{self.service} serves no method {name}: what `wire` gives has none of that name")
+
+    async def _main(self, chance: Random) -> None:
+        try:
+            await self._run(SeededIds(chance))
+        except Exception as error:
+            self.world.fail(error)
+
+    async def _run(self, ids: SeededIds) -> None:
+        world, network, client, spec = self.world, self.world.network, self.client, self.hosted.spec
+        twins = {log: RemoteTwin(network, client, server) for log, server in world.twins.items()}
+        log = RemoteLog(network, client, world.logs[spec.log])
+        jitter = Random(f"{world.seed}/{self.name}/{self.lives}/jitter")
+        clock = StoreClock(log.time, self.clock, passed=world.loop.time, randomness=jitter)
+        await Retrying(
+            say_failing=lambda _: None, say_working=lambda: None, on=(Unavailable,), randomness=jitter
+        )(clock.measure)
+        service = Service(
+            spec.name,
+            log,
+            twin=twins.__getitem__,
+            lease=lambda work: RemoteLease(self.life, world.lease(spec.name, work)),
+            schema=spec.schema,
+            clock=clock,
+            ids=ids,
+            on_crash=lambda _task, error: world.fail(error),
+            aggregates=spec.aggregates,
+            signals={"clock": clock},
+            randomness=jitter,
+        )
+        service.writer._snapshots._every = _SNAPSHOT_EVERY
+        async with service.running():
+            service.start("clock", clock.run())
+            views = RemoteViews(network, client, world.views[spec.name])
+            self.edges, self.serves = edges(self.hosted.wire(service, views)), True
+            await asyncio.Event().wait()

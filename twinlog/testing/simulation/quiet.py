@@ -1,0 +1,49 @@
+"""The kernel in a run: silent besides its defects, and with the bounds of the plan."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from twinlog.log import group_commit
+from twinlog.model.errors import StreamUnreadable, TwinlogError
+
+
+@contextmanager
+def defects_told_to(fail: Callable[[BaseException], None]) -> Iterator[None]:
+    """Silences the kernel's logs, besides the defects that it survives and logs."""
+
+    def spy(_logger: Any, _method: str, line: Any) -> Any:
+        told = line.get("exc_info")
+        error = told if isinstance(told, BaseException) else sys.exc_info()[1]
+        if told and error is not None and _is_defect(error):
+            fail(error)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure([spy], structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _is_defect(error: BaseException) -> bool:
+    """No stream is unreadable here, unless an aggregate fails."""
+    return isinstance(error, StreamUnreadable) or not isinstance(error, TwinlogError)
+
+
+@contextmanager
+def optimistic_rounds(rounds: int) -> Iterator[None]:
+    """Writers shut others out after so many lost races, inside the block."""
+    before = group_commit._OPTIMISTIC_ROUNDS
+    group_commit._OPTIMISTIC_ROUNDS = rounds
+    try:
+        yield
+    finally:
+        group_commit._OPTIMISTIC_ROUNDS = before

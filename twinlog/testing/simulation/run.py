@@ -1,0 +1,287 @@
+"""One seed: the processes, the servers that they share, the clients, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from random import Random
+from typing import Any, NamedTuple
+
+from twinlog.log.ports import Appended, Batch, CheckpointAdvance
+from twinlog.memory.log import MemoryLog
+from twinlog.model.event import Recorded
+from twinlog.model.view import Changes
+from twinlog.testing.simulation.calls import Call, Clients
+from twinlog.testing.simulation.damage import damage, set_back_later
+from twinlog.testing.simulation.faults import Fault, Weather, replica
+from twinlog.testing.simulation.invariants import Invariants
+from twinlog.testing.simulation.leases import LeaseServer
+from twinlog.testing.simulation.log import LogServer
+from twinlog.testing.simulation.loop import Life, SimulatedLoop
+from twinlog.testing.simulation.network import Network
+from twinlog.testing.simulation.process import Process
+from twinlog.testing.simulation.promises import Promises
+from twinlog.testing.simulation.quiet import defects_told_to, optimistic_rounds
+from twinlog.testing.simulation.scenario import Plan, Scenario
+from twinlog.testing.simulation.scene import Scene
+from twinlog.testing.simulation.twin import TwinServer
+from twinlog.testing.simulation.views import ViewServer
+from twinlog.testing.simulation.violation import Violation, broken, check
+
+_QUIET = 3.0
+"""Seconds without an event after which it is at rest: longer than any message takes."""
+_MOST_STEPS = 2_000
+"""Steps that a world at rest may take in that time."""
+
+
+class Failure(NamedTuple):
+    """A promise that was broken, and what led to it."""
+
+    promise: str
+    facts: str
+    trace: Sequence[str]
+
+
+class Result(NamedTuple):
+    """What a run came to."""
+
+    failure: Failure | None
+    trace: Sequence[str]
+    steps: int
+    seconds: float
+    """Of simulated time."""
+
+
+class Run:
+    """Runs one plan."""
+
+    def __init__(
+        self, scenario: Scenario, invariants: Callable[[Scene], Invariants], seed: int, plan: Plan
+    ) -> None:
+        self.seed = seed
+        self.chance = Random(f"{seed}/world")
+        self.loop = SimulatedLoop()  # type: ignore[abstract]
+        self.weather = Weather()
+        self.network = Network(self.loop, self.weather, self.note)
+        self._scenario = scenario
+        self._plan = plan
+        self._trace: list[tuple[float, str, Any]] = []
+        self._failure: Exception | None = None
+        self._leases: dict[tuple[str, str], LeaseServer] = {}
+
+        scene = self.scene = Scene(scenario.surveyed(plan.options), self.loop.time, plan.options)
+        hosted, repeated = scene.survey.hosted, {call.correlation_id for call in plan.calls if call.repeats}
+        domain = invariants(scene)
+        self.promises = Promises(scene, domain, repeated.__contains__)
+        self.logs: Mapping[str, LogServer] = {
+            name: LogServer(log, partial(self._committed, log)) for name, log in scene.logs.items()
+        }
+        self.twins: Mapping[str, TwinServer] = {
+            name: TwinServer(twin, partial(self._published, name)) for name, twin in scene.twins.items()
+        }
+        self.views: Mapping[str, ViewServer] = {
+            name: ViewServer(f"{name} views", store, self.logs[hosted[name].spec.log], self._projected)
+            for name, store in scene.views.items()
+        }
+        self._stores = [*self.logs.values(), *self.twins.values(), *self.views.values()]
+        names = {replica(name, number): each for name, each in hosted.items() for number in (1, 2)}
+        self._processes = {name: Process(self, each, name) for name, each in names.items()}
+        self._clients = Clients(
+            self.loop, Random(f"{seed}/clients"), domain, self._edge, self.note, self.fail
+        )
+
+    def run(self) -> Result:
+        """Plays the plan, heals, and waits for rest."""
+        faulty, patience = self._scenario.faulty_seconds, self._scenario.patience_seconds
+        with optimistic_rounds(self._plan.optimistic_rounds), defects_told_to(self.fail):
+            for process in self._processes.values():
+                self.later(self.chance.random() * 0.2, process.start)
+            for fault in self._plan.faults:
+                self.later(fault.at, partial(self._break, fault))
+            self._clients.play(self._plan.calls)
+            try:
+                self.loop.run(faulty)
+                if self._failure is None:
+                    self.loop.start(self._end())
+                    self.loop.run(faulty + patience + 10)
+            except Exception as error:  # also what the domain's invariants raise, at a commit
+                self.fail(error)
+        result = Result(self._failed(), [*self._lines()], self.loop.steps, self.loop.time())
+        self._let_go()
+        return result
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Has something happen to the world."""
+        self.loop.call_later(seconds, self._guarded, do, context=self.loop.nobody)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the run."""
+        if self._failure is None:
+            self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self.loop.stop()
+
+    def note(self, who: str, what: Any) -> None:
+        """Writes a line of the trace; what is not text is made text where it is shown."""
+        self._trace.append((self.loop.time(), who, what))
+
+    def lease(self, service: str, work: str) -> LeaseServer:
+        """The lease on a service's piece of work."""
+        key = (service, work)
+        if key not in self._leases:
+
+            def shared() -> bool:
+                return self.weather.bad("shared leases", service, self.loop.time())
+
+            self._leases[key] = LeaseServer(self.loop, Random(f"{self.seed}/{service}/{work}"), shared)
+        return self._leases[key]
+
+    def crashed(self, process: Process, restart_after: float | None) -> None:
+        """Gives back what a process had, and starts it again later."""
+        for server in self._stores:
+            self.network.unlock(server, process.life)
+        for twin in self.twins.values():
+            twin.listeners = [(life, event) for life, event in twin.listeners if life.alive]
+        seconds = self.chance.random() * 3 if restart_after is None else restart_after
+        self.later(seconds, process.start)
+        self.later(seconds / 2, self._look_at_leases)
+
+    # --- what is watched ---
+
+    def _committed(self, log: MemoryLog, batch: Batch, appended: Appended) -> None:
+        self._trace.append((self.loop.time(), log.name, (batch, appended)))
+        self.promises.committed(log, batch, appended)
+
+    def _published(self, name: str, events: Sequence[Recorded]) -> None:
+        self.note(f"{name} twin", f"has {events[0].position} to {events[-1].position}")
+        self.promises.published(name, events)
+
+    def _projected(self, changes: Changes, advance: CheckpointAdvance) -> None:
+        self.note("views", f"{advance.consumer} has {advance.after + 1} to {advance.upto}")
+        self.promises.projected(changes, advance)
+
+    # --- what goes wrong ---
+
+    def _break(self, fault: Fault) -> None:
+        self.note("fault", str(fault))
+        match fault.kind:
+            case "crash":
+                client = self._processes[fault.target].client
+                client.doomed_after = client.trips + fault.size
+            case "freeze":
+                self._freeze(self._processes[fault.target].life, fault.seconds)
+            case "skew":
+                process = self._processes[fault.target]
+                process.skew = process.clock.skew = float(fault.size)
+            case "set back":
+                set_back_later(self, fault)
+            case "wipe" | "purge" | "roll back":
+                damage(self, self.scene.twins[fault.target], fault)
+            case "handover":
+                for (service, _), lease in self._leases.items():
+                    if service == fault.target:
+                        lease.hand_over()
+            case "replay":
+                self._replay(fault)
+            case _:
+                self.weather.begin(fault)
+                self._look_at_leases()
+
+    def _freeze(self, life: Life, seconds: float) -> None:
+        life.frozen_until = self.loop.time() + seconds
+        self.later(seconds * 0.5, self._look_at_leases)
+
+    def _replay(self, fault: Fault) -> None:
+        survey = self.scene.survey
+        log = self.scene.logs[survey.hosted[survey.service_of(fault.target)].spec.log]
+        log.checkpoints[fault.target] = max(0, log.checkpoints.get(fault.target, 0) - fault.size)
+
+    def _heal(self) -> None:
+        self.note("fault", "none any more")
+        self.weather.clear()
+        for process in self._processes.values():
+            process.life.frozen_until = min(process.life.frozen_until, self.loop.time())
+            process.client.doomed_after = None
+            process.skew = process.clock.skew = 0.0
+        for lease in self._leases.values():
+            lease.heal()
+
+    # --- how it ends ---
+
+    async def _end(self) -> None:
+        try:
+            self._heal()
+            await self._rest()
+        except Exception as error:
+            self.fail(error)
+        self.loop.stop()
+
+    async def _rest(self) -> None:
+        """Returns when nothing is left to do, and when that stays so for a while."""
+        give_up = self.loop.time() + self._scenario.patience_seconds
+        heads: list[int] = []
+        steps = self.loop.steps
+        while self._unfinished() or heads != self._heads():
+            if self.loop.time() > give_up:
+                raise Violation("liveness", "; ".join(self._unfinished()) or "events without end")
+            heads, steps = self._heads(), self.loop.steps
+            await asyncio.sleep(_QUIET)
+        steps = self.loop.steps - steps
+        check(steps < _MOST_STEPS, "rest", f"{steps} steps in {_QUIET:g} s although there is nothing to do")
+        self.promises.at_rest()
+        self._clients.at_rest()
+
+    def _unfinished(self) -> list[str]:
+        waiting = [] if self._clients.done else ["clients wait"]
+        return [*waiting, *self.promises.unfinished()]
+
+    # --- small parts ---
+
+    def _let_go(self) -> None:
+        """Cuts the cycles, so that little is left to the garbage collector."""
+        self.loop.close()
+        for process in self._processes.values():
+            vars(process).clear()
+        vars(self).clear()
+
+    def _look_at_leases(self) -> None:
+        """Lets every lease find a holder that works."""
+        for lease in self._leases.values():
+            lease.look()
+
+    def _heads(self) -> list[int]:
+        return [len(server.log.events) for server in self.logs.values()]
+
+    def _edge(self, call: Call) -> tuple[Life, Callable[[Any, Any], Awaitable[Any]]] | None:
+        ready = [p for p in self._processes.values() if p.service == call.service and p.serves]
+        if not ready:
+            return None
+        process = self.chance.choice(ready)
+        return process.life, process.method(call.method)
+
+    def _guarded(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except Exception as error:
+            self.fail(error)
+
+    def _failed(self) -> Failure | None:
+        if self._failure is None:
+            return None
+        return Failure(*broken(self._failure), [*self._lines()])
+
+    def _lines(self) -> Iterator[str]:
+        for at, who, what in self._trace:
+            if isinstance(what, tuple):
+                yield from (f"{at:8.3f}  {who:20} {line}" for line in _shown(*what))
+            else:
+                yield f"{at:8.3f}  {who:20} {what}"
+
+
+def _shown(batch: Batch, appended: Appended) -> Iterator[str]:
+    for position, event in enumerate(batch.events, appended.first):
+        name = event.type.rpartition(".")[2]
+        cause = f"{event.metadata.actor} because of {event.metadata.causation_id}"
+        yield f"{position}: {name} of {event.stream.type} {event.stream.id[-4:]} v{event.version}, by {cause}"
+    for advance in batch.advances:
+        yield f"{advance.consumer} has {advance.after + 1} to {advance.upto}"

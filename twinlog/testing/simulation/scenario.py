@@ -1,0 +1,65 @@
+"""What is simulated, and what a seed decides of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+from twinlog.testing.simulation.calls import Call
+from twinlog.testing.simulation.faults import Fault, Kinds, draw, kinds_of
+from twinlog.testing.simulation.hosted import Hosted, Survey, survey
+
+
+def _everything(kinds: Kinds) -> Kinds:
+    return kinds
+
+
+def _no_options(_chance: Random) -> Any:
+    return None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A domain to be simulated: its services, and what clients ask of them."""
+
+    services: Sequence[Hosted] | Callable[[Any], Sequence[Hosted]]
+    """The services; or a function to them from the options of a seed."""
+    script: Callable[[Random], Sequence[Call]]
+    """The commands of a seed, all of them within ``faulty_seconds``."""
+    options: Callable[[Random], Any] = _no_options
+    """What else differs between seeds, such as a deadline; invariants find it in ``scene.options``."""
+    kinds: Callable[[Kinds], Kinds] = _everything
+    """From everything that may go wrong: what does."""
+    faulty_seconds: float = 12.0
+    """Until then things go wrong; then what went wrong is put right, and the world has to come to rest."""
+    patience_seconds: float = 240.0
+    """Within which it has to, of simulated time."""
+
+    def hosted(self, options: Any) -> Sequence[Hosted]:
+        """The services of a seed."""
+        return self.services(options) if callable(self.services) else self.services
+
+    def surveyed(self, options: Any) -> Survey:
+        """The same, and who follows which log."""
+        return survey(self.hosted(options))
+
+
+class Plan(NamedTuple):
+    """Everything that a seed decides, besides how long messages take."""
+
+    calls: Sequence[Call]
+    faults: Sequence[Fault]
+    options: Any
+    optimistic_rounds: int
+    """After how many lost races a writer shuts the others out."""
+
+
+def plan_of(scenario: Scenario, seed: int) -> Plan:
+    """What a seed decides."""
+    chance = Random(f"{seed}/plan")
+    options = scenario.options(chance)
+    calls = scenario.script(chance)
+    kinds = scenario.kinds(kinds_of(scenario.surveyed(options)))
+    return Plan(calls, draw(kinds, chance, scenario.faulty_seconds), options, chance.choice((1, 3)))

@@ -1,0 +1,95 @@
+"""Many seeds of a scenario, one after the other; a failing one is cut down to what it needs."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from twinlog.testing.simulation.invariants import Invariants
+from twinlog.testing.simulation.run import Failure, Result, Run
+from twinlog.testing.simulation.scenario import Plan, Scenario, plan_of
+from twinlog.testing.simulation.scene import Scene
+from twinlog.testing.simulation.shrink import shrunk
+
+_COLLECT_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What some seeds came to."""
+
+    seeds: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    """Simulated."""
+    failures: Sequence[tuple[int, Failure]] = ()
+    """By seed."""
+
+    def __add__(self, other: Sweep) -> Sweep:
+        return Sweep(
+            self.seeds + other.seeds,
+            self.steps + other.steps,
+            self.seconds + other.seconds,
+            [*self.failures, *other.failures],
+        )
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A scenario with what must hold in it."""
+
+    scenario: Scenario
+    invariants: Callable[[Scene], Invariants] = Invariants
+    """Makes the account of one run; a class derived from :class:`Invariants`."""
+
+    def plan(self, seed: int) -> Plan:
+        """What a seed decides."""
+        return plan_of(self.scenario, seed)
+
+    def run(self, seed: int, plan: Plan | None = None) -> Result:
+        """Runs a seed, whole or with another plan."""
+        return Run(self.scenario, self.invariants, seed, plan or self.plan(seed)).run()
+
+    def sweep(self, seeds: Iterable[int]) -> Sweep:
+        """Runs seeds up to the first that fails."""
+        total = Sweep()
+        with _rare_collections():
+            for seed in seeds:
+                result = self.run(seed)
+                failures = [(seed, result.failure)] if result.failure else []
+                total += Sweep(1, result.steps, result.seconds, failures)
+                if failures:
+                    break
+                if total.seeds % _COLLECT_EVERY == 0:
+                    gc.collect()
+        return total
+
+    def shrunk(self, seed: int, promise: str, *, seconds: float = 20.0) -> Plan:
+        """The smallest plan found within a time, of the machine's, that breaks the same promise."""
+        return shrunk(lambda plan: self.run(seed, plan).failure, self.plan(seed), promise, seconds=seconds)
+
+    def explained(self, seed: int, promise: str) -> str:
+        """The least that leads to a failure, in words: its trace, and the promise."""
+        least = self.shrunk(seed, promise)
+        failure = self.run(seed, least).failure
+        assert failure is not None
+        takes = f"It takes {_counted(least.calls, 'command')} and {_counted(least.faults, 'fault')}:"
+        return "\n".join([takes, "", *failure.trace, "", f"{failure.promise}: {failure.facts}"])
+
+
+def _counted(things: Sequence[object], what: str) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """A world is one large cycle: looking for others while it runs only costs."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()

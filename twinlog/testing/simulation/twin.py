@@ -1,0 +1,117 @@
+"""The twin over memory, a round trip away, whose deliveries are delayed, doubled and broken off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+from twinlog.log.twin import Delivery, DeliveryLost, TwinState
+from twinlog.memory.twin import MemoryTwin
+from twinlog.model.event import Recorded
+from twinlog.testing.simulation.loop import Life
+from twinlog.testing.simulation.network import Client, Network, Store, at_once, latency
+
+T = TypeVar("T")
+
+
+class TwinServer(Store):
+    """A stream, and who listens to its pokes."""
+
+    def __init__(self, twin: MemoryTwin, published: Callable[[Sequence[Recorded]], None]) -> None:
+        super().__init__(f"{twin.name} twin")
+        self.twin = twin
+        self.published = published
+        """Told of every batch, at its moment."""
+        self.listeners: list[tuple[Life, asyncio.Event]] = []
+
+    def publish(self, events: Sequence[Recorded]) -> None:
+        """Stores or refuses."""
+        at_once(self.twin.publish(events))
+        self.published(events)
+
+
+class RemoteTwin:
+    """A stream as a process sees it."""
+
+    def __init__(self, network: Network, client: Client, server: TwinServer) -> None:
+        self.name = server.twin.name
+        self._network = network
+        self._client = client
+        self._server = server
+        self._poked: asyncio.Event | None = None
+
+    async def state(self) -> TwinState:
+        return await self._ask("state", lambda: at_once(self._server.twin.state()))
+
+    async def create(self, first: int) -> None:
+        await self._ask("create", lambda: at_once(self._server.twin.create(first)))
+
+    async def claim(self) -> None:
+        await self._server.twin.claim()
+
+    async def delete(self) -> None:
+        await self._ask("delete", lambda: at_once(self._server.twin.delete()))
+
+    async def message(self, sequence: int) -> bytes | None:
+        return await self._ask("message", lambda: at_once(self._server.twin.message(sequence)))
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        await self._ask("publish", lambda: self._server.publish(events))
+
+    @asynccontextmanager
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
+        opened = self._server.twin.deliver(after, types, routing_key)
+        delivery = await self._ask("deliver", lambda: at_once(opened.__aenter__()))
+        yield RemoteDelivery(self._network, self._client, self._server, delivery)
+
+    async def notify(self) -> None:
+        loop, weather = self._network.loop, self._network.weather
+        for life, event in self._server.listeners:
+            if life.alive and not weather.bad("lost pokes", self.name, loop.time()):
+                loop.call_later(latency(self._client.chance), event.set, context=loop.nobody)
+
+    async def notified(self, timeout: float) -> None:
+        if self._poked is None:
+            self._poked = asyncio.Event()
+            self._server.listeners.append((self._client.life, self._poked))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._poked.wait()
+        self._poked.clear()
+
+    async def _ask(self, what: str, apply: Callable[[], T]) -> T:
+        return await self._network.ask(self._client, self._server, f"{what} {self.name} twin", apply)
+
+
+class RemoteDelivery:
+    """Deliveries that are delayed, doubled and broken off."""
+
+    def __init__(self, network: Network, client: Client, server: TwinServer, delivery: Delivery) -> None:
+        self._network = network
+        self._client = client
+        self._server = server
+        self._delivery = delivery
+        self._before: Sequence[Recorded] = ()
+
+    @property
+    def waiting(self) -> int:
+        return self._delivery.waiting
+
+    async def next(self, limit: int) -> Sequence[Recorded]:
+        chance, bad, name = self._client.chance, self._network.weather.bad, self._server.twin.name
+        events = await self._delivery.next(min(limit, chance.choice((1, 2, 5, limit))))
+        await asyncio.sleep(latency(chance))
+        now = self._network.loop.time()
+        if bad("outage", self._server.name, now) or (
+            bad("broken deliveries", name, now) and chance.random() < 0.4
+        ):
+            self._network.trace(f"{name} twin", f"a delivery to {self._client.life.name} breaks off")
+            raise DeliveryLost(stream=name, why="a message is missing")
+        if bad("doubled deliveries", name, now) and chance.random() < 0.6:
+            events = [*self._before, *events]
+        self._before = events
+        return events

@@ -1,0 +1,65 @@
+"""Views over memory, a round trip away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Conflict
+from twinlog.memory.views import MemoryViews
+from twinlog.model.view import AnyView, Changes
+from twinlog.testing.simulation.log import LogServer, RemoteLog
+from twinlog.testing.simulation.network import Client, Network, Store, at_once
+
+T = TypeVar("T")
+
+
+class ViewServer(Store):
+    """The views beside a log."""
+
+    def __init__(
+        self,
+        name: str,
+        views: MemoryViews,
+        log: LogServer,
+        committed: Callable[[Changes, CheckpointAdvance], None],
+    ) -> None:
+        super().__init__(name)
+        self.views = views
+        self.log = log
+        self.committed = committed
+        """Told of every commit, at its moment."""
+
+    def commit(self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None) -> Conflict | None:
+        """Stores or refuses."""
+        first = len(self.views.log.events) + 1
+        conflict = at_once(self.views.commit(changes, advance, batch))
+        if conflict is None:
+            if batch:
+                self.log.committed(batch, Appended(first))
+            self.committed(changes, advance)
+        return conflict
+
+
+class RemoteViews:
+    """Views as a process sees them."""
+
+    def __init__(self, network: Network, client: Client, server: ViewServer) -> None:
+        self._network = network
+        self._client = client
+        self._server = server
+        self.log = RemoteLog(network, client, server.log)
+
+    async def checkpoint(self, consumer: str) -> int:
+        return await self._ask("checkpoint", lambda: self._server.views.checkpoints.get(consumer, 0))
+
+    async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        return await self._ask("rows", lambda: at_once(self._server.views.rows(view, keys)))
+
+    async def commit(
+        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+    ) -> Conflict | None:
+        return await self._ask("commit", lambda: self._server.commit(changes, advance, batch))
+
+    async def _ask(self, what: str, apply: Callable[[], T]) -> T:
+        return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)

@@ -1,0 +1,191 @@
+"""A domain at work in a test: every service in this process, in memory, and time that only passes when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
+from typing import Any, Self, TypeVar
+
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.model.errors import Overloaded
+from twinlog.testing.fakes import CountedIds
+from twinlog.testing.simulation.calls import CallContext
+from twinlog.testing.simulation.clocks import SkewedClock
+from twinlog.testing.simulation.hosted import Hosted, edges, survey
+from twinlog.testing.simulation.loop import SimulatedLoop
+from twinlog.testing.simulation.member import Member
+from twinlog.testing.simulation.scene import Scene
+
+T = TypeVar("T")
+
+_LONGEST_SECONDS = 3600.0
+"""Of simulated time: what has not ended then never does."""
+_LOOK_EVERY_SECONDS = 0.01
+_CALLS_AT_ONCE = 64
+
+
+class World(Scene):
+    """The services of a domain, wired as their processes wire them. Use as a context manager, in a plain function.
+
+    with World(HOTEL) as world:
+        world.call("booking_svc", "BookRoom", BookRoomRequest(room_id="101"))
+        world.settle()
+        assert world.state(ROOM, "101").guest == "Ada"
+    """
+
+    def __init__(self, services: Sequence[Hosted]) -> None:
+        self._loop = SimulatedLoop()  # type: ignore[abstract]
+        super().__init__(survey(services), self._loop.time)
+        self._ids = CountedIds()
+        self._stack = AsyncExitStack()
+        self._failure: BaseException | None = None
+        self._members: dict[str, Member] = {}
+        self._edges: dict[str, Sequence[object]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.run(self._start())
+        except BaseException:
+            self._loop.close()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        try:
+            self.run(self._stack.aclose())
+        finally:
+            self._loop.close()
+
+    # --- what a test does ---
+
+    def call(
+        self, service: str, method: str, request: Any, *, metadata: Sequence[tuple[str, str]] = ()
+    ) -> Any:
+        """Calls a method of a service's servicer; gives its response, or raises its TwinlogError."""
+        return self.call_all(service, method, [request], metadata=metadata)[0]
+
+    def call_all(
+        self,
+        service: str,
+        method: str,
+        requests: Sequence[Any],
+        *,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> Sequence[Any]:
+        """The same for many requests, some at a time, as patient clients send them; their responses, in order."""
+        serve, places = self._method(service, method), asyncio.Semaphore(_CALLS_AT_ONCE)
+
+        async def patiently(request: Any) -> Any:
+            async with places:
+                while True:
+                    try:
+                        return await serve(request, CallContext(metadata))
+                    except Overloaded:
+                        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+        async def all_of_them() -> Sequence[Any]:
+            return await asyncio.gather(*map(patiently, requests))
+
+        return self.run(all_of_them())
+
+    def settle(self, *, dead_letters: bool = False) -> None:
+        """Returns when every event has had its effects, besides those that wait for a service that is away.
+
+        As much time passes as that takes. ``dead_letters``: whether events may be set aside meanwhile; else that is
+        an AssertionError.
+        """
+        give_up = self._loop.time() + _LONGEST_SECONDS
+        while waiting := self._waiting():
+            if self._loop.time() > give_up:
+                raise TimeoutError(f"after an hour of simulated time: {'; '.join(waiting)}")
+            self._pass(_LOOK_EVERY_SECONDS)
+        if not dead_letters:
+            self._refuse_dead_letters()
+
+    def advance(self, by: timedelta) -> None:
+        """Lets time pass; whatever is due in it happens at its time. The end is settled."""
+        self._pass(by.total_seconds())
+        self.settle()
+
+    @contextmanager
+    def away(self, *services: str) -> Iterator[None]:
+        """Inside the block, these services handle no events, as if their consumers were down. They answer calls."""
+        for service in services:
+            self._member(service).works.clear()
+        try:
+            yield
+        finally:
+            for service in services:
+                self._member(service).works.set()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the world, and gives its result."""
+        task = self._loop.start(work)
+        task.add_done_callback(lambda _done: self._loop.stop())
+        give_up = self._loop.time() + _LONGEST_SECONDS
+        while not task.done():
+            if self._loop.time() >= give_up:
+                raise TimeoutError("it did not end within an hour of simulated time")
+            try:
+                self._loop.run(give_up)
+            except BaseException:
+                work.close()
+                raise
+            self._check()
+        return task.result()
+
+    # --- how it is done ---
+
+    async def _start(self) -> None:
+        clock = SkewedClock(self._loop)
+        for twin in self.twins.values():
+            await twin.create(1)
+        for name, hosted in self.survey.hosted.items():
+            member = Member(hosted, self.logs, self.twins, clock, self._ids, self._crashed)
+            await self._stack.enter_async_context(member.running())
+            self._members[name] = member
+            self._edges[name] = edges(hosted.wire(member, self.views[name]))
+
+    def _pass(self, seconds: float) -> None:
+        until = self._loop.time() + seconds
+        while self._loop.time() < until:
+            self._loop.run(until)
+            self._check()
+
+    def _waiting(self) -> list[str]:
+        return [
+            f"{follower.consumer.name} is at {follower.cursor.position}, {follower.wanted} is there"
+            for member in self._members.values()
+            for follower in member.followers
+            if follower.waits()
+        ]
+
+    def _refuse_dead_letters(self) -> None:
+        for log in self.logs.values():
+            for stream, events in log.streams.items():
+                if stream.type == DEAD_LETTERS.name:
+                    told = " ".join(str(self.decoded(events[-1])).split())
+                    raise AssertionError(f"{stream.id} has set an event aside: {told}")
+
+    def _crashed(self, task: str, error: BaseException) -> None:
+        error.add_note(f"in the task: {task}")
+        self._failure = self._failure or error
+        self._loop.stop()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _member(self, service: str) -> Member:
+        if service not in self._members:
+            raise LookupError(f"this world has no service {service}, only {', '.join(self._members)}")
+        return self._members[service]
+
+    def _method(self, service: str, name: str) -> Any:
+        self._member(service)
+        for edge in self._edges[service]:
+            if callable(method := getattr(edge, name, None)):
+                return method
+        raise LookupError(f"{service} serves no method {name}: what `wire` gives has none of that name")
