@@ -64,9 +64,9 @@ def _is_installed(module: str) -> bool:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return True
-    places = [*(spec.submodule_search_locations or []), spec.origin or ""] if spec else []
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
     here = Path.cwd().resolve()
-    return any(place and not Path(place).resolve().is_relative_to(here) for place in places)
+    return any(place and Path(place).resolve().parent != here for place in places)
 
 
 def write(root: Path, name: str, package: str) -> int:
