@@ -223,7 +223,7 @@ def pokes_for_ever() -> Patches:
 # --- forks ---
 
 
-@bug("fork-unseen-by-writer", near=75)
+@bug("fork-unseen-by-writer", near=370)
 def fork_unseen_by_writer() -> Patches:
     """An append does not say which event it knows of the log."""
     return [(GroupCommit, "_batch", lambda self, *of: replace(_batch(self, *of), tip=None))]
@@ -364,7 +364,7 @@ def approval_of_cancelled() -> Patches:
     return [(ORDER, "decide", approve)]
 
 
-@bug("assumed-again")
+@bug("assumed-again", near=545)
 def assumed_again() -> Patches:
     """What should be new is taken for new in every round of an append, and not only in the first."""
     decide = GroupCommit._decide
@@ -381,7 +381,7 @@ def assumed_again() -> Patches:
     return [(GroupCommit, "_decide", assume), (shop, "kinds", kinds)]
 
 
-@bug("no-tombstone", near=225)
+@bug("no-tombstone", near=260)
 def no_tombstone() -> Patches:
     """What was released is forgotten: a reservation that comes again, or late, is made."""
     evolve = CUSTOMER.evolve
