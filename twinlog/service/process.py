@@ -21,6 +21,7 @@ from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.service.logging import configure_logging
+from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Endpoint, Service
 from twinlog.service.settings import Settings
@@ -35,6 +36,7 @@ async def open_service(
 
     ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
     """
+    refuse(list(in_spec(spec)), spec.name)
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace

@@ -40,9 +40,12 @@ from twinlog.model.schema import Schema
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc import PageTokens, Registration, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.service import mistakes
+from twinlog.service.identity import needs_identity
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
+_CHECK_TIMERS_SECONDS = 30.0
 
 
 class Messages(Protocol):
@@ -161,6 +164,8 @@ class Service:
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
+        self._consumers: list[Consumer] = []
+        """What is subscribed, without its middleware."""
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
         self._endpoint = endpoint
@@ -186,15 +191,22 @@ class Service:
     def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
         """Has the effects of a log's events: of each that comes, by the rules of policies or as a consumer does it.
 
+        Raises ConfigurationError, before any of them begins, where one is put together wrongly or is in the way of
+        another, as by its name or its table.
+
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
         next one.
         """
-        for subscriber in subscribers:
-            consumer, behind = subscriber, None
-            if isinstance(subscriber, Policies):
-                consumer = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
-                behind = self.writer.linger
-            assert not isinstance(consumer, Policies)
+        made = [
+            PolicyConsumer(one, self.writer, self.log, self.schema) if isinstance(one, Policies) else one
+            for one in subscribers
+        ]
+        tables = [one for one in subscribers if isinstance(one, Policies)]
+        found = [mistake for table in tables for mistake in mistakes.in_policies(table)]
+        mistakes.refuse([*found, *mistakes.in_consumers(self._consumers, made)], self.name)
+        self._consumers += made
+        for consumer in made:
+            behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
             for wrap in reversed(self._middleware):
                 consumer = wrap(consumer)
             self._feed(consumer, Linger(behind, least=linger_seconds))
@@ -211,8 +223,9 @@ class Service:
         """Serves these and the dead letters over gRPC until the process is asked to stop.
 
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
-        installation's.
+        installation's, and where the services are put together wrongly.
         """
+        mistakes.refuse(list(mistakes.in_registrations(services)), self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         operations = DeadLetterService(self.dead_letters, await self.page_tokens())
         async with serve(
@@ -222,7 +235,7 @@ class Service:
             domain=self._endpoint.domain,
             health=[self.relay, self.lineage, self.writer, *self.watched],
             signals=self.signals,
-            middleware=middleware,
+            middleware=[*middleware, needs_identity],
         ):
             await self._until_stopped()
 
@@ -241,9 +254,12 @@ class Service:
         self.start(consumer.name, cursor.run())
 
     async def _check_timers(self) -> None:
+        """Also now and then: a timer of an aggregate that is no longer declared is to be reported."""
         era = 0
         while True:
-            era = await self.lineage.repaired(era)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_TIMERS_SECONDS):
+                    era = await self.lineage.repaired(era)
             await self.timers.check()
 
     def _lease(self, work: str) -> Lease:

@@ -52,6 +52,10 @@ SELECT event_position, event_id FROM checkpoints WHERE consumer = $1 AND event_i
 -- Where every consumer stands.
 SELECT consumer, position FROM checkpoints;
 
+-- name: lock_view
+-- Has other projections of a view's table wait until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text, 0));
+
 -- name: page_token_secret
 -- What signs page tokens.
 SELECT secret FROM page_token_secret;
