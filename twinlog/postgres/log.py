@@ -183,7 +183,9 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
 
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
-    version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at = row
+    version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at, extra = row
+    if extra is not None:
+        metadata["extra"] = extra
     return Recorded(
         log,
         position,
@@ -199,7 +201,7 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
     )
 
 
-def _metadata(stored: Mapping[str, str]) -> Metadata:
+def _metadata(stored: Mapping[str, Any]) -> Metadata:
     try:
         return Metadata(**stored)
     except TypeError:  # a newer version of the program knows more about an event
