@@ -1,7 +1,7 @@
 """The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
 from twinlog._aio.watched import Watched
-from twinlog.rpc import tokens
+from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
@@ -9,6 +9,7 @@ from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
+from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.validation import Checks, Currencies
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "Method",
     "Middleware",
     "PageTokens",
+    "ReadModel",
     "Registration",
     "Server",
     "Watched",
     "call_metadata",
     "decoded",
+    "freshness",
     "serve",
     "status_of",
     "time_left",

@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import structlog
+from nats.errors import Error as NatsError
+
 from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
@@ -83,7 +86,10 @@ class _Messages:
         self._namespace = namespace
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        await self._client.publish(named(self._namespace, subject), payload)
+        try:
+            await self._client.publish(named(self._namespace, subject), payload)
+        except NatsError as error:
+            structlog.get_logger().debug("message.lost", subject=subject, error=str(error))
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
         return await self._client.subscribe(named(self._namespace, subject), cb=cb)
