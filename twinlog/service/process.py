@@ -43,9 +43,11 @@ async def open_service(
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace
-    database = named(namespace, spec.database)
+    database = named(namespace, settings.postgres_database or spec.database)
     try:
-        async with open_log(settings.postgres_url, database, spec.log, *spec.migrations) as own:
+        async with open_log(
+            settings.postgres_url, database, spec.log, *spec.migrations, size=settings.postgres_connections
+        ) as own:
             clock = StoreClock(own.time, SystemClock())
             await until_available("clock", clock.measure)
             identity = await until_available(
