@@ -17,6 +17,7 @@ from twinlog import Policies, Recorded, Schema, Service
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.cursor import Handler
 from twinlog.log.lease import AlwaysHeld
+from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Twin
 
@@ -103,7 +104,9 @@ class Node(Service):
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
 
-    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
+    def subscribe(
+        self, *subscribers: Policies | SagaAggregate | Consumer, linger_seconds: float = 0.0
+    ) -> None:
         for subscriber in subscribers:
             super().subscribe(subscriber, linger_seconds=linger_seconds)
             cursor, handler = self.watched[-1], [*self.dead_letters.consumers.values()][-1]

@@ -54,6 +54,7 @@ from twinlog.testing.internals import (
     SystemClock,
     connect,
     database_url,
+    identity,
     open_pool,
     outages,
 )
@@ -114,7 +115,7 @@ class Auditor:
         started, now, found = time.monotonic(), self._clock.now(), Findings()
         with outages():
             for reading in self._readings:
-                await reading.twin.look()
+                await reading.twin.look(await identity(self._pools[reading.of.database]))
             async with AsyncExitStack() as stack:
                 databases = {
                     name: await stack.enter_async_context(database_snapshot(pool))
@@ -317,10 +318,12 @@ async def _reach(postgres_url: str) -> None:
             raise CannotAudit(why="no Postgres answers at POSTGRES_URL; start it, or `make run`") from error
         except asyncpg.InvalidCatalogNameError as error:
             raise CannotAudit(why=f"there is no database {name}; `make run` makes it") from error
-        except asyncpg.PostgresError as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise CannotAudit(why=f"Postgres refuses ({error})") from error
         try:
-            if await connection.fetchval("SELECT to_regclass('checkpoints')") is None:
+            with outages():
+                found = await connection.fetchval("SELECT to_regclass('checkpoints')")
+            if found is None:
                 raise CannotAudit(why=f"database {name} has no tables yet; `make run` makes them")
         finally:
             await connection.close()

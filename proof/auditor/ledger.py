@@ -444,7 +444,7 @@ def _saga(case: Case) -> Iterator[Verdict]:
         remedy = _again("sagas", "orders", case.changed)
         yield AGREES, f"saga {case.saga_id} is {case.saga.status}, its order {case.state}", remedy
     closing = VERSIONS[case.saga.version].on_compensated if case.saga.version in VERSIONS else None
-    if case.reason is not None and closing:
+    if case.reason is not None and closing and closing.send:
         meant = cast("RejectOrder", closing.send(case.saga.context)).reason
         if case.reason != meant:
             reason, said = RejectionReason.Name(meant), RejectionReason.Name(case.reason)

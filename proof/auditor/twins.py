@@ -13,11 +13,21 @@ from nats.errors import Error as NatsError
 from proof.auditor.report import Findings
 from stack.topology import NAMESPACE
 from twinlog import Recorded, Unavailable
-from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinMissing, TwinState, mirrors, named
+from twinlog.testing.internals import (
+    ForeignStream,
+    Identity,
+    JetStreamTwin,
+    NatsClient,
+    TwinMissing,
+    TwinState,
+    mirrors,
+    named,
+)
 
 EQUAL = "twin equals log"
 WHOLE = "twin is whole"
 NOT_AHEAD = "twin not ahead of log"
+OWN = "twin is of this installation"
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -40,24 +50,34 @@ class TwinAudit:
         self.position = 0
         """Compared up to here."""
         self._client = client
-        self._twin = JetStreamTwin(client, name, namespace=NAMESPACE)
-        self._stream = self._twin.name
+        self._stream = named(NAMESPACE, name)
+        self._foreign: ForeignStream | None = None
         self._remedy = f"twinlog repair {name}    # with {owner} running, which makes the stream again"
 
-    async def look(self) -> None:
-        """Reads how far the twin reaches. A twin that was made again is compared again."""
-        self.missing = False
+    async def look(self, identity: Identity | None) -> None:
+        """Reads how far the twin of this log reaches. A twin that was made again is compared again."""
+        self.missing, self._foreign = False, None
+        twin = JetStreamTwin(self._client, self.name, namespace=NAMESPACE, identity=identity)
         try:
-            self.state = await self._twin.state()
+            self.state = await twin.state()
         except TwinMissing:
             self.missing, self.state = True, TwinState(1, 0, 0)
+        except ForeignStream as foreign:
+            self._foreign, self.state = foreign, TwinState(1, 0, 0)
         if self.state.last < self.position:
             self.position = 0
 
     def judge(self, head: int, findings: Findings) -> None:
         """Judges the stream by its own figures; ``head`` was read after them."""
         first, last, _ = self.state
-        if self.missing and head:
+        if self._foreign:
+            findings.add(
+                OWN,
+                str(self._foreign),
+                ids=[self.name],
+                remedy="nats stream info " + self._stream + "    # shows whose it is",
+            )
+        elif self.missing and head:
             findings.add(
                 WHOLE,
                 f"there is no stream {self._stream}, and the log has {head} events",

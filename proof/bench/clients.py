@@ -43,7 +43,7 @@ async def ask(address: str, method: str, message: bytes, count: int, clients: in
 
 async def main(address: str, method: str, message: str, count: str, clients: str) -> None:
     """One of the processes."""
-    load, messages = Load(address, method), [bytes.fromhex(message)] * int(count)
+    load, messages = Load(address, method, refusals=True), [bytes.fromhex(message)] * int(count)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     calls = await load.closed(messages, int(clients))

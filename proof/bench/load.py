@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ _END_HEADERS = 4
 _MAX_CONCURRENT_STREAMS = 3
 _WINDOW = 65_535
 _MOST = 2**31 - 1
+_RETRY_SECONDS = 1.0
+"""What the services ask a client to wait whom they refuse."""
+_MOST_TRIES = 20
+"""Calls for each message, on average."""
 
 
 class Refused(RuntimeError):
@@ -57,6 +62,8 @@ class Call:
     answered: float = 0.0
     reply: bytes = b""
     """The response message; empty where it was refused."""
+    message: bytes = b""
+    """The request."""
 
 
 @dataclass
@@ -69,6 +76,8 @@ class Connection(asyncio.Protocol):
     """Whether calls may be answered with an error."""
     calls: list[Call] = field(default_factory=list)
     """In the order of sending."""
+    refused: list[bytes] = field(default_factory=list)
+    """The messages of calls that were answered with an error."""
     open: int = 0
     failure: Refused | None = None
     _buffer: bytes = b""
@@ -94,7 +103,7 @@ class Connection(asyncio.Protocol):
         if self.failure:
             raise self.failure
         stream = 2 * len(self.calls) + 1
-        self.calls.append(Call(due or perf_counter()))
+        self.calls.append(Call(due or perf_counter(), message=message or b""))
         self.open += 1
         frames = _frame(_HEADERS, _END_HEADERS, stream, self.headers)
         if message is not None:
@@ -142,8 +151,10 @@ class Connection(asyncio.Protocol):
             return
         self.open -= 1
         call.answered = perf_counter()
-        if not call.reply and not self.refusals:
-            self._fail("a call was answered with an error")
+        if not call.reply:
+            self.refused.append(call.message)
+            if not self.refusals:
+                self._fail("a call was answered with an error")
 
     def _fail(self, why: str) -> None:
         self.failure = self.failure or Refused(why)
@@ -160,18 +171,29 @@ class Load:
         self._headers = _headers(address, f"/{method}")
 
     async def closed(self, messages: Sequence[bytes], clients: int) -> list[Call]:
-        """One call a message, ``clients`` at a time; returns when all are answered."""
+        """One call a message, ``clients`` at a time, again where it was refused; returns when all are answered."""
         connection, answered = await self._connect()
-        sent = 0
-        while sent < len(messages) or connection.open:
-            free = min(clients - connection.open, len(messages) - sent)
-            while free and connection.fits(messages[sent]):
-                connection.send(messages[sent])
-                sent, free = sent + 1, free - 1
+        waiting, pausing = deque(messages), 0
+
+        def again(message: bytes) -> None:
+            nonlocal pausing
+            waiting.append(message)
+            pausing -= 1
+            answered.set()
+
+        while waiting or pausing or connection.open:
+            while waiting and connection.open + pausing < clients and connection.fits(waiting[0]):
+                connection.send(waiting.popleft())
             answered.clear()
             await _next(connection, answered)
+            for message in connection.refused:
+                pausing += 1
+                asyncio.get_running_loop().call_later(_RETRY_SECONDS, again, message)
+            connection.refused.clear()
+            if len(connection.calls) > _MOST_TRIES * len(messages):
+                raise Refused("calls are refused again and again")
         connection.close()
-        return connection.calls
+        return [call for call in connection.calls if call.reply]
 
     async def open(self, messages: Sequence[bytes], rate: float) -> list[Call]:
         """One call a message, ``rate`` a second, whether or not earlier ones are answered.

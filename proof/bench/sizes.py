@@ -79,7 +79,9 @@ class Sizes:
         baseline, *modes = self.systems
         async with _second(self.shop, services) as addresses:
             second = addresses.get(ORDER_SVC.name)
-            loads = [Load(address, METHOD) for address in (self.shop.orders, second) if address]
+            loads = [
+                Load(address, METHOD, refusals=True) for address in (self.shop.orders, second) if address
+            ]
             both = [baseline, *(replace(mode, load=Spread(*loads)) for mode in modes)]
             return await replace(self, systems=both)._measured(what)
 

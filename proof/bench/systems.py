@@ -160,7 +160,7 @@ async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop
             systems.append(
                 System(
                     name,
-                    Load(shop.orders, METHOD),
+                    Load(shop.orders, METHOD, refusals=True),
                     shop_view,
                     shop_log,
                     "SELECT stream_id, position FROM events WHERE type LIKE '%.OrderApproved' AND position > $1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+from uuid import uuid4
 
 from google.protobuf.message import Message
 
@@ -19,7 +20,7 @@ from tests.controls import Mode, new_id, wire
 from twinlog import Recorded, StreamId, timestamp
 from twinlog.model.event import bucket_of
 from twinlog.model.messages import pack
-from twinlog.testing.internals import DEAD_LETTERS, to_wire
+from twinlog.testing.internals import DEAD_LETTERS, Identity, JetStreamTwin, to_wire
 from twinlog.v1.dead_letters_pb2 import EventParked, EventReplayed
 from twinlog.v1.saga_pb2 import SagaCompleted, SagaStarted
 
@@ -237,6 +238,17 @@ async def a_database_was_set_back(shop: World) -> Expected:
     await shop.sql("shop_customers", "DELETE FROM events WHERE position = $1", last.position)
     await shop.sql("shop_customers", "UPDATE log_head SET position = position - 1")
     return Expected(twins.NOT_AHEAD, (last.address,))
+
+
+@fault
+async def a_stream_is_of_another_installation(shop: World) -> Expected:
+    await shop.sql(
+        "shop_sagas", "INSERT INTO log_identity (installation) VALUES ('ours') ON CONFLICT DO NOTHING"
+    )
+    twin = JetStreamTwin(shop.nats, "sagas", identity=Identity("theirs", uuid4()))
+    await shop.twin("sagas").delete()
+    await twin.create(1)
+    return Expected(twins.OWN, ("sagas",))
 
 
 # --- consumers ---

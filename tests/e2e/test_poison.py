@@ -19,12 +19,13 @@ from shop.orders.v1.order_pb2 import (
     ORDER_STATE_PENDING,
     ORDER_STATE_REJECTED,
 )
+from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
-from stack.clients import orders_of
+from stack.clients import orders_of, retried
 from stack.shop import Shop, running
 from stack.topology import NAMES
-from tests.controls import MODES, Mode
+from tests.controls import MODES, Mode, new_id, wire
 from tests.e2e.client import Client, Refusal, connect, refusal, refusal_of
 from tests.servers import folder
 from tests.waiting import until
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEADLINE_SECONDS = 4.0
 AT_ONCE = 64
-"""Calls that are open at once: as many as are admitted of one connection, with or without poison."""
+"""Calls that are open at once."""
 TYPE = "shop.orders.v1.OrderAnnotated"
 _APPEND = """
     WITH head AS (UPDATE log_head SET position = position + 1 RETURNING position),
@@ -120,8 +121,14 @@ async def test_commands_in_one_batch_with_those_of_an_unreadable_order_go_throug
         async with at_once:
             return await told(call)
 
+    def create(mode: Mode) -> Awaitable[Any]:
+        request = CreateOrderRequest(
+            request_id=new_id(), customer_id=neighbor, total=wire("1"), saga_mode=mode
+        )
+        return retried(client.orders.CreateOrder, request)  # a slow machine refuses some for a while
+
     # In turn, so that each batch has some of both.
-    calls = [within(client.create(neighbor, "1", MODES[number % 2])) for number in range(380)]
+    calls = [within(create(MODES[number % 2])) for number in range(380)]
     cancels = [within(client.cancel(bad)) for _ in range(20)]
     for number, cancel in enumerate(cancels):
         calls.insert(20 * number, cancel)

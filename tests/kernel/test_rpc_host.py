@@ -243,6 +243,33 @@ class TestStreams:
         assert detail(rich(refused.value), ErrorInfo).reason == "STOPPING"
         assert gate.left.is_set()
 
+    async def test_who_watches_again_and_again_is_told_unavailable_and_never_cancelled(self) -> None:
+        codes: set[grpc.StatusCode] = set()
+
+        async def keep_watching() -> None:
+            while True:
+                try:
+                    async for _ in client.stub.WatchOrder(WatchOrderRequest()):
+                        pass
+                    codes.add(grpc.StatusCode.OK)
+                except grpc.aio.AioRpcError as error:
+                    codes.add(error.code())
+                    return
+
+        async def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+            yield WatchOrderResponse(order=Order(order_id="one"))
+            if client_stops.is_set():
+                await forever()
+
+        client_stops = asyncio.Event()
+        async with serving(Edge(watch=watch), limits=Limits(grace=0.05)) as client:
+            watchers = [asyncio.create_task(keep_watching()) for _ in range(50)]
+            await until(lambda: bool(codes))
+            client_stops.set()
+            await client.stop()
+            await asyncio.gather(*watchers)
+        assert codes == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
     async def test_a_watcher_that_still_has_to_read_is_told_when_the_server_stops(self) -> None:
         async def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
             writes.set()

@@ -16,7 +16,7 @@ from twinlog.model.saga import Command
 STEPS = 4
 _PACKAGE = "tests.saga_tables.v1"
 _ONCE = ("Trigger", "Interrupt", "Close", "Closed")
-_PER_STEP = ("Send", "Done", "Refused", "Undo", "Undone")
+_PER_STEP = ("Send", "Done", "Refused", "Undo", "Undone", "Busy")
 
 Default().Add(
     FileDescriptorProto(

@@ -178,7 +178,8 @@ class Load:
                 states: list[OrderState.ValueType] = [seen.order.state async for seen in watch]
                 return states[-1]
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                # Release 0.1.0 cancels a watch that comes while it stops.
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                     raise
             await asyncio.sleep(0.02)
 

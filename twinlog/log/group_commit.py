@@ -100,6 +100,24 @@ class GroupCommit:
         self._states.begin()
         # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty a second time.
         self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
+        await self._commit_apart(units)
+
+    async def _commit_apart(self, units: Sequence[Unit]) -> None:
+        """Commits units together; where the store cannot take what one of them reads or decides, all but that one."""
+        try:
+            await self._commit_together([*units])
+        except Unavailable:
+            raise
+        except Exception as error:  # the store has undone all of it
+            if len(units) == 1:
+                units[0].fail(error)
+                return
+            waiting = [unit for unit in units if not unit.done.done()]
+            middle = len(waiting) // 2
+            for part in (waiting[:middle], waiting[middle:]):
+                await self._commit_apart(part)
+
+    async def _commit_together(self, units: list[Unit]) -> None:
         rounds = 0
         touched: list[StreamId] = []
         while units:

@@ -35,8 +35,11 @@ worked off in a few seconds."""
 _SLOW_SHARE, _SLOW_SECONDS = 0.25, 2 * _LOOK_SECONDS
 """Work is slow beyond this share of T, and beyond what two looks blur."""
 _LEAST, _FIRST, _FIRST_PER_SECOND = 16, 64, 40
-"""The smallest window; the first one, before anything is known, which is at least so much for each second that the
-timers leave."""
+"""The smallest window; the first one, which is at least so much for each second that the timers leave."""
+_UNKNOWN = 1024
+"""The window before anything is known of the timers: until the first command is committed."""
+_KNOWN_LOOKS = 4
+"""So many looks tell how fast work is finished: the first of a rush see only its beginning."""
 _STUCK = 2.0
 """Work that has taken so many times T waits for something else."""
 _FORGOTTEN_SECONDS = 30.0
@@ -71,7 +74,9 @@ class UnfinishedWork:
         self._within = 1.0
         """T: seconds that work may take."""
         self._first = float(_FIRST)
-        self._window = self._first
+        self._window = float(_UNKNOWN)
+        self._known = False
+        """Whether it is known how much time the timers leave."""
         self._most = 0
         self._stuck = 0
         """How many of the open ones are stuck."""
@@ -133,7 +138,9 @@ class UnfinishedWork:
         least, most = min(_LARGEST_SHARE * seconds, _SHORT_SECONDS), _LONG_SECONDS
         self._within = max(least, min(_SHARE_OF_TIMER * seconds, most))
         self._first = max(_FIRST, _FIRST_PER_SECOND * seconds)
-        if not self._rates:
+        if not self._known:
+            self._known, self._window = True, self._first
+        elif not self._rates:
             self._window = max(self._window, self._first)
 
     async def watch(self) -> None:
@@ -159,7 +166,8 @@ class UnfinishedWork:
         took, self._took = self._took, []
         most, self._most = self._most, len(ages) - self._stuck
         self._rates.append(len(took) / (now - since))
-        if self._seconds(took, ages) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS):
+        slow = self._seconds(took, ages) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS)
+        if slow and len(self._rates) >= _KNOWN_LOOKS:
             self._window = max(_LEAST, fmean(self._rates) * self._within)
         else:
             room = max(self._rates) * self._within if most > self._window / 2 else self._first

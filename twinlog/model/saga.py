@@ -1,22 +1,27 @@
-"""Sagas as tables of steps with their compensations; the state of an instance, and the commands that it takes.
+"""Sagas: the state of an instance, and the commands that it takes; the table is :mod:`twinlog.model.saga_table`.
 
 An instance is an aggregate like any other. Its commands are the participants' replies, interruptions, deadlines and
 operators' orders; its events are twinlog.v1.Saga… and, between them, the commands to participants. Compensations run
-in reverse order and are retried without limit; past a threshold the instance shows that it needs attention.
-(Garcia-Molina and Salem, "Sagas", 1987.)
+in reverse order of what happened and are retried without limit; past a threshold the instance shows that it needs
+attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from twinlog.model.messages import StoredMessage
+from twinlog.model.saga_table import Backoff as Backoff
+from twinlog.model.saga_table import Parallel as Parallel
+from twinlog.model.saga_table import Replies
+from twinlog.model.saga_table import Saga as Saga
+from twinlog.model.saga_table import SagaContext as SagaContext
+from twinlog.model.saga_table import Step as Step
 from twinlog.v1 import saga_pb2 as pb
 
 TIMED_OUT = "DEADLINE_EXCEEDED"
@@ -28,6 +33,7 @@ Event = (
     | pb.SagaStepFailed
     | pb.SagaInterrupted
     | pb.SagaStepCompensated
+    | pb.SagaStepDeferred
     | pb.SagaCommandRetried
     | pb.SagaNeedsAttention
     | pb.SagaRetryRequested
@@ -36,83 +42,6 @@ Event = (
     | pb.SagaCompleted
     | pb.SagaCompensated
 )
-
-
-# --- the table ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SagaContext:
-    """What an instance knows when it makes a command."""
-
-    trigger: Any
-    """The event that started it."""
-    reason: str = ""
-    """Why it is being compensated."""
-    refusal: Any = None
-    """The participant's refusal that led to compensation; None after a timeout, an interruption or an abort."""
-    aborted: bool = False
-    """Whether an operator aborted it."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: a command, the events that answer it, and its compensation."""
-
-    name: str
-    """For people, such as "reserve credit"."""
-    send: Callable[[SagaContext], Message]
-    """Makes the command."""
-    done: type[Message]
-    """The event that says it succeeded."""
-    refused: type[Message] | None = None
-    """The event that says it failed."""
-    why: Callable[[Any], str] = lambda refusal: str(refusal.DESCRIPTOR.name)
-    """From the refusal: the reason, for people."""
-    undo: Callable[[SagaContext], Message] | None = None
-    """Makes the command that compensates the step; None: there is nothing to compensate."""
-    undone: type[Message] | None = None
-    """The event that says it is compensated."""
-    deadline: timedelta | Callable[[Any], datetime] | None = None
-    """How long the answer may take, or a function from the trigger to the time it is due; None: as long as it takes,
-    for a step that has to happen in the end."""
-    retries: int = 0
-    """How often an overdue command is sent again before the step has failed."""
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """When an unanswered compensation is sent again: after ``first``, then after twice as long each time, up to
-    ``most``."""
-
-    first: timedelta = timedelta(seconds=5)
-    most: timedelta = timedelta(minutes=5)
-    attention_after: int = 5
-    """The number of unanswered attempts after which the instance shows that it needs attention."""
-
-    def delay(self, attempt: int) -> timedelta:
-        """How long attempt number ``attempt``, from 1, waits for its answer."""
-        return min(self.first * (1 << min(attempt - 1, 20)), self.most)
-
-
-@dataclass(frozen=True)
-class Saga:
-    """One version of a saga's table. An instance keeps to the version that it started with."""
-
-    name: str
-    version: int
-    starts_with: type[Message]
-    """The event that starts an instance: its trigger."""
-    steps: Sequence[Step]
-    """At least one; they run in order."""
-    partition_key: Callable[[Any], str]
-    """From the trigger: the partition key of the instance's events."""
-    on_compensated: Step | None = None
-    """The closing command, sent once every compensation is done; only its ``send`` and ``done`` are used."""
-    interrupted_by: Mapping[type[Message], Callable[[Any], str]] = field(default_factory=dict)
-    """Events that make the saga compensate, even once it is completed, and leave out the closing command; each with a
-    function from the event to the reason, for people. One that answers the closing command counts as its answer."""
-    backoff: Backoff = Backoff()
 
 
 # --- state -------------------------------------------------------------------------------------------------
@@ -142,6 +71,21 @@ class StepState(StrEnum):
     """Counts as done."""
     UNDO_SKIPPED = "undo_skipped"
     """Counts as compensated."""
+    LEFT_OUT = "left_out"
+    """Its condition did not hold when its turn came."""
+
+
+class Awaited(NamedTuple):
+    """An answer that is awaited."""
+
+    step: int
+    """The step; the number of steps for the closing command."""
+    attempts: int = 1
+    """How many times its command was sent, since it was last ordered to be."""
+    deadline: datetime | None = None
+    """When it is overdue, or sent again; None: never."""
+    resting: bool = False
+    """Whether the last attempt failed, and the next one comes at the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +96,13 @@ class SagaInstance:
     version: int = 0
     trigger: StoredMessage = None
     steps: tuple[StepState, ...] = ()
-    current: int | None = None
-    """The step whose answer is awaited; ``len(steps)`` for the closing command; None: no answer is awaited."""
-    attempts: int = 0
-    deadline: datetime | None = None
+    awaited: tuple[Awaited, ...] = ()
+    """The answers that are awaited: several only while steps run in parallel."""
+    happened: tuple[int, ...] = ()
+    """The steps that are done or skipped, in the order of that."""
+    replies: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
+    """By the name of a step, the event that answered it with success, as a google.protobuf.Any; the context has them
+    unpacked."""
     reason: str = ""
     refusal: StoredMessage = None
     interrupted: bool = False
@@ -163,9 +110,26 @@ class SagaInstance:
     aborted: bool = False
 
     @property
+    def current(self) -> int | None:
+        """The first step whose answer is awaited; ``len(steps)`` for the closing command; None: none is awaited."""
+        return self.awaited[0].step if self.awaited else None
+
+    @property
+    def attempts(self) -> int:
+        """How many times the command of :attr:`current` was sent; 0 where nothing is awaited."""
+        return self.awaited[0].attempts if self.awaited else 0
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the first of the awaited answers is overdue; None: never."""
+        if len(self.awaited) == 1:
+            return self.awaited[0].deadline
+        return min((each.deadline for each in self.awaited if each.deadline), default=None)
+
+    @property
     def context(self) -> SagaContext:
         """What its commands are made of."""
-        return SagaContext(self.trigger, self.reason, self.refusal, self.aborted)
+        return SagaContext(self.trigger, self.reason, self.refusal, self.aborted, Replies(self.replies))
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -189,7 +153,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """The awaited answer is overdue."""
+    """A time has come: an answer is overdue, a command is to be sent again, or a step has lasted long enough."""
 
     now: datetime
 
@@ -200,6 +164,8 @@ class Retry:
 
     reason: str
     now: datetime
+    step: str = ""
+    """The name of the step, where several are awaited; empty: each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +174,8 @@ class Skip:
 
     reason: str
     now: datetime
+    step: str = ""
+    """The name of the step, where several are awaited; empty: the only one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.errors import TwinlogError
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
-from twinlog.model.saga_decider import SagaDecider
+from twinlog.model.saga_table import WrongSagaTable
 from twinlog.v1 import saga_pb2 as pb
+
+if TYPE_CHECKING:
+    from twinlog.model.saga_decider import SagaDecider
 
 
 class UnknownSagaVersion(TwinlogError):
@@ -17,25 +25,47 @@ class UnknownSagaVersion(TwinlogError):
     reason = "UNKNOWN_SAGA_VERSION"
 
 
-def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
+@dataclass(frozen=True)
+class SagaAggregate(Aggregate[SagaInstance, Command]):
+    """A kind of stream whose streams are instances of a saga."""
+
+    versions: Mapping[int, Saga] = field(default_factory=dict, compare=False)
+    """Its tables, by version."""
+
+    @property
+    def newest(self) -> Saga:
+        """The table that new instances start with."""
+        return self.versions[max(self.versions)]
+
+
+def saga_aggregate(*versions: Saga) -> SagaAggregate:
     """The aggregate of a saga's instances; give every version that still has instances, in any order.
 
-    New instances start with the newest version. The aggregate's name is ``<saga>_saga``.
+    New instances start with the newest version. The aggregate's name is ``<saga>_saga``. Raises ConfigurationError
+    where the tables are not versions of one saga.
     """
-    deciders = {saga.version: SagaDecider(saga) for saga in versions}
+    _refuse_mixed(versions)
     newest = max(versions, key=lambda saga: saga.version)
 
+    @cache
+    def deciders() -> Mapping[int, SagaDecider]:
+        from twinlog.model.saga_decider import (
+            SagaDecider,
+        )  # who only declares a saga loads no more than its table
+
+        return {saga.version: SagaDecider(saga) for saga in versions}
+
     def decider(instance: SagaInstance) -> SagaDecider:
-        return deciders.get(instance.version) or deciders[newest.version]
+        return deciders().get(instance.version) or deciders()[newest.version]
 
     def evolve(instance: SagaInstance, event: Message) -> SagaInstance:
         if isinstance(event, pb.SagaStarted):
-            if event.version not in deciders:
+            if event.version not in deciders():
                 raise UnknownSagaVersion(saga=newest.name, version=event.version)
-            return deciders[event.version].evolve(instance, event)
+            return deciders()[event.version].evolve(instance, event)
         return decider(instance).evolve(instance, event)
 
-    return Aggregate(
+    return SagaAggregate(
         name=f"{newest.name}_saga",
         initial=SagaInstance(),
         decide=lambda instance, command: decider(instance).decide(instance, command),
@@ -43,4 +73,17 @@ def saga_aggregate(*versions: Saga) -> Aggregate[SagaInstance, Command]:
         partition_key=lambda instance: newest.partition_key(instance.trigger),
         due=lambda instance: instance.deadline,
         on_due=lambda _instance, now: Wake(now),
+        versions={saga.version: saga for saga in versions},
     )
+
+
+def _refuse_mixed(versions: tuple[Saga, ...]) -> None:
+    seen: set[int] = set()
+    for saga in versions:
+        if saga.name != versions[0].name:
+            what = f"it is put together with saga {versions[0].name}; make one saga_aggregate of each"
+            raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
+        if saga.version in seen:
+            what = "two tables have this version; give the newer one the next number"
+            raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
+        seen.add(saga.version)

@@ -1,23 +1,25 @@
-"""What a saga's state sends: the awaited step's command and the deadline of its answer, or the end."""
+"""What a saga's state sends: the commands of the awaited steps and the deadlines of their answers, or the end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from twinlog.model.saga import Saga, SagaInstance, SagaStatus
+from twinlog.model.saga import Awaited, Backoff, Saga, SagaInstance, SagaStatus, Step
 from twinlog.v1 import saga_pb2 as pb
 
 
 class Sent(NamedTuple):
-    """What follows an event in its stream."""
+    """What an awaited answer answers."""
 
-    message: Message
-    """The command for a participant, or the event that ends the saga."""
+    step: int
+    message: Message | None
+    """The command for a participant; None: the step waits for something else."""
     deadline: datetime | None = None
-    """When the command's answer is overdue; None: never."""
+    """When the answer is overdue, or the step has lasted long enough; None: never."""
 
 
 class SagaCommands:
@@ -26,24 +28,41 @@ class SagaCommands:
     def __init__(self, saga: Saga) -> None:
         self._saga = saga
 
-    def sent(self, instance: SagaInstance, now: datetime) -> Sent:
-        """What an instance sends on entering its state."""
-        if instance.current is None:
-            return Sent(ending(instance))
+    def sent(self, instance: SagaInstance, awaited: Sequence[Awaited], now: datetime) -> Sequence[Sent]:
+        """What an instance sends for some of the answers that it awaits."""
         if instance.status is SagaStatus.COMPENSATING:
-            return Sent(
-                self._compensation(instance, instance.current),
-                now + self._saga.backoff.delay(instance.attempts),
-            )
-        step = self._saga.steps[instance.current]
-        due = step.deadline
-        if callable(due):
-            return Sent(step.send(instance.context), due(instance.trigger))
-        return Sent(step.send(instance.context), now + due if due else None)
+            (each,) = awaited
+            command = self._compensation(instance, each.step)
+            return [Sent(each.step, command, now + self._saga.backoff.delay(each.attempts))]
+        return [self._of_step(instance, each, now) for each in awaited]
+
+    def left_out(self, instance: SagaInstance, steps: Sequence[int]) -> Sequence[int]:
+        """Those of some steps whose condition does not hold."""
+        conditions = [(number, self._saga.steps[number].when) for number in steps]
+        return [number for number, when in conditions if when and not when(instance.context)]
+
+    def backoff(self, step: Step) -> Backoff:
+        """When a step's command is sent again after it failed."""
+        return step.backoff or self._saga.backoff
+
+    def _of_step(self, instance: SagaInstance, awaited: Awaited, now: datetime) -> Sent:
+        step = self._saga.steps[awaited.step]
+        command = step.send(instance.context) if step.send else None
+        lasts = step.deadline if step.lasts is None else step.lasts
+        if not callable(lasts):
+            return Sent(awaited.step, command, None if lasts is None else now + lasts)
+        due = lasts(instance.trigger)
+        if awaited.attempts > 1 and due <= now and step.lasts is None and self._goes_on(awaited.step):
+            due = now + self.backoff(step).delay(awaited.attempts)
+        return Sent(awaited.step, command, due)
+
+    def _goes_on(self, number: int) -> bool:
+        """Whether a step is tried again without limit: it is the point of no return, or behind it."""
+        return self._saga.pivot is not None and number >= self._saga.pivot
 
     def _compensation(self, instance: SagaInstance, current: int) -> Message:
         if current == len(self._saga.steps):
-            assert self._saga.on_compensated is not None
+            assert self._saga.on_compensated and self._saga.on_compensated.send
             return self._saga.on_compensated.send(instance.context)
         undo = self._saga.steps[current].undo
         assert undo is not None

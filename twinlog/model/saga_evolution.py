@@ -1,24 +1,30 @@
 """What state follows from a saga's event: a pure fold.
 
-Each event also carries the deadline of the answer that is awaited after it.
+Each event also carries the deadlines of the answers that are awaited after it, and the steps whose condition did not
+hold: a fold asks no function of the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.message import Message
 
-from twinlog.model.messages import unpack
-from twinlog.model.saga import Saga, SagaInstance, SagaStatus, StepState
+from twinlog.model.messages import StoredMessage, unpack
+from twinlog.model.saga import Awaited, Saga, SagaInstance, SagaStatus, StepState
 from twinlog.v1 import saga_pb2 as pb
 
 MAY_HAVE_HAPPENED = frozenset(
     {StepState.RUNNING, StepState.DONE, StepState.TIMED_OUT, StepState.COMPENSATING, StepState.SKIPPED}
 )
 """A step in one of these has to be compensated."""
+_UNANSWERED = (StepState.RUNNING, StepState.TIMED_OUT, StepState.COMPENSATING)
+
+GoesOn = pb.SagaStarted | pb.SagaStepSucceeded | pb.SagaStepSkipped
+"""After one of these the next steps may begin."""
 
 
 class SagaEvolution:
@@ -32,9 +38,9 @@ class SagaEvolution:
         """The state after an event."""
         match event:
             case pb.SagaStarted():
-                return self._started(event)
+                return self.go_on(self.started(event), event)
             case pb.SagaStepSucceeded():
-                return self._succeeded(instance, event, StepState.DONE)
+                return self.go_on(self.succeeded(instance, event), event)
             case pb.SagaStepFailed():
                 return self._failed(instance, event)
             case pb.SagaInterrupted():
@@ -42,21 +48,96 @@ class SagaEvolution:
             case pb.SagaStepCompensated():
                 steps = _with(instance.steps, event.step, StepState.COMPENSATED)
                 return self._compensate_next(replace(instance, steps=steps), _deadline(event))
-            case pb.SagaCommandRetried():
-                return replace(instance, attempts=event.attempt, deadline=_deadline(event))
-            case pb.SagaNeedsAttention():
-                return replace(instance, needs_attention=True)
             case pb.SagaCompleted():
-                return self._completed(instance)
+                return self._completed(instance, event)
             case pb.SagaCompensated():
                 return replace(_at_rest(instance), status=SagaStatus.COMPENSATED, needs_attention=False)
-        return self._intervened(instance, event)
+        return self._again(instance, event)
 
-    def _intervened(self, instance: SagaInstance, event: Message) -> SagaInstance:
-        """After what an operator ordered."""
+    def started(self, event: pb.SagaStarted) -> SagaInstance:
+        """An instance that has not begun any step."""
+        steps = (StepState.WAITING,) * self._closing
+        return SagaInstance(SagaStatus.RUNNING, event.version, unpack(event.trigger), steps)
+
+    def succeeded(
+        self, instance: SagaInstance, event: pb.SagaStepSucceeded | pb.SagaStepSkipped
+    ) -> SagaInstance:
+        """The state with a step that counts as done, before anything else begins."""
+        if isinstance(event, pb.SagaStepSkipped):
+            return self._done(instance, event.step, StepState.SKIPPED, None)
+        return self._done(instance, event.step, StepState.DONE, _reply(event))
+
+    def following(self, instance: SagaInstance) -> Sequence[int]:
+        """The steps that begin next; none while others are awaited, or where all have had their turn."""
+        if instance.awaited:
+            return ()
+        for group in self._saga.groups:
+            if waiting := [number for number in group if instance.steps[number] is StepState.WAITING]:
+                return waiting
+        return ()
+
+    def leave_out(self, instance: SagaInstance, steps: Iterable[int]) -> SagaInstance:
+        """The state without steps whose condition does not hold."""
+        states = instance.steps
+        for number in steps:
+            states = _with(states, number, StepState.LEFT_OUT)
+        return replace(instance, steps=states)
+
+    def go_on(self, instance: SagaInstance, event: GoesOn) -> SagaInstance:
+        """The state with the next steps begun, where none of the last group is awaited any more."""
+        if event.left_out:
+            instance = self.leave_out(instance, event.left_out)
+        return self.begin(instance, self.following(instance), event)
+
+    def begin(self, instance: SagaInstance, following: Sequence[int], event: GoesOn) -> SagaInstance:
+        """The state with some steps begun."""
+        if not following:
+            return instance
+        if len(following) == 1:
+            steps = _with(instance.steps, following[0], StepState.RUNNING)
+            return replace(instance, steps=steps, awaited=(Awaited(following[0], 1, _deadline(event)),))
+        steps, deadlines = instance.steps, {each.step: _deadline(each) for each in event.begun}
+        for number in following:
+            steps = _with(steps, number, StepState.RUNNING)
+        awaited = [Awaited(number, 1, deadlines.get(number)) for number in following]
+        return replace(instance, steps=steps, awaited=tuple(awaited))
+
+    def passed(self, instance: SagaInstance) -> bool:
+        """Whether the point of no return is passed."""
+        pivot = self._saga.pivot
+        return pivot is not None and instance.steps[pivot] in (StepState.DONE, StepState.SKIPPED)
+
+    def at_pivot(self, instance: SagaInstance) -> bool:
+        """Whether the answer of the point of no return is awaited, and decides the way."""
+        return instance.status is SagaStatus.RUNNING and instance.current == self._saga.pivot is not None
+
+    def to_undo(self, instance: SagaInstance) -> Sequence[int]:
+        """The steps that are to be compensated, in that order: first what may still happen, then what happened last."""
+        under_way = [
+            number
+            for number, state in enumerate(instance.steps)
+            if state in _UNANSWERED and number not in instance.happened
+        ]
+        order = (*reversed(under_way), *reversed(instance.happened))
+        return [
+            number
+            for number in order
+            if self._saga.steps[number].undo and instance.steps[number] in MAY_HAVE_HAPPENED
+        ]
+
+    def _again(self, instance: SagaInstance, event: Message) -> SagaInstance:
+        """After what did not bring it on, or an operator ordered."""
         match event:
+            case pb.SagaStepDeferred():
+                changed = Awaited(event.step, event.attempts, _deadline(event), resting=True)
+                return _awaiting(instance, changed)
+            case pb.SagaCommandRetried():
+                return _awaiting(instance, Awaited(event.step, event.attempt, _deadline(event)))
+            case pb.SagaNeedsAttention():
+                return replace(instance, needs_attention=True)
             case pb.SagaRetryRequested():
-                return replace(instance, attempts=1, deadline=_deadline(event), needs_attention=False)
+                calm = replace(instance, needs_attention=False)
+                return _awaiting(calm, Awaited(event.step, 1, _deadline(event)))
             case pb.SagaStepSkipped():
                 return self._skipped(instance, event)
             case pb.SagaAborted():
@@ -64,39 +145,39 @@ class SagaEvolution:
                 return self._compensate_next(aborted, _deadline(event))
         return instance
 
-    def _started(self, event: pb.SagaStarted) -> SagaInstance:
-        steps = (StepState.RUNNING, *[StepState.WAITING] * (self._closing - 1))
-        return SagaInstance(
-            SagaStatus.RUNNING, event.version, unpack(event.trigger), steps, 0, 1, _deadline(event)
+    def _done(
+        self, instance: SagaInstance, number: int, state: StepState, reply: StoredMessage
+    ) -> SagaInstance:
+        pivotal = number == self._saga.pivot
+        return replace(
+            instance,
+            steps=_with(instance.steps, number, state),
+            awaited=tuple([each for each in instance.awaited if each.step != number]),
+            happened=(*instance.happened, number),
+            replies={**instance.replies, self._saga.steps[number].name: reply} if reply else instance.replies,
+            needs_attention=False,
+            interrupted=instance.interrupted and not pivotal,  # what interrupted it came too late
+            reason="" if pivotal else instance.reason,
         )
 
-    def _succeeded(
-        self, instance: SagaInstance, event: pb.SagaStepSucceeded | pb.SagaStepSkipped, state: StepState
-    ) -> SagaInstance:
-        """The step counts as done; the one that follows is awaited."""
-        following = event.step + 1
-        steps = _with(_with(instance.steps, event.step, state), following, StepState.RUNNING)
-        return replace(instance, steps=steps, current=following, attempts=1, deadline=_deadline(event))
-
     def _failed(self, instance: SagaInstance, event: pb.SagaStepFailed) -> SagaInstance:
-        state, refusal = StepState.TIMED_OUT, None
-        if not event.timed_out:
-            state, refusal = StepState.REFUSED, unpack(event.refusal)
+        state = StepState.TIMED_OUT if event.timed_out else StepState.REFUSED
+        refusal = unpack(event.refusal) if event.HasField("refusal") else None
         steps = _with(instance.steps, event.step, state)
-        failed = replace(instance, steps=steps, reason=event.reason, refusal=refusal)
+        failed = replace(instance, steps=steps, reason=instance.reason or event.reason, refusal=refusal)
         return self._compensate_next(failed, _deadline(event))
 
     def _interrupted(self, instance: SagaInstance, event: pb.SagaInterrupted) -> SagaInstance:
+        undoing = instance.status is SagaStatus.COMPENSATING and instance.current != self._closing
         interrupted = replace(instance, interrupted=True, reason=instance.reason or event.reason)
-        if instance.status is SagaStatus.COMPENSATING and instance.current != self._closing:
+        if undoing or self.at_pivot(instance):
             return interrupted
         return self._compensate_next(interrupted, _deadline(event))
 
-    def _completed(self, instance: SagaInstance) -> SagaInstance:
-        steps = instance.steps
-        if steps[-1] is not StepState.SKIPPED:
-            steps = _with(steps, self._closing - 1, StepState.DONE)
-        return replace(_at_rest(instance), status=SagaStatus.COMPLETED, steps=steps)
+    def _completed(self, instance: SagaInstance, event: pb.SagaCompleted) -> SagaInstance:
+        for each in instance.awaited:  # the last one, whose answer it is
+            instance = self._done(instance, each.step, StepState.DONE, _reply(event))
+        return replace(instance, status=SagaStatus.COMPLETED)
 
     def _skipped(self, instance: SagaInstance, event: pb.SagaStepSkipped) -> SagaInstance:
         if event.step == self._closing:
@@ -104,21 +185,13 @@ class SagaEvolution:
         if instance.status is SagaStatus.COMPENSATING:
             steps = _with(instance.steps, event.step, StepState.UNDO_SKIPPED)
             return self._compensate_next(replace(instance, steps=steps), _deadline(event))
-        if event.step + 1 == self._closing:
-            steps = _with(instance.steps, event.step, StepState.SKIPPED)
-            return replace(_at_rest(instance), steps=steps)
-        return self._succeeded(instance, event, StepState.SKIPPED)
+        return self.go_on(self.succeeded(instance, event), event)
 
     def _compensate_next(self, instance: SagaInstance, deadline: datetime | None) -> SagaInstance:
         """Turns to the last step that is still to be compensated; after those, to the closing command."""
-        undoable = [
-            number
-            for number, (step, state) in enumerate(zip(self._saga.steps, instance.steps, strict=True))
-            if step.undo and state in MAY_HAVE_HAPPENED
-        ]
-        current, steps = None, instance.steps
-        if undoable:
-            current = undoable[-1]
+        current = next(iter(self.to_undo(instance)), None)
+        steps = instance.steps
+        if current is not None:
             steps = _with(steps, current, StepState.COMPENSATING)
         elif self._saga.on_compensated and not instance.interrupted:
             current = self._closing
@@ -126,19 +199,26 @@ class SagaEvolution:
             instance,
             status=SagaStatus.COMPENSATING,
             steps=steps,
-            current=current,
-            attempts=1,
-            deadline=deadline,
+            awaited=() if current is None else (Awaited(current, 1, deadline),),
             needs_attention=False,
         )
 
 
 def _at_rest(instance: SagaInstance) -> SagaInstance:
-    return replace(instance, current=None, deadline=None)
+    return replace(instance, awaited=())
+
+
+def _awaiting(instance: SagaInstance, changed: Awaited) -> SagaInstance:
+    awaited = tuple(changed if each.step == changed.step else each for each in instance.awaited)
+    return replace(instance, awaited=awaited)
 
 
 def _with(steps: tuple[StepState, ...], number: int, state: StepState) -> tuple[StepState, ...]:
     return (*steps[:number], state, *steps[number + 1 :])
+
+
+def _reply(event: pb.SagaStepSucceeded | pb.SagaCompleted) -> StoredMessage:
+    return event.reply if event.HasField("reply") else None
 
 
 def _deadline(event: Any) -> datetime | None:

@@ -15,6 +15,12 @@ _DERIVED = UUID("c8a5d1f4-5d0e-4b1b-9d5c-7a9d3c0f2e61")
 """The namespace of derived names (RFC 9562, version 5)."""
 
 
+async def identity(pool: Pool) -> Identity | None:
+    """Whose log a database holds; None where no service has said so yet."""
+    rows = await fetch(pool, _QUERIES["identity"])
+    return Identity(rows[0][0], rows[0][1]) if rows else None
+
+
 async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
     """Whose log the database holds; says it, where nobody has said so yet, and never changes it.
 

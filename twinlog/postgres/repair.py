@@ -9,7 +9,6 @@ from uuid import UUID
 
 import asyncpg
 
-from twinlog.log.installation import Identity
 from twinlog.log.repair import Difference, Plan, plan
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, StreamId
@@ -59,12 +58,6 @@ async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
     """A pool for a database that has a log, with its schema up to date."""
     async with open_pool(database_url(server_url, database), "twinlog.postgres.sql", size=2) as pool:
         yield pool
-
-
-async def identity(pool: Pool) -> Identity | None:
-    """Whose log a database holds; None where no service has said so yet."""
-    rows = await fetch(pool, _QUERIES["identity"])
-    return Identity(rows[0][0], rows[0][1]) if rows else None
 
 
 async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:

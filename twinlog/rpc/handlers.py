@@ -170,6 +170,8 @@ class Boundary:
             assert task is not None
             stream: Stream | None = None
             try:
+                if self._holding:
+                    await self._hold()
                 with self._streams.open(task, context.peer()) as stream:
                     await _write_all(behavior(request, context), context, stream)
             except (grpc.aio.AbortError, ClientGone):

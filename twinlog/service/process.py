@@ -18,11 +18,13 @@ from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
+from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
+from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
@@ -52,6 +54,10 @@ async def open_service(
             await until_available("clock", clock.measure)
             identity = await until_available(
                 "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace)
+            )
+            tables = PostgresSagaTables(own.pool)
+            await until_available(
+                "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
             )
             service = Service(
                 spec.name,

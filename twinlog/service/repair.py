@@ -16,6 +16,7 @@ from twinlog.log.wire import event_id_of
 from twinlog.model.event import Recorded
 from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
+from twinlog.postgres.identity import identity
 from twinlog.postgres.log import PostgresLog
 
 _SHOWN = 20
@@ -68,7 +69,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
             database = options.database or await _database(name, twin, pools)
             if database not in pools:
                 raise Unrepairable(log=name, why=f"there is no database {database} with a log")
-            owners = {each: await postgres.identity(pool) for each, pool in pools.items()}
+            owners = {each: await identity(pool) for each, pool in pools.items()}
             own = owners[database]
             twin = JetStreamTwin(client, name, namespace=options.namespace, identity=own)
             siblings = {

@@ -36,6 +36,8 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
+from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc import PageTokens, Registration, serve
@@ -79,6 +81,12 @@ class Endpoint(NamedTuple):
     """Where the address is set, for the error where it cannot be had."""
     domain: str = "twinlog"
     """The ErrorInfo domain of its errors."""
+
+
+class UndeclaredSaga(ConfigurationError):
+    """Saga {saga} is no aggregate of {service}, so its deadlines would never come: add it to the spec's aggregates."""
+
+    reason = "UNDECLARED_SAGA"
 
 
 async def _for_ever() -> None:
@@ -152,6 +160,7 @@ class Service:
             actor=name,
             randomness=randomness,
         )
+        self._aggregates = {aggregate.name for aggregate in aggregates}
         self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self.retention = Retention(
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
@@ -188,8 +197,12 @@ class Service:
                     yield
                 await self._drain()
 
-    def subscribe(self, *subscribers: Policies | Consumer, linger_seconds: float = 0.0) -> None:
+    def subscribe(
+        self, *subscribers: Policies | SagaAggregate | Consumer, linger_seconds: float = 0.0
+    ) -> None:
         """Has the effects of a log's events: of each that comes, by the rules of policies or as a consumer does it.
+
+        A saga hears the events of its ``sources``, each for the instance that its ``id`` names.
 
         Raises ConfigurationError, before any of them begins, where one is put together wrongly or is in the way of
         another, as by its name or its table.
@@ -197,11 +210,12 @@ class Service:
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
         next one.
         """
+        asked = self._with_policies_of_sagas(subscribers)
         made = [
             PolicyConsumer(one, self.writer, self.log, self.schema) if isinstance(one, Policies) else one
-            for one in subscribers
+            for one in asked
         ]
-        tables = [one for one in subscribers if isinstance(one, Policies)]
+        tables = [one for one in asked if isinstance(one, Policies)]
         found = [mistake for table in tables for mistake in mistakes.in_policies(table)]
         mistakes.refuse([*found, *mistakes.in_consumers(self._consumers, made)], self.name)
         self._consumers += made
@@ -252,6 +266,19 @@ class Service:
         )
         self.watched.append(cursor)
         self.start(consumer.name, cursor.run())
+
+    def _with_policies_of_sagas(
+        self, subscribers: Sequence[Policies | SagaAggregate | Consumer]
+    ) -> Sequence[Policies | Consumer]:
+        found: list[Policies | Consumer] = []
+        for subscriber in subscribers:
+            if not isinstance(subscriber, SagaAggregate):
+                found.append(subscriber)
+                continue
+            if subscriber.name not in self._aggregates:
+                raise UndeclaredSaga(saga=subscriber.newest.name, service=self.name)
+            found += saga_policies(subscriber, self.name, self.clock)
+        return found
 
     async def _check_timers(self) -> None:
         """Also now and then: a timer of an aggregate that is no longer declared is to be reported."""

@@ -6,7 +6,7 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
-from twinlog.log.installation import named
+from twinlog.log.installation import ForeignStream, Identity, named
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Snapshot, Timer
 from twinlog.log.relay import BATCH as RELAY_BATCH
 from twinlog.log.relay import Relay
@@ -26,6 +26,7 @@ from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, open_pool
 from twinlog.postgres.database import ensure_database
+from twinlog.postgres.identity import identity
 from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import load_queries
@@ -45,6 +46,8 @@ __all__ = [
     "CheckpointMoved",
     "Connection",
     "Cursor",
+    "ForeignStream",
+    "Identity",
     "JetStreamTwin",
     "Linger",
     "NatsClient",
@@ -72,6 +75,7 @@ __all__ = [
     "ensure_database",
     "fetch",
     "from_wire",
+    "identity",
     "load_queries",
     "message_class",
     "mirrors",

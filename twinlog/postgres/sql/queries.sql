@@ -196,3 +196,27 @@ INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
 -- name: server_id
 -- The number that a cluster of databases got when it was made; its replicas keep it.
 SELECT system_identifier FROM pg_control_system();
+
+-- name: saga_tables
+-- The tables of a saga's versions.
+SELECT version, shape, fingerprint, retired FROM saga_tables WHERE saga = $1;
+
+-- name: keep_saga_tables
+-- Keeps the tables of versions that have none yet; those that are in use again are not retired.
+INSERT INTO saga_tables AS kept (saga, version, shape, fingerprint)
+SELECT $1, version, shape::jsonb, fingerprint
+  FROM unnest($2::integer[], $3::text[], $4::text[]) AS given (version, shape, fingerprint)
+ON CONFLICT (saga, version) DO UPDATE SET retired = false WHERE kept.retired;
+
+-- name: retire_saga_tables
+-- No instance needs these versions.
+UPDATE saga_tables SET retired = true WHERE saga = $1 AND version = ANY ($2::integer[]);
+
+-- name: live_sagas
+-- The first event of every instance of a saga whose last event does not end it.
+SELECT s.stream_id, s.payload FROM events s
+ WHERE s.stream_type = $1 AND s.type = 'twinlog.v1.SagaStarted' AND (
+       SELECT e.type FROM events e WHERE e.stream_type = s.stream_type AND e.stream_id = s.stream_id
+        ORDER BY e.version DESC LIMIT 1
+       ) NOT IN ('twinlog.v1.SagaCompleted', 'twinlog.v1.SagaCompensated')
+ ORDER BY s.position;

@@ -1,0 +1,371 @@
+"""Sagas of any table: groups, conditions, signals, delays, transient failures and a point of no return.
+
+Whatever replies, refusals, silences, crashes, repeats and orders come, in whatever order: in the end all is done, or
+all is undone. Bugs are planted to show that the model would see them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.saga.tables import STEPS, kind, message, step, table
+from twinlog import (
+    Abort,
+    Backoff,
+    Begin,
+    FailedPrecondition,
+    Parallel,
+    Reply,
+    Retry,
+    Saga,
+    SagaStatus,
+    Skip,
+    Step,
+    saga_aggregate,
+)
+from twinlog.model.saga import Command, Wake
+from twinlog.model.saga_decider import SagaDecider
+from twinlog.model.saga_evolution import SagaEvolution
+from twinlog.testing.internals import StateCodec, StepState
+from twinlog.v1 import saga_pb2 as pb
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+LASTS: Sequence[timedelta | Callable[[Any], datetime]] = (SECOND, lambda _trigger: NOW)
+ENDED = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+WORDS = ("overdue", "retry", "skip", "abort", "interrupt", "begin", "crash")
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from((*["deliver", "hear"] * 4, *WORDS)), st.integers(0, 9)), max_size=40
+)
+
+
+@st.composite
+def steps(draw: st.DrawFn, number: int, pivot: int, *, grouped: bool) -> Step:
+    """A step of any kind; from the point of no return on, one that is never undone."""
+    when = draw(st.sampled_from([None, None, lambda _context: True, lambda _context: False]))
+    form = draw(st.sampled_from(["command"] * 4 + ["signal", "delay"]))
+    if form == "delay" and number != pivot:
+        return Step(f"step {number}", lasts=draw(st.sampled_from(LASTS)), when=when)
+    more: dict[str, Any] = {}
+    if form == "command" and draw(st.booleans()):
+        more = {"transient": kind("Busy", number), "retries": draw(st.integers(1, 2))}
+    elif form == "command":
+        more = {"retries": draw(st.integers(0, 2))}
+    made = step(
+        number,
+        undo=number < pivot and draw(st.booleans()),
+        refused=draw(st.booleans()),
+        deadline=draw(st.sampled_from([None, 5 * SECOND, lambda _trigger: NOW + SECOND])),
+        when=when,
+        no_return=number == pivot and not grouped,
+        **more,
+    )
+    return Step(**{**vars(made), "send": None}) if form == "signal" and number != pivot else made
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Saga:
+    count = draw(st.integers(1, STEPS))
+    pivot = draw(st.sampled_from([STEPS, STEPS, *range(count)]))
+    entries: list[Step] = []
+    number = 0
+    while number < count:
+        most = count - number if number > pivot else max(1, min(pivot, count) - number)
+        size = draw(st.integers(1, most))
+        members = [draw(steps(n, pivot, grouped=size > 1)) for n in range(number, number + size)]
+        entries.append(Parallel(*members) if size > 1 else members[0])
+        number += size
+    return table(entries, closes=draw(st.booleans()), backoff=Backoff(attention_after=2))
+
+
+@dataclass
+class Participant:
+    """Who takes a step's commands: the same answer to each repeat, and none to what was undone before it began."""
+
+    accepts: bool
+    busy: int
+    """How often it fails for now."""
+    relents: bool
+    """Whether it accepts in the end what it refused: who comes after the point of no return has to."""
+    state: str = "new"
+    sent: int = 0
+    refused: bool = False
+
+    def handle(self, word: str) -> str:
+        if word == "Undo":
+            if self.state != "refused":
+                self.state = "undone"
+            return "Undone"
+        self.sent += 1
+        if self.state == "new" and self.busy:
+            self.busy -= 1
+            return "Busy"
+        if self.state == "new" or (self.state == "refused" and self.relents):
+            self.state = "done" if self.accepts or self.state == "refused" else "refused"
+        return {"done": "Done", "refused": "Refused"}.get(self.state, "")
+
+
+@dataclass
+class World:
+    """One instance, its participants, and all that is on its way between them."""
+
+    saga: Saga
+    accepts: Sequence[bool]
+    busy: Sequence[int]
+    now: datetime = NOW
+    commands: list[Message] = field(default_factory=list)
+    answers: list[Message] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    undo_skipped: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.sagas = saga_aggregate(self.saga)
+        self.instance = self.sagas.initial
+        pivot = STEPS if self.saga.pivot is None else self.saga.pivot
+        self.participants = [
+            Participant(accepts or each.refused is None, busy if each.transient else 0, number > pivot)
+            for number, (each, accepts, busy) in enumerate(
+                zip(self.saga.steps, self.accepts, self.busy, strict=False)
+            )
+        ]
+
+    def give(self, command: Command) -> None:
+        """Gives the instance a command; what is repeated decides nothing."""
+        try:
+            events = self.sagas.decide(self.instance, command)
+        except FailedPrecondition:
+            return
+        if isinstance(command, Skip) and self.instance.status is SagaStatus.COMPENSATING:
+            self.undo_skipped |= {each.step for each in self.instance.awaited}
+        self.instance = self.sagas.fold(events, self.instance)
+        if isinstance(command, Begin | Reply):
+            assert not self.sagas.decide(self.instance, command), "once more, and it decides again"
+        self.events += events
+        self.commands += [event for event in events if _word(event) in ("Send", "Undo", "Clos")]
+        for event in events:
+            if isinstance(event, pb.SagaStarted | pb.SagaStepSucceeded | pb.SagaStepSkipped):
+                assert not set(event.left_out) & {
+                    number for number, p in enumerate(self.participants) if p.sent
+                }
+        assert (self.instance.status in (*ENDED, SagaStatus.NONE)) == (not self.instance.awaited)
+
+    def act(self, action: str, at: int) -> None:
+        match action:
+            case "deliver" if self.commands:
+                self.deliver(self.commands[at % len(self.commands)])
+            case "hear" if self.answers:
+                self.give(Reply(self.answers[at % len(self.answers)], self.now))
+            case "overdue" if self.instance.deadline:
+                self.now = max(self.now, self.instance.deadline)
+                self.give(Wake(self.now))
+            case "retry" | "skip":
+                name = self.saga.steps[at % len(self.saga.steps)].name if at % 2 else ""
+                self.give((Retry if action == "retry" else Skip)("x", self.now, name))
+            case "abort":
+                self.give(Abort("x", self.now))
+            case "interrupt":
+                self.give(Reply(message("Interrupt"), self.now))
+            case "begin":
+                self.give(Begin(message("Trigger"), self.now))
+            case "crash":
+                self.crash()
+
+    def crash(self) -> None:
+        """Nothing is left but the log, or a snapshot."""
+        codec = StateCodec(self.sagas)
+        rebuilt = self.sagas.fold(self.events)
+        assert rebuilt == codec.decode(codec.encode(self.instance)) == self.instance
+        self.instance = rebuilt
+
+    def deliver(self, command: Message) -> None:
+        word, number = _word(command), command.DESCRIPTOR.name[4:]
+        if word == "Clos":
+            self.answers.append(message("Closed"))
+        elif answer := self.participants[int(number)].handle(word):
+            self.answers.append(message(answer, number))
+
+    def signal(self) -> None:
+        """People decide what waits for them."""
+        for each in self.instance.awaited if self.instance.status is SagaStatus.RUNNING else ():
+            awaited = self.saga.steps[each.step]
+            if awaited.send is None and awaited.done:
+                person = self.participants[each.step]
+                self.answers.append(message(person.handle("Send"), each.step))
+
+    def finish(self) -> None:
+        """Whatever is on its way arrives, people decide and time passes, until nothing moves any more."""
+        for _ in range(12 * STEPS):
+            self.signal()
+            for command in list(self.commands):
+                self.deliver(command)
+            for answer in dict.fromkeys(a.DESCRIPTOR.full_name for a in self.answers):
+                self.give(Reply(next(a for a in self.answers if a.DESCRIPTOR.full_name == answer), self.now))
+            self.answers.clear()
+            if self.instance.deadline:
+                self.act("overdue", 0)
+        for command in list(self.commands):
+            self.deliver(command)
+
+
+def _word(event: Message) -> str:
+    return event.DESCRIPTOR.name[:4]
+
+
+def play(
+    saga: Saga, accepts: Sequence[bool], busy: Sequence[int], actions: Sequence[tuple[str, int]]
+) -> None:
+    world = World(saga, accepts, busy)
+    world.give(Begin(message("Trigger"), NOW))
+    for action, at in actions:
+        world.act(action, at)
+    world.finish()
+    world.crash()
+    assert world.instance.status in ENDED
+    all_done(world) if world.instance.status is SagaStatus.COMPLETED else all_undone(world)
+    in_order(world)
+    sent_again_only_on_record(world)
+
+
+def all_done(world: World) -> None:
+    for state, participant, each in zip(
+        world.instance.steps, world.participants, world.saga.steps, strict=True
+    ):
+        assert state in (StepState.DONE, StepState.SKIPPED, StepState.LEFT_OUT)
+        assert state is not StepState.LEFT_OUT or not participant.sent
+        assert state is not StepState.DONE or each.lasts or participant.state == "done"
+
+
+def all_undone(world: World) -> None:
+    pivot = world.saga.pivot
+    assert pivot is None or world.participants[pivot].state != "done", (
+        "it went back over the point of no return"
+    )
+    for number, (each, participant) in enumerate(zip(world.saga.steps, world.participants, strict=True)):
+        undone = participant.state != "done" or number in world.undo_skipped
+        assert undone or not each.undo or each.send is None, f"{each.name} is left"
+
+
+def in_order(world: World) -> None:
+    """Groups are begun in their order; what may yet happen is undone first, then what happened last."""
+    happened: list[int] = []
+    undone: list[int] = []
+    begun: list[int] = []
+    for event in world.events:
+        if isinstance(event, pb.SagaStepSucceeded | pb.SagaStepSkipped) and not undone:
+            happened.append(event.step)
+        if _word(event) == "Send":
+            assert not undone, "it goes forward on its way back"
+            begun.append(int(event.DESCRIPTOR.name[4:]))
+        if _word(event) == "Undo":
+            undone.append(int(event.DESCRIPTOR.name[4:]))
+    groups = [next(i for i, group in enumerate(world.saga.groups) if number in group) for number in begun]
+    assert groups == sorted(groups)
+    first = list(dict.fromkeys(undone))
+    unanswered = [number for number in first if number not in happened]
+    if world.instance.status is SagaStatus.COMPENSATED and not _completed_before(world):
+        assert first == unanswered + [number for number in reversed(happened) if number in first]
+
+
+def _completed_before(world: World) -> bool:
+    return any(isinstance(event, pb.SagaCompleted) for event in world.events)
+
+
+def sent_again_only_on_record(world: World) -> None:
+    """A command is sent once, and once more for each event that says so."""
+    sent = Counter(event.DESCRIPTOR.name for event in world.events if _word(event) == "Send")
+    again = Counter(
+        event.step
+        for event in world.events
+        if isinstance(event, pb.SagaCommandRetried | pb.SagaRetryRequested)
+    )
+    for name, times in sent.items():
+        assert times <= 1 + again[int(name[4:])]
+
+
+PLAYED = given(
+    saga=tables(),
+    accepts=st.tuples(*[st.booleans()] * STEPS),
+    busy=st.tuples(*[st.integers(0, 3)] * STEPS),
+    actions=ACTIONS,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@PLAYED
+def test_in_the_end_all_is_done_or_all_is_undone(
+    saga: Saga, accepts: Sequence[bool], busy: Sequence[int], actions: Sequence[tuple[str, int]]
+) -> None:
+    play(saga, accepts, busy, actions)
+
+
+# --- planted bugs ---
+
+_to_undo = SagaEvolution.to_undo
+_following = SagaEvolution.following
+_defer = SagaDecider._defer
+
+BUGS: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "undoes what happened first": (
+        SagaEvolution,
+        "to_undo",
+        lambda self, instance: list(reversed(_to_undo(self, instance))),
+    ),
+    "forgets what is under way": (
+        SagaEvolution,
+        "to_undo",
+        lambda self, instance: [
+            n for n in _to_undo(self, instance) if instance.steps[n] is not StepState.RUNNING
+        ],
+    ),
+    "goes back over the point of no return": (SagaDecider, "_has_to_happen", lambda _self, _instance: False),
+    "counts a repeated failure twice": (
+        SagaDecider,
+        "_defer",
+        lambda self, instance, awaited, event, now: _defer(
+            self, instance, awaited._replace(resting=False), event, now
+        ),
+    ),
+    "goes on after the first of a group": (
+        SagaEvolution,
+        "following",
+        lambda self, instance: _following(
+            self, instance if len(instance.awaited) > 1 else _without_awaited(instance)
+        ),
+    ),
+}
+
+
+def _without_awaited(instance: Any) -> Any:
+    return replace(instance, awaited=())
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, broken = BUGS[bug]
+    monkeypatch.setattr(owner, name, broken)
+
+    @settings(
+        max_examples=3000,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @PLAYED
+    def played(
+        saga: Saga, accepts: Sequence[bool], busy: Sequence[int], actions: Sequence[tuple[str, int]]
+    ) -> None:
+        play(saga, accepts, busy, actions)
+
+    with pytest.raises(Exception):  # noqa: B017 - whatever the broken saga runs into
+        played()
