@@ -17,7 +17,6 @@ from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
 from twinlog.log.view_store import CheckedViewStore, SharedViewStore, ViewStore
-from twinlog.model.errors import ConfigurationError
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, Changes, fold
@@ -44,12 +43,10 @@ class Projection:
         ``routing_key``: that of the events that change a view; empty: all do. ``on_commit`` is told of every batch
         after its commit: the projection's name, the position that its views are at, and the changed rows.
         """
-        if not source and "." not in name:
-            raise ConfigurationError(
-                f"Projection {name!r} does not say which log it projects; pass source=, or call it service.log"
-            )
         self.name = self.actor = name
         self.source = source or name.rpartition(".")[2]
+        self.says_source = bool(source) or "." in name
+        """Whether its log was named, and is not guessed from a name that has no dot."""
         wanted = [type for view in views for type in view.events] if all(v.events for v in views) else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
         self.routing_key = routing_key

@@ -68,8 +68,13 @@ def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], 
     changes: dict[AnyView, dict[str, Any]] = {view: {} for view in views}
     for event, message in decoded:
         for view in views:
-            for key in view.keys(event, message):
+            # As `keys` and `after` do, without their calls: every event of every view comes by here.
+            if view.events and type(message) not in view.events:
+                continue
+            found = view.key(event, message)
+            for key in () if found is None else (found,) if isinstance(found, str) else found:
                 changed = changes[view]
                 row = changed[key] if key in changed else rows.get(view, {}).get(key)
-                changed[key] = view.after(key, row, event, message)
+                each = view.each
+                changed[key] = each(key, row, event, message) if each else view.evolve(row, event, message)
     return changes

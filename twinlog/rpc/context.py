@@ -43,7 +43,9 @@ def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Meta
     actor = _matching(_PRINTABLE, given.get(ACTOR_KEY)) or "client"
     trace = _matching(_TRACEPARENT, given.get(TRACE_KEY))
     bind_contextvars(correlation_id=correlation)
-    return Metadata(correlation, f"rpc/{method}", trace, actor, _extra(given))
+    return Metadata(
+        correlation, f"rpc/{method}", trace, actor, _extra(given) if EXTRA_PREFIX in "\n".join(given) else {}
+    )
 
 
 def _extra(given: Mapping[str, str]) -> Mapping[str, str]:

@@ -121,6 +121,8 @@ def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator
 
 
 def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iterator[str]:
+    if not projection.says_source:
+        yield f"projection {projection.name!r} does not say which log it projects; pass source=, or call it service.log"
     if not projection.views:
         yield f"projection {projection.name!r} has no view; give it one, or leave it out"
     for name, times in Counter(view.name for view in projection.views).items():
