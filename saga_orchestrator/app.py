@@ -5,7 +5,7 @@ from __future__ import annotations
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.policies import policies
 from saga_orchestrator.service import SagaService
-from saga_orchestrator.views import SAGAS, SHOWN, SagaRow, SagaViews
+from saga_orchestrator.views import SAGAS, SHOWN, KernelList, SagaRow, SagaViews
 from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog import (
     Address,
@@ -57,6 +57,7 @@ async def main(shutdown: Shutdown) -> None:
     async with open_service(SPEC, settings, shutdown) as service:
         views = SagaViews(service.log, PACKAGE, {"sagas": SagaRow})
         wire(service, views)
+        service.saga_list = KernelList(views)
         commands, pages = Commands(service.log, service.writer), await service.page_tokens()
         edge = SagaService(commands, views, pages, service.clock)
         await service.serve((edge, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"))

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from saga_orchestrator.credit_saga import CREDIT_SAGAS, VERSIONS, saga_id
+from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS, saga_id
 from saga_orchestrator.views import SagaRow
 from shop.sagas.v1 import saga_service_pb2 as pb
 from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceServicer
-from twinlog import (
-    Abort,
-    Clock,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    Retry,
-    SagaInstance,
-    SagaStatus,
-    Skip,
-    Transaction,
-    timestamp,
+from twinlog import Abort, Clock, InvalidArgument, NotFound, Retry, Skip, timestamp
+from twinlog.rpc import (
+    Checks,
+    Commands,
+    Context,
+    FindSagas,
+    FoundSaga,
+    PageTokens,
+    SagaKey,
+    SagaOperations,
+    SelectedSagas,
 )
-from twinlog.rpc import Checks, Commands, Context, PageTokens
 
 NEWEST = 2**63 - 1
 _MAX_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
-Find = Callable[[int], Awaitable[tuple[Sequence[str], int]]]
-"""From the most ids wanted: the ids of up to that many matching sagas, and how many match."""
+CREDIT = CREDIT_SAGA.name
 
 
 class SagaList(Protocol):
@@ -56,7 +53,7 @@ class SagaService(SagaServiceServicer):
     """shop.sagas.v1.SagaService."""
 
     def __init__(self, commands: Commands, views: SagaList, pages: PageTokens, clock: Clock) -> None:
-        self._commands = commands
+        self._sagas = SagaOperations(commands, [CREDIT_SAGAS], clock, not_found=SagaNotFound)
         self._views = views
         self._pages = pages
         self._clock = clock
@@ -100,30 +97,16 @@ class SagaService(SagaServiceServicer):
     async def _intervene(
         self, request: Any, command: type[Retry | Skip | Abort], response: type[R], context: Context
     ) -> R:
-        """Gives the same command to every selected saga, in one transaction."""
-        checks = Checks()
-        if command is not Retry or request.reason:
-            checks.name("reason", request.reason)
-        limit = checks.page_size("limit", request.limit)
-        find = self._selection(checks, request.selection)
-        self._commands.check(request, checks, response)  # before the list is read
-        ids, selected = await find(limit)
-        if request.dry_run:
-            return response(selected=selected)
-        given = command(request.reason, self._clock.now())
-        one_by_name = request.selection.WhichOneof("by") != "filter"
+        return await self._sagas.intervene(
+            request,
+            context,
+            command,
+            lambda checks: self._selection(checks, request.selection),
+            response,
+            rehearse=False,
+        )
 
-        def intervene(tx: Transaction) -> R:
-            outcomes = [
-                pb.SagaOutcome(saga_id=id, problem=_problem(tx, id, given, one_by_name)) for id in ids
-            ]
-            applied = sum(not outcome.problem for outcome in outcomes)
-            return response(selected=selected, applied=applied, outcomes=outcomes)
-
-        streams = [(CREDIT_SAGAS, id) for id in ids]
-        return await self._commands.execute(request, context, checks, intervene, response, preload=streams)
-
-    def _selection(self, checks: Checks, selection: pb.SagaSelection) -> Find:
+    def _selection(self, checks: Checks, selection: pb.SagaSelection) -> FindSagas:
         """A search for the ids of the selected sagas, up to a limit, and for how many there are."""
         by = selection.WhichOneof("by")
         if by == "filter":
@@ -135,43 +118,25 @@ class SagaService(SagaServiceServicer):
             given = checks.uuid(f"selection.{by}", getattr(selection, by))
             id = given if by == "saga_id" else saga_id(given)
 
-        async def one(_limit: int) -> tuple[Sequence[str], int]:
-            return [id], 1
+        async def one(_limit: int) -> SelectedSagas:
+            return SelectedSagas([SagaKey(CREDIT, id)], 1)
 
         return one
 
-    def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> Find:
+    def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> FindSagas:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
         age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
 
-        async def matching(limit: int) -> tuple[Sequence[str], int]:
-            return await self._views.select(status, customer, self._clock.now() - age, limit)
+        async def matching(limit: int) -> SelectedSagas:
+            ids, total = await self._views.select(status, customer, self._clock.now() - age, limit)
+            return SelectedSagas([SagaKey(CREDIT, id) for id in ids], total)
 
         return matching
 
     async def _saga(self, id: str) -> pb.Saga:
         """Read from the log itself, so that it is up to date."""
-        events, instance = await self._commands.folded(CREDIT_SAGAS, id)
-        if not events:
-            raise SagaNotFound
-        saga = _shown(id, instance)
-        saga.started_at.FromDatetime(events[0].recorded_at)
-        saga.updated_at.FromDatetime(events[-1].recorded_at)
-        return saga
-
-
-def _problem(tx: Transaction, id: str, command: Retry | Skip | Abort, raises: bool) -> str:
-    """Does the command; gives, or ``raises``, what is in the way."""
-    try:
-        if tx.state(CREDIT_SAGAS, id).status is SagaStatus.NONE:
-            raise SagaNotFound
-        tx.do(CREDIT_SAGAS, id, command)
-    except (SagaNotFound, FailedPrecondition) as problem:
-        if raises:
-            raise
-        return str(problem)
-    return ""
+        return _shown(await self._sagas.get(SagaKey(CREDIT, id)))
 
 
 def _listed(row: SagaRow) -> pb.Saga:
@@ -187,50 +152,27 @@ def _listed(row: SagaRow) -> pb.Saga:
     )
 
 
-def _shown(id: str, instance: SagaInstance) -> pb.Saga:
-    order = instance.context.trigger
+def _shown(found: FoundSaga) -> pb.Saga:
+    shown = found.shown
     return pb.Saga(
-        saga_id=id,
-        order_id=order.order_id,
-        customer_id=order.customer_id,
-        definition_version=instance.version,
-        status=_status(instance),
-        steps=_steps(instance),
-        remaining=_remaining(instance),
-        reason=instance.reason,
+        saga_id=shown.saga_id,
+        order_id=found.instance.context.trigger.order_id,
+        customer_id=shown.subject,
+        definition_version=shown.version,
+        status=pb.SagaStatus.ValueType(shown.status),
+        steps=map(_step, shown.steps),
+        remaining=shown.remaining,
+        reason=shown.reason,
+        started_at=shown.started_at,
+        updated_at=shown.updated_at,
     )
 
 
-def _status(instance: SagaInstance) -> pb.SagaStatus.ValueType:
-    if instance.needs_attention:
-        return pb.SAGA_STATUS_NEEDS_ATTENTION
-    return pb.SagaStatus.Value(f"SAGA_STATUS_{instance.status.name}")
-
-
-def _steps(instance: SagaInstance) -> Sequence[pb.SagaStep]:
-    table, shown = VERSIONS[instance.version], []
-    for number, (step, state) in enumerate(zip(table.steps, instance.steps, strict=True)):
-        awaited = number == instance.current
-        shown.append(
-            pb.SagaStep(
-                name=step.name,
-                status=pb.StepStatus.Value(f"STEP_STATUS_{state.name}"),
-                attempts=instance.attempts if awaited else 0,
-                deadline=timestamp(instance.deadline) if awaited and instance.deadline else None,
-            )
-        )
-    return shown
-
-
-def _remaining(instance: SagaInstance) -> Sequence[str]:
-    """What is still to happen, in words."""
-    steps = VERSIONS[instance.version].steps
-    names = [step.name for step in steps]
-    if instance.status is SagaStatus.RUNNING and instance.current is not None:
-        return names[instance.current :]
-    if instance.status is not SagaStatus.COMPENSATING or instance.current is None:
-        return []
-    if instance.current == len(names):
-        return ["reject order"]
-    undo = [f"undo: {names[number]}" for number in range(instance.current, -1, -1) if steps[number].undo]
-    return undo if instance.interrupted else [*undo, "reject order"]
+def _step(step: Any) -> pb.SagaStep:
+    due = next((due for due in ("deadline", "next_retry") if step.HasField(due)), None)
+    return pb.SagaStep(
+        name=step.name,
+        status=pb.StepStatus.ValueType(step.status),
+        attempts=step.attempts,
+        deadline=getattr(step, due) if due else None,
+    )

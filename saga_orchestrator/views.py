@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
 from twinlog import PostgresViews, Recorded, View, unpack
+from twinlog.rpc import ChosenSagas, SagaKey, SelectedSagas
+from twinlog.rpc import SagaRow as KernelRow
 from twinlog.v1 import saga_pb2 as saga
+from twinlog.v1.saga_service_pb2 import SagaStatus as Status
 
 
 class SagaRow(NamedTuple):
@@ -71,7 +75,7 @@ SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, created_b
 
 
 class SagaViews(PostgresViews):
-    """The list of sagas, as its query reads it."""
+    """The list of sagas, as its queries read it; twinlog.v1.SagaService reads it, too."""
 
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
         rows = await self.query("list_sagas", status, before, limit)
@@ -83,3 +87,34 @@ class SagaViews(PostgresViews):
         """The ids of up to ``limit`` matching sagas, oldest first, and how many match; status 0: all not ended."""
         rows = await self.query("select_sagas", status, customer_id, started_before, limit)
         return [row[0] for row in rows], rows[0][1] if rows else 0
+
+
+class KernelList:
+    """The same list, as twinlog.v1.SagaService reads it."""
+
+    def __init__(self, views: SagaViews) -> None:
+        self._views = views
+
+    async def page(self, chosen: ChosenSagas, before: int, limit: int) -> Sequence[KernelRow]:
+        rows = await self._views.query("page_of_sagas", *_filters(chosen), before, limit)
+        return [_kernel_row(SagaRow(*row)) for row in rows]
+
+    async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
+        rows = await self._views.query("chosen_sagas", *_filters(chosen), limit)
+        return SelectedSagas([SagaKey(CREDIT_SAGA.name, row[0]) for row in rows], rows[0][1] if rows else 0)
+
+
+def _filters(chosen: ChosenSagas) -> tuple[Any, ...]:
+    return sorted(chosen.statuses), chosen.started_before, chosen.subject
+
+
+def _kernel_row(row: SagaRow) -> KernelRow:
+    return KernelRow(
+        f"{CREDIT_SAGAS.name}/{row.saga_id}",
+        CREDIT_SAGA.name,
+        row.saga_id,
+        row.customer_id,
+        row.definition_version,
+        Status.ValueType(row.status),
+        *row[5:],
+    )

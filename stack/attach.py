@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +14,7 @@ import psutil
 
 from stack.shop import Shop, end_leftovers
 from stack.topology import NAMESPACE, ROOT
-from twinlog.dev import Misconfigured
+from twinlog.dev import locked
 
 _FOLDERS = ("demo", "run")
 
@@ -65,25 +64,15 @@ async def only_one(data: Path, command: str) -> AsyncIterator[Callable[[Running]
     Yields the function that writes stack.json, which is removed when the block ends. Raises Misconfigured where a
     stack runs already.
     """
-    # The checkout's folder is the lock: it survives `rm -rf .data`, and the kernel releases it in any case.
-    lock = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _take(lock, data / "stack.pid")
-        with _file(data / "stack.json") as attach, _file(data / "stack.pid") as pid:
-            pid(f"pid {os.getpid()} ({command})")
-            for folder in _FOLDERS:
-                end_leftovers(data / folder)
-            yield lambda stack: attach(json.dumps(asdict(stack), indent=2))
-    finally:
-        os.close(lock)
-
-
-def _take(lock: int, pid_file: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = pid_file.read_text().strip() if pid_file.exists() else "in this checkout"
-        raise Misconfigured(f"already running, {who}; stop it first") from None
+    with (
+        locked(ROOT, data / "stack.pid"),
+        _file(data / "stack.json") as attach,
+        _file(data / "stack.pid") as pid,
+    ):
+        pid(f"pid {os.getpid()} ({command})")
+        for folder in _FOLDERS:
+            end_leftovers(data / folder)
+        yield lambda stack: attach(json.dumps(asdict(stack), indent=2))
 
 
 @contextmanager

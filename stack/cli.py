@@ -20,14 +20,13 @@ from stack.preflight import is_about_data
 from stack.run import stay_up
 from stack.shop import running
 from stack.topology import ROOT
-from twinlog.dev import Misconfigured, Refused, StartFailed, kill_all
+from twinlog.dev import Misconfigured, Refused, StartFailed, Told, until_told
 
 Main = Callable[[], Coroutine[Any, Any, int]]
 
 USAGE = "usage: python -m stack demo | run"
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 _DATA = ROOT / ".data"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,26 +78,10 @@ def _echo(line: str) -> None:
 
 
 async def _until_told(command: Main) -> int:
-    """Runs a command. A signal cancels it, which stops everything in order; the next one kills what is left."""
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command())
-    told: list[int] = []
-
-    def on_signal(signum: int) -> None:
-        told.append(signum)
-        if len(told) == 1:
-            task.cancel()
-        else:
-            kill_all()
-
-    for signum in _SIGNALS:
-        # Not loop.add_signal_handler, which would restore a handler that ends the last Ctrl-C in a traceback.
-        signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
     try:
-        return await task
-    except asyncio.CancelledError:
-        if not told:
-            raise
-        return OK if command is _run and told[0] == signal.SIGINT else 128 + told[0]
+        return await until_told(command())
+    except Told as told:
+        return OK if command is _run and told.signum == signal.SIGINT else 128 + told.signum
     except Misconfigured as error:
         return fail(error, MISCONFIGURED)
     except (StartFailed, Unexpected) as error:
@@ -106,7 +89,4 @@ async def _until_told(command: Main) -> int:
     except grpc.aio.AioRpcError as error:
         return fail(f"a call failed: {error.code().name}, {error.details()}", FAILED)
     finally:
-        kill_all()
-        for signum in _SIGNALS:
-            signal.signal(signum, signal.SIG_IGN)
         console.show_cursor()

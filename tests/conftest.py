@@ -38,6 +38,7 @@ SLOW = (
     *TOGETHER,
     "tests/bench/test_guard.py",
     "tests/chaos/",
+    "tests/cli/test_projects.py",
     "tests/kernel/test_runtime.py",
     "tests/simulation/",
     "tests/stack/",

@@ -13,7 +13,7 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog import Policies, Recorded, Schema, Service
+from twinlog import Effects, Policies, Recorded, Schema, Service
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.cursor import Handler
 from twinlog.log.lease import AlwaysHeld
@@ -105,7 +105,7 @@ class Node(Service):
         )
 
     def subscribe(
-        self, *subscribers: Policies | SagaAggregate | Consumer, linger_seconds: float = 0.0
+        self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
     ) -> None:
         for subscriber in subscribers:
             super().subscribe(subscriber, linger_seconds=linger_seconds)

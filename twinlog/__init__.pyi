@@ -10,6 +10,8 @@ from .model.aggregate import Aggregate as Aggregate
 from .model.aggregate import Events as Events
 from .model.clock import Clock as Clock
 from .model.clock import Ids as Ids
+from .model.effects import Attempt as Attempt
+from .model.effects import Effects as Effects
 from .model.errors import AlreadyExists as AlreadyExists
 from .model.errors import ConfigurationError as ConfigurationError
 from .model.errors import FailedPrecondition as FailedPrecondition

@@ -13,6 +13,7 @@ import pytest
 
 from tests.controls import new_id
 from tests.e2e.client import Client
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -66,10 +67,13 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
         shop.queries: ["shop.queries.v1.CustomerQueryService", "shop.queries.v1.OrderQueryService"],
     }
     for address, services in expected.items():
+        sagas = ["twinlog.v1.SagaService"] if address == shop.sagas else []
         assert (await grpcurl(address, "list")).out.split() == [
             *STANDARD,
             *services,
             "twinlog.v1.DeadLetterService",
+            "twinlog.v1.InspectionService",
+            *sagas,
         ]
 
 
@@ -78,6 +82,7 @@ async def test_describes_every_method_and_message(client: Client) -> None:
         (client.shop.orders, "shop.orders.v1.OrderService"),
         (client.shop.queries, "shop.queries.v1.OrderQueryService"),
         (client.shop.sagas, "shop.sagas.v1.SagaService"),
+        (client.shop.sagas, "twinlog.v1.SagaService"),
     ):
         described = await grpcurl(address, "describe", service)
         assert described.out.startswith(f"{service} is a service")
@@ -121,6 +126,40 @@ async def test_creates_gets_watches_and_follows_an_order(client: Client) -> None
     assert seen["customer"]["available"] == {"currency_code": "EUR", "units": "2", "nanos": 660_000_000}
 
 
+async def test_looks_at_sagas_of_any_kind_and_says_what_cannot_be_done(client: Client) -> None:
+    shop, service, customer_id = client.shop, "twinlog.v1.SagaService", await customer(client)
+    created = await call(
+        shop.orders,
+        "shop.orders.v1.OrderService/CreateOrder",
+        customer_id=customer_id,
+        total=TOTAL,
+        saga_mode="SAGA_MODE_ORCHESTRATION",
+    )
+
+    async def listed() -> list[Any]:
+        chosen = {"subject": customer_id, "status": "SAGA_STATUS_COMPLETED"}
+        found = await call(shop.sagas, f"{service}/ListSagas", filter=chosen)
+        return list(found.get("sagas", []))
+
+    async def is_listed() -> bool:
+        return bool(await listed())
+
+    await until(is_listed)
+    [one] = await listed()
+    shown = await call(shop.sagas, f"{service}/GetSaga", saga_id=one["saga_id"])
+    assert (shown["saga"]["saga"], shown["saga"]["subject"]) == ("credit", customer_id)
+    assert [step["status"] for step in shown["saga"]["steps"]] == ["SAGA_STEP_STATUS_DONE"] * 2
+    theirs = await call(shop.sagas, "shop.sagas.v1.SagaService/GetSaga", order_id=created["order_id"])
+    assert theirs["saga"]["saga_id"] == one["saga_id"]
+    planned = await call(
+        shop.sagas, f"{service}/RetrySagas", selection={"filter": {"subject": customer_id}}, dry_run=True
+    )
+    assert planned == {}, "it has ended"
+    request = json.dumps({"selection": {"saga_id": one["saga_id"]}, "reason": "a typo"})
+    answer = await grpcurl("-d", request, shop.sagas, f"{service}/AbortSagas")
+    assert '"reason":"SAGA_NOTHING_AWAITED"' in answer.err
+
+
 async def test_shows_errors_with_their_details(client: Client) -> None:
     request = json.dumps({"order_id": new_id()})
     answer = await grpcurl("-d", request, client.shop.orders, "shop.orders.v1.OrderService/CancelOrder")
@@ -139,6 +178,7 @@ async def test_asks_for_health(client: Client) -> None:
         (client.shop.orders, "shop.orders.v1.OrderService"),
         (client.shop.customers, "shop.customers.v1.CustomerService"),
         (client.shop.sagas, "shop.sagas.v1.SagaService"),
+        (client.shop.sagas, "twinlog.v1.SagaService"),
         (client.shop.queries, "shop.queries.v1.OrderQueryService"),
         (client.shop.queries, ""),
     ):

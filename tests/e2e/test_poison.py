@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from proof.auditor import Report, audit, history
+from saga_orchestrator.credit_saga import saga_id
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
     ORDER_STATE_PENDING,
@@ -30,7 +31,9 @@ from tests.e2e.client import Client, Refusal, connect, refusal, refusal_of
 from tests.servers import folder
 from tests.waiting import until
 from twinlog.v1 import dead_letter_service_pb2 as letters
+from twinlog.v1 import saga_service_pb2 as kernel_pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
+from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -207,6 +210,19 @@ async def test_an_unreadable_customer_and_an_unreadable_saga_hold_up_their_own(c
         return all(found.get(f"customer_svc.{log}", 0) for log in ("orders", "sagas"))
 
     await until(set_aside)
+    stuck = saga_id(mine[MODES.index(SAGA_MODE_ORCHESTRATION)].order_id)
+
+    async def owner_is_told() -> bool:
+        """Its command is a dead letter of the service that owes the answer, which says so."""
+        async with grpc.aio.insecure_channel(client.shop.sagas) as channel:
+            asked = kernel_pb.GetSagaRequest(saga_id=stuck)
+            saga = (await SagaServiceStub(channel).GetSaga(asked)).saga
+        [awaited] = saga.awaited
+        assert awaited.owner == "customer_svc"
+        set_aside = awaited.progress == kernel_pb.COMMAND_PROGRESS_DEAD_LETTER
+        return bool(set_aside and awaited.dead_letters > 0)
+
+    await until(owner_is_told)
     orchestrated = (await client.order(neighbor, "1", SAGA_MODE_ORCHESTRATION)).order_id
     saga = (await client.saga(orchestrated)).saga_id
     version = await poison(client, "sagas", "credit_saga", saga)

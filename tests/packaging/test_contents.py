@@ -15,7 +15,7 @@ import twinlog
 from stack.topology import ROOT
 from tests.packaging.conftest import Distributions
 
-_SOURCES = (".py", ".pyi", ".sql", ".typed")
+_SOURCES = (".py", ".pyi", ".sql", ".typed", ".tmpl")
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from stack.preflight import check_nats, check_postgres, is_about_data
+from stack.preflight import is_about_data
+from stack.topology import DATABASES
 from tests import servers
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, check_nats, check_postgres
 from twinlog.model.schema import UpcasterCycle
 from twinlog.postgres.migrations import ChangedMigration, NewerSchema
 from twinlog.postgres.views import OtherTables
@@ -58,7 +59,7 @@ async def test_a_postgres_that_refuses_is_told(own_postgres: EmbeddedPostgres) -
         "poor": "POSTGRES_URL: there is no database shop_orders and this user may not create it",
     }.items():
         with pytest.raises(Misconfigured, match=says) as refused:
-            await check_postgres(servers.url_of(own_postgres.url, role))
+            await check_postgres(servers.url_of(own_postgres.url, role), DATABASES)
         assert "\n" not in str(refused.value)
 
 
@@ -78,8 +79,8 @@ def test_only_a_refusal_of_the_data_is_about_data() -> None:
 
 
 async def test_servers_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stack.preflight._TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("twinlog.dev.preflight._TIMEOUT_SECONDS", 0.5)
     with pytest.raises(Misconfigured, match="NATS_URL: no server answered"):
         await check_nats("nats://127.0.0.1:1")
     with pytest.raises(Misconfigured, match="POSTGRES_URL: the server cannot be used"):
-        await check_postgres(database_url("postgresql://127.0.0.1:1", "postgres"))
+        await check_postgres(database_url("postgresql://127.0.0.1:1", "postgres"), DATABASES)

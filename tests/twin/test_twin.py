@@ -16,7 +16,7 @@ from tests.kernel.batches import recorded
 from tests.twin.damage import Damage
 from tests.waiting import until
 from twinlog import Recorded, Unavailable
-from twinlog.log.twin import Delivery, DeliveryLost, TwinDamaged, WrongLastSequence
+from twinlog.log.twin import Counting, Delivery, DeliveryLost, TwinDamaged, WrongLastSequence
 from twinlog.testing.internals import Twin, TwinMissing, TwinState, to_wire
 
 
@@ -257,6 +257,30 @@ class TestDelivery:
             await twin.publish(events[20:])
             assert await take(delivery, 20) == events[100:]
             assert await take(filtered, 20) == events[100:]
+
+
+class TestCounting:
+    async def test_it_counts_what_a_delivery_would_bring(self, twin: Twin) -> None:
+        assert isinstance(twin, Counting)
+        await twin.create(1)
+        choreographed = recorded(twin.name, 5, message=OrderApproved(saga_mode=SAGA_MODE_CHOREOGRAPHY))
+        orchestrated = recorded(twin.name, 4, 5, message=OrderCancelled(saga_mode=SAGA_MODE_ORCHESTRATION))
+        await twin.publish([*choreographed, *orchestrated])
+        key = "SAGA_MODE_ORCHESTRATION"
+        counts = [
+            await twin.ahead(0),
+            await twin.ahead(2, ["OrderApproved"]),
+            await twin.ahead(6, ["OrderApproved", "OrderCancelled"]),
+            await twin.ahead(7, routing_key=key),
+            await twin.ahead(0, ["OrderApproved"], key),
+            await twin.ahead(9),
+        ]
+        assert counts == [9, 3, 3, 2, 0, 0]
+
+    async def test_there_is_nothing_to_count_before_it_is_created(self, twin: Twin) -> None:
+        assert isinstance(twin, Counting)
+        with pytest.raises(TwinMissing):
+            await twin.ahead(0)
 
 
 @pytest.mark.parametrize("types", [(), ("Int64Value",)])

@@ -61,6 +61,8 @@ class Retrying:
         self._said: type[Exception] | None = None
         self.problem: str | None = None
         """Current fault, or None while healthy."""
+        self.last = ""
+        """The newest fault, also where it has passed; empty where there was none."""
 
     async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of the first attempt that succeeds. Raises at once what is not worth a retry."""
@@ -76,7 +78,7 @@ class Retrying:
 
     def failed(self, error: Exception) -> None:
         """Records the fault, and says so unless the last fault was of the same type. Call it while handling it."""
-        self.problem = str(error) or type(error).__name__
+        self.problem = self.last = str(error) or type(error).__name__
         if type(error) is not self._said:
             self._said = type(error)
             self._say_failing(error)

@@ -16,6 +16,7 @@ import structlog
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.consume.calls import ProviderDown
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Handled
 from twinlog.log.twin import (
@@ -32,7 +33,7 @@ from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
-"""The most events that are handled at once."""
+"""The most events that are handled at once, unless a consumer wants fewer."""
 _STALLED_SECONDS = 10.0
 """Longer than the retries of an event that fails."""
 _OUTAGES = (Unavailable, TwinMissing)
@@ -92,12 +93,15 @@ class Cursor:
         lease: Lease = ALWAYS_HELD,
         *,
         linger: Linger | None = None,
+        batch: int = BATCH,
         randomness: Randomness = random,
     ) -> None:
+        """``batch``: the most events that are handled at once."""
         self._twin = twin
         self._handler = handler
         self._lease = lease
         self._linger = linger or Linger()
+        self._batch = batch
         self.position = 0
         """The last event that was seen."""
         self._retrying = Retrying(
@@ -114,6 +118,11 @@ class Cursor:
     def problem(self) -> str | None:
         """Current fault, or None while healthy. Events that take longer than 10 s are one: the store may be locked."""
         return self._retrying.problem or self._stalled()
+
+    @property
+    def last_error(self) -> str:
+        """The newest fault, also where it has passed; empty where there was none."""
+        return self._retrying.last
 
     def _stalled(self) -> str | None:
         if self._began is None:
@@ -142,7 +151,8 @@ class Cursor:
                         self._retrying.failed(moved)
                 except Exception as error:
                     # Later events must not overtake one that its handler fails on, so that one is tried again.
-                    self._faulty |= not isinstance(error, _OUTAGES)
+                    # Who is down shows until a call gets through: that a delivery can be opened says nothing of it.
+                    self._faulty |= not isinstance(error, _OUTAGES) or isinstance(error, ProviderDown)
                     self._retrying.failed(error)
                 await self._retrying.pause()
         finally:
@@ -174,7 +184,7 @@ class Cursor:
     async def _handle(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            events = await delivery.next(BATCH)
+            events = await delivery.next(self._batch)
             if events[0].position <= self.position:
                 events = [event for event in events if event.position > self.position]
             if events:
@@ -187,7 +197,7 @@ class Cursor:
                 self._faulty = False
                 self._reopened = 0
                 self._retrying.succeeded()
-                await self._linger.wait(began, delivery.waiting, BATCH)
+                await self._linger.wait(began, delivery.waiting, self._batch)
 
     async def _watch(self, until_moved: asyncio.Timeout) -> None:
         """Ends a delivery that waits for events beyond a checkpoint that was set back, as by a restore in place."""

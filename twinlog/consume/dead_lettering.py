@@ -25,6 +25,7 @@ from twinlog.consume.dead_letters import (
     FailReplay,
     Failure,
     Replay,
+    TriedInVain,
 )
 from twinlog.log.ports import CheckpointAdvance, Handled, Log
 from twinlog.log.snapshots import StateCodecs
@@ -46,6 +47,7 @@ from twinlog.model.schema import Schema
 
 NOT_THE_EVENTS_FAULT = (Unavailable, CheckpointMoved, DeadLettersChanged, ConfigurationError)
 NOT_MENDED_BY_TRYING = (UnknownEventType, UndecodableEvent, UpcasterFailed, StreamUnreadable)
+_TRIED_ENOUGH = (*NOT_MENDED_BY_TRYING, TriedInVain)
 
 RETRIES, RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 5, 0.1, 2.0
 """How often an event that fails is tried again before it is set aside, and the waits between."""
@@ -157,7 +159,7 @@ class DeadLettering:
 
     async def _retry(self, event: Recorded, after: int, error: Exception, pauses: Iterator[float]) -> int:
         attempts = 1
-        while not isinstance(error, NOT_MENDED_BY_TRYING) and (pause := next(pauses, None)) is not None:
+        while not isinstance(error, _TRIED_ENOUGH) and (pause := next(pauses, None)) is not None:
             await asyncio.sleep(pause)
             try:
                 return await self._attempt([event], after)

@@ -65,6 +65,15 @@ class DeadLetters:
 # --- commands ----------------------------------------------------------------------------------------------
 
 
+class TriedInVain(Exception):
+    """A consumer has tried an event often enough by itself: it is set aside, for what it failed with."""
+
+    def __init__(self, error: Exception, attempts: int) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.attempts = attempts
+
+
 class Failure(NamedTuple):
     """Why an event could not be handled."""
 
@@ -75,6 +84,8 @@ class Failure(NamedTuple):
     @classmethod
     def of(cls, error: BaseException, attempts: int) -> Failure:
         """What is kept of an error."""
+        if isinstance(error, TriedInVain):
+            return cls.of(error.error, error.attempts)
         return cls(type(error).__name__, (str(error) or type(error).__name__)[:_LONGEST_ERROR], attempts)
 
 

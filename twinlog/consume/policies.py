@@ -47,27 +47,35 @@ class PolicyConsumer:
         if advance and not called_for and not progress.commands:
             return advance.after
 
-        def work(transaction: Transaction) -> None:
-            progress.decide(transaction)
-            for event, steps in called_for:
-                metadata = event.causing(self.actor)
-                for step in steps:
-                    transaction.do(step.aggregate, step.id, step.command, metadata)
-
-        await self._writer.execute(
-            work,
-            advance=advance,
-            preload=[
-                *([(DEAD_LETTERS, self.name)] if progress.known else []),
-                *[(step.aggregate, step.id) for _, steps in called_for for step in steps],
-            ],
-            assume_empty=[
-                (step.aggregate, step.id) for _, steps in called_for for step in steps if step.assume_empty
-            ],
-        )
+        await carry_out(called_for, progress, self._writer, self.actor)
         return advance.upto if advance else 0
 
     def _dispatches(self, event: Recorded) -> Sequence[Dispatch]:
         if event.type not in self._wanted and event.type.rpartition(".")[2] in self.types:
             return ()  # a namesake in another package: events are sent by their short names
         return [step for message in self._schema.decode(event) for step in self._policies.dispatches(message)]
+
+
+async def carry_out(
+    called_for: Sequence[tuple[Recorded, Sequence[Dispatch]]], progress: Progress, writer: Writer, actor: str
+) -> None:
+    """Decides what events call for, and commits the progress, in one transaction."""
+
+    def work(transaction: Transaction) -> None:
+        progress.decide(transaction)
+        for event, steps in called_for:
+            metadata = event.causing(actor)
+            for step in steps:
+                transaction.do(step.aggregate, step.id, step.command, metadata)
+
+    await writer.execute(
+        work,
+        advance=progress.advance,
+        preload=[
+            *([(DEAD_LETTERS, progress.consumer)] if progress.known else []),
+            *[(step.aggregate, step.id) for _, steps in called_for for step in steps],
+        ],
+        assume_empty=[
+            (step.aggregate, step.id) for _, steps in called_for for step in steps if step.assume_empty
+        ],
+    )

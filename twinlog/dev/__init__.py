@@ -2,6 +2,7 @@
 
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
+from twinlog.dev.preflight import check_nats, check_postgres, check_settings
 from twinlog.dev.process import (
     Misconfigured,
     Refused,
@@ -13,6 +14,8 @@ from twinlog.dev.process import (
     stop,
 )
 from twinlog.dev.supervisor import Program, Supervisor, end_leftover_service, until_serving
+from twinlog.dev.system import System, end_leftovers, locked, running
+from twinlog.dev.told import Told, until_told
 
 __all__ = [
     "EmbeddedNats",
@@ -22,11 +25,20 @@ __all__ = [
     "Refused",
     "StartFailed",
     "Supervisor",
+    "System",
+    "Told",
+    "check_nats",
+    "check_postgres",
+    "check_settings",
     "end_leftover_service",
+    "end_leftovers",
     "free_port",
     "kill_all",
+    "locked",
     "port_is_free",
+    "running",
     "spawn",
     "stop",
     "until_serving",
+    "until_told",
 ]

@@ -53,10 +53,12 @@ class Supervisor:
         root: Path,
         folder: Path,
         quiet: bool = False,
+        restarts: bool = False,
     ) -> None:
         """``env`` goes to every service, and each line of their output to ``say``, prefixed. They run in ``root``.
 
-        ``folder`` holds their process ids and, if they are ``quiet``, their output as log/<service>.log.
+        ``folder`` holds their process ids and, if they are ``quiet``, their output as log/<service>.log. ``restarts``:
+        once all have served, one that refuses to run waits for :meth:`restart` instead of failing.
         """
         self._services = {service.module: service for service in services}
         self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
@@ -67,6 +69,10 @@ class Supervisor:
         self._logs = folder / "log" if quiet else None
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
+        self._restarts = restarts
+        self._served = False
+        self._again = {module: asyncio.Event() for module in self._services}
+        """Set: the service is to be started again at once."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with Refused where a service refuses its configuration or its data."""
 
@@ -78,6 +84,7 @@ class Supervisor:
         except BaseException:
             await self.__aexit__()
             raise
+        self._served = True
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -127,6 +134,13 @@ class Supervisor:
         """Continues a paused service."""
         self.signal(module, signal.SIGCONT)
 
+    def restart(self, *modules: str) -> None:
+        """Ends services, or all, in order, and starts them again at once: their code has changed."""
+        for module in modules or self._services:
+            self._again[module].set()
+            with suppress(ProcessLookupError):
+                self.signal(module, signal.SIGTERM)
+
     def signal(self, module: str, signum: signal.Signals) -> None:
         """Sends a signal to a service. If that ends it, it is restarted."""
         self._processes[module].send_signal(signum)
@@ -143,6 +157,16 @@ class Supervisor:
             process = await self._start(service)
             last = await self._echo(service, process)
             code = await process.wait()
+            again = self._again[service.module]
+            if again.is_set():
+                again.clear()
+                delay = _FIRST_RESTART_SECONDS
+                continue
+            if code == _MISCONFIGURED and self._restarts and self._served:
+                self._say(self._line(service, "does not run like this; it starts again when a file changes"))
+                await again.wait()
+                again.clear()
+                continue
             if code == _MISCONFIGURED and not self.failed.done():
                 self.failed.set_exception(Refused(last))
                 return
@@ -152,7 +176,10 @@ class Supervisor:
                 else min(delay * 2, _LAST_RESTART_SECONDS)
             )
             self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
-            await asyncio.sleep(delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await again.wait()
+            again.clear()
 
     async def _start(self, service: Program) -> asyncio.subprocess.Process:
         """Starts a process that is killed when this one is: services survive that, and a paused one gets no other."""

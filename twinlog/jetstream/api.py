@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -15,6 +16,7 @@ from twinlog.model.errors import Unavailable
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 STREAM_NOT_FOUND = 10059
+_COUNTED_NANOSECONDS = 5_000_000_000
 
 
 async def stream_info(client: Client, stream: str) -> dict[str, Any]:
@@ -23,7 +25,11 @@ async def stream_info(client: Client, stream: str) -> dict[str, Any]:
         reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=REQUEST_TIMEOUT_SECONDS)
     except (NatsError, TimeoutError, OSError) as error:
         raise unavailable(error) from error
-    info: dict[str, Any] = json.loads(reply.data)
+    return _answer(stream, reply.data)
+
+
+def _answer(stream: str, data: bytes) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads(data)
     if refusal := info.get("error"):
         if refusal.get("err_code") == STREAM_NOT_FOUND:
             raise TwinMissing(stream=stream)
@@ -42,6 +48,34 @@ async def update_stream(client: Client, stream: str, config: Mapping[str, Any]) 
         raise unavailable(error) from error
     if refusal := json.loads(reply.data).get("error"):
         raise Unavailable(f"JetStream refused to update stream {stream} ({refusal.get('description')})")
+
+
+async def pending(client: Client, stream: str, start: int, subjects: Sequence[str]) -> int:
+    """How many messages of some subjects a stream has from a sequence on. Raises TwinMissing and Unavailable.
+
+    The server counts them for a consumer; this one is never asked for any, and goes by itself.
+    """
+    name = f"count-{uuid4().hex}"
+    config = {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": start,
+        "ack_policy": "none",
+        "filter_subjects": [*subjects],
+        "inactive_threshold": _COUNTED_NANOSECONDS,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    request = json.dumps({"stream_name": stream, "config": config, "action": "create"}).encode()
+    try:
+        reply = await client.request(
+            f"$JS.API.CONSUMER.CREATE.{stream}.{name}", request, timeout=REQUEST_TIMEOUT_SECONDS
+        )
+    except (NatsError, TimeoutError, OSError) as error:
+        raise unavailable(error) from error
+    info = _answer(stream, reply.data)
+    await client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+    return int(info["num_pending"])
 
 
 def state_of(info: Mapping[str, Any]) -> TwinState:

@@ -138,6 +138,14 @@ class JetStreamTwin:
         finally:
             await delivery.close()
 
+    async def ahead(self, after: int, types: Sequence[str] = (), routing_key: str = "") -> int:
+        return await api.pending(
+            self._client,
+            self.name,
+            after + 1,
+            [f"{self.name}.*.{type}.{routing_key or '*'}" for type in types or ("*",)],
+        )
+
     async def notify(self) -> None:
         await self._hints.give()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
@@ -151,6 +151,15 @@ class Twin(Protocol):
 
     async def notified(self, timeout: float) -> None:
         """Returns at the next notification, or after ``timeout`` seconds."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A twin that can say how many events lie ahead of somebody."""
+
+    async def ahead(self, after: int, types: Sequence[str] = (), routing_key: str = "") -> int:
+        """How many of the events that a delivery would bring are in the stream. Raises TwinMissing and Unavailable."""
         ...
 
 

@@ -86,6 +86,11 @@ class MemoryTwin:
                 await self._notified.wait()
         self._notified.clear()
 
+    async def ahead(self, after: int, types: Sequence[str] = (), routing_key: str = "") -> int:
+        subjects = [subject for sequence, (subject, _) in self._existing().items() if sequence > after]
+        named = [subject.split(".")[2:] for subject in subjects]
+        return sum(type in (types or (type,)) and routing_key in ("", key) for type, key in named)
+
     async def changed(self) -> None:
         """Returns when the stream has changed."""
         await self._changed.wait()

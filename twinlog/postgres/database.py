@@ -55,26 +55,26 @@ async def ensure_database(server_url: str, database: str) -> str:
         try:
             connection = await connect(url, timeout=CONNECT_SECONDS)
         except WrongSetting as error:
-            if not _is_missing(error.__cause__):
+            if not is_missing(error.__cause__):
                 raise
             await _create(server_url, database)
             connection = await connect(url, timeout=CONNECT_SECONDS)
         try:
             with outages(address_of(url)):
-                await _check(connection, url)
+                await check(connection, url)
         finally:
             await connection.close()
     return url
 
 
-def _is_missing(error: BaseException | None) -> bool:
+def is_missing(error: BaseException | None) -> bool:
     """Whether a database is not there, by Postgres' word or by a pooler's."""
     return isinstance(error, asyncpg.InvalidCatalogNameError) or (
         isinstance(error, asyncpg.ProtocolViolationError) and "database" in str(error)
     )
 
 
-async def _check(connection: asyncpg.Connection, url: str) -> None:
+async def check(connection: asyncpg.Connection, url: str) -> None:
     """Raises WrongSetting where the server is too old, not in UTF8, or behind a pooler that parts sessions."""
     async with connection.transaction():
         row = await connection.fetchrow(

@@ -41,6 +41,14 @@ async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
     return Identity(found, log_id)
 
 
+async def identity_in(connection: asyncpg.Connection) -> Identity | None:
+    """Whose log the database holds; None where nobody has said so yet."""
+    if not await connection.fetchval("SELECT to_regclass('log_identity')"):
+        return None
+    row = await connection.fetchrow(_QUERIES["identity"])
+    return Identity(row[0], row[1]) if row else None
+
+
 async def _derived(pool: Pool, namespace: str) -> str:
     try:
         ((server_id,),) = await fetch(pool, _QUERIES["server_id"])

@@ -32,6 +32,13 @@ class PostgresLease:
         self._turn = asyncio.Lock()
         self._retrying = Retrying(say_failing=self._say_unconfirmed, say_working=self._say_confirmed)
         self._waiting = _Waiting(name, seconds)
+        self.holder = ""
+        """Who has it, as far as was last heard; empty: nobody has been heard of."""
+
+    @property
+    def mine(self) -> bool:
+        """Whether this replica has it, as far as was last heard."""
+        return self.holder == self._holder
 
     @property
     def problem(self) -> str | None:
@@ -72,6 +79,7 @@ class PostgresLease:
             self._retrying.failed(error)
             return True
         self._retrying.succeeded()
+        self.holder = str(rows[0]["holder"]) if rows else ""
         if rows and rows[0]["mine"]:
             self._waiting = _Waiting(self._name, self._seconds)
             return True

@@ -130,6 +130,13 @@ async def migrate(connection: asyncpg.Connection, package: str) -> None:
         ) from error
 
 
+async def pending(connection: asyncpg.Connection, package: str) -> list[str]:
+    """What :func:`migrate` would apply. Raises ChangedMigration and NewerSchema."""
+    stored_as = _STORED_AS.get(package, package)
+    new, replaced = await _missing(connection, stored_as, migrations(package), functions(package))
+    return [*(each.name for each in new), *(f"function {each.name}" for each in replaced)]
+
+
 async def _create_missing(
     connection: asyncpg.Connection, package: str, known: list[Migration], named: list[Function]
 ) -> None:

@@ -1,6 +1,8 @@
 """The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
 from twinlog._aio.watched import Watched
+from twinlog.log.saga_list import SagaKey, SagaList, SelectedSagas
+from twinlog.model.saga_list import ChosenSagas, SagaRow
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, call_metadata, time_left
@@ -10,21 +12,30 @@ from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
+from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
 from twinlog.rpc.validation import Checks, Currencies
 
 __all__ = [
     "CODES",
     "Behavior",
     "Checks",
+    "ChosenSagas",
     "Commands",
     "Context",
     "Currencies",
+    "FindSagas",
+    "FoundSaga",
     "Limits",
     "Method",
     "Middleware",
     "PageTokens",
     "ReadModel",
     "Registration",
+    "SagaKey",
+    "SagaList",
+    "SagaOperations",
+    "SagaRow",
+    "SelectedSagas",
     "Server",
     "Watched",
     "call_metadata",

@@ -24,12 +24,13 @@ from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
+from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Endpoint, Service
-from twinlog.service.settings import Settings
+from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
 
@@ -76,6 +77,9 @@ async def open_service(
                 endpoint=Endpoint(spec.address_in(settings), spec.address_setting, spec.domain),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
+                settings=shown(settings),
+                saga_list=PostgresSagaList(own),
+                services=services_in(settings.twinlog_services),
                 keep_requests=timedelta(days=settings.keep_requests_days),
             )
             async with service.running():

@@ -17,37 +17,52 @@ from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
-from twinlog.consume.cursor import Cursor
+from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
+from twinlog.consume.projection import Projection
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
+from twinlog.log.saga_list import SagaList, SagaListStore
 from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
+from twinlog.memory.log import MemoryLog
+from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
+from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
 from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
+from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
-from twinlog.rpc import PageTokens, Registration, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.inspection import Followed, Inspected
+from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.owners import Owners
+from twinlog.rpc.saga_service import SagaService
 from twinlog.service import mistakes
 from twinlog.service.identity import needs_identity
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
+from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
+from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
 _CHECK_TIMERS_SECONDS = 30.0
+_LIST_LINGER_SECONDS = 0.25
+"""The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
 
 class Messages(Protocol):
@@ -114,6 +129,9 @@ class Service:
         until_stopped: Callable[[], Awaitable[object]] = _for_ever,
         keep_requests: timedelta = KEPT,
         signals: Mapping[str, Watched] = {},
+        settings: Mapping[str, str] = {},
+        saga_list: SagaListStore | None = None,
+        services: Mapping[str, str] = {},
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
@@ -123,7 +141,9 @@ class Service:
         ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
         around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
         ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
-        health tells under names of their own, besides those of the service. ``randomness``: the jitter of retries.
+        health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
+        them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
+        they are asked what has become of a saga's command. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -133,6 +153,13 @@ class Service:
         self.twin = twin
         self.messages = messages or NoMessages()
         self.dead_letters = DeadLetterOperations(log)
+        self.sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
+        """Those whose instances the log holds; twinlog.v1.SagaService shows them."""
+        self.saga_list: SagaList | None = None
+        """Where the sagas are looked up: set it before :meth:`serve` where a list is kept already; None: the kernel
+        keeps one."""
+        self._saga_list_store = saga_list
+        self._services = services
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twins = [twin(log.name)]
@@ -175,6 +202,10 @@ class Service:
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
+        self.inspected = Inspected(
+            name, log, self._twins[0], schema, clock.now(), aggregates, settings, signals=self.signals
+        )
+        """What inspection tells of this process."""
         self._randomness = randomness
         self._middleware = [*middleware, Logged]
         self._endpoint = endpoint
@@ -198,9 +229,10 @@ class Service:
                 await self._drain()
 
     def subscribe(
-        self, *subscribers: Policies | SagaAggregate | Consumer, linger_seconds: float = 0.0
+        self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
     ) -> None:
-        """Has the effects of a log's events: of each that comes, by the rules of policies or as a consumer does it.
+        """Has the effects of a log's events: of each that comes, by the rules of policies or of effects, or as a
+        consumer does it.
 
         A saga hears the events of its ``sources``, each for the instance that its ``id`` names.
 
@@ -208,12 +240,14 @@ class Service:
         another, as by its name or its table.
 
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
-        next one.
+        next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
+        they call is down.
         """
         asked = self._with_policies_of_sagas(subscribers)
         made = [
             PolicyConsumer(one, self.writer, self.log, self.schema) if isinstance(one, Policies) else one
             for one in asked
+            if not isinstance(one, Effects)
         ]
         tables = [one for one in asked if isinstance(one, Policies)]
         found = [mistake for table in tables for mistake in mistakes.in_policies(table)]
@@ -221,9 +255,19 @@ class Service:
         self._consumers += made
         for consumer in made:
             behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
-            for wrap in reversed(self._middleware):
-                consumer = wrap(consumer)
-            self._feed(consumer, Linger(behind, least=linger_seconds))
+            self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
+        for effects in asked:
+            if isinstance(effects, Effects):
+                self._subscribe_effects(effects, linger_seconds)
+
+    def _subscribe_effects(self, effects: Effects, linger_seconds: float) -> None:
+        if effects.signal in self.signals:
+            raise ConfigurationError(
+                f"two Effects are called {effects.name}: give each a name of its own, and keep that of the older one"
+            )
+        consumer = EffectConsumer(effects, self.writer, self.log, self.schema, self._randomness)
+        linger = Linger(self.writer.linger, least=linger_seconds)
+        self.signals[effects.signal] = self._feed(consumer, linger, consumer.batch)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the service's own, as long as its cursors."""
@@ -234,26 +278,54 @@ class Service:
         return PageTokens(await self.log.page_token_secret())
 
     async def serve(self, *services: Registration, middleware: Sequence[RpcMiddleware] = ()) -> None:
-        """Serves these and the dead letters over gRPC until the process is asked to stop.
+        """Serves these, the dead letters and the sagas over gRPC until the process is asked to stop.
 
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
         installation's, and where the services are put together wrongly.
         """
         mistakes.refuse(list(mistakes.in_registrations(services)), self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
-        operations = DeadLetterService(self.dead_letters, await self.page_tokens())
+        pages = await self.page_tokens()
+        operations = DeadLetterService(self.dead_letters, pages)
+        parts = self.inspected.parts = [self.relay, self.lineage, self.writer, *self.watched]
+        inspection = InspectionService(self.inspected)
         async with serve(
-            [*services, (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
+            [
+                *services,
+                (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
+                (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
+                *([self._saga_service(pages)] if self.sagas else []),
+            ],
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
-            health=[self.relay, self.lineage, self.writer, *self.watched],
+            health=parts,
             signals=self.signals,
             middleware=[*middleware, needs_identity],
         ):
             await self._until_stopped()
 
-    def _feed(self, consumer: Consumer, linger: Linger) -> None:
+    def _saga_service(self, pages: PageTokens) -> Registration:
+        sagas = self.saga_list
+        if sagas is None:
+            sagas = store = self._saga_list_store or _in_memory(self.log)
+            kept = Projection(
+                f"{self.name}.saga_instances",
+                [SAGA_INSTANCES],
+                store,
+                schema=self.schema,
+                source=self.log.name,
+                routing_key=SHOWN,
+            )
+            self.subscribe(kept, linger_seconds=_LIST_LINGER_SECONDS)
+        commands = SagaOperations(Commands(self.log, self.writer), self.sagas, self.clock)
+        owners = Owners(self._services, self._twins[0])
+        service = SagaService(commands, sagas, owners, pages, self.clock)
+        return service, add_SagaServiceServicer_to_server, SagaService.NAME
+
+    def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
+        for wrap in reversed(self._middleware):
+            consumer = wrap(consumer)
         handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
         self.dead_letters.add(handler)
         self._twins.append(self.twin(consumer.source))
@@ -262,15 +334,17 @@ class Service:
             handler,
             self._lease(consumer.name),
             linger=linger,
+            batch=batch,
             randomness=self._randomness,
         )
-        self.watched.append(cursor)
+        self.inspected.followed.append(Followed(consumer, handler, cursor, self._twins[-1], self._leases[-1]))
         self.start(consumer.name, cursor.run())
+        return cursor
 
     def _with_policies_of_sagas(
-        self, subscribers: Sequence[Policies | SagaAggregate | Consumer]
-    ) -> Sequence[Policies | Consumer]:
-        found: list[Policies | Consumer] = []
+        self, subscribers: Sequence[Policies | Effects | SagaAggregate | Consumer]
+    ) -> Sequence[Policies | Effects | Consumer]:
+        found: list[Policies | Effects | Consumer] = []
         for subscriber in subscribers:
             if not isinstance(subscriber, SagaAggregate):
                 found.append(subscriber)
@@ -301,6 +375,12 @@ class Service:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
             await self.relay.drain(_DRAIN_SECONDS)
+
+
+def _in_memory(log: Log) -> SagaListStore:
+    if not isinstance(log, MemoryLog):
+        raise ConfigurationError(f"log {log.name} has sagas, and no saga_list says where their list is kept")
+    return MemorySagaList(log)
 
 
 async def _refuse_foreign(twin: Twin) -> None:

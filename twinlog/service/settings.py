@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.jetstream.urls import servers
 from twinlog.model.errors import ConfigurationError
-from twinlog.postgres.urls import check_url
+from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
@@ -48,6 +48,15 @@ def _url(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def services_in(text: str) -> Mapping[str, str]:
+    """The addresses of services, by name. Raises ValueError."""
+    named = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    for name, _, address in named:
+        if not name or not _ADDRESS.fullmatch(address):
+            raise ValueError("must be name=host:port with commas, such as order_svc=127.0.0.1:50051")
+    return {name: address for name, _, address in named}
+
+
 Address = Annotated[str, AfterValidator(_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
 PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
@@ -65,6 +74,10 @@ Installation = Annotated[
     str, _text(_INSTALLATION, "at most 64 letters, digits, dots, hyphens and underscores")
 ]
 """What services that work together are called."""
+
+
+Services = Annotated[str, _url(services_in)]
+"""Where services serve, as name=host:port with commas."""
 
 
 class Settings(BaseSettings):
@@ -85,6 +98,8 @@ class Settings(BaseSettings):
     """Prefix of streams and databases, such as staging for staging_orders; for installations that share servers."""
     twinlog_installation: Installation = ""
     """One name for all services that work together; by default derived from the Postgres server and the namespace."""
+    twinlog_services: Services = ""
+    """Where other services serve, as name=host:port with commas; they are asked about answers that sagas wait for."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
@@ -114,6 +129,33 @@ def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
     return [
         (name.upper(), _default(field), field.description or "") for name, field in kind.model_fields.items()
     ]
+
+
+def shown(settings: BaseSettings) -> dict[str, str]:
+    """The settings by environment variable, without secrets: who may ask a process may not know its passwords.
+
+    Of Postgres it is host and port, of NATS the URLs without the login. A text of a service's own is shown where it is
+    the default, which is in the code; another one may be a key.
+    """
+    return {
+        name.upper(): _shown(field, name, getattr(settings, name))
+        for name, field in type(settings).model_fields.items()
+    }
+
+
+def _shown(field: FieldInfo, name: str, value: Any) -> str:
+    if name == "postgres_url":
+        return address_of(str(value))
+    if name == "nats_url":
+        return ",".join(servers(str(value)).urls)
+    plain = name in Settings.model_fields or isinstance(value, bool | int | float) or _is_address(value)
+    if field.repr and (plain or value == field.default):
+        return str(value)
+    return "(set)" if value else "(not set)"
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
 
 
 def _default(field: FieldInfo) -> str:

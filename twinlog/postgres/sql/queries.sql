@@ -197,6 +197,31 @@ INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
 -- The number that a cluster of databases got when it was made; its replicas keep it.
 SELECT system_identifier FROM pg_control_system();
 
+-- name: saga_instances_rows
+-- The rows of the list of sagas to fold on.
+SELECT stream, saga, saga_id, subject, version, status, reason, started_position, started_at, updated_at
+  FROM saga_instances WHERE stream = ANY ($1::text[]);
+
+-- name: saga_instances_upsert
+-- Stores folded rows of the list of sagas.
+INSERT INTO saga_instances SELECT * FROM unnest($1::saga_instances[])
+ON CONFLICT (stream) DO UPDATE
+   SET status = excluded.status, reason = excluded.reason, updated_at = excluded.updated_at;
+
+-- name: saga_instances_page
+-- A page of sagas, newest first.
+SELECT stream, saga, saga_id, subject, version, status, reason, started_position, started_at, updated_at
+  FROM saga_instances
+ WHERE status = ANY ($1::smallint[]) AND started_at <= $2 AND ($3 = '' OR saga = $3) AND ($4 = '' OR subject = $4)
+   AND started_position < $5
+ ORDER BY started_position DESC LIMIT $6;
+
+-- name: saga_instances_chosen
+-- Sagas to intervene in, oldest first, and how many there are.
+SELECT saga, saga_id, count(*) OVER () FROM saga_instances
+ WHERE status = ANY ($1::smallint[]) AND started_at <= $2 AND ($3 = '' OR saga = $3) AND ($4 = '' OR subject = $4)
+ ORDER BY started_position LIMIT $5;
+
 -- name: saga_tables
 -- The tables of a saga's versions.
 SELECT version, shape, fingerprint, retired FROM saga_tables WHERE saga = $1;

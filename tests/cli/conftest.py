@@ -1,0 +1,105 @@
+"""The shop in memory, each of its services on a real server, and the command that asks them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.memory_shop import MemoryShop, Node
+from twinlog.cli import main
+from twinlog.rpc import PageTokens, serve
+from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.inspection_service import InspectionService
+from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
+from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one value that it printed."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The values that it printed, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Terminal:
+    """Runs the command as a user does, beside the servers that it asks."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    async def __call__(self, *arguments: str) -> Said:
+        self._capsys.readouterr()
+        try:
+            code = await asyncio.to_thread(main, arguments)
+        except SystemExit as error:  # argparse
+            code = int(error.code or 0)
+        said = self._capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A shop in memory, and where its services answer."""
+
+    shop: MemoryShop
+    addresses: dict[str, str]
+
+    def at(self, *services: str) -> list[str]:
+        """The options that name these services, or all."""
+        return [word for name in services or self.addresses for word in ("--at", self.addresses[name])]
+
+
+@pytest.fixture
+def twinlog(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Terminal:
+    """The command, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TWINLOG_ADDRESSES", raising=False)
+    return Terminal(capsys)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with MemoryShop() as shop, AsyncExitStack() as stack:
+        addresses = {}
+        for node in shop.nodes:
+            server = await stack.enter_async_context(_serving(node))
+            addresses[node.name] = server.address
+        yield Served(shop, addresses)
+
+
+def _serving(node: Node) -> Any:
+    node.inspected.parts = node.watched
+    return serve(
+        [
+            (
+                InspectionService(node.inspected),
+                add_InspectionServiceServicer_to_server,
+                InspectionService.NAME,
+            ),
+            (
+                DeadLetterService(node.dead_letters, PageTokens(b"key")),
+                add_DeadLetterServiceServicer_to_server,
+                DeadLetterService.NAME,
+            ),
+        ],
+        domain="shop",
+    )

@@ -1,0 +1,114 @@
+"""The command line itself: light, complete, and the same exit codes everywhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stack.topology import ROOT
+from twinlog.cli import main
+from twinlog.cli.command import COMMANDS, parser_for
+
+_HEAVY = {"grpc", "asyncpg", "nats", "google.protobuf", "pydantic", "rich", "shtab", "asyncio"}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], []])
+def test_it_says_what_it_is_without_loading_anything(arguments: list[str]) -> None:
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "twinlog", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
+    assert not _HEAVY & loaded
+    assert "twinlog" in said.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: twinlog {command}")
+    assert "3 out of reach" in said
+
+
+def test_every_command_stands_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    assert not [command for command in COMMANDS if f"## twinlog {command}" not in page]
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("completion",)])
+def test_every_option_stands_in_the_reference(command: str) -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    section = text.partition(f"## twinlog {command}\n")[2].partition("\n## ")[0]
+    everywhere = {"--help", "--at", "--timeout", "--json"}
+    missing = {option for option in options_of(command) if option not in everywhere and option not in section}
+    assert not missing
+
+
+def commands_on_pages() -> Iterator[str]:
+    """Every `twinlog …` that a page shows to type."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(), re.DOTALL):
+            yield from re.findall(r"^(?:\$ )?twinlog (.+)$", block, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sorted(set(commands_on_pages())))
+def test_every_command_on_a_page_can_be_typed(command: str) -> None:
+    arguments = shlex.split(command, comments=True)
+    assert parser_for(arguments[:1]).parse_args(arguments)
+
+
+def options_of(command: str) -> set[str]:
+    """The long options of a command and of its actions."""
+    found: set[str] = set()
+    parsers = [parser_for([command])]
+    while parsers:
+        for action in parsers.pop()._actions:
+            found |= {option for option in action.option_strings if option.startswith("--")}
+            if isinstance(action.choices, dict):
+                named = [action.choices[command]] if command in action.choices else [*action.choices.values()]
+                parsers += named
+    return found - {"--version"}
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["frobnicate"])
+    assert ended.value.code == 2
+    assert "status" in capsys.readouterr().err
+
+
+def test_nothing_at_all_gets_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_it(shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("dead-letters", "replay", "--correlation", "needs-attention"))
+    if shell == "bash":
+        (tmp_path / "script").write_text(script)
+        subprocess.run(["bash", "-n", tmp_path / "script"], check=True)
+
+
+def test_repair_without_servers_says_which_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POSTGRES_URL", raising=False)
+    assert main(["repair", "orders"]) == 2
+    assert "set POSTGRES_URL and NATS_URL" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""`twinlog doctor`: what services check at their start, without starting any."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from customer_svc.app import SPEC
+from tests import servers
+from twinlog.cli import main
+from twinlog.dev import EmbeddedPostgres, free_port
+from twinlog.log.installation import Identity
+from twinlog.postgres.log import open_log
+from twinlog.service import doctor
+from twinlog.service.doctor import Finding, State, examine
+from twinlog.service.spec import ServiceSpec
+from twinlog.testing.internals import JetStreamTwin, NatsClient
+
+
+@pytest.fixture
+def spec(database: str, postgres_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> ServiceSpec:
+    """A service whose log has a name of its own, and settings that are right."""
+    monkeypatch.setenv("POSTGRES_URL", postgres_url)
+    monkeypatch.setenv("NATS_URL", nats_url)
+    return replace(SPEC, database=database, log=database)
+
+
+def states(findings: list[Finding]) -> set[State]:
+    return {finding.state for finding in findings}
+
+
+def only(findings: list[Finding], state: State) -> str:
+    """The text of the one finding of that state."""
+    texts = [finding.text for finding in findings if finding.state is state]
+    assert len(texts) == 1, findings
+    [text] = texts
+    return text
+
+
+async def test_what_is_missing_and_made_at_start_is_a_note(spec: ServiceSpec) -> None:
+    findings = await examine([spec])
+    assert states(findings) == {State.OK, State.NOTE}
+    assert any("001_log.sql" in finding.text for finding in findings)
+    findings = await examine([replace(spec, database=servers.unique())])
+    assert any("the service makes it when it starts" in finding.text for finding in findings)
+
+
+async def test_nothing_is_made(spec: ServiceSpec) -> None:
+    first, second = await examine([spec]), await examine([spec])
+    assert first == second
+
+
+async def test_a_log_that_is_set_up_is_fine(spec: ServiceSpec, postgres_url: str, nats: NatsClient) -> None:
+    twin = JetStreamTwin(nats, spec.log)
+    async with open_log(postgres_url, spec.database, spec.log):
+        await twin.create(1)
+    try:
+        assert states(await examine([spec])) == {State.OK}
+    finally:
+        await twin.delete()
+
+
+async def test_wrong_settings_are_named_each(spec: ServiceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATS_URL", "http://nats")
+    monkeypatch.setenv("STREAM_REPLICAS", "9")
+    text = only(await examine([spec]), State.SETTING)
+    assert "NATS_URL is wrong" in text
+    assert "STREAM_REPLICAS=9 is wrong" in text
+
+
+async def test_a_wrong_password_is_a_setting_and_never_shown(
+    spec: ServiceSpec, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", servers.url_of(postgres_url, "nobody-here"))
+    findings = await examine([spec])
+    assert "POSTGRES_URL" in only(findings, State.SETTING), findings
+    assert "nobody-here:nobody-here" not in str(findings)
+
+
+async def test_servers_that_are_away_are_out_of_reach(
+    spec: ServiceSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setenv("POSTGRES_URL", f"postgresql://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NATS_URL", f"nats://127.0.0.1:{free_port()}")
+    findings = await examine([spec])
+    assert [finding.subject for finding in findings if finding.state is State.AWAY] == ["Postgres", "NATS"]
+
+
+async def test_a_user_without_rights_is_told_what_it_lacks(
+    spec: ServiceSpec, own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", await servers.new_user(own_postgres.url, "guest"))
+    assert "grant CREATEDB" in only(await examine([spec]), State.WRONG)
+    await servers.execute(own_postgres.url, f'CREATE DATABASE "{spec.database}"')
+    await servers.execute(own_postgres.url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", spec.database)
+    assert "use the owner of the database" in only(await examine([spec]), State.WRONG)
+
+
+async def test_another_installation_s_stream_is_found(
+    spec: ServiceSpec, postgres_url: str, nats: NatsClient
+) -> None:
+    from uuid import uuid4
+
+    async with open_log(postgres_url, spec.database, spec.log) as log:
+        await log.pool.execute("INSERT INTO log_identity (installation) VALUES ('ours')")
+    theirs = JetStreamTwin(nats, spec.log, identity=Identity("theirs", uuid4()))
+    await theirs.create(1)
+    try:
+        assert "belongs to installation theirs" in only(await examine([spec]), State.WRONG)
+    finally:
+        await theirs.delete()
+
+
+async def test_another_installation_s_database_is_found(
+    spec: ServiceSpec, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(postgres_url, spec.database, spec.log) as log:
+        await log.pool.execute("INSERT INTO log_identity (installation) VALUES ('theirs')")
+    monkeypatch.setenv("TWINLOG_INSTALLATION", "ours")
+    assert "belongs to installation theirs" in only(await examine([spec]), State.SETTING)
+
+
+def test_without_a_project_it_checks_what_everybody_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("POSTGRES_URL", "NATS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["doctor"]) == 2
+    said = capsys.readouterr().out
+    assert "POSTGRES_URL is not set: set it" in said
+    assert "No project here" in said
+    assert main(["doctor", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [each["state"] for each in found] == ["setting"]

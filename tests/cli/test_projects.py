@@ -1,0 +1,159 @@
+"""`twinlog new` and `twinlog proto`: a project that passes its tests, its checks and its types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stack.topology import ROOT
+from twinlog.cli import main
+from twinlog.cli.exits import Usage
+from twinlog.cli.new import package_of
+from twinlog.cli.project import Project
+
+_BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "book-club"]) == 0
+    monkeypatch.chdir(tmp_path / "book-club")
+    return tmp_path / "book-club"
+
+
+def run(project: Path, *command: str | Path) -> str:
+    """What a command prints in the project; the test fails with it where the command does."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_new_project_passes_its_tests_and_its_checks(project: Path) -> None:
+    assert main(["proto"]) == 0
+    assert " passed" in run(project, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    run(project, _BIN / "ruff", "check", "--no-cache", ".")
+    run(project, _BIN / "mypy")
+
+
+def test_nothing_of_the_template_s_names_is_left(project: Path) -> None:
+    files = [path for path in project.rglob("*") if path.is_file()]
+    assert {".gitignore", "Containerfile", "Makefile", "README.md", "pyproject.toml", "check.yml"} <= {
+        path.name for path in files
+    }
+    for path in files:
+        assert "sample" not in path.name.lower()
+        text = path.read_text().lower()
+        assert not [word for word in ("sample", "twinlog_version", ".tmpl") if word in text], path
+
+
+def test_a_folder_that_is_there_stays_as_it_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (project / "README.md").read_text()
+    (project / "mine").write_text("mine")
+    assert main(["new", "book-club", "--in", str(project.parent)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert ((project / "README.md").read_text(), (project / "mine").read_text()) == (before, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Library", "no name"),
+        ("1st", "no name"),
+        ("a--b", "no name"),
+        ("a/b", "no name"),
+        ("../up", "no name"),
+        ("", "no name"),
+        ("x" * 41, "no name"),
+        ("class", "word of Python"),
+        ("match", "word of Python"),
+        ("json", "module json exists"),
+        ("grpc", "module grpc exists"),
+        ("tests", "module tests exists"),
+        ("twinlog", "module twinlog exists"),
+        ("pytest", "module pytest exists"),
+    ],
+)
+def test_a_name_that_will_not_do_is_refused(name: str, why: str) -> None:
+    with pytest.raises(Usage, match=why):
+        package_of(name)
+
+
+@pytest.mark.parametrize("name", ["library", "book-club", "x", "a1-b2"])
+def test_other_names_are_taken(name: str) -> None:
+    assert package_of(name) == name.replace("-", "_")
+
+
+def test_code_that_is_out_of_date_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["proto", "--check"]) == 1
+    assert "book_club/v1/events_pb2.py is missing" in capsys.readouterr().out
+    assert not (project / "book_club").exists()
+    assert main(["proto"]) == 0
+    assert main(["proto", "--check"]) == 0
+    events = project / "protos/book_club/v1/events.proto"
+    events.write_text(events.read_text() + "\n// New.\nmessage New {}\n")
+    assert main(["proto", "--check"]) == 1
+
+
+def test_a_proto_may_say_to_whom_an_event_goes(project: Path) -> None:
+    """twinlog/v1/options.proto is found, and so is what googleapis-common-protos brings."""
+    (project / "protos/book_club/v1/more.proto").write_text(
+        'syntax = "proto3";\npackage book_club.v1;\n'
+        'import "twinlog/v1/options.proto";\nimport "google/type/money.proto";\n'
+        'message Paid {\n  option (twinlog.v1.tagged) = "x";\n  google.type.Money amount = 1;\n}\n'
+    )
+    assert main(["proto"]) == 0
+    assert (project / "book_club/v1/more_pb2.py").exists()
+    assert not (project / "twinlog").exists()
+
+
+def test_a_proto_that_is_none_is_told_with_its_line(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "protos/bad.proto").write_text("message {")
+    assert main(["proto"]) == 1
+    assert "bad.proto:1" in capsys.readouterr().err
+
+
+def test_a_project_is_found_from_below(project: Path) -> None:
+    found = Project.here(project / "book_club_svc" / "sql")
+    assert found
+    assert (found.root, dict(found.services)) == (project, {"book_club_svc": "127.0.0.1:50061"})
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ("[tool.twinlog]\nservices = ['a']", "is no table of addresses"),
+        ("[tool]\ntwinlog = 1", "must be a table"),
+        ("[tool.twinlog]\nprotos = 1", "must be a text"),
+        ("[tool", "no TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, table: str, why: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(table)
+    with pytest.raises(Usage, match=why) as refused:
+        Project.here(tmp_path)
+    assert "pyproject.toml" in str(refused.value)
+
+
+def test_outside_of_a_project_it_says_where_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("proto", "dev"):
+        assert main([command]) == 2
+        assert "twinlog new NAME" in capsys.readouterr().err

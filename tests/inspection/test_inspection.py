@@ -1,0 +1,248 @@
+"""twinlog.v1.InspectionService as operators call it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+import twinlog
+from tests.inspection.conftest import customer, inspection, order
+from tests.kernel.edge import rich
+from tests.memory_shop import MemoryShop
+from tests.waiting import until
+from twinlog import Recorded
+from twinlog.log import scan
+from twinlog.rpc import inspection_service
+from twinlog.v1 import inspection_pb2 as pb
+
+
+async def read(stub: Any, **request: Any) -> tuple[list[pb.LoggedEvent], pb.ReadLogResponse]:
+    """The events of a call, and the last response, which says how far it came."""
+    responses = [response async for response in stub.ReadLog(pb.ReadLogRequest(**request))]
+    assert [response.HasField("event") for response in responses] == [*([True] * (len(responses) - 1)), False]
+    return [response.event for response in responses[:-1]], responses[-1]
+
+
+async def test_a_process_describes_itself(shop: MemoryShop) -> None:
+    await order(shop, await customer(shop))
+    await shop.settle()
+    async with inspection(shop.projector) as stub:
+        described = await stub.Describe(pb.DescribeRequest())
+    assert (described.service, described.twinlog_version) == ("projector", twinlog.__version__)
+    assert [(log.log, log.own) for log in described.logs] == [
+        ("projector", True),
+        ("customers", False),
+        ("orders", False),
+        ("sagas", False),
+    ]
+    assert described.logs[1].last > 0
+    assert all(log.stream_exists and not log.holes and not log.problem for log in described.logs)
+    assert [(view.view, len(view.consumers)) for view in described.views] == [
+        ("customers", 1),
+        ("orders", 1),
+        ("timeline", 3),
+    ]
+
+
+async def test_aggregates_and_sagas_are_told_apart(shop: MemoryShop) -> None:
+    async with inspection(shop.saga_orchestrator) as stub:
+        described = await stub.Describe(pb.DescribeRequest())
+        assert described.aggregates == described.sagas == ["credit_saga"]
+    async with inspection(shop.order_svc) as stub:
+        described = await stub.Describe(pb.DescribeRequest())
+        assert "order" in described.aggregates
+        assert not described.sagas
+
+
+async def test_a_stream_that_is_gone_is_described_so(shop: MemoryShop) -> None:
+    await shop.twin("orders").delete()
+    async with inspection(shop.projector) as stub:
+        described = await stub.Describe(pb.DescribeRequest())
+        [orders] = [log for log in described.logs if log.log == "orders"]
+        assert not orders.stream_exists
+        [consumer] = (
+            await stub.ListConsumers(pb.ListConsumersRequest(consumer="projector.orders"))
+        ).consumers
+        assert not consumer.lag_known
+
+
+async def test_a_consumer_that_is_held_up_is_behind_by_what_it_wants(shop: MemoryShop) -> None:
+    customer_id = await customer(shop)
+    await shop.settle()
+    shop.customer_svc.works.clear()
+    for _ in range(3):
+        await order(shop, customer_id)
+    await until(lambda: shop.logs["orders"].events[-1:] != [] and _copied(shop, "orders"))
+    async with inspection(shop.customer_svc) as stub:
+        consumers = (await stub.ListConsumers(pb.ListConsumersRequest())).consumers
+        lags = {each.consumer: each.lag for each in consumers}
+        assert lags == {"customer_svc.orders": 3, "customer_svc.sagas": 0}
+        assert all(each.lag_known and each.here and not each.problem for each in consumers)
+        shop.customer_svc.works.set()
+        await shop.settle()
+        [orders] = (
+            await stub.ListConsumers(pb.ListConsumersRequest(consumer="customer_svc.orders"))
+        ).consumers
+        assert (orders.lag, orders.log) == (0, "orders")
+
+
+def _copied(shop: MemoryShop, log: str) -> bool:
+    twin: Any = shop.twin(log)
+    return bool(twin.last == len(shop.logs[log].events))
+
+
+async def test_an_unknown_consumer_is_refused_by_name(shop: MemoryShop) -> None:
+    async with inspection(shop.customer_svc) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ListConsumers(pb.ListConsumersRequest(consumer="nobody"))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "customer_svc.orders" in str(rich(refused.value).details)
+
+
+async def test_the_log_is_read_decoded_and_in_order(shop: MemoryShop) -> None:
+    customer_id = await customer(shop)
+    order_id = await order(shop, customer_id, 7)
+    await shop.settle()
+    async with inspection(shop.order_svc) as stub:
+        events, last = await read(stub)
+    assert [event.position for event in events] == [*range(1, len(events) + 1)]
+    assert (last.position, last.complete) == (len(events), True)
+    first = events[0]
+    assert (first.address, first.stream, first.version) == ("orders/1", f"order/{order_id}", 1)
+    assert first.type == "shop.orders.v1.OrderCreated"
+    payload = MessageToDict(first.payload)
+    assert (payload["customer_id"], payload["total"]["units"]) == (customer_id, "7")
+
+
+@pytest.mark.parametrize("by", ["stream", "kind", "type", "full type", "correlation", "routing key"])
+async def test_filters_choose(shop: MemoryShop, by: str) -> None:
+    customer_id = await customer(shop)
+    orders = [await order(shop, customer_id) for _ in range(3)]
+    await shop.settle()
+    events = shop.logs["orders"].events
+    one = next(event for event in events if event.stream.id == orders[1])
+    cases: dict[str, tuple[dict[str, Any], Callable[[Recorded], bool]]] = {
+        "stream": ({"stream": str(one.stream)}, lambda e: e.stream == one.stream),
+        "kind": ({"stream": "order"}, lambda e: e.stream.type == "order"),
+        "type": ({"types": ["OrderApproved"]}, lambda e: e.type.endswith(".OrderApproved")),
+        "full type": ({"types": [one.type]}, lambda e: e.type == one.type),
+        "correlation": (
+            {"correlation_id": one.metadata.correlation_id},
+            lambda e: e.metadata.correlation_id == one.metadata.correlation_id,
+        ),
+        "routing key": ({"routing_key": one.routing_key}, lambda e: e.routing_key == one.routing_key),
+    }
+    request, wanted = cases[by]
+    expected = [event.position for event in events if wanted(event)]
+    assert expected
+    async with inspection(shop.order_svc) as stub:
+        found, last = await read(stub, **request)
+        assert ([event.position for event in found], last.complete) == (expected, True)
+        found, last = await read(stub, **request, newest=2)
+        assert ([event.position for event in found], last.complete) == (expected[-2:], True)
+
+
+async def test_a_range_ends_at_its_limit_and_goes_on_from_there(
+    shop: MemoryShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PAGE", 2)
+    monkeypatch.setattr(scan, "MOST_LOOKED_AT", 4)
+    customer_id = await customer(shop)
+    for _ in range(6):
+        await order(shop, customer_id)
+    await shop.settle()
+    wanted = [event.position for event in shop.logs["orders"].events if event.type.endswith("Approved")]
+    async with inspection(shop.order_svc) as stub:
+        found, position, calls, complete = list[int](), 0, 0, False
+        while not complete:
+            events, last = await read(stub, after=position, types=["OrderApproved"], limit=2)
+            found += [event.position for event in events]
+            assert len(events) <= 2
+            position, complete, calls = last.position, last.complete, calls + 1
+        assert found == wanted
+        assert calls > 2
+
+
+async def test_times_are_found(shop: MemoryShop) -> None:
+    customer_id = await customer(shop)
+    await order(shop, customer_id)
+    await shop.settle()
+    early = len(shop.logs["orders"].events)
+    shop.clock.advance(timedelta(hours=1))
+    noon = shop.clock.now()
+    await order(shop, customer_id)
+    await shop.settle()
+    async with inspection(shop.order_svc) as stub:
+        events, _ = await read(stub, since=noon)
+        assert events[0].position == early + 1
+        events, _ = await read(stub, until=noon)
+        assert events[-1].position == early
+
+
+async def test_what_comes_is_followed(shop: MemoryShop) -> None:
+    customer_id = await customer(shop)
+    await order(shop, customer_id)
+    await shop.settle()
+    async with inspection(shop.order_svc) as stub:
+        call = stub.ReadLog(pb.ReadLogRequest(newest=1, types=["OrderCreated"], follow=True))
+        assert (await call.read()).event.position == 1
+        order_id = await order(shop, customer_id)
+        async with asyncio.timeout(30):
+            assert (await call.read()).event.stream == f"order/{order_id}"
+        call.cancel()
+
+
+async def test_a_stream_shows_its_events_and_what_they_come_to(shop: MemoryShop) -> None:
+    order_id = await order(shop, await customer(shop), 7)
+    await shop.settle()
+    async with inspection(shop.order_svc) as stub:
+        now = await stub.GetStream(pb.GetStreamRequest(stream=f"order/{order_id}"))
+        then = await stub.GetStream(pb.GetStreamRequest(stream=f"order/{order_id}", upto_version=1))
+        newest = await stub.GetStream(pb.GetStreamRequest(stream=f"order/{order_id}", newest=1))
+    assert [event.version for event in now.events] == [*range(1, now.version + 1)]
+    assert [event.version for event in newest.events] == [now.version]
+    assert then.version == 1
+    assert MessageToDict(then.state) != MessageToDict(now.state) == MessageToDict(newest.state)
+
+
+async def test_a_stream_of_an_aggregate_that_is_not_declared_has_events_and_no_state(
+    shop: MemoryShop,
+) -> None:
+    order_id = await order(shop, await customer(shop))
+    shop.order_svc.inspected.aggregates = []
+    async with inspection(shop.order_svc) as stub:
+        found = await stub.GetStream(pb.GetStreamRequest(stream=f"order/{order_id}"))
+    assert found.events
+    assert not found.HasField("state")
+    assert "order" in found.without_state
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [("order/nobody", grpc.StatusCode.NOT_FOUND), ("order", grpc.StatusCode.INVALID_ARGUMENT)],
+)
+async def test_a_stream_that_is_not_there_is_refused(
+    shop: MemoryShop, stream: str, code: grpc.StatusCode
+) -> None:
+    async with inspection(shop.order_svc) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetStream(pb.GetStreamRequest(stream=stream))
+    assert refused.value.code() is code
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"after": -1}, {"newest": inspection_service._MOST_EVENTS + 1}, {"limit": -1}, {"stream": "order/"}],
+)
+async def test_what_makes_no_sense_is_refused(shop: MemoryShop, request_: dict[str, Any]) -> None:
+    async with inspection(shop.order_svc) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await read(stub, **request_)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

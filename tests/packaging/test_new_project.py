@@ -1,0 +1,119 @@
+"""A project that `twinlog new` makes, from the wheel alone: its tests, then its service on embedded servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from stack.topology import ROOT
+from tests import servers
+from tests.packaging.conftest import Adopter, output
+from tests.waiting import until
+from twinlog.dev import free_port, spawn, stop
+
+_PATIENCE_SECONDS = 90.0
+_NAME = "library"
+
+
+async def test_it_passes_its_tests_and_runs(adopter: Adopter) -> None:
+    with servers.folder() as folder:
+        adopter.run("twinlog", "new", _NAME, "--in", folder)
+        project = folder / _NAME
+        run(adopter, project, "twinlog", "proto")
+        run(adopter, project, "twinlog", "proto", "--check")
+        assert " passed" in run(adopter, project, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+        address = f"127.0.0.1:{free_port()}"
+        async with running(adopter, project, address) as said:
+            added = await call(address, "AddTask", title="Return the books", repeats=True)
+            await call(address, "CompleteTask", task_id=added["task_id"])
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while len(tasks := (await call(address, "ListTasks")).get("tasks", [])) < 2:
+                    await asyncio.sleep(0.05)
+            assert sorted(task.get("done", False) for task in tasks) == [False, True]
+
+            found = json.loads(await ask(adopter, project, "status", "--json", "--at", address))
+            assert [service["service"] for service in found["services"]] == ["library_svc"]
+            logged = await ask(adopter, project, "log", "--json", "--after", "0", "--at", address)
+            types = [json.loads(line)["type"] for line in logged.splitlines()]
+            assert types[:3] == [f"library.v1.{name}" for name in ("TaskAdded", "TaskCompleted", "TaskAdded")]
+
+            change(project / "library_svc" / "view.py")
+            await until(lambda: any("view.py changed" in line for line in said), seconds=_PATIENCE_SECONDS)
+            await until(lambda: sum("rpc.serving" in line for line in said) == 2, seconds=_PATIENCE_SECONDS)
+            assert len((await call(address, "ListTasks"))["tasks"]) == 2
+
+
+def change(file: Path) -> None:
+    file.write_text(f"{file.read_text()}# Changed.\n")
+
+
+def run(adopter: Adopter, project: Path, *command: str) -> str:
+    """What a command prints in the project; the test fails with it where the command does."""
+    return output(*command, cwd=project, env=adopter.env)
+
+
+async def ask(adopter: Adopter, project: Path, *arguments: str) -> str:
+    return await asyncio.to_thread(run, adopter, project, "twinlog", *arguments)
+
+
+async def call(address: str, method: str, **request: Any) -> dict[str, Any]:
+    """A call of the service, as its README shows them."""
+    command = (
+        Path(sys.executable).with_name("grpcurl"), "-plaintext", "-d", json.dumps(request), address,
+        f"library.v1.TaskService/{method}",
+    )  # fmt: skip
+    answer: dict[str, Any] = json.loads(await asyncio.to_thread(output, *command, cwd=ROOT))
+    return answer
+
+
+@asynccontextmanager
+async def running(adopter: Adopter, project: Path, address: str) -> AsyncIterator[list[str]]:
+    """`twinlog dev`, once it is up; yields the lines that it prints. Ctrl-C has to end it, and all that it started."""
+    kept = ("POSTGRES_URL", "NATS_URL")
+    env = {name: value for name, value in adopter.env.items() if name not in kept}
+    # The fixture links packages, and no programs: nats-server is beside this Python.
+    env["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"
+    said: list[str] = []
+    process = await spawn(
+        [adopter.bin / "twinlog", "dev"], env={**env, "LIBRARY_ADDRESS": address}, cwd=project
+    )
+    reading = asyncio.create_task(_read(process, said))
+    try:
+        await until(
+            lambda: reading.done() or any("twinlog status" in line for line in said),
+            seconds=_PATIENCE_SECONDS,
+        )
+        assert not reading.done(), said
+        yield said
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            assert await process.wait() == 0, said
+        leftover = [
+            int(file.read_text().split("\n", 1)[0]) for file in (project / ".twinlog").rglob("*.pid")
+            if file.name != "dev.pid"
+        ]  # fmt: skip
+        assert not [pid for pid in leftover if _lives(pid)]
+    finally:
+        await stop(process)
+        await reading
+
+
+async def _read(process: asyncio.subprocess.Process, said: list[str]) -> None:
+    assert process.stdout
+    async for line in process.stdout:
+        said.append(line.decode())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

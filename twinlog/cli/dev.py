@@ -1,0 +1,162 @@
+"""``twinlog dev``: the services of a project on embedded servers, started again whenever a file changes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twinlog.cli import proto
+from twinlog.cli.exits import OK, Failed, Usage
+from twinlog.cli.project import Project
+from twinlog.model.errors import ConfigurationError
+from twinlog.service.spec import ServiceSpec
+
+_WATCHED = (".py", ".sql", ".proto")
+_EXTRA = f"{sys.executable} -m pip install 'twinlog[embedded]'"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs recorded")
+    parser.add_argument("--no-restart", action="store_true", help="do not start again when a file changes")
+
+
+def run(options: argparse.Namespace) -> int:
+    project = Project.required()
+    if not project.services:
+        raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
+    if missing := [
+        each for each in ("asyncpg", "psutil", "watchfiles") if not importlib.util.find_spec(each)
+    ]:
+        raise Usage(f"{', '.join(missing)} is not installed: {_EXTRA}")
+    _generate(project)
+    return asyncio.run(_until_told(options, project, specs(project)))
+
+
+async def _until_told(
+    options: argparse.Namespace, project: Project, services: Mapping[str, ServiceSpec]
+) -> int:
+    from twinlog.dev import Misconfigured, StartFailed, Told, until_told
+
+    try:
+        return await until_told(_run(options, project, services))
+    except Told as told:
+        return OK if told.signum == 2 else 128 + told.signum
+    except Misconfigured as error:
+        raise Usage(str(error)) from error
+    except StartFailed as error:
+        raise Failed(str(error)) from error
+
+
+async def _run(options: argparse.Namespace, project: Project, services: Mapping[str, ServiceSpec]) -> int:
+    from twinlog import dev
+
+    data = project.root / ".twinlog"
+    with dev.locked(project.root, data / "dev.pid"):
+        data.mkdir(exist_ok=True)
+        (data / "dev.pid").write_text(f"pid {os.getpid()} (twinlog dev)\n")
+        _say("Starting Postgres, NATS and the services …")
+        async with dev.running(
+            services,
+            _say,
+            root=project.root,
+            data=data / "run",
+            addresses=project.services,
+            fresh=options.fresh,
+            restarts=not options.no_restart,
+        ) as system:
+            await system.while_up(_stay_up(options, project, system))
+    return OK
+
+
+async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -> None:
+    from twinlog.cli.reflected import commands
+
+    _say("\nUp. Ctrl-C stops everything.\n")
+    for service, address in system.addresses.items():
+        _say(f"  {service:<24} {address}")
+    for name, server in (("Postgres", system.postgres), ("NATS", system.nats)):
+        _say(f"  {name:<24} {_shown(project, server) if server else 'yours'}")
+    _say("\nIn another terminal:\n")
+    for address in system.addresses.values():
+        for command in await asyncio.to_thread(commands, address):
+            _say(f"  {command}")
+    at = "".join(f" --at {each}" for each in system.addresses.values())
+    at = "" if [*system.addresses.values()] == [*project.services.values()] else at
+    _say(f"  twinlog status --watch{at}")
+    _say(f"  twinlog dead-letters list{at}\n")
+    if options.no_restart:
+        await asyncio.get_running_loop().create_future()
+    await _restart_on_change(project, system)
+
+
+async def _restart_on_change(project: Project, system: Any) -> None:
+    from watchfiles import Change, DefaultFilter, awatch
+
+    class Sources(DefaultFilter):
+        ignore_dirs = (*DefaultFilter.ignore_dirs, ".twinlog", "dist", "build")
+
+        def __call__(self, change: Change, path: str) -> bool:
+            return path.endswith(_WATCHED) and super().__call__(change, path)
+
+    async for changes in awatch(project.root, watch_filter=Sources()):
+        paths = sorted({Path(path) for _, path in changes})
+        if any(path.suffix == ".proto" for path in paths):
+            try:
+                await asyncio.to_thread(_generate, project)
+            except Failed as error:
+                _say(f"{error}\nThe services go on as they are.")
+                continue
+        elif all(_is_generated(path) for path in paths):
+            continue
+        names = ", ".join(str(path.relative_to(project.root)) for path in paths[:3])
+        _say(f"{names} changed: the services start again")
+        system.supervisor.restart()
+
+
+def specs(project: Project) -> Mapping[str, ServiceSpec]:
+    """What each service of a project is, by its package. Raises Usage."""
+    sys.path.insert(0, str(project.root))
+    return {package: _spec(package) for package in project.services}
+
+
+def _spec(package: str) -> ServiceSpec:
+    try:
+        spec = importlib.import_module(f"{package}.app").SPEC
+    except ConfigurationError as error:
+        raise Usage(f"{package}: {error}") from error
+    except Exception as error:  # whatever the project's own code raises
+        raise Usage(
+            f"{package}: its ServiceSpec is to be SPEC in {package}/app.py, which cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(spec, ServiceSpec):
+        raise Usage(f"{package}: SPEC in {package}/app.py is no ServiceSpec")
+    return spec
+
+
+def _generate(project: Project) -> None:
+    """Generates the code of the protos, where there are any and the generator is installed."""
+    if proto.can_generate() and any(project.protos.rglob("*.proto")):
+        proto.generate(project, project.root)
+
+
+def _is_generated(path: Path) -> bool:
+    return path.name.endswith(("_pb2.py", "_pb2_grpc.py"))
+
+
+def _shown(project: Project, server: Any) -> str:
+    """Where a server is, and where its password is kept."""
+    folder = server.folder / "password"
+    kept = folder.relative_to(project.root) if folder.is_relative_to(project.root) else folder
+    return f"127.0.0.1:{server.port}, its password is in {kept}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

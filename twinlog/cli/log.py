@@ -1,0 +1,136 @@
+"""``twinlog log``: events of a log, decoded: a range, the newest, or those to come."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from twinlog.cli import servers
+from twinlog.cli.exits import OK, Usage
+from twinlog.cli.output import as_dict, console, line, plain, print_json
+from twinlog.cli.servers import Server, failure
+from twinlog.cli.times import moment
+from twinlog.v1 import inspection_pb2 as pb
+
+_NEWEST = 20
+_AGAIN_SECONDS = 1.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    servers.arguments(parser)
+    parser.add_argument("log", nargs="?", default="", help="the log; needed where the services have several")
+    parser.add_argument("-n", "--newest", type=int, help=f"so many of the newest; default: {_NEWEST}")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with those to come")
+    parser.add_argument("--after", type=int, help="from this position on, the event at it not included")
+    parser.add_argument("--upto", type=int, default=0, help="up to this position")
+    parser.add_argument("--since", type=moment, help="recorded since then: 2026-01-31T12:00:00, or 10m, 2h")
+    parser.add_argument("--until", type=moment, help="recorded before then")
+    parser.add_argument("--stream", default="", help="of this stream, type/id, or of all of a type")
+    parser.add_argument("--type", action="append", default=[], help="of this type, full or short; repeatable")
+    parser.add_argument("--correlation", default="", help="set off by the request with this correlation id")
+    parser.add_argument("--routing-key", default="", help="with this routing key")
+
+
+def run(options: argparse.Namespace) -> int:
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    request = _request(options)
+    async with servers.connected(options) as asked:
+        server = await _owner(asked, options.log)
+        async for event in events(server, request):
+            if options.json:
+                print_json(as_dict(event), one_line=True)
+            else:
+                _show(event)
+    return OK
+
+
+def _request(options: argparse.Namespace) -> pb.ReadLogRequest:
+    from_somewhere = options.after is not None or options.since or options.upto
+    if options.newest is not None and options.newest < 1:
+        raise Usage("--newest must be 1 or more")
+    newest = options.newest or (0 if from_somewhere else _NEWEST)
+    request = pb.ReadLogRequest(
+        after=options.after or 0,
+        upto=options.upto,
+        newest=newest,
+        follow=options.follow,
+        stream=options.stream,
+        types=options.type,
+        correlation_id=options.correlation,
+        routing_key=options.routing_key,
+    )
+    if options.since:
+        request.since.FromDatetime(options.since)
+    if options.until:
+        request.until.FromDatetime(options.until)
+    return request
+
+
+async def _owner(asked: Any, log: str) -> Server:
+    """The server whose own log that is; without a name, the only one there is. Raises Failed."""
+
+    async def own(server: Server) -> str:
+        described = await server.ask(server.inspection.Describe, pb.DescribeRequest())
+        return str(described.logs[0].log)
+
+    answers, failures = await servers.ask_all(asked, own)
+    names = sorted({name for _, name in answers})
+    for server, name in answers:
+        if name == log or (not log and len(names) == 1):
+            return server
+    if failures:
+        raise max(failures, key=lambda each: each.code)
+    if log:
+        raise Usage(f"no service here has log {log}; they have {', '.join(names)}")
+    raise Usage(f"which log? {', '.join(names)}")
+
+
+async def events(server: Server, request: pb.ReadLogRequest) -> AsyncIterator[pb.LoggedEvent]:
+    """All events that a request is about, over as many calls as that takes. Raises Failed."""
+    while True:
+        complete = False
+        try:
+            async for response in server.inspection.ReadLog(request):
+                if response.HasField("event"):
+                    yield response.event
+                request.after, complete = response.position, response.complete
+                if response.position:
+                    request.newest = 0
+        except grpc.aio.AioRpcError as error:
+            if not (request.follow and _ended_by_server(error)):
+                raise failure(server.address, error) from error
+            await asyncio.sleep(_AGAIN_SECONDS)
+            continue
+        if complete or request.newest:
+            return
+
+
+def _ended_by_server(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def _show(event: pb.LoggedEvent) -> None:
+    out = console()
+    at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
+    kind = event.type.rpartition(".")[2]
+    head = plain(f"{event.address}  {at}  ")
+    head.append_text(line(kind, "bold"))
+    head.append_text(line(f"  {event.stream} v{event.version}", "cyan"))
+    out.print(head, soft_wrap=True)
+    if event.HasField("payload"):
+        text = json.dumps(as_dict(event)["payload"], ensure_ascii=False)
+    else:
+        text = "(not decoded: the service does not know this type, or its bytes are none of it)"
+    out.print(plain(f"    {text}"), soft_wrap=True)
+    why = f"    by {event.actor or '?'} because of {event.cause or '?'}, correlation {event.correlation_id}"
+    out.print(line(why, "dim"), soft_wrap=True)
+    sys.stdout.flush()

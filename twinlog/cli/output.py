@@ -1,0 +1,74 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_COLUMNS = 200
+"""Columns of a table that no terminal limits."""
+
+
+def console() -> Console:
+    """The terminal, or a wide page where there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+
+
+def plain(value: object) -> Text:
+    """A text as it is: neither markup nor control characters of what others wrote have an effect."""
+    text = str(value)
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> Table:
+    """A table; columns in ``right`` have numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
+    for column in columns:
+        made.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in right
+        )
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
+    return made
+
+
+def line(text: object, style: str = "") -> Text:
+    """A line of others' text, in a style of ours."""
+    shown = plain(text)
+    shown.stylize(style)
+    return shown
+
+
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    """Prints a value as JSON, at once."""
+    text = json.dumps(value, ensure_ascii=False, indent=None if one_line else 2)
+    print(text, flush=True)
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message as JSON has it, with every field, and 64-bit integers as numbers."""
+    made: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.name in made and field.type == field.TYPE_INT64:
+            made[field.name] = value
+        elif field.name in made and field.message_type and _is_ours(field.message_type):
+            many = isinstance(made[field.name], list)
+            made[field.name] = [as_dict(each) for each in value] if many else as_dict(value)
+    return made
+
+
+def _is_ours(type: Any) -> bool:
+    return bool(type.full_name.startswith("twinlog."))

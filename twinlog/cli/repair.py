@@ -1,0 +1,48 @@
+"""``twinlog repair LOG``: see :mod:`twinlog.service.repair`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+
+from twinlog.cli.exits import OutOfReach, Usage
+from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.service.logging import configure_logging
+from twinlog.service.repair import Options, repair
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", help="the log, such as orders")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument(
+        "--give-up", action="store_true", help="let go of events that neither log nor stream has"
+    )
+    parser.add_argument(
+        "--database", default="", help="that of the log; found by itself where the log has events"
+    )
+    parser.add_argument(
+        "--postgres-url", default=os.environ.get("POSTGRES_URL"), help="default: POSTGRES_URL"
+    )
+    parser.add_argument("--nats-url", default=os.environ.get("NATS_URL"), help="default: NATS_URL")
+
+
+def run(options: argparse.Namespace) -> int:
+    if not (options.postgres_url and options.nats_url):
+        raise Usage("set POSTGRES_URL and NATS_URL, or give --postgres-url and --nats-url")
+    configure_logging("error", "pretty")
+    asked = Options(
+        options.log,
+        options.postgres_url,
+        options.nats_url,
+        options.database,
+        options.dry_run,
+        options.give_up,
+        os.environ.get("TWINLOG_NAMESPACE", ""),
+    )
+    try:
+        return asyncio.run(repair(asked))
+    except Unavailable as error:
+        raise OutOfReach(str(error)) from error
+    except TwinlogError as error:
+        raise Usage(str(error)) from error

@@ -1,0 +1,132 @@
+"""The servers that a command asks: their addresses, and calls to them whose failures have an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from twinlog.cli.exits import Failed, OutOfReach, Usage
+from twinlog.cli.project import Project
+from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+
+T = TypeVar("T")
+_ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_MISUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares which servers are asked, and for how long."""
+    parser.add_argument(
+        "--at",
+        action="append",
+        metavar="HOST:PORT",
+        default=None,
+        help="a service's address, once for each; default: TWINLOG_ADDRESSES, or those of pyproject.toml",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=5.0, metavar="SECONDS", help="for each answer; default: 5"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def addresses(options: argparse.Namespace) -> list[str]:
+    """The addresses to ask: those given, else those of the environment, else those of the project. Raises Usage."""
+    given = options.at or [each for each in os.environ.get("TWINLOG_ADDRESSES", "").split(",") if each]
+    if not given and (project := Project.here()):
+        given = [*project.services.values()]
+    if not given:
+        raise Usage(
+            "no service's address is known: give --at HOST:PORT, once for each, set TWINLOG_ADDRESSES to them, "
+            "separated by commas, or go to the folder of a project that names them in its pyproject.toml"
+        )
+    for address in given:
+        if not _ADDRESS.fullmatch(address):
+            raise Usage(f"{address} is no address: it must be host:port, such as 127.0.0.1:50051")
+    return list(dict.fromkeys(given))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to ask."""
+
+    address: str
+    channel: grpc.aio.Channel
+    timeout_seconds: float
+
+    @property
+    def inspection(self) -> Any:
+        """Its twinlog.v1.InspectionService."""
+        return InspectionServiceStub(self.channel)
+
+    @property
+    def dead_letters(self) -> Any:
+        """Its twinlog.v1.DeadLetterService."""
+        return DeadLetterServiceStub(self.channel)
+
+    async def ask(self, method: Callable[..., Awaitable[T]], request: Any) -> T:
+        """The answer of a unary method. Raises Failed."""
+        try:
+            return await method(request, timeout=self.timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise failure(self.address, error) from error
+
+
+def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
+    """What a failed call means for the command."""
+    code, details = error.code(), error.details() or error.code().name
+    if code in _AWAY:
+        return OutOfReach(f"{address} is out of reach: {details}")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Failed(
+            f"{address} does not serve this; is it a service of Twinlog, of this version? ({details})"
+        )
+    if code in _MISUSED:
+        return Usage(f"{address}: {details}")
+    return Failed(f"{address}: {code.name}: {details}")
+
+
+@asynccontextmanager
+async def connected(options: argparse.Namespace) -> AsyncIterator[Sequence[Server]]:
+    """The servers to ask, in the order of their addresses. Raises Usage."""
+    async with AsyncExitStack() as stack:
+        yield [
+            Server(
+                address,
+                await stack.enter_async_context(grpc.aio.insecure_channel(address)),
+                options.timeout,
+            )
+            for address in addresses(options)
+        ]
+
+
+async def ask_all(
+    servers: Sequence[Server], question: Callable[[Server], Coroutine[Any, Any, T]]
+) -> tuple[list[tuple[Server, T]], list[Failed]]:
+    """The answers of those that answer, and what went wrong with the others."""
+    outcomes = await asyncio.gather(*map(question, servers), return_exceptions=True)
+    answers: list[tuple[Server, T]] = []
+    failures: list[Failed] = []
+    for server, outcome in zip(servers, outcomes, strict=True):
+        if isinstance(outcome, Failed):
+            failures.append(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            answers.append((server, outcome))
+    return answers, failures
+
+
+def worst(failures: Sequence[Failed]) -> int:
+    """The exit code for several failures; 0 for none."""
+    return max((each.code for each in failures), default=0)

@@ -1,0 +1,31 @@
+"""Times as the command takes and shows them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime, timedelta
+
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def moment(text: str, now: datetime | None = None) -> datetime:
+    """A time: ISO 8601, UTC unless it says otherwise, or how long ago, such as 90s, 10m, 2h, 7d."""
+    if match := _AGO.fullmatch(text):
+        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: give one such as 2026-01-31T12:00:00, or how long ago, such as 10m or 2h"
+        ) from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def since(seconds: float) -> str:
+    """A span of time, short: 42s, 7m, 3h, 12d."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"

@@ -1,0 +1,68 @@
+"""Effects as a consumer: the outside world is called, and its answers are decided with the checkpoint's advance.
+
+The calls of a batch come first, and their commands then are one unit of work of the service's writer. An answer is
+remembered until it is committed, so that a batch that is tried again, or halved, repeats no call in this process.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from twinlog._aio.retrying import Randomness
+from twinlog.consume.calls import Calls, Effect
+from twinlog.consume.consumer import Progress
+from twinlog.consume.policies import carry_out
+from twinlog.log.ports import Log
+from twinlog.log.writer import Writer
+from twinlog.model.effects import Effects
+from twinlog.model.event import Recorded
+from twinlog.model.schema import Schema
+
+_BATCH_PER_CALL = 4
+
+
+class EffectConsumer:
+    """Runs a table of effects."""
+
+    def __init__(
+        self, effects: Effects, writer: Writer, log: Log, schema: Schema, randomness: Randomness = random
+    ) -> None:
+        """``log``: the service's own, which keeps the checkpoint; ``writer`` is that log's."""
+        self.name = effects.consumer
+        self.source = effects.log
+        self.types = schema.stored_types(effects.types)
+        self.routing_key = effects.routing_key
+        self.actor = effects.actor
+        self.batch = _BATCH_PER_CALL * effects.concurrency
+        """How many events are handled at once: a crash repeats no more calls than these."""
+        self._effects = effects
+        self._writer = writer
+        self._log = log
+        self._schema = schema
+        self._calls = Calls(effects, randomness)
+
+    async def checkpoint(self) -> int:
+        return await self._log.checkpoint(self.name)
+
+    def forget(self) -> None:
+        """Nothing: an answer stays true, whatever another replica has done since."""
+
+    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        """Where events call for nothing, the checkpoint stays: seeing them again does no harm."""
+        advance = progress.advance
+        if advance:
+            self._calls.forget((), upto=advance.after)
+        else:  # an operator has it tried again, whatever is known of it
+            self._calls.forget(events)
+        wanted = [effect for event in events if (effect := self._effect(event)).calls]
+        if advance and not wanted and not progress.commands:
+            return advance.after
+        await self._calls.make(wanted)
+        called_for = [(effect.event, effect.results or ()) for effect in wanted]
+        await carry_out(called_for, progress, self._writer, self.actor)
+        self._calls.forget(events)
+        return advance.upto if advance else 0
+
+    def _effect(self, event: Recorded) -> Effect:
+        return self._calls.of(event, self._effects.calls(self._schema.decode(event)))

@@ -1,0 +1,176 @@
+"""All services of a project on one machine, with their servers, unless the environment names others."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twinlog.dev.nats import EmbeddedNats
+from twinlog.dev.postgres import EmbeddedPostgres
+from twinlog.dev.preflight import check_nats, check_postgres, check_settings
+from twinlog.dev.process import Misconfigured, free_port, port_is_free
+from twinlog.dev.supervisor import Program, Supervisor, end_leftover_service
+from twinlog.service.spec import ServiceSpec
+
+T = TypeVar("T")
+_COLORS = (36, 32, 35, 33, 34, 31)
+"""ANSI colors of what services say."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Running services and their servers."""
+
+    supervisor: Supervisor
+    postgres_url: str
+    nats_url: str
+    addresses: Mapping[str, str]
+    """Where each service listens, as host:port, by its module."""
+    postgres: EmbeddedPostgres | None
+    """None where POSTGRES_URL names a server."""
+    nats: EmbeddedNats | None
+    """None where NATS_URL names a server."""
+
+    async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, which is canceled when a server goes down or a service refuses to run.
+
+        Raises StartFailed then.
+        """
+        task = asyncio.ensure_future(work)
+        ends: list[asyncio.Future[Any]] = []
+        for server in (self.postgres, self.nats):
+            if server:
+                ends.append(asyncio.ensure_future(server.ended()))
+        try:
+            problems = [*ends, self.supervisor.failed]
+            await asyncio.wait([task, *problems], return_when=asyncio.FIRST_COMPLETED)
+            for down in problems:
+                if down.done():
+                    await down
+            return await task
+        finally:
+            for each in (task, *ends):
+                each.cancel()
+            await asyncio.wait([task, *ends])
+
+
+@asynccontextmanager
+async def running(
+    services: Mapping[str, ServiceSpec],
+    say: Callable[[str], None],
+    *,
+    root: Path,
+    data: Path,
+    addresses: Mapping[str, str] | None = None,
+    databases: Sequence[str] = (),
+    fresh: bool = False,
+    quiet: bool = False,
+    restarts: bool = False,
+) -> AsyncIterator[System]:
+    """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
+
+    ``services``: by module; each is run in ``root`` as ``python -m module``. POSTGRES_URL and NATS_URL name existing
+    servers, whose ``databases`` are checked; without them embedded ones run in ``data``, on POSTGRES_PORT and NATS_PORT
+    or on free ports. Services listen where their settings say, else at their ``addresses`` or, where those have none,
+    on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services write to ``data``/log
+    instead of to ``say``. ``restarts``: see Supervisor.
+    """
+    check_settings([*services.values()])
+    end_leftovers(services, data)
+    if fresh:
+        shutil.rmtree(data, ignore_errors=True)
+    async with AsyncExitStack() as stack:
+        programs = [
+            Program(
+                module,
+                spec.address_setting,
+                _address(spec, (addresses or {}).get(module)),
+                _COLORS[number % len(_COLORS)],
+            )
+            for number, (module, spec) in enumerate(services.items())
+        ]
+        postgres = nats = None
+        postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
+        if postgres_url:
+            await check_postgres(postgres_url, databases)
+        if nats_url:
+            await check_nats(nats_url)
+        if not postgres_url:
+            postgres = EmbeddedPostgres(data / "postgres", _port("POSTGRES_PORT"))
+            await stack.enter_async_context(postgres)
+            postgres_url = postgres.url
+        if not nats_url:
+            nats = await stack.enter_async_context(EmbeddedNats(data / "nats", _port("NATS_PORT")))
+            nats_url = nats.url
+        served = ",".join(
+            f"{spec.name}={program.address}"
+            for spec, program in zip(services.values(), programs, strict=True)
+        )
+        env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "TWINLOG_SERVICES": served}
+        if sys.stdout.isatty():
+            env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
+        supervisor = await stack.enter_async_context(
+            Supervisor(programs, env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
+        )
+        listening = {program.module: program.address for program in programs}
+        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats)
+
+
+def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:
+    """Ends what a killed run left there: services first, then servers."""
+    if data.exists():
+        for name in modules:
+            end_leftover_service(data, name)
+        EmbeddedPostgres(data / "postgres").end_leftover()
+        EmbeddedNats(data / "nats").end_leftover()
+
+
+@contextmanager
+def locked(folder: Path, pid_file: Path) -> Iterator[None]:
+    """Refuses a second run of a project. Raises Misconfigured, which says who runs, by ``pid_file``."""
+    # The folder itself is the lock: it survives the loss of the data, and the kernel releases it in any case.
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = pid_file.read_text().strip() if pid_file.exists() else f"in {folder.name}"
+            raise Misconfigured(f"already running, {who}; stop it first") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def _address(service: ServiceSpec, preferred: str | None) -> str:
+    """Where a service is to listen: as it is set, else as is preferred, else on a free port."""
+    setting = service.address_setting
+    given = os.environ.get(setting) or preferred or f"127.0.0.1:{free_port()}"
+    host, _, port = given.rpartition(":")
+    if not port_is_free(host, int(port)):
+        raise Misconfigured(
+            f"{setting}: {given} is taken; stop what listens there or set {setting} to another host:port"
+        )
+    return given
+
+
+def _port(setting: str) -> int:
+    """The port that is set for an embedded server; 0 for any that is free."""
+    given = os.environ.get(setting, "0")
+    if not given.isdecimal() or int(given) > 65535:
+        raise Misconfigured(
+            f"{setting}={given} is wrong: a port is 1 to 65535; leave it unset for any that is free"
+        )
+    if int(given) and not port_is_free("127.0.0.1", int(given)):
+        raise Misconfigured(
+            f"{setting}: port {given} is taken; stop what listens there, set {setting} to another port, or leave it "
+            "unset for any that is free"
+        )
+    return int(given)

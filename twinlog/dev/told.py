@@ -1,0 +1,50 @@
+"""Runs a command that starts processes until it ends, or until a signal tells it to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from twinlog.dev.process import kill_all
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Told(Exception):
+    """A signal has ended the command."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+async def until_told(command: Coroutine[Any, Any, int]) -> int:
+    """The command's exit code. A signal cancels it, which stops everything in order; the next one kills what is left.
+
+    Raises Told where a signal has ended it.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command)
+    told: list[int] = []
+
+    def on_signal(signum: int) -> None:
+        told.append(signum)
+        if len(told) == 1:
+            task.cancel()
+        else:
+            kill_all()
+
+    for signum in _SIGNALS:
+        # Not loop.add_signal_handler, which would restore a handler that ends the last Ctrl-C in a traceback.
+        signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        raise Told(told[0]) from None
+    finally:
+        kill_all()
+        for signum in _SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)

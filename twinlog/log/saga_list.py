@@ -1,0 +1,45 @@
+"""The ports through which the sagas of a process are listed and chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from twinlog.log.view_store import ViewStore
+from twinlog.model.saga_list import ChosenSagas, SagaRow
+
+NEWEST = 2**63 - 1
+"""A position beyond all."""
+
+
+class SagaKey(NamedTuple):
+    """Names one saga."""
+
+    saga: str
+    """The name of its table."""
+    saga_id: str
+
+
+class SelectedSagas(NamedTuple):
+    """Sagas that were chosen."""
+
+    keys: Sequence[SagaKey]
+    """Up to the limit, the oldest first."""
+    total: int
+    """How many there are, beyond the limit too."""
+
+
+class SagaList(Protocol):
+    """Knows where every saga stands."""
+
+    async def page(self, chosen: ChosenSagas, before: int, limit: int) -> Sequence[SagaRow]:
+        """Up to ``limit`` sagas that started before a position, newest first."""
+        ...
+
+    async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
+        """Up to ``limit`` sagas, oldest first, and how many there are."""
+        ...
+
+
+class SagaListStore(SagaList, ViewStore, Protocol):
+    """The list of sagas where a projection keeps it."""

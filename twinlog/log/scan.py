@@ -1,0 +1,121 @@
+"""Looks through a log for the events that somebody asks for: a range, or the newest; only so much at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from twinlog.log.ports import Log, ReadRequest
+from twinlog.model.event import Recorded, StreamId
+
+PAGE = 500
+MOST_LOOKED_AT = 100_000
+"""Events that one look through a log may read."""
+_CLOCKS_DIFFER = 1_000
+"""Events before the first one of a time are looked at, too: replicas' clocks may put neighbors in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events are wanted; what is empty restricts nothing."""
+
+    stream: str = ""
+    """``type/id``, or the type of many streams."""
+    types: frozenset[str] = frozenset()
+    """Full or short names."""
+    routing_key: str = ""
+    correlation_id: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Before it, not at it."""
+
+    def fits(self, event: Recorded) -> bool:
+        """Whether an event is wanted."""
+        return (
+            (not self.stream or self.stream in (str(event.stream), event.stream.type))
+            and (not self.types or not self.types.isdisjoint((event.type, event.type.rpartition(".")[2])))
+            and self.routing_key in ("", event.routing_key)
+            and self.correlation_id in ("", event.metadata.correlation_id)
+            and (self.since is None or event.recorded_at >= self.since)
+            and (self.until is None or event.recorded_at < self.until)
+        )
+
+    @property
+    def stream_id(self) -> StreamId | None:
+        """The one stream that is wanted; None: more than one."""
+        type, slash, id = self.stream.partition("/")
+        return StreamId(type, id) if slash else None
+
+
+class Page(NamedTuple):
+    """A piece of the log that was looked through."""
+
+    events: Sequence[Recorded]
+    """Those that are wanted."""
+    position: int
+    """Up to here the log was looked through."""
+
+
+async def pages(log: Log, wanted: Filter, after: int, upto: int) -> AsyncIterator[Page]:
+    """The pieces of a log after a position up to another, each read when it is asked for."""
+    if after >= upto:
+        return
+    if stream := wanted.stream_id:
+        async for events in versions(log, stream):
+            found = [event for event in events if after < event.position <= upto and wanted.fits(event)]
+            yield Page(found, min(upto, events[-1].position))
+        yield Page([], upto)
+        return
+    while after < upto:
+        events = [event for event in await log.read(after, PAGE) if event.position <= upto]
+        if not events:
+            return
+        after = events[-1].position
+        yield Page([event for event in events if wanted.fits(event)], after)
+
+
+async def versions(log: Log, stream: StreamId, upto: int = 2**31 - 1) -> AsyncIterator[Sequence[Recorded]]:
+    """The events of a stream up to a version, piece by piece."""
+    version = 0
+    while version < upto:
+        [slice] = await log.load([ReadRequest(stream, version, upto=min(upto, version + PAGE))])
+        if not slice.events:
+            return
+        yield slice.events
+        version = slice.events[-1].version
+
+
+async def newest(log: Log, wanted: Filter, count: int, after: int, upto: int) -> tuple[list[Recorded], bool]:
+    """The newest events that are wanted, in order, and whether the log was looked through far enough to know."""
+    if wanted.stream_id:
+        events = [event async for page in pages(log, wanted, after, upto) for event in page.events]
+        return events[-count:], True
+    found: list[Recorded] = []
+    lowest = max(after, upto - MOST_LOOKED_AT)
+    end = upto
+    while end > lowest and len(found) < count:
+        start = max(lowest, end - PAGE)
+        events = [event for event in await log.read(start, PAGE) if event.position <= end]
+        found[:0] = [event for event in events if wanted.fits(event)]
+        end = start
+    return found[-count:], len(found) >= count or lowest == after
+
+
+async def first_at(log: Log, time: datetime, head: int) -> int:
+    """A position after which all events of a time and later lie, and few others."""
+    low, high = 0, head
+    while low < high:
+        middle = (low + high) // 2
+        event = await _at(log, middle + 1)
+        if event and event.recorded_at < time:
+            low = middle + 1
+        else:
+            high = middle
+    return max(0, low - _CLOCKS_DIFFER)
+
+
+async def _at(log: Log, position: int) -> Recorded | None:
+    found = await log.read(position - 1, 1)
+    return found[0] if found else None

@@ -1,0 +1,121 @@
+"""Effects: what a service does in the outside world because of a log's events.
+
+A table from event types to async functions, each of which calls another system: a mail server, a payment provider. A
+call is made at least once, under a key that lets the other system tell a repetition. What it answers comes back as
+commands. :mod:`twinlog.consume.effects` is the machine that runs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from google.protobuf.message import Message
+
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import Recorded
+from twinlog.model.policies import Dispatch
+from twinlog.model.routing import has_routing_key, routing_key_of
+
+_NAME = re.compile("[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of an event's effect; what a function gets besides the event."""
+
+    key: str
+    """Idempotency key, a UUID: the same for every try of this event's effect, in every replica and after any crash."""
+    number: int
+    """From 1; counts the tries of this process."""
+    event: Recorded
+    """The event as it is recorded: its address, its metadata, when it happened."""
+
+
+Function = Callable[[Any, Attempt], Coroutine[Any, Any, Dispatch | Sequence[Dispatch] | None]]
+"""Calls another system because of an event; gives the commands that its answer calls for."""
+Call = tuple[Function, Message]
+"""What an event calls for: a function, and the message that it gets."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What one service does outside because of the events of one log.
+
+    Calls of events with one partition key are made in the order of the log, one after the other; other keys go on
+    beside them. The commands that calls answer with are decided in the transaction that moves the checkpoint past
+    their events. So a crash repeats a call, under the same key, and never its commands.
+    """
+
+    log: str
+    """The log that is followed."""
+    actor: str
+    """Who acts: it is recorded on the events that the commands lead to."""
+    name: str
+    """Such as "mail": names the consumer, and the health check ``effects-mail``."""
+    rules: Mapping[type[Message], Function]
+    """Per event type, an async function from the event and the :class:`Attempt` to one command, several, or None."""
+    routing_key: str = ""
+    """Only events with this routing key are wanted (:mod:`twinlog.model.routing`); empty: all."""
+    timeout: timedelta = timedelta(seconds=10)
+    """How long one call may take; then it is cancelled and counts as a transient error."""
+    retries: int = 5
+    """How often a call that fails is made again before its event is set aside."""
+    first_wait: timedelta = timedelta(milliseconds=100)
+    """Before the first retry; doubled before each further one, with jitter."""
+    longest_wait: timedelta = timedelta(seconds=10)
+    """Before a retry."""
+    concurrency: int = 8
+    """How many calls are under way at once in the replica that has the lease."""
+    transient: tuple[type[Exception], ...] = (Unavailable, TimeoutError, ConnectionError)
+    """Errors that say nothing about the event. While others are answered, they set it aside like any error; while
+    nobody is, the other system is down: it is asked again until it is back, and nothing is set aside."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"effects {self.name!r}: the name has to be lower case, such as mail or card_charges"
+            )
+        if not self.rules:
+            raise ValueError(f"{self.consumer}: there is no rule; give an async function for an event type")
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= timedelta():
+            raise ValueError(
+                f"{self.consumer}: concurrency has to be 1 or more, retries 0 or more, timeout more than 0"
+            )
+        for event in self.rules if self.routing_key else ():
+            if not has_routing_key(event):
+                raise ValueError(
+                    f"{self.consumer}: {event.DESCRIPTOR.full_name} has no routing key, so it would never come; "
+                    "declare one in its proto, or leave routing_key out"
+                )
+
+    @property
+    def consumer(self) -> str:
+        """The name of its checkpoint."""
+        return f"{self.actor}.{self.log}.{self.name}"
+
+    @property
+    def signal(self) -> str:
+        """The name of its health check: red while the other system is down."""
+        return f"effects-{self.name}"
+
+    @property
+    def types(self) -> Sequence[str]:
+        """Short names of the event types that have a rule."""
+        return [event.DESCRIPTOR.name for event in self.rules]
+
+    def calls(self, messages: Sequence[Message]) -> Sequence[Call]:
+        """What the messages of one event call for."""
+        return [
+            (rule, message)
+            for message in messages
+            if (rule := self.rules.get(type(message))) and self.routing_key in ("", routing_key_of(message))
+        ]
+
+    def key(self, event: Recorded, number: int) -> str:
+        """The idempotency key of an event's call; ``number``, from 0, counts the calls of one event."""
+        return str(uuid5(NAMESPACE_OID, f"{self.consumer}/{event.event_id}/{number}"))

@@ -1,0 +1,139 @@
+"""What a process tells of itself: its logs, consumers, views, sagas, settings and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from twinlog._aio.watched import Watched
+from twinlog.consume import Consumer, ConsumerWrapper
+from twinlog.consume.cursor import Cursor
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.projection import Projection
+from twinlog.log.lease import Lease
+from twinlog.log.ports import Log
+from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.model.saga import SagaInstance
+from twinlog.model.schema import Schema
+from twinlog.v1 import inspection_pb2 as pb
+
+
+class Followed(NamedTuple):
+    """A consumer of the process and what feeds it."""
+
+    consumer: Consumer
+    handler: DeadLettering
+    cursor: Cursor
+    twin: Twin
+    lease: Lease
+
+    @property
+    def views(self) -> Sequence[str]:
+        """The names of the views that it keeps."""
+        consumer = self.consumer
+        while isinstance(consumer, ConsumerWrapper):
+            consumer = consumer.inner
+        return consumer.views if isinstance(consumer, Projection) else ()
+
+
+@dataclass
+class Inspected:
+    """The parts of a process that can be looked at."""
+
+    service: str
+    log: Log
+    twin: Twin
+    schema: Schema
+    started_at: datetime
+    aggregates: Sequence[AnyAggregate] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """By environment variable, without secrets."""
+    followed: list[Followed] = field(default_factory=list)
+    parts: Sequence[Watched] = ()
+    """Their problems make the service NOT_SERVING."""
+    signals: Mapping[str, Watched] = field(default_factory=dict)
+    """Their problems call for an operator, by their names in health."""
+
+    @property
+    def sagas(self) -> list[str]:
+        """Those of the aggregates that are sagas."""
+        return [each.name for each in self.aggregates if isinstance(each.initial, SagaInstance)]
+
+    async def logs(self) -> list[pb.LogDescription]:
+        """The own log first, then those that are followed, by name."""
+        twins = {each.consumer.source: each.twin for each in self.followed}
+        twins.pop(self.log.name, None)
+        own = await _described(self.log.name, self.twin)
+        own.own, own.head = True, await self.log.head()
+        return [own, *[await _described(name, twin) for name, twin in sorted(twins.items())]]
+
+    def views(self) -> list[pb.ViewDescription]:
+        """By name, with the consumers that keep each."""
+        names = sorted({view for each in self.followed for view in each.views})
+        return [
+            pb.ViewDescription(
+                view=name, consumers=sorted(each.handler.name for each in self.followed if name in each.views)
+            )
+            for name in names
+        ]
+
+    def problems(self) -> Iterator[pb.Problem]:
+        """What is wrong at the moment."""
+        for part in self.parts:
+            if problem := part.problem:
+                yield pb.Problem(problem=problem)
+        for name, signal in self.signals.items():
+            if problem := signal.problem:
+                yield pb.Problem(signal=name, problem=problem)
+
+    async def consumers(self, name: str = "") -> list[pb.ConsumerDescription]:
+        """By name; only that of a name, if one is given."""
+        wanted = [each for each in self.followed if name in ("", each.handler.name)]
+        return [await _consumer(each) for each in sorted(wanted, key=lambda each: each.handler.name)]
+
+
+async def _described(log: str, twin: Twin) -> pb.LogDescription:
+    described = pb.LogDescription(log=log, stream=twin.name)
+    try:
+        state = await twin.state()
+    except TwinMissing:
+        return described
+    except (TwinDamaged, Unavailable) as error:
+        described.stream_exists, described.problem = isinstance(error, TwinDamaged), str(error)
+        return described
+    described.stream_exists = True
+    described.first, described.last, described.holes = state
+    return described
+
+
+async def _consumer(each: Followed) -> pb.ConsumerDescription:
+    handler, cursor, lease = each.handler, each.cursor, each.lease
+    described = pb.ConsumerDescription(
+        consumer=handler.name,
+        log=handler.source,
+        types=handler.types,
+        routing_key=handler.routing_key,
+        # Not every kind of lease knows.
+        holder=getattr(lease, "holder", ""),
+        here=getattr(lease, "mine", True),
+        problem="; ".join(filter(None, (cursor.problem, lease.problem))),
+        last_error=cursor.last_error,
+        dead_letters=handler.count,
+        views=each.views,
+    )
+    with suppress(TwinlogError):
+        described.position = await handler.stored()
+        described.lag = await _ahead(each, max(described.position, cursor.position if described.here else 0))
+        described.lag_known = True
+    return described
+
+
+async def _ahead(each: Followed, position: int) -> int:
+    if isinstance(each.twin, Counting):
+        return await each.twin.ahead(position, each.handler.types, each.handler.routing_key)
+    return max(0, (await each.twin.state()).last - position)

@@ -1,0 +1,249 @@
+"""The edge of inspection: twinlog.v1.InspectionService. It reads, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+
+import twinlog
+from twinlog.log import scan
+from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.snapshots import StateCodec, StateCodecs
+from twinlog.log.streams import StreamReader, beginning, fold
+from twinlog.log.transaction import Entry
+from twinlog.log.unreadable import Unreadable
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import NotFound
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.times import timestamp
+from twinlog.rpc.context import Context
+from twinlog.rpc.inspection import Inspected
+from twinlog.rpc.payloads import decoded
+from twinlog.rpc.validation import Checks
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
+
+_LIMIT, _MOST_EVENTS = 1_000, 10_000
+_NEWEST, _MOST_NEWEST = 100, 1_000
+_LOOK_EVERY_SECONDS = 0.25
+_NEWEST_VERSION = 2**31 - 1
+_NO_END = 2**63 - 1
+
+
+class StreamNotFound(NotFound):
+    """Log {log} has no stream {stream}."""
+
+    reason = "STREAM_NOT_FOUND"
+
+
+class InspectionService(InspectionServiceServicer):
+    """twinlog.v1.InspectionService."""
+
+    NAME = pb.DESCRIPTOR.services_by_name["InspectionService"].full_name
+
+    def __init__(self, inspected: Inspected) -> None:
+        self._inspected = inspected
+        self._log = inspected.log
+        self._reader = StreamReader(inspected.schema, StateCodecs())
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
+        inspected = self._inspected
+        return pb.DescribeResponse(
+            service=inspected.service,
+            twinlog_version=twinlog.__version__,
+            started_at=timestamp(inspected.started_at),
+            logs=await inspected.logs(),
+            views=inspected.views(),
+            aggregates=[aggregate.name for aggregate in inspected.aggregates],
+            sagas=inspected.sagas,
+            settings=[pb.Setting(name=name, value=value) for name, value in inspected.settings.items()],
+            problems=inspected.problems(),
+        )
+
+    async def ListConsumers(
+        self, request: pb.ListConsumersRequest, context: Context
+    ) -> pb.ListConsumersResponse:
+        names = sorted(each.handler.name for each in self._inspected.followed)
+        checks = Checks()
+        if request.consumer and request.consumer not in names:
+            checks.violate("consumer", f"is none of {', '.join(names) or 'this process, which has none'}")
+        checks.done()
+        return pb.ListConsumersResponse(consumers=await self._inspected.consumers(request.consumer))
+
+    async def ReadLog(
+        self, request: pb.ReadLogRequest, context: Context
+    ) -> AsyncIterator[pb.ReadLogResponse]:
+        checks = Checks()
+        wanted = _filter(checks, request)
+        limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
+        newest = _bounded(checks, "newest", request.newest, 0, _MOST_EVENTS)
+        checks.done()
+        head = await self._log.head()
+        upto = min(request.upto, head) if request.upto else head
+        reading = _Reading(self._log, wanted, request.after)
+        events = reading.newest(newest, upto) if newest else reading.range(upto, limit)
+        async for event in events:
+            yield pb.ReadLogResponse(event=logged(event), position=event.position)
+        if not (request.follow and reading.complete):
+            yield pb.ReadLogResponse(position=reading.position, complete=reading.complete)
+            return
+        async for event in reading.to_come(request.upto or _NO_END):
+            yield pb.ReadLogResponse(event=logged(event), position=event.position)
+
+    async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
+        checks = Checks()
+        stream = _stream(checks, request.stream)
+        if request.upto_version < 0:
+            checks.violate("upto_version", "must be 1 or more, or 0 for the newest")
+        newest = _bounded(checks, "newest", request.newest, _NEWEST, _MOST_NEWEST)
+        checks.done()
+        assert stream is not None
+        version, found = await self._state(stream, request.upto_version)
+        [slice] = await self._log.load([ReadRequest(stream, max(0, version - newest), upto=version)])
+        if not slice.events:
+            raise StreamNotFound(log=self._log.name, stream=str(stream))
+        response = pb.GetStreamResponse(
+            stream=str(stream), version=version, events=[logged(event) for event in slice.events]
+        )
+        if isinstance(found, str):
+            response.without_state = found
+        else:
+            response.state.CopyFrom(found)
+        return response
+
+    async def _state(self, stream: StreamId, upto: int) -> tuple[int, Struct | str]:
+        """The version of a stream and what it comes to, or why that is not known."""
+        aggregate = next((each for each in self._inspected.aggregates if each.name == stream.type), None)
+        if aggregate is None:
+            why = f"aggregate {stream.type} is not among those that this service declares"
+            return await self._version(stream, upto), why
+        found = await self._entry(beginning(aggregate), stream, upto)
+        if isinstance(found, Unreadable):
+            return await self._version(stream, upto), str(found.why)
+        return found.version, _shown(aggregate, found.state)
+
+    async def _entry(self, at: Entry, stream: StreamId, upto: int) -> Entry | Unreadable:
+        if not upto:
+            return (await self._reader.read(self._log, {stream: at}))[0].result
+        async for events in scan.versions(self._log, stream, upto):
+            found = fold(self._inspected.schema, at, events)
+            if isinstance(found, Unreadable):
+                return found
+            at = found
+        return at
+
+    async def _version(self, stream: StreamId, upto: int) -> int:
+        last = 0
+        async for events in scan.versions(self._log, stream, upto or _NEWEST_VERSION):
+            last = events[-1].version
+        return last
+
+
+class _Reading:
+    """One look through the log, and how far it came."""
+
+    def __init__(self, log: Log, wanted: scan.Filter, after: int) -> None:
+        self.position = after
+        self.complete = True
+        """Whether all that was asked for was given."""
+        self._log = log
+        self._wanted = wanted
+
+    async def newest(self, count: int, upto: int) -> AsyncIterator[Recorded]:
+        """The newest events up to a position."""
+        events, self.complete = await scan.newest(self._log, self._wanted, count, self.position, upto)
+        for event in events:
+            yield event
+        self.position = max(self.position, upto)
+
+    async def range(self, upto: int, limit: int) -> AsyncIterator[Recorded]:
+        """So many events up to a position, at most."""
+        if self._wanted.since:
+            self.position = max(self.position, await scan.first_at(self._log, self._wanted.since, upto))
+        began = self.position
+        async for page in scan.pages(self._log, self._wanted, began, upto):
+            for event in page.events:
+                if not limit:
+                    self.complete = False
+                    return
+                yield event
+                self.position, limit = event.position, limit - 1
+            self.position = max(self.position, page.position)
+            if page.position - began >= scan.MOST_LOOKED_AT and page.position < upto:
+                self.complete = False
+                return
+
+    async def to_come(self, upto: int) -> AsyncIterator[Recorded]:
+        """Events as they are committed, until the caller has enough."""
+        while self.position < upto:
+            end = min(await self._log.head(), upto)
+            async for page in scan.pages(self._log, self._wanted, self.position, end):
+                for event in page.events:
+                    yield event
+                self.position = max(self.position, page.position)
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+def logged(event: Recorded) -> pb.LoggedEvent:
+    """An event, decoded where its type is known here."""
+    text, payload = decoded(event.type, event.payload)
+    return pb.LoggedEvent(
+        address=event.address,
+        position=event.position,
+        stream=str(event.stream),
+        version=event.version,
+        event_id=str(event.event_id),
+        type=event.type,
+        payload=payload if text else None,
+        recorded_at=timestamp(event.recorded_at),
+        correlation_id=event.metadata.correlation_id,
+        cause=event.metadata.causation_id,
+        actor=event.metadata.actor,
+        partition_key=event.partition_key,
+        routing_key=event.routing_key,
+    )
+
+
+def _shown(aggregate: AnyAggregate, state: Any) -> Struct | str:
+    struct = Struct()
+    try:
+        value = json.loads(StateCodec(aggregate).encode(state))
+        struct.update(value if isinstance(value, dict) else {"value": value})
+    except Exception as error:  # whatever pydantic raises over a class that it does not understand
+        return f"the state cannot be shown: {type(error).__name__}: {error}"
+    return struct
+
+
+def _filter(checks: Checks, request: pb.ReadLogRequest) -> scan.Filter:
+    for name in ("after", "upto"):
+        if getattr(request, name) < 0:
+            checks.violate(name, "must be a position: 1 or more, or 0")
+    if "/" in request.stream:
+        _stream(checks, request.stream)
+    return scan.Filter(
+        request.stream,
+        frozenset(request.types),
+        request.routing_key,
+        request.correlation_id,
+        request.since.ToDatetime(UTC) if request.HasField("since") else None,
+        request.until.ToDatetime(UTC) if request.HasField("until") else None,
+    )
+
+
+def _stream(checks: Checks, text: str) -> StreamId | None:
+    type, _, id = text.partition("/")
+    if not (type and id):
+        checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
+        return None
+    return StreamId(type, id)
+
+
+def _bounded(checks: Checks, field: str, value: int, default: int, most: int) -> int:
+    if not 0 <= value <= most:
+        checks.violate(field, f"must be 1 to {most:,}, or 0; it is {value}")
+    return value or default

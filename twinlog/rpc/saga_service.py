@@ -1,0 +1,137 @@
+"""The edge of the sagas: twinlog.v1.SagaService."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from twinlog.log.saga_list import NEWEST, SagaKey, SagaList, SelectedSagas
+from twinlog.model.clock import Clock
+from twinlog.model.saga import Abort, Retry, Skip
+from twinlog.model.saga_list import ANY, NOT_ENDED, ChosenSagas
+from twinlog.model.saga_shown import awaited_answers
+from twinlog.rpc.context import Context, time_left
+from twinlog.rpc.owners import Owners
+from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.saga_mapping import listed, sent_for
+from twinlog.rpc.saga_operations import FindSagas, FoundSaga, Order, SagaOperations
+from twinlog.rpc.validation import Checks, normal_id
+from twinlog.v1 import saga_service_pb2 as pb
+from twinlog.v1.saga_service_pb2_grpc import SagaServiceServicer
+
+_MAX_AGE_SECONDS = 10**9
+_ASK_SECONDS = 2.0
+"""How long each question to another service may take."""
+R = TypeVar("R", bound=Message)
+
+
+class SagaService(SagaServiceServicer):
+    """twinlog.v1.SagaService."""
+
+    NAME = pb.DESCRIPTOR.services_by_name["SagaService"].full_name
+
+    def __init__(
+        self, operations: SagaOperations, sagas: SagaList, owners: Owners, pages: PageTokens, clock: Clock
+    ) -> None:
+        self._operations = operations
+        self._list = sagas
+        self._owners = owners
+        self._pages = pages
+        self._clock = clock
+
+    async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
+        checks = Checks()
+        chosen = self._chosen(checks, "filter", request.filter, ANY)
+        size = checks.page_size("page_size", request.page_size)
+        filters = repr(("sagas", request.filter.SerializeToString(deterministic=True)))
+        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
+        checks.done()
+        rows = await self._list.page(chosen, int(last[0]) if last else NEWEST, size + 1)
+        more = len(rows) > size
+        return pb.ListSagasResponse(
+            sagas=map(listed, rows[:size]),
+            next_page_token=self._pages.issue(filters, (rows[size - 1].started_position,)) if more else "",
+        )
+
+    async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
+        checks = Checks()
+        key = self._key(checks, "", request.saga, request.saga_id)
+        checks.done()
+        found = await self._operations.get(key)
+        await self._tell(found, time_left(context, _ASK_SECONDS))
+        return pb.GetSagaResponse(saga=found.shown)
+
+    async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
+        return await self._intervene(request, Retry, pb.RetrySagasResponse, context)
+
+    async def SkipSagaSteps(
+        self, request: pb.SkipSagaStepsRequest, context: Context
+    ) -> pb.SkipSagaStepsResponse:
+        return await self._intervene(request, Skip, pb.SkipSagaStepsResponse, context)
+
+    async def AbortSagas(self, request: pb.AbortSagasRequest, context: Context) -> pb.AbortSagasResponse:
+        return await self._intervene(request, Abort, pb.AbortSagasResponse, context)
+
+    async def _intervene(self, request: Any, command: type[Order], response: type[R], context: Context) -> R:
+        return await self._operations.intervene(
+            request, context, command, lambda checks: self._selection(checks, request.selection), response
+        )
+
+    async def _tell(self, found: FoundSaga, seconds: float) -> None:
+        answers = awaited_answers(found.table, found.instance)
+        for answer, told in zip(answers, found.shown.awaited, strict=True):
+            if command := sent_for(found.table, found.instance, answer, found.events):
+                await self._owners.tell(told, command, seconds)
+
+    def _selection(self, checks: Checks, selection: pb.SagaSelection) -> FindSagas:
+        """A search for the selected sagas."""
+        match selection.WhichOneof("by"):
+            case "filter":
+                chosen = self._chosen(checks, "selection.filter", selection.filter, NOT_ENDED)
+                return lambda limit: self._list.select(chosen, limit)
+            case "saga_id":
+                key = self._key(checks, "selection.", selection.saga, selection.saga_id)
+            case _:
+                checks.violate("selection", "is missing: give saga_id or filter")
+                key = SagaKey("", "")
+
+        async def one(_limit: int) -> SelectedSagas:
+            return SelectedSagas([key], 1)
+
+        return one
+
+    def _chosen(
+        self,
+        checks: Checks,
+        field: str,
+        chosen: pb.SagaFilter,
+        unspecified: frozenset[pb.SagaStatus.ValueType],
+    ) -> ChosenSagas:
+        status = checks.enum(f"{field}.status", chosen.status, pb.SagaStatus, required=False)
+        if chosen.saga:
+            self._named(checks, f"{field}.saga", chosen.saga)
+        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
+        return ChosenSagas(
+            frozenset({pb.SagaStatus.ValueType(status)}) if status else unspecified,
+            self._clock.now() - age,
+            chosen.saga,
+            normal_id(chosen.subject),
+        )
+
+    def _key(self, checks: Checks, field: str, saga: str, saga_id: str) -> SagaKey:
+        sagas = self._operations.sagas
+        if saga:
+            self._named(checks, f"{field}saga", saga)
+        elif len(sagas) == 1:
+            [saga] = sagas
+        else:
+            checks.violate(f"{field}saga", f"is missing: give one of {', '.join(sorted(sagas))}")
+        if not saga_id:
+            checks.violate(f"{field}saga_id", "is missing: give the id of a saga")
+        return SagaKey(saga, normal_id(saga_id))
+
+    def _named(self, checks: Checks, field: str, saga: str) -> None:
+        if saga not in self._operations.sagas:
+            checks.violate(field, f"is none of {', '.join(sorted(self._operations.sagas))}")
