@@ -58,11 +58,6 @@ class Projection:
         self._schema = schema
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
 
-    @property
-    def views(self) -> Sequence[str]:
-        """The names of its views."""
-        return [view.name for view in self._views]
-
     async def checkpoint(self) -> int:
         return await self.store.checkpoint(self.name)
 
