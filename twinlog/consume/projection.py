@@ -50,13 +50,23 @@ class Projection:
         wanted = [type for view in views for type in view.events] if all(v.events for v in views) else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
         self.routing_key = routing_key
-        self.views = views
+        self._views = views
         self.store = store
         self._wanted = schema.stored_names(wanted)
         self._shared = [view for view in views if view.shared and not view.append_only]
         self._on_commit = on_commit
         self._schema = schema
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
+
+    @property
+    def views(self) -> Sequence[str]:
+        """The names of its views."""
+        return [view.name for view in self._views]
+
+    @property
+    def tables(self) -> Sequence[AnyView]:
+        """Its views."""
+        return self._views
 
     async def checkpoint(self) -> int:
         return await self.store.checkpoint(self.name)
@@ -86,7 +96,7 @@ class Projection:
         """What is wrong with its views for its store, each with the way out."""
         found = []
         if isinstance(self.store, CheckedViewStore):
-            found = [mistake for view in self.views for mistake in self.store.mistakes(view)]
+            found = [mistake for view in self._views for mistake in self.store.mistakes(view)]
         if self._shared and not isinstance(self.store, SharedViewStore):
             names = " and ".join(view.name for view in self._shared)
             found.append(f"the store of {self.name!r} cannot share views ({names}); use one with `update`")
@@ -96,7 +106,7 @@ class Projection:
         self, decoded: Sequence[tuple[Recorded, Message]], advance: CheckpointAdvance, progress: Progress
     ) -> Changes | Conflict:
         if not self._shared:
-            changes = fold(self.views, decoded, self._cache)
+            changes = fold(self._views, decoded, self._cache)
             return await self.store.commit(changes, advance, progress.batch()) or changes
         assert isinstance(self.store, SharedViewStore), "see store_mistakes"
         wanted = {
@@ -105,7 +115,7 @@ class Projection:
         }
         return await self.store.update(
             wanted,
-            lambda rows: fold(self.views, decoded, {**self._cache, **rows}),
+            lambda rows: fold(self._views, decoded, {**self._cache, **rows}),
             advance,
             progress.batch(),
         )
@@ -116,7 +126,7 @@ class Projection:
         return CheckpointAdvance(self.name, position, position)
 
     async def _fetch(self, decoded: Sequence[tuple[Recorded, Message]]) -> None:
-        for view in self.views:
+        for view in self._views:
             if view.shares:
                 continue
             cached = self._cache[view]

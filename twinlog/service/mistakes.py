@@ -123,17 +123,17 @@ def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator
 def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iterator[str]:
     if not projection.says_source:
         yield f"projection {projection.name!r} does not say which log it projects; pass source=, or call it service.log"
-    if not projection.views:
+    if not projection.tables:
         yield f"projection {projection.name!r} has no view; give it one, or leave it out"
-    for name, times in Counter(view.name for view in projection.views).items():
+    for name, times in Counter(view.name for view in projection.tables).items():
         if times > 1:
             yield f"projection {projection.name!r} has {times} views on table {name!r}; make them one view"
-    for view in projection.views:
+    for view in projection.tables:
         yield from _in_functions(
             f"view {view.name!r}", {"key": view.key, "evolve": view.evolve, "each": view.each}
         )
         for other in others:
-            theirs = next((their for their in other.views if their.name == view.name), None)
+            theirs = next((their for their in other.tables if their.name == view.name), None)
             if theirs and other.store.log is projection.store.log and not (view.shares and theirs.shares):
                 yield (
                     f"projections {other.name!r} and {projection.name!r} both keep table {view.name!r} and would "
