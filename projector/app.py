@@ -11,7 +11,6 @@ import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.dead_letters_pb2
 import twinlog.v1.saga_pb2  # noqa: F401
-from projector.freshness import Announcer, Changes, Freshness
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.customers import CUSTOMERS
@@ -31,6 +30,7 @@ from twinlog import (
     load,
     open_service,
 )
+from twinlog.rpc import ReadModel
 
 PACKAGE = "projector.sql"
 VIEWS: Mapping[str, Sequence[View[Any]]] = {
@@ -64,7 +64,7 @@ SPEC = ServiceSpec(
 def wire(
     service: Service,
     store: ViewStore,
-    on_commit: Callable[[str, int, Changes], None] = lambda _name, _position, _changes: None,
+    on_commit: Callable[[str, int, Any], None] = lambda _name, _position, _changes: None,
 ) -> None:
     """Feeds the views from every log; ``on_commit`` is told of every batch that is in the views."""
     for log, views in VIEWS.items():
@@ -77,11 +77,9 @@ async def main(shutdown: Shutdown) -> None:
     settings = load(QuerySettings)
     async with open_service(SPEC, settings, shutdown) as service:
         views = Views(service.log, PACKAGE, ROWS)
-        freshness = Freshness({f"projector.{log}": log for log in VIEWS})
-        announcer = Announcer(service, views, freshness)
-        wire(service, views, announcer.committed)
-        service.start("announcer", announcer.run())
-        shared = (views, freshness, await service.page_tokens())
+        reads = ReadModel(service, views, VIEWS, watched=[ORDERS])
+        wire(service, views, reads.committed)
+        shared = (views, reads, await service.page_tokens())
         await service.serve(
             (
                 OrderQueries(*shared),

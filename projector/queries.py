@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from projector.freshness import Freshness
 from projector.reads import NEWEST, Views, customer_message, order_message, timeline_message
 from projector.views.orders import OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
@@ -14,11 +13,7 @@ from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
 from twinlog import NotFound
-from twinlog.rpc import Checks, Context, PageTokens, time_left
-
-LOGS: Collection[str] = ("orders", "customers", "sagas")
-_TOKEN_WAIT_SECONDS = 5.0
-"""How long a query without a deadline waits for the positions of its consistency token."""
+from twinlog.rpc import Checks, Context, PageTokens, ReadModel
 
 
 class OrderNotFound(NotFound):
@@ -43,17 +38,10 @@ class HasPosition(Protocol):
 class _Queries:
     """What both services share."""
 
-    def __init__(self, views: Views, freshness: Freshness, pages: PageTokens) -> None:
+    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens) -> None:
         self._views = views
-        self._freshness = freshness
+        self._reads = reads
         self._pages = pages
-
-    async def _fresh(self, checks: Checks, request: Any, context: Context) -> None:
-        """Ends the checks, and waits until the views are at the positions of the request's consistency token."""
-        wanted = checks.consistency_token("consistency_token", request.consistency_token, LOGS)
-        checks.done()
-        if wanted:
-            await self._freshness.reached(wanted, time_left(context, _TOKEN_WAIT_SECONDS))
 
     def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
         """The size of the page, and the position before which its rows were created."""
@@ -72,7 +60,7 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
     async def GetOrder(self, request: orders.GetOrderRequest, context: Context) -> orders.GetOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         return orders.GetOrderResponse(order=order_message(await self._order(order_id)))
 
     async def ListOrders(
@@ -83,7 +71,7 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         state = checks.enum("state", request.state, OrderState, required=False)
         filters = f"orders/{customer_id}/{state}"
         size, before = self._page(checks, request, filters)
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, state, before, size + 1)
         return orders.ListOrdersResponse(
             orders=map(order_message, rows[:size]), next_page_token=self._next(rows, size, filters)
@@ -94,25 +82,21 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
     ) -> AsyncIterator[orders.WatchOrderResponse]:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         version = 0
-        async with self._freshness.watching(order_id) as changed:
-            while True:
-                changed.clear()  # before the row is read, so that no change is missed
-                row = await self._order(order_id)
-                if row.version > version:
-                    version = row.version
-                    yield orders.WatchOrderResponse(order=order_message(row))
-                if row.state != ORDER_STATE_PENDING:
-                    return
-                await changed.wait()
+        async for row in self._reads.watch(lambda: self._order(order_id), order_id):
+            if row.version > version:
+                version = row.version
+                yield orders.WatchOrderResponse(order=order_message(row))
+            if row.state != ORDER_STATE_PENDING:
+                return
 
     async def GetOrderTimeline(
         self, request: orders.GetOrderTimelineRequest, context: Context
     ) -> orders.GetOrderTimelineResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         rows = await self._views.timeline(order_id)
         if not rows:
             raise OrderNotFound
@@ -133,7 +117,7 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
     ) -> customers.GetCustomerResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         return customers.GetCustomerResponse(customer=await self._customer(customer_id))
 
     async def ListCustomers(
@@ -141,7 +125,7 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
     ) -> customers.ListCustomersResponse:
         checks = Checks()
         size, before = self._page(checks, request, "customers")
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         rows = await self._views.customers(before, size + 1)
         return customers.ListCustomersResponse(
             customers=map(customer_message, rows[:size]), next_page_token=self._next(rows, size, "customers")
@@ -154,7 +138,7 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         customer_id = checks.uuid("customer_id", request.customer_id)
         filters = f"history/{customer_id}"
         size, before = self._page(checks, request, filters)
-        await self._fresh(checks, request, context)
+        await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, 0, before, size + 1)
         return customers.GetOrderHistoryResponse(
             customer=await self._customer(customer_id),

@@ -72,7 +72,7 @@ class ViewAudit:
         self.position = event.position
         if self._dead_letters.lacks(event.position):
             # The row has to be what it is without the event.
-            self._touched.update(key for one in messages if (key := self._key(event, one)) is not None)
+            self._touched.update(key for one in messages for key in self._keys(event, one))
             return
         self._fold(event, messages)
         if any(map(self._projects, messages)) and (
@@ -82,24 +82,25 @@ class ViewAudit:
                 self._dead_letters, event.position, f"was projected before {before}", before, findings
             )
 
-    def _key(self, event: Recorded, message: Message) -> str | None:
+    def _keys(self, event: Recorded, message: Message) -> Sequence[str]:
         if not self._projects(message):
-            return None
+            return ()
         try:
-            return self._view.key(event, message)
+            return self._view.keys(event, message)
         except Exception:  # an impossible event, which its consumer sets aside
-            return None
+            return ()
 
     def _fold(self, event: Recorded, messages: Iterable[Message]) -> None:
         for message in messages:
-            key = self._key(event, message)
-            if key is None:
-                continue
-            self._touched.add(key)
-            try:
-                self._rows[key] = self._view.evolve(self._rows.get(key), event, message)
-            except Exception:  # an impossible history, which the log's checks report
-                self._rows.pop(key, None)
+            for key in self._keys(event, message):
+                self._touched.add(key)
+                row = None
+                with suppress(Exception):  # an impossible history, which the log's checks report
+                    row = self._view.after(key, self._rows.get(key), event, message)
+                if row is None:
+                    self._rows.pop(key, None)
+                else:
+                    self._rows[key] = row
 
     def note(self, event: Recorded, message: Message) -> None:
         """Notes an event, which may be beyond the view's checkpoint."""
@@ -226,8 +227,9 @@ class TimelineAudit:
 def _rows(event: Recorded, messages: Iterable[Message]) -> Iterator[tuple[int, TimelineRow]]:
     for message in messages:
         with suppress(Exception):  # of an impossible event, which its consumer sets aside
-            if TIMELINE.key(event, message) is not None:
-                yield event.position, TIMELINE.evolve(None, event, message)
+            for key in TIMELINE.keys(event, message):
+                if row := TIMELINE.after(key, None, event, message):
+                    yield event.position, row
 
 
 def difference(expected: Any, found: Any) -> str:

@@ -39,7 +39,16 @@ class Bare:
     async def insert(self, new: Sequence[NewEvent]) -> None:
         """The same columns in one statement, into a table that has nothing to check."""
         rows = (
-            (n, *e.stream, e.version, e.event_id, e.type, e.payload, " ".join(e.metadata), e.partition_key)
+            (
+                n,
+                *e.stream,
+                e.version,
+                e.event_id,
+                e.type,
+                e.payload,
+                " ".join(e.metadata[:4]),
+                e.partition_key,
+            )
             for n, e in enumerate(new)
         )
         await self._db.execute(_INSERT, *map(list, zip(*rows, strict=True)))

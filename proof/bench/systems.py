@@ -22,7 +22,6 @@ from google.type.money_pb2 import Money
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from projector.freshness import SUBJECT
 from proof.bench import baseline
 from proof.bench.load import Load, Spread
 from shop.customers.v1 import customer_service_pb2 as customers_pb
@@ -32,6 +31,7 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from stack.shop import Shop, running
 from stack.topology import NAMES, ORDER_SVC, ROOT
 from twinlog.dev import free_port, spawn, stop
+from twinlog.rpc import freshness
 from twinlog.testing.internals import RandomIds
 
 CUSTOMERS = 100
@@ -132,7 +132,7 @@ async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop
         stack.push_async_callback(bus.close)
         baseline_view, shop_view = View(None), View("projector.orders")
         await bus.subscribe(baseline.CHANGED, cb=baseline_view.on_message)
-        await bus.subscribe(SUBJECT, cb=shop_view.on_message)
+        await bus.subscribe(freshness.SUBJECT, cb=shop_view.on_message)
         address, pids = await _start_baseline(stack, shop, bus)
         owners = await create_customers(shop, CUSTOMERS)
         baseline_log = await asyncpg.connect(f"{shop.postgres_url}/baseline")

@@ -178,3 +178,12 @@ def test_the_services_of_the_shop_say_what_they_are(port: int) -> None:
     spec: ServiceSpec = app.SPEC
     assert spec.default_address == f"127.0.0.1:{port}"
     assert app.__name__ == f"{spec.name}.app", "python -m <name> runs it"
+
+
+@pytest.mark.parametrize(("name", "value"), [("POSTGRES_CONNECTIONS", "1"), ("POSTGRES_DATABASE", "a b")])
+def test_a_pool_or_a_database_that_cannot_be_is_refused_by_name(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name}={value} is wrong"):
+        load(ShopSettings)

@@ -48,7 +48,32 @@ async def test_what_it_does_not_send_is_made_up() -> None:
     metadata = await metadata_of({})
 
     assert UUID(metadata.correlation_id).version == 7
-    assert metadata[1:] == ("rpc/GetOrder", "", "client")
+    assert metadata[1:] == ("rpc/GetOrder", "", "client", {})
+
+
+async def test_what_begins_with_the_prefix_is_kept_under_the_rest_of_its_name() -> None:
+    metadata = await metadata_of({"x-extra-tenant": "acme", "x-extra-user-id": "7", "x-other": "no"})
+    assert metadata.extra == {"tenant": "acme", "user-id": "7"}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"x-extra-": "a"},
+        {"x-extra-tenant": ""},
+        {"x-extra-tenant": "x" * 129},
+        {"x-extra-" + "n" * 33: "a"},
+        {f"x-extra-{n}": "a" for n in range(9)},
+    ],
+    ids=["no name", "empty", "long", "long name", "many"],
+)
+async def test_what_cannot_be_kept_is_refused(sent: Mapping[str, str]) -> None:
+    class Context:
+        def invocation_metadata(self) -> list[tuple[str, str]]:
+            return list(sent.items())
+
+    with pytest.raises(InvalidArgument, match="x-extra-"):
+        call_metadata(Context(), "GetOrder")
 
 
 @pytest.mark.parametrize("text", ["x" * 129, ""])
@@ -56,7 +81,7 @@ async def test_what_is_malformed_is_replaced(text: str) -> None:
     metadata = await metadata_of({"x-correlation-id": text, "x-actor": "a" * 129, "traceparent": "00-1-2"})
 
     assert UUID(metadata.correlation_id).version == 7
-    assert metadata[1:] == ("rpc/GetOrder", "", "client")
+    assert metadata[1:] == ("rpc/GetOrder", "", "client", {})
 
 
 async def test_calls_do_not_see_each_others_correlation() -> None:

@@ -10,7 +10,6 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from structlog.testing import capture_logs
 
-from projector.freshness import ViewLagging
 from shop.queries.v1.order_query_service_pb2 import (
     GetOrderRequest,
     GetOrderResponse,
@@ -23,6 +22,7 @@ from twinlog import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from twinlog.model.errors import Overloaded, RequestIdReused
 from twinlog.rpc import Context, status_of
 from twinlog.rpc.errors import code_of
+from twinlog.rpc.freshness import ViewLagging
 from twinlog.testing.internals import CheckpointMoved, UnknownEventType
 
 

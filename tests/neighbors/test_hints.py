@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 from nats.aio.msg import Msg
 
-from projector.freshness import SUBJECT, Announcer, Freshness, ViewLagging
 from tests.kernel.batches import grow
 from tests.waiting import until
-from twinlog import PostgresViews, Service, Unavailable
+from twinlog import Unavailable
 from twinlog.jetstream.hints import APART_SECONDS
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.rpc.freshness import SUBJECT, Announcer, Freshness, ViewLagging
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import NatsClient, Relay
 
@@ -80,8 +80,7 @@ class Replica:
         self.store = store
         self.messages = messages
         self.freshness = Freshness(CONSUMERS)
-        service = type("Has", (), {"messages": messages})()
-        self.announcer = Announcer(cast(Service, service), cast(PostgresViews, store), self.freshness)
+        self.announcer = Announcer(messages, store, self.freshness)
 
     async def hint(self, position: int, *orders: str, consumer: str = "projector.orders") -> None:
         """Somebody says that a view has advanced."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from projector.freshness import Freshness, ViewLagging
+from twinlog.rpc.freshness import Freshness, ViewLagging
 
 
 async def test_a_view_that_does_not_get_there_is_lagging() -> None:

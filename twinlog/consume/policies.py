@@ -26,6 +26,7 @@ class PolicyConsumer:
         self.name = policies.consumer
         self.source = policies.log
         self.types = schema.stored_types(policies.types)
+        self._wanted = schema.stored_names(list(policies.rules))
         self.routing_key = policies.routing_key
         self.actor = policies.actor
         self._policies = policies
@@ -50,6 +51,8 @@ class PolicyConsumer:
         return advance.upto if advance else 0
 
     def _dispatches(self, event: Recorded) -> Sequence[Dispatch]:
+        if event.type not in self._wanted and event.type.rpartition(".")[2] in self.types:
+            return ()  # a namesake in another package: events are sent by their short names
         return [step for message in self._schema.decode(event) for step in self._policies.dispatches(message)]
 
 

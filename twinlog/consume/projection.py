@@ -15,8 +15,8 @@ from google.protobuf.message import Message
 
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
-from twinlog.log.ports import CheckpointAdvance
-from twinlog.log.view_store import ViewStore
+from twinlog.log.ports import CheckpointAdvance, Conflict
+from twinlog.log.view_store import CheckedViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, Changes, fold
@@ -45,10 +45,15 @@ class Projection:
         """
         self.name = self.actor = name
         self.source = source or name.rpartition(".")[2]
-        self.types: Sequence[str] = ()
+        self.says_source = bool(source) or "." in name
+        """Whether its log was named, and is not guessed from a name that has no dot."""
+        wanted = [type for view in views for type in view.events] if all(v.events for v in views) else []
+        self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
         self.routing_key = routing_key
         self._views = views
-        self._store = store
+        self.store = store
+        self._wanted = schema.stored_names(wanted)
+        self._shared = [view for view in views if view.shared and not view.append_only]
         self._on_commit = on_commit
         self._schema = schema
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
@@ -58,8 +63,13 @@ class Projection:
         """The names of its views."""
         return [view.name for view in self._views]
 
+    @property
+    def tables(self) -> Sequence[AnyView]:
+        """Its views."""
+        return self._views
+
     async def checkpoint(self) -> int:
-        return await self._store.checkpoint(self.name)
+        return await self.store.checkpoint(self.name)
 
     def forget(self) -> None:
         for cached in self._cache.values():
@@ -67,14 +77,48 @@ class Projection:
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         advance = progress.advance or await self._staying()
-        decoded = [(event, message) for event in events for message in self._schema.decode(event)]
+        decoded = [
+            (event, message)
+            for event in events
+            if not self._wanted or event.type in self._wanted
+            for message in self._schema.decode(event)
+        ]
         await self._fetch(decoded)
-        changes = fold(self._views, decoded, self._cache)
-        if await self._store.commit(changes, advance, progress.batch()):
+        committed = await self._commit(decoded, advance, progress)
+        if isinstance(committed, Conflict):
             raise DeadLettersChanged(consumer=self.name)
+        changes = committed
         self._remember(changes)
         self._on_commit(self.name, advance.upto, changes)
         return advance.upto
+
+    def store_mistakes(self) -> Sequence[str]:
+        """What is wrong with its views for its store, each with the way out."""
+        found = []
+        if isinstance(self.store, CheckedViewStore):
+            found = [mistake for view in self._views for mistake in self.store.mistakes(view)]
+        if self._shared and not isinstance(self.store, SharedViewStore):
+            names = " and ".join(view.name for view in self._shared)
+            found.append(f"the store of {self.name!r} cannot share views ({names}); use one with `update`")
+        return found
+
+    async def _commit(
+        self, decoded: Sequence[tuple[Recorded, Message]], advance: CheckpointAdvance, progress: Progress
+    ) -> Changes | Conflict:
+        if not self._shared:
+            changes = fold(self._views, decoded, self._cache)
+            return await self.store.commit(changes, advance, progress.batch()) or changes
+        assert isinstance(self.store, SharedViewStore), "see store_mistakes"
+        wanted = {
+            view: list({key: None for event, message in decoded for key in view.keys(event, message)})
+            for view in self._shared
+        }
+        return await self.store.update(
+            wanted,
+            lambda rows: fold(self._views, decoded, {**self._cache, **rows}),
+            advance,
+            progress.batch(),
+        )
 
     async def _staying(self) -> CheckpointAdvance:
         """For a replay: the rows it changes are the newest if the checkpoint is still where it was before."""
@@ -83,21 +127,21 @@ class Projection:
 
     async def _fetch(self, decoded: Sequence[tuple[Recorded, Message]]) -> None:
         for view in self._views:
-            if view.append_only:
+            if view.shares:
                 continue
             cached = self._cache[view]
             firsts: dict[str, Message] = {}
             for event, message in decoded:
-                key = view.key(event, message)
-                if key is not None and key not in cached:
-                    firsts.setdefault(key, message)
+                for key in view.keys(event, message):
+                    if key not in cached:
+                        firsts.setdefault(key, message)
             missing = [key for key, message in firsts.items() if type(message) is not view.created_by]
             if missing:
-                cached.update(await self._store.rows(view, missing))
+                cached.update(await self.store.rows(view, missing))
 
     def _remember(self, changes: Changes) -> None:
         for view, rows in changes.items():
-            if not view.append_only:
+            if not view.shares:
                 cached = self._cache[view]
                 cached.update(rows)
                 while len(cached) > _CACHED_ROWS:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
+
+from twinlog.log.transaction import Transaction
+from twinlog.model.errors import TwinlogError
+
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -18,3 +25,28 @@ class Request(NamedTuple):
     """The type of the outcome."""
     fingerprint_as_given: bytes = b""
     """Where ids are in another spelling than the normal one: the hash that 0.1.0 kept for the request."""
+
+
+class RequestIdIgnored(TwinlogError):
+    """{method} was called with a request_id and appends events without it, so that a retry would append them again; call `Commands.execute`, or give `Writer.execute` a `request`."""  # noqa: E501 - the docstring is the message
+
+    reason = "REQUEST_ID_IGNORED"
+
+
+CALLED_WITH_ID: ContextVar[str] = ContextVar("called_with_id", default="")
+"""The method that is being served, if its request carries a request_id."""
+
+
+def refusing_events(work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+    """The same work for a call that carries a request_id: raises RequestIdIgnored where it decides any event."""
+    method = CALLED_WITH_ID.get()
+    if not method:
+        return work
+
+    def reads(transaction: Transaction) -> T:
+        result = work(transaction)
+        if transaction.decided:
+            raise RequestIdIgnored(method=method)
+        return result
+
+    return reads

@@ -142,6 +142,11 @@ class Transaction:
         """The streams that the unit read or wrote."""
         return list(self._read)
 
+    @property
+    def decided(self) -> int:
+        """How many events the unit has decided so far."""
+        return len(self._events)
+
     def keep(self) -> None:
         """Adds the unit's decisions to the draft."""
         self.keep_reads()

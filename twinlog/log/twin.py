@@ -27,7 +27,7 @@ class WrongLastSequence(TwinlogError):
 
 
 class TwinMissing(TwinlogError):
-    """Stream {stream} does not exist."""
+    """Stream {stream} does not exist; start the service that owns this log, or correct the name of the log."""
 
     reason = "TWIN_MISSING"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.model.view import AnyView, Changes
@@ -33,4 +33,32 @@ class ViewStore(Protocol):
         Raises CheckpointMoved if the checkpoint is elsewhere; returns the conflict if the batch has one. In both
         cases nothing is stored.
         """
+        ...
+
+
+@runtime_checkable
+class SharedViewStore(ViewStore, Protocol):
+    """A store whose rows several projections may change."""
+
+    async def update(
+        self,
+        wanted: Mapping[AnyView, Sequence[str]],
+        change: Callable[[Changes], Changes],
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+    ) -> Changes | Conflict:
+        """Reads the wanted rows, stores what ``change`` makes of them, and commits the rest as :meth:`commit` does.
+
+        All in one transaction, in which nobody else updates rows of these views. Returns the changes, or the conflict
+        if the batch has one.
+        """
+        ...
+
+
+@runtime_checkable
+class CheckedViewStore(Protocol):
+    """A store that can tell what is wrong with a view before it has any row."""
+
+    def mistakes(self, view: AnyView) -> Sequence[str]:
+        """What keeps a view from being stored, each with the way out; empty: nothing."""
         ...

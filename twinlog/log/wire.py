@@ -18,7 +18,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def to_wire(event: Recorded) -> bytes:
     """The twin's message for an event; equal events give equal bytes."""
-    return RecordedEvent(
+    wire = RecordedEvent(
         position=event.position,
         stream_type=event.stream.type,
         stream_id=event.stream.id,
@@ -33,7 +33,10 @@ def to_wire(event: Recorded) -> bytes:
         actor=event.metadata.actor,
         partition_key=event.partition_key,
         tag=event.routing_key,
-    ).SerializeToString(deterministic=True)
+    )
+    if event.metadata.extra:
+        wire.extra.update(event.metadata.extra)
+    return wire.SerializeToString(deterministic=True)
 
 
 def event_id_of(data: bytes, position: int) -> UUID | None:
@@ -56,6 +59,9 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         recorded_at = _time(wire.recorded_at_us)
     except (ValueError, OverflowError, OSError) as error:
         raise DecodeError(str(error)) from error
+    metadata = Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor)
+    if wire.extra:
+        metadata = metadata._replace(extra=dict(wire.extra))
     return Recorded(
         subject.partition(".")[0],
         wire.position,
@@ -64,7 +70,7 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         event_id,
         wire.type,
         wire.payload,
-        Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor),
+        metadata,
         wire.partition_key,
         wire.tag,
         recorded_at,

@@ -26,7 +26,7 @@ from twinlog._aio.retrying import Randomness
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
-from twinlog.log.requests import Request
+from twinlog.log.requests import Request, refusing_events
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.stall import Stall
 from twinlog.log.states import StateCache
@@ -165,6 +165,8 @@ class Writer:
         if outside:
             self._admit()
             begun = self.unfinished.begin(begins) if begins else None
+        if request is None and advance is None:
+            work = refusing_events(work)
         unit = Unit(work, metadata, request, advance, preload, assume_empty)
         (self._outside if outside else self._inside).append(unit)
         self._idle.clear()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twinlog.log.ports import Batch, CheckpointAdvance, Conflict
+from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, LogSession
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
 from twinlog.model.view import AnyView, Changes
@@ -31,13 +31,34 @@ class MemoryViews:
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
     ) -> Conflict | None:
         async with self.log.exclusive() as session:
-            actual = self.checkpoints.get(advance.consumer, 0)
-            if actual != advance.after:
-                raise CheckpointMoved(consumer=advance.consumer, actual=actual, expected=advance.after)
-            if batch and isinstance(conflict := await session.append(batch), Conflict):
-                return conflict
-            self.checkpoints[advance.consumer] = advance.upto
-            self.log.note_handled(advance)
-            for view, rows in changes.items():
-                self.tables.setdefault(view.name, {}).update(rows)
-            return None
+            return await self._commit(session, changes, advance, batch)
+
+    async def update(
+        self,
+        wanted: Mapping[AnyView, Sequence[str]],
+        change: Callable[[Changes], Changes],
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+    ) -> Changes | Conflict:
+        async with self.log.exclusive() as session:
+            changes = change({view: await self.rows(view, keys) for view, keys in wanted.items()})
+            return await self._commit(session, changes, advance, batch) or changes
+
+    async def _commit(
+        self, session: LogSession, changes: Changes, advance: CheckpointAdvance, batch: Batch | None
+    ) -> Conflict | None:
+        actual = self.checkpoints.get(advance.consumer, 0)
+        if actual != advance.after:
+            raise CheckpointMoved(consumer=advance.consumer, actual=actual, expected=advance.after)
+        if batch and isinstance(conflict := await session.append(batch), Conflict):
+            return conflict
+        self.checkpoints[advance.consumer] = advance.upto
+        self.log.note_handled(advance)
+        for view, rows in changes.items():
+            table = self.tables.setdefault(view.name, {})
+            for key, row in rows.items():
+                if row is None:
+                    table.pop(key, None)
+                else:
+                    table[key] = row
+        return None

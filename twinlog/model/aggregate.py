@@ -53,6 +53,11 @@ class Aggregate(Generic[State, Command]):
         """Whether its streams ever want to be woken."""
         return self.due is not _never
 
+    @property
+    def answers_timers(self) -> bool:
+        """Whether it says what a wake-up means."""
+        return self.on_due is not _no_on_due
+
     def fold(self, events: Events, state: State | None = None) -> State:
         """The state after ``events``, starting from ``state`` or from the initial state."""
         folded = self.initial if state is None else state

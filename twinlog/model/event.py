@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -35,6 +36,8 @@ class Metadata(NamedTuple):
     """The W3C trace context of the call that set it off."""
     actor: str = ""
     """Who did it."""
+    extra: Mapping[str, str] = {}
+    """What the domain says besides, such as the tenant or the user; what an event causes has the same."""
 
 
 class NewEvent(NamedTuple):
@@ -95,7 +98,8 @@ class Recorded(NamedTuple):
 
     def causing(self, actor: str) -> Metadata:
         """The metadata of what ``actor`` does because of this event."""
-        return Metadata(self.metadata.correlation_id, self.address, self.metadata.traceparent, actor)
+        given = self.metadata
+        return Metadata(given.correlation_id, self.address, given.traceparent, actor, given.extra)
 
 
 def bucket_of(partition_key: str) -> int:

@@ -43,12 +43,11 @@ class Schema:
             old.DESCRIPTOR.name: {new.DESCRIPTOR.name for new in gives} for old, (_, gives) in table.items()
         }
         self._upcasters = {old.DESCRIPTOR.full_name: upcast for old, (upcast, _) in table.items()}
-        _refuse_cycles(
-            {
-                old.DESCRIPTOR.full_name: [new.DESCRIPTOR.full_name for new in gives]
-                for old, (_, gives) in table.items()
-            }
-        )
+        self._gives = {
+            old.DESCRIPTOR.full_name: [new.DESCRIPTOR.full_name for new in gives]
+            for old, (_, gives) in table.items()
+        }
+        _refuse_cycles(self._gives)
 
     def decode(self, event: Recorded) -> Sequence[Message]:
         """The messages that a stored event means today; one, unless its type was split.
@@ -75,6 +74,13 @@ class Schema:
         for type in found:  # grows as it is read: upcasters chain
             found += [old for old, new in self._replaced_by.items() if type in new and old not in found]
         return found
+
+    def stored_names(self, types: Sequence[type[Message]]) -> frozenset[str]:
+        """The same as full names, which tell apart types of several packages that have one short name."""
+        found = [type.DESCRIPTOR.full_name for type in types]
+        for name in found:  # grows as it is read: upcasters chain
+            found += [old for old, new in self._gives.items() if name in new and old not in found]
+        return frozenset(found)
 
     def _upcast(self, message: Message) -> Sequence[Message]:
         upcast = self._upcasters.get(message.DESCRIPTOR.full_name)

@@ -19,19 +19,48 @@ class View(Generic[Row]):
 
     name: str
     """The name of the table."""
-    key: Callable[[Recorded, Any], str | None]
-    """The key of the row that an event changes, or None if it changes none."""
-    evolve: Callable[[Row | None, Recorded, Any], Row]
-    """The row after an event, from the row before it, which is None before the first event."""
+    key: Callable[[Recorded, Any], str | Sequence[str] | None]
+    """The key of the row that an event changes, the keys of several rows, or None if it changes none."""
+    evolve: Callable[[Row | None, Recorded, Any], Row | None]
+    """The row after an event, from the row before it, which is None where there is none; None deletes the row."""
     created_by: type[Message] | None = None
     """The type of the first event of every row, if there is one such type; it spares looking for the row."""
     append_only: bool = False
     """Whether every event makes a new row, so that no row is ever read."""
+    shared: bool = False
+    """Whether projections of several logs change its rows. Each change is then made to the row as it is stored, one
+    projection at a time."""
+    events: Sequence[type[Message]] = ()
+    """The types of the events that it is about; empty: any. Where all views of a projection say theirs, it is sent no
+    other, and a type that this process has never heard of is none of its business."""
+    each: Callable[[str, Row | None, Recorded, Any], Row | None] | None = None
+    """Goes before ``evolve``, and is given the key, too: for events that change several rows."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "events", tuple(self.events))  # it is a key of dictionaries
+
+    @property
+    def shares(self) -> bool:
+        """Whether several projections may keep it."""
+        return self.shared or self.append_only
+
+    def keys(self, event: Recorded, message: Message) -> Sequence[str]:
+        """The keys of the rows that an event changes."""
+        if self.events and type(message) not in self.events:
+            return ()
+        found = self.key(event, message)
+        if found is None:
+            return ()
+        return (found,) if isinstance(found, str) else found
+
+    def after(self, key: str, row: Row | None, event: Recorded, message: Message) -> Row | None:
+        """The row with that key after an event; None: there is none."""
+        return self.each(key, row, event, message) if self.each else self.evolve(row, event, message)
 
 
 AnyView = View[Any]
 Changes = Mapping[AnyView, Mapping[str, Any]]
-"""Changed rows, by view and key."""
+"""Changed rows, by view and key; None: the row is deleted."""
 
 
 def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], rows: Changes) -> Changes:
@@ -39,9 +68,13 @@ def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], 
     changes: dict[AnyView, dict[str, Any]] = {view: {} for view in views}
     for event, message in decoded:
         for view in views:
-            key = view.key(event, message)
-            if key is not None:
+            # As `keys` and `after` do, without their calls: every event of every view comes by here.
+            if view.events and type(message) not in view.events:
+                continue
+            found = view.key(event, message)
+            for key in () if found is None else (found,) if isinstance(found, str) else found:
                 changed = changes[view]
                 row = changed[key] if key in changed else rows.get(view, {}).get(key)
-                changed[key] = view.evolve(row, event, message)
+                each = view.each
+                changed[key] = each(key, row, event, message) if each else view.evolve(row, event, message)
     return changes

@@ -163,9 +163,13 @@ def stop_waiting(pool: Pool) -> None:
 
 @asynccontextmanager
 async def open_database(
-    server_url: str, database: str, *packages: str, on_connect: Callable[[], None] = lambda: None
+    server_url: str,
+    database: str,
+    *packages: str,
+    size: int = 5,
+    on_connect: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Pool]:
     """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError."""
     url = await until_available("database", lambda: ensure_database(server_url, database))
-    async with open_pool(url, *packages, on_connect=on_connect) as pool:
+    async with open_pool(url, *packages, size=size, on_connect=on_connect) as pool:
         yield pool

@@ -30,14 +30,16 @@ _QUERIES = load_queries("twinlog.postgres.sql")
 
 
 @asynccontextmanager
-async def open_log(server_url: str, database: str, name: str, *packages: str) -> AsyncIterator[PostgresLog]:
+async def open_log(
+    server_url: str, database: str, name: str, *packages: str, size: int = 5
+) -> AsyncIterator[PostgresLog]:
     """The log of that name in a database of a server; both are created if they are missing.
 
-    ``packages``: packages whose migrations are applied besides the log's own.
+    ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
     """
     connections = _Connections()
     async with open_database(
-        server_url, database, "twinlog.postgres.sql", *packages, on_connect=connections.count
+        server_url, database, "twinlog.postgres.sql", *packages, size=size, on_connect=connections.count
     ) as pool:
         yield PostgresLog(pool, name, connections)
 
@@ -183,7 +185,9 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
 
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
-    version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at = row
+    version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at, extra = row
+    if extra is not None:
+        metadata["extra"] = extra
     return Recorded(
         log,
         position,
@@ -199,7 +203,7 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
     )
 
 
-def _metadata(stored: Mapping[str, str]) -> Metadata:
+def _metadata(stored: Mapping[str, Any]) -> Metadata:
     try:
         return Metadata(**stored)
     except TypeError:  # a newer version of the program knows more about an event

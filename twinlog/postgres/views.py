@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -41,7 +41,8 @@ class PostgresViews:
     """Reads and stores each view with two named queries: ``<view>_rows`` and ``<view>_upsert``.
 
     The first takes keys and returns the columns in the order of the row's fields, the key first; the second takes an
-    array of rows of the table, and is a single INSERT. The table has its columns in the same order.
+    array of rows of the table, and is a single INSERT. The table has its columns in the same order. A view that deletes
+    rows has a third, ``<view>_delete``, which takes keys and is a single DELETE.
     """
 
     def __init__(self, log: Log, package: str, rows: Mapping[str, Any]) -> None:
@@ -71,6 +72,47 @@ class PostgresViews:
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
+    def mistakes(self, view: AnyView) -> Sequence[str]:
+        """What its package lacks for a view."""
+        needed = [f"{view.name}_upsert", *([] if view.append_only else [f"{view.name}_rows"])]
+        lacks = [
+            f"view {view.name!r} has no query {query!r}; add it to the queries.sql of its package"
+            for query in needed
+            if query not in self._queries
+        ]
+        if view.name not in self._types:
+            lacks.append(f"view {view.name!r} has no row type in this store; name it in `rows`")
+        return lacks
+
+    async def update(
+        self,
+        wanted: Mapping[AnyView, Sequence[str]],
+        change: Callable[[Changes], Changes],
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+    ) -> Changes | Conflict:
+        async def work(connection: Connection) -> Changes | Conflict:
+            try:
+                async with connection.transaction():
+                    # In one order everywhere, so that two updates never wait for each other.
+                    for name in sorted(view.name for view in wanted):
+                        await connection.execute(self._queries["lock_view"], name)
+                    rows = {view: await self._rows(connection, view, keys) for view, keys in wanted.items()}
+                    changes = change(rows)
+                    await self._store(connection, changes, advance)
+                    if batch and isinstance(refused := await append(connection, batch), Conflict):
+                        raise _Undone(refused)
+                    return changes
+            except _Undone as undone:
+                return undone.conflict
+
+        return await on_connection(self.pool, work)
+
+    async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        found = await connection.fetch(self._queries[f"{view.name}_rows"], keys)
+        row_type = self._types[view.name]
+        return {row[0]: row_type(*row) for row in found}
+
     async def commit(
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
     ) -> Conflict | None:
@@ -91,7 +133,12 @@ class PostgresViews:
         return await on_connection(self.pool, work)
 
     async def _store(self, connection: Connection, changes: Changes, advance: CheckpointAdvance) -> None:
-        changed = {view.name: list(rows.values()) for view, rows in changes.items() if rows}
+        changed: dict[str, Sequence[Any]] = {}
+        for view, rows in changes.items():
+            if kept := [row for row in rows.values() if row is not None]:
+                changed[f"{view.name}_upsert"] = kept
+            if len(kept) < len(rows):
+                changed[f"{view.name}_delete"] = [key for key, row in rows.items() if row is None]
         try:
             await connection.execute(self._statement(tuple(changed)), *advance, *changed.values())
         except asyncpg.PostgresError as error:
@@ -103,17 +150,25 @@ class PostgresViews:
             if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:
                 # No event's fault, so none is parked. A session keeps the types of tables that it has seen.
                 await self.pool.expire_connections()
-                raise OtherTables(views=" and ".join(changed), why=error) from error
+                views = " and ".join(view.name for view, rows in changes.items() if rows)
+                raise OtherTables(views=views, why=error) from error
             raise
 
     def _statement(self, names: tuple[str, ...]) -> str:
-        """The advance and the upserts as one statement: one round trip, and one transaction."""
+        """The advance and the changes as one statement: one round trip, and one transaction."""
         if names not in self._statements:
             upserts = [
-                f"{name} AS ({self._queries[f'{name}_upsert'].replace('$1', f'${parameter}')})"
+                f"{name} AS ({self._query(name).replace('$1', f'${parameter}')})"
                 for parameter, name in enumerate(names, len(CheckpointAdvance._fields) + 1)
             ]
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
             self._statements[names] = f"{with_upserts}SELECT advance_checkpoint($1, $2, $3, $4)"
         return self._statements[names]
+
+    def _query(self, name: str) -> str:
+        if name not in self._queries:
+            raise ConfigurationError(
+                f"There is no query {name!r}; add it to the queries.sql of the views' package"
+            )
+        return self._queries[name]

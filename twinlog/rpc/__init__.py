@@ -3,7 +3,7 @@
 from twinlog._aio.watched import Watched
 from twinlog.log.saga_list import SagaKey, SagaList, SelectedSagas
 from twinlog.model.saga_list import ChosenSagas, SagaRow
-from twinlog.rpc import tokens
+from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
@@ -11,6 +11,7 @@ from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
+from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
 from twinlog.rpc.validation import Checks, Currencies
 
@@ -28,6 +29,7 @@ __all__ = [
     "Method",
     "Middleware",
     "PageTokens",
+    "ReadModel",
     "Registration",
     "SagaKey",
     "SagaList",
@@ -38,6 +40,7 @@ __all__ = [
     "Watched",
     "call_metadata",
     "decoded",
+    "freshness",
     "serve",
     "status_of",
     "time_left",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import grpc.aio
@@ -10,6 +11,7 @@ from structlog.contextvars import bind_contextvars
 
 from twinlog.log.system import RandomIds
 from twinlog.model.clock import Ids
+from twinlog.model.errors import InvalidArgument
 from twinlog.model.event import Metadata
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -18,6 +20,10 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 CORRELATION_KEY = "x-correlation-id"
 TRACE_KEY = "traceparent"
 ACTOR_KEY = "x-actor"
+EXTRA_PREFIX = "x-extra-"
+"""What begins with it is kept with the events, under the rest of its name."""
+_MOST_EXTRA = 8
+_NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 _PRINTABLE = re.compile("[ -~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -27,13 +33,34 @@ def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Meta
 
     It is read from the call's own metadata: ``x-correlation-id`` and ``x-actor`` (1 to 128 printable ASCII
     characters) and ``traceparent`` (W3C). What is missing or malformed becomes a new UUID, "client" and empty.
+
+    Up to 8 keys such as ``x-extra-tenant`` become the metadata's ``extra``, here ``{"tenant": …}``: what follows the
+    prefix is 1 to 32 of a-z, 0-9, - and _, a value 1 to 128 printable ASCII characters. Raises InvalidArgument for
+    others: an event without its tenant would be nobody's.
     """
     given = {key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)}
     correlation = _matching(_PRINTABLE, given.get(CORRELATION_KEY)) or str(ids.uuid7())
     actor = _matching(_PRINTABLE, given.get(ACTOR_KEY)) or "client"
     trace = _matching(_TRACEPARENT, given.get(TRACE_KEY))
     bind_contextvars(correlation_id=correlation)
-    return Metadata(correlation, f"rpc/{method}", trace, actor)
+    return Metadata(
+        correlation, f"rpc/{method}", trace, actor, _extra(given) if EXTRA_PREFIX in "\n".join(given) else {}
+    )
+
+
+def _extra(given: Mapping[str, str]) -> Mapping[str, str]:
+    extra = {key[len(EXTRA_PREFIX) :]: text for key, text in given.items() if key.startswith(EXTRA_PREFIX)}
+    wrong = {
+        f"{EXTRA_PREFIX}{name}": "is metadata of 1 to 128 printable ASCII characters under a name of 1 to 32 of a-z, "
+        "0-9, - and _"
+        for name, text in extra.items()
+        if not _NAME.fullmatch(name) or not _PRINTABLE.fullmatch(text)
+    }
+    if len(extra) > _MOST_EXTRA:
+        wrong[f"{EXTRA_PREFIX}*"] = f"is given {len(extra)} times; at most {_MOST_EXTRA} are kept"
+    if wrong:
+        raise InvalidArgument(wrong)
+    return extra
 
 
 def time_left(context: Context, at_most: float = 30.0) -> float:

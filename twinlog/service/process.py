@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import structlog
+from nats.errors import Error as NatsError
+
 from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
@@ -24,6 +27,7 @@ from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.logging import configure_logging
+from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Endpoint, Service
 from twinlog.service.settings import Settings, services_in, shown
@@ -38,12 +42,15 @@ async def open_service(
 
     ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
     """
+    refuse(list(in_spec(spec)), spec.name)
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace
-    database = named(namespace, spec.database)
+    database = named(namespace, settings.postgres_database or spec.database)
     try:
-        async with open_log(settings.postgres_url, database, spec.log, *spec.migrations) as own:
+        async with open_log(
+            settings.postgres_url, database, spec.log, *spec.migrations, size=settings.postgres_connections
+        ) as own:
             clock = StoreClock(own.time, SystemClock())
             await until_available("clock", clock.measure)
             identity = await until_available(
@@ -91,7 +98,10 @@ class _Messages:
         self._namespace = namespace
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        await self._client.publish(named(self._namespace, subject), payload)
+        try:
+            await self._client.publish(named(self._namespace, subject), payload)
+        except NatsError as error:
+            structlog.get_logger().debug("message.lost", subject=subject, error=str(error))
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
         return await self._client.subscribe(named(self._namespace, subject), cb=cb)

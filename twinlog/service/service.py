@@ -53,11 +53,14 @@ from twinlog.rpc.inspection import Followed, Inspected
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.saga_service import SagaService
+from twinlog.service import mistakes
+from twinlog.service.identity import needs_identity
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
+_CHECK_TIMERS_SECONDS = 30.0
 _LIST_LINGER_SECONDS = 0.25
 """The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
@@ -197,6 +200,8 @@ class Service:
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
+        self._consumers: list[Consumer] = []
+        """What is subscribed, without its middleware."""
         self.inspected = Inspected(
             name, log, self._twins[0], schema, clock.now(), aggregates, settings, signals=self.signals
         )
@@ -229,24 +234,31 @@ class Service:
         """Has the effects of a log's events: of each that comes, by the rules of policies or of effects, or as a
         consumer does it.
 
-        A saga hears the events of its ``sources``, each for the instance that its ``id`` names. Raises
-        ConfigurationError where its table leaves that open.
+        A saga hears the events of its ``sources``, each for the instance that its ``id`` names.
+
+        Raises ConfigurationError, before any of them begins, where one is put together wrongly or is in the way of
+        another, as by its name or its table.
 
         ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
-        for subscriber in self._with_policies_of_sagas(subscribers):
-            match subscriber:
-                case Policies():
-                    policies = PolicyConsumer(subscriber, self.writer, self.log, self.schema)
-                    self.watched.append(
-                        self._feed(policies, Linger(self.writer.linger, least=linger_seconds))
-                    )
-                case Effects():
-                    self._subscribe_effects(subscriber, linger_seconds)
-                case _:
-                    self.watched.append(self._feed(subscriber, Linger(least=linger_seconds)))
+        asked = self._with_policies_of_sagas(subscribers)
+        made = [
+            PolicyConsumer(one, self.writer, self.log, self.schema) if isinstance(one, Policies) else one
+            for one in asked
+            if not isinstance(one, Effects)
+        ]
+        tables = [one for one in asked if isinstance(one, Policies)]
+        found = [mistake for table in tables for mistake in mistakes.in_policies(table)]
+        mistakes.refuse([*found, *mistakes.in_consumers(self._consumers, made)], self.name)
+        self._consumers += made
+        for consumer in made:
+            behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
+            self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
+        for effects in asked:
+            if isinstance(effects, Effects):
+                self._subscribe_effects(effects, linger_seconds)
 
     def _subscribe_effects(self, effects: Effects, linger_seconds: float) -> None:
         if effects.signal in self.signals:
@@ -269,8 +281,9 @@ class Service:
         """Serves these, the dead letters and the sagas over gRPC until the process is asked to stop.
 
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
-        installation's.
+        installation's, and where the services are put together wrongly.
         """
+        mistakes.refuse(list(mistakes.in_registrations(services)), self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
         operations = DeadLetterService(self.dead_letters, pages)
@@ -288,7 +301,7 @@ class Service:
             domain=self._endpoint.domain,
             health=parts,
             signals=self.signals,
-            middleware=middleware,
+            middleware=[*middleware, needs_identity],
         ):
             await self._until_stopped()
 
@@ -342,9 +355,12 @@ class Service:
         return found
 
     async def _check_timers(self) -> None:
+        """Also now and then: a timer of an aggregate that is no longer declared is to be reported."""
         era = 0
         while True:
-            era = await self.lineage.repaired(era)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_TIMERS_SECONDS):
+                    era = await self.lineage.repaired(era)
             await self.timers.check()
 
     def _lease(self, work: str) -> Lease:

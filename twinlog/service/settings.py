@@ -18,6 +18,7 @@ from twinlog.service import logging as logs
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
 _NAMESPACE = re.compile(r"([a-z][a-z0-9-]{0,30})?")
+_DATABASE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,62})?")
 _INSTALLATION = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
@@ -67,6 +68,8 @@ Namespace = Annotated[
     str, _text(_NAMESPACE, "1 to 31 of a-z, 0-9 and -, the first a letter, such as staging, or empty")
 ]
 """What the names of streams, databases and subjects begin with."""
+Database = Annotated[str, _text(_DATABASE, "at most 63 letters, digits, hyphens and underscores")]
+"""The name of a database."""
 Installation = Annotated[
     str, _text(_INSTALLATION, "at most 64 letters, digits, dots, hyphens and underscores")
 ]
@@ -87,6 +90,10 @@ class Settings(BaseSettings):
     """The Postgres server, such as postgresql://user:password@127.0.0.1:5432, percent-encoded."""
     nats_url: NatsUrl = Field()
     """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222; of a cluster all, with commas."""
+    postgres_database: Database = ""
+    """The database of this service's log, if it is to be called otherwise than the service declares."""
+    postgres_connections: int = Field(5, ge=2, le=100)
+    """The most connections to Postgres that this process keeps in its pool; leases and starting up need a few more."""
     twinlog_namespace: Namespace = ""
     """Prefix of streams and databases, such as staging for staging_orders; for installations that share servers."""
     twinlog_installation: Installation = ""

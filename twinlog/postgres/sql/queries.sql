@@ -14,14 +14,16 @@ SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
 
 -- name: histories
 -- The events of some streams after some versions and up to others, stream by stream.
-SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag, e.recorded_at
+SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag, e.recorded_at,
+       e.extra
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
  ORDER BY w.i, e.version;
 
 -- name: read
 -- Events after a position, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
+       extra
   FROM events WHERE position > $1 ORDER BY position LIMIT $2;
 
 -- name: head
@@ -51,6 +53,10 @@ SELECT event_position, event_id FROM checkpoints WHERE consumer = $1 AND event_i
 -- name: checkpoints
 -- Where every consumer stands.
 SELECT consumer, position FROM checkpoints;
+
+-- name: lock_view
+-- Has other projections of a view's table wait until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text, 0));
 
 -- name: page_token_secret
 -- What signs page tokens.
@@ -114,7 +120,10 @@ REVOKE DELETE ON events FROM CURRENT_USER; ALTER TABLE events ENABLE TRIGGER ins
 
 -- name: repair_give_up
 -- Keeps aside the events at some positions.
-INSERT INTO given_up_events SELECT e.*, h.era, now() FROM events e, log_head h WHERE e.position = ANY ($1::bigint[]);
+INSERT INTO given_up_events
+SELECT e.position, e.stream_type, e.stream_id, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key,
+       e.tag, e.recorded_at, h.era, now(), e.extra
+  FROM events e, log_head h WHERE e.position = ANY ($1::bigint[]);
 
 -- name: repair_cut
 -- Takes out the events from a position on.

@@ -1,4 +1,4 @@
--- revision: 1
+-- revision: 2
 -- Appends a batch atomically. Conflicts come back as data. `conflict` is null if the batch was appended; `first` is
 -- then the position of its first event, or of the next one to come if the batch has none, and `before` the id of the
 -- event before that, null if there is none.
@@ -59,9 +59,9 @@ BEGIN
 
     IF cardinality(new_events) > 0 THEN
         INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata,
-                            partition_key, tag, recorded_at)
-        SELECT head + e.i, (e.stream).type, (e.stream).id, e.version, e.event_id, e.type, e.payload, e.metadata,
-               e.partition_key, e.tag, at
+                            partition_key, tag, recorded_at, extra)
+        SELECT head + e.i, (e.stream).type, (e.stream).id, e.version, e.event_id, e.type, e.payload, e.metadata - 'extra',
+               e.partition_key, e.tag, at, e.metadata -> 'extra'
           FROM unnest(new_events) WITH ORDINALITY
             AS e (stream, version, event_id, type, payload, metadata, partition_key, tag, i);
         UPDATE log_head SET position = head + cardinality(new_events);

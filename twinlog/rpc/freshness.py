@@ -1,4 +1,4 @@
-"""How far the views are, which queries wait for them, and which orders are watched.
+"""How far the views are, which queries wait for them, and which rows are watched.
 
 The replica that projects knows of its own commits at once, and announces them to the others by a core NATS message.
 Anybody can send such a message, and any can get lost: it is a hint to look at the checkpoints, never believed. Hints
@@ -10,28 +10,46 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
-import structlog
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-
-from twinlog import PostgresViews, Service, Unavailable, View
+from twinlog.model.errors import Unavailable
+from twinlog.model.view import Changes
 
 SUBJECT = "views.changed"
+_KEYS = "orders"
+"""What a message calls the keys of changed rows: 0.1.0 knew of no others than the shop's orders."""
 _LOOK_EVERY_SECONDS = 1.0
 _LOOKS_APART_SECONDS = 0.01
 """At the least, so that no number of hints and of waiting queries costs more than 100 looks a second."""
-_MAX_ORDERS_ANNOUNCED = 2_000
+ANY = ""
+"""What a watcher of no row in particular watches."""
+_MAX_KEYS_ANNOUNCED = 2_000
 """In one message, which NATS limits to 1 MiB."""
 _MAX_HINT_BYTES = 256 * 1024
 """A longer message is none of ours, and is not parsed."""
 
-Changes = Mapping[View[Any], Mapping[str, Any]]
-"""Changed rows, by view and key."""
+
+class Messages(Protocol):
+    """Short messages between replicas, which may get lost."""
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Sends to whoever subscribes at this moment."""
+        ...
+
+    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
+        """``cb`` gets each message; its bytes are ``data``."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """A store of views that tells how far they are."""
+
+    async def checkpoints(self) -> Mapping[str, int]:
+        """The position up to which each consumer has projected its log."""
+        ...
 
 
 class ViewLagging(Unavailable):
@@ -56,10 +74,11 @@ class Freshness:
         """The positions that views may have reached, by log, as far as hints since the last look go."""
         self._maybe_changed: set[str] = set()
 
-    def changed(self, consumer: str, position: int, order_ids: Iterable[str]) -> None:
-        """Notes that a view has advanced and which orders have changed; wakes the queries and watchers concerned."""
+    def changed(self, consumer: str, position: int, keys: Iterable[str]) -> None:
+        """Notes that a view has advanced and which rows have changed; wakes the queries and watchers concerned."""
         self.advanced(consumer, position)
-        self.wake(order_ids)
+        self.wake(keys)
+        self.wake([ANY])
 
     def advanced(self, consumer: str, position: int) -> None:
         """Notes that a view has advanced; wakes the queries that wait for it."""
@@ -69,18 +88,18 @@ class Freshness:
             self._advanced.set()
             self._advanced = asyncio.Event()
 
-    def hinted(self, consumer: str, position: int, order_ids: Collection[str]) -> None:
-        """Has the checkpoints looked at if the hint, were it true, concerned a waiting query or a watched order."""
-        watched = self._watchers.keys() & order_ids if self._watchers else ()
-        self._maybe_changed.update(watched)
+    def hinted(self, consumer: str, position: int, keys: Collection[str]) -> None:
+        """Has the checkpoints looked at if the hint, were it true, concerned a waiting query or a watched row."""
         log = self._logs.get(consumer)
+        watched = self._watchers.keys() & {*keys, *([ANY] if log else [])} if self._watchers else ()
+        self._maybe_changed.update(watched)
         if log is not None and position > self.positions[log]:
             self._hinted[log] = position
         if watched or (self._waiting and self._hinted):
             self.wants_look.set()
 
     def begin_look(self) -> Collection[str]:
-        """Forgets the hints, as the truth is about to be known; gives the watched orders that they named."""
+        """Forgets the hints, as the truth is about to be known; gives the watched rows that they named."""
         named, self._maybe_changed, self._hinted = self._maybe_changed, set(), {}
         self.wants_look.clear()
         return named
@@ -89,10 +108,10 @@ class Freshness:
         """Wakes every watcher, as a hint may have been lost."""
         self.wake(self._watchers)
 
-    def wake(self, order_ids: Iterable[str]) -> None:
-        """Wakes the watchers of these orders."""
-        for order_id in order_ids:
-            for watcher in self._watchers.get(order_id, ()):
+    def wake(self, keys: Iterable[str]) -> None:
+        """Wakes the watchers of these rows."""
+        for key in keys:
+            for watcher in self._watchers.get(key, ()):
                 watcher.set()
 
     async def reached(self, wanted: Mapping[str, int], seconds: float) -> None:
@@ -115,23 +134,31 @@ class Freshness:
         return {log: position for log, position in wanted.items() if self.positions[log] < position}
 
     @asynccontextmanager
-    async def watching(self, order_id: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the order may have changed; the watcher clears it."""
+    async def watching(self, key: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever a row with this key may have changed; the watcher clears it."""
         changed = asyncio.Event()
-        self._watchers[order_id].add(changed)
+        self._watchers[key].add(changed)
         try:
             yield changed
         finally:
-            self._watchers[order_id].discard(changed)
-            if not self._watchers[order_id]:
-                del self._watchers[order_id]
+            self._watchers[key].discard(changed)
+            if not self._watchers[key]:
+                del self._watchers[key]
 
 
 class Announcer:
     """Announces what this replica commits, and looks at the checkpoints when others may have committed."""
 
-    def __init__(self, service: Service, store: PostgresViews, freshness: Freshness) -> None:
-        self._messages = service.messages
+    def __init__(
+        self,
+        messages: Messages,
+        store: Checkpoints,
+        freshness: Freshness,
+        watched: Collection[str] | None = None,
+    ) -> None:
+        """``watched``: the names of the views whose rows are watched; by default all that do not only grow."""
+        self._messages = messages
+        self._watched = watched
         self._store = store
         self._freshness = freshness
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
@@ -139,14 +166,19 @@ class Announcer:
 
     def committed(self, consumer: str, position: int, changes: Changes) -> None:
         """A batch has been committed to the views."""
-        order_ids = [id for view, rows in changes.items() if view.name == "orders" for id in rows]
-        self._freshness.changed(consumer, position, order_ids)
+        keys = [
+            key
+            for view, rows in changes.items()
+            if (not view.append_only if self._watched is None else view.name in self._watched)
+            for key in rows
+        ]
+        self._freshness.changed(consumer, position, keys)
         if not self._outbox.full():
             message = {
                 "from": self._me,
                 "consumer": consumer,
                 "position": position,
-                "orders": order_ids[:_MAX_ORDERS_ANNOUNCED],
+                _KEYS: keys[:_MAX_KEYS_ANNOUNCED],
             }
             self._outbox.put_nowait(json.dumps(message).encode())
 
@@ -159,21 +191,17 @@ class Announcer:
 
     async def _announce(self) -> None:
         while True:
-            message = await self._outbox.get()
-            try:
-                await self._messages.publish(SUBJECT, message)
-            except NatsError as error:
-                structlog.get_logger().debug("views.not_announced", error=str(error))
+            await self._messages.publish(SUBJECT, await self._outbox.get())
 
-    async def _heard(self, message: Msg) -> None:
+    async def _heard(self, message: Any) -> None:
         if len(message.data) > _MAX_HINT_BYTES:
             return
         with suppress(ValueError, RecursionError):
             match json.loads(message.data):
                 case {"from": self._me}:
                     pass  # what this replica commits, it knows
-                case {"consumer": str(consumer), "position": int(position), "orders": [*orders]}:
-                    self._freshness.hinted(consumer, position, {id for id in orders if isinstance(id, str)})
+                case {"consumer": str(consumer), "position": int(position), "orders": [*keys]}:
+                    self._freshness.hinted(consumer, position, {key for key in keys if isinstance(key, str)})
 
     async def _look(self) -> None:
         """Looks when it may be of use; whoever waits for nothing but time is woken once a second."""

@@ -1,0 +1,387 @@
+"""Small wrong services: each is refused at start, and the message names what is wrong and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import pytest
+from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
+
+from tests.dead_letters.journal import JOURNAL, Source, event
+from tests.waiting import until
+from twinlog import (
+    Address,
+    Aggregate,
+    ConfigurationError,
+    Policies,
+    PostgresViews,
+    Projection,
+    Schema,
+    Service,
+    ServiceSpec,
+    Settings,
+    View,
+    on,
+    open_service,
+)
+from twinlog.consume import Consumer
+from twinlog.log.lease import AlwaysHeld
+from twinlog.log.system import RandomIds
+from twinlog.log.transaction import Transaction
+from twinlog.model.schema import UpcasterCycle
+from twinlog.service.mistakes import Mistake, in_spec
+from twinlog.testing import START, ManualClock, MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing.internals import Timer
+
+
+class RoomSettings(Settings):
+    """The settings of the services here."""
+
+    rooms_address: Address = "127.0.0.1:0"
+    """Where it serves."""
+
+
+SPEC = ServiceSpec("room_svc", "rooms", "hotel_rooms", "hotel", RoomSettings, "rooms_address", [JOURNAL])
+
+
+@dataclass
+class Unfrozen:
+    """A state that can be changed in place."""
+
+    values: Sequence[int] = ()
+
+
+async def later(*_arguments: Any) -> Any:
+    """What ought to be a plain function."""
+
+
+def changed(**parts: Any) -> Aggregate[Any, Any]:
+    return replace(JOURNAL, **parts)
+
+
+SPECS: Mapping[str, tuple[ServiceSpec, str]] = {
+    "an aggregate's name is used twice": (
+        replace(SPEC, aggregates=[JOURNAL, changed(initial=())]),
+        "2 aggregates are called 'journal'.*declare each once, under a name of its own",
+    ),
+    "an aggregate is called as Twinlog's own": (
+        replace(SPEC, aggregates=[changed(name="dead_letters")]),
+        "aggregate 'dead_letters' has the name of Twinlog's own dead letters; rename it",
+    ),
+    "an aggregate's name has a slash": (
+        replace(SPEC, aggregates=[changed(name="a/b")]),
+        "aggregate 'a/b'.*rename it",
+    ),
+    "all streams share a list": (
+        replace(SPEC, aggregates=[changed(initial=[])]),
+        "aggregate 'journal': its initial state is a mutable list.*frozen dataclass",
+    ),
+    "all streams share an object": (
+        replace(SPEC, aggregates=[changed(initial=Unfrozen())]),
+        "aggregate 'journal': its initial state is a mutable Unfrozen.*frozen dataclass",
+    ),
+    "a timer that nothing answers": (
+        replace(SPEC, aggregates=[changed(due=lambda _: None)]),
+        "aggregate 'journal' has `due` and no `on_due`.*give it both",
+    ),
+    "decide is async": (
+        replace(SPEC, aggregates=[changed(decide=later)]),
+        "aggregate 'journal': decide is async.*plain function",
+    ),
+    "a log whose tokens nobody could read": (
+        replace(SPEC, log="hotel-rooms"),
+        "log 'hotel-rooms': the name of a log is of a-z, 0-9 and _ .*rename it",
+    ),
+    "a database without a name": (replace(SPEC, database=""), "database '': use letters"),
+    "migrations of no package": (
+        replace(SPEC, migrations=("hotel.nowhere",)),
+        "migrations 'hotel.nowhere': there is no such package; correct its name or install it",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", SPECS)
+async def test_a_wrong_declaration_is_refused_before_anything_is_opened(mistake: str) -> None:
+    spec, said = SPECS[mistake]
+    nowhere = RoomSettings(postgres_url="postgresql://127.0.0.1:1", nats_url="nats://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=f"room_svc: .*{said}"):
+        async with open_service(spec, nowhere, None):  # type: ignore[arg-type]
+            raise AssertionError("it began")
+
+
+def test_a_sound_declaration_is_none() -> None:
+    assert list(in_spec(SPEC)) == []
+
+
+def test_a_cycle_of_upcasters_is_refused_where_it_is_made() -> None:
+    with pytest.raises(
+        UpcasterCycle, match=r"StringValue leads back to google\.protobuf\.StringValue; let one"
+    ):
+        Schema({StringValue: (lambda _: [], [Int64Value]), Int64Value: (lambda _: [], [StringValue])})
+
+
+def test_two_mistakes_are_said_together() -> None:
+    both = replace(SPEC, log="9", aggregates=[changed(decide=later)])
+    assert len(list(in_spec(both))) == 2
+
+
+# --- what is subscribed ---
+
+
+def policies(**parts: Any) -> Policies:
+    rules = {StringValue: lambda e: on(JOURNAL, e.value).do(None)}
+    return Policies(**{"log": "source", "actor": "room_svc", "rules": rules, **parts})
+
+
+class Row(NamedTuple):
+    """A row of a view."""
+
+    key: str
+
+
+def view(name: str = "rooms", **parts: Any) -> View[Row]:
+    return View(name, lambda e, _: e.stream.id, lambda _row, e, _: Row(e.stream.id), **parts)
+
+
+STORE = MemoryViews()
+
+
+class NoSharing(MemoryViews):
+    """A store of an older kind."""
+
+    update = None  # type: ignore[assignment]
+
+
+def projection(name: str = "room_svc.source", *views: View[Row], store: Any = STORE) -> Projection:
+    return Projection(name, views or [view()], store, schema=Schema())
+
+
+def without_a_query() -> Projection:
+    store = object.__new__(PostgresViews)
+    store.log, store._queries, store._types = MemoryLog("rooms"), {}, {}  # type: ignore[assignment]
+    return projection(store=store)
+
+
+class Named(Source):
+    """A consumer of a name."""
+
+
+SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Consumer]], str]] = {
+    "two tables of one log": (
+        lambda: [policies(), policies()],
+        "two consumers are called 'room_svc.source' and would share one checkpoint.*one table.*another actor",
+    ),
+    "a table and a projection": (
+        lambda: [policies(), projection()],
+        "two consumers are called 'room_svc.source'.*a Projection: another name",
+    ),
+    "two projections on one table": (
+        lambda: [projection("room_svc.source"), projection("room_svc.others")],
+        "projections 'room_svc.source' and 'room_svc.others' both keep table 'rooms'.*shared=True",
+    ),
+    "one of two says that it shares": (
+        lambda: [projection("room_svc.source", view(shared=True)), projection("room_svc.others")],
+        "both keep table 'rooms'",
+    ),
+    "two views on one table": (
+        lambda: [projection("room_svc.source", view(), view())],
+        "projection 'room_svc.source' has 2 views on table 'rooms'; make them one view",
+    ),
+    "a view shared in a store that cannot": (
+        lambda: [projection("room_svc.source", view(shared=True), store=NoSharing())],
+        r"the store of 'room_svc.source' cannot share views \(rooms\); use one with `update`",
+    ),
+    "a view without its queries": (
+        lambda: [without_a_query()],
+        "view 'rooms' has no query 'rooms_upsert'; add it.*'rooms_rows'.*no row type in this store; name it",
+    ),
+    "a projection of no log": (
+        lambda: [projection("rooms")],
+        "projection 'rooms' does not say which log it projects; pass source=, or call it service.log",
+    ),
+    "a projection without a view": (
+        lambda: [Projection("room_svc.source", [], STORE, schema=Schema())],
+        "projection 'room_svc.source' has no view; give it one, or leave it out",
+    ),
+    "a table without a rule": (lambda: [policies(rules={})], "has no rule.*give it one, or leave it out"),
+    "a table without an actor": (lambda: [policies(actor="")], "has no actor.*use the name of the service"),
+    "an async rule": (
+        lambda: [policies(rules={StringValue: later})],
+        r"the rule of google\.protobuf\.StringValue is async.*plain function",
+    ),
+    "an async view": (
+        lambda: [projection("room_svc.source", View("rooms", later, lambda *_: None))],  # type: ignore[arg-type]
+        "view 'rooms': key is async.*plain function",
+    ),
+    "the name of a task": (
+        lambda: [Projection("relay", [view()], STORE, schema=Schema(), source="source")],
+        "consumer 'relay' has the name of a task of the service itself; rename it",
+    ),
+    "a log that no log can be called": (
+        lambda: [policies(log="hotel rooms")],
+        "reads log 'hotel rooms', which no log can be called; correct its log",
+    ),
+}
+
+
+@asynccontextmanager
+async def service(
+    *aggregates: Aggregate[Any, Any], log: MemoryLog | None = None, schema: Schema | None = None
+) -> AsyncIterator[Service]:
+    """A service over memory, beside the twin of the log ``source``."""
+    log = log or MemoryLog("rooms")
+    twins = {name: MemoryTwin(name) for name in ("rooms", "source")}
+    for twin in twins.values():
+        await twin.create(1)
+
+    def crashed(task: str, error: BaseException) -> None:
+        raise AssertionError(task) from error
+
+    made = Service(
+        "room_svc",
+        log,
+        twin=lambda name: twins.get(name) or MemoryTwin(name),
+        lease=lambda _work: AlwaysHeld(),
+        schema=schema or Schema(),
+        clock=ManualClock(),
+        ids=RandomIds(),
+        on_crash=crashed,
+        aggregates=aggregates,
+    )
+    async with made.running():
+        yield made
+
+
+@pytest.mark.parametrize("mistake", SUBSCRIBED)
+async def test_what_cannot_work_together_is_refused_before_any_of_it_begins(mistake: str) -> None:
+    subscribers, said = SUBSCRIBED[mistake]
+    async with service() as running:
+        with pytest.raises(Mistake, match=f"room_svc: .*{said}"):
+            running.subscribe(*subscribers())
+        assert running.watched == []
+
+
+async def test_it_is_refused_also_where_they_are_subscribed_one_by_one() -> None:
+    async with service() as running:
+        running.subscribe(policies())
+        with pytest.raises(Mistake, match=r"two consumers are called .room_svc\.source."):
+            running.subscribe(policies(rules={BoolValue: lambda _: None}))
+
+
+async def test_tables_that_only_grow_and_tables_that_are_shared_may_be_kept_together() -> None:
+    async with service() as running:
+        running.subscribe(
+            projection("room_svc.source", view(append_only=True), view("both", shared=True)),
+            projection("room_svc.others", view(append_only=True), view("both", shared=True)),
+        )
+
+
+async def test_a_log_that_nobody_owns_is_named() -> None:
+    async with service() as running:
+        running.subscribe(policies(log="sorce"))
+        await until(
+            lambda: "Stream sorce does not exist; start the service" in (running.watched[0].problem or "")
+        )
+        assert "correct the name" in (running.watched[0].problem or "")
+
+
+async def test_a_grpc_service_under_a_name_that_no_proto_has_is_refused() -> None:
+    async with service() as running:
+        with pytest.raises(Mistake, match=r"'hotel.v1.Rooms' is in no proto.*use its full name"):
+            await running.serve((object(), lambda _servicer, _server: None, "hotel.v1.Rooms"))
+
+
+async def test_a_grpc_service_that_is_served_twice_is_refused() -> None:
+    async with service() as running:
+        both = (object(), lambda _servicer, _server: None, "twinlog.v1.DeadLetterService")
+        with pytest.raises(Mistake, match=r"twinlog.v1.DeadLetterService is served 2 times; serve it once"):
+            await running.serve(both, both)
+
+
+# --- what is none of a consumer's business ---
+
+
+async def test_a_view_is_sent_what_it_is_about_and_a_newer_upstream_is_no_event_for_it() -> None:
+    store = MemoryViews()
+    of_texts = Projection("room_svc.source", [view(events=[StringValue])], store, schema=Schema())
+    assert list(of_texts.types) == ["StringValue"]
+    async with service() as running:
+        running.subscribe(of_texts)
+        handler = running.dead_letters.consumers["room_svc.source"]
+        new = event(1, "a:1")._replace(type="hotel.v9.Repainted", payload=b"\xff")
+        assert await handler.handle([new, event(2, "b:1")], 0) == 2
+        assert not running.dead_letters.counts().get("room_svc.source")
+    assert len(store.tables["rooms"]) == 1
+
+
+async def test_a_namesake_from_another_package_calls_for_nothing() -> None:
+    async with service() as running:
+        running.subscribe(policies())
+        handler = running.dead_letters.consumers["room_svc.source"]
+        namesake = event(1, "a:1")._replace(type="hotel.v9.StringValue", payload=b"\xff")
+        assert await handler.handle([namesake], 0) == 0
+        assert not running.dead_letters.counts().get("room_svc.source")
+
+
+async def test_a_view_that_wants_a_new_type_is_sent_what_was_stored_under_the_old_one() -> None:
+    schema = Schema({Int64Value: (lambda old: [StringValue(value=f"{old.value}:1")], [StringValue])})
+    store = MemoryViews()
+    of_texts = Projection("room_svc.source", [view(events=[StringValue])], store, schema=schema)
+    assert set(of_texts.types) == {"StringValue", "Int64Value"}
+    async with service(schema=schema) as running:
+        running.subscribe(of_texts)
+        old = event(1, "a:1")._replace(
+            type=Int64Value.DESCRIPTOR.full_name, payload=Int64Value(value=4).SerializeToString()
+        )
+        await running.dead_letters.consumers["room_svc.source"].handle([old], 0)
+    assert len(store.tables["rooms"]) == 1
+
+
+async def test_timers_of_an_aggregate_that_is_gone_are_reported_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also one that comes due while the service runs, and where no aggregate of it has timers at all."""
+    monkeypatch.setattr("twinlog.service.service._CHECK_TIMERS_SECONDS", 0.01)
+    log = MemoryLog("rooms")
+    async with service(JOURNAL, log=log) as running:
+        await asyncio.sleep(0.03)
+        assert running.timers.problem is None
+        gone = event(1, "a:1").stream._replace(type="gone")
+        log.timers[gone] = Timer(gone, 1, START - timedelta(seconds=1))
+        await until(lambda: "No aggregate gone is declared here" in (running.timers.problem or ""))
+        assert gone in log.timers
+        await running.writer.execute(lambda tx: tx.do(JOURNAL, "a", WRITE))
+
+
+class _Write(NamedTuple):
+    value: int
+
+
+WRITE: Any = _Write(1)
+
+
+# --- a request_id that is not passed along ---
+
+
+async def test_a_method_that_forgets_its_request_id_is_refused_when_it_appends() -> None:
+    from twinlog.log.requests import CALLED_WITH_ID, RequestIdIgnored
+
+    log = MemoryLog("rooms")
+    async with service(JOURNAL, log=log) as running:
+        token = CALLED_WITH_ID.set("hotel.v1.Rooms/Book")
+        try:
+            with pytest.raises(RequestIdIgnored, match=r"hotel\.v1\.Rooms/Book was called with a request_id"):
+                await running.writer.execute(lambda tx: tx.do(JOURNAL, "a", WRITE))
+            await running.writer.execute(_reads)
+        finally:
+            CALLED_WITH_ID.reset(token)
+    assert not log.events
+
+
+def _reads(transaction: Transaction) -> Any:
+    return transaction.state(JOURNAL, "a")

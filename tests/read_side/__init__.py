@@ -1,0 +1,1 @@
+"""Views over several logs, and what queries need to know of them."""

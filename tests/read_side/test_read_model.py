@@ -1,0 +1,85 @@
+"""Queries that wait for what a command did, and watches, without a line of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from tests.dead_letters.journal import event
+from tests.mistakes.test_start import Row, service, view
+from tests.waiting import until
+from twinlog.model.errors import InvalidArgument
+from twinlog.rpc import ReadModel
+from twinlog.rpc.freshness import ViewLagging
+from twinlog.testing import MemoryTwin, MemoryViews
+
+
+class Stored:
+    """Views in memory that tell how far they are, as PostgresViews does."""
+
+    def __init__(self) -> None:
+        self.inner = MemoryViews()
+        self.log = self.inner.log
+        self.checkpoint = self.inner.checkpoint
+        self.rows = self.inner.rows
+        self.commit = self.inner.commit
+
+    async def checkpoints(self) -> dict[str, int]:
+        return dict(self.inner.checkpoints)
+
+
+ROOMS = view(events=[StringValue])
+
+
+@asynccontextmanager
+async def reading() -> AsyncIterator[tuple[ReadModel, Stored, MemoryTwin]]:
+    async with service() as running:
+        store = Stored()
+        reads = ReadModel(running, store, {"source": [ROOMS]})
+        reads.subscribe()
+        twin = running.twin("source")
+        assert isinstance(twin, MemoryTwin)
+        yield reads, store, twin
+
+
+async def test_own_writes_are_read_in_one_line() -> None:
+    async with reading() as (reads, store, twin):
+        await twin.publish([event(1, "a:1")])
+        await reads.after("source:1")
+        assert len(store.inner.tables["rooms"]) == 1
+
+
+async def test_a_token_that_is_ahead_lags_and_one_of_another_log_is_refused() -> None:
+    async with reading() as (reads, _, _twin):
+        with pytest.raises(ViewLagging):
+            await reads.after("source:9", 0.01)
+        with pytest.raises(InvalidArgument, match="names another log than source"):
+            await reads.after("others:1")
+
+
+@pytest.mark.parametrize("by", ["row", "filter"])
+async def test_a_watch_gives_what_is_there_and_every_change(by: str) -> None:
+    async with reading() as (reads, store, twin):
+        first = event(1, "a:1")
+        key = first.stream.id
+
+        async def read() -> list[Row]:
+            return list((await store.rows(ROOMS, [key])).values())
+
+        seen: list[list[Row]] = []
+
+        async def watch() -> None:
+            async for rows in reads.watch(read, *([key] if by == "row" else [])):
+                seen.append(rows)
+
+        watching = asyncio.create_task(watch())
+        await until(lambda: seen == [[]])
+        await twin.publish([first])
+        await until(lambda: len(seen) == 2)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        assert seen[1] == [Row(key)]

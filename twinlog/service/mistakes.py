@@ -1,0 +1,172 @@
+"""Mistakes in what a service is made of: they are refused at start, by name, with the way out.
+
+Each of them would otherwise lose events or mix data up, and say nothing. Every check looks at what is declared, before
+anything of it runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from importlib.util import find_spec
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import descriptor_pool
+
+from twinlog.consume import Consumer
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.consume.projection import Projection
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import ConfigurationError
+from twinlog.model.policies import Policies
+
+if TYPE_CHECKING:
+    from twinlog.rpc import Registration
+    from twinlog.service.spec import ServiceSpec
+
+OWN_WORK = ("relay", "timers", "requests")
+"""The leases of a service's own tasks."""
+_LOG = re.compile("[a-z][a-z0-9_]*")
+_PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_MUTABLE = (list, dict, set, bytearray)
+
+
+class Mistake(ConfigurationError):
+    """A service is put together wrongly."""
+
+    reason = "MISTAKE"
+
+
+def refuse(mistakes: Sequence[str], of: str) -> None:
+    """Raises one Mistake that says all of them; ``of`` names the service."""
+    if mistakes:
+        raise Mistake(f"{of}: " + "; ".join(dict.fromkeys(mistakes)))
+
+
+def in_spec(spec: ServiceSpec) -> Iterator[str]:
+    """What is wrong with a service's declaration."""
+    if not _LOG.fullmatch(spec.log):
+        yield f"log {spec.log!r}: the name of a log is of a-z, 0-9 and _ and begins with a letter; rename it"
+    for field in ("name", "database", "domain"):
+        if not _PLAIN.fullmatch(str(getattr(spec, field))):
+            yield f"{field} {getattr(spec, field)!r}: use letters, digits, dots, hyphens and underscores"
+    for package in spec.migrations:
+        if not _is_package(package):
+            yield f"migrations {package!r}: there is no such package; correct its name or install it"
+    yield from in_aggregates(spec.aggregates)
+
+
+def in_aggregates(aggregates: Sequence[AnyAggregate]) -> Iterator[str]:
+    """What is wrong with the aggregates that a service declares."""
+    for name, times in Counter(aggregate.name for aggregate in aggregates).items():
+        if times > 1:
+            yield (
+                f"{times} aggregates are called {name!r} and would fold each other's streams; declare each once, "
+                f"under a name of its own"
+            )
+        if name == DEAD_LETTERS.name:
+            yield f"aggregate {name!r} has the name of Twinlog's own dead letters; rename it"
+        if not name or "/" in name:
+            yield f"aggregate {name!r}: its name is empty or has a slash, which parts name and id; rename it"
+    for aggregate in aggregates:
+        yield from _in_aggregate(aggregate)
+
+
+def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
+    name = aggregate.name
+    if _is_mutable(aggregate.initial):
+        yield (
+            f"aggregate {name!r}: its initial state is a mutable {type(aggregate.initial).__name__}, which all its "
+            f"streams would share; make it a frozen dataclass"
+        )
+    if aggregate.has_timers and not aggregate.answers_timers:
+        yield f"aggregate {name!r} has `due` and no `on_due`, so that no timer could be fired; give it both"
+    functions = {part: getattr(aggregate, part) for part in ("decide", "evolve", "partition_key", "due")}
+    yield from _in_functions(f"aggregate {name!r}", functions)
+
+
+def in_policies(policies: Policies) -> Iterator[str]:
+    """What is wrong with a table of policies."""
+    table = f"Policies(log={policies.log!r}, actor={policies.actor!r})"
+    if not policies.rules:
+        yield f"{table} has no rule, and would be sent every event in vain; give it one, or leave it out"
+    if not policies.actor:
+        yield f"{table} has no actor, who names its consumer; use the name of the service"
+    yield from _in_functions(
+        table, {f"the rule of {event.DESCRIPTOR.full_name}": rule for event, rule in policies.rules.items()}
+    )
+
+
+def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator[str]:
+    """What is wrong with new consumers of a service, by themselves and beside those that it has."""
+    before = list(known)
+    for consumer in new:
+        name = consumer.name
+        if any(other.name == name for other in before):
+            yield (
+                f"two consumers are called {name!r} and would share one checkpoint, so that each loses the events that "
+                f"the other has handled; put the rules of Policies of one log into one table, or give one of them "
+                f"another actor (a Projection: another name)"
+            )
+        if name in OWN_WORK or not name:
+            yield f"consumer {name!r} has the name of a task of the service itself; rename it"
+        if not _LOG.fullmatch(consumer.source):
+            yield f"consumer {name!r} reads log {consumer.source!r}, which no log can be called; correct its log"
+        if isinstance(consumer, Projection):
+            yield from _in_projection(consumer, [p for p in before if isinstance(p, Projection)])
+        before.append(consumer)
+
+
+def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iterator[str]:
+    if not projection.says_source:
+        yield f"projection {projection.name!r} does not say which log it projects; pass source=, or call it service.log"
+    if not projection.tables:
+        yield f"projection {projection.name!r} has no view; give it one, or leave it out"
+    for name, times in Counter(view.name for view in projection.tables).items():
+        if times > 1:
+            yield f"projection {projection.name!r} has {times} views on table {name!r}; make them one view"
+    for view in projection.tables:
+        yield from _in_functions(
+            f"view {view.name!r}", {"key": view.key, "evolve": view.evolve, "each": view.each}
+        )
+        for other in others:
+            theirs = next((their for their in other.tables if their.name == view.name), None)
+            if theirs and other.store.log is projection.store.log and not (view.shares and theirs.shares):
+                yield (
+                    f"projections {other.name!r} and {projection.name!r} both keep table {view.name!r} and would "
+                    f"overwrite each other's rows; declare the view with shared=True in both, or keep two tables"
+                )
+    yield from projection.store_mistakes()
+
+
+def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
+    """What is wrong with the gRPC services that are to be served."""
+    for name, times in Counter(name for _, _, name in registrations).items():
+        if times > 1:
+            yield f"gRPC service {name} is served {times} times; serve it once"
+        try:
+            descriptor_pool.Default().FindServiceByName(name)
+        except KeyError:
+            yield f"gRPC service {name!r} is in no proto that is imported; use its full name, package.Service"
+
+
+def _in_functions(of: str, functions: Mapping[str, Callable[..., Any] | None]) -> Iterator[str]:
+    for name, function in functions.items():
+        if iscoroutinefunction(function):
+            yield f"{of}: {name} is async, and what decides or folds is pure; make it a plain function"
+
+
+def _is_mutable(value: object) -> bool:
+    if is_dataclass(value):
+        return not getattr(value, "__dataclass_params__").frozen  # noqa: B009 - typeshed does not know it
+    return isinstance(value, _MUTABLE)
+
+
+def _is_package(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
