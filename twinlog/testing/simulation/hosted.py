@@ -102,7 +102,7 @@ class Survey:
             self.policies[consumer.name] = consumer
         elif isinstance(consumer, Projection):
             self.projections[consumer.name] = Projected(
-                service, consumer.name, consumer.source, _views(consumer), consumer.routing_key
+                service, consumer.name, consumer.source, consumer.tables, consumer.routing_key
             )
 
 
@@ -125,11 +125,6 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
                 f"{name} follows the log {log}, which no service here has: add the one that has it"
             )
     return found
-
-
-def _views(projection: Projection) -> Sequence[AnyView]:
-    """The views that it keeps, private to it or not."""
-    return next(value for name, value in vars(projection).items() if name.strip("_") == "views")
 
 
 def edges(wired: object) -> Sequence[object]:
