@@ -48,6 +48,8 @@ class Projected:
     log: str
     views: Sequence[AnyView]
     routing_key: str
+    types: Sequence[str]
+    """Short names of the event types that it wants; empty: all."""
 
 
 @dataclass
@@ -102,7 +104,12 @@ class Survey:
             self.policies[consumer.name] = consumer
         elif isinstance(consumer, Projection):
             self.projections[consumer.name] = Projected(
-                service, consumer.name, consumer.source, _views(consumer), consumer.routing_key
+                service,
+                consumer.name,
+                consumer.source,
+                consumer.tables,
+                consumer.routing_key,
+                consumer.types,
             )
 
 
@@ -125,11 +132,6 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
                 f"{name} follows the log {log}, which no service here has: add the one that has it"
             )
     return found
-
-
-def _views(projection: Projection) -> Sequence[AnyView]:
-    """The views that it keeps, private to it or not."""
-    return next(value for name, value in vars(projection).items() if name.strip("_") == "views")
 
 
 def edges(wired: object) -> Sequence[object]:
