@@ -408,6 +408,7 @@ class TestHealth:
                 part.problem = "relay: NATS is away"
                 assert await _health(client, "") == NOT_SERVING
                 assert await _health(client, NAME) == NOT_SERVING
+                assert await _health(client, "liveness") == SERVING
                 part.problem = None
                 assert await _health(client, NAME) == SERVING
 
