@@ -68,9 +68,12 @@ async def surveyed(mains: Mapping[str, Main]) -> AsyncIterator[Sequence[Wired]]:
             found.append(wired)
             yield _Surveyed(wired)
 
-        STAND_IN.set(stand_in)
-        for module, main in mains.items():
-            await _wire(module, main)
+        before = STAND_IN.set(stand_in)
+        try:
+            for module, main in mains.items():
+                await _wire(module, main)
+        finally:
+            STAND_IN.reset(before)
         yield found
 
 

@@ -18,6 +18,7 @@ from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 
 EQUAL = "view row equals fold"
+"""The check that a row breaks which its events do not lead to."""
 
 _CHUNK = 2_000
 

@@ -1,0 +1,4 @@
+CREATE TABLE booked (
+    room_id    text PRIMARY KEY,
+    booking_id text NOT NULL
+);
