@@ -41,6 +41,8 @@ class Booked(NamedTuple):
 
     room_id: str
     booking_id: str
+    rate: float = 0.1
+    """In a column that rounds it."""
 
 
 def booked(row: Booked | None, _event: Any, message: Any) -> Booked | None:

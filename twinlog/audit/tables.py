@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import asyncpg
+
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.named_queries import load_queries
@@ -31,6 +33,14 @@ class TableRows:
     async def named(self, connection: Connection, keys: Sequence[str]) -> Mapping[str, Any]:
         rows = await connection.fetch(self._query, keys)
         return {str(row[0]): self._row_type(*row) for row in rows}
+
+    async def as_stored(self, connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:
+        try:
+            async with connection.transaction():  # a row that does not fit must not end the outer one
+                found = await connection.fetch(f"SELECT * FROM unnest($1::{self._table}[])", rows)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+            return rows
+        return [self._row_type(*row) for row in found]
 
     async def keys(self, connection: Connection) -> Sequence[str]:
         column = quoted(await connection.fetchval(_QUERIES["first_column"], self._table))
