@@ -40,6 +40,7 @@ SLOW = (
     "tests/bench/test_guard.py",
     "tests/chaos/",
     "tests/cli/test_projects.py",
+    "tests/examples/",
     "tests/kernel/test_runtime.py",
     "tests/simulation/",
     "tests/testing/test_simulate.py",

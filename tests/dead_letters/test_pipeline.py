@@ -201,7 +201,7 @@ async def test_policies_and_projections_are_subscribed_alike() -> None:
             source.policies(),
             Projection("tests.view", [source.view()], views, schema=Schema(), source="source"),
         )
-        await until(lambda: views.checkpoints.get("tests.view") == 2 and log.checkpoints.get(CONSUMER) == 2)
+        await until(lambda: views.positions.get("tests.view") == 2 and log.checkpoints.get(CONSUMER) == 2)
     assert journal(log, "a") == [1]
     assert views.tables["journal"].keys() == {"a", "b"}
 

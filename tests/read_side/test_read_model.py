@@ -17,28 +17,13 @@ from twinlog.rpc import ReadModel
 from twinlog.rpc.freshness import ViewLagging
 from twinlog.testing import MemoryTwin, MemoryViews
 
-
-class Stored:
-    """Views in memory that tell how far they are, as PostgresViews does."""
-
-    def __init__(self) -> None:
-        self.inner = MemoryViews()
-        self.log = self.inner.log
-        self.checkpoint = self.inner.checkpoint
-        self.rows = self.inner.rows
-        self.commit = self.inner.commit
-
-    async def checkpoints(self) -> dict[str, int]:
-        return dict(self.inner.checkpoints)
-
-
 ROOMS = view(events=[StringValue])
 
 
 @asynccontextmanager
-async def reading() -> AsyncIterator[tuple[ReadModel, Stored, MemoryTwin]]:
+async def reading() -> AsyncIterator[tuple[ReadModel, MemoryViews, MemoryTwin]]:
     async with service() as running:
-        store = Stored()
+        store = MemoryViews()
         reads = ReadModel(running, store, {"source": [ROOMS]})
         reads.subscribe()
         twin = running.twin("source")
@@ -50,7 +35,7 @@ async def test_own_writes_are_read_in_one_line() -> None:
     async with reading() as (reads, store, twin):
         await twin.publish([event(1, "a:1")])
         await reads.after("source:1")
-        assert len(store.inner.tables["rooms"]) == 1
+        assert len(store.tables["rooms"]) == 1
 
 
 async def test_a_token_that_is_ahead_lags_and_one_of_another_log_is_refused() -> None:

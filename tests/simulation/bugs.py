@@ -312,7 +312,7 @@ def views_without_fence() -> Patches:
     """Views are stored wherever their checkpoint is."""
 
     async def commit(self: MemoryViews, changes: Any, advance: Any, _batch: Any = None) -> None:
-        self.checkpoints[advance.consumer] = advance.upto
+        self.positions[advance.consumer] = advance.upto
         for view, rows in changes.items():
             self.tables.setdefault(view.name, {}).update(rows)
 

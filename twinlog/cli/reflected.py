@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 _STANDARD = ("grpc.", "twinlog.")
 _LEFT_OUT = ("request_id", "page_token", "consistency_token")
 _DEPTH = 3
+_WELL_KNOWN = {"Timestamp": "2030-01-01T00:00:00Z", "Duration": "1s"}
+"""Those of google.protobuf that are written as texts."""
 
 
 def commands(address: str) -> Sequence[str]:
@@ -63,17 +65,22 @@ def _sample(message: Descriptor | Any, depth: int) -> dict[str, Any]:
 
 
 def _value(field: FieldDescriptor | Any, depth: int) -> Any:
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        return {}
+    value = _single(field, depth)
+    return [value] if isinstance(field.default_value, list) else value
+
+
+def _single(field: FieldDescriptor | Any, depth: int) -> Any:
+    if field.message_type and field.message_type.full_name.startswith("google.protobuf."):
+        return _WELL_KNOWN.get(field.message_type.name, {})
     if field.message_type:
-        return (
-            {}
-            if field.message_type.full_name.startswith("google.protobuf.")
-            else _sample(field.message_type, depth - 1)
-        )
+        return _sample(field.message_type, depth - 1)
     if field.enum_type:
         return field.enum_type.values[-1].name
     if field.type == field.TYPE_STRING:
         return field.name
-    return field.default_value if isinstance(field.default_value, bool | int | float) else ""
+    return {field.CPPTYPE_BOOL: False, field.CPPTYPE_STRING: ""}.get(field.cpp_type, 0)
 
 
 def _grpcurl() -> str:

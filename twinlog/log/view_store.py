@@ -16,6 +16,10 @@ class ViewStore(Protocol):
         """The position up to which a consumer has projected its log."""
         ...
 
+    async def checkpoints(self) -> Mapping[str, int]:
+        """The position up to which each consumer has projected its log."""
+        ...
+
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         """The requested rows that exist, by key."""
         ...

@@ -18,10 +18,14 @@ class MemoryViews:
         """``log``: the log beside the views; by default a new one."""
         self.log = log or MemoryLog("views")
         self.tables: dict[str, dict[str, Any]] = {}
-        self.checkpoints: dict[str, int] = {}
+        self.positions: dict[str, int] = {}
+        """The checkpoints, by consumer."""
 
     async def checkpoint(self, consumer: str) -> int:
-        return self.checkpoints.get(consumer, 0)
+        return self.positions.get(consumer, 0)
+
+    async def checkpoints(self) -> Mapping[str, int]:
+        return dict(self.positions)
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         table = self.tables.get(view.name, {})
@@ -47,12 +51,12 @@ class MemoryViews:
     async def _commit(
         self, session: LogSession, changes: Changes, advance: CheckpointAdvance, batch: Batch | None
     ) -> Conflict | None:
-        actual = self.checkpoints.get(advance.consumer, 0)
+        actual = self.positions.get(advance.consumer, 0)
         if actual != advance.after:
             raise CheckpointMoved(consumer=advance.consumer, actual=actual, expected=advance.after)
         if batch and isinstance(conflict := await session.append(batch), Conflict):
             return conflict
-        self.checkpoints[advance.consumer] = advance.upto
+        self.positions[advance.consumer] = advance.upto
         self.log.note_handled(advance)
         for view, rows in changes.items():
             table = self.tables.setdefault(view.name, {})

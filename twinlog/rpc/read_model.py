@@ -12,7 +12,7 @@ from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView
 from twinlog.rpc import tokens
 from twinlog.rpc.context import Incoming, time_left
-from twinlog.rpc.freshness import ANY, Announcer, Checkpoints, Freshness, Messages
+from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages
 from twinlog.rpc.validation import Checks
 
 T = TypeVar("T")
@@ -37,10 +37,6 @@ class Subscribes(Protocol):
         ...
 
 
-class StoredViews(ViewStore, Checkpoints, Protocol):
-    """Where the views are; PostgresViews is one."""
-
-
 class ReadModel:
     """Views, each fed by one consumer for each log, and what queries need to know of their freshness.
 
@@ -51,19 +47,23 @@ class ReadModel:
     def __init__(
         self,
         service: Subscribes,
-        store: StoredViews,
+        store: ViewStore,
         views: Mapping[str, Sequence[AnyView]],
         *,
         watched: Collection[AnyView] | None = None,
+        name: str = "",
     ) -> None:
         """``views``: those that each log feeds; one that several logs feed is declared ``shared=True``.
+
+        ``name`` is part of its consumers' names, which are ``service.log`` without one: give it one where the service
+        has policies of the same logs.
 
         ``watched``: the views whose rows are watched; by default all that do not only grow.
         """
         self._service = service
         self._store = store
         self._views = views
-        self._logs = {f"{service.name}.{log}": log for log in views}
+        self._logs = {".".join(filter(None, (service.name, name, log))): log for log in views}
         messages: Messages = service.messages
         self.freshness = Freshness(self._logs)
         names = None if watched is None else {view.name for view in watched}
@@ -80,6 +80,7 @@ class ReadModel:
                 self._views[log],
                 self._store,
                 schema=self._service.schema,
+                source=log,
                 on_commit=self.committed,
             )
             self._service.subscribe(projection, linger_seconds=linger_seconds.get(log, 0.0))

@@ -109,7 +109,7 @@ def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator
             yield (
                 f"two consumers are called {name!r} and would share one checkpoint, so that each loses the events that "
                 f"the other has handled; put the rules of Policies of one log into one table, or give one of them "
-                f"another actor (a Projection: another name)"
+                f"another actor (a Projection: another name, a ReadModel: a name)"
             )
         if name in OWN_WORK or not name:
             yield f"consumer {name!r} has the name of a task of the service itself; rename it"

@@ -66,7 +66,7 @@ def set_back_later(world: Surroundings, fault: Fault) -> None:
     service = world.scene.survey.owner(log.name)
     views = world.scene.views[service]
     tables = {name: dict(rows) for name, rows in views.tables.items()}
-    checkpoints = dict(views.checkpoints)
+    checkpoints = dict(views.positions)
 
     def put_back() -> None:
         twin, head = world.scene.twins[log.name], len(log.events)
@@ -79,7 +79,7 @@ def set_back_later(world: Surroundings, fault: Fault) -> None:
         log.streams = {}
         for event in log.events:
             log.streams.setdefault(event.stream, []).append(event)
-        views.tables, views.checkpoints = tables, checkpoints
+        views.tables, views.positions = tables, checkpoints
         world.logs[log.name].failovers += 1
         world.promises.set_back(log.name, service)
         world.later(0.5 + world.chance.random() * 3, partial(_repair, world, log.name))

@@ -48,13 +48,13 @@ class Folds:
                 self._rows[view].clear()
         for projection in of:
             self._folded[projection.consumer] = 0
-            self._fold(projection, store.checkpoints.get(projection.consumer, 0))
+            self._fold(projection, store.positions.get(projection.consumer, 0))
 
     def unfinished(self) -> Iterator[str]:
         """Projections that are behind."""
         for each in self._projections.values():
             last = self._last_wanted(each)
-            reached = self._scene.views[each.service].checkpoints.get(each.consumer, 0)
+            reached = self._scene.views[each.service].positions.get(each.consumer, 0)
             if reached < last:
                 yield f"{each.consumer} is at {reached}, the log at {last}"
 
@@ -95,4 +95,6 @@ def stored(rows: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_wanted(projection: Projected, event: Recorded) -> bool:
+    if projection.types and event.type.rpartition(".")[2] not in projection.types:
+        return False
     return not projection.routing_key or event.routing_key == projection.routing_key

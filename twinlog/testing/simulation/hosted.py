@@ -48,6 +48,8 @@ class Projected:
     log: str
     views: Sequence[AnyView]
     routing_key: str
+    types: Sequence[str]
+    """Short names of the event types that it wants; empty: all."""
 
 
 @dataclass
@@ -102,7 +104,12 @@ class Survey:
             self.policies[consumer.name] = consumer
         elif isinstance(consumer, Projection):
             self.projections[consumer.name] = Projected(
-                service, consumer.name, consumer.source, consumer.tables, consumer.routing_key
+                service,
+                consumer.name,
+                consumer.source,
+                consumer.tables,
+                consumer.routing_key,
+                consumer.types,
             )
 
 

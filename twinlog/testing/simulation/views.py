@@ -35,10 +35,27 @@ class ViewServer(Store):
         first = len(self.views.log.events) + 1
         conflict = at_once(self.views.commit(changes, advance, batch))
         if conflict is None:
-            if batch:
-                self.log.committed(batch, Appended(first))
-            self.committed(changes, advance)
+            self._tell(changes, advance, batch, first)
         return conflict
+
+    def update(
+        self,
+        wanted: Mapping[AnyView, Sequence[str]],
+        change: Callable[[Changes], Changes],
+        advance: CheckpointAdvance,
+        batch: Batch | None,
+    ) -> Changes | Conflict:
+        """Changes rows that others change, too, or refuses."""
+        first = len(self.views.log.events) + 1
+        done = at_once(self.views.update(wanted, change, advance, batch))
+        if not isinstance(done, Conflict):
+            self._tell(done, advance, batch, first)
+        return done
+
+    def _tell(self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None, first: int) -> None:
+        if batch:
+            self.log.committed(batch, Appended(first))
+        self.committed(changes, advance)
 
 
 class RemoteViews:
@@ -51,7 +68,10 @@ class RemoteViews:
         self.log = RemoteLog(network, client, server.log)
 
     async def checkpoint(self, consumer: str) -> int:
-        return await self._ask("checkpoint", lambda: self._server.views.checkpoints.get(consumer, 0))
+        return await self._ask("checkpoint", lambda: self._server.views.positions.get(consumer, 0))
+
+    async def checkpoints(self) -> Mapping[str, int]:
+        return await self._ask("checkpoints", lambda: at_once(self._server.views.checkpoints()))
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return await self._ask("rows", lambda: at_once(self._server.views.rows(view, keys)))
@@ -60,6 +80,15 @@ class RemoteViews:
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
     ) -> Conflict | None:
         return await self._ask("commit", lambda: self._server.commit(changes, advance, batch))
+
+    async def update(
+        self,
+        wanted: Mapping[AnyView, Sequence[str]],
+        change: Callable[[Changes], Changes],
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+    ) -> Changes | Conflict:
+        return await self._ask("update", lambda: self._server.update(wanted, change, advance, batch))
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
         return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)

@@ -1,0 +1,1 @@
+"""What guests have paid, by a payment provider."""

@@ -1,0 +1,33 @@
+"""The wiring of payments_svc, which nobody calls: it follows logs."""
+
+from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
+
+from payments_svc.domain import PAYMENT
+from payments_svc.policies import ROOMS, TRIPS
+from payments_svc.provider import FakeProvider, payments
+
+
+class PaymentSettings(Settings):
+    payments_address: Address = "127.0.0.1:50062"
+    """Where payments_svc serves."""
+
+
+SPEC = ServiceSpec(
+    name="payments_svc",
+    log="payments",
+    database="hotel_payments",
+    domain="hotel",
+    settings=PaymentSettings,
+    address="payments_address",
+    aggregates=(PAYMENT,),
+)
+
+
+def wire(service: Service, provider: FakeProvider) -> None:
+    service.subscribe(TRIPS, ROOMS, payments(provider))
+
+
+async def main(shutdown: Shutdown) -> None:
+    async with open_service(SPEC, load(PaymentSettings), shutdown) as service:
+        wire(service, FakeProvider())
+        await service.serve()

@@ -1,0 +1,1 @@
+"""The rooms of the hotel, and for whom each is held."""

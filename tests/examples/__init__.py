@@ -1,0 +1,1 @@
+"""Projects of adopters, as they would have them."""

@@ -1,0 +1,58 @@
+"""The hotel in a folder of its own, where nothing of this checkout but twinlog can be imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stack.topology import ROOT
+
+HOTEL = ROOT / "examples" / "hotel"
+_LEFT_BEHIND = shutil.ignore_patterns("__pycache__", ".*_cache", ".twinlog", ".venv", "*_pb2*")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A copy of an example, and what its commands run in."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def run(self, *command: str | Path) -> str:
+        """What a command prints; the test fails with it where the command does."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=250,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def twinlog(self, *arguments: str) -> str:
+        """The same of the command `twinlog`."""
+        return self.run(sys.executable, "-m", "twinlog", *arguments)
+
+
+@pytest.fixture
+def hotel(tmp_path: Path) -> Example:
+    """The hotel, with its code generated."""
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "twinlog").symlink_to(ROOT / "twinlog")
+    shutil.copytree(HOTEL, tmp_path / "hotel", ignore=_LEFT_BEHIND)
+    inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_ADDRESS"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    example = Example(tmp_path / "hotel", {**inherited, "PYTHONPATH": str(installed), "PATH": path})
+    example.twinlog("proto")
+    return example

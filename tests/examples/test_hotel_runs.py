@@ -1,0 +1,214 @@
+"""The hotel as it runs: trips in both modes, kill -9 of each service, and every trip is all done or all undone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import grpc.aio
+from google.protobuf.message_factory import GetMessageClass
+
+from tests.examples.conftest import Example
+from tests.waiting import until
+from twinlog.cli.reflected import pool_of
+from twinlog.dev import free_port, spawn, stop
+
+_PATIENCE_SECONDS = 120.0
+_SERVICES = ("rooms_svc", "payments_svc", "trips_svc")
+_MODES = ("MODE_ORCHESTRATION", "MODE_CHOREOGRAPHY")
+_TRIPS_A_KILL = 16
+_ROOMS = {"101": 9_000, "102": 9_000, "suite": 90_000}
+_NIGHTS = ("2027-05-01", "2027-05-02", "2027-05-03")
+
+
+async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
+    ports = {service: free_port() for service in _SERVICES}
+    addresses = {service: f"127.0.0.1:{port}" for service, port in ports.items()}
+    async with running(hotel, addresses):
+        asked = Asked(hotel, addresses)
+        for room_id, cents in _ROOMS.items():
+            await asked.grpcurl("rooms_svc", "RoomService/AddRoom", room_id=room_id, cents_a_night=cents)
+        for mode in _MODES:
+            night = ["2027-06-01" if mode == _MODES[0] else "2027-06-02"]
+            booked = await asked.grpcurl(
+                "trips_svc", "TripService/BookTrip", guest="Ada", room_id="101", nights=night, mode=mode
+            )
+            [*_, trip] = await asked.watched(booked["trip_id"], booked["consistency_token"])
+            assert trip["state"] == "confirmed"
+
+        async with Clients(addresses["trips_svc"]) as clients:
+            for killed in _SERVICES:
+                load = asyncio.create_task(clients.book(_TRIPS_A_KILL))
+                await until(lambda: clients.answered > 0, seconds=_PATIENCE_SECONDS)
+                asked.kill(killed)
+                await load
+            trips = await clients.settled()
+        states = {trip.trip_id: trip.state for trip in trips}
+        confirmed = {trip.trip_id for trip in trips if trip.state == "confirmed"}
+        assert len(states) == len(_SERVICES) * _TRIPS_A_KILL
+        assert confirmed, states
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not await asked.all_or_nothing(states):
+                await asyncio.sleep(0.2)
+
+
+class Asked:
+    """The hotel, asked by commands."""
+
+    def __init__(self, hotel: Example, addresses: Mapping[str, str]) -> None:
+        self._hotel = hotel
+        self._addresses = addresses
+
+    async def grpcurl(self, service: str, method: str, **request: Any) -> Any:
+        """The answer."""
+        return json.loads(await self._run(service, method, request))
+
+    async def watched(self, trip_id: str, token: str) -> Sequence[Any]:
+        """All answers of a watch, until it ends."""
+        request = {"trip_id": trip_id, "consistency_token": token}
+        said = (await self._run("trips_svc", "TripQueryService/WatchTrip", request)).strip()
+        return [json.loads(f"{{{each}}}") for each in said[1:-1].split("}\n{")]
+
+    async def _run(self, service: str, method: str, request: Mapping[str, Any]) -> str:
+        command = ["grpcurl", "-plaintext", "-d", json.dumps(request), self._addresses[service]]
+        return await asyncio.to_thread(self._hotel.run, *command, f"hotel.v1.{method}")
+
+    def kill(self, service: str) -> None:
+        """kill -9."""
+        [file] = (self._hotel.folder / ".twinlog").rglob(f"{service}.pid")
+        os.kill(int(file.read_text()), signal.SIGKILL)
+
+    async def all_or_nothing(self, states: Mapping[str, str]) -> bool:
+        """Whether trips have a room and are paid for exactly where they are confirmed, by the logs."""
+        held: set[str] = set()
+        paid: set[str] = set()
+        for type, trip_id in [*await self._events("rooms"), *await self._events("payments")]:
+            match type:
+                case "RoomHeld":
+                    held.add(trip_id)
+                case "RoomFreed":
+                    held.discard(trip_id)
+                case "PaymentTaken":
+                    paid.add(trip_id)
+                case "PaymentRefunded":
+                    paid.discard(trip_id)
+        confirmed = {trip_id for trip_id, state in states.items() if state == "confirmed"}
+        return held & states.keys() == paid & states.keys() == confirmed
+
+    async def _events(self, log: str) -> Sequence[tuple[str, str]]:
+        at = ("--at", self._addresses[f"{log}_svc"])
+        said = await asyncio.to_thread(self._hotel.twinlog, "log", log, "--json", "--after", "0", *at)
+        events = map(json.loads, said.splitlines())
+        return [(each["type"].rpartition(".")[2], each["payload"].get("trip_id", "")) for each in events]
+
+
+class Clients:
+    """Guests who insist on an answer, and half of whom cancel; they know the hotel by reflection."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._tokens: dict[str, str] = {}
+        self.answered = 0
+        """Trips that were acknowledged since the newest round began."""
+
+    async def __aenter__(self) -> Clients:
+        self._channel = grpc.aio.insecure_channel(self._address)
+        with grpc.insecure_channel(self._address) as channel:
+            self._pool, services = pool_of(channel)
+            for service in services:
+                self._pool.FindServiceByName(service)  # while it is there to be asked
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._channel.close()
+
+    async def book(self, count: int) -> None:
+        """So many trips, a few at a time, in both modes; every third is cancelled."""
+        self.answered, few = 0, asyncio.Semaphore(4)
+
+        async def guest(number: int) -> None:
+            async with few:
+                wanted = {"room_id": [*_ROOMS][number % 3], "nights": [_NIGHTS[number % 2], _NIGHTS[2]]}
+                booked = await self._insist("BookTrip", guest="Ada", mode=_MODES[number % 2], **wanted)
+                self.answered += 1
+                self._tokens[booked.trip_id] = booked.consistency_token
+                if number % 3 == 0:
+                    cancelled = await self._insist("CancelTrip", trip_id=booked.trip_id)
+                    self._tokens[booked.trip_id] = cancelled.consistency_token
+
+        async with asyncio.TaskGroup() as guests:
+            for number in range(count):
+                guests.create_task(guest(number))
+
+    async def settled(self) -> Sequence[Any]:
+        """All trips, once every one is decided."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                trips = [
+                    await self._call("TripQueryService/GetTrip", trip_id=trip_id, consistency_token=token)
+                    for trip_id, token in self._tokens.items()
+                ]
+                if not [trip for trip in trips if trip.state == "booked"]:
+                    return trips
+                await asyncio.sleep(0.1)
+
+    async def _insist(self, method: str, **fields: Any) -> Any:
+        return await self._call(f"TripService/{method}", request_id=str(uuid4()), **fields)
+
+    async def _call(self, method: str, **fields: Any) -> Any:
+        name, _, short = method.partition("/")
+        described = self._pool.FindServiceByName(f"hotel.v1.{name}").FindMethodByName(short)
+        request, response = GetMessageClass(described.input_type), GetMessageClass(described.output_type)
+        call: Any = self._channel.unary_unary(
+            f"/hotel.v1.{method}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                try:
+                    return await call(request(**fields), timeout=10)
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() in (
+                        grpc.StatusCode.UNAVAILABLE,
+                        grpc.StatusCode.DEADLINE_EXCEEDED,
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    ), error
+                    await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator[None]:
+    """`twinlog dev`, once it is up, until Ctrl-C."""
+    told = {f"{service.removesuffix('_svc').upper()}_ADDRESS": each for service, each in addresses.items()}
+    said: list[str] = []
+    process = await spawn(
+        [sys.executable, "-m", "twinlog", "dev", "--no-restart"], env={**hotel.env, **told}, cwd=hotel.folder
+    )
+
+    async def read() -> None:
+        assert process.stdout
+        async for line in process.stdout:
+            said.append(line.decode())
+
+    reading = asyncio.create_task(read())
+    try:
+        await until(
+            lambda: reading.done() or any("twinlog status" in line for line in said),
+            seconds=_PATIENCE_SECONDS,
+        )
+        assert not reading.done(), said
+        yield
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            assert await process.wait() == 0, said
+    finally:
+        await stop(process)
+        await reading
