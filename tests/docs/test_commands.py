@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 
 import pytest
 from google.protobuf import descriptor_pool
@@ -74,3 +75,10 @@ def test_the_pages_of_features_are_executed() -> None:
     named = "".join(path.read_text() for path in (ROOT / "tests" / "docs").glob("test_*.py"))
     pages = [path for path in (ROOT / "docs" / "how-to").glob("*.md") if "```python" in path.read_text()]
     assert not [path.name for path in pages if f'{path.stem}"' not in named and f'{path.name}"' not in named]
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"python -m ([\w.]+)", "\n".join(map(page, PAGES))))))
+def test_python_runs_modules_that_there_are(name: str) -> None:
+    if name.partition(".")[0] in ("orders_svc", "stamps_svc", "book_club_svc"):  # the pages' own
+        return
+    assert find_spec(name)
