@@ -23,6 +23,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from stack.topology import ROOT
 from tests import servers
 from tests.dead_letters.journal import Row
+from tests.docs.test_pages import PAGES, page
 from tests.kernel.counter import COUNTER, Add
 from tests.waiting import until
 from twinlog import (
@@ -85,16 +86,29 @@ async def add(service: Service, count: int) -> None:
         await service.writer.execute(lambda tx: tx.do(COUNTER, "a", Add(1)))
 
 
-def statements(page: str) -> Sequence[str]:
-    return re.findall(r"```sql\n(.*?)```", (HOW_TO / page).read_text(), re.DOTALL)
+def statements(name: str) -> Sequence[str]:
+    return re.findall(r"```sql\n(.*?)```", (HOW_TO / name).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["changes.md", "reading.md"])
-async def test_the_statements_of_a_page_are_taken(postgres_url: str, database: str, page: str) -> None:
+@pytest.mark.parametrize("name", ["changes.md", "reading.md"])
+async def test_the_statements_of_a_page_are_taken(postgres_url: str, database: str, name: str) -> None:
     async with open_log(postgres_url, database, "orders") as log:
-        assert statements(page)
-        for statement in statements(page):
+        assert statements(name)
+        for statement in statements(name):
             await log.pool.execute(statement)
+
+
+_DONE_BY_PSQL = re.compile(r"psql \S+ -c (\"[^\"]+\"|'[^']+')")
+"""Of the shell; what it makes of a backslash or a dollar is not used there."""
+
+
+async def test_what_the_pages_tell_psql_is_taken(postgres_url: str, database: str) -> None:
+    found = [found[1:-1] for name in PAGES for found in _DONE_BY_PSQL.findall(page(name))]
+    found = [sql for sql in found if re.match("SELECT|UPDATE|DELETE|INSERT", sql)]
+    assert len(found) > 5
+    async with open_log(postgres_url, database, "orders") as log:
+        for sql in found:
+            await log.pool.execute(sql)
 
 
 async def test_a_process_has_no_more_connections_than_it_may(
