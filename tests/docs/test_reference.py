@@ -1,0 +1,27 @@
+"""The pages of reference say what the code and the protos say."""
+
+from __future__ import annotations
+
+import re
+
+from stack.topology import ROOT
+from tests.docs import grpc_page
+from tests.docs.reasons import codes
+
+_REASONS = (ROOT / "docs" / "reference" / "error-reasons.md").read_text()
+
+
+def test_every_reason_stands_on_the_page_and_no_other() -> None:
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", _REASONS, re.MULTILINE)) == set(codes())
+
+
+def test_reasons_have_the_code_that_the_page_names() -> None:
+    named = re.findall(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \|", _REASONS, re.MULTILINE)
+    codes_of = codes()
+    assert named
+    assert dict(named) == {reason: codes_of[reason] for reason, _ in named}
+
+
+def test_the_page_on_grpc_is_what_the_protos_say() -> None:
+    made = grpc_page.PAGE.read_text()
+    assert made == grpc_page.page(), "write it anew: python -m tests.docs.grpc_page"
