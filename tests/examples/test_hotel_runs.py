@@ -57,6 +57,9 @@ async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while not await asked.all_or_nothing(states):
                 await asyncio.sleep(0.2)
+        audited = json.loads(await asyncio.to_thread(hotel.twinlog, "audit", "--wait", "60", "--json"))
+        assert (audited["violations"], audited["in_flight"]) == ([], [])
+        assert audited["figures"]["checked"]["events"] > 2 * len(states)
 
 
 class Asked:

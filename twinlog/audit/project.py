@@ -16,7 +16,7 @@ from twinlog.audit.sagas import Sagas
 from twinlog.audit.survey import Wired, surveyed
 from twinlog.audit.system import AuditedLog, System
 from twinlog.audit.tables import TableRows, quoted
-from twinlog.audit.views import RowsAudit, ViewAudit
+from twinlog.audit.views import RowsAudit, Unjudged, ViewAudit
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
@@ -84,10 +84,10 @@ def system_of(services: Sequence[Wired]) -> System:
         logs,
         _in_order(services),
         lambda dead: [*_followers(services, dead)],
-        lambda dead: [view for view, _ in _views(services, dead) if view],
+        lambda dead: [view for view, _ in _views(services, dead)],
         services[0].settings.twinlog_namespace,
         {consumer.name: consumer.source for each in services for consumer in each.consumers},
-        [note for _, note in _views(services, DeadLettersByConsumer()) if note],
+        list(dict.fromkeys(note for _, note in _views(services, DeadLettersByConsumer()) if note)),
     )
 
 
@@ -109,10 +109,8 @@ def _followers(services: Sequence[Wired], dead_letters: DeadLettersByConsumer) -
                 yield Follower(one.actor, each.database, dead_letters[one.name], one.calls_for_something)
 
 
-def _views(
-    services: Sequence[Wired], dead_letters: DeadLettersByConsumer
-) -> Iterator[tuple[RowsAudit | None, str]]:
-    """Each view as it is compared, or why it is not."""
+def _views(services: Sequence[Wired], dead_letters: DeadLettersByConsumer) -> Iterator[tuple[RowsAudit, str]]:
+    """Each view as it is followed, and why its rows are not compared; empty: they are."""
     for each in services:
         for one in each.consumers:
             for view in one.tables if isinstance(one, Projection) else ():
@@ -122,13 +120,20 @@ def _views(
 
 def _view(
     service: Wired, projection: Projection, view: AnyView, dead_letters: DeadLettersByConsumer
-) -> tuple[RowsAudit | None, str]:
+) -> tuple[RowsAudit, str]:
     store = projection.store
     rows = TableRows.of(view, store) if isinstance(store, PostgresViews) else None
-    if _shown_by(service.consumers, view.name) > 1:
-        return None, f"view {view.name} is not compared: several logs change its rows"
-    if rows is None:
-        return None, f"view {view.name} is not compared: its store has no query {view.name}_rows"
+    several = _shown_by(service.consumers, view.name) > 1
+    if several or rows is None:
+        followed = Unjudged(
+            view,
+            log=projection.source,
+            consumer=projection.name,
+            database=service.database,
+            routing_key=projection.routing_key,
+        )
+        why = "several logs change its rows" if several else f"its store has no query {view.name}_rows"
+        return followed, f"view {view.name} is not compared: {why}"
     return (
         ViewAudit(
             view,

@@ -167,9 +167,7 @@ class ViewAudit:
             self.wanted = event.position
 
     def _projects(self, message: Message) -> bool:
-        if self._view.events and type(message) not in self._view.events:
-            return False
-        return not self._routing_key or routing_key_of(message) == self._routing_key
+        return projects(self._view, self._routing_key, message)
 
     async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
         """Compares the rows that changed or were wrong since the last time; ``connection`` sees the view exactly at
@@ -208,6 +206,44 @@ class ViewAudit:
             events=[f"{self.log}/{self.position}"],
             remedy=self._remedy,
         )
+
+
+class Unjudged:
+    """Follows a view whose rows are not compared; only how far it is behind."""
+
+    def __init__(
+        self, view: AnyView, *, log: str, consumer: str, database: str, routing_key: str = ""
+    ) -> None:
+        """``routing_key`` is that of the events that are projected, empty for all."""
+        self.log = log
+        self.consumer = consumer
+        self.database = database
+        self.schema: Schema | None = None
+        self.position = 0
+        self.wanted = 0
+        self._view = view
+        self._routing_key = routing_key
+
+    def note(self, event: Recorded, message: Message) -> None:
+        if projects(self._view, self._routing_key, message):
+            self.wanted = event.position
+
+    async def begin(self, connection: Connection, findings: Findings) -> None:
+        """Nothing."""
+
+    async def follow(self, connection: Connection, decoded: Decoded, upto: int, findings: Findings) -> int:
+        self.position = max(self.position, decoded[-1][0].position)
+        return 0
+
+    async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
+        return 0
+
+
+def projects(view: AnyView, routing_key: str, message: Message) -> bool:
+    """Whether a view is about an event; ``routing_key``: of those that are projected."""
+    if view.events and type(message) not in view.events:
+        return False
+    return not routing_key or routing_key_of(message) == routing_key
 
 
 def difference(expected: Any, found: Any) -> str:

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from twinlog import Recorded
-from twinlog.testing import Call, Invariants, Scenario, SeededIds, check, simulate
+from twinlog.testing import Call, Invariants, Scenario, SeededIds, Simulation, check, simulate
 
 from hotel.v1 import trips_pb2 as pb
 from hotel.v1.rooms_pb2 import AddRoomRequest, RoomHeld
@@ -65,6 +65,7 @@ class AllOrNothing(Invariants):
 
 SCENARIO = Scenario(hotel, script, options=lambda _chance: FakeProvider())
 """The provider is the world's, not a process's: it outlives crashes."""
+HOTEL = Simulation(SCENARIO, AllOrNothing)
 
 if __name__ == "__main__":
     print(simulate(SCENARIO, AllOrNothing, seeds=range(int(sys.argv[1]))))
