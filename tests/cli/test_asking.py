@@ -54,8 +54,15 @@ async def test_without_an_address_it_says_how_to_give_one(twinlog: Terminal) -> 
     said = await twinlog("status")
     assert said.code == 2
     assert "--at HOST:PORT" in said.err
-    said = await twinlog("status", "--at", "nowhere")
-    assert (said.code, "nowhere is no address" in said.err) == (2, True)
+    for address in ("nowhere", "127.0.0.1:0", "127.0.0.1:99999"):
+        said = await twinlog("status", "--at", address)
+        assert (said.code, f"{address} is no address" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+async def test_a_timeout_that_nobody_could_keep_is_refused(twinlog: Terminal, seconds: str) -> None:
+    said = await twinlog("status", "--at", "127.0.0.1:1", f"--timeout={seconds}")
+    assert (said.code, f"'{seconds}' must be a number of seconds above 0" in said.err) == (2, True)
 
 
 def write_project(address: str) -> None:

@@ -72,6 +72,9 @@ async def test_what_cannot_be_kept_is_refused(sent: Mapping[str, str]) -> None:
         def invocation_metadata(self) -> list[tuple[str, str]]:
             return list(sent.items())
 
+        def time_remaining(self) -> None:
+            return None
+
     with pytest.raises(InvalidArgument, match="x-extra-"):
         call_metadata(Context(), "GetOrder")
 

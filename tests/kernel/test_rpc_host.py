@@ -158,6 +158,13 @@ class TestLimits:
             codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
             assert codes <= {grpc.StatusCode.UNAVAILABLE}
 
+    async def test_a_connection_with_more_to_ask_than_it_may_at_once_is_answered(self) -> None:
+        async with serving(Edge(), limits=Limits(connection_calls=8)) as client:
+            await client.get()  # the client knows the limit from now on
+            for _ in range(5):
+                ids = [str(number) for number in range(200)]
+                assert await asyncio.gather(*map(client.get, ids)) == ids
+
 
 class TestOverload:
     """A method that has too much to do."""
@@ -401,6 +408,7 @@ class TestHealth:
                 part.problem = "relay: NATS is away"
                 assert await _health(client, "") == NOT_SERVING
                 assert await _health(client, NAME) == NOT_SERVING
+                assert await _health(client, "liveness") == SERVING
                 part.problem = None
                 assert await _health(client, NAME) == SERVING
 

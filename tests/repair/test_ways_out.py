@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from nats.js.api import DiscardPolicy
 
 from tests import servers
-from tests.kernel.batches import append, batch, grow
+from tests.kernel.batches import METADATA, append, batch, counter, grow
 from tests.twin.damage import JetStreamDamage
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
@@ -19,6 +19,7 @@ from twinlog import Recorded
 from twinlog.log.repair import Unrepairable
 from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
 from twinlog.testing.internals import (
+    Batch,
     CheckpointAdvance,
     JetStreamTwin,
     NatsClient,
@@ -215,3 +216,23 @@ class Counted:
         self.longest_pause = max(self.longest_pause, now - self._last if self._last else 0.0)
         self.tried, self._last = self.tried + 1, now
         await self._twin.publish(events)
+
+
+def tenants(write: Batch) -> Batch:
+    """The batch, with events of a tenant."""
+    told = METADATA._replace(extra={"tenant": "a"})
+    return replace(write, events=[event._replace(metadata=told) for event in write.events])
+
+
+async def test_events_come_back_with_all_that_was_said_of_them(site: Site) -> None:
+    await append(site.log, tenants(batch((counter("a"), 0, 3))))
+    before = await site.log.read(0, 3)
+    await copied(site)
+    await site.cut(1)
+    await append(site.log, tenants(batch((counter("b"), 0, 1))))
+    moved = (await site.log.read(1, 1))[0]
+    assert (await site.repair())[0] == MENDED
+    assert await site.log.read(0, 9) == [*before, moved._replace(position=4)]
+    async with site.log.pool.acquire() as connection:
+        rows = await connection.fetch("SELECT DISTINCT metadata ? 'extra', extra ->> 'tenant' FROM events")
+    assert [tuple(row) for row in rows] == [(False, "a")]

@@ -7,8 +7,9 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +22,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 T = TypeVar("T")
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
+_PORTS = 2**16
+"""gRPC itself would call another port instead of one that does not exist."""
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _MISUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
@@ -35,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a service's address, once for each; default: TWINLOG_ADDRESSES, or those of pyproject.toml",
     )
     parser.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="for each answer; default: 5"
+        "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for each answer; default: 5"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
@@ -51,9 +54,16 @@ def addresses(options: argparse.Namespace) -> list[str]:
             "separated by commas, or go to the folder of a project that names them in its pyproject.toml"
         )
     for address in given:
-        if not _ADDRESS.fullmatch(address):
+        if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) not in range(1, _PORTS):
             raise Usage(f"{address} is no address: it must be host:port, such as 127.0.0.1:50051")
     return list(dict.fromkeys(given))
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds above 0, such as 5 or 0.5")
 
 
 @dataclass(frozen=True)

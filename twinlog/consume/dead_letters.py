@@ -138,7 +138,7 @@ Command = AddDeadLetter | Replay | FailReplay | Discard
 
 
 class NotParked(NotFound):
-    """{consumer} has not parked {address}: it was never parked, or it was replayed or discarded already."""
+    """{address} is no dead letter of {consumer}: it never was one, or it was replayed or discarded already."""
 
     reason = "NOT_PARKED"
 

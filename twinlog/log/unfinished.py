@@ -27,8 +27,9 @@ from twinlog.model.errors import Overloaded
 from twinlog.model.event import StreamId
 
 _LOOK_SECONDS = 0.25
-_RATES = 8
-"""Looks over which the rate is averaged."""
+_RATES, _REMEMBERED = 8, 12
+"""Looks over which the rate is averaged, and those whose highest average counts: a service that is away for a moment,
+as in a restart, finishes as much as before when it is back."""
 _SHARE_OF_TIMER, _LARGEST_SHARE, _SHORT_SECONDS, _LONG_SECONDS = 0.2, 0.5, 1.0, 2.5
 """T: a fifth of what a timer leaves; up to a half of it where that is less than a second, and never longer than what is
 worked off in a few seconds."""
@@ -71,6 +72,7 @@ class UnfinishedWork:
         """Seconds that work took which was finished since the last look."""
         self._rates: deque[float] = deque(maxlen=_RATES)
         """What was finished a second, by look."""
+        self._averages: deque[float] = deque(maxlen=_REMEMBERED)
         self._within = 1.0
         """T: seconds that work may take."""
         self._first = float(_FIRST)
@@ -150,6 +152,7 @@ class UnfinishedWork:
                 self._busy.clear()
                 await self._busy.wait()
                 self._rates.clear()
+                self._averages.clear()
                 self._window = max(self._window, self._first)
             began = asyncio.get_running_loop().time()
             await asyncio.sleep(_LOOK_SECONDS)
@@ -166,9 +169,10 @@ class UnfinishedWork:
         took, self._took = self._took, []
         most, self._most = self._most, len(ages) - self._stuck
         self._rates.append(len(took) / (now - since))
+        self._averages.append(fmean(self._rates))
         slow = self._seconds(took, ages) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS)
         if slow and len(self._rates) >= _KNOWN_LOOKS:
-            self._window = max(_LEAST, fmean(self._rates) * self._within)
+            self._window = max(_LEAST, max(self._averages) * self._within)
         else:
             room = max(self._rates) * self._within if most > self._window / 2 else self._first
             self._window = max(self._window, min(2 * self._window, room))

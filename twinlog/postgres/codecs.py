@@ -6,7 +6,7 @@ Rows travel as arrays of tuples, and within a tuple every value needs a binary f
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -24,8 +24,8 @@ Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionPr
 
 
 async def set_codecs(connection: Connection) -> None:
-    """Sets a connection up for metadata as jsonb, and for whole numbers beyond 64 bits, such as nanos, as numeric."""
-    await _set(connection, "jsonb", _metadata_to_jsonb, _from_jsonb)
+    """Sets a connection up for metadata and mappings as jsonb, and for whole numbers beyond 64 bits as numeric."""
+    await _set(connection, "jsonb", _to_jsonb, _from_jsonb)
     await _set(connection, "numeric", _to_numeric, _from_numeric)
 
 
@@ -40,9 +40,10 @@ async def _set(
     )
 
 
-def _metadata_to_jsonb(metadata: Metadata) -> bytes:
-    known = {name: value for name, value in zip(Metadata._fields, metadata, strict=True) if value}
-    return _JSONB + to_json(known)
+def _to_jsonb(value: Metadata | Mapping[str, Any]) -> bytes:
+    if isinstance(value, Metadata):
+        value = {name: part for name, part in zip(Metadata._fields, value, strict=True) if part}
+    return _JSONB + to_json(value)
 
 
 def _from_jsonb(data: bytes) -> Any:

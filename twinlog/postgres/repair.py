@@ -21,6 +21,11 @@ from twinlog.postgres.urls import database_url
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
+_COLUMNS = (
+    "position", "stream_type", "stream_id", "version", "event_id", "type", "payload", "metadata", "partition_key",
+    "tag", "recorded_at", "extra",
+)  # fmt: skip
+"""Of table events, in the order of a :class:`Recorded`."""
 
 
 class FollowerState(NamedTuple):
@@ -118,7 +123,9 @@ async def _write(connection: Connection, made: Plan) -> None:
     await connection.execute(_QUERIES["repair_give_up"], [event.position for event in made.given_up])
     await connection.execute(_QUERIES["repair_cut"], made.since)
     events = [*made.restored, *made.kept]
-    await connection.copy_records_to_table("events", records=[_row(event) for event in events])
+    await connection.copy_records_to_table(
+        "events", records=[_row(event) for event in events], columns=_COLUMNS
+    )
     await connection.execute(_QUERIES["repair_head"], events[-1].position)
     await connection.execute(
         _QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
@@ -134,4 +141,6 @@ async def _write(connection: Connection, made: Plan) -> None:
 
 
 def _row(event: Recorded) -> tuple[object, ...]:
-    return (event.position, *event.stream, *event[3:])
+    """As the append writes it: what the domain says besides has a column of its own."""
+    extra, metadata = event.metadata.extra, event.metadata._replace(extra={})
+    return (event.position, *event.stream, *event._replace(metadata=metadata)[3:], extra or None)

@@ -5,7 +5,7 @@ from twinlog.log.saga_list import SagaKey, SagaList, SelectedSagas
 from twinlog.model.saga_list import ChosenSagas, SagaRow
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
-from twinlog.rpc.context import Context, call_metadata, time_left
+from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
@@ -25,6 +25,7 @@ __all__ = [
     "Currencies",
     "FindSagas",
     "FoundSaga",
+    "Incoming",
     "Limits",
     "Method",
     "Middleware",

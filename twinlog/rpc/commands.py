@@ -22,7 +22,7 @@ from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
 from twinlog.rpc import tokens
-from twinlog.rpc.context import Context, call_metadata
+from twinlog.rpc.context import Incoming, call_metadata
 from twinlog.rpc.validation import Checks
 
 State = TypeVar("State")
@@ -39,7 +39,7 @@ class Commands:
     async def execute(
         self,
         request: Message,
-        context: Context,
+        context: Incoming,
         checks: Checks,
         work: Callable[[Transaction], Response],
         response_type: type[Response],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import grpc.aio
 from structlog.contextvars import bind_contextvars
@@ -17,6 +17,22 @@ from twinlog.model.event import Metadata
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 """What gRPC gives a servicer's method besides the request."""
 
+
+class Incoming(Protocol):
+    """What commands and queries need to know of a call, whatever brought it; a gRPC :data:`Context` is one.
+
+    An edge of another kind, such as one over HTTP, gives an object of its own with these two methods.
+    """
+
+    def invocation_metadata(self) -> Iterable[Any] | None:
+        """The call's headers: pairs of a name in lower case and a text."""
+        ...
+
+    def time_remaining(self) -> float | None:
+        """The seconds until the caller gives up; None: it waits."""
+        ...
+
+
 CORRELATION_KEY = "x-correlation-id"
 TRACE_KEY = "traceparent"
 ACTOR_KEY = "x-actor"
@@ -28,7 +44,7 @@ _PRINTABLE = re.compile("[ -~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Metadata:
+def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Metadata:
     """The metadata of the events that a call sets off. The call's log lines carry its correlation id from here on.
 
     It is read from the call's own metadata: ``x-correlation-id`` and ``x-actor`` (1 to 128 printable ASCII
@@ -38,7 +54,9 @@ def call_metadata(context: Context, method: str, ids: Ids = RandomIds()) -> Meta
     prefix is 1 to 32 of a-z, 0-9, - and _, a value 1 to 128 printable ASCII characters. Raises InvalidArgument for
     others: an event without its tenant would be nobody's.
     """
-    given = {key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)}
+    given: Mapping[str, str] = {
+        key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)
+    }
     correlation = _matching(_PRINTABLE, given.get(CORRELATION_KEY)) or str(ids.uuid7())
     actor = _matching(_PRINTABLE, given.get(ACTOR_KEY)) or "client"
     trace = _matching(_TRACEPARENT, given.get(TRACE_KEY))
@@ -63,10 +81,10 @@ def _extra(given: Mapping[str, str]) -> Mapping[str, str]:
     return extra
 
 
-def time_left(context: Context, at_most: float = 30.0) -> float:
+def time_left(context: Incoming, at_most: float = 30.0) -> float:
     """The seconds that a method may wait and still answer in time: 90 % of what the deadline leaves, up to
     ``at_most``; without a deadline ``at_most``."""
-    remaining: float | None = context.time_remaining()
+    remaining = context.time_remaining()
     return at_most if remaining is None else max(0.0, min(at_most, remaining * 0.9))
 
 

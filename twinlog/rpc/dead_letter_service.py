@@ -172,7 +172,7 @@ class DeadLetterService(DeadLetterServiceServicer):
         """The dead letter at an address; one for each consumer, where several have set the same event aside."""
         found = [one for one in await self._dead_letters.listed(consumer) if one.address == address]
         if not found:
-            raise NotParked(consumer=consumer or "Nobody here", address=address)
+            raise NotParked(consumer=consumer or "this service", address=address)
         return found
 
     def _check(self, checks: Checks, selection: pb.DeadLetterSelection) -> None:

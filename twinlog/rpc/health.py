@@ -18,6 +18,8 @@ from twinlog.rpc.context import Context
 _log = structlog.get_logger(component="rpc")
 
 OVERALL = ""
+LIVENESS = "liveness"
+"""SERVING as long as the process answers at all, whatever its problems: to start it anew would not help with those."""
 NAME = "grpc.health.v1.Health"
 PROBLEM_KEY = "x-problem"
 """The key of a signal's problem in the trailing metadata of its check; the text is ASCII."""
@@ -95,6 +97,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 self._changed = asyncio.Event()
 
     def _status(self, service: str) -> Any:
+        if service == LIVENESS:
+            return HealthCheckResponse.SERVING
         if signal := self._signals.get(service):
             return HealthCheckResponse.NOT_SERVING if signal.problem else HealthCheckResponse.SERVING
         if service not in self._names:

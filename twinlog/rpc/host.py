@@ -145,6 +145,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", 2 * limits.concurrent_calls),
         ("grpc.server.max_pending_requests_hard_limit", 4 * limits.concurrent_calls),
         ("grpc.max_concurrent_streams", limits.connection_calls),
+        # It refuses calls of clients that keep to the limit, by counting also those that are answered and not yet
+        # forgotten. Calls that are begun only to be reset are bounded by the limits above.
+        ("grpc.http.overload_protection", 0),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may keep an idle connection alive by pings, every ten seconds at most.

@@ -11,7 +11,7 @@ from twinlog.log.view_store import ViewStore
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView
 from twinlog.rpc import tokens
-from twinlog.rpc.context import Context, time_left
+from twinlog.rpc.context import Incoming, time_left
 from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages
 from twinlog.rpc.validation import Checks
 
@@ -85,7 +85,7 @@ class ReadModel:
             )
             self._service.subscribe(projection, linger_seconds=linger_seconds.get(log, 0.0))
 
-    async def fresh(self, checks: Checks, request: Any, context: Context) -> None:
+    async def fresh(self, checks: Checks, request: Any, context: Incoming) -> None:
         """Ends the checks, and waits until the views are at the positions of the request's ``consistency_token``.
 
         Raises InvalidArgument, and ViewLagging where that takes longer than the call has, or 5 s without a deadline.

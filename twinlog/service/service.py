@@ -287,6 +287,7 @@ class Service:
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
         operations = DeadLetterService(self.dead_letters, pages)
+        sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
         parts = self.inspected.parts = [self.relay, self.lineage, self.writer, *self.watched]
         inspection = InspectionService(self.inspected)
         async with serve(
@@ -294,7 +295,7 @@ class Service:
                 *services,
                 (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
                 (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
-                *([self._saga_service(pages)] if self.sagas else []),
+                *sagas,
             ],
             address=self._endpoint.address,
             setting=self._endpoint.setting,

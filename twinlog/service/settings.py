@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     postgres_database: Database = ""
     """The database of this service's log, if it is to be called otherwise than the service declares."""
     postgres_connections: int = Field(5, ge=2, le=100)
-    """The most connections to Postgres that this process keeps in its pool; leases and starting up need a few more."""
+    """The most connections to Postgres that this process has open at once."""
     twinlog_namespace: Namespace = ""
     """Prefix of streams and databases, such as staging for staging_orders; for installations that share servers."""
     twinlog_installation: Installation = ""
