@@ -41,6 +41,7 @@ SLOW = (
     "tests/chaos/",
     "tests/cli/test_projects.py",
     "tests/examples/",
+    "tests/cli/test_simulate.py",
     "tests/kernel/test_runtime.py",
     "tests/simulation/",
     "tests/testing/test_simulate.py",

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from proof.auditor import renderer
-from proof.auditor.auditor import GRACE, CannotAudit, audit, open_auditor
-from proof.auditor.report import Report
+from proof.auditor.auditor import CannotAudit, audit, open_auditor
 from stack.attach import Running, only_one
 from stack.console import console
 from stack.topology import NAMESPACE, ROOT
 from twinlog import Unavailable
+from twinlog.audit import GRACE, Report
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, StartFailed
 from twinlog.testing.internals import configure_logging
 

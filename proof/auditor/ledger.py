@@ -15,9 +15,6 @@ from typing import Any, cast
 
 from customer_svc.domain import Customer
 from order_svc.domain import Order, State
-from proof.auditor.followers import set_checkpoint
-from proof.auditor.history import Change
-from proof.auditor.report import Findings
 from saga_orchestrator.credit_saga import VERSIONS, saga_id
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
@@ -26,6 +23,7 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1.commands_pb2 import RejectOrder
 from stack.topology import ORDER_SVC, OWNERS
 from twinlog import Money, SagaInstance, SagaStatus, StreamId
+from twinlog.audit import Change, Findings, set_checkpoint
 from twinlog.testing.internals import StepState
 from twinlog.v1.saga_pb2 import SagaCompensated, SagaCompleted
 

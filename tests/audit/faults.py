@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from google.protobuf.message import Message
 
-from proof.auditor import auditor, dead_letters, followers, history, ledger, reading, twins, views
+from proof.auditor import ledger
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved, CustomerCreated
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
@@ -18,6 +18,7 @@ from shop.sagas.v1.commands_pb2 import ReserveCredit
 from tests.audit.world import World
 from tests.controls import Mode, new_id, wire
 from twinlog import Recorded, StreamId, timestamp
+from twinlog.audit import auditor, dead_letters, followers, history, reading, twins, views
 from twinlog.model.event import bucket_of
 from twinlog.model.messages import pack
 from twinlog.testing.internals import DEAD_LETTERS, Identity, JetStreamTwin, to_wire

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.message import Message
 
 import customer_svc.policies
-from proof.auditor import Report, dead_letters, history, open_auditor, renderer, twins, views
+from proof.auditor import Report, open_auditor, renderer
 from proof.auditor.ledger import ANSWERED, DEADLINES
 from proof.auditor.shop import LOGS
 from shop.customers.v1.events_pb2 import CustomerCreated
@@ -21,6 +21,7 @@ from tests.audit.world import DATABASE_OF, World
 from tests.controls import new_id
 from tests.twin.messages import newer, older
 from twinlog import Metadata, Recorded
+from twinlog.audit import dead_letters, history, twins, views
 from twinlog.consume.dead_letters import DeadLetterId, Discard, Failure
 from twinlog.testing import ManualClock
 from twinlog.testing.internals import StateCodec
@@ -47,8 +48,8 @@ async def test_a_clean_shop_has_no_violation_and_everything_was_compared(shop: W
     assert all(
         figures.checked[what] for what in ("view rows", "snapshots", "checkpoints", "cases", "requests")
     )
-    assert set(figures.orders) == {"approved", "rejected", "cancelled"}
-    assert figures.customers == 9
+    assert set(figures.domain["orders"]) == {"approved", "rejected", "cancelled"}
+    assert figures.domain["besides"]["customers"] == 9
     assert [shop.operated.skipped_in_vain in note for note in report.notes] == [True]
     lags = [*figures.twin_lag.values(), *figures.view_lag.values(), *figures.consumer_lag.values()]
     assert lags == [0] * 14

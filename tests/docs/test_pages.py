@@ -30,6 +30,7 @@ PUBLIC = {
     "twinlog.testing",
     "twinlog.testing.conformance",
     "twinlog.dev",
+    "twinlog.audit",
     "twinlog.testing.internals",
 }
 _PYTHON = [

@@ -13,7 +13,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from proof.auditor import Report, audit, history
+from proof.auditor import Report, audit
 from saga_orchestrator.credit_saga import saga_id
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
@@ -30,6 +30,7 @@ from tests.controls import MODES, Mode, new_id, wire
 from tests.e2e.client import Client, Refusal, connect, refusal, refusal_of
 from tests.servers import folder
 from tests.waiting import until
+from twinlog.audit import history
 from twinlog.v1 import dead_letter_service_pb2 as letters
 from twinlog.v1 import saga_service_pb2 as kernel_pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub

@@ -44,6 +44,10 @@ async def test_it_passes_its_tests_and_runs(adopter: Adopter) -> None:
             types = [json.loads(line)["type"] for line in logged.splitlines()]
             assert types[:3] == [f"library.v1.{name}" for name in ("TaskAdded", "TaskCompleted", "TaskAdded")]
 
+            audited = json.loads(await ask(adopter, project, "audit", "--wait", "60", "--json"))
+            assert (audited["clean"], audited["settled"]) == (True, True), audited
+            assert audited["figures"]["checked"]["view rows"] >= 2
+
             change(project / "library_svc" / "view.py")
             await until(lambda: any("view.py changed" in line for line in said), seconds=_PATIENCE_SECONDS)
             await until(lambda: sum("rpc.serving" in line for line in said) == 2, seconds=_PATIENCE_SECONDS)
@@ -56,7 +60,12 @@ def change(file: Path) -> None:
 
 def run(adopter: Adopter, project: Path, *command: str) -> str:
     """What a command prints in the project; the test fails with it where the command does."""
-    return output(*command, cwd=project, env=adopter.env)
+    return output(*command, cwd=project, env=without_servers(adopter))
+
+
+def without_servers(adopter: Adopter) -> dict[str, str]:
+    """The environment, without servers that it may name."""
+    return {name: value for name, value in adopter.env.items() if name not in ("POSTGRES_URL", "NATS_URL")}
 
 
 async def ask(adopter: Adopter, project: Path, *arguments: str) -> str:
@@ -76,8 +85,7 @@ async def call(address: str, method: str, **request: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def running(adopter: Adopter, project: Path, address: str) -> AsyncIterator[list[str]]:
     """`twinlog dev`, once it is up; yields the lines that it prints. Ctrl-C has to end it, and all that it started."""
-    kept = ("POSTGRES_URL", "NATS_URL")
-    env = {name: value for name, value in adopter.env.items() if name not in kept}
+    env = without_servers(adopter)
     # The fixture links packages, and no programs: nats-server is beside this Python.
     env["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"
     said: list[str] = []

@@ -19,7 +19,7 @@ SIMULATED = ["tests/simulation", "tests/hotel"]
 PLANTS = {"bugs.py"}
 """What takes the kernel's safeguards away has to know them."""
 FOR_SERVICES = {"twinlog", "twinlog.consume", "twinlog.rpc"}
-FOR_TESTS = FOR_SERVICES | {"twinlog.testing", "twinlog.testing.conformance"}
+FOR_TESTS = FOR_SERVICES | {"twinlog.testing", "twinlog.testing.conformance", "twinlog.audit"}
 FOR_TOOLS = FOR_TESTS | {"twinlog.testing.internals", "twinlog.dev", "twinlog.cli"}
 _BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _FILE = re.compile(r"# (\S+\.py)\n")

@@ -11,7 +11,14 @@ import twinlog
 from tests.public.surface import STUB, definitions, docstring
 
 MAX_NAMES = 54
-PACKAGES = ["twinlog", "twinlog.rpc", "twinlog.testing", "twinlog.testing.conformance", "twinlog.dev"]
+PACKAGES = [
+    "twinlog",
+    "twinlog.rpc",
+    "twinlog.testing",
+    "twinlog.testing.conformance",
+    "twinlog.dev",
+    "twinlog.audit",
+]
 
 
 def test_the_names_are_those_of_the_stub() -> None:

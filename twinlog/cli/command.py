@@ -26,6 +26,8 @@ COMMANDS = {
     "sagas": ("sagas", "sagas: list, show, retry, skip, abort"),
     "views": ("views", "views, and how far each is"),
     "doctor": ("doctor", "check servers and settings, and say what to do"),
+    "audit": ("audit", "compare logs, streams, views, consumers and sagas, event by event"),
+    "simulate": ("simulate", "run a project's services in simulated worlds in which everything goes wrong"),
     "repair": ("repair", "mend a log whose history is not the one in its stream"),
     "completion": ("completion", "what makes the shell complete this command"),
 }

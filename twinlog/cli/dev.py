@@ -14,7 +14,7 @@ from typing import Any
 
 from twinlog.cli import proto
 from twinlog.cli.exits import OK, Failed, Usage
-from twinlog.cli.project import Project
+from twinlog.cli.project import Project, servers_told
 from twinlog.model.errors import ConfigurationError
 from twinlog.service.spec import ServiceSpec
 
@@ -71,7 +71,8 @@ async def _run(options: argparse.Namespace, project: Project, services: Mapping[
             fresh=options.fresh,
             restarts=not options.no_restart,
         ) as system:
-            await system.while_up(_stay_up(options, project, system))
+            with servers_told(project, system.postgres_url, system.nats_url):
+                await system.while_up(_stay_up(options, project, system))
     return OK
 
 

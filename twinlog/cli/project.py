@@ -11,8 +11,13 @@ Each service is a package that runs as ``python -m`` and has its ServiceSpec as 
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +25,8 @@ from typing import Any, Self
 from twinlog.cli.exits import Usage
 
 FILE = "pyproject.toml"
+_SERVERS = Path(".twinlog") / "servers.json"
+_URLS = ("POSTGRES_URL", "NATS_URL")
 _HELP = 'add it: [tool.twinlog.services], then a line for each, such as orders_svc = "127.0.0.1:50051"'
 
 
@@ -32,6 +39,10 @@ class Project:
     """Where each service listens, as host:port, by its package."""
     protos: Path = Path("protos")
     """The folder of its protos, and what is generated goes beside it."""
+    audit: str = ""
+    """What it adds to an audit, as package.module:name; empty: nothing."""
+    simulate: str = ""
+    """Its simulation, as package.module:name; empty: it has none."""
 
     @classmethod
     def here(cls, start: Path | None = None) -> Self | None:
@@ -39,7 +50,13 @@ class Project:
         folder = (start or Path.cwd()).resolve()
         for root in (folder, *folder.parents):
             if (root / FILE).is_file() and (table := _table(root / FILE)) is not None:
-                return cls(root, _services(root, table), root / _text(root, table, "protos", "protos"))
+                return cls(
+                    root,
+                    _services(root, table),
+                    root / _text(root, table, "protos", "protos"),
+                    _text(root, table, "audit"),
+                    _text(root, table, "simulate"),
+                )
         return None
 
     @classmethod
@@ -52,6 +69,19 @@ class Project:
                 "or make a project: twinlog new NAME"
             )
         return found
+
+    def object(self, name: str, setting: str) -> Any:
+        """What is called ``package.module:name``, as ``setting`` of [tool.twinlog] says. Raises Usage."""
+        module, _, attribute = name.partition(":")
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # whatever the project's own code raises
+            raise Usage(
+                f"{self.root / FILE}: {setting} in [tool.twinlog] is to be package.module:name, and {name} cannot be "
+                f"imported: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _table(file: Path) -> dict[str, Any] | None:
@@ -71,8 +101,37 @@ def _services(root: Path, table: Mapping[str, Any]) -> Mapping[str, str]:
     return services
 
 
-def _text(root: Path, table: Mapping[str, Any], name: str, default: str) -> str:
+def _text(root: Path, table: Mapping[str, Any], name: str, default: str = "") -> str:
     value = table.get(name, default)
     if not isinstance(value, str):
-        raise Usage(f"{root / FILE}: {name} in [tool.twinlog] must be a text, such as {name} = {default!r}")
+        such_as = default or "package.module:name"
+        raise Usage(f'{root / FILE}: {name} in [tool.twinlog] must be a text, such as {name} = "{such_as}"')
     return value
+
+
+@contextmanager
+def servers_told(project: Project, postgres_url: str, nats_url: str) -> Iterator[None]:
+    """Tells other commands, during the block, on which servers the project runs; only this user can read it."""
+    path = project.root / _SERVERS
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600)
+    new.write_text(json.dumps({"POSTGRES_URL": postgres_url, "NATS_URL": nats_url}))
+    new.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def servers(project: Project) -> Mapping[str, str]:
+    """POSTGRES_URL and NATS_URL: those of the environment, else those of a running ``twinlog dev``. Raises Usage."""
+    found = {name: os.environ[name] for name in _URLS if os.environ.get(name)}
+    if not found and (project.root / _SERVERS).is_file():
+        found = dict(json.loads((project.root / _SERVERS).read_text()))
+    if missing := [name for name in _URLS if name not in found]:
+        raise Usage(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, and no `twinlog dev` runs here; "
+            "set both as for the services, or start it in another terminal"
+        )
+    return found

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from google.protobuf.message import Message
+
 from twinlog._aio.retrying import Randomness
 from twinlog.consume.calls import Calls, Effect
 from twinlog.consume.consumer import Progress
@@ -44,6 +46,10 @@ class EffectConsumer:
 
     async def checkpoint(self) -> int:
         return await self._log.checkpoint(self.name)
+
+    def calls_for_something(self, message: Message) -> bool:
+        """Whether an event has any effect, by its message."""
+        return bool(self._effects.calls([message]))
 
     def forget(self) -> None:
         """Nothing: an answer stays true, whatever another replica has done since."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.message import Message
+
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.log.ports import Log
@@ -36,6 +38,10 @@ class PolicyConsumer:
 
     async def checkpoint(self) -> int:
         return await self._log.checkpoint(self.name)
+
+    def calls_for_something(self, message: Message) -> bool:
+        """Whether an event has any effect, by its message."""
+        return bool(self._policies.dispatches(message))
 
     def forget(self) -> None:
         """Nothing: the writer keeps the states that it remembers up to date."""

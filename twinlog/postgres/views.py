@@ -72,6 +72,11 @@ class PostgresViews:
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
+    def reading(self, view: AnyView) -> tuple[str, Any] | None:
+        """The query that gives rows of a view by their keys, and their type; None where there is no such query."""
+        query, row_type = self._queries.get(f"{view.name}_rows"), self._types.get(view.name)
+        return (query, row_type) if query and row_type else None
+
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What its package lacks for a view."""
         needed = [f"{view.name}_upsert", *([] if view.append_only else [f"{view.name}_rows"])]

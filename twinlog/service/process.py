@@ -6,7 +6,8 @@ Leaving the block undoes it in order: no new calls → calls in flight → curso
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -33,6 +34,10 @@ from twinlog.service.service import Endpoint, Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
+StandIn = Callable[[ServiceSpec, Settings], AbstractAsyncContextManager[Service]]
+STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)
+"""Makes the service instead: an audit asks a program how it is wired, and runs nothing."""
+
 
 @asynccontextmanager
 async def open_service(
@@ -43,6 +48,10 @@ async def open_service(
     ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
     """
     refuse(list(in_spec(spec)), spec.name)
+    if stand_in := STAND_IN.get():
+        async with stand_in(spec, settings) as service:
+            yield service
+        return
     configure_logging(settings.log_level, settings.log_format)
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace

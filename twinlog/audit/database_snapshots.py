@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from proof.auditor.history import SnapshotKey
-from twinlog import StreamId
-from twinlog.testing.internals import Connection, Pool, Timer, load_queries
+from twinlog.audit.history import SnapshotKey
+from twinlog.log.ports import Timer
+from twinlog.model.event import StreamId
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import Pool
+from twinlog.postgres.named_queries import load_queries
 
-QUERIES = {**load_queries("twinlog.postgres.sql"), **load_queries("proof.auditor.sql")}
+QUERIES = {**load_queries("twinlog.postgres.sql"), **load_queries("twinlog.audit.sql")}
 
 
 class DatabaseSnapshot(NamedTuple):

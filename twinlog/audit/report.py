@@ -68,11 +68,8 @@ class Figures:
     """By consumer that keeps views."""
     streams: int = 0
     """Aggregates."""
-    customers: int = 0
-    orders: Mapping[str, int] = field(default_factory=dict)
-    """By state."""
-    sagas: Mapping[str, int] = field(default_factory=dict)
-    """By status."""
+    domain: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What the domain counts, by what it calls that: such as its sagas, by status."""
     parked: Mapping[str, int] = field(default_factory=dict)
     """The number of parked events, by consumer that has any."""
     checked: Mapping[str, int] = field(default_factory=dict)

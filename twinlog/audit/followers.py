@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from google.protobuf.message import Message
 
-from proof.auditor.dead_letters import DeadLetters, out_of_order
-from proof.auditor.report import Findings
-from twinlog import Policies, Recorded
+from twinlog.audit.dead_letters import DeadLetters, out_of_order
+from twinlog.audit.report import Findings
+from twinlog.model.event import Recorded
 
 WITHIN = "checkpoint within log"
 NOT_BEHIND = "checkpoint not behind its effects"
@@ -23,18 +23,27 @@ def set_checkpoint(database: str, consumer: str, position: int) -> str:
 
 
 class Follower:
-    """One policy table, as a consumer of its log."""
+    """One table of policies or effects, as a consumer of its log."""
 
-    def __init__(self, policies: Policies, database: str, dead_letters: DeadLetters) -> None:
-        """``database`` holds its checkpoint; ``dead_letters`` are those of this consumer."""
-        self.consumer = policies.consumer
+    def __init__(
+        self,
+        actor: str,
+        database: str,
+        dead_letters: DeadLetters,
+        calls_for: Callable[[Message], object],
+    ) -> None:
+        """``actor`` is on the events that it causes; ``database`` holds its checkpoint; ``dead_letters`` are those of
+        this consumer. ``calls_for``: what it has to do because of an event, if anything.
+        """
+        self.consumer = dead_letters.consumer
+        self.actor = actor
         self.dead_letters = dead_letters
-        self.log = policies.log
+        self.log = dead_letters.log
         self.database = database
         self.checkpoint = 0
         self.called = 0
         """Position of the last event that the consumer has to act on."""
-        self._policies = policies
+        self._calls_for = calls_for
         self._open: deque[tuple[int, str, str]] = deque()
         """Position, partition key and case of each event beyond the checkpoint."""
         self._effect: tuple[int, str] = (0, "")
@@ -58,7 +67,7 @@ class Follower:
 
     def _calls_for_something(self, message: Message) -> bool:
         try:
-            return bool(self._policies.dispatches(message))
+            return bool(self._calls_for(message))
         except Exception:  # the consumer sets it aside, which has to happen, too
             return True
 

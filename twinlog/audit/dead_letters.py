@@ -6,16 +6,20 @@ Every parked event is the event of the log that it came from; the events of a ke
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
-from proof.auditor.database_snapshots import DatabaseSnapshot
-from proof.auditor.report import Findings
-from twinlog import Log, Recorded, Schema
-from twinlog.testing.internals import UndecodableEvent, UnknownEventType, from_wire, mirrors
+from twinlog.audit.database_snapshots import DatabaseSnapshot
+from twinlog.audit.report import Findings
+from twinlog.log.ports import Log
+from twinlog.log.twin import mirrors
+from twinlog.log.wire import from_wire
+from twinlog.model.errors import UndecodableEvent, UnknownEventType
+from twinlog.model.event import Recorded
+from twinlog.model.schema import Schema
 from twinlog.v1 import dead_letters_pb2 as pb
 
 PARKED = "parked event is its log's"
@@ -33,7 +37,7 @@ class DeadLetter(NamedTuple):
     position: int
     key: str
     case: str
-    """The order that it is about; empty where the event cannot be read."""
+    """The case that it is about; empty where the event cannot be read."""
     event: Recorded | None
     """None where the bytes are no event, and where it was discarded."""
     messages: Sequence[Message]
@@ -42,9 +46,10 @@ class DeadLetter(NamedTuple):
 class DeadLetters:
     """What one consumer has parked, replayed and discarded, as of its database's snapshot."""
 
-    def __init__(self, consumer: str) -> None:
+    def __init__(self, consumer: str, log: str) -> None:
         self.consumer = consumer
-        self.log = consumer.rpartition(".")[2]
+        self.log = log
+        """That it follows."""
         self.parked: dict[int, DeadLetter] = {}
         """By position."""
         self.discarded: dict[int, DeadLetter] = {}
@@ -98,21 +103,38 @@ class DeadLetters:
 class DeadLettersByConsumer(dict[str, DeadLetters]):
     """A consumer that is not there yet has none."""
 
+    def __init__(self, sources: Mapping[str, str] | None = None) -> None:
+        """``sources``: the log that a consumer follows, by consumer, where its name does not end with it."""
+        super().__init__()
+        self._sources = sources or {}
+
+    def source(self, consumer: str) -> str:
+        """The log that a consumer follows."""
+        return self._sources.get(consumer) or consumer.rpartition(".")[2]
+
     def __missing__(self, consumer: str) -> DeadLetters:
-        self[consumer] = added = DeadLetters(consumer)
+        self[consumer] = added = DeadLetters(consumer, self.source(consumer))
         return added
 
 
 class DeadLetterAudit:
     """Follows the dead letters in one log."""
 
-    def __init__(self, log: str, dead_letters: DeadLettersByConsumer, schema: Schema) -> None:
+    def __init__(
+        self,
+        log: str,
+        dead_letters: DeadLettersByConsumer,
+        schemas: Mapping[str, Schema],
+        case_of: Callable[[Message], str],
+    ) -> None:
+        """``schemas``: by log, what decodes the events that were parked. ``case_of``: what an event is about."""
         self.log = log
         self.findings = Findings()
         self.position = 0
         """Read up to here."""
         self._dead_letters = dead_letters
-        self._schema = schema
+        self._schemas = schemas
+        self._case_of = case_of
 
     async def read(self, database: DatabaseSnapshot, logs: Mapping[str, Log]) -> None:
         """Reads up to the snapshot's head; ``logs`` hold the events that were parked, by name."""
@@ -136,10 +158,10 @@ class DeadLetterAudit:
     def _dead_letter(self, parked: pb.EventParked) -> DeadLetter:
         try:
             event = from_wire(parked.log, parked.event)
-            messages = self._schema.decode(event)
-        except (DecodeError, UnknownEventType, UndecodableEvent):
+            messages = self._schemas[parked.log].decode(event)
+        except (KeyError, DecodeError, UnknownEventType, UndecodableEvent):
             return DeadLetter(parked.position, parked.key, "", None, ())
-        case = next((id for one in messages if (id := str(getattr(one, "order_id", "")))), "")
+        case = next((case for one in messages if (case := self._case_of(one))), "")
         return DeadLetter(parked.position, parked.key, case, event, messages)
 
     async def _compare(

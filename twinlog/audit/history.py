@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
-from proof.auditor.report import Findings
-from proof.auditor.twins import span
-from twinlog import Recorded, Schema, StreamId
-from twinlog.testing.internals import AnyAggregate, StateCodec, Timer, UndecodableEvent, UnknownEventType
+from twinlog.audit.report import Findings
+from twinlog.audit.twins import span
+from twinlog.log.ports import Timer
+from twinlog.log.snapshots import StateCodec
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import UndecodableEvent, UnknownEventType
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
 
 GAPLESS = "positions gapless"
 VERSIONS = "versions contiguous"
@@ -69,7 +73,8 @@ class HistoryAudit:
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
         self._codecs = {aggregate.name: StateCodec(aggregate) for aggregate in aggregates}
         self._schema = schema
-        self._due: dict[StreamId, datetime] = {}
+        self.due: dict[StreamId, datetime] = {}
+        """When each stream that waits for a time is due."""
         self._snapshots: Mapping[StreamId, SnapshotKey] = {}
 
     def begin(self, snapshots: Sequence[SnapshotKey]) -> None:
@@ -111,7 +116,7 @@ class HistoryAudit:
     def give_up(self, event: Recorded, why: str, findings: Findings) -> None:
         """Reports an event that its stream cannot be read over; what depends on its state is not judged any more."""
         self.heads[event.stream].unreadable = True
-        self._due.pop(event.stream, None)
+        self.due.pop(event.stream, None)
         findings.add(
             FOLDS,
             f"{event.stream} cannot be folded over {event.type}: {why}",
@@ -137,7 +142,7 @@ class HistoryAudit:
     def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
         """Compares the timers with the states of the same instant; returns how many there are."""
         found = {timer.stream: timer for timer in timers if not self._is_unreadable(timer.stream)}
-        for stream, due in self._due.items():
+        for stream, due in self.due.items():
             timer = found.pop(stream, None)
             if timer is None or timer.due != due:
                 is_set = f"is set for {timer.due:%Y-%m-%d %H:%M:%S}" if timer else "has no timer"
@@ -207,7 +212,7 @@ class HistoryAudit:
             return self._schema.decode(event)
         except (UnknownEventType, UndecodableEvent) as error:
             head.unreadable = True
-            self._due.pop(event.stream, None)
+            self.due.pop(event.stream, None)
             findings.add(
                 DECODES,
                 f"{event.stream} cannot be read at version {event.version}: {error}",
@@ -238,9 +243,9 @@ class HistoryAudit:
             )
         head.state = state
         if due is None:
-            self._due.pop(event.stream, None)
+            self.due.pop(event.stream, None)
         else:
-            self._due[event.stream] = due
+            self.due[event.stream] = due
         return True
 
     def _capture(self, stream: StreamId, head: Head) -> None:

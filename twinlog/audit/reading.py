@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import Message
 
-from proof.auditor.database_snapshots import DatabaseSnapshot
-from proof.auditor.dead_letters import out_of_order
-from proof.auditor.followers import Follower
-from proof.auditor.history import Change, HistoryAudit
-from proof.auditor.ledger import Ledger
-from proof.auditor.report import Findings
-from proof.auditor.shop import LogOf
-from proof.auditor.twins import TwinAudit
-from proof.auditor.views import TimelineAudit, ViewAudit
-from twinlog import Recorded, Schema, StreamId
-from twinlog.testing.internals import (
-    DEAD_LETTERS,
-    NatsClient,
-    Pool,
-    PostgresLog,
-    UndecodableEvent,
-    UnknownEventType,
-)
+from twinlog.audit.database_snapshots import DatabaseSnapshot
+from twinlog.audit.dead_letters import out_of_order
+from twinlog.audit.domain import Domain
+from twinlog.audit.followers import Follower
+from twinlog.audit.history import Change, HistoryAudit
+from twinlog.audit.report import Findings
+from twinlog.audit.system import AuditedLog
+from twinlog.audit.twins import TwinAudit
+from twinlog.audit.views import RowsAudit
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.jetstream.client import NatsClient
+from twinlog.model.errors import UndecodableEvent, UnknownEventType
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
+from twinlog.postgres.connection import Pool
+from twinlog.postgres.log import PostgresLog
 
 BATCH = 2_000
 """Events read at once."""
@@ -38,29 +36,26 @@ class Reading:
 
     def __init__(
         self,
-        of: LogOf,
+        of: AuditedLog,
         client: NatsClient,
         pool: Pool,
-        ledger: Ledger,
+        domain: Domain,
         followers: Sequence[Follower],
-        views: Sequence[ViewAudit],
-        timeline: TimelineAudit | None,
-        schema: Schema,
+        views: Sequence[RowsAudit],
+        namespace: str = "",
     ) -> None:
-        """``followers`` of all logs; ``timeline`` None where the log has none."""
+        """``followers`` and ``views`` of all logs."""
         self.of = of
         self.log = PostgresLog(pool, of.log)
-        self.history = HistoryAudit(of.log, of.database, of.aggregates, schema)
-        self.twin = TwinAudit(client, of.log, of.owner)
+        self.history = HistoryAudit(of.log, of.database, of.aggregates, of.schema)
+        self.twin = TwinAudit(client, of.log, of.owner, namespace)
         self.views = [view for view in views if view.log == of.log]
-        self.timeline = timeline
         self.findings = Findings()
         """What was found in events that are read only once."""
         self.checked: Counter[str] = Counter()
-        self._ledger = ledger
+        self._domain = domain
         self._followers = [follower for follower in followers if follower.log == of.log]
-        self._actors = {follower.consumer: follower for follower in followers}
-        self._schema = schema
+        self._actors = _by_actor(followers)
         self._early: deque[tuple[str, int, str]] = deque()
         """Effects of causes beyond what was read of the cause's log: that log, the cause's position, the case."""
 
@@ -82,9 +77,7 @@ class Reading:
         for follower in self._followers:
             follower.begin(databases[follower.database].reached(follower.consumer), self.findings)
         for view in self.views:
-            view.begin()
-        if self.timeline:
-            await self.timeline.compare_replayed(databases[self.timeline.database].connection, self.findings)
+            await view.begin(databases[view.database].connection, self.findings)
         for event_id, positions in await own.doubled_ids(self.history.position):
             self._doubled(event_id, positions)
         self.history.begin(await own.snapshots())
@@ -103,36 +96,31 @@ class Reading:
         positions = [self.history.position]
         if self.twin.position < min(self.twin.state.last, head):
             positions.append(self.twin.position)
-        for view in self.all_views():
+        for view in self.views:
             if view.position < min(databases[view.database].reached(view.consumer), head):
                 positions.append(view.position)
         return min(positions)
 
-    def all_views(self) -> list[ViewAudit | TimelineAudit]:
-        """The views of this log, its timeline included."""
-        return [*self.views, self.timeline] if self.timeline else [*self.views]
-
     async def _compare(self, events: Sequence[Recorded], databases: Mapping[str, DatabaseSnapshot]) -> None:
         """Compares the events with what has a position of its own: the twin and the views."""
         self.checked["twin messages"] += await self.twin.compare(events, self.findings)
-        decoded = [(event, self._decode(event)) for event in events]
+        by_schema = {self.of.schema: [(event, _decode(event, self.of.schema)) for event in events]}
         for view in self.views:
-            upto = databases[view.database].reached(view.consumer)
-            for event, messages in decoded:
-                if view.position < event.position <= upto:
-                    view.take(event, messages, self.findings)
-        if self.timeline is None:
-            return
-        views = databases[self.timeline.database]
-        self.checked["view rows"] += await self.timeline.compare(
-            views.connection, decoded, views.reached(self.timeline.consumer), self.findings
-        )
+            schema = view.schema or self.of.schema
+            if schema not in by_schema:
+                by_schema[schema] = [(event, _decode(event, schema)) for event in events]
+            database = databases[view.database]
+            self.checked["view rows"] += await view.follow(
+                database.connection, by_schema[schema], database.reached(view.consumer), self.findings
+            )
 
-    def _decode(self, event: Recorded) -> Sequence[Message]:
-        try:
-            return self._schema.decode(event)
-        except (UnknownEventType, UndecodableEvent):
-            return ()  # the audit of the history reports it
+    async def compare_views(self, databases: Mapping[str, DatabaseSnapshot], findings: Findings) -> None:
+        """Compares the views, each as a whole; one that was read after its log, and is ahead, in a later round."""
+        for view in self.views:
+            database = databases[view.database]
+            reached = database.reached(view.consumer)
+            if reached <= databases[self.of.database].head:
+                self.checked["view rows"] += await view.compare(database.connection, reached, findings)
 
     def _take(self, events: Sequence[Recorded], heads: Mapping[str, int], seen: Mapping[str, int]) -> None:
         for event in events:
@@ -142,9 +130,9 @@ class Reading:
                     self._follow(change, self._enter(change), heads, seen)
 
     def _enter(self, change: Change) -> str:
-        """Enters a change into the ledger; gives its case."""
+        """Tells the domain of a change; gives its case."""
         try:
-            return self._ledger.take(change, self.findings)
+            return self._domain.take(change, self.findings)
         except Exception as error:  # what an event says may be anything, where something else wrote it
             self.history.give_up(change.event, f"{type(error).__name__} {error}", self.findings)
             return ""
@@ -153,7 +141,7 @@ class Reading:
         event, message = change.event, change.message
         for follower in self._followers:
             follower.take(event, message, case, self.findings)
-        for view in self.all_views():
+        for view in self.views:
             view.note(event, message)
         log, _, number = event.metadata.causation_id.partition("/")
         if log not in heads or not number.isdecimal():
@@ -169,7 +157,7 @@ class Reading:
             )
         elif position > seen[log]:
             self._early.append((log, position, case))
-        actor = self._actors.get(f"{event.metadata.actor}.{log}")
+        actor = self._actors.get((event.metadata.actor, log))
         if actor is not None:
             actor.caused(position, event.address)
             self._judge_order(event, actor, position)
@@ -200,3 +188,18 @@ class Reading:
             remedy=f"append events that correct the later ones; find what wrote to {self.of.database} besides "
             f"{self.of.owner}",
         )
+
+
+def _decode(event: Recorded, schema: Schema) -> Sequence[Message]:
+    try:
+        return schema.decode(event)
+    except (UnknownEventType, UndecodableEvent):
+        return ()  # the audit of the history reports it
+
+
+def _by_actor(followers: Sequence[Follower]) -> Mapping[tuple[str, str], Follower]:
+    """By actor and log; without those of which an event does not tell which one caused it."""
+    found: defaultdict[tuple[str, str], list[Follower]] = defaultdict(list)
+    for follower in followers:
+        found[follower.actor, follower.log].append(follower)
+    return {key: several[0] for key, several in found.items() if len(several) == 1}

@@ -10,19 +10,13 @@ from typing import NamedTuple
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from proof.auditor.report import Findings
-from stack.topology import NAMESPACE
-from twinlog import Recorded, Unavailable
-from twinlog.testing.internals import (
-    ForeignStream,
-    Identity,
-    JetStreamTwin,
-    NatsClient,
-    TwinMissing,
-    TwinState,
-    mirrors,
-    named,
-)
+from twinlog.audit.report import Findings
+from twinlog.jetstream.client import NatsClient
+from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.installation import ForeignStream, Identity, named
+from twinlog.log.twin import TwinMissing, TwinState, mirrors
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import Recorded
 
 EQUAL = "twin equals log"
 WHOLE = "twin is whole"
@@ -42,22 +36,23 @@ class Stored(NamedTuple):
 class TwinAudit:
     """Follows one twin."""
 
-    def __init__(self, client: NatsClient, name: str, owner: str) -> None:
-        """``owner``: the service whose relay fills the stream."""
+    def __init__(self, client: NatsClient, name: str, owner: str, namespace: str = "") -> None:
+        """``owner``: the service whose relay fills the stream; ``namespace``: that of the installation."""
         self.name = name
         self.state = TwinState(1, 0, 0)
         self.missing = True
         self.position = 0
         """Compared up to here."""
         self._client = client
-        self._stream = named(NAMESPACE, name)
+        self._namespace = namespace
+        self._stream = named(namespace, name)
         self._foreign: ForeignStream | None = None
         self._remedy = f"twinlog repair {name}    # with {owner} running, which makes the stream again"
 
     async def look(self, identity: Identity | None) -> None:
         """Reads how far the twin of this log reaches. A twin that was made again is compared again."""
         self.missing, self._foreign = False, None
-        twin = JetStreamTwin(self._client, self.name, namespace=NAMESPACE, identity=identity)
+        twin = JetStreamTwin(self._client, self.name, namespace=self._namespace, identity=identity)
         try:
             self.state = await twin.state()
         except TwinMissing:
@@ -118,7 +113,7 @@ class TwinAudit:
     def _compare(self, event: Recorded, stored: Stored | None, findings: Findings) -> None:
         if stored is None:
             return
-        if stored.subject != (subject := named(NAMESPACE, event.subject)):
+        if stored.subject != (subject := named(self._namespace, event.subject)):
             what = f"subject {stored.subject}, not {subject}"
         elif not mirrors(stored.data, event):
             what = "content"

@@ -1,0 +1,1 @@
+"""The tables of the hotel's view of rooms."""

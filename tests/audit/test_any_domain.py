@@ -1,0 +1,211 @@
+"""`twinlog audit` knows the shop from its programs alone, and finds what is no matter of orders and credit."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.topology import NAMES, ROOT
+from tests import servers
+from tests.audit import faults
+from tests.audit.faults import Fault
+from tests.audit.world import World
+from twinlog.audit import Change, Domain, Findings, sagas, views
+from twinlog.audit.project import open_auditor
+from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
+from twinlog.dev import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+MAINS: Mapping[str, Any] = {name: importlib.import_module(f"{name}.app").main for name in NAMES}
+GENERAL: list[Fault] = [
+    faults.an_event_is_gone,
+    faults.log_head_is_set_forward,
+    faults.a_version_is_skipped,
+    faults.an_event_id_stands_twice,
+    faults.a_type_is_unknown,
+    faults.a_history_lacks_its_beginning,
+    faults.a_partition_key_is_another,
+    faults.a_cause_does_not_exist,
+    faults.a_request_points_beyond_the_log,
+    faults.a_timer_is_gone,
+    faults.a_snapshot_is_another_state,
+    faults.a_message_was_replaced,
+    faults.a_stream_is_gone,
+    faults.a_database_was_set_back,
+    faults.a_stream_is_of_another_installation,
+    faults.a_checkpoint_is_beyond_its_log,
+    faults.a_checkpoint_was_set_back,
+    faults.an_order_row_was_edited,
+    faults.a_saga_row_was_edited,
+    faults.a_row_is_gone,
+    faults.a_row_is_too_many,
+    faults.a_saga_ends_with_an_open_step,
+    faults.another_event_was_parked,
+    faults.a_policy_went_past_a_parked_event,
+    faults.a_view_went_past_a_parked_event,
+    faults.an_effect_came_before_the_replay,
+    faults.a_row_shows_a_parked_event,
+]
+"""Of each kind one at least; what these do to the shop's own accounts is beside the point."""
+
+
+@pytest.fixture(autouse=True)
+def settings(shop: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the shop's programs."""
+    monkeypatch.setenv("POSTGRES_URL", shop.postgres_url)
+    monkeypatch.setenv("NATS_URL", shop.nats_url)
+
+
+async def test_a_clean_shop_has_no_violation_and_everything_was_compared(shop: World) -> None:
+    async with open_auditor(MAINS) as auditor:
+        report = await auditor.round()
+    assert report.violations == []
+    assert report.settled, report.in_flight
+    figures = report.figures
+    assert figures.checked["events"] == figures.checked["twin messages"] == sum(figures.events.values())
+    assert all(figures.checked[what] for what in ("snapshots", "checkpoints", "requests"))
+    assert figures.checked["view rows"] > 200
+    assert set(figures.domain["sagas"]) == {"completed", "compensated"}
+    assert [note for note in report.notes if "view timeline is not compared: several logs" in note]
+
+
+async def test_nothing_is_written(shop: World) -> None:
+    for name in shop.pools:
+        await servers.execute(
+            shop.postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+        )
+    try:
+        async with open_auditor(MAINS) as auditor:
+            assert (await auditor.round()).clean
+    finally:
+        for name in shop.pools:
+            await servers.execute(
+                shop.postgres_url, f"ALTER DATABASE {name} RESET default_transaction_read_only"
+            )
+
+
+@pytest.mark.parametrize("plant", GENERAL, ids=lambda plant: plant.__name__)
+async def test_a_planted_fault_is_found_and_named(shop: World, plant: Fault) -> None:
+    check, names = await plant(shop)
+    async with open_auditor(MAINS) as auditor:
+        report = await auditor.round()
+    assert check in report.counts, f"found only {dict(report.counts)}"
+    of_check = [violation for violation in report.violations if violation.check == check]
+    assert [v for v in of_check if set(names) & {*v.ids, *v.events}], of_check
+    assert all(violation.remedy and violation.says for violation in report.violations)
+
+
+@pytest.mark.parametrize(
+    "plant", [faults.an_order_is_pending_past_its_deadline, faults.a_saga_waits_past_its_deadline]
+)
+async def test_what_is_overdue_is_named_with_the_service_that_sees_to_it(shop: World, plant: Fault) -> None:
+    _, names = await plant(shop)
+    async with open_auditor(MAINS) as auditor:
+        report = await auditor.round()
+    [overdue] = [violation for violation in report.violations if violation.check == sagas.DEADLINES]
+    assert overdue.ids[0].endswith(names[0])
+    assert overdue.remedy.startswith(("start order_svc", "start saga_orchestrator"))
+    async with open_auditor(MAINS, at_rest=True) as auditor:
+        assert sagas.DEADLINES not in (await auditor.round()).counts
+
+
+class Cancelled(Domain):
+    """Lets no order be cancelled."""
+
+    def take(self, change: Change, findings: Findings) -> str:
+        if change.event.type.endswith("OrderCancelled"):
+            findings.add("no order is cancelled", "one is", ids=[change.event.stream.id], remedy="none")
+        return change.event.stream.id
+
+
+async def test_a_domain_adds_what_it_knows(shop: World) -> None:
+    async with open_auditor(MAINS, domain=Cancelled()) as auditor:
+        report = await auditor.round()
+    assert set(report.counts) == {"no order is cancelled"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of the shop's programs."""
+    services = "".join(f'{name} = "127.0.0.1:1"\n' for name in NAMES)
+    (tmp_path / "pyproject.toml").write_text(f"[tool.twinlog.services]\n{services}")
+    return tmp_path
+
+
+async def run(project: Path, *arguments: str, **settings: str) -> tuple[int | None, str, str]:
+    """Exit code, stdout and stderr of the command in a project."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "twinlog", "audit", *arguments),
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | settings,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(120):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_ends_with_0_for_a_clean_system(shop: World, project: Path) -> None:
+    code, out, err = await run(project)
+    assert (code, err) == (OK, "")
+    assert out.splitlines()[-1].startswith("✓ no violation · settled: everything was checked")
+
+
+async def test_the_command_ends_with_1_and_tells_programs_everything(shop: World, project: Path) -> None:
+    _, (order_id,) = await faults.a_row_is_gone(shop)
+    code, out, _ = await run(project, "--json")
+    said = json.loads(out)
+    assert (code, said["clean"], said["settled"]) == (WRONG, False, True)
+    [violation] = said["violations"]
+    assert (violation["check"], violation["ids"]) == (views.EQUAL, [order_id])
+    assert violation["remedy"].startswith(
+        'psql shop_views -1 -c "TRUNCATE orders; TRUNCATE timeline; DELETE FROM'
+    )
+
+
+async def test_the_command_ends_with_1_where_it_does_not_settle(shop: World, project: Path) -> None:
+    order_id = await faults._order(shop, faults.FUTURE)
+    await faults._set_timer(shop, order_id, faults.FUTURE)
+    code, out, _ = await run(project, "--wait", "0.1")
+    assert code == WRONG
+    assert "✓ no violation · in flight, and so not judged: stream orders lags 1 events" in out
+    assert (await run(project))[0] == OK
+
+
+async def test_the_command_uses_what_the_project_adds(shop: World, project: Path) -> None:
+    file = project / "pyproject.toml"
+    module = "tests.audit.test_any_domain"
+    file.write_text(f'[tool.twinlog]\naudit = "{module}:Cancelled"\n{file.read_text()}')
+    code, out, err = await run(project)
+    assert (code, err) == (WRONG, "")
+    assert "no order is cancelled: one is" in out
+    file.write_text(file.read_text().replace("Cancelled", "Nothing"))
+    code, _, err = await run(project)
+    assert code == USAGE
+    assert f"{module}:Nothing cannot be imported: AttributeError" in err
+
+
+async def test_servers_that_are_away_are_out_of_reach(shop: World, project: Path) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    code, out, err = await run(project, POSTGRES_URL=f"postgresql://{nowhere}")
+    assert (code, out) == (OUT_OF_REACH, "")
+    assert nowhere in err
+    code, out, err = await run(project, NATS_URL=f"nats://{nowhere}")
+    assert (code, out) == (OUT_OF_REACH, "")
+    assert "no NATS answers at NATS_URL" in err
+
+
+async def test_what_was_never_started_says_so(shop: World, project: Path, own_postgres_url: str) -> None:
+    code, _, err = await run(project, POSTGRES_URL=own_postgres_url)
+    assert code == USAGE
+    assert err == "Cannot audit: there is no database shop_orders; order_svc makes it when it starts\n"

@@ -1,0 +1,62 @@
+"""`twinlog audit`: where its servers are. What it finds is tested in tests/audit."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from twinlog.cli import main
+from twinlog.cli.exits import Usage
+from twinlog.cli.project import Project, servers, servers_told
+
+URLS = {"POSTGRES_URL": "postgresql://here", "NATS_URL": "nats://here"}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of one service, with no server set."""
+    (tmp_path / ".twinlog").mkdir()
+    (tmp_path / "pyproject.toml").write_text('[tool.twinlog.services]\norder_svc = "127.0.0.1:1"\n')
+    monkeypatch.chdir(tmp_path)
+    for name in URLS:
+        monkeypatch.delenv(name, raising=False)
+    return Project.required()
+
+
+def test_the_servers_are_those_of_a_running_dev(project: Project) -> None:
+    file = project.root / ".twinlog" / "servers.json"
+    with servers_told(project, *URLS.values()):
+        assert servers(project) == URLS
+        assert json.loads(file.read_text()) == URLS
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not file.exists()
+
+
+def test_those_of_the_environment_go_before(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers_told(project, *URLS.values()):
+        for name in URLS:
+            monkeypatch.setenv(name, "mine")
+        assert servers(project) == dict.fromkeys(URLS, "mine")
+        monkeypatch.delenv("NATS_URL")
+        with pytest.raises(Usage, match="NATS_URL is not set"):
+            servers(project)
+
+
+def test_without_servers_it_says_what_to_do(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit"]) == 2
+    said = capsys.readouterr().err
+    assert "POSTGRES_URL and NATS_URL are not set, and no `twinlog dev` runs here" in said
+
+
+def test_without_a_service_it_says_where_they_are_named(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "pyproject.toml").write_text("[tool.twinlog]\n")
+    assert main(["audit"]) == 2
+    assert "names no service" in capsys.readouterr().err
+    (project.root / "pyproject.toml").write_text("")
+    assert main(["audit"]) == 2
+    assert "no project here" in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""Audits the services of a project, as their own programs wire them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from twinlog.audit.auditor import GRACE, Auditor
+from twinlog.audit.dead_letters import DeadLettersByConsumer
+from twinlog.audit.domain import Domain, Domains
+from twinlog.audit.errors import CannotAudit
+from twinlog.audit.followers import Follower
+from twinlog.audit.sagas import Sagas
+from twinlog.audit.survey import Wired, surveyed
+from twinlog.audit.system import AuditedLog, System
+from twinlog.audit.tables import TableRows, quoted
+from twinlog.audit.views import RowsAudit, ViewAudit
+from twinlog.consume import Consumer
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.consume.effects import EffectConsumer
+from twinlog.consume.policies import PolicyConsumer
+from twinlog.consume.projection import Projection
+from twinlog.jetstream.client import NatsClient
+from twinlog.jetstream.connection import close, connect
+from twinlog.log.system import StoreClock, SystemClock
+from twinlog.model.errors import Unavailable
+from twinlog.model.view import AnyView
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.meaning import outages
+from twinlog.postgres.views import PostgresViews
+from twinlog.service.runtime import Main
+
+_REACH_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def open_auditor(
+    mains: Mapping[str, Main],
+    *,
+    grace: timedelta = GRACE,
+    at_rest: bool = False,
+    domain: Domain | None = None,
+) -> AsyncIterator[Auditor]:
+    """An auditor of the services of these programs, by module; their settings say where the servers are.
+
+    ``domain``: what the project adds. Raises ConfigurationError and Unavailable.
+    """
+    async with surveyed(mains) as services:
+        if not services:
+            raise CannotAudit(why="no program has opened a service; call open_service in its main")
+        system = system_of(services)
+        client = await _connected(services[0].settings.nats_url)
+        try:
+            clock = StoreClock(PostgresLog(services[0].pool, services[0].spec.log).time, SystemClock())
+            with outages():
+                await clock.measure()
+            pools = {each.database: each.pool for each in services}
+            owners = {one.name: each.spec.name for each in services for one in each.spec.aggregates}
+            sagas = Sagas([one for of in system.logs for one in of.aggregates], grace, owners)
+            everything = Domains([sagas, domain] if domain else [sagas])
+            yield Auditor(system, everything, client, pools, at_rest=at_rest, clock=clock)
+        finally:
+            await close(client)
+
+
+def system_of(services: Sequence[Wired]) -> System:
+    """What there is to audit of wired services. Raises CannotAudit."""
+    logs = [
+        AuditedLog(
+            each.spec.log,
+            each.spec.name,
+            each.database,
+            [*each.spec.aggregates, DEAD_LETTERS],
+            each.spec.schema,
+        )
+        for each in services
+    ]
+    for what, names in (("log", [of.log for of in logs]), ("database", [of.database for of in logs])):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise CannotAudit(why=f"two services have the {what} {', '.join(twice)}; give each its own")
+    return System(
+        logs,
+        _in_order(services),
+        lambda dead: [*_followers(services, dead)],
+        lambda dead: [view for view, _ in _views(services, dead) if view],
+        services[0].settings.twinlog_namespace,
+        {consumer.name: consumer.source for each in services for consumer in each.consumers},
+        [note for _, note in _views(services, DeadLettersByConsumer()) if note],
+    )
+
+
+def _in_order(services: Sequence[Wired]) -> Sequence[str]:
+    """Databases with views of other logs first."""
+    shows = {
+        each.database: any(
+            isinstance(one, Projection) and one.source != each.spec.log for one in each.consumers
+        )
+        for each in services
+    }
+    return sorted(shows, key=lambda database: not shows[database])
+
+
+def _followers(services: Sequence[Wired], dead_letters: DeadLettersByConsumer) -> Iterator[Follower]:
+    for each in services:
+        for one in each.consumers:
+            if isinstance(one, PolicyConsumer | EffectConsumer):
+                yield Follower(one.actor, each.database, dead_letters[one.name], one.calls_for_something)
+
+
+def _views(
+    services: Sequence[Wired], dead_letters: DeadLettersByConsumer
+) -> Iterator[tuple[RowsAudit | None, str]]:
+    """Each view as it is compared, or why it is not."""
+    for each in services:
+        for one in each.consumers:
+            for view in one.tables if isinstance(one, Projection) else ():
+                assert isinstance(one, Projection)
+                yield _view(each, one, view, dead_letters)
+
+
+def _view(
+    service: Wired, projection: Projection, view: AnyView, dead_letters: DeadLettersByConsumer
+) -> tuple[RowsAudit | None, str]:
+    store = projection.store
+    rows = TableRows.of(view, store) if isinstance(store, PostgresViews) else None
+    if _shown_by(service.consumers, view.name) > 1:
+        return None, f"view {view.name} is not compared: several logs change its rows"
+    if rows is None:
+        return None, f"view {view.name} is not compared: its store has no query {view.name}_rows"
+    return (
+        ViewAudit(
+            view,
+            rows,
+            log=projection.source,
+            dead_letters=dead_letters[projection.name],
+            database=service.database,
+            routing_key=projection.routing_key,
+            schema=service.spec.schema,
+            remedy=_rebuild(service, projection),
+        ),
+        "",
+    )
+
+
+def _rebuild(service: Wired, projection: Projection) -> str:
+    """The command after which a projection makes its views again."""
+    several = [name for name in projection.views if _shown_by(service.consumers, name) > 1]
+    wipe = "; ".join(f"TRUNCATE {quoted(name)}".replace('"', "") for name in projection.views)
+    return (
+        f"psql {service.database} -1 -c \"{wipe}; DELETE FROM checkpoints WHERE consumer = '{projection.name}'\""
+        f"    # with {service.spec.name} stopped; it makes the view again"
+        + (f"; so for every consumer that keeps {', '.join(several)}" if several else "")
+    )
+
+
+def _shown_by(consumers: Sequence[Consumer], view: str) -> int:
+    return sum(isinstance(one, Projection) and view in one.views for one in consumers)
+
+
+async def _connected(nats_url: str) -> NatsClient:
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            return await connect(nats_url, "auditor")
+    except TimeoutError as error:
+        raise Unavailable("no NATS answers at NATS_URL; is it up, and is this its address?") from error

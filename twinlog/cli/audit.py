@@ -1,0 +1,118 @@
+"""``twinlog audit``: see :mod:`twinlog.audit`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from twinlog.cli.dev import specs
+from twinlog.cli.exits import OK, WRONG, OutOfReach, Usage
+from twinlog.cli.output import console, print_json
+from twinlog.cli.project import Project, servers
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="audit again until it is settled"
+    )
+    parser.add_argument(
+        "--grace", type=float, default=15.0, metavar="SECONDS", help="how long anything may be overdue; 15"
+    )
+    parser.add_argument("--at-rest", action="store_true", help="no service is running, so deadlines may pass")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    from twinlog.audit.renderer import report as lines
+    from twinlog.model.errors import TwinlogError, Unavailable, WrongSetting
+    from twinlog.service.logging import configure_logging
+
+    project = Project.required()
+    if not project.services:
+        raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
+    configure_logging("error", "pretty")
+    try:
+        with _set(servers(project)):
+            report = asyncio.run(_audited(options, _mains(project), _domain(project)))
+    except WrongSetting as error:
+        raise Usage(_line(error)) from error
+    except Unavailable as error:
+        raise OutOfReach(_line(error)) from error
+    except TwinlogError as error:
+        raise Usage(_line(error)) from error
+    if options.json:
+        print_json(_as_dict(report))
+    else:
+        out = console()
+        for line in lines(report):
+            out.print(line, soft_wrap=True)
+    return OK if report.clean and (report.settled or not options.wait) else WRONG
+
+
+async def _audited(options: argparse.Namespace, mains: Mapping[str, Any], domain: Any) -> Any:
+    from twinlog.audit.project import open_auditor
+
+    grace = timedelta(seconds=options.grace)
+    async with open_auditor(mains, grace=grace, at_rest=options.at_rest, domain=domain) as auditor:
+        return await auditor.until_settled(options.wait)
+
+
+def _mains(project: Project) -> Mapping[str, Any]:
+    """The ``main`` of each service's program, by its package. Raises Usage."""
+    modules = {package: importlib.import_module(f"{package}.app") for package in specs(project)}
+    if lacking := [package for package, module in modules.items() if not hasattr(module, "main")]:
+        raise Usage(
+            f"{', '.join(lacking)}: app.py has no main(shutdown), which says how the service is wired"
+        )
+    return {package: module.main for package, module in modules.items()}
+
+
+def _domain(project: Project) -> Any:
+    """What the project adds to the audit. Raises Usage."""
+    from twinlog.audit.domain import Domain
+
+    if not project.audit:
+        return None
+    domain = project.object(project.audit, "audit")()
+    if not isinstance(domain, Domain):
+        raise Usage(f"{project.audit}: audit in [tool.twinlog] is to make a twinlog.audit.Domain")
+    return domain
+
+
+def _as_dict(report: Any) -> Mapping[str, Any]:
+    figures = report.figures
+    return {
+        "clean": report.clean,
+        "settled": report.settled,
+        "violations": [each._asdict() for each in report.violations],
+        "counts": dict(report.counts),
+        "in_flight": list(report.in_flight),
+        "notes": list(report.notes),
+        "figures": {name: getattr(figures, name) for name in figures.__dataclass_fields__},
+        "took_seconds": report.took.total_seconds(),
+    }
+
+
+@contextmanager
+def _set(settings: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for a block: the services' settings are read from there."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,122 @@
+"""``twinlog simulate``: see :func:`twinlog.testing.simulate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from twinlog.cli.exits import OK, WRONG, Usage
+from twinlog.cli.output import print_json
+from twinlog.cli.project import Project
+
+_AT_ONCE = 10
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="run so many seeds; 100")
+    parser.add_argument("--first", type=int, default=0, metavar="S", help="the first of them; 0")
+    parser.add_argument("--seed", type=int, metavar="S", help="replay one seed, with its trace")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    simulation = _simulation(Project.required())
+    if options.seed is not None:
+        return _one(simulation, options.seed, options.json)
+    return _many(simulation, options)
+
+
+def _simulation(project: Project) -> Any:
+    """What the project names: a Simulation, or a Scenario that is held to what every system promises. Raises Usage."""
+    from twinlog.testing import Scenario, Simulation
+
+    if not project.simulate:
+        raise Usage(
+            "pyproject.toml names no simulation: make a Scenario, as docs/how-to/testing.md shows, and name it in "
+            '[tool.twinlog], such as simulate = "tests.scenario:SCENARIO"; a Simulation also names invariants'
+        )
+    found = project.object(project.simulate, "simulate")
+    if isinstance(found, Simulation):
+        return found
+    if isinstance(found, Scenario):
+        return Simulation(found)
+    raise Usage(f"{project.simulate}: simulate in [tool.twinlog] is neither a Scenario nor a Simulation")
+
+
+def _many(simulation: Any, options: argparse.Namespace) -> int:
+    from twinlog.testing import Sweep
+
+    began, total, end = time.monotonic(), Sweep(), options.first + options.seeds
+    for first in range(options.first, end, _AT_ONCE):
+        total += simulation.sweep(range(first, min(first + _AT_ONCE, end)))
+        _progress(f"{total.seeds} seeds, {total.seconds / 3600:.1f} simulated hours, {total.steps:,} steps")
+        if total.failures:
+            break
+    _progress("", end="\r")
+    failed, failure = next(iter(total.failures), (None, None))
+    if options.json:
+        print_json(
+            {"seeds": total.seeds, "steps": total.steps, "simulated_seconds": total.seconds}
+            | ({"failure": _failure(simulation, failed, failure)} if failure else {})
+        )
+    else:
+        took = time.monotonic() - began
+        print(
+            f"{total.seeds} seeds in {took:.0f} s, {total.seconds / 3600:.1f} simulated hours, {total.steps:,} steps"
+        )
+        if failure:
+            print(f"\nseed {failed} breaks a promise ({failure.promise}): {failure.facts}")
+            _explain(simulation, failed, failure.promise)
+    return WRONG if failure else OK
+
+
+def _one(simulation: Any, seed: int, as_json: bool) -> int:
+    result = simulation.run(seed)
+    failure = result.failure
+    if as_json:
+        print_json(
+            {
+                "seed": seed,
+                "steps": result.steps,
+                "simulated_seconds": result.seconds,
+                "trace": list(result.trace),
+            }
+            | ({"failure": _failure(simulation, seed, failure)} if failure else {})
+        )
+        return WRONG if failure else OK
+    print("\n".join(result.trace))
+    if failure is None:
+        print(
+            f"\nseed {seed}: every promise was kept; {result.steps:,} steps, {result.seconds:.0f} simulated s"
+        )
+        return OK
+    print(f"\nseed {seed} breaks a promise ({failure.promise}): {failure.facts}")
+    _explain(simulation, seed, failure.promise)
+    return WRONG
+
+
+def _explain(simulation: Any, seed: int | None, promise: str) -> None:
+    """Prints the least that leads to the failure."""
+    print(f"\n{simulation.explained(seed, promise)}")
+    print(f"\nreplay: {_replay(seed)}")
+
+
+def _failure(simulation: Any, seed: int | None, failure: Any) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "promise": failure.promise,
+        "facts": failure.facts,
+        "explained": simulation.explained(seed, failure.promise),
+        "replay": _replay(seed),
+    }
+
+
+def _replay(seed: int | None) -> str:
+    return f"twinlog simulate --seed {seed}"
+
+
+def _progress(text: str, *, end: str = "") -> None:
+    if sys.stdout.isatty():
+        print(f"\r{text:<78}", end=end, flush=True)
