@@ -57,6 +57,7 @@ async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while not await asked.all_or_nothing(states):
                 await asyncio.sleep(0.2)
+        await asyncio.to_thread(hotel.twinlog, "audit", "--wait", "60")
 
 
 class Asked:
