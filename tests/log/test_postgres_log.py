@@ -189,6 +189,7 @@ async def test_a_lease_outlasts_an_exhausted_pool(
     holding = asyncio.create_task(lease.hold(work))
     async with asyncio.timeout(60):
         await working.wait()
+    await until(lambda: lease.problem is None)
     with capture_logs() as said:
         async with AsyncExitStack() as taken:
             for _ in range(postgres_log.pool.get_max_size()):

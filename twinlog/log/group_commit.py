@@ -110,6 +110,7 @@ class GroupCommit:
             raise
         except Exception as error:  # the store has undone all of it
             if len(units) == 1:
+                structlog.get_logger().exception("writer.failed", log=self._log.name)
                 units[0].fail(error)
                 return
             waiting = [unit for unit in units if not unit.done.done()]
