@@ -18,6 +18,7 @@ from twinlog.consume import ConsumerWrapper, Progress, calls
 from twinlog.consume.calls import ProviderDown
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.effects import EffectConsumer
+from twinlog.log.repair import caused_by
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import CheckpointMoved, RandomIds, SystemClock
 
@@ -34,10 +35,11 @@ async def test_answers_are_commands_in_the_transaction_that_moves_the_checkpoint
     async with replica(effects(server), log) as handler:
         assert await handler.handle(source.add("a:1", "b:1", "a:2"), 0) == 3
     assert (journal(log, "a"), journal(log, "b")) == ([1, 2], [1])
-    assert log.checkpoints == {"tests.source.mail": 3}
+    assert log.checkpoints == {"tests.mail.source": 3}
     caused = [event.metadata for event in log.events]
     assert [metadata.causation_id for metadata in caused] == ["source/1", "source/2", "source/3"]
-    assert {metadata.actor for metadata in caused} == {"tests"}
+    assert {metadata.actor for metadata in caused} == {"tests.mail"}
+    assert {caused_by(event)[0] for event in log.events} == {*log.checkpoints}  # what a repair goes by
 
 
 async def test_an_effect_without_an_answer_moves_the_checkpoint_too() -> None:
@@ -49,7 +51,7 @@ async def test_an_effect_without_an_answer_moves_the_checkpoint_too() -> None:
     table = Effects(log="source", actor="tests", name="notes", rules={StringValue: note})
     async with replica(table, log) as handler:
         await handler.handle(source.add("a:1"), 0)
-    assert (seen, log.checkpoints) == (["a:1"], {"tests.source.notes": 1})
+    assert (seen, log.checkpoints) == (["a:1"], {"tests.notes.source": 1})
 
 
 async def test_a_key_keeps_its_order_while_others_overtake_it_within_the_bound() -> None:
@@ -221,11 +223,11 @@ async def test_an_answer_outlives_an_outage_of_the_store() -> None:
             if outages:
                 advance = progress.advance
                 assert advance
-                log.checkpoints["tests.source.mail"] = 99
+                log.checkpoints["tests.mail.source"] = 99
                 try:
                     await super().apply(events, progress)
                 except CheckpointMoved as moved:
-                    del log.checkpoints["tests.source.mail"]
+                    del log.checkpoints["tests.mail.source"]
                     raise outages.pop() from moved
             return await super().apply(events, progress)
 

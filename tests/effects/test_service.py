@@ -109,7 +109,7 @@ async def test_a_failing_key_is_a_dead_letter_and_others_go_on() -> None:
     server.refuses = {"a:1"}
     async with process(server) as mailer:
         await mailer.say("a:1", "b:1", "a:2")
-        await until(lambda: mailer.service.dead_letters.counts() == {"tests.source.mail": 2})
+        await until(lambda: mailer.service.dead_letters.counts() == {"tests.mail.source": 2})
         assert await mailer.status("effects-mail") == HealthCheckResponse.SERVING
         assert await mailer.status("dead-letters") == HealthCheckResponse.NOT_SERVING
         await mailer.say("b:2")

@@ -15,7 +15,8 @@ import pytest
 from stack.topology import ROOT
 
 HOTEL = ROOT / "examples" / "hotel"
-_LEFT_BEHIND = shutil.ignore_patterns("__pycache__", ".*_cache", ".twinlog", ".venv", "*_pb2*")
+LEFT_BEHIND = shutil.ignore_patterns("__pycache__", ".*_cache", ".twinlog", ".venv", "*_pb2*")
+"""What is not in git."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def hotel(tmp_path: Path) -> Example:
     installed = tmp_path / "installed"
     installed.mkdir()
     (installed / "twinlog").symlink_to(ROOT / "twinlog")
-    shutil.copytree(HOTEL, tmp_path / "hotel", ignore=_LEFT_BEHIND)
+    shutil.copytree(HOTEL, tmp_path / "hotel", ignore=LEFT_BEHIND)
     inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_ADDRESS"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     example = Example(tmp_path / "hotel", {**inherited, "PYTHONPATH": str(installed), "PATH": path})

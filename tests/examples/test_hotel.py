@@ -70,5 +70,4 @@ def test_it_passes_its_tests_and_its_checks(hotel: Example) -> None:
     hotel.run("ruff", "check", "--no-cache", ".")
     hotel.run("ruff", "format", "--check", "--no-cache", ".")
     hotel.run("mypy", "--cache-dir", str(hotel.folder.parent / "mypy"))
-    assert "tests.simulation" in (hotel.folder / "README.md").read_text()
-    hotel.run(sys.executable, "-m", "tests.simulation", "5")
+    hotel.twinlog("simulate", "--seeds", "5")

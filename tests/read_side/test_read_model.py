@@ -10,9 +10,9 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.dead_letters.journal import event
-from tests.mistakes.test_start import Row, service, view
+from tests.mistakes.test_start import Row, policies, service, view
 from tests.waiting import until
-from twinlog.model.errors import InvalidArgument
+from twinlog.model.errors import ConfigurationError, InvalidArgument
 from twinlog.rpc import ReadModel
 from twinlog.rpc.freshness import ViewLagging
 from twinlog.testing import MemoryTwin, MemoryViews
@@ -68,3 +68,18 @@ async def test_a_watch_gives_what_is_there_and_every_change(by: str) -> None:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         assert seen[1] == [Row(key)]
+
+
+async def test_a_name_keeps_its_consumers_apart_from_policies_of_the_same_log() -> None:
+    async with service() as running:
+        running.subscribe(policies())
+        with pytest.raises(ConfigurationError, match="a ReadModel: a name"):
+            ReadModel(running, MemoryViews(), {"source": [ROOMS]}).subscribe()
+        store = MemoryViews()
+        reads = ReadModel(running, store, {"source": [ROOMS]}, name="views")
+        reads.subscribe()
+        twin = running.twin("source")
+        assert isinstance(twin, MemoryTwin)
+        await twin.publish([event(1, "a:1")])
+        await reads.after("source:1")
+        assert await store.checkpoints() == {f"{running.name}.views.source": 1}

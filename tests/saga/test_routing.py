@@ -15,6 +15,7 @@ from tests.saga.tables import makes
 from tests.waiting import until
 from twinlog import ConfigurationError, Saga, SagaStatus, Schema, Service, Step, StreamId, saga_aggregate
 from twinlog.log.lease import AlwaysHeld
+from twinlog.log.repair import caused_by
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_routing import saga_policies
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin
@@ -63,6 +64,10 @@ async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:
         await until(lambda: len(log.streams.get(stream, ())) == 2)
         await twins["payments"].publish(recorded("payments", 1, message=Int64Value(value=7)))
         await until(lambda: len(log.streams[stream]) == 3)
+    consumers = [caused_by(event)[0] for event in log.streams[stream]]  # what a repair goes by
+    assert consumers == ["trip_svc.trip_saga.rooms"] * 2 + ["trip_svc.trip_saga.payments"] * (
+        len(consumers) - 2
+    )
     events = [message for event in log.streams[stream] for message in Schema().decode(event)]
     instance = sagas.fold(events)
     assert instance.status is SagaStatus.COMPLETED

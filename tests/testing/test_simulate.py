@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.hotel import simulation as hotel
+from tests.hotel.services import HOTEL
 from tests.hotel.simulation import SCENARIO, HotelInvariants
 from twinlog import Recorded
 from twinlog.testing import Invariants, Kinds, Simulation, SimulationFailed, simulate
@@ -74,3 +75,22 @@ class Mistaken(NoRooms):
 def test_what_invariants_raise_is_told_with_its_place(invariants: type[Invariants], told: str) -> None:
     with pytest.raises(SimulationFailed, match=told):
         simulate(SCENARIO, invariants, seeds=[3])
+
+
+class CountsOnce(Invariants):
+    """Every event is the first that these options see of its kind of rooms."""
+
+    def event(self, event: Recorded, message: Any) -> None:
+        self.scene.options.append(event.address)
+        assert len(set(self.scene.options)) == len(self.scene.options), "the options are another run's"
+
+
+def test_options_that_hold_what_a_run_changes_are_made_anew() -> None:
+    def no_options(_chance: Random) -> list[str]:
+        return []
+
+    simulation = Simulation(
+        replace(SCENARIO, services=lambda _options: HOTEL, options=no_options), CountsOnce
+    )
+    plan = simulation.plan(3)
+    assert [simulation.run(3, plan).failure for _ in range(2)] == [None, None]

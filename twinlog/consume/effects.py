@@ -35,7 +35,7 @@ class EffectConsumer:
         self.source = effects.log
         self.types = schema.stored_types(effects.types)
         self.routing_key = effects.routing_key
-        self.actor = effects.actor
+        self.actor = f"{effects.actor}.{effects.name}"
         self.batch = _BATCH_PER_CALL * effects.concurrency
         """How many events are handled at once: a crash repeats no more calls than these."""
         self._effects = effects

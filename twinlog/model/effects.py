@@ -54,7 +54,7 @@ class Effects:
     log: str
     """The log that is followed."""
     actor: str
-    """Who acts: it is recorded on the events that the commands lead to."""
+    """Who acts: with ``name``, as in mailer.mail, it is recorded on the events that the commands lead to."""
     name: str
     """Such as "mail": names the consumer, and the health check ``effects-mail``."""
     rules: Mapping[type[Message], Function]
@@ -96,7 +96,7 @@ class Effects:
     @property
     def consumer(self) -> str:
         """The name of its checkpoint."""
-        return f"{self.actor}.{self.log}.{self.name}"
+        return f"{self.actor}.{self.name}.{self.log}"
 
     @property
     def signal(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,20 +14,11 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_table import WrongSagaTable
 
 
-@dataclass(frozen=True)
-class SagaPolicies(Policies):
-    """The policies of one saga; their checkpoint is apart from that of the service's own policies."""
-
-    saga: str = ""
-    """The name of its aggregate."""
-
-    @property
-    def consumer(self) -> str:
-        return f"{self.actor}.{self.saga}.{self.log}"
-
-
 def saga_policies(sagas: SagaAggregate, actor: str, clock: Clock) -> Sequence[Policies]:
     """One table of policies for each log that the saga hears; ``clock`` gives the time from which deadlines count.
+
+    What they do is recorded as done by the service's saga, such as trip_svc.trip_saga. A repair, which works out from
+    effects what was handled, so tells it apart from what the service's own policies have done.
 
     Raises ConfigurationError where a table does not say how its events find their instance, where it names an event
     that comes from no log, and where a log has an event that it does not name.
@@ -51,12 +41,11 @@ def saga_policies(sagas: SagaAggregate, actor: str, clock: Clock) -> Sequence[Po
         return begin if type in starts else reply
 
     return [
-        SagaPolicies(
+        Policies(
             log=log,
-            actor=actor,
+            actor=f"{actor}.{sagas.name}",
             rules={type: rule(type) for type in _heard(sagas, log)},
             routing_key=sagas.newest.routing_key,
-            saga=sagas.name,
         )
         for log in logs
     ]

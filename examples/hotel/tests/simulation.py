@@ -1,12 +1,11 @@
-"""What guests do while everything goes wrong, and what has to hold. `python -m tests.simulation 1000` runs seeds."""
+"""What guests do while everything goes wrong, and what has to hold: `twinlog simulate` runs it."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
 from twinlog import Recorded
-from twinlog.testing import Call, Invariants, Scenario, SeededIds, Simulation, check, simulate
+from twinlog.testing import Call, Invariants, Scenario, SeededIds, Simulation, check
 
 from hotel.v1 import trips_pb2 as pb
 from hotel.v1.rooms_pb2 import AddRoomRequest, RoomHeld
@@ -65,7 +64,6 @@ class AllOrNothing(Invariants):
 
 SCENARIO = Scenario(hotel, script, options=lambda _chance: FakeProvider())
 """The provider is the world's, not a process's: it outlives crashes."""
-HOTEL = Simulation(SCENARIO, AllOrNothing)
 
-if __name__ == "__main__":
-    print(simulate(SCENARIO, AllOrNothing, seeds=range(int(sys.argv[1]))))
+SIMULATION = Simulation(SCENARIO, AllOrNothing)
+"""What pyproject.toml names."""

@@ -15,7 +15,10 @@ NIGHTS = ["2027-05-01", "2027-05-02"]
 
 def book(world: World, mode: pb.Mode, room_id: str, guest: str = "Ada") -> str:
     request = pb.BookTripRequest(guest=guest, room_id=room_id, nights=NIGHTS, mode=mode)
-    trip_id: str = world.call("trips_svc", "BookTrip", request).trip_id
+    booked = world.call("trips_svc", "BookTrip", request)
+    trip_id: str = booked.trip_id
+    own = pb.GetTripRequest(trip_id=trip_id, consistency_token=booked.consistency_token)
+    assert world.call("trips_svc", "GetTrip", own).guest == guest  # at once: the view has waited for it
     world.settle()
     return trip_id
 

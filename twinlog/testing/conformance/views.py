@@ -39,6 +39,7 @@ class ViewsConformance:
 
         assert await store.checkpoint("c") == 7
         assert await store.checkpoint("other") == 0
+        assert (await store.checkpoints()).get("c") == 7
         assert await store.rows(view, ["a", "b", "nobody"]) == rows
         assert await store.rows(view, ["b"]) == {"b": rows["b"]}
 

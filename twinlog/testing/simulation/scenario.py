@@ -29,7 +29,8 @@ class Scenario:
     script: Callable[[Random], Sequence[Call]]
     """The commands of a seed, all of them within ``faulty_seconds``."""
     options: Callable[[Random], Any] = _no_options
-    """What else differs between seeds, such as a deadline; invariants find it in ``scene.options``."""
+    """What else differs between seeds, such as a deadline, or belongs to a world and to no service, such as a fake of a
+    provider. Made anew for every run; invariants find it in ``scene.options``."""
     kinds: Callable[[Kinds], Kinds] = _everything
     """From everything that may go wrong: what does."""
     faulty_seconds: float = 12.0

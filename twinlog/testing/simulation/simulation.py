@@ -49,8 +49,10 @@ class Simulation:
         return plan_of(self.scenario, seed)
 
     def run(self, seed: int, plan: Plan | None = None) -> Result:
-        """Runs a seed, whole or with another plan."""
-        return Run(self.scenario, self.invariants, seed, plan or self.plan(seed)).run()
+        """Runs a seed, whole or with another plan; options are made anew, since they may hold what a run changes."""
+        fresh = self.plan(seed)
+        plan = plan._replace(options=fresh.options) if plan else fresh
+        return Run(self.scenario, self.invariants, seed, plan).run()
 
     def sweep(self, seeds: Iterable[int]) -> Sweep:
         """Runs seeds up to the first that fails."""
