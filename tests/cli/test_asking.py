@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.cli.conftest import Served, Terminal
 from tests.inspection.conftest import customer, order
 from tests.kernel.edge import Edge, serving
+from twinlog.cli.status import screen
 from twinlog.cli.times import moment, since
 from twinlog.consume.dead_letters import Failure
 from twinlog.dev import free_port
@@ -190,3 +193,19 @@ def test_times_are_read() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="10m"):
         moment("yesterday")
     assert [since(seconds) for seconds in (5, 65, 7300, 90_000)] == ["5s", "1m", "2h", "1d"]
+
+
+def test_what_two_parts_of_a_service_tell_alike_stands_there_once() -> None:
+    problem = {"signal": "", "problem": "Log orders and its stream tell two histories"}
+    service = {
+        "service": "order_svc",
+        "address": "127.0.0.1:1",
+        "twinlog_version": "0.1.0",
+        "started_at": "2030-01-01T00:00:00Z",
+        "logs": [],
+        "consumers": [],
+        "problems": [problem, problem],
+    }
+    shown = Console(width=200, record=True, file=StringIO())
+    shown.print(screen({"services": [service], "failures": []}))
+    assert shown.export_text().count(problem["problem"]) == 1

@@ -44,7 +44,9 @@ def run(project: Path, *command: str | Path) -> str:
 
 def test_a_new_project_passes_its_tests_and_its_checks(project: Path) -> None:
     assert main(["proto"]) == 0
-    assert " passed" in run(project, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    said = run(project, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert " passed" in said
+    assert "Warning" not in said
     run(project, _BIN / "ruff", "check", "--no-cache", ".")
     run(project, _BIN / "mypy")
 

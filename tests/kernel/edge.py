@@ -105,13 +105,21 @@ async def serving(
     *,
     limits: Limits = LIMITS,
     health: Sequence[Watched] = (),
+    signals: Mapping[str, Watched] = {},
     middleware: Sequence[Middleware] = (),
 ) -> AsyncIterator[Client]:
     """A client of ``edge`` on a server of its own."""
     service = (edge, generated.add_OrderQueryServiceServicer_to_server, NAME)
     async with AsyncExitStack() as host:
         server = await host.enter_async_context(
-            serve([service], domain="shop", limits=limits, health=health, middleware=middleware)
+            serve(
+                [service],
+                domain="shop",
+                limits=limits,
+                health=health,
+                signals=signals,
+                middleware=middleware,
+            )
         )
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = generated.OrderQueryServiceStub(channel)

@@ -28,6 +28,7 @@ from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, serve, time_left
+from twinlog.rpc.health import PROBLEM_KEY
 from twinlog.rpc.streams import StreamLimits
 
 SERVING = HealthCheckResponse.SERVING
@@ -400,6 +401,23 @@ class TestHealth:
                 await _health(client, "nobody")
 
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+    @pytest.mark.parametrize(
+        ("problem", "said"),
+        [
+            ("mail: überlastet", r"mail: \xfcberlastet"),
+            ("one line\r\nand another", "one line and another"),
+            ("\N{HANGUL FILLER}\0\7", r"\u3164\x00\x07"),
+            ("x" * 20_000, "x" * 1_996 + " ..."),
+        ],
+    )
+    async def test_a_signal_says_its_problem_whatever_words_are_in_it(self, problem: str, said: str) -> None:
+        part = Part()
+        part.problem = problem
+        async with serving(Edge(), signals={"mail": part}) as client:
+            call = _health_stub(client.channel).Check(HealthCheckRequest(service="mail"), timeout=10)
+            assert (await call).status == NOT_SERVING
+            assert dict(list(await call.trailing_metadata()))[PROBLEM_KEY] == said
 
     async def test_a_part_with_a_problem_makes_it_not_serving_until_it_is_well(self) -> None:
         part = Part()

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import pytest
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
 
+from shop.orders.v1.events_pb2 import OrderCreated
 from tests.dead_letters.journal import JOURNAL, Source, event
 from tests.waiting import until
 from twinlog import (
     Address,
     Aggregate,
     ConfigurationError,
+    Effects,
     Policies,
     PostgresViews,
     Projection,
@@ -144,6 +146,16 @@ class Row(NamedTuple):
     key: str
 
 
+def effects(**parts: Any) -> Effects:
+    return Effects(
+        **{"log": "source", "actor": "room_svc", "name": "mail", "rules": {StringValue: later}, **parts}
+    )
+
+
+def at_once(*_arguments: Any) -> None:
+    """What ought to be async."""
+
+
 def view(name: str = "rooms", **parts: Any) -> View[Row]:
     return View(name, lambda e, _: e.stream.id, lambda _row, e, _: Row(e.stream.id), **parts)
 
@@ -171,7 +183,7 @@ class Named(Source):
     """A consumer of a name."""
 
 
-SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Consumer]], str]] = {
+SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consumer]], str]] = {
     "two tables of one log": (
         lambda: [policies(), policies()],
         "two consumers are called 'room_svc.source' and would share one checkpoint.*one table.*another actor",
@@ -222,6 +234,27 @@ SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Consumer]], str]
         lambda: [Projection("relay", [view()], STORE, schema=Schema(), source="source")],
         "consumer 'relay' has the name of a task of the service itself; rename it",
     ),
+    "a routing key that no event of the type has": (
+        lambda: [Policies("source", "room_svc", {OrderCreated: lambda _: None}, "NOWHERE")],
+        r"no shop\.orders\.v1\.OrderCreated has the routing key 'NOWHERE'.*correct routing_key",
+    ),
+    "effects for a routing key that no event of the type has": (
+        lambda: [effects(rules={OrderCreated: later}, routing_key="NOWHERE")],
+        r"Effects\('mail', log='source'\): no .*OrderCreated has the routing key 'NOWHERE'",
+    ),
+    "effects of a log that no log can be called": (
+        lambda: [effects(log="hotel rooms")],
+        "reads log 'hotel rooms', which no log can be called; correct its log",
+    ),
+    "effects without an actor": (lambda: [effects(actor="")], "has no actor.*use the name of the service"),
+    "effects that wait for nothing": (
+        lambda: [effects(rules={StringValue: at_once})],
+        r"at_once, the function of google\.protobuf\.StringValue, is no async function.*make it async def",
+    ),
+    "effects and policies under one name": (
+        lambda: [policies(actor="room_svc.source", log="mail"), effects()],
+        r"two consumers are called 'room_svc\.source\.mail' and would share one checkpoint",
+    ),
     "a log that no log can be called": (
         lambda: [policies(log="hotel rooms")],
         "reads log 'hotel rooms', which no log can be called; correct its log",
@@ -271,6 +304,14 @@ async def test_it_is_refused_also_where_they_are_subscribed_one_by_one() -> None
         running.subscribe(policies())
         with pytest.raises(Mistake, match=r"two consumers are called .room_svc\.source."):
             running.subscribe(policies(rules={BoolValue: lambda _: None}))
+
+
+async def test_nothing_begins_where_the_last_of_several_is_refused() -> None:
+    async with service() as running:
+        with pytest.raises(ConfigurationError, match="two Effects are called mail"):
+            running.subscribe(policies(), effects(), effects(log="rooms"))
+        assert running.watched == []
+        assert "effects-mail" not in running.signals
 
 
 async def test_tables_that_only_grow_and_tables_that_are_shared_may_be_kept_together() -> None:

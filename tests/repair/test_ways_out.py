@@ -236,3 +236,21 @@ async def test_events_come_back_with_all_that_was_said_of_them(site: Site) -> No
     async with site.log.pool.acquire() as connection:
         rows = await connection.fetch("SELECT DISTINCT metadata ? 'extra', extra ->> 'tenant' FROM events")
     assert [tuple(row) for row in rows] == [(False, "a")]
+
+
+async def test_notes_of_dead_letters_are_listed_and_made_again(site: Site) -> None:
+    notes = batch((counter("views.orders"), 0, 3))
+    by_itself = METADATA._replace(actor="views.orders")
+    await append(
+        site.log, replace(notes, events=[note._replace(metadata=by_itself) for note in notes.events])
+    )
+    await copied(site)
+    await site.cut(1)
+    code, said = await site.repair(dry_run=True)
+    assert code == MENDED
+    assert "lost these notes of dead letters; they are made again" in said
+    assert f"{site.log.name}/2 " in said
+    assert said.endswith("Nothing was changed: this was a dry run.")
+    assert (await site.repair())[0] == MENDED
+    await copied(site)
+    assert await site.log.head() == 1

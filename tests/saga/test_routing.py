@@ -84,6 +84,7 @@ async def test_a_saga_whose_timers_nobody_fires_is_refused() -> None:
     ("more", "complaint"),
     [
         ({"id": None}, "give id="),
+        ({"interrupted_by": {StringValue: str}}, "StringValue starts instances.*let that be another event"),
         ({"sources": {}}, "StringValue comes from no log"),
         ({"sources": {"rooms": [StringValue], "payments": [Int64Value]}}, "BoolValue comes from no log"),
         ({"sources": {**SOURCES, "mail": [BytesValue]}}, "BytesValue of log mail is named by no step"),

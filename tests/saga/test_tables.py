@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 
-from tests.saga.tables import after, message, names, step, table
-from twinlog import Abort, Aggregate, Begin, Reply, SagaInstance, SagaStatus, Skip, saga_aggregate
+from tests.saga.tables import after, kind, message, names, step, table
+from twinlog import (
+    Abort,
+    Aggregate,
+    Begin,
+    ConfigurationError,
+    Parallel,
+    Reply,
+    SagaInstance,
+    SagaStatus,
+    Skip,
+    saga_aggregate,
+)
 from twinlog.model.saga import TIMED_OUT, Backoff, Command, Retry, Wake
 from twinlog.model.saga_decider import NotUndoable
 from twinlog.testing.internals import StepState
@@ -160,3 +174,76 @@ def test_a_compensation_is_not_disturbed_by_an_interruption() -> None:
     assert (after_it.current, after_it.deadline, after_it.attempts) == (0, undoing.deadline, 1)
     assert names(sagas.decide(after_it, reply("Undone", 0))) == ["SagaStepCompensated", "SagaCompensated"]
     assert names(sagas.decide(undoing, reply("Undone", 0))) == ["SagaStepCompensated", "Close"]
+
+
+# --- mistakes that only an instance would notice ---
+
+
+async def later(*_arguments: Any) -> Any:
+    """What ought to be a plain function."""
+
+
+WRONG: Mapping[str, tuple[Callable[[], object], str]] = {
+    "one event says that two steps are done": (
+        lambda: table([step(0), replace(step(1), done=kind("Done", 0))]),
+        '"step 0" and "step 1" are both done by Done0.*say by matches=',
+    ),
+    "one event says that two steps are undone": (
+        lambda: table([Parallel(step(0), replace(step(1), undone=kind("Undone", 0)))]),
+        '"step 0" and "step 1" are both undone by Undone0.*let each step have events of its own',
+    ),
+    "success and refusal are one": (
+        lambda: table([replace(step(0), refused=kind("Done", 0))]),
+        '"step 0" has Done0 for success and for something else; let each have an event',
+    ),
+    "success and compensation are one": (
+        lambda: table([replace(step(0), undone=kind("Done", 0))]),
+        '"step 0" has Done0 for success and for something else',
+    ),
+    "success and a transient failure are one": (
+        lambda: table([step(0, transient=kind("Done", 0), retries=1)]),
+        '"step 0" has Done0 for success and for something else',
+    ),
+    "an interruption is an answer": (
+        lambda: table([replace(step(0), done=kind("Interrupt"))]),
+        'Interrupt interrupts it, so that the step "step 0" would never succeed; leave it out',
+    ),
+    "an async condition": (
+        lambda: table([step(0, when=later)]),
+        '"step 0" has an async when.*plain function',
+    ),
+    "an async command": (
+        lambda: table([replace(step(0), send=later)]),  # type: ignore[arg-type]
+        '"step 0" has an async send.*plain function',
+    ),
+    "retries below none": (lambda: table([step(0, retries=-1)]), "has retries=-1; give 0 or more"),
+    "a deadline that is over": (
+        lambda: table([step(0, deadline=-SECOND)]),
+        "has deadline=.*over at once; give it more than 0",
+    ),
+    "a backoff without a pause": (
+        lambda: table([step(0)], backoff=Backoff(first=0 * SECOND)),
+        "its backoff goes from 0:00:00.*without a pause; let first be more than 0",
+    ),
+    "a step without a name": (lambda: table([replace(step(0), name="")]), "has no name; give it one"),
+    "a saga with a slash": (
+        lambda: replace(table([step(0)]), name="a/b"),
+        "'a/b' is empty or has a slash.*rename it",
+    ),
+    "no table": (saga_aggregate, "saga_aggregate needs the tables of a saga: give it at least one"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_that_only_an_instance_would_notice_is_refused(mistake: str) -> None:
+    made, said = WRONG[mistake]
+    with pytest.raises(ConfigurationError, match=said):
+        made()
+
+
+def test_steps_that_pick_their_answers_may_share_them() -> None:
+    both = [
+        replace(step(0), matches=lambda _: True),
+        replace(step(1), done=kind("Done", 0), matches=lambda _: False),
+    ]
+    assert table(both)

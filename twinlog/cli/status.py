@@ -99,7 +99,8 @@ def screen(found: dict[str, Any]) -> RenderableType:
             right=["position", "lag", "dead letters"],
         ),
     ]
-    wrong = [*(each["problem"] for each in found["failures"]), *_problems(found)]
+    # Two parts of a service may tell of the same.
+    wrong = list(dict.fromkeys([*(each["problem"] for each in found["failures"]), *_problems(found)]))
     parts.append(line("All is well." if not wrong else "Problems", "bold green" if not wrong else "bold red"))
     parts += [line(f"  {problem}") for problem in wrong]
     return Group(*parts)

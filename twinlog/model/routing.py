@@ -36,6 +36,12 @@ def has_routing_key(of: type[Message]) -> bool:
     return bool(rule.field) or rule.fixed != NO_ROUTING_KEY
 
 
+def may_have_routing_key(of: type[Message], routing_key: str) -> bool:
+    """Whether messages of a type can have this routing key."""
+    rule = _rule(of.DESCRIPTOR)
+    return routing_key in rule.names.values() if rule.field else rule.fixed == routing_key
+
+
 class _Rule(NamedTuple):
     """Where the routing key of a type's messages comes from."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
-from twinlog.model.errors import TwinlogError
+from twinlog.model.errors import ConfigurationError, TwinlogError
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
 from twinlog.model.saga_table import WrongSagaTable
 from twinlog.v1 import saga_pb2 as pb
@@ -78,6 +78,8 @@ def saga_aggregate(*versions: Saga) -> SagaAggregate:
 
 
 def _refuse_mixed(versions: tuple[Saga, ...]) -> None:
+    if not versions:
+        raise ConfigurationError("saga_aggregate needs the tables of a saga: give it at least one")
     seen: set[int] = set()
     for saga in versions:
         if saga.name != versions[0].name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -23,10 +23,10 @@ def saga_policies(sagas: SagaAggregate, actor: str, clock: Clock) -> Sequence[Po
     Raises ConfigurationError where a table does not say how its events find their instance, where it names an event
     that comes from no log, and where a log has an event that it does not name.
     """
-    for saga in sagas.versions.values():
-        if what := _wrong_routing(saga):
-            raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
     starts = {saga.starts_with for saga in sagas.versions.values()}
+    for saga in sagas.versions.values():
+        if what := _wrong_start(saga, starts) or _wrong_routing(saga):
+            raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
     logs = dict.fromkeys(log for saga in sagas.versions.values() for log in saga.sources)
     id_of = sagas.newest.id
     assert id_of is not None
@@ -55,6 +55,16 @@ def _heard(sagas: SagaAggregate, log: str) -> Sequence[type[Message]]:
     """What any version hears of a log."""
     tables = sagas.versions.values()
     return list(dict.fromkeys(type for saga in tables for type in saga.sources.get(log, ())))
+
+
+def _wrong_start(saga: Saga, starts: Collection[type[Message]]) -> str:
+    for type in saga.answers:
+        if type in starts:
+            return (
+                f"{type.DESCRIPTOR.name} starts instances, and would never be heard as an answer or interruption; let "
+                "that be another event"
+            )
+    return ""
 
 
 def _wrong_routing(saga: Saga) -> str:

@@ -28,6 +28,7 @@ from google.protobuf.message import Message
 
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.messages import unpack
+from twinlog.model.saga_mistakes import silent_mistakes
 
 
 class WrongSagaTable(ConfigurationError):
@@ -241,7 +242,7 @@ def _wrong(saga: Saga) -> str:
     closing = saga.on_compensated
     if closing and not (closing.send and closing.done):
         return f'the closing command "{closing.name}" needs send and done'
-    return _wrong_pivot(saga)
+    return _wrong_pivot(saga) or "; ".join(silent_mistakes(saga))
 
 
 def _wrong_step(step: Step) -> str:

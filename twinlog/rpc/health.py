@@ -22,7 +22,9 @@ LIVENESS = "liveness"
 """SERVING as long as the process answers at all, whatever its problems: to start it anew would not help with those."""
 NAME = "grpc.health.v1.Health"
 PROBLEM_KEY = "x-problem"
-"""The key of a signal's problem in the trailing metadata of its check; the text is ASCII."""
+"""The key of a signal's problem in the trailing metadata of its check; the text is ASCII, on one line."""
+_LONGEST_PROBLEM = 2_000
+"""gRPC's clients take some kilobytes of metadata, and end a call that brings more."""
 _LOOK_EVERY_SECONDS = 0.25
 
 
@@ -55,7 +57,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
             raise NotFound("Service {service} is not served here.", service=request.service)
         if (signal := self._signals.get(request.service)) and signal.problem:
-            context.set_trailing_metadata(((PROBLEM_KEY, signal.problem),))
+            context.set_trailing_metadata(((PROBLEM_KEY, _as_header(signal.problem)),))
         return HealthCheckResponse(status=status)
 
     async def Watch(
@@ -113,3 +115,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             _log.warning("health.changed", serving=not problems, problems=problems)
             self._known = problems
         return problems
+
+
+def _as_header(problem: str) -> str:
+    """A text that metadata can carry, whatever words of others are in it: what does not fit is escaped."""
+    text = " ".join(problem.split()).encode("ascii", "backslashreplace").decode()
+    text = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+    return text if len(text) <= _LONGEST_PROBLEM else f"{text[: _LONGEST_PROBLEM - 4]} ..."

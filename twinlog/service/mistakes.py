@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.util import find_spec
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isfunction, unwrap
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool
@@ -20,8 +20,10 @@ from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.projection import Projection
 from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.policies import Policies
+from twinlog.model.routing import may_have_routing_key
 
 if TYPE_CHECKING:
     from twinlog.rpc import Registration
@@ -95,9 +97,34 @@ def in_policies(policies: Policies) -> Iterator[str]:
         yield f"{table} has no rule, and would be sent every event in vain; give it one, or leave it out"
     if not policies.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
+    yield from _in_routing(table, policies)
     yield from _in_functions(
         table, {f"the rule of {event.DESCRIPTOR.full_name}": rule for event, rule in policies.rules.items()}
     )
+
+
+def in_effects(effects: Effects) -> Iterator[str]:
+    """What is wrong with a table of effects."""
+    table = f"Effects({effects.name!r}, log={effects.log!r})"
+    if not effects.actor:
+        yield f"{table} has no actor, who names its consumer; use the name of the service"
+    yield from _in_routing(table, effects)
+    for event, function in effects.rules.items():
+        called = unwrap(function)
+        if isfunction(called) and called.__name__ != "<lambda>" and not iscoroutinefunction(called):
+            yield (
+                f"{table}: {called.__qualname__}, the function of {event.DESCRIPTOR.full_name}, is no async function, "
+                f"so that it could not be waited for; make it async def"
+            )
+
+
+def _in_routing(table: str, of: Policies | Effects) -> Iterator[str]:
+    for event in of.rules if of.routing_key else ():
+        if not may_have_routing_key(event, of.routing_key):
+            yield (
+                f"{table}: no {event.DESCRIPTOR.full_name} has the routing key {of.routing_key!r}, so that none would "
+                f"come; correct routing_key, or the option in the event's proto"
+            )
 
 
 def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator[str]:

@@ -182,7 +182,8 @@ class _Repair:
                 continue
             rows = await postgres.effects(pool, addresses)
             if rows:
-                self._say(f"Because of them, {len(rows)} events were recorded in {database}:")
+                said = "1 event was" if len(rows) == 1 else f"{len(rows)} events were"
+                self._say(f"Because of them, {said} recorded in {database}:")
             for row in rows[:_SHOWN]:
                 position, stream_type, stream_id, type, cause, actor = row
                 self._say(f"  {position} {type} of {stream_type} {stream_id}, by {actor} for {cause}")
@@ -200,6 +201,12 @@ class _Repair:
             last = max(event.position for event in found.theirs)
             self._list(f"Given up: events {found.since} to {last}.", found.theirs)
             await self._tell_effects(found.theirs)
+        elif found.since:
+            self._list(
+                f"The log in {self._database} lost these notes of dead letters; they are made again when their events "
+                "come again:",
+                found.theirs,
+            )
         if found.damaged:
             self._say(f"The stream is damaged: {found.damaged}. Its log has all of its events.")
         for one in back:

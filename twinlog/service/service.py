@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
@@ -244,30 +244,42 @@ class Service:
         they call is down.
         """
         asked = self._with_policies_of_sagas(subscribers)
-        made = [
-            PolicyConsumer(one, self.writer, self.log, self.schema) if isinstance(one, Policies) else one
-            for one in asked
-            if not isinstance(one, Effects)
-        ]
-        tables = [one for one in asked if isinstance(one, Policies)]
-        found = [mistake for table in tables for mistake in mistakes.in_policies(table)]
-        mistakes.refuse([*found, *mistakes.in_consumers(self._consumers, made)], self.name)
+        found = [mistake for one in asked for mistake in self._in_table(one)]
+        mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
+        self._refuse_namesakes([one for one in asked if isinstance(one, Effects)])
+        made = [self._consumer(one) for one in asked]
+        mistakes.refuse([*mistakes.in_consumers(self._consumers, made)], self.name)
         self._consumers += made
-        for consumer in made:
-            behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
-            self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
-        for effects in asked:
-            if isinstance(effects, Effects):
-                self._subscribe_effects(effects, linger_seconds)
+        for one, consumer in zip(asked, made, strict=True):
+            if isinstance(one, Effects) and isinstance(consumer, EffectConsumer):
+                linger = Linger(self.writer.linger, least=linger_seconds)
+                self.signals[one.signal] = self._feed(consumer, linger, consumer.batch)
+            else:
+                behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
+                self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
 
-    def _subscribe_effects(self, effects: Effects, linger_seconds: float) -> None:
-        if effects.signal in self.signals:
-            raise ConfigurationError(
-                f"two Effects are called {effects.name}: give each a name of its own, and keep that of the older one"
-            )
-        consumer = EffectConsumer(effects, self.writer, self.log, self.schema, self._randomness)
-        linger = Linger(self.writer.linger, least=linger_seconds)
-        self.signals[effects.signal] = self._feed(consumer, linger, consumer.batch)
+    def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
+        if isinstance(asked, Policies):
+            yield from mistakes.in_policies(asked)
+        elif isinstance(asked, Effects):
+            yield from mistakes.in_effects(asked)
+
+    def _consumer(self, asked: Policies | Effects | Consumer) -> Consumer:
+        if isinstance(asked, Policies):
+            return PolicyConsumer(asked, self.writer, self.log, self.schema)
+        if isinstance(asked, Effects):
+            return EffectConsumer(asked, self.writer, self.log, self.schema, self._randomness)
+        return asked
+
+    def _refuse_namesakes(self, effects: Sequence[Effects]) -> None:
+        """Their health checks would be one."""
+        taken = {*self.signals}
+        for each in effects:
+            if each.signal in taken:
+                raise ConfigurationError(
+                    f"two Effects are called {each.name}: give each a name of its own, and keep that of the older one"
+                )
+            taken.add(each.signal)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the service's own, as long as its cursors."""

@@ -1,0 +1,82 @@
+"""Mistakes in a saga's table that would go unnoticed until an instance takes a wrong turn, and what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    from twinlog.model.saga_table import Backoff, Saga, Step
+
+_FUNCTIONS = ("send", "why", "undo", "matches", "deadline", "transient", "when", "lasts")
+
+
+def silent_mistakes(saga: Saga) -> Iterator[str]:
+    """What is wrong with a table."""
+    if not saga.name or "/" in saga.name:
+        yield f"its name {saga.name!r} is empty or has a slash, which parts name and id; rename it"
+    yield from _in_backoff("its", saga.backoff)
+    yield from _in_types(saga)
+    for step in (*saga.steps, *([saga.on_compensated] if saga.on_compensated else ())):
+        yield from (f'the step "{step.name}" {what}' for what in _in_step(step))
+    for one, other in combinations(saga.steps, 2):
+        yield from _in_common(one, other)
+
+
+def _in_step(step: Step) -> Iterator[str]:
+    if not step.name:
+        yield "has no name; give it one, which people see and replies are kept by"
+    for name in _FUNCTIONS:
+        if iscoroutinefunction(getattr(step, name)):
+            yield f"has an async {name}, and a table decides without waiting; make it a plain function"
+    for name in ("deadline", "lasts"):
+        given = getattr(step, name)
+        if isinstance(given, timedelta) and given <= timedelta():
+            yield f"has {name}={given}, which is over at once; give it more than 0"
+    if step.retries < 0:
+        yield f"has retries={step.retries}; give 0 or more"
+    if step.backoff:
+        yield from _in_backoff("has a", step.backoff)
+    others = [answer for answer in (step.refused, step.undone, step.transient) if isinstance(answer, type)]
+    if step.done in others:
+        yield f"has {_name(step.done)} for success and for something else; let each have an event of its own"
+
+
+def _in_backoff(whose: str, backoff: Backoff) -> Iterator[str]:
+    if backoff.first <= timedelta() or backoff.most < backoff.first:
+        yield (
+            f"{whose} backoff goes from {backoff.first} to {backoff.most}, and would send again without a pause; "
+            "let first be more than 0 and most no less than first"
+        )
+
+
+def _in_types(saga: Saga) -> Iterator[str]:
+    for step in saga.steps:
+        if step.done in saga.interrupted_by:
+            yield (
+                f'{_name(step.done)} interrupts it, so that the step "{step.name}" would never succeed; leave it out '
+                "of interrupted_by, or let success be another event"
+            )
+
+
+def _in_common(one: Step, other: Step) -> Iterator[str]:
+    """A command may be sent again, and the second answer then comes when another step waits for its own."""
+    if one.matches and other.matches:
+        return
+    for kind in ("done", "undone"):
+        answer = getattr(one, kind)
+        if answer and answer is getattr(other, kind):
+            yield (
+                f'the steps "{one.name}" and "{other.name}" are both {kind} by {_name(answer)}, so that a repeated '
+                "answer would count for the wrong one; say by matches= which of them is whose, or let each step have "
+                "events of its own"
+            )
+
+
+def _name(type: Any) -> str:
+    return str(type.DESCRIPTOR.name) if issubclass(type, Message) else str(type)
