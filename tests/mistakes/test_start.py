@@ -252,8 +252,8 @@ SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consum
         r"at_once, the function of google\.protobuf\.StringValue, is no async function.*make it async def",
     ),
     "effects and policies under one name": (
-        lambda: [policies(actor="room_svc.source", log="mail"), effects()],
-        r"two consumers are called 'room_svc\.source\.mail' and would share one checkpoint",
+        lambda: [policies(actor="room_svc.mail"), effects()],
+        r"two consumers are called 'room_svc\.mail\.source' and would share one checkpoint",
     ),
     "a log that no log can be called": (
         lambda: [policies(log="hotel rooms")],
