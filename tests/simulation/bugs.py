@@ -223,7 +223,7 @@ def pokes_for_ever() -> Patches:
 # --- forks ---
 
 
-@bug("fork-unseen-by-writer", near=370)
+@bug("fork-unseen-by-writer", near=3315)
 def fork_unseen_by_writer() -> Patches:
     """An append does not say which event it knows of the log."""
     return [(GroupCommit, "_batch", lambda self, *of: replace(_batch(self, *of), tip=None))]
