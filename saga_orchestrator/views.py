@@ -10,7 +10,7 @@ from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
 from twinlog import PostgresViews, Recorded, View, unpack
-from twinlog.rpc import ChosenSagas, SagaKey, SelectedSagas
+from twinlog.rpc import ChosenSagas, SagaKey, SelectedSagas, saga_change
 from twinlog.rpc import SagaRow as KernelRow
 from twinlog.v1 import saga_pb2 as saga
 from twinlog.v1.saga_service_pb2 import SagaStatus as Status
@@ -35,21 +35,8 @@ def evolve(row: SagaRow | None, event: Recorded, message: Any) -> SagaRow:
     if isinstance(message, saga.SagaStarted):
         return _started(event, message)
     assert row is not None, "a saga's stream begins with SagaStarted"
-    row = row._replace(updated_at=event.recorded_at)
-    match message:
-        case saga.SagaStepFailed() | saga.SagaInterrupted() | saga.SagaAborted():
-            status, reason = SagaStatus.SAGA_STATUS_COMPENSATING, row.reason or message.reason
-            return row._replace(status=status, reason=reason)
-        case saga.SagaStepCompensated() | saga.SagaRetryRequested() | saga.SagaStepSkipped():
-            running = row.status == SagaStatus.SAGA_STATUS_RUNNING
-            return row if running else row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATING)
-        case saga.SagaNeedsAttention():
-            return row._replace(status=SagaStatus.SAGA_STATUS_NEEDS_ATTENTION)
-        case saga.SagaCompleted():
-            return row._replace(status=SagaStatus.SAGA_STATUS_COMPLETED)
-        case saga.SagaCompensated():
-            return row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATED)
-    return row
+    change = saga_change(row.status, row.reason, message)
+    return row._replace(updated_at=event.recorded_at, **change)
 
 
 def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:

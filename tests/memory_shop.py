@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
@@ -13,13 +12,13 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog import Effects, Policies, Recorded, Schema, Service
-from twinlog.consume import Consumer, ConsumerWrapper, Progress
-from twinlog.consume.cursor import Handler
+from twinlog import Schema, Service
+from twinlog.consume import Consumer
+from twinlog.consume.cursor import BATCH
 from twinlog.log.lease import AlwaysHeld
-from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
-from twinlog.testing.internals import AnyAggregate, Cursor, Twin
+from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
+from twinlog.testing.simulation.member import Follower, Gated
 
 DEADLINE = timedelta(seconds=30)
 
@@ -43,46 +42,6 @@ class NoReplica:
         await asyncio.Event().wait()
 
 
-class Gated(ConsumerWrapper):
-    """A consumer that can be held up, as if its service were away."""
-
-    def __init__(self, inner: Consumer, gate: asyncio.Event) -> None:
-        super().__init__(inner)
-        self._gate = gate
-
-    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        await self._gate.wait()
-        return await super().apply(events, progress)
-
-
-@dataclass
-class Follower:
-    """A cursor and the log that it reads."""
-
-    log: MemoryLog
-    consumer: Handler
-    cursor: Cursor
-    gate: asyncio.Event
-    examined: int = 0
-    wanted: int = 0
-    """The last event that it wants, of those examined."""
-
-    def waits(self) -> bool:
-        """Whether there is something that it has not handled and may handle."""
-        if not self.gate.is_set():
-            return False
-        for event in self.log.events[self.examined :]:
-            self.examined = event.position
-            if self._wants(event):
-                self.wanted = event.position
-        return self.wanted > self.cursor.position
-
-    def _wants(self, event: Recorded) -> bool:
-        if self.consumer.types and event.type.rpartition(".")[2] not in self.consumer.types:
-            return False
-        return not self.consumer.routing_key or event.routing_key == self.consumer.routing_key
-
-
 class Node(Service):
     """A service whose timers fire when the test says so, and whose consumers can be held up."""
 
@@ -104,15 +63,11 @@ class Node(Service):
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
 
-    def subscribe(
-        self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
-    ) -> None:
-        for subscriber in subscribers:
-            super().subscribe(subscriber, linger_seconds=linger_seconds)
-            cursor, handler = self.watched[-1], [*self.dead_letters.consumers.values()][-1]
-            assert isinstance(cursor, Cursor)
-            log = self._shop.logs[handler.source]
-            self._shop.followers.append(Follower(log, handler, cursor, self.works))
+    def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
+        cursor = super()._feed(consumer, linger, batch)
+        log = self._shop.logs[consumer.source]
+        self._shop.followers.append(Follower(log, consumer, cursor, self.works))
+        return cursor
 
 
 class MemoryShop:

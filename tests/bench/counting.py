@@ -37,7 +37,9 @@ _TRIPS = {
     MemoryTwin: ("publish",),
     MemoryViews: ("rows", "commit"),
 }
-_NOT_OURS = (str(ROOT / "tests"), str(ROOT / ".venv"))
+_NOT_OURS = tuple(
+    str(ROOT / path) for path in ("tests", ".venv", "twinlog/memory", "twinlog/testing/simulation")
+)
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 """Calls up to Python 3.11, no calls after it."""
 
@@ -94,12 +96,11 @@ def _counted() -> Iterator[Counter[CodeType]]:
 
 
 def _of_services(counts: Counter[CodeType]) -> int:
-    """Calls of what the services run of this project: not the tests' code, not the ports in memory."""
+    """Calls of what the services run of this project: no tests, no ports in memory, nothing that watches them."""
     return sum(
         number
         for code, number in counts.items()
-        if code.co_filename.startswith(str(ROOT))
-        and not code.co_filename.startswith((*_NOT_OURS, str(ROOT / "twinlog" / "memory")))
+        if code.co_filename.startswith(str(ROOT)) and not code.co_filename.startswith(_NOT_OURS)
     )
 
 

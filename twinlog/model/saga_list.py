@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -75,21 +76,28 @@ def evolve(row: SagaRow | None, event: Recorded, message: Any) -> SagaRow:
     if isinstance(message, saga.SagaStarted):
         return _started(event, message)
     assert row is not None, "a saga's stream begins with SagaStarted"
-    row = row._replace(updated_at=event.recorded_at)
+    change = saga_change(row.status, row.reason, message)
+    return row._replace(updated_at=event.recorded_at, **change)
+
+
+def saga_change(status: int, reason: str, message: Message) -> Mapping[str, Any]:
+    """What an event behind SagaStarted changes in the row of a list of sagas: ``status``, ``reason``, both or neither.
+
+    The status is a SagaStatus of twinlog.v1, or of an enum with the same numbers.
+    """
     match message:
         case saga.SagaStepFailed() | saga.SagaInterrupted() | saga.SagaAborted():
-            reason = row.reason or message.reason
-            return row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATING, reason=reason)
+            return {"status": SagaStatus.SAGA_STATUS_COMPENSATING, "reason": reason or message.reason}
         case saga.SagaStepCompensated() | saga.SagaRetryRequested() | saga.SagaStepSkipped():
-            running = row.status == SagaStatus.SAGA_STATUS_RUNNING
-            return row if running else row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATING)
+            running = status == SagaStatus.SAGA_STATUS_RUNNING
+            return {} if running else {"status": SagaStatus.SAGA_STATUS_COMPENSATING}
         case saga.SagaNeedsAttention():
-            return row._replace(status=SagaStatus.SAGA_STATUS_NEEDS_ATTENTION)
+            return {"status": SagaStatus.SAGA_STATUS_NEEDS_ATTENTION}
         case saga.SagaCompleted():
-            return row._replace(status=SagaStatus.SAGA_STATUS_COMPLETED)
+            return {"status": SagaStatus.SAGA_STATUS_COMPLETED}
         case saga.SagaCompensated():
-            return row._replace(status=SagaStatus.SAGA_STATUS_COMPENSATED)
-    return row
+            return {"status": SagaStatus.SAGA_STATUS_COMPENSATED}
+    return {}
 
 
 def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:

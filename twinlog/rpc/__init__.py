@@ -2,7 +2,7 @@
 
 from twinlog._aio.watched import Watched
 from twinlog.log.saga_list import SagaKey, SagaList, SelectedSagas
-from twinlog.model.saga_list import ChosenSagas, SagaRow
+from twinlog.model.saga_list import ChosenSagas, SagaRow, saga_change
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
@@ -42,6 +42,7 @@ __all__ = [
     "call_metadata",
     "decoded",
     "freshness",
+    "saga_change",
     "serve",
     "status_of",
     "time_left",

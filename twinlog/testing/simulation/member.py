@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from twinlog._aio.linger import Linger
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
-from twinlog.consume.cursor import Cursor
+from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
@@ -88,9 +88,7 @@ class Member(Service):
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
 
-    def _feed(self, consumer: Consumer, *rest: Any) -> Any:
-        feed: Any = super()._feed
-        cursor = feed(consumer, *rest) or self.watched[-1]
-        assert isinstance(cursor, Cursor)
+    def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
+        cursor = super()._feed(consumer, linger, batch)
         self.followers.append(Follower(self._logs[consumer.source], consumer, cursor, self.works))
         return cursor
