@@ -31,6 +31,7 @@ from twinlog import (
 from twinlog.audit import Report, views
 from twinlog.audit.project import open_auditor
 from twinlog.service.runtime import Main
+from twinlog.testing import MemoryViews
 from twinlog.testing.internals import database_url
 
 PACKAGE = "tests.audit.hotel_sql"
@@ -70,7 +71,7 @@ def program(name: str, opened: dict[str, Service] | None = None) -> Main:
                 )
                 service.subscribe(ROOM_POLICIES)
             else:
-                hosted.wire(service, None)  # type: ignore[arg-type]
+                hosted.wire(service, MemoryViews())  # it keeps no view
             if opened is not None:
                 opened[name] = service
             await service.serve()

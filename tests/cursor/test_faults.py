@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -72,6 +73,10 @@ class Careful:
         return self.kept
 
 
+def is_at(cursor: Cursor, position: int) -> bool:
+    return cursor.position == position
+
+
 async def test_a_cursor_expects_the_checkpoint_where_it_is_stored() -> None:
     source, twin, handler = Source(), Opened(), Careful()
     await twin.create(1)
@@ -79,7 +84,7 @@ async def test_a_cursor_expects_the_checkpoint_where_it_is_stored() -> None:
     async with running(cursor):
         for number in range(1, 11):
             await twin.publish(source.add(f"a:{number}"))
-            await until(lambda at=number: cursor.position == at)  # type: ignore[misc]
+            await until(partial(is_at, cursor, number))
     assert handler.seen == list(range(1, 11))
     assert handler.kept == 8
     assert twin.opened == [0], "it was never thrown back"
