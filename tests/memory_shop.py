@@ -16,6 +16,8 @@ from twinlog import Schema, Service
 from twinlog.consume import Consumer
 from twinlog.consume.cursor import BATCH
 from twinlog.log.lease import AlwaysHeld
+from twinlog.observe.metrics.process import Metrics
+from twinlog.service.process import observed
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
 from twinlog.testing.simulation.member import Follower, Gated
@@ -50,6 +52,7 @@ class Node(Service):
         """Cleared: events of other logs, and of its own, are not handled."""
         self.works.set()
         self._shop = shop
+        self.metrics = Metrics(shop.clock) if shop.measured else None
         super().__init__(
             name,
             shop.logs[log],
@@ -61,6 +64,7 @@ class Node(Service):
             on_crash=shop.crashed,
             aggregates=aggregates,
             middleware=[lambda consumer: Gated(consumer, self.works)],
+            observed=observed(self.metrics),
         )
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
@@ -73,8 +77,9 @@ class Node(Service):
 class MemoryShop:
     """Use as an async context manager. ``orders`` and ``customers`` are the services' own servicers."""
 
-    def __init__(self, deadline: timedelta = DEADLINE) -> None:
-        """``deadline``: how long an order may stay PENDING."""
+    def __init__(self, deadline: timedelta = DEADLINE, *, measured: bool = False) -> None:
+        """``deadline``: how long an order may stay PENDING; ``measured``: whether the services have metrics."""
+        self.measured = measured
         self._deadline = deadline
         self.clock = ManualClock()
         self.ids = CountedIds()

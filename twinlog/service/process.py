@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from nats.errors import Error as NatsError
@@ -21,6 +21,7 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
+from twinlog.model.clock import Clock
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
@@ -30,9 +31,12 @@ from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
-from twinlog.service.service import Endpoint, Service
+from twinlog.service.service import Endpoint, Observed, Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
+
+if TYPE_CHECKING:
+    from twinlog.observe.metrics.process import Metrics
 
 StandIn = Callable[[ServiceSpec, Settings], AbstractAsyncContextManager[Service]]
 STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)
@@ -69,6 +73,7 @@ async def open_service(
             await until_available(
                 "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
             )
+            metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
                 spec.name,
                 own,
@@ -90,13 +95,38 @@ async def open_service(
                 saga_list=PostgresSagaList(own),
                 services=services_in(settings.twinlog_services),
                 keep_requests=timedelta(days=settings.keep_requests_days),
+                observed=observed(metrics),
             )
-            async with service.running():
+            async with service.running(), _told(metrics, service, settings.metrics_address):
                 service.start("clock", clock.run())
                 yield service
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+def _metrics(clock: Clock) -> Metrics:
+    """Loaded only where it is asked for."""
+    from twinlog.observe.metrics.process import Metrics
+
+    return Metrics(clock)
+
+
+def observed(metrics: Metrics | None) -> Observed:
+    """What goes around the parts of a service for its metrics."""
+    if metrics is None:
+        return Observed()
+    return Observed(metrics.log, [metrics.call], [metrics.consumer], metrics.refused)
+
+
+@asynccontextmanager
+async def _told(metrics: Metrics | None, service: Service, address: str) -> AsyncIterator[None]:
+    """Serves metrics inside the block, if there are any."""
+    if metrics is None:
+        yield
+        return
+    async with metrics.served(service, address):
+        yield
 
 
 class _Messages:
