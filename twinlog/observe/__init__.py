@@ -1,1 +1,1 @@
-"""What operators see of a process, as wrappers of ports; nothing is wrapped where it is off."""
+"""What a process shows of itself: wrappers of ports, consumers and methods; none of them is there where it is off."""

@@ -46,6 +46,7 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
+from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.dead_letter_service import DeadLetterService
@@ -146,6 +147,7 @@ class Service:
         settings: Mapping[str, str] = {},
         saga_list: SagaListStore | None = None,
         services: Mapping[str, str] = {},
+        tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
         observed: Observed = Observed(),
     ) -> None:
@@ -158,8 +160,8 @@ class Service:
         ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
-        they are asked what has become of a saga's command. ``randomness``: the jitter of retries. ``observed``: what
-        goes around its parts.
+        they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
+        those. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -184,10 +186,14 @@ class Service:
         self._make_lease = lease
         self.lineage = Lineage(log, self._twins[0], randomness=randomness)
         self.relay = Relay(
-            log, self._twins[0], self._lease("relay"), on_fork=self.lineage.doubt, randomness=randomness
+            log,
+            tracing.twin(self._twins[0]),
+            self._lease("relay"),
+            on_fork=self.lineage.doubt,
+            randomness=randomness,
         )
         self.writer = Writer(
-            observed.log(log),
+            observed.log(tracing.log(log)),
             schema=schema,
             clock=clock,
             ids=ids,
@@ -202,6 +208,7 @@ class Service:
             clock=clock,
             lease=self._lease("timers"),
             actor=name,
+            traced=lambda timers: tracing.timers(log, timers),
             randomness=randomness,
         )
         self._aggregates = {aggregate.name for aggregate in aggregates}
@@ -225,7 +232,8 @@ class Service:
         """What inspection tells of this process."""
         self._randomness = randomness
         self._observed = observed
-        self._middleware = [*observed.consumers, *middleware, Logged]
+        self._tracing = tracing
+        self._middleware = [*observed.consumers, *middleware, Logged, *tracing.consumers(schema)]
         self._endpoint = endpoint
         self._until_stopped = until_stopped
         self._copying = Tasks(on_crash)
@@ -332,7 +340,7 @@ class Service:
             domain=self._endpoint.domain,
             health=parts,
             signals=self.signals,
-            middleware=[*self._observed.calls, *middleware, needs_identity],
+            middleware=[*self._observed.calls, *self._tracing.methods(), *middleware, needs_identity],
             on_refused=self._observed.on_refused,
         ):
             await self._until_stopped()
