@@ -10,7 +10,7 @@ from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
 from twinlog import PostgresViews, Recorded, View, unpack
-from twinlog.rpc import ChosenSagas, SagaKey, SelectedSagas, saga_change
+from twinlog.rpc import NOT_ENDED, ChosenSagas, SagaCount, SagaKey, SelectedSagas, saga_change
 from twinlog.rpc import SagaRow as KernelRow
 from twinlog.v1 import saga_pb2 as saga
 from twinlog.v1.saga_service_pb2 import SagaStatus as Status
@@ -89,6 +89,10 @@ class KernelList:
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = await self._views.query("chosen_sagas", *_filters(chosen), limit)
         return SelectedSagas([SagaKey(CREDIT_SAGA.name, row[0]) for row in rows], rows[0][1] if rows else 0)
+
+    async def census(self) -> Sequence[SagaCount]:
+        rows = await self._views.query("census_of_sagas", sorted(NOT_ENDED))
+        return [SagaCount(CREDIT_SAGA.name, *row) for row in rows]
 
 
 def _filters(chosen: ChosenSagas) -> tuple[Any, ...]:

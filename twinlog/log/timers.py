@@ -92,6 +92,11 @@ class Timers:
             said.append(f"and {len(self._stuck) - _NAMED} more")
         return "; ".join(said).encode("ascii", "backslashreplace").decode()
 
+    @property
+    def stuck(self) -> int:
+        """How many timers could not be fired."""
+        return len(self._stuck)
+
     async def run(self) -> None:
         """Fires endlessly, while the lease is held; an outage of the store delays wake-ups and loses none."""
         await self._lease.hold(self._run_while_held)

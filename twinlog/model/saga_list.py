@@ -20,6 +20,7 @@ NOT_ENDED: frozenset[SagaStatus.ValueType] = frozenset(
         SagaStatus.SAGA_STATUS_NEEDS_ATTENTION,
     }
 )
+"""The statuses of sagas that have not ended."""
 ANY = frozenset(set(SagaStatus.values()) - {SagaStatus.SAGA_STATUS_UNSPECIFIED})
 SHOWN = "status"
 """The routing key of the events that change a row; between start and end, a saga that succeeds shows nothing new."""
