@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from shop.customers.v1.events_pb2 import (
     CreditLimitChanged,
     CreditReleased,
@@ -50,7 +52,7 @@ def evolve(row: CustomerRow | None, event: Recorded, message: Any) -> CustomerRo
     return row
 
 
-CUSTOMERS = View("customers", lambda event, _message: _customer_of(event), evolve)
+CUSTOMERS = View("customers", lambda event, _message: _customer_of(event), evolve, events=[Message])
 
 
 def _customer_of(event: Recorded) -> str | None:

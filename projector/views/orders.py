@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
@@ -68,7 +70,10 @@ def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
     return row
 
 
-ORDERS = View("orders", lambda event, _message: _order_of(event), evolve, created_by=OrderCreated)
+ORDERS = View(
+    "orders", lambda event, _message: _order_of(event), evolve, created_by=OrderCreated, events=[Message]
+)
+"""A row's version counts every event of its stream."""
 
 
 def _order_of(event: Recorded) -> str | None:

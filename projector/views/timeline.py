@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from twinlog import Recorded, View
 
 _DEAD_LETTERS = "dead_letters"
@@ -52,4 +54,4 @@ def _order_of(message: Any) -> str:
     return str(getattr(message, "order_id", ""))
 
 
-TIMELINE = View("timeline", key, evolve, append_only=True)
+TIMELINE = View("timeline", key, evolve, append_only=True, events=[Message])

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import CoroutineType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from google.protobuf.message import Message
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
+from twinlog.log.requests import Request
 from twinlog.log.states import StateCache
 from twinlog.log.transaction import Draft, NotLoaded, Transaction
 from twinlog.log.units import Unit
@@ -177,7 +178,9 @@ class GroupCommit:
                 transaction = Transaction(draft, unit.metadata)
                 try:
                     result = unit.work(transaction)
-                    reply = _serialized(result) if unit.request else b""
+                    if isinstance(result, CoroutineType):
+                        _refuse_async(result)
+                    reply = _serialized(unit.request, result) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
                     continue
@@ -287,7 +290,17 @@ class GroupCommit:
         structlog.get_logger().info("writer.store_available", log=self._log.name)
 
 
-def _serialized(reply: Message) -> bytes:
+def _refuse_async(work: CoroutineType[Any, Any, Any]) -> None:
+    work.close()
+    raise TypeError(
+        f"{work.__qualname__} is async, and a unit of work is not waited for; make it a plain function"
+    )
+
+
+def _serialized(request: Request, reply: Any) -> bytes:
+    if not isinstance(reply, request.reply_type):
+        wanted = request.reply_type.DESCRIPTOR.full_name
+        raise TypeError(f"the work answers with {type(reply).__name__}, and is to answer with {wanted}")
     return reply.SerializeToString(deterministic=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from twinlog.log.ports import TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
-from twinlog.model.errors import StreamUnreadable, TwinlogError
+from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId
 
 State = TypeVar("State")
@@ -38,6 +38,12 @@ class NotLoaded(Exception):
         super().__init__(stream)
         self.aggregate = aggregate
         self.stream = stream
+
+
+class NoStreamId(FailedPrecondition):
+    """{command} for {aggregate} has the id {id}, and an id is text that is not empty; is a field unset?"""
+
+    reason = "NO_STREAM_ID"
 
 
 class Draft:
@@ -67,6 +73,8 @@ class Draft:
         for stream, after in self.written.items():
             try:
                 due = after.aggregate.due(after.state)
+                if due and due.tzinfo is None:
+                    raise ValueError(f"it gives {due}, which has no time zone")
                 changed = due != after.aggregate.due(self.read[stream].state)
             except Exception as error:
                 self.failed[stream] = _unreadable(stream, after.version, "due fails", error)
@@ -108,16 +116,24 @@ class Transaction:
         StreamUnreadable where the stream cannot be read or the aggregate fails in any other way. Then nothing of it is
         in the transaction.
         """
+        if not id or not isinstance(id, str):
+            raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
         state, version, events = entry.state, entry.version, []
         at_work = "decide"
         try:
             for message in aggregate.decide(entry.state, command):
+                if aggregate.events and type(message) not in aggregate.events:
+                    raise TypeError(f"{message.DESCRIPTOR.full_name} is not among its `events`")
                 at_work = "evolve"
                 state, version = aggregate.evolve(state, message), version + 1
+                if state is None and aggregate.initial is not None:
+                    raise TypeError(f"it gives None after {message.DESCRIPTOR.full_name}; return the state")
                 at_work = "partition_key"
                 key = aggregate.partition_key(state)
+                if not isinstance(key, str):
+                    raise TypeError(f"it gives {key!r}, which is no text")
                 at_work = "decide"
                 uuid, cause = self._draft.ids.uuid7(), metadata or self._metadata
                 events.append(NewEvent.of(stream, version, uuid, message, cause, key))

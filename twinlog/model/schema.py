@@ -68,6 +68,10 @@ class Schema:
             why = f"{type(error).__name__}: {error}"
             raise UpcasterFailed(event=event.address, type=event.type, why=why) from error
 
+    def replaces(self, type: type[Message]) -> bool:
+        """Whether events of a type are upcast, so that nobody is given one."""
+        return type.DESCRIPTOR.full_name in self._upcasters
+
     def stored_types(self, types: Sequence[str]) -> Sequence[str]:
         """The types under which these may be stored: themselves, and older ones that upcast to them. Short names."""
         found = list(types)
