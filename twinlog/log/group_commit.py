@@ -16,9 +16,9 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
-from twinlog.log.requests import Request
+from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
-from twinlog.log.transaction import Draft, NotLoaded, Transaction
+from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
@@ -179,8 +179,10 @@ class GroupCommit:
                 try:
                     result = unit.work(transaction)
                     if isinstance(result, CoroutineType):
-                        _refuse_async(result)
-                    reply = _serialized(unit.request, result) if unit.request else b""
+                        refuse_async(result)
+                    if unit.request and not isinstance(result, unit.request.reply_type):
+                        refuse_reply(result, unit.request)
+                    reply = result.SerializeToString(deterministic=True) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
                     continue
@@ -273,8 +275,13 @@ class GroupCommit:
         for position, event in enumerate(plan.draft.events, appended.first):
             last[event.stream] = position
             events.append(Recorded(name, position, *event, recorded_at))
-        written = plan.draft.written.items()
-        committed = {stream: entry._replace(position=last[stream]) for stream, entry in written}
+        due = plan.draft.due
+        committed = {
+            stream: Entry(
+                at.aggregate, at.state, at.version, last[stream], at.snapshot_version, due[stream], True
+            )
+            for stream, at in plan.draft.written.items()
+        }
         self._states.keep(plan.draft.read, committed)
         if events:
             if self._lineage:
@@ -288,20 +295,6 @@ class GroupCommit:
 
     def _say_available(self) -> None:
         structlog.get_logger().info("writer.store_available", log=self._log.name)
-
-
-def _refuse_async(work: CoroutineType[Any, Any, Any]) -> None:
-    work.close()
-    raise TypeError(
-        f"{work.__qualname__} is async, and a unit of work is not waited for; make it a plain function"
-    )
-
-
-def _serialized(request: Request, reply: Any) -> bytes:
-    if not isinstance(reply, request.reply_type):
-        wanted = request.reply_type.DESCRIPTOR.full_name
-        raise TypeError(f"the work answers with {type(reply).__name__}, and is to answer with {wanted}")
-    return reply.SerializeToString(deterministic=True)
 
 
 def _without_answered(decided: Sequence[_Decided], conflict: Conflict) -> list[Unit]:
