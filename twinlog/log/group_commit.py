@@ -223,6 +223,7 @@ class GroupCommit:
             ],
             advances=[each.unit.advance for each in decided if each.unit.advance],
             timers=draft.timers(),
+            statements=draft.statements,
             tip=self._lineage.known if self._lineage else None,
         )
 

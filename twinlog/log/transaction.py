@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from twinlog.log.ports import TimerChange
+from twinlog.log.ports import Statement, TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
@@ -65,6 +65,7 @@ class Draft:
         self.written: dict[StreamId, Entry] = {}
         """Every stream with new events, as it is after them."""
         self.events: list[NewEvent] = []
+        self.statements: list[Statement] = []
         self.checked: set[StreamId] = set()
         """Streams whose stored timers may be wrong."""
         self.due: dict[StreamId, datetime | None] = {}
@@ -103,6 +104,7 @@ class Transaction:
         self._read: dict[StreamId, Entry] = {}
         self._written: dict[StreamId, Entry] = {}
         self._events: list[NewEvent] = []
+        self._statements: list[Statement] = []
         self._checked: set[StreamId] = set()
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
@@ -156,6 +158,15 @@ class Transaction:
         decided: State = state
         return decided
 
+    def execute(self, query: str, *arguments: Any) -> None:
+        """Has a SQL statement executed in the transaction of the events, after them.
+
+        It is left out where the unit decides no event, so a command that is repeated executes it once. It holds up
+        every other append while it runs; where it fails, nothing of the unit is appended, and the caller gets INTERNAL.
+        The log in memory only keeps it, as ``statements``.
+        """
+        self._statements.append(Statement(query, arguments))
+
     def check_timer(self, aggregate: AnyAggregate, id: str) -> None:
         """Has the stored timer of a stream be what its state says: set, changed or cleared."""
         self._entry(aggregate, stream := StreamId(aggregate.name, id))
@@ -178,6 +189,8 @@ class Transaction:
         draft.written.update(self._written)
         draft.events.extend(self._events)
         draft.checked |= self._checked
+        if self._events:
+            draft.statements += self._statements
 
     def keep_reads(self) -> None:
         """Adds what the unit read to the draft, so that the append checks it."""
