@@ -12,7 +12,7 @@ from proof.auditor import Report, open_auditor, renderer
 from proof.auditor.ledger import ANSWERED, DEADLINES
 from proof.auditor.shop import LOGS
 from shop.customers.v1.events_pb2 import CustomerCreated
-from shop.orders.v1.events_pb2 import OrderCreated
+from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.orders.v1.order_pb2 import REJECTION_REASON_ABORTED
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from tests.audit import faults
@@ -103,6 +103,14 @@ async def test_what_cannot_be_read_may_be_about_any_open_order_of_its_customer(s
     counts = (await shop.audit()).counts
     assert dead_letters.PARKED in counts
     assert check not in counts
+
+
+async def test_timers_that_a_repair_left_are_looked_at_soon(shop: World) -> None:
+    pending = await faults._order(shop, faults.FUTURE)
+    ended = (await shop.find("orders", OrderApproved)).stream.id
+    for order_id in (pending, ended):
+        await shop.sql("shop_orders", "INSERT INTO timers VALUES ('order', $1, 0, 'epoch')", order_id)
+    assert history.TIMERS not in (await shop.audit()).counts
 
 
 async def test_notes_are_shown_before_the_verdict(shop: World) -> None:

@@ -8,13 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 
-from proof.auditor import Report, audit
+from proof.auditor import audit
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from stack.shop import Shop, running
@@ -151,15 +150,7 @@ async def _trade(client: Client, customer: str) -> None:
 
 
 async def _clean(client: Client) -> None:
-    async def audited() -> Report:
-        return await audit(client.shop.postgres_url, client.shop.nats_url, wait=60)
-
-    async def sound() -> bool:
-        return not (await audited()).violations
-
-    with suppress(TimeoutError):  # timers that a repair left are put right a moment later
-        await until(sound)
-    report = await audited()
+    report = await audit(client.shop.postgres_url, client.shop.nats_url, wait=60)
     assert not report.violations, "\n".join(map(str, report.violations))
     assert report.settled, report.in_flight
 

@@ -140,10 +140,16 @@ class HistoryAudit:
             )
 
     def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
-        """Compares the timers with the states of the same instant; returns how many there are."""
+        """Compares the timers with the states of the same instant; returns how many there are.
+
+        A timer of version 0 was left by a repair: the service looks at its stream next, whatever is due there.
+        """
         found = {timer.stream: timer for timer in timers if not self._is_unreadable(timer.stream)}
+        repaired = {timer.stream for timer in timers if not timer.version}
         for stream, due in self.due.items():
             timer = found.pop(stream, None)
+            if stream in repaired:
+                continue
             if timer is None or timer.due != due:
                 is_set = f"is set for {timer.due:%Y-%m-%d %H:%M:%S}" if timer else "has no timer"
                 findings.add(
@@ -154,7 +160,7 @@ class HistoryAudit:
                     f"{self.heads[stream].version}, '{due.isoformat()}') ON CONFLICT (stream_type, stream_id) "
                     'DO UPDATE SET due = excluded.due"',
                 )
-        for stream in found:
+        for stream in [each for each in found if each not in repaired]:
             findings.add(
                 TIMERS,
                 f"{stream} has a timer and nothing that is due",

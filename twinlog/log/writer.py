@@ -184,7 +184,8 @@ class Writer:
             begun = self.unfinished.begin(begins) if begins else None
         if request is None and advance is None:
             work = refusing_events(work)
-        unit = Unit(work, metadata, request, advance, preload, assume_empty)
+        done = asyncio.get_running_loop().create_future()
+        unit = Unit(work, metadata, request, advance, preload, assume_empty, done)
         (self._outside if outside else self._inside).append(unit)
         self._idle.clear()
         self._wake.set()
@@ -255,8 +256,7 @@ class Writer:
 
     def _committed(self, events: Sequence[Recorded], before: UUID | None) -> None:
         if self.unfinished:
-            for event in events:
-                self.unfinished.committed(event.stream, self._states.known.get(event.stream))
+            self.unfinished.committed(events, self._states.known)
         self._on_commit(events, before)
 
     def _fail_waiting(self, error: Unavailable | None = None) -> None:

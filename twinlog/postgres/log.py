@@ -82,6 +82,13 @@ class PostgresLog:
         rows = await self._fetch("read", after, limit)
         return [self.recorded(row) for row in rows]
 
+    async def related(
+        self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
+    ) -> Sequence[Recorded]:
+        """The events between two positions that have one of these correlation ids or causes, in order."""
+        rows = await self._fetch("related", after, upto, [*correlations], [*causes])
+        return [self.recorded(row) for row in rows]
+
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
         return _recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
