@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from twinlog.log.view_store import ViewStore
 from twinlog.model.saga_list import ChosenSagas, SagaRow
@@ -38,6 +38,15 @@ class SagaList(Protocol):
 
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         """Up to ``limit`` sagas, oldest first, and how many there are."""
+        ...
+
+
+@runtime_checkable
+class SagasFromTheOldest(Protocol):
+    """A list that can be read from its other end, too."""
+
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
+        """Up to ``limit`` sagas that started after a position, oldest first."""
         ...
 
 
