@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from itertools import islice
 
@@ -33,6 +34,8 @@ _AGAIN_SECONDS = 10.0
 _NAMED = 5
 """How many of them health names."""
 
+Traced = Callable[[Sequence[Timer]], AbstractAsyncContextManager[Mapping[Timer, str]]]
+
 
 class AggregateGone(TwinlogError):
     """No aggregate {type} is declared here; deploy a version that has it, or delete the timer."""
@@ -53,9 +56,11 @@ class Timers:
         lease: Lease = ALWAYS_HELD,
         actor: str,
         interval: float = 0.5,
+        traced: Traced = lambda _timers: nullcontext({}),
         randomness: Randomness = random,
     ) -> None:
-        """``interval``: seconds between two checks, so the most by which a wake-up is late while the store works."""
+        """``interval``: seconds between two checks, so the most by which a wake-up is late while the store works.
+        ``traced`` goes around each firing, and gives the trace contexts of what timers set off."""
         self._log = log
         self._writer = writer
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
@@ -63,6 +68,7 @@ class Timers:
         self._lease = lease
         self._actor = actor
         self._interval = interval
+        self._traced = traced
         self._stuck: Mapping[Timer, str] = {}
         """Those that could not be fired, and why."""
         self._passed: Timer | None = None
@@ -140,10 +146,11 @@ class Timers:
 
     async def _wake_declared(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, Exception]:
         try:
-            outcome = await self._writer.execute(
-                lambda transaction: self._wake(transaction, timers, now),
-                preload=[(self._aggregates[timer.stream.type], timer.stream.id) for timer in timers],
-            )
+            async with self._traced(timers) as traces:
+                outcome = await self._writer.execute(
+                    lambda transaction: self._wake(transaction, timers, now, traces),
+                    preload=[(self._aggregates[timer.stream.type], timer.stream.id) for timer in timers],
+                )
         except Unavailable:
             raise
         except Exception as error:  # of some of them: what is sound is fired without those
@@ -162,7 +169,7 @@ class Timers:
             pass
 
     def _wake(
-        self, transaction: Transaction, timers: Sequence[Timer], now: datetime
+        self, transaction: Transaction, timers: Sequence[Timer], now: datetime, traces: Mapping[Timer, str]
     ) -> Mapping[Timer, Exception]:
         failed: dict[Timer, Exception] = {}
         for timer in timers:
@@ -173,7 +180,7 @@ class Timers:
                 if not timer.version:  # a repair of the log left it: what it should be is found out here
                     transaction.check_timer(aggregate, id)
                 if due is not None and due <= now:
-                    metadata = Metadata(id, f"timer/{timer.stream}", "", self._actor)
+                    metadata = Metadata(id, f"timer/{timer.stream}", traces.get(timer, ""), self._actor)
                     transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)
             except NotLoaded:
                 raise

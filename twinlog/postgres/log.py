@@ -23,7 +23,7 @@ from twinlog.log.ports import (
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database
+from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database, use_of
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
@@ -61,6 +61,10 @@ class PostgresLog:
         self.name = name
         self.pool = pool
         self._connections = connections or _Connections()
+
+    def dumped(self) -> Mapping[str, Any]:
+        """What a dump of the process says of it: the use of its connections."""
+        return {"log": self.name, **use_of(self.pool)}
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await on_connection(self.pool, lambda connection: append(connection, batch))

@@ -46,6 +46,7 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
+from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.dead_letter_service import DeadLetterService
@@ -132,6 +133,7 @@ class Service:
         settings: Mapping[str, str] = {},
         saga_list: SagaListStore | None = None,
         services: Mapping[str, str] = {},
+        tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
@@ -143,7 +145,8 @@ class Service:
         ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
-        they are asked what has become of a saga's command. ``randomness``: the jitter of retries.
+        they are asked what has become of a saga's command. ``tracing`` goes around its parts.
+        ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -167,10 +170,14 @@ class Service:
         self._make_lease = lease
         self.lineage = Lineage(log, self._twins[0], randomness=randomness)
         self.relay = Relay(
-            log, self._twins[0], self._lease("relay"), on_fork=self.lineage.doubt, randomness=randomness
+            log,
+            tracing.twin(self._twins[0]),
+            self._lease("relay"),
+            on_fork=self.lineage.doubt,
+            randomness=randomness,
         )
         self.writer = Writer(
-            log,
+            tracing.log(log),
             schema=schema,
             clock=clock,
             ids=ids,
@@ -185,6 +192,7 @@ class Service:
             clock=clock,
             lease=self._lease("timers"),
             actor=name,
+            traced=lambda timers: tracing.timers(log, timers),
             randomness=randomness,
         )
         self._aggregates = {aggregate.name for aggregate in aggregates}
@@ -207,7 +215,8 @@ class Service:
         )
         """What inspection tells of this process."""
         self._randomness = randomness
-        self._middleware = [*middleware, Logged]
+        self._tracing = tracing
+        self._middleware = [*middleware, Logged, *tracing.consumers(schema)]
         self._endpoint = endpoint
         self._until_stopped = until_stopped
         self._copying = Tasks(on_crash)
@@ -314,7 +323,7 @@ class Service:
             domain=self._endpoint.domain,
             health=parts,
             signals=self.signals,
-            middleware=[*middleware, needs_identity],
+            middleware=[*self._tracing.methods(), *middleware, needs_identity],
         ):
             await self._until_stopped()
 

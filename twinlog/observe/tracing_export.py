@@ -1,0 +1,134 @@
+"""Sends spans by OTLP over HTTP, from a thread of its own; all standard OTEL_ variables are the SDK's own.
+
+What waits to be sent is bounded (OTEL_BSP_MAX_QUEUE_SIZE spans). While the receiver is away, the oldest are dropped,
+and one line says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from threading import Thread
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, Tracer, TraceState, get_current_span
+from opentelemetry.util.types import Attributes
+
+from twinlog import __version__
+
+_LAST_SECONDS = 2.0
+"""How long a process that stops goes on sending what it has."""
+_LOOK_SECONDS = 0.02
+_NAME, _UNNAMED = "service.name", "unknown_service"
+_TALKATIVE = (
+    "opentelemetry.exporter",
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.trace.export",
+)
+"""Loggers that say of each batch, or of each span, that it is lost."""
+
+
+@asynccontextmanager
+async def tracer(service: str) -> AsyncIterator[Tracer]:
+    """Begins spans that are sent to the receiver; what is left when the block ends is sent, as far as it can be."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    exporter = SaysOnce(OTLPSpanExporter())
+    provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
+    provider.sampler = FollowsLinks(provider.sampler)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # for spans of the service's own
+        trace.set_tracer_provider(provider)
+    try:
+        yield provider.get_tracer("twinlog", __version__)
+    finally:
+        await _shut_down(provider, exporter)
+
+
+def _resource(service: str) -> Resource:
+    """Who sends: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, and else by the service's own name."""
+    found = Resource.create()
+    if str(found.attributes.get(_NAME, "")).startswith(_UNNAMED):
+        return found.merge(Resource({_NAME: service}))
+    return found
+
+
+async def _shut_down(provider: TracerProvider, exporter: SaysOnce) -> None:
+    """Sends what is left, in a thread that holds up the end of the process no longer than that."""
+    thread = Thread(target=provider.shutdown, name="traces", daemon=True)
+    thread.start()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _LAST_SECONDS
+    while thread.is_alive() and loop.time() < until:
+        await asyncio.sleep(_LOOK_SECONDS)
+    if thread.is_alive():
+        exporter.shutdown()
+
+
+class FollowsLinks(Sampler):
+    """Samples as another does; what begins a trace of its own only to link to a sampled one is sampled as that was."""
+
+    def __init__(self, inner: Sampler) -> None:
+        self._inner = inner
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        root = not get_current_span(parent_context).get_span_context().is_valid
+        linked = root and any(link.context.trace_flags.sampled for link in links or ())
+        sampler = ALWAYS_ON if linked else self._inner
+        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"FollowsLinks({self._inner.get_description()})"
+
+
+class SaysOnce(SpanExporter):
+    """Exports as another does, and logs when that begins to fail and when it works again."""
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+        self._failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._inner.export(spans)
+        except Exception as error:
+            self._say(str(error))
+            return SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            self._say("")
+        else:
+            self._say("the receiver cannot be reached, or refuses them")
+        return result
+
+    def _say(self, problem: str) -> None:
+        if bool(problem) == self._failing:
+            return
+        self._failing = bool(problem)
+        if problem:
+            structlog.get_logger().warning("traces.dropping", problem=problem)
+        else:
+            structlog.get_logger().info("traces.sending")
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
