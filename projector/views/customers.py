@@ -50,8 +50,8 @@ def evolve(row: CustomerRow | None, event: Recorded, message: Any) -> CustomerRo
     return row
 
 
-CUSTOMERS = View("customers", lambda event, _message: _customer_of(event), evolve)
-
-
-def _customer_of(event: Recorded) -> str | None:
+def key(event: Recorded, _message: Any) -> str | None:
     return event.stream.id if event.stream.type == "customer" else None
+
+
+CUSTOMERS = View("customers", key, evolve)

@@ -68,8 +68,8 @@ def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
     return row
 
 
-ORDERS = View("orders", lambda event, _message: _order_of(event), evolve, created_by=OrderCreated)
-
-
-def _order_of(event: Recorded) -> str | None:
+def key(event: Recorded, _message: Any) -> str | None:
     return event.stream.id if event.stream.type == "order" else None
+
+
+ORDERS = View("orders", key, evolve, created_by=OrderCreated)

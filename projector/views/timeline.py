@@ -29,7 +29,8 @@ class TimelineRow(NamedTuple):
 def key(event: Recorded, message: Any) -> str | None:
     """The event's own address; None where it concerns no order."""
     of_saga = event.log == "sagas" and event.stream.type != _DEAD_LETTERS
-    return event.address if of_saga or _order_of(message) else None
+    order_id = getattr(message, "order_id", "")
+    return event.address if of_saga or order_id else None
 
 
 def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineRow:
@@ -37,7 +38,7 @@ def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineR
     return TimelineRow(
         event.log,
         event.position,
-        _order_of(message),
+        getattr(message, "order_id", ""),
         event.stream.id,
         event.type,
         event.payload,
@@ -46,10 +47,6 @@ def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineR
         metadata.correlation_id,
         metadata.actor,
     )
-
-
-def _order_of(message: Any) -> str:
-    return str(getattr(message, "order_id", ""))
 
 
 TIMELINE = View("timeline", key, evolve, append_only=True)

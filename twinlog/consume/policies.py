@@ -43,23 +43,27 @@ class PolicyConsumer:
         """Whether an event has any effect, by its message."""
         return bool(self._policies.dispatches(message))
 
+    def called_for(self, events: Sequence[Recorded]) -> Sequence[tuple[Recorded, Sequence[Dispatch]]]:
+        """The events that call for something, each with the commands. Raises UnknownEventType and UndecodableEvent."""
+        wanted, types = self._wanted, self.types
+        # Events are sent by their short names: a namesake in another package is left out.
+        mine = [each for each in events if each.type in wanted or each.type.rpartition(".")[2] not in types]
+        dispatches = self._policies.dispatches
+        decoded = self._schema.decode_all(mine)
+        return [(event, steps) for event, message in decoded if (steps := dispatches(message))]
+
     def forget(self) -> None:
         """Nothing: the writer keeps the states that it remembers up to date."""
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         """Where events call for nothing, the checkpoint stays: seeing them again does no harm."""
-        called_for = [(event, steps) for event in events if (steps := self._dispatches(event))]
+        called_for = self.called_for(events)
         advance = progress.advance
         if advance and not called_for and not progress.commands:
             return advance.after
 
         await carry_out(called_for, progress, self._writer, self.actor)
         return advance.upto if advance else 0
-
-    def _dispatches(self, event: Recorded) -> Sequence[Dispatch]:
-        if event.type not in self._wanted and event.type.rpartition(".")[2] in self.types:
-            return ()  # a namesake in another package: events are sent by their short names
-        return [step for message in self._schema.decode(event) for step in self._policies.dispatches(message)]
 
 
 async def carry_out(

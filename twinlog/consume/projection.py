@@ -8,7 +8,7 @@ whoever folds a view again to check it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,7 +19,7 @@ from twinlog.log.ports import CheckpointAdvance, Conflict
 from twinlog.log.view_store import CheckedViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
-from twinlog.model.view import AnyView, Changes, fold
+from twinlog.model.view import AnyView, Changes, Keyed, fold_keyed, keyed
 
 _CACHED_ROWS = 20_000
 
@@ -77,14 +77,12 @@ class Projection:
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         advance = progress.advance or await self._staying()
-        decoded = [
-            (event, message)
-            for event in events
-            if not self._wanted or event.type in self._wanted
-            for message in self._schema.decode(event)
-        ]
-        await self._fetch(decoded)
-        committed = await self._commit(decoded, advance, progress)
+        wanted = self._wanted
+        mine = [event for event in events if event.type in wanted] if wanted else events
+        decoded = self._schema.decode_all(mine)
+        events_of = {view: keyed(view, decoded) for view in self._views}
+        await self._fetch(events_of)
+        committed = await self._commit(events_of, advance, progress)
         if isinstance(committed, Conflict):
             raise DeadLettersChanged(consumer=self.name)
         changes = committed
@@ -103,19 +101,21 @@ class Projection:
         return found
 
     async def _commit(
-        self, decoded: Sequence[tuple[Recorded, Message]], advance: CheckpointAdvance, progress: Progress
+        self, events_of: Mapping[AnyView, Sequence[Keyed]], advance: CheckpointAdvance, progress: Progress
     ) -> Changes | Conflict:
+        def fold(rows: Changes) -> Changes:
+            return {view: fold_keyed(view, keys, rows.get(view, {})) for view, keys in events_of.items()}
+
         if not self._shared:
-            changes = fold(self._views, decoded, self._cache)
+            changes = fold(self._cache)
             return await self.store.commit(changes, advance, progress.batch()) or changes
         assert isinstance(self.store, SharedViewStore), "see store_mistakes"
         wanted = {
-            view: list({key: None for event, message in decoded for key in view.keys(event, message)})
-            for view in self._shared
+            view: list({key: None for keys, *_ in events_of[view] for key in keys}) for view in self._shared
         }
         return await self.store.update(
             wanted,
-            lambda rows: fold(self._views, decoded, {**self._cache, **rows}),
+            lambda rows: fold({**self._cache, **rows}),
             advance,
             progress.batch(),
         )
@@ -125,14 +125,14 @@ class Projection:
         position = await self.checkpoint()
         return CheckpointAdvance(self.name, position, position)
 
-    async def _fetch(self, decoded: Sequence[tuple[Recorded, Message]]) -> None:
-        for view in self._views:
+    async def _fetch(self, events_of: Mapping[AnyView, Sequence[Keyed]]) -> None:
+        for view, events in events_of.items():
             if view.shares:
                 continue
             cached = self._cache[view]
             firsts: dict[str, Message] = {}
-            for event, message in decoded:
-                for key in view.keys(event, message):
+            for keys, _, message in events:
+                for key in keys:
                     if key not in cached:
                         firsts.setdefault(key, message)
             missing = [key for key, message in firsts.items() if type(message) is not view.created_by]

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from google.protobuf.message import Message
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
 from twinlog.log.states import StateCache
-from twinlog.log.transaction import Draft, NotLoaded, Transaction
+from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
@@ -177,7 +176,7 @@ class GroupCommit:
                 transaction = Transaction(draft, unit.metadata)
                 try:
                     result = unit.work(transaction)
-                    reply = _serialized(result) if unit.request else b""
+                    reply = result.SerializeToString(deterministic=True) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
                     continue
@@ -270,8 +269,13 @@ class GroupCommit:
         for position, event in enumerate(plan.draft.events, appended.first):
             last[event.stream] = position
             events.append(Recorded(name, position, *event, recorded_at))
-        written = plan.draft.written.items()
-        committed = {stream: entry._replace(position=last[stream]) for stream, entry in written}
+        due = plan.draft.due
+        committed = {
+            stream: Entry(
+                at.aggregate, at.state, at.version, last[stream], at.snapshot_version, due[stream], True
+            )
+            for stream, at in plan.draft.written.items()
+        }
         self._states.keep(plan.draft.read, committed)
         if events:
             if self._lineage:
@@ -285,10 +289,6 @@ class GroupCommit:
 
     def _say_available(self) -> None:
         structlog.get_logger().info("writer.store_available", log=self._log.name)
-
-
-def _serialized(reply: Message) -> bytes:
-    return reply.SerializeToString(deterministic=True)
 
 
 def _without_answered(decided: Sequence[_Decided], conflict: Conflict) -> list[Unit]:

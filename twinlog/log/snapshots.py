@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 from collections import OrderedDict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Any
 
@@ -134,6 +134,11 @@ class Snapshots(StateCodecs):
         """Current fault, or None while healthy."""
         return self._retrying.problem
 
+    @property
+    def waiting(self) -> int:
+        """How many snapshots wait to be saved."""
+        return len(self._waiting)
+
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         state = super().restore(aggregate, snapshot)
         self._remember(snapshot.stream, len(snapshot.state))
@@ -141,10 +146,18 @@ class Snapshots(StateCodecs):
 
     def offer(self, stream: StreamId, entry: Entry) -> Entry:
         """Queues a snapshot of the stream if one is due; returns the entry with its newest snapshot version."""
-        interval = max(self._every, self._sizes.get(stream, 0) // _BYTES_PER_EVENT)
-        if entry.version - entry.snapshot_version < interval:
-            return entry
-        return self._queue(stream, entry)
+        return self.offer_all({stream: entry}).get(stream, entry)
+
+    def offer_all(self, entries: Mapping[StreamId, Entry]) -> Mapping[StreamId, Entry]:
+        """Queues snapshots of those streams of which one is due; returns these with their newest snapshot version."""
+        every, sizes = self._every, self._sizes
+        due = [
+            (stream, entry)
+            for stream, entry in entries.items()
+            if (grown := entry.version - entry.snapshot_version) >= every
+            and grown >= sizes.get(stream, 0) // _BYTES_PER_EVENT
+        ]
+        return {stream: self._queue(stream, entry) for stream, entry in due}
 
     def replace(self, stream: StreamId, entry: Entry) -> Entry:
         """Queues a snapshot in place of one that is of no use; returns the entry with its newest snapshot version."""

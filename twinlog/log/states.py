@@ -38,8 +38,12 @@ class StateCache:
 
     def assume_empty(self, refs: Iterable[StreamRef]) -> None:
         """Takes unknown streams for empty, which spares looking; the append finds out where that is wrong."""
+        beginnings: dict[str, Entry] = {}
         for aggregate, id in refs:
-            self.known.setdefault(StreamId(aggregate.name, id), beginning(aggregate))
+            name = aggregate.name
+            if name not in beginnings:
+                beginnings[name] = beginning(aggregate)
+            self.known.setdefault(StreamId(name, id), beginnings[name])
 
     async def load(self, session: LogSession, refs: Iterable[StreamRef]) -> None:
         """Reads the streams that are unknown, unless they failed in this batch."""
@@ -64,8 +68,8 @@ class StateCache:
 
     def keep(self, read: Iterable[StreamId], written: Mapping[StreamId, Entry]) -> None:
         """Keeps the streams of a committed batch: those written as they are now, and all as recently used."""
-        for stream, entry in written.items():
-            self.known[stream] = self._snapshots.offer(stream, entry)
+        self.known.update(written)
+        self.known.update(self._snapshots.offer_all(written))
         for stream in read:
             self.known.move_to_end(stream)
 

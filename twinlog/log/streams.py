@@ -87,7 +87,7 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
             return _unreadable(
                 at, event, f"{what}: {_named(error)}; deploy a version that can bear it", error
             )
-        at = at._replace(state=state, version=event.version, position=event.position)
+        at = Entry(at.aggregate, state, event.version, event.position, at.snapshot_version)
     return at
 
 

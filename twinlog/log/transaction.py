@@ -7,6 +7,7 @@ leaves no trace in it.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from twinlog.log.ports import TimerChange
@@ -29,6 +30,9 @@ class Entry(NamedTuple):
     """The position of its last event; 0 if it has none, or if that one is not committed yet."""
     snapshot_version: int
     """The version of its newest snapshot; 0 if it has none."""
+    due: datetime | None = None
+    """When it wants to be woken, as far as :attr:`due_known` says."""
+    due_known: bool = False
 
 
 class NotLoaded(Exception):
@@ -57,6 +61,8 @@ class Draft:
         self.events: list[NewEvent] = []
         self.checked: set[StreamId] = set()
         """Streams whose stored timers may be wrong."""
+        self.due: dict[StreamId, datetime | None] = {}
+        """When the streams with new events want to be woken, by :meth:`timers`."""
 
     def timers(self) -> list[TimerChange]:
         """The timers that the new events set or clear.
@@ -66,8 +72,9 @@ class Draft:
         changes = []
         for stream, after in self.written.items():
             try:
-                due = after.aggregate.due(after.state)
-                changed = due != after.aggregate.due(self.read[stream].state)
+                due = self.due[stream] = after.aggregate.due(after.state)
+                before = self.read[stream]
+                changed = due != (before.due if before.due_known else after.aggregate.due(before.state))
             except Exception as error:
                 self.failed[stream] = _unreadable(stream, after.version, "due fails", error)
                 raise self.failed[stream] from error
@@ -149,10 +156,12 @@ class Transaction:
 
     def keep(self) -> None:
         """Adds the unit's decisions to the draft."""
-        self.keep_reads()
-        self._draft.written.update(self._written)
-        self._draft.events.extend(self._events)
-        self._draft.checked |= self._checked
+        draft = self._draft
+        for stream, entry in self._read.items():  # `keep_reads`
+            draft.read.setdefault(stream, entry)
+        draft.written.update(self._written)
+        draft.events.extend(self._events)
+        draft.checked |= self._checked
 
     def keep_reads(self) -> None:
         """Adds what the unit read to the draft, so that the append checks it."""

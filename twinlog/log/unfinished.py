@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean, median
@@ -24,7 +24,7 @@ from twinlog.log.units import StreamRef
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
 from twinlog.model.errors import Overloaded
-from twinlog.model.event import StreamId
+from twinlog.model.event import Recorded, StreamId
 
 _LOOK_SECONDS = 0.25
 _RATES, _REMEMBERED = 8, 12
@@ -119,21 +119,24 @@ class UnfinishedWork:
         if work is not None and not work.version:
             del self._open[stream]
 
-    def committed(self, stream: StreamId, entry: Entry | None) -> None:
-        """Notes the state of a stream that has new events."""
-        work = self._open.get(stream)
-        if work is None or entry is None:
-            return
-        now = asyncio.get_running_loop().time()
-        due: datetime | None = work.aggregate.due(entry.state)
-        if due is None:
-            del self._open[stream]
-            if work.version and now < work.ends:
-                self._took.append(now - work.began)
-        elif not work.version:
-            seconds = (due - self._clock.now()).total_seconds()
-            work.version, work.ends = entry.version, now + seconds
-            self._allow(seconds)
+    def committed(self, events: Sequence[Recorded], known: Mapping[StreamId, Entry]) -> None:
+        """Notes the states of the streams that have new events."""
+        now, time, opened = asyncio.get_running_loop().time(), self._clock.now(), self._open
+        leaves: float | None = None
+        for event in events:
+            work, entry = opened.get(event.stream), known.get(event.stream)
+            if work is None or entry is None:
+                continue
+            due: datetime | None = entry.due if entry.due_known else work.aggregate.due(entry.state)
+            if due is None:
+                del opened[event.stream]
+                if work.version and now < work.ends:
+                    self._took.append(now - work.began)
+            elif not work.version:
+                leaves = (due - time).total_seconds()
+                work.version, work.ends = entry.version, now + leaves
+        if leaves is not None:
+            self._allow(leaves)
 
     def _allow(self, seconds: float) -> None:
         """Takes in how much time a timer leaves."""
@@ -165,7 +168,8 @@ class UnfinishedWork:
     def _look(self, now: float, since: float) -> None:
         self._forget(now)
         ages = [now - work.began for work in self._open.values()]
-        self._stuck = sum(age > _STUCK * self._within for age in ages)
+        stuck = _STUCK * self._within
+        self._stuck = len([age for age in ages if age > stuck])
         took, self._took = self._took, []
         most, self._most = self._most, len(ages) - self._stuck
         self._rates.append(len(took) / (now - since))
@@ -180,7 +184,8 @@ class UnfinishedWork:
 
     def _seconds(self, took: Sequence[float], ages: Sequence[float]) -> float:
         """The seconds that work takes: what was finished, and what is to be expected of what has waited for a while."""
-        waiting = sum(_LOOK_SECONDS < age <= _STUCK * self._within for age in ages)
+        stuck = _STUCK * self._within
+        waiting = len([age for age in ages if _LOOK_SECONDS < age <= stuck])
         rate = max(self._rates[-1], fmean(self._rates))
         return max(median(took) if took else 0.0, waiting / rate if rate else waiting * self._within)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -39,9 +39,7 @@ class Unit:
     advance: CheckpointAdvance | None
     preload: Sequence[StreamRef]
     assume_empty: Sequence[StreamRef]
-    done: asyncio.Future[Outcome[Any]] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    done: asyncio.Future[Outcome[Any]]
 
     def settle(self, result: Any, position: int) -> None:
         """Gives the caller its outcome."""

@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import structlog
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
+from twinlog._aio.standing import seconds_since
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
@@ -78,6 +79,8 @@ class Writer:
         self._outside: deque[Unit] = deque()
         self._began: float | None = None
         """When the batch that is being committed was taken, by the loop's time."""
+        self._committing = 0
+        """How many units it has."""
         self._batch_seconds = 0.0
         """What a batch takes, smoothed."""
         self.unfinished = UnfinishedWork(log, clock)
@@ -106,6 +109,20 @@ class Writer:
     def problem(self) -> str | None:
         """Current fault of the store, or None while healthy. An append that takes more than 2 s is one."""
         return self._group_commit.problem or self._stall.problem
+
+    def dumped(self) -> Mapping[str, Any]:
+        """What a dump of the process says of it: counts of units, and seconds."""
+        return {
+            "log": self._log.name,
+            "waiting_inside": len(self._inside),
+            "waiting_outside": len(self._outside),
+            "appending": self._committing,
+            "appending_seconds": seconds_since(self._began),
+            "unfinished": len(self.unfinished),
+            "window": self.unfinished.window,
+            "snapshots_waiting": self._snapshots.waiting,
+            "problem": self.problem,
+        }
 
     @property
     def unreadable(self) -> UnreadableStreams:
@@ -167,7 +184,8 @@ class Writer:
             begun = self.unfinished.begin(begins) if begins else None
         if request is None and advance is None:
             work = refusing_events(work)
-        unit = Unit(work, metadata, request, advance, preload, assume_empty)
+        done = asyncio.get_running_loop().create_future()
+        unit = Unit(work, metadata, request, advance, preload, assume_empty, done)
         (self._outside if outside else self._inside).append(unit)
         self._idle.clear()
         self._wake.set()
@@ -200,7 +218,7 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
             units, began = self._take(), loop.time()
-            self._began = began
+            self._began, self._committing = began, len(units)
             self._stall.began()
             try:
                 await self._group_commit.commit(units)
@@ -214,7 +232,7 @@ class Writer:
                 fail_all(units, error)
             self._stall.ended()
             self._states.evict()
-            self._began = None
+            self._began, self._committing = None, 0
             await self.linger.wait(began, len(self._inside) + len(self._outside), _BATCH_UNITS)
             self._batch_seconds += _SMOOTHING * (loop.time() - began - self._batch_seconds)
 
@@ -238,8 +256,7 @@ class Writer:
 
     def _committed(self, events: Sequence[Recorded], before: UUID | None) -> None:
         if self.unfinished:
-            for event in events:
-                self.unfinished.committed(event.stream, self._states.known.get(event.stream))
+            self.unfinished.committed(events, self._states.known)
         self._on_commit(events, before)
 
     def _fail_waiting(self, error: Unavailable | None = None) -> None:

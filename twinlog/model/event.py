@@ -10,7 +10,7 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from twinlog.model.routing import routing_key_of
+from twinlog.model.routing import rule_of
 
 BUCKETS = 64
 
@@ -64,8 +64,9 @@ class NewEvent(NamedTuple):
     ) -> NewEvent:
         """The event with the type, payload and routing key of a message."""
         payload = message.SerializeToString(deterministic=True)
-        name = message.DESCRIPTOR.full_name
-        return cls(stream, version, event_id, name, payload, metadata, partition_key, routing_key_of(message))
+        rule = rule_of(message.DESCRIPTOR)
+        routing_key = rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
+        return cls(stream, version, event_id, rule.type, payload, metadata, partition_key, routing_key)
 
 
 class Recorded(NamedTuple):
@@ -88,8 +89,8 @@ class Recorded(NamedTuple):
     @property
     def subject(self) -> str:
         """The twin's subject: ``<log>.<bucket>.<EventType>.<routing key>``."""
-        short = self.type.rpartition(".")[2]
-        return f"{self.log}.{bucket_of(self.partition_key)}.{short}.{self.routing_key}"
+        bucket = zlib.crc32(self.partition_key.encode()) % BUCKETS  # `bucket_of`, without its call
+        return f"{self.log}.{bucket}.{self.type.rpartition('.')[2]}.{self.routing_key}"
 
     @property
     def address(self) -> str:
@@ -98,8 +99,8 @@ class Recorded(NamedTuple):
 
     def causing(self, actor: str) -> Metadata:
         """The metadata of what ``actor`` does because of this event."""
-        given = self.metadata
-        return Metadata(given.correlation_id, self.address, given.traceparent, actor, given.extra)
+        given, address = self.metadata, f"{self.log}/{self.position}"
+        return Metadata(given.correlation_id, address, given.traceparent, actor, given.extra)
 
 
 def bucket_of(partition_key: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.routing import has_routing_key, routing_key_of
+from twinlog.model.routing import has_routing_key, rule_of
 
 
 class Dispatch(NamedTuple):
@@ -25,8 +25,7 @@ class Dispatch(NamedTuple):
     """Whether the aggregate probably does not exist yet."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The aggregate that a command is addressed to; made by :func:`on`."""
 
     aggregate: AnyAggregate
@@ -81,8 +80,12 @@ class Policies:
     def dispatches(self, message: Message) -> Sequence[Dispatch]:
         """The commands that an event calls for."""
         rule = self.rules.get(type(message))
-        if rule is None or (self.routing_key and routing_key_of(message) != self.routing_key):
+        if rule is None:
             return ()
+        if self.routing_key:  # `routing_key_of`, without its call: every delivered event comes by here
+            key = rule_of(message.DESCRIPTOR)
+            if (key.names[getattr(message, key.field)] if key.field else key.fixed) != self.routing_key:
+                return ()
         called_for = rule(message)
         if called_for is None:
             return ()

@@ -26,25 +26,27 @@ NO_ROUTING_KEY = "-"
 
 def routing_key_of(message: Message) -> str:
     """The routing key of a message."""
-    rule = _rule(message.DESCRIPTOR)
+    rule = rule_of(message.DESCRIPTOR)
     return rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
 
 
 def has_routing_key(of: type[Message]) -> bool:
     """Whether a message type declares a routing key."""
-    rule = _rule(of.DESCRIPTOR)
+    rule = rule_of(of.DESCRIPTOR)
     return bool(rule.field) or rule.fixed != NO_ROUTING_KEY
 
 
 def may_have_routing_key(of: type[Message], routing_key: str) -> bool:
     """Whether messages of a type can have this routing key."""
-    rule = _rule(of.DESCRIPTOR)
+    rule = rule_of(of.DESCRIPTOR)
     return routing_key in rule.names.values() if rule.field else rule.fixed == routing_key
 
 
-class _Rule(NamedTuple):
+class RoutingRule(NamedTuple):
     """Where the routing key of a type's messages comes from."""
 
+    type: str
+    """The full name of the type."""
     field: str = ""
     """The enum field; empty if all messages of the type have the same key."""
     names: Mapping[int, str] = {}
@@ -60,10 +62,11 @@ class _Names(dict[int, str]):
 
 
 @cache
-def _rule(of: Descriptor) -> _Rule:
+def rule_of(of: Descriptor) -> RoutingRule:
+    """The rule of a type; looked up for every event that is decided, so it is kept."""
     for field in of.fields:
         if field.GetOptions().Extensions[options_pb2.tag]:
             assert field.enum_type is not None, f"{field.full_name}: a routing key is an enum"
             names = _Names((value.number, value.name) for value in field.enum_type.values)
-            return _Rule(field.name, names)
-    return _Rule(fixed=of.GetOptions().Extensions[options_pb2.tagged] or NO_ROUTING_KEY)
+            return RoutingRule(of.full_name, field.name, names)
+    return RoutingRule(of.full_name, fixed=of.GetOptions().Extensions[options_pb2.tagged] or NO_ROUTING_KEY)

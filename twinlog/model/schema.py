@@ -6,7 +6,7 @@ function from the old message to the messages that replace it today. Upcasters c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -67,6 +67,21 @@ class Schema:
         except Exception as error:  # whatever an upcaster raises, it is this event that it cannot bear
             why = f"{type(error).__name__}: {error}"
             raise UpcasterFailed(event=event.address, type=event.type, why=why) from error
+
+    def decode_all(self, events: Iterable[Recorded]) -> list[tuple[Recorded, Message]]:
+        """Each of the messages of some events, with its event. Raises as :meth:`decode` does."""
+        decoded: list[tuple[Recorded, Message]] = []
+        for event in events:
+            if (
+                event.type not in self._upcasters
+            ):  # as `decode` does, without its call for each event of a batch
+                try:
+                    decoded.append((event, message_class(event.type).FromString(event.payload)))
+                    continue
+                except (KeyError, DecodeError):
+                    pass  # `decode` tells what is wrong
+            decoded += [(event, message) for message in self.decode(event)]
+        return decoded
 
     def stored_types(self, types: Sequence[str]) -> Sequence[str]:
         """The types under which these may be stored: themselves, and older ones that upcast to them. Short names."""

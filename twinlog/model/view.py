@@ -61,20 +61,34 @@ class View(Generic[Row]):
 AnyView = View[Any]
 Changes = Mapping[AnyView, Mapping[str, Any]]
 """Changed rows, by view and key; None: the row is deleted."""
+Keyed = tuple[Sequence[str], Recorded, Message]
+"""The keys of the rows of a view that an event changes, the event, and its message."""
 
 
 def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], rows: Changes) -> Changes:
     """The rows after the events, from the rows before them; only those that changed."""
-    changes: dict[AnyView, dict[str, Any]] = {view: {} for view in views}
+    return {view: fold_keyed(view, keyed(view, decoded), rows.get(view, {})) for view in views}
+
+
+def keyed(view: AnyView, decoded: Sequence[tuple[Recorded, Message]]) -> Sequence[Keyed]:
+    """The events that change rows of a view, each with the keys of those rows."""
+    found: list[Keyed] = []
     for event, message in decoded:
-        for view in views:
-            # As `keys` and `after` do, without their calls: every event of every view comes by here.
-            if view.events and type(message) not in view.events:
-                continue
-            found = view.key(event, message)
-            for key in () if found is None else (found,) if isinstance(found, str) else found:
-                changed = changes[view]
-                row = changed[key] if key in changed else rows.get(view, {}).get(key)
-                each = view.each
-                changed[key] = each(key, row, event, message) if each else view.evolve(row, event, message)
-    return changes
+        # As `keys` does, without its call: every event of every view comes by here.
+        if view.events and type(message) not in view.events:
+            continue
+        keys = view.key(event, message)
+        if keys is not None:
+            found.append(((keys,) if isinstance(keys, str) else keys, event, message))
+    return found
+
+
+def fold_keyed(view: AnyView, events: Sequence[Keyed], rows: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rows of one view after the events; only those that changed."""
+    changed: dict[str, Any] = {}
+    each, evolve = view.each, view.evolve
+    for keys, event, message in events:
+        for key in keys:
+            row = changed[key] if key in changed else rows.get(key)
+            changed[key] = each(key, row, event, message) if each else evolve(row, event, message)
+    return changed

@@ -14,7 +14,7 @@ _MAX_POSITION = 2**63 - 1
 
 def write(positions: Mapping[str, int]) -> str:
     """The token of these positions, by log; empty for none."""
-    return ",".join(f"{log}:{position}" for log, position in sorted(positions.items()))
+    return ",".join([f"{log}:{position}" for log, position in sorted(positions.items())])
 
 
 def parse(token: str, logs: Collection[str], field: str = "consistency_token") -> dict[str, int]:

@@ -28,6 +28,7 @@ from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
+from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
@@ -111,6 +112,7 @@ async def _opened(
                 tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
             )
+            shutdown.dump.add(lambda: parts_of(service))
             async with service.running():
                 service.start("clock", clock.run())
                 yield service

@@ -26,6 +26,14 @@ SELECT position, stream_type, stream_id, version, event_id, type, payload, metad
        extra
   FROM events WHERE position > $1 ORDER BY position LIMIT $2;
 
+-- name: related
+-- The events between two positions that have one of some correlation ids or causes, in order.
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
+       extra
+  FROM events WHERE position > $1 AND position <= $2
+   AND (metadata ->> 'correlation_id' = ANY ($3::text[]) OR metadata ->> 'causation_id' = ANY ($4::text[]))
+ ORDER BY position;
+
 -- name: head
 -- The position of the last event.
 SELECT position FROM log_head;

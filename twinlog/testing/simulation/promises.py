@@ -84,7 +84,7 @@ class Promises:
         for name, consumer in survey.policies.items():
             own = self._scene.logs[survey.hosted[survey.service_of(name)].spec.log]
             for event in self._scene.logs[consumer.source].events[own.checkpoints.get(name, 0) :]:
-                if _concerns(consumer.types, consumer.routing_key, event) and consumer._dispatches(event):
+                if _concerns(consumer.types, consumer.routing_key, event) and consumer.called_for([event]):
                     yield f"{name} has not handled {event.address}"
                     break
 
