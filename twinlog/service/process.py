@@ -38,7 +38,7 @@ from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from twinlog.observe.tracing_spans import Tracer
 
     from twinlog.observe.metrics.process import Metrics
 
