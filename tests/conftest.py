@@ -19,6 +19,7 @@ pytest_plugins = ["twinlog.testing.plugin"]
 
 TOGETHER = (
     "tests/audit/",
+    "tests/console/",
     "tests/docs/test_site.py",
     "tests/docs/test_third_service.py",
     "tests/e2e/",
@@ -26,6 +27,7 @@ TOGETHER = (
     "tests/packaging/",
     "tests/stack/test_demo.py",
     "tests/stack/test_run.py",
+    "tests/tracing/test_shop.py",
     "tests/upgrade/test_upgrade.py",
 )
 """Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.

@@ -12,10 +12,13 @@ from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
 from saga_orchestrator import app as saga_orchestrator
-from twinlog import Schema, Service
+from twinlog import Clock, Schema, Service
 from twinlog.consume import Consumer
 from twinlog.consume.cursor import BATCH
 from twinlog.log.lease import AlwaysHeld
+from twinlog.observe.metrics.process import Metrics
+from twinlog.observe.tracing import NO_TRACING, Tracing
+from twinlog.service.process import observed
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
 from twinlog.testing.simulation.member import Follower, Gated
@@ -50,6 +53,7 @@ class Node(Service):
         """Cleared: events of other logs, and of its own, are not handled."""
         self.works.set()
         self._shop = shop
+        self.metrics = Metrics(shop.clock) if shop.measured else None
         super().__init__(
             name,
             shop.logs[log],
@@ -61,6 +65,8 @@ class Node(Service):
             on_crash=shop.crashed,
             aggregates=aggregates,
             middleware=[lambda consumer: Gated(consumer, self.works)],
+            observed=observed(self.metrics),
+            tracing=shop.tracing(name),
         )
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
@@ -73,9 +79,18 @@ class Node(Service):
 class MemoryShop:
     """Use as an async context manager. ``orders`` and ``customers`` are the services' own servicers."""
 
-    def __init__(self, deadline: timedelta = DEADLINE) -> None:
-        """``deadline``: how long an order may stay PENDING."""
+    def __init__(
+        self,
+        deadline: timedelta = DEADLINE,
+        tracing: Callable[[str, Clock], Tracing] = lambda _service, _clock: NO_TRACING,
+        *,
+        measured: bool = False,
+    ) -> None:
+        """``deadline``: how long an order may stay PENDING. ``tracing``: that of a service, by its name. ``measured``:
+        whether the services have metrics."""
+        self.measured = measured
         self._deadline = deadline
+        self._tracing = tracing
         self.clock = ManualClock()
         self.ids = CountedIds()
         self.logs = {name: MemoryLog(name) for name in ("orders", "customers", "sagas", "projector")}
@@ -109,6 +124,9 @@ class MemoryShop:
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
         self._failure.cancel()
+
+    def tracing(self, service: str) -> Tracing:
+        return self._tracing(service, self.clock)
 
     def twin(self, log: str) -> Twin:
         return self._twins[log]

@@ -209,3 +209,37 @@ def test_what_two_parts_of_a_service_tell_alike_stands_there_once() -> None:
     shown = Console(width=200, record=True, file=StringIO())
     shown.print(screen({"services": [service], "failures": []}))
     assert shown.export_text().count(problem["problem"]) == 1
+
+
+async def test_an_event_is_traced_over_all_logs(twinlog: Terminal, served: Served) -> None:
+    await order(served.shop, await customer(served.shop))
+    await served.shop.settle()
+    said = await twinlog("log", "--trace", "orders/2", "--json", *served.at())
+    assert said.code == 0, said.err
+    assert [each["type"].rpartition(".")[2] for each in said.json["causes"]] == [
+        "CreditReserved",
+        "OrderCreated",
+    ]
+    assert said.json["beyond"].startswith("rpc/")
+    said = await twinlog("log", "--trace", "orders/1", *served.at())
+    lines = [line for line in said.out.splitlines() if "↳" in line or "●" in line]
+    assert [line.strip()[0] for line in lines] == ["●", "↳"]
+    assert "CreditReserved" in lines[1]
+    said = await twinlog("log", "--trace", "orders/99", *served.at())
+    assert said.code == 2
+    assert "orders/99" in said.err
+
+
+async def test_a_stream_is_shown_with_what_each_event_changed(twinlog: Terminal, served: Served) -> None:
+    order_id = await order(served.shop, await customer(served.shop))
+    await served.shop.settle()
+    said = await twinlog("log", "--states", "--stream", f"order/{order_id}", *served.at("order_svc"))
+    assert said.code == 0, said.err
+    assert any("state:" in line and "→" in line for line in said.out.splitlines())
+    said = await twinlog(
+        "log", "--states", "--stream", f"order/{order_id}", "--json", *served.at("order_svc")
+    )
+    assert [each["version"] for each in said.json["states"]] == [1, 2]
+    said = await twinlog("log", "--states", *served.at("order_svc"))
+    assert said.code == 2
+    assert "--stream" in said.err

@@ -6,8 +6,10 @@ import re
 
 from stack.topology import ROOT
 from tests.docs import grpc_page
+from tests.docs.log_events import events
 from tests.docs.reasons import codes
 
+_EVENTS = (ROOT / "docs" / "reference" / "log-events.md").read_text()
 _REASONS = (ROOT / "docs" / "reference" / "error-reasons.md").read_text()
 
 
@@ -25,3 +27,9 @@ def test_reasons_have_the_code_that_the_page_names() -> None:
 def test_the_page_on_grpc_is_what_the_protos_say() -> None:
     made = grpc_page.PAGE.read_text()
     assert made == grpc_page.page(), "write it anew: python -m tests.docs.grpc_page"
+
+
+def test_every_event_that_is_logged_stands_on_the_page_with_its_level_and_no_other() -> None:
+    rows = re.findall(r"^\| `([a-z_.]+)` \| ([a-z, ]+) \| (.+) \| (.+) \|$", _EVENTS, re.MULTILINE)
+    assert len({row[0] for row in rows}) == len(rows)
+    assert {name: set(levels.split(", ")) for name, levels, _, _ in rows} == events()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import select
 import sys
 
 from twinlog import ConfigurationError, Shutdown, run
@@ -80,6 +82,33 @@ async def crashes(shutdown: Shutdown) -> None:
 async def cannot_close(shutdown: Shutdown) -> None:
     runtime.STOP_SECONDS = 0.2
     await ends_slowly(shutdown)
+
+
+async def hangs(shutdown: Shutdown) -> None:
+    """Its loop goes on only when its standard input ends."""
+
+    async def hanging() -> None:
+        print("ready", flush=True)
+        while select.select([sys.stdin], [], [], 0.001)[0] == []:
+            pass
+
+    async with Tasks(shutdown.crash) as tasks:
+        tasks.start("waits", forever())
+        await asyncio.sleep(0)
+        await asyncio.create_task(hanging(), name="hanging")
+
+
+async def hangs_outside_of_python(shutdown: Shutdown) -> None:
+    """As :func:`hangs`, in code that gives no instruction of Python its turn."""
+    print("ready", flush=True)
+    ctypes.PyDLL(None).getchar()  # it keeps the lock of the interpreter
+
+
+async def idles(shutdown: Shutdown) -> None:
+    async with Tasks(shutdown.crash) as tasks:
+        tasks.start("waits", forever())
+        await asyncio.sleep(0)
+        await serves(shutdown)
 
 
 if __name__ == "__main__":

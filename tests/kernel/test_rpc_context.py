@@ -30,7 +30,9 @@ async def metadata_of(sent: Mapping[str, str]) -> Metadata:
 
     async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
         seen.append(call_metadata(context, "GetOrder"))
-        assert get_contextvars() == {"correlation_id": seen[-1].correlation_id}
+        _, trace_id, span_id, _ = (seen[-1].traceparent or "---").split("-")
+        trace = {"trace_id": trace_id, "span_id": span_id} if trace_id else {}
+        assert get_contextvars() == {"correlation_id": seen[-1].correlation_id, **trace}
         return await echo(request, context)
 
     async with serving(Edge(get)) as client:

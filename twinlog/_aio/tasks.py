@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from twinlog._aio.standing import STARTED
+
 T = TypeVar("T")
 
 
@@ -45,6 +47,7 @@ class Tasks:
         """Runs ``work`` in the background."""
         task = asyncio.create_task(work, name=name)
         self._running.add(task)
+        STARTED[task] = asyncio.get_running_loop().time()
         task.add_done_callback(self._ended)
         return task
 

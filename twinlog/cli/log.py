@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 
-from twinlog.cli import servers
+from twinlog.cli import log_relations, servers
 from twinlog.cli.exits import OK, Usage
-from twinlog.cli.output import as_dict, console, line, plain, print_json
+from twinlog.cli.log_events import show
+from twinlog.cli.output import as_dict, print_json
 from twinlog.cli.servers import Server, failure
 from twinlog.cli.times import moment
 from twinlog.v1 import inspection_pb2 as pb
@@ -35,6 +34,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--type", action="append", default=[], help="of this type, full or short; repeatable")
     parser.add_argument("--correlation", default="", help="set off by the request with this correlation id")
     parser.add_argument("--routing-key", default="", help="with this routing key")
+    parser.add_argument(
+        "--states", action="store_true", help="with what each changed; needs --stream type/id"
+    )
+    parser.add_argument(
+        "--trace", metavar="EVENT", help="this one, log/position: its causes and direct effects"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,13 +48,19 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     request = _request(options)
+    if options.states and "/" not in options.stream:
+        raise Usage("--states needs one stream: --stream type/id")
     async with servers.connected(options) as asked:
+        if options.trace:
+            return await log_relations.trace(asked, options)
         server = await _owner(asked, options.log)
+        if options.states:
+            return await log_relations.states(server, options)
         async for event in events(server, request):
             if options.json:
                 print_json(as_dict(event), one_line=True)
             else:
-                _show(event)
+                show(event)
     return OK
 
 
@@ -116,21 +127,3 @@ async def events(server: Server, request: pb.ReadLogRequest) -> AsyncIterator[pb
 
 def _ended_by_server(error: grpc.aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.UNAVAILABLE
-
-
-def _show(event: pb.LoggedEvent) -> None:
-    out = console()
-    at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
-    kind = event.type.rpartition(".")[2]
-    head = plain(f"{event.address}  {at}  ")
-    head.append_text(line(kind, "bold"))
-    head.append_text(line(f"  {event.stream} v{event.version}", "cyan"))
-    out.print(head, soft_wrap=True)
-    if event.HasField("payload"):
-        text = json.dumps(as_dict(event)["payload"], ensure_ascii=False)
-    else:
-        text = "(not decoded: the service does not know this type, or its bytes are none of it)"
-    out.print(plain(f"    {text}"), soft_wrap=True)
-    why = f"    by {event.actor or '?'} because of {event.cause or '?'}, correlation {event.correlation_id}"
-    out.print(line(why, "dim"), soft_wrap=True)
-    sys.stdout.flush()

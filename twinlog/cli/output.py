@@ -71,4 +71,4 @@ def as_dict(message: Message) -> dict[str, Any]:
 
 
 def _is_ours(type: Any) -> bool:
-    return bool(type.full_name.startswith("twinlog."))
+    return type.full_name.startswith("twinlog.") and not type.GetOptions().map_entry

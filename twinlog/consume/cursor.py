@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import structlog
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog._aio.standing import seconds_since
 from twinlog.consume.calls import ProviderDown
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Handled
@@ -123,6 +124,17 @@ class Cursor:
     def last_error(self) -> str:
         """The newest fault, also where it has passed; empty where there was none."""
         return self._retrying.last
+
+    def dumped(self) -> Mapping[str, Any]:
+        """What a dump of the process says of it: positions, and for how long events are being handled."""
+        return {
+            "consumer": self._handler.name,
+            "position": self.position,
+            "checkpoint": self._stored,
+            "handling_seconds": seconds_since(self._began),
+            "problem": self.problem,
+            "last_error": self.last_error or None,
+        }
 
     def _stalled(self) -> str | None:
         if self._began is None:

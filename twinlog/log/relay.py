@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -77,6 +78,17 @@ class Relay:
     def problem(self) -> str | None:
         """Current fault, or None while healthy."""
         return self._retrying.problem
+
+    def dumped(self) -> Mapping[str, Any]:
+        """What a dump of the process says of it."""
+        return {
+            "log": self._log.name,
+            "here": self._relaying,
+            "position": self.position,
+            "to_copy": len(self._pending),
+            "reads_log": self._behind,
+            "problem": self.problem,
+        }
 
     def offer(self, events: Sequence[Recorded], before: UUID | None = None) -> None:
         """Takes events right after their commit, which spares reading them again.

@@ -138,6 +138,11 @@ class Snapshots(StateCodecs):
         """Current fault, or None while healthy."""
         return self._retrying.problem
 
+    @property
+    def waiting(self) -> int:
+        """How many snapshots wait to be saved."""
+        return len(self._waiting)
+
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         state = super().restore(aggregate, snapshot)
         self._remember(snapshot.stream, len(snapshot.state))

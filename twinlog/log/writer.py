@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import structlog
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
+from twinlog._aio.standing import seconds_since
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
@@ -78,6 +79,8 @@ class Writer:
         self._outside: deque[Unit] = deque()
         self._began: float | None = None
         """When the batch that is being committed was taken, by the loop's time."""
+        self._committing = 0
+        """How many units it has."""
         self._batch_seconds = 0.0
         """What a batch takes, smoothed."""
         self.unfinished = UnfinishedWork(log, clock)
@@ -106,6 +109,40 @@ class Writer:
     def problem(self) -> str | None:
         """Current fault of the store, or None while healthy. An append that takes more than 2 s is one."""
         return self._group_commit.problem or self._stall.problem
+
+    def dumped(self) -> Mapping[str, Any]:
+        """What a dump of the process says of it: counts of units, and seconds."""
+        return {
+            "log": self._log.name,
+            "waiting_inside": len(self._inside),
+            "waiting_outside": len(self._outside),
+            "appending": self._committing,
+            "appending_seconds": seconds_since(self._began),
+            "unfinished": len(self.unfinished),
+            "window": self.unfinished.window,
+            "snapshots_waiting": self._snapshots.waiting,
+            "problem": self.problem,
+        }
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many units wait: of policies, timers and sagas, and of commands from outside."""
+        return len(self._inside), len(self._outside)
+
+    @property
+    def append_seconds(self) -> float:
+        """For how long the batch that is being committed has been; 0 where none is."""
+        return self._stall.seconds
+
+    @property
+    def cached(self) -> int:
+        """How many streams' states are in memory."""
+        return len(self._states.known)
+
+    @property
+    def snapshots_ignored(self) -> int:
+        """How many snapshots were of no use."""
+        return self._snapshots.ignored
 
     @property
     def unreadable(self) -> UnreadableStreams:
@@ -201,7 +238,7 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
             units, began = self._take(), loop.time()
-            self._began = began
+            self._began, self._committing = began, len(units)
             self._stall.began()
             try:
                 await self._group_commit.commit(units)
@@ -215,7 +252,7 @@ class Writer:
                 fail_all(units, error)
             self._stall.ended()
             self._states.evict()
-            self._began = None
+            self._began, self._committing = None, 0
             await self.linger.wait(began, len(self._inside) + len(self._outside), _BATCH_UNITS)
             self._batch_seconds += _SMOOTHING * (loop.time() - began - self._batch_seconds)
 

@@ -33,7 +33,7 @@ class Metadata(NamedTuple):
     causation_id: str = ""
     """Its cause: an event, as ``log/position``, or a call, as ``rpc/Method``."""
     traceparent: str = ""
-    """The W3C trace context of the call that set it off."""
+    """The W3C trace context of what set it off: the span, where it has one; else as the caller gave it, or empty."""
     actor: str = ""
     """Who did it."""
     extra: Mapping[str, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -151,6 +151,14 @@ async def open_pool(
             async with asyncio.timeout(_STOP_SECONDS):
                 await pool.close()
         pool.terminate()
+
+
+def use_of(pool: Pool) -> Mapping[str, int]:
+    """The connections of a pool, by what they do, and who waits for one."""
+    made, idle = pool.get_size(), pool.get_idle_size()
+    # asyncpg has no public word for those that wait.
+    waiting = sum(not getter.done() for getter in getattr(getattr(pool, "_queue", None), "_getters", ()))
+    return {"most": pool.get_max_size(), "made": made, "in_use": made - idle, "waiting": waiting}
 
 
 def stop_waiting(pool: Pool) -> None:

@@ -23,7 +23,7 @@ from twinlog.log.ports import (
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database
+from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database, use_of
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
@@ -62,6 +62,10 @@ class PostgresLog:
         self.pool = pool
         self._connections = connections or _Connections()
 
+    def dumped(self) -> Mapping[str, Any]:
+        """What a dump of the process says of it: the use of its connections."""
+        return {"log": self.name, **use_of(self.pool)}
+
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await on_connection(self.pool, lambda connection: append(connection, batch))
 
@@ -76,6 +80,13 @@ class PostgresLog:
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
+        return [self.recorded(row) for row in rows]
+
+    async def related(
+        self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
+    ) -> Sequence[Recorded]:
+        """The events between two positions that have one of these correlation ids or causes, in order."""
+        rows = await self._fetch("related", after, upto, [*correlations], [*causes])
         return [self.recorded(row) for row in rows]
 
     def recorded(self, row: Any) -> Recorded:
@@ -166,6 +177,16 @@ class _Session:
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none."""
+    if not batch.statements:
+        return await _append(connection, batch)
+    async with connection.transaction():
+        appended = await _append(connection, batch)
+        for query, arguments in batch.statements if isinstance(appended, Appended) else ():
+            await connection.execute(query, *arguments)
+        return appended
+
+
+async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
     tip = batch.tip[:3] if batch.tip else (None, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeAlias
 
 import grpc.aio
@@ -13,6 +14,7 @@ from twinlog.log.system import RandomIds
 from twinlog.model.clock import Ids
 from twinlog.model.errors import InvalidArgument
 from twinlog.model.event import Metadata
+from twinlog.model.trace import trace_fields
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 """What gRPC gives a servicer's method besides the request."""
@@ -43,9 +45,13 @@ _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 _PRINTABLE = re.compile("[ -~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
+TRACE: ContextVar[str] = ContextVar("TRACE", default="")
+"""The trace context of the call's own span, where it has one; it takes the place of the caller's."""
+
 
 def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Metadata:
-    """The metadata of the events that a call sets off. The call's log lines carry its correlation id from here on.
+    """The metadata of the events that a call sets off. The call's log lines carry its correlation id from here on, and
+    its trace id if it has one.
 
     It is read from the call's own metadata: ``x-correlation-id`` and ``x-actor`` (1 to 128 printable ASCII
     characters) and ``traceparent`` (W3C). What is missing or malformed becomes a new UUID, "client" and empty.
@@ -59,11 +65,21 @@ def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Met
     }
     correlation = _matching(_PRINTABLE, given.get(CORRELATION_KEY)) or str(ids.uuid7())
     actor = _matching(_PRINTABLE, given.get(ACTOR_KEY)) or "client"
-    trace = _matching(_TRACEPARENT, given.get(TRACE_KEY))
-    bind_contextvars(correlation_id=correlation)
+    if trace := TRACE.get() or _matching(_TRACEPARENT, given.get(TRACE_KEY)):
+        bind_contextvars(correlation_id=correlation, **trace_fields(trace))
+    else:
+        bind_contextvars(correlation_id=correlation)
     return Metadata(
         correlation, f"rpc/{method}", trace, actor, _extra(given) if EXTRA_PREFIX in "\n".join(given) else {}
     )
+
+
+def given_trace(context: Incoming) -> str:
+    """The trace context that the caller gave; empty where it gave none, or none that is well-formed."""
+    for key, text in context.invocation_metadata() or ():
+        if key == TRACE_KEY and isinstance(text, str):
+            return _matching(_TRACEPARENT, text)
+    return ""
 
 
 def _extra(given: Mapping[str, str]) -> Mapping[str, str]:

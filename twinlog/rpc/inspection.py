@@ -91,6 +91,10 @@ class Inspected:
             if problem := signal.problem:
                 yield pb.Problem(signal=name, problem=problem)
 
+    def consumers_as_wired(self) -> list[pb.ConsumerDescription]:
+        """By name: what each follows, wants and keeps, without where it stands."""
+        return [_wired(each) for each in sorted(self.followed, key=lambda each: each.handler.name)]
+
     async def consumers(self, name: str = "") -> list[pb.ConsumerDescription]:
         """By name; only that of a name, if one is given."""
         wanted = [each for each in self.followed if name in ("", each.handler.name)]
@@ -111,21 +115,26 @@ async def _described(log: str, twin: Twin) -> pb.LogDescription:
     return described
 
 
-async def _consumer(each: Followed) -> pb.ConsumerDescription:
-    handler, cursor, lease = each.handler, each.cursor, each.lease
-    described = pb.ConsumerDescription(
+def _wired(each: Followed) -> pb.ConsumerDescription:
+    handler = each.handler
+    return pb.ConsumerDescription(
         consumer=handler.name,
         log=handler.source,
         types=handler.types,
         routing_key=handler.routing_key,
-        # Not every kind of lease knows.
-        holder=getattr(lease, "holder", ""),
-        here=getattr(lease, "mine", True),
-        problem="; ".join(filter(None, (cursor.problem, lease.problem))),
-        last_error=cursor.last_error,
-        dead_letters=handler.count,
         views=each.views,
     )
+
+
+async def _consumer(each: Followed) -> pb.ConsumerDescription:
+    handler, cursor, lease = each.handler, each.cursor, each.lease
+    described = _wired(each)
+    # Not every kind of lease knows.
+    described.holder = getattr(lease, "holder", "")
+    described.here = getattr(lease, "mine", True)
+    described.problem = "; ".join(filter(None, (cursor.problem, lease.problem)))
+    described.last_error = cursor.last_error
+    described.dead_letters = handler.count
     with suppress(TwinlogError):
         described.position = await handler.stored()
         described.lag = await _ahead(each, max(described.position, cursor.position if described.here else 0))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
-from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
 import twinlog
 from twinlog.log import scan
 from twinlog.log.ports import Log, ReadRequest
-from twinlog.log.snapshots import StateCodec, StateCodecs
+from twinlog.log.snapshots import StateCodecs
 from twinlog.log.streams import StreamReader, beginning, fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
@@ -23,7 +21,10 @@ from twinlog.model.event import Recorded, StreamId
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
-from twinlog.rpc.payloads import decoded
+from twinlog.rpc.inspection_relations import correlated_events, trace
+from twinlog.rpc.logged_event import logged
+from twinlog.rpc.saga_tables import saga_tables
+from twinlog.rpc.stream_states import MOST_STATES, shown, states
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
@@ -63,6 +64,8 @@ class InspectionService(InspectionServiceServicer):
             sagas=inspected.sagas,
             settings=[pb.Setting(name=name, value=value) for name, value in inspected.settings.items()],
             problems=inspected.problems(),
+            saga_tables=saga_tables(inspected.aggregates),
+            consumers=inspected.consumers_as_wired(),
         )
 
     async def ListConsumers(
@@ -100,7 +103,8 @@ class InspectionService(InspectionServiceServicer):
         stream = _stream(checks, request.stream)
         if request.upto_version < 0:
             checks.violate("upto_version", "must be 1 or more, or 0 for the newest")
-        newest = _bounded(checks, "newest", request.newest, _NEWEST, _MOST_NEWEST)
+        most = MOST_STATES if request.with_states else _MOST_NEWEST
+        newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
         checks.done()
         assert stream is not None
         version, found = await self._state(stream, request.upto_version)
@@ -114,18 +118,47 @@ class InspectionService(InspectionServiceServicer):
             response.without_state = found
         else:
             response.state.CopyFrom(found)
+        if request.with_states:
+            response.states.extend(await self._states(stream, slice.events))
         return response
+
+    async def TraceEvent(self, request: pb.TraceEventRequest, context: Context) -> pb.TraceEventResponse:
+        return await trace(self._log, request)
+
+    async def ReadCorrelated(
+        self, request: pb.ReadCorrelatedRequest, context: Context
+    ) -> AsyncIterator[pb.ReadCorrelatedResponse]:
+        checks = Checks()
+        limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
+        async for response in correlated_events(self._log, request, limit, checks):
+            yield response
+
+    def _aggregate(self, stream: StreamId) -> AnyAggregate | None:
+        return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
+
+    async def _states(self, stream: StreamId, events: Sequence[Recorded]) -> Sequence[pb.StreamState]:
+        """What each of the events came to; none where that cannot be shown."""
+        if (aggregate := self._aggregate(stream)) is None:
+            return []
+        start, version = beginning(aggregate), events[0].version - 1
+        before = await self._entry(start, stream, version) if version else start
+        if isinstance(before, Unreadable):
+            return []
+        try:
+            return states(self._inspected.schema, before, events)
+        except Exception:  # of a state that cannot be shown; without_state says so
+            return []
 
     async def _state(self, stream: StreamId, upto: int) -> tuple[int, Struct | str]:
         """The version of a stream and what it comes to, or why that is not known."""
-        aggregate = next((each for each in self._inspected.aggregates if each.name == stream.type), None)
+        aggregate = self._aggregate(stream)
         if aggregate is None:
             why = f"aggregate {stream.type} is not among those that this service declares"
             return await self._version(stream, upto), why
         found = await self._entry(beginning(aggregate), stream, upto)
         if isinstance(found, Unreadable):
             return await self._version(stream, upto), str(found.why)
-        return found.version, _shown(aggregate, found.state)
+        return found.version, shown(aggregate, found.state)
 
     async def _entry(self, at: Entry, stream: StreamId, upto: int) -> Entry | Unreadable:
         if not upto:
@@ -187,36 +220,6 @@ class _Reading:
                     yield event
                 self.position = max(self.position, page.position)
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
-
-
-def logged(event: Recorded) -> pb.LoggedEvent:
-    """An event, decoded where its type is known here."""
-    text, payload = decoded(event.type, event.payload)
-    return pb.LoggedEvent(
-        address=event.address,
-        position=event.position,
-        stream=str(event.stream),
-        version=event.version,
-        event_id=str(event.event_id),
-        type=event.type,
-        payload=payload if text else None,
-        recorded_at=timestamp(event.recorded_at),
-        correlation_id=event.metadata.correlation_id,
-        cause=event.metadata.causation_id,
-        actor=event.metadata.actor,
-        partition_key=event.partition_key,
-        routing_key=event.routing_key,
-    )
-
-
-def _shown(aggregate: AnyAggregate, state: Any) -> Struct | str:
-    struct = Struct()
-    try:
-        value = json.loads(StateCodec(aggregate).encode(state))
-        struct.update(value if isinstance(value, dict) else {"value": value})
-    except Exception as error:  # whatever pydantic raises over a class that it does not understand
-        return f"the state cannot be shown: {type(error).__name__}: {error}"
-    return struct
 
 
 def _filter(checks: Checks, request: pb.ReadLogRequest) -> scan.Filter:

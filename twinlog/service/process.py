@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from nats.errors import Error as NatsError
@@ -21,18 +21,26 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
+from twinlog.model.clock import Clock
+from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
+from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
-from twinlog.service.service import Endpoint, Service
+from twinlog.service.service import Endpoint, Observed, Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
+
+if TYPE_CHECKING:
+    from twinlog.observe.tracing_spans import Tracer
+
+    from twinlog.observe.metrics.process import Metrics
 
 StandIn = Callable[[ServiceSpec, Settings], AbstractAsyncContextManager[Service]]
 STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)
@@ -53,6 +61,21 @@ async def open_service(
             yield service
         return
     configure_logging(settings.log_level, settings.log_format)
+    async with (
+        exporting(spec.name) as tracer,
+        _opened(spec, settings, shutdown, middleware, tracer) as service,
+    ):
+        yield service
+
+
+@asynccontextmanager
+async def _opened(
+    spec: ServiceSpec,
+    settings: Settings,
+    shutdown: Shutdown,
+    middleware: Sequence[Middleware],
+    tracer: Tracer | None,
+) -> AsyncIterator[Service]:
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace
     database = named(namespace, settings.postgres_database or spec.database)
@@ -69,6 +92,7 @@ async def open_service(
             await until_available(
                 "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
             )
+            metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
                 spec.name,
                 own,
@@ -89,14 +113,41 @@ async def open_service(
                 settings=shown(settings),
                 saga_list=PostgresSagaList(own),
                 services=services_in(settings.twinlog_services),
+                tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
+                observed=observed(metrics),
             )
-            async with service.running():
+            shutdown.dump.add(lambda: parts_of(service))
+            async with service.running(), _told(metrics, service, settings.metrics_address):
                 service.start("clock", clock.run())
                 yield service
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+def _metrics(clock: Clock) -> Metrics:
+    """Loaded only where it is asked for."""
+    from twinlog.observe.metrics.process import Metrics
+
+    return Metrics(clock)
+
+
+def observed(metrics: Metrics | None) -> Observed:
+    """What goes around the parts of a service for its metrics."""
+    if metrics is None:
+        return Observed()
+    return Observed(metrics.log, [metrics.call], [metrics.consumer], metrics.refused)
+
+
+@asynccontextmanager
+async def _told(metrics: Metrics | None, service: Service, address: str) -> AsyncIterator[None]:
+    """Serves metrics inside the block, if there are any."""
+    if metrics is None:
+        yield
+        return
+    async with metrics.served(service, address):
+        yield
 
 
 class _Messages:

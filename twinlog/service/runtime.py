@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from twinlog.model.errors import ConfigurationError
+from twinlog.service.dump import Dump
 
 _log = structlog.get_logger(component="runtime")
 
@@ -28,12 +29,14 @@ STOP_SECONDS = 15.0
 class Shutdown:
     """Whether the process is to stop, and why."""
 
-    def __init__(self, main: asyncio.Task[Any]) -> None:
+    def __init__(self, main: asyncio.Task[Any], dump: Dump | None = None) -> None:
         self._wanted = asyncio.Event()
         self._main = main
         self._awaited = False
         self.failure: BaseException | None = None
         """The first crash, if one is the reason."""
+        self.dump = dump or Dump()
+        """What the process tells of itself when it is asked by SIGUSR1."""
 
     @property
     def wanted(self) -> bool:
@@ -82,19 +85,22 @@ def run(main: Main) -> int:
 
     SIGTERM and SIGINT request the ``Shutdown`` that ``main`` is given; a second signal cuts it off. The code is 0
     after an orderly stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr.
+
+    SIGUSR1 has the process write to stderr what it does at that moment, also while its event loop hangs.
     """
     # What is imported stays, so the collector need not look at it. A batch makes thousands of objects that reference
     # counting frees; a search for cycles every 700 of them, the default, is wasted.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_supervise(main))
+    dump = Dump()
+    with dump.on_signal(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_supervise(main, dump))
 
 
-async def _supervise(main: Main) -> int:
+async def _supervise(main: Main, dump: Dump) -> int:
     task = asyncio.current_task()
     assert task is not None
-    shutdown = Shutdown(task)
+    shutdown = Shutdown(task, dump)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, shutdown.request, signum.name)

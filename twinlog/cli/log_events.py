@@ -1,0 +1,30 @@
+"""An event of a log, printed for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from twinlog.cli.output import as_dict, console, line, plain
+from twinlog.v1 import inspection_pb2 as pb
+
+
+def show(event: pb.LoggedEvent, before: str = "") -> None:
+    """Prints an event for people, with something before its address."""
+    out = console()
+    at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
+    kind = event.type.rpartition(".")[2]
+    head = plain(f"{before}{event.address}  {at}  ")
+    head.append_text(line(kind, "bold"))
+    head.append_text(line(f"  {event.stream} v{event.version}", "cyan"))
+    out.print(head, soft_wrap=True)
+    if event.HasField("payload"):
+        text = json.dumps(as_dict(event)["payload"], ensure_ascii=False)
+    else:
+        text = "(not decoded: the service does not know this type, or its bytes are none of it)"
+    out.print(plain(f"    {text}"), soft_wrap=True)
+    why = f"    by {event.actor or '?'} because of {event.cause or '?'}, correlation {event.correlation_id}"
+    if event.extra:
+        why += ", " + ", ".join(f"{name}={event.extra[name]}" for name in sorted(event.extra))
+    out.print(line(why, "dim"), soft_wrap=True)
+    sys.stdout.flush()

@@ -1,0 +1,46 @@
+"""A span for each timer that fires, where the event that set it was sampled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from opentelemetry.trace import Span, SpanKind
+
+from twinlog.log.ports import Log, ReadRequest, Timer
+from twinlog.model.event import Recorded
+from twinlog.model.trace import is_sampled
+from twinlog.observe.tracing_spans import Spans, ending, traceparent_of
+
+
+@asynccontextmanager
+async def fired(log: Log, timers: Sequence[Timer], spans: Spans) -> AsyncIterator[Mapping[Timer, str]]:
+    """Around the firing of timers; gives the trace context of what each sets off.
+
+    Raises Unavailable: the events that set them are read.
+    """
+    set_by = [timer for timer in timers if timer.version]
+    slices = await log.load(
+        [ReadRequest(timer.stream, timer.version - 1, upto=timer.version) for timer in set_by]
+    )
+    begun = {
+        timer: _begun(timer, event, spans)
+        for timer, slice in zip(set_by, slices, strict=True)
+        for event in slice.events
+        if is_sampled(event.metadata.traceparent)
+    }
+    with ending(begun.values()):
+        yield {timer: traceparent_of(span) for timer, span in begun.items()}
+
+
+def _begun(timer: Timer, event: Recorded, spans: Spans) -> Span:
+    name, trace = f"timer {timer.stream.type}", event.metadata.traceparent
+    said = {
+        "twinlog.stream": str(timer.stream),
+        "twinlog.event.address": event.address,
+        "twinlog.correlation_id": event.metadata.correlation_id,
+        "twinlog.due": timer.due.isoformat(),
+    }
+    if spans.long_ago(event.recorded_at):
+        return spans.linked([trace], name, SpanKind.INTERNAL, said)
+    return spans.child(trace, name, SpanKind.INTERNAL, said)

@@ -1,0 +1,104 @@
+"""What belongs together in a log, as twinlog.v1.InspectionService tells it: causes, effects, correlated events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC
+
+from twinlog.log import correlated
+from twinlog.log.ports import Log
+from twinlog.model.errors import NotFound
+from twinlog.model.event import Recorded
+from twinlog.model.times import timestamp
+from twinlog.rpc.logged_event import logged
+from twinlog.rpc.validation import Checks
+from twinlog.v1 import inspection_pb2 as pb
+
+_MOST_CAUSES, _MOST_EFFECTS = 100, 1_000
+_MOST_IDS, _MOST_TIMES = 100, 100
+
+
+class EventNotFound(NotFound):
+    """Log {log} has no event {position}; its last one is {head}."""
+
+    reason = "EVENT_NOT_FOUND"
+
+
+async def trace(log: Log, request: pb.TraceEventRequest) -> pb.TraceEventResponse:
+    """An event's causes and effects in a log. Raises InvalidArgument, NotFound or Unavailable."""
+    checks = Checks()
+    name, _, digits = request.address.rpartition("/")
+    if not (name and digits.isascii() and digits.isdigit() and int(digits)):
+        checks.violate("address", "must be log/position, such as orders/17")
+    elif name != log.name and not request.HasField("recorded_at"):
+        checks.violate(
+            "recorded_at", f"is missing: when was {request.address} recorded? It is not of log {log.name}"
+        )
+    checks.done()
+    head = await log.head()
+    related = correlated.Related(log, head, causes=[f"{name}/{int(digits)}"])
+    if name != log.name:
+        await related.around([request.recorded_at.ToDatetime(UTC)])
+        return await _told(log, related, pb.TraceEventResponse())
+    event = await _at(log, int(digits), head)
+    before, beyond = await correlated.causes(log, event, _MOST_CAUSES)
+    await related.behind(event)
+    response = pb.TraceEventResponse(event=logged(event), causes=map(logged, before), beyond=beyond)
+    return await _told(log, related, response)
+
+
+async def correlated_events(
+    log: Log, request: pb.ReadCorrelatedRequest, limit: int, checks: Checks
+) -> AsyncIterator[pb.ReadCorrelatedResponse]:
+    """The events that some requests set off. Raises InvalidArgument or Unavailable."""
+    for field, values, least, most in (
+        ("correlation_ids", request.correlation_ids, 1, _MOST_IDS),
+        ("around", request.around, 0, _MOST_TIMES),
+    ):
+        if not least <= len(values) <= most:
+            checks.violate(field, f"must be {least} to {most}; they are {len(values)}")
+    if "" in request.correlation_ids:
+        checks.violate("correlation_ids", "has an empty one: leave it out")
+    checks.done()
+    related = correlated.Related(
+        log, await log.head(), correlations=[*dict.fromkeys(request.correlation_ids)]
+    )
+    if request.around:
+        await related.around([time.ToDatetime(UTC) for time in request.around])
+        await related.spread()
+    else:
+        await related.newest()
+    events = related.events
+    for event in events[:limit]:
+        yield pb.ReadCorrelatedResponse(event=logged(event))
+    yield pb.ReadCorrelatedResponse(
+        looked_at=await _ranges(log, related), complete=related.complete, more=len(events) > limit
+    )
+
+
+async def _told(
+    log: Log, related: correlated.Related, response: pb.TraceEventResponse
+) -> pb.TraceEventResponse:
+    response.effects.extend(map(logged, related.events[:_MOST_EFFECTS]))
+    response.looked_at.extend(await _ranges(log, related))
+    return response
+
+
+async def _at(log: Log, position: int, head: int) -> Recorded:
+    events = await log.read(position - 1, 1)
+    if not events:
+        raise EventNotFound(log=log.name, position=position, head=head)
+    return events[0]
+
+
+async def _ranges(log: Log, related: correlated.Related) -> Sequence[pb.LogRange]:
+    return [await _range(log, each) for each in related.looked_at]
+
+
+async def _range(log: Log, looked_at: correlated.Range) -> pb.LogRange:
+    told = pb.LogRange(after=looked_at.after, upto=looked_at.upto)
+    first, last = await log.read(looked_at.after, 1), await log.read(looked_at.upto - 1, 1)
+    if first and last:
+        told.since.CopyFrom(timestamp(first[0].recorded_at))
+        told.until.CopyFrom(timestamp(last[0].recorded_at))
+    return told

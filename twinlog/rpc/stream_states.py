@@ -1,0 +1,101 @@
+"""What a stream came to with each of its events, and what each changed: for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+
+from twinlog.log.snapshots import StateCodec
+from twinlog.log.streams import fold
+from twinlog.log.transaction import Entry
+from twinlog.log.unreadable import Unreadable
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.event import Recorded
+from twinlog.model.schema import Schema
+from twinlog.v1 import inspection_pb2 as pb
+
+MOST_STATES = 100
+"""Events of one answer whose states are told."""
+_MOST_CHANGES = 200
+_MOST_BYTES = 1_500_000
+"""States of one answer, as JSON: gRPC refuses messages of 4 MiB."""
+_LONG_VALUE = 2_000
+"""Characters of a value in a change."""
+
+
+def as_object(aggregate: AnyAggregate, state: Any) -> dict[str, Any]:
+    """A state as JSON has it; one that is no object is its field "value". Raises whatever pydantic does."""
+    value = json.loads(StateCodec(aggregate).encode(state))
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def shown(aggregate: AnyAggregate, state: Any) -> Struct | str:
+    """A state, or why it cannot be shown."""
+    struct = Struct()
+    try:
+        struct.update(as_object(aggregate, state))
+    except Exception as error:  # whatever pydantic raises over a class that it does not understand
+        return f"the state cannot be shown: {type(error).__name__}: {error}"
+    return struct
+
+
+def states(schema: Schema, before: Entry, events: Sequence[Recorded]) -> list[pb.StreamState]:
+    """What each event came to, from the stream as it was before them; it ends where one cannot be read.
+
+    Raises whatever pydantic does over a state that it does not understand.
+    """
+    told: list[pb.StreamState] = []
+    sizes: list[int] = []
+    at, value = before, as_object(before.aggregate, before.state)
+    for event in events:
+        folded = fold(schema, at, [event])
+        if isinstance(folded, Unreadable):
+            break
+        at, last = folded, value
+        value = as_object(at.aggregate, at.state)
+        changes = list(differences(last, value))
+        state = pb.StreamState(version=event.version, changes=changes[:_MOST_CHANGES])
+        state.more_changes = max(0, len(changes) - _MOST_CHANGES)
+        state.state.update(value)
+        told.append(state)
+        sizes.append(state.ByteSize())
+    _shorten(told, sizes)
+    return told
+
+
+def differences(before: Any, after: Any, path: str = "") -> Iterator[pb.StateChange]:
+    """The values that differ, by path."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in [*before, *(name for name in after if name not in before)]:
+            yield from _differ(before, after, name, f"{path}.{name}" if path else str(name))
+    elif isinstance(before, list) and isinstance(after, list):
+        first, second = dict(enumerate(before)), dict(enumerate(after))
+        yield from differences(first, second, path)
+    elif before != after:
+        yield pb.StateChange(path=path, before=_text(before), after=_text(after))
+
+
+def _differ(before: dict[Any, Any], after: dict[Any, Any], name: Any, path: str) -> Iterator[pb.StateChange]:
+    if name not in after:
+        yield pb.StateChange(path=path, before=_text(before[name]))
+    elif name not in before:
+        yield pb.StateChange(path=path, after=_text(after[name]))
+    else:
+        yield from differences(before[name], after[name], path)
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONG_VALUE else f"{text[:_LONG_VALUE]}…"
+
+
+def _shorten(told: Sequence[pb.StreamState], sizes: Sequence[int]) -> None:
+    """Leaves the states out of which there is no room, the oldest first."""
+    left = _MOST_BYTES
+    for state, size in zip(reversed(told), reversed(sizes), strict=True):
+        left -= size
+        if left < 0:
+            state.ClearField("state")
