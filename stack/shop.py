@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.topology import DATABASES, NAMES, ROOT, SERVICES
-from twinlog.dev import System
+from twinlog.dev import Console, System
 from twinlog.dev import end_leftovers as end_all
 from twinlog.dev import running as running_system
 
@@ -46,13 +46,14 @@ async def running(
     fixed_ports: bool = False,
     fresh: bool = False,
     quiet: bool = False,
+    console: Console | None = None,
 ) -> AsyncIterator[Shop]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
 
     POSTGRES_URL and NATS_URL name existing servers; without them embedded ones run in ``data``, on POSTGRES_PORT
     and NATS_PORT or on free ports. Services listen where their settings say, else on their default addresses
     (``fixed_ports``) or on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services
-    write to ``data``/log instead of to ``say``.
+    write to ``data``/log instead of to ``say``. ``console``: runs the console, too.
     """
     async with running_system(
         {service.name: service for service in SERVICES},
@@ -63,6 +64,7 @@ async def running(
         databases=DATABASES,
         fresh=fresh,
         quiet=quiet,
+        console=console,
     ) as system:
         yield Shop(**vars(system))
 

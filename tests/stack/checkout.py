@@ -32,6 +32,7 @@ class Checkout:
         self.data = folder / ".data"
         self.started: list[subprocess.Popen[bytes]] = []
         self.addresses = {setting: f"127.0.0.1:{free_port()}" for setting in ADDRESSES}
+        self.console = f"127.0.0.1:{free_port()}"
         for package in PACKAGES:
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -42,7 +43,7 @@ class Checkout:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stack", *arguments],
                 cwd=self.folder,
-                env={**inherited, **self.addresses, **settings},
+                env={**inherited, **self.addresses, "CONSOLE_ADDRESS": self.console, **settings},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

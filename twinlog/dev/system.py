@@ -25,6 +25,20 @@ _COLORS = (36, 32, 35, 33, 34, 31)
 """ANSI colors of what services say."""
 
 
+CONSOLE = "twinlog.console"
+"""Run as ``python -m``."""
+
+
+@dataclass(frozen=True)
+class Console:
+    """How the console is to be run."""
+
+    address: str | None = "127.0.0.1:50050"
+    """Where, as host:port, unless CONSOLE_ADDRESS says otherwise; None: on a free port."""
+    pages: Sequence[str] = ()
+    """Modules that add pages."""
+
+
 @dataclass(frozen=True)
 class System:
     """Running services and their servers."""
@@ -38,6 +52,8 @@ class System:
     """None where POSTGRES_URL names a server."""
     nats: EmbeddedNats | None
     """None where NATS_URL names a server."""
+    console: str = ""
+    """The console's URL; empty where none runs."""
 
     async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, which is canceled when a server goes down or a service refuses to run.
@@ -74,6 +90,7 @@ async def running(
     fresh: bool = False,
     quiet: bool = False,
     restarts: bool = False,
+    console: Console | None = None,
 ) -> AsyncIterator[System]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
 
@@ -81,7 +98,7 @@ async def running(
     servers, whose ``databases`` are checked; without them embedded ones run in ``data``, on POSTGRES_PORT and NATS_PORT
     or on free ports. Services listen where their settings say, else at their ``addresses`` or, where those have none,
     on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services write to ``data``/log
-    instead of to ``say``. ``restarts``: see Supervisor.
+    instead of to ``say``. ``restarts``: see Supervisor. ``console``: runs the console, too.
     """
     check_settings([*services.values()])
     end_leftovers(services, data)
@@ -115,19 +132,25 @@ async def running(
             for spec, program in zip(services.values(), programs, strict=True)
         )
         env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "TWINLOG_SERVICES": served}
+        page = ""
+        if console:
+            address = _free_address("CONSOLE_ADDRESS", console.address)
+            programs.append(Program(CONSOLE, "CONSOLE_ADDRESS", address, http=True))
+            env["CONSOLE_PAGES"] = os.environ.get("CONSOLE_PAGES") or ",".join(console.pages)
+            page = f"http://{address}"
         if sys.stdout.isatty():
             env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
         supervisor = await stack.enter_async_context(
             Supervisor(programs, env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
         )
-        listening = {program.module: program.address for program in programs}
-        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats)
+        listening = {program.module: program.address for program in programs if not program.http}
+        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, page)
 
 
 def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:
     """Ends what a killed run left there: services first, then servers."""
     if data.exists():
-        for name in modules:
+        for name in (*modules, CONSOLE):
             end_leftover_service(data, name)
         EmbeddedPostgres(data / "postgres").end_leftover()
         EmbeddedNats(data / "nats").end_leftover()
@@ -151,7 +174,10 @@ def locked(folder: Path, pid_file: Path) -> Iterator[None]:
 
 def _address(service: ServiceSpec, preferred: str | None) -> str:
     """Where a service is to listen: as it is set, else as is preferred, else on a free port."""
-    setting = service.address_setting
+    return _free_address(service.address_setting, preferred)
+
+
+def _free_address(setting: str, preferred: str | None) -> str:
     given = os.environ.get(setting) or preferred or f"127.0.0.1:{free_port()}"
     host, _, port = given.rpartition(":")
     if not port_is_free(host, int(port)):
