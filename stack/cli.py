@@ -20,7 +20,7 @@ from stack.preflight import is_about_data
 from stack.run import stay_up
 from stack.shop import running
 from stack.topology import CONSOLE_PAGES, ROOT
-from twinlog.dev import Console, Misconfigured, Refused, StartFailed, Told, until_told
+from twinlog.dev import FIRST_METRICS, Console, Misconfigured, Refused, StartFailed, Told, until_told
 
 Main = Callable[[], Coroutine[Any, Any, int]]
 
@@ -64,7 +64,11 @@ async def _run() -> int:
         say("Starting Postgres, NATS, the four services and the console …")
         try:
             async with running(
-                _echo, data=_DATA / "run", fixed_ports=True, console=Console(pages=CONSOLE_PAGES)
+                _echo,
+                data=_DATA / "run",
+                fixed_ports=True,
+                metrics=FIRST_METRICS,
+                console=Console(pages=CONSOLE_PAGES),
             ) as shop:
                 told(Running.of(shop))
                 await shop.while_up(stay_up(shop))

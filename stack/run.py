@@ -25,7 +25,7 @@ async def stay_up(shop: Shop) -> None:
     if shop.console:
         say(f"  [bold]{'In the browser':<18} {shop.console}[/]\n")
     for what, where in _addresses(shop).items():
-        say(f"  {what:<18} {where}")
+        say(f"  {what:<28} {where}")
     say("\nIn another terminal, one after the other:\n")
     for purpose, command in commands(shop):
         say(f"[dim]# {purpose}[/]")
@@ -68,6 +68,7 @@ def commands(shop: Shop) -> Sequence[tuple[str, str]]:
 def _addresses(shop: Shop) -> dict[str, str]:
     return {
         **shop.addresses,
+        **{f"metrics of {name}": f"http://{at}/metrics" for name, at in shop.metrics.items()},
         "Postgres": _shown(shop.postgres) if shop.postgres else "yours (POSTGRES_URL)",
         "NATS": _shown(shop.nats) if shop.nats else "yours (NATS_URL)",
     }

@@ -43,7 +43,13 @@ class Checkout:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stack", *arguments],
                 cwd=self.folder,
-                env={**inherited, **self.addresses, "CONSOLE_ADDRESS": self.console, **settings},
+                env={
+                    **inherited,
+                    "CONSOLE_ADDRESS": self.console,
+                    "METRICS_ADDRESS": "127.0.0.1:0",
+                    **self.addresses,
+                    **settings,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -43,11 +43,24 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     return made
 
 
+STYLES = "console.css"
+"""All styles in one file, so that a first paint waits for one."""
+
+
+@cache
+def content(name: str) -> bytes | None:
+    """A file of the console, or None; its styles come with those of its pages."""
+    if name == STYLES:
+        pages = sorted(each for each in STATIC.glob("*.css") if each.name != STYLES)
+        return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
+    path = STATIC / name
+    return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+
+
 @cache
 def static(name: str) -> str:
     """The URL of a file, by its content: browsers may keep it for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{digest}/{name}"
+    return f"/static/{hashlib.sha256(content(name) or b'').hexdigest()[:12]}/{name}"
 
 
 def moment(at: datetime | Timestamp | None) -> Markup:

@@ -9,10 +9,12 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from twinlog.dev.metrics_ports import SETTING as METRICS
+from twinlog.dev.metrics_ports import metrics_addresses
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
@@ -54,6 +56,8 @@ class System:
     """None where NATS_URL names a server."""
     console: str = ""
     """The console's URL; empty where none runs."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Where each service tells its metrics, as host:port, by its module; empty where none does."""
 
     async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, which is canceled when a server goes down or a service refuses to run.
@@ -91,6 +95,7 @@ async def running(
     quiet: bool = False,
     restarts: bool = False,
     console: Console | None = None,
+    metrics: str = "",
 ) -> AsyncIterator[System]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
 
@@ -98,12 +103,15 @@ async def running(
     servers, whose ``databases`` are checked; without them embedded ones run in ``data``, on POSTGRES_PORT and NATS_PORT
     or on free ports. Services listen where their settings say, else at their ``addresses`` or, where those have none,
     on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services write to ``data``/log
-    instead of to ``say``. ``restarts``: see Supervisor. ``console``: runs the console, too.
+    instead of to ``say``. ``restarts``: see Supervisor. ``metrics``: where the first service tells its metrics, unless
+    METRICS_ADDRESS says so; the others do on the ports behind it; empty: none does.
+    ``console``: runs the console, too.
     """
     check_settings([*services.values()])
     end_leftovers(services, data)
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
+    told = metrics_addresses(os.environ.get(METRICS, metrics), len(services))
     async with AsyncExitStack() as stack:
         programs = [
             Program(
@@ -111,9 +119,11 @@ async def running(
                 spec.address_setting,
                 _address(spec, (addresses or {}).get(module)),
                 _COLORS[number % len(_COLORS)],
+                {METRICS: told[number]},
             )
             for number, (module, spec) in enumerate(services.items())
         ]
+        shown = [_console(console)] if console else []
         postgres = nats = None
         postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
         if postgres_url:
@@ -132,19 +142,15 @@ async def running(
             for spec, program in zip(services.values(), programs, strict=True)
         )
         env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "TWINLOG_SERVICES": served}
-        page = ""
-        if console:
-            address = _free_address("CONSOLE_ADDRESS", console.address)
-            programs.append(Program(CONSOLE, "CONSOLE_ADDRESS", address, http=True))
-            env["CONSOLE_PAGES"] = os.environ.get("CONSOLE_PAGES") or ",".join(console.pages)
-            page = f"http://{address}"
+        page = f"http://{shown[0].address}" if shown else ""
         if sys.stdout.isatty():
             env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
         supervisor = await stack.enter_async_context(
-            Supervisor(programs, env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
+            Supervisor([*programs, *shown], env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
         )
-        listening = {program.module: program.address for program in programs if not program.http}
-        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, page)
+        listening = {program.module: program.address for program in programs}
+        metrics_at = {module: address for module, address in zip(services, told, strict=True) if address}
+        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, page, metrics_at)
 
 
 def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:
@@ -170,6 +176,13 @@ def locked(folder: Path, pid_file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _console(console: Console) -> Program:
+    setting = "CONSOLE_ADDRESS"
+    pages = os.environ.get("CONSOLE_PAGES") or ",".join(console.pages)
+    address = _free_address(setting, console.address)
+    return Program(CONSOLE, setting, address, env={"CONSOLE_PAGES": pages}, http=True)
 
 
 def _address(service: ServiceSpec, preferred: str | None) -> str:
