@@ -126,7 +126,10 @@
   document.addEventListener("visibilitychange", follow);
   document.addEventListener("selectionchange", () => { if (newest !== null && !selecting()) show(); });
   window.addEventListener("pagehide", close);
-  window.addEventListener("pageshow", follow);
+  window.addEventListener("pageshow", () => {
+    for (const field of document.querySelectorAll("form[data-tidy] :disabled")) field.disabled = false;
+    follow();
+  });
 
   // --- clicks
   const said = (button, text) => { button.dataset.isSaid = text; setTimeout(() => delete button.dataset.isSaid, 1200); };
@@ -158,7 +161,9 @@
   document.addEventListener("submit", async (event) => {
     const form = event.target;
     // By attribute: a field called "action" hides the property.
-    if ((form.getAttribute("method") || "get").toLowerCase() !== "post" || event.defaultPrevented) return;
+    const post = (form.getAttribute("method") || "get").toLowerCase() === "post";
+    if (!post && form.hasAttribute("data-tidy")) for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
+    if (!post || event.defaultPrevented) return;
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, event.submitter));
     if (event.submitter) event.submitter.disabled = true;
