@@ -19,6 +19,7 @@ from stack.attach import Running
 from tests.stack.checkout import Checkout, checkout
 from tests.waiting import until
 from twinlog.dev import until_serving
+from twinlog.dev.supervisor import until_answering
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,16 @@ async def test_the_passwords_of_its_servers_are_where_it_says_and_nowhere_else(o
         assert (own.data / "run" / server / "password").read_text().strip() == password
         assert password not in own.said
         assert not any(password in " ".join(psutil.Process(pid).cmdline()) for pid in own.processes())
+
+
+async def test_the_console_is_up_and_its_address_comes_first(own: Checkout) -> None:
+    await own.up()
+    await until(
+        lambda: "Ctrl-C" in own.said and own.addresses["QUERIES_ADDRESS"] in own.said.partition("Ctrl-C")[2]
+    )
+    told = own.said.partition("Ctrl-C")[2]
+    assert told.index(f"http://{own.console}") < told.index("order_svc")
+    await asyncio.wait_for(until_answering(own.console), 60)
 
 
 async def test_a_killed_service_is_started_again(own: Checkout) -> None:
