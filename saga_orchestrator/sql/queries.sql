@@ -41,3 +41,7 @@ SELECT saga_id, order_id, customer_id, definition_version, status, reason, start
 SELECT saga_id, count(*) OVER () FROM sagas
  WHERE status = ANY ($1::smallint[]) AND started_at <= $2 AND ($3 = '' OR customer_id = $3)
  ORDER BY started_position LIMIT $4;
+
+-- name: census_of_sagas
+-- How many sagas have some statuses, and since when the oldest runs.
+SELECT status, count(*), min(started_at) FROM sagas WHERE status = ANY ($1::smallint[]) GROUP BY status;

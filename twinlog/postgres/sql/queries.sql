@@ -238,6 +238,11 @@ SELECT saga, saga_id, count(*) OVER () FROM saga_instances
  WHERE status = ANY ($1::smallint[]) AND started_at <= $2 AND ($3 = '' OR saga = $3) AND ($4 = '' OR subject = $4)
  ORDER BY started_position LIMIT $5;
 
+-- name: saga_instances_census
+-- How many sagas have some statuses, by table, and since when the oldest runs.
+SELECT saga, status, count(*), min(started_at) FROM saga_instances
+ WHERE status = ANY ($1::smallint[]) GROUP BY saga, status;
+
 -- name: saga_tables
 -- The tables of a saga's versions.
 SELECT version, shape, fingerprint, retired FROM saga_tables WHERE saga = $1;
@@ -261,3 +266,8 @@ SELECT s.stream_id, s.payload FROM events s
         ORDER BY e.version DESC LIMIT 1
        ) NOT IN ('twinlog.v1.SagaCompleted', 'twinlog.v1.SagaCompensated')
  ORDER BY s.position;
+
+-- name: columns
+-- The columns of a view's table, in their order.
+SELECT attname::text FROM pg_attribute
+WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
