@@ -19,6 +19,7 @@ pytest_plugins = ["twinlog.testing.plugin"]
 
 TOGETHER = (
     "tests/audit/",
+    "tests/console/",
     "tests/docs/test_site.py",
     "tests/docs/test_third_service.py",
     "tests/e2e/",

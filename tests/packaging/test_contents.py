@@ -15,7 +15,7 @@ import twinlog
 from stack.topology import ROOT
 from tests.packaging.conftest import Distributions
 
-_SOURCES = (".py", ".pyi", ".sql", ".typed", ".tmpl")
+_SOURCES = (".py", ".pyi", ".sql", ".typed", ".tmpl", ".html", ".css", ".js", ".svg")
 
 
 @pytest.fixture(scope="module")

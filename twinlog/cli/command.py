@@ -20,6 +20,7 @@ COMMANDS = {
     "new": ("new", "make a project that runs and passes its tests"),
     "proto": ("proto", "generate the Python code of a project's protos"),
     "dev": ("dev", "run a project's services on embedded servers"),
+    "console": ("console", "services, sagas, dead letters, logs and views in the browser"),
     "status": ("status", "services, logs, consumers and problems on one screen"),
     "log": ("log", "events of a log, decoded"),
     "dead-letters": ("dead_letters", "events that could not be handled: list, show, replay, discard"),

@@ -258,3 +258,8 @@ SELECT s.stream_id, s.payload FROM events s
         ORDER BY e.version DESC LIMIT 1
        ) NOT IN ('twinlog.v1.SagaCompleted', 'twinlog.v1.SagaCompensated')
  ORDER BY s.position;
+
+-- name: columns
+-- The columns of a view's table, in their order.
+SELECT attname::text FROM pg_attribute
+WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;

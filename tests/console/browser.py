@@ -1,0 +1,121 @@
+"""A real Chromium, and pages of it that let nothing pass: no error, no violated policy, no request off the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+
+REQUIRED = "BROWSER_TESTS_REQUIRED"
+"""Set to anything: a browser that is missing fails the tests that need one."""
+DESKTOP, PHONE = (1280, 800), (390, 844)
+SCHEMES = ("light", "dark")
+_ARGUMENTS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+_PATIENCE_MILLISECONDS = 15_000
+
+
+def chromium() -> str:
+    """The path of the machine's Chromium. Skips the test where there is none, or fails it where one is required."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found:
+        return found
+    missing = "no Chromium on the PATH; Debian's is the package chromium"
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{missing}, and {REQUIRED} is set")
+    pytest.skip(f"{missing}; .ci/run installs it")
+
+
+@asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    """The machine's Chromium, headless."""
+    path = chromium()
+    # Root may not use its sandbox.
+    arguments = [*_ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=path, args=arguments)
+        try:
+            yield started
+        finally:
+            await started.close()
+
+
+class Window:
+    """A page of the browser that notes what must not happen."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.wrong: list[str] = []
+        self.expected: list[str] = []
+        """Parts of console messages that the test provokes, such as those of a server that it stops."""
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("request", self._asked)
+
+    async def open(self, path: str = "/") -> Page:
+        """Goes there, and gives the page."""
+        await self.page.goto(f"{self.url}{path}")
+        return self.page
+
+    async def accessible(self, *, but: Sequence[str] = ()) -> None:
+        """Fails where axe-core finds anything wrong, besides rules by id."""
+        found: Any = (await Axe().run(self.page)).response["violations"]
+        wrong = [
+            f"{each['id']}: {each['help']}: {node['target']} {node.get('failureSummary', '')}"
+            for each in found
+            if each["id"] not in but
+            for node in each["nodes"]
+        ]
+        assert not wrong, "\n".join(wrong)
+
+    def check(self) -> None:
+        """Fails where anything happened that must not."""
+        wrong = [each for each in self.wrong if not any(part in each for part in self.expected)]
+        assert not wrong, "\n".join(wrong)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        # Violations of the content security policy are errors of the console.
+        if message.type in ("error", "warning"):
+            self.wrong.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
+            self.wrong.append(f"request off the console: {request.url}")
+
+
+@asynccontextmanager
+async def window(
+    chromium: Browser,
+    url: str,
+    *,
+    size: tuple[int, int] = DESKTOP,
+    scheme: str = "light",
+    javascript: bool = True,
+) -> AsyncIterator[Window]:
+    """A window on a console, whose end checks that nothing went wrong."""
+    context = await chromium.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if scheme == "dark" else "light",
+        java_script_enabled=javascript,
+        has_touch=size == PHONE,
+    )
+    context.set_default_timeout(_PATIENCE_MILLISECONDS)
+    await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+    try:
+        opened = Window(await context.new_page(), url)
+        yield opened
+        opened.check()
+    finally:
+        await context.close()

@@ -1,0 +1,60 @@
+"""What holds for every page."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
+from tests.console.shop import ServedShop
+from twinlog.console.pages import PAGES
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+PATHS = [page.path for page in PAGES if page.navigation]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+async def test_every_page_is_accessible_and_as_wide_as_its_window(
+    chromium: Browser, shop: ServedShop, console: str, size: tuple[int, int], scheme: str
+) -> None:
+    await shop.orders(3)
+    async with window(chromium, console, size=size, scheme=scheme) as opened:
+        for path in PATHS:
+            page = await opened.open(path)
+            await expect(page.locator("h1")).to_be_visible()
+            await opened.accessible()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+
+
+async def test_the_navigation_goes_everywhere_by_keys(window: Window) -> None:
+    page = await window.open()
+    for each in PAGES:
+        if each.navigation:
+            await page.keyboard.press("g")
+            await page.keyboard.press(each.key)
+            await page.wait_for_url(f"{window.url}{each.path}")
+            current = page.locator("nav a[aria-current]")
+            await expect(current).to_contain_text(each.navigation)
+
+
+async def test_pages_work_without_javascript(chromium: Browser, shop: ServedShop, console: str) -> None:
+    async with window(chromium, console, javascript=False) as opened:
+        for path in PATHS:
+            page = await opened.open(path)
+            await expect(page.locator("h1")).to_be_visible()
+
+
+async def test_a_page_shows_that_a_service_hangs_and_that_it_is_back(
+    window: Window, shop: ServedShop
+) -> None:
+    page = await window.open()
+    service = page.locator("#service-customer_svc")
+    await expect(service).not_to_contain_text("no answer")
+    shop.services["customer_svc"].hang()
+    await expect(service).to_contain_text("no answer")
+    await expect(page.locator("#health")).to_contain_text("1 problem")
+    shop.services["customer_svc"].resume()
+    await expect(service).not_to_contain_text("no answer")
+    await expect(page.locator("#health")).to_contain_text("All is well")

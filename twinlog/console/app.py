@@ -1,0 +1,214 @@
+"""The console as an ASGI application: its pages, their live streams and actions, and its files."""
+
+from __future__ import annotations
+
+import mimetypes
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+from uuid import NAMESPACE_OID, uuid5
+
+import structlog
+from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from twinlog.console.guard import Guard
+from twinlog.console.live import Live, TooMany, tag_of
+from twinlog.console.page import Form, Gone, Outcome, Page, Query
+from twinlog.console.rendering import STATIC, environment, static
+from twinlog.console.services import Services
+
+_log = structlog.get_logger(component="console")
+_LIVE = "live"
+_LOG_AGAIN_SECONDS = 60.0
+_MOST_LOGGED = 256
+_logged: dict[str, float] = {}
+"""When defects were logged last, by what they are."""
+_FORM_BYTES = 256 * 1024
+_FOR_EVER = "public, max-age=31536000, immutable"
+_THEMES = ("light", "dark")
+
+
+class Console:
+    """All pages over the services."""
+
+    def __init__(self, services: Services, pages: Sequence[Page], *, hosts: Collection[str] = ()) -> None:
+        """``hosts``: see :class:`Guard`."""
+        self.live = Live()
+        self._services = services
+        self._pages = pages
+        folders = list(dict.fromkeys(page.templates for page in pages if page.templates))
+        self._templates = environment(folders)
+        self._templates.globals |= {"navigation": [page for page in pages if page.navigation]}
+        self.app = Starlette(
+            routes=[
+                Route("/static/{digest}/{name}", _file),
+                Route("/healthz", _health),
+                *(Route(page.path, self._endpoint(page), methods=["GET", "POST"]) for page in pages),
+            ],
+            middleware=[Middleware(Guard, hosts=hosts), Middleware(GZipMiddleware, minimum_size=600)],
+            exception_handlers={404: self._nowhere},
+        )
+
+    def _endpoint(self, page: Page) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            query = _query(request)
+            if request.method == "POST":
+                return await self._act(page, query, request)
+            if (have := _have(request)) is not None:
+                return self._stream(page, query, have)
+            return await self._shown(page, query, request)
+
+        return endpoint
+
+    async def _shown(
+        self, page: Page, query: Query, request: Request, outcome: Outcome | None = None
+    ) -> Response:
+        parts, status = await self._parts(page, query)
+        theme = request.cookies.get("theme", "")
+        html = self._templates.get_template("base.html").render(
+            page=page,
+            query=query,
+            title=page.title.format_map(query.parts),
+            theme=theme if theme in _THEMES else "",
+            tag=tag_of(parts.text),
+            health=Markup(parts.health),
+            main=Markup(parts.main),
+            outcome=self._outcome(outcome, query),
+        )
+        return HTMLResponse(html, status)
+
+    def _stream(self, page: Page, query: Query, have: str) -> Response:
+        async def render() -> str:
+            return (await self._parts(page, query))[0].text
+
+        stream = self.live.stream(query.url(), have, render)
+
+        async def events() -> AsyncIterator[bytes]:
+            try:
+                async for event in stream:
+                    yield event
+            except TooMany:
+                _log.warning("console.too_many_streams")
+            finally:
+                await stream.aclose()  # type: ignore[attr-defined]
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def _act(self, page: Page, query: Query, request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return PlainTextResponse("The form is too large.\n", 413)
+        form = Form(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+        action = page.actions.get(form.get("action"))
+        if action is None:
+            return PlainTextResponse("This page has no such action.\n", 400)
+        try:
+            outcome = await action(self._services, query, form)
+        except Exception as error:  # a defect of the page; the reader gets an id that finds it
+            outcome = Outcome(_defect(error, query), ok=False)
+        if outcome.to:
+            return Response(status_code=303, headers={"Location": outcome.to})
+        return await self._shown(page, query, request, outcome)
+
+    def _outcome(self, outcome: Outcome | None, query: Query) -> Any:
+        if outcome is None or not outcome.template:
+            return outcome
+        template = self._templates.get_template(outcome.template)
+        return Outcome(
+            template.render(model=outcome.model, query=query), outcome.ok, template=outcome.template
+        )
+
+    async def _parts(self, page: Page, query: Query) -> tuple[_Parts, int]:
+        """What of a page is live, and the status of the response."""
+        look = await self._services.look()
+        context = {"page": page, "query": query, "look": look}
+        try:
+            model = await page.load(self._services, query)
+            main, status = self._render(page.template, context, model), 200
+        except Gone as gone:
+            main, status = self._render("error.html", context, _Error("Not here", str(gone))), 404
+        except Exception as error:  # a defect of the page; the others go on
+            problem = _Error("This page failed", _defect(error, query))
+            main, status = self._render("error.html", context, problem), 500
+        return _Parts(self._render("health.html", context, None), main), status
+
+    def _render(self, template: str, context: Mapping[str, Any], model: Any) -> str:
+        return self._templates.get_template(template).render(context, model=model)
+
+    async def _nowhere(self, request: Request, error: Exception) -> Response:
+        async def load(services: Services, query: Query) -> Any:
+            raise Gone("There is no such page. The navigation has all that there are.")
+
+        page = Page(request.url.path, "Not here", "error.html", load, live=False)
+        return await self._shown(page, _query(request), request)
+
+
+class _Parts(NamedTuple):
+    """What of a page is live: HTML."""
+
+    health: str
+    main: str
+
+    @property
+    def text(self) -> str:
+        """Both, as a live stream sends them."""
+        return f"{self.health}\n{self.main}"
+
+
+class _Error(NamedTuple):
+    title: str
+    text: str
+
+
+def _defect(error: Exception, query: Query) -> str:
+    """Logs a defect under an id, and says which; one that a live page meets every second is logged once."""
+    what = f"{query.path} {type(error).__name__} {error}"
+    id = str(uuid5(NAMESPACE_OID, what))
+    if _logged.get(what, -_LOG_AGAIN_SECONDS) < time.monotonic() - _LOG_AGAIN_SECONDS:
+        if len(_logged) >= _MOST_LOGGED:
+            _logged.clear()
+        _logged[what] = time.monotonic()
+        _log.error("console.page_failed", id=id, path=query.path, exc_info=error)
+    return f"{type(error).__name__}: {error} (the console's log has the traceback under id {id})"
+
+
+def _query(request: Request) -> Query:
+    parameters = [(key, value) for key, value in request.query_params.multi_items() if key != _LIVE]
+    return Query(request.url.path, {k: str(v) for k, v in request.path_params.items()}, parameters)
+
+
+def _have(request: Request) -> str | None:
+    """Of a request for a live stream, the state that the browser has."""
+    live = request.query_params.get(_LIVE)
+    if live is None and "text/event-stream" not in request.headers.get("accept", ""):
+        return None
+    return request.headers.get("last-event-id") or live or ""
+
+
+async def _body(request: Request) -> bytes | None:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FORM_BYTES:
+            return None
+    return body
+
+
+async def _file(request: Request) -> Response:
+    name = request.path_params["name"]
+    path = STATIC / name
+    if path.parent != STATIC or not path.is_file() or static(name) != request.url.path:
+        return PlainTextResponse("There is no such file.\n", 404)
+    kind, _ = mimetypes.guess_type(name)
+    return Response(path.read_bytes(), media_type=kind, headers={"Cache-Control": _FOR_EVER})
+
+
+async def _health(request: Request) -> Response:
+    return PlainTextResponse("ok\n")

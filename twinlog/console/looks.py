@@ -1,0 +1,159 @@
+"""What all services say of themselves, asked again and again while somebody watches, and kept when one falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from twinlog.console.rates import Rates
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+
+if TYPE_CHECKING:
+    from twinlog.console.services import Services
+
+_EVERY_SECONDS = 0.75
+_DEADLINE_SECONDS = 1.25
+_FIRST_SECONDS = 0.15
+"""How long the first reader waits for services that have said nothing yet."""
+_LINGER_SECONDS = 5.0
+"""Asking goes on for so long after the last reader."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one service said last."""
+
+    service: str
+    address: str
+    described: pb.DescribeResponse | None = None
+    """None where it has said nothing since the console started."""
+    consumers: tuple[pb.ConsumerDescription, ...] = ()
+    at: datetime | None = None
+    """When it said so."""
+    silent_since: datetime | None = None
+    """When it was first missed; None while it answers."""
+    problem: str = ""
+    """Why it is silent."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it has said anything, or is known to be silent."""
+        return self.described is not None or self.silent_since is not None
+
+    @property
+    def own_log(self) -> pb.LogDescription | None:
+        """The log that it owns."""
+        return next((log for log in self.described.logs if log.own), None) if self.described else None
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong, as signal and text; the signal is empty where the service itself does not serve."""
+        if self.silent_since:
+            yield "silent", self.problem
+        elif self.described:
+            for each in self.described.problems:
+                yield each.signal, each.problem
+            for log in self.described.logs:
+                if log.problem and log.own:
+                    yield f"log {log.log}", log.problem
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all services said, by name."""
+
+    services: Mapping[str, Said] = field(default_factory=dict)
+    rates: Rates = field(default_factory=Rates)
+
+    def owner(self, log: str) -> Said | None:
+        """The service whose own log that is."""
+        return next(
+            (said for said in self.services.values() if said.own_log and said.own_log.log == log), None
+        )
+
+    @property
+    def logs(self) -> dict[str, Said]:
+        """Each log with the service that owns it."""
+        return {said.own_log.log: said for said in self.services.values() if said.own_log}
+
+    def problems(self) -> list[tuple[str, str, str]]:
+        """Each as service, signal and text."""
+        return list(
+            dict.fromkeys((name, *each) for name, said in self.services.items() for each in said.problems())
+        )
+
+
+class Looking:
+    """Asks each service in a task of its own. Use as an async context manager."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._said = {name: Said(name, address) for name, address in services.addresses.items()}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wanted_until = 0.0
+        self._wanted = asyncio.Event()
+        self._news = asyncio.Event()
+        self._fresh: set[str] = set()
+        """Those that have been asked since somebody watches."""
+        self._rates = Rates()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._ask(name)) for name in self._said]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def look(self) -> Look:
+        """The newest. A first reader waits a moment for services that have not been asked for a while."""
+        self._wanted_until = time.monotonic() + _LINGER_SECONDS
+        if not self._wanted.is_set():
+            self._news = asyncio.Event()
+            self._fresh.clear()
+            self._wanted.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), _FIRST_SECONDS if self._said else 0)
+        return Look(dict(self._said), self._rates)
+
+    async def _ask(self, name: str) -> None:
+        while True:
+            await self._wanted.wait()
+            began = time.monotonic()
+            await self._ask_once(name)
+            self._fresh.add(name)
+            if len(self._fresh) == len(self._said):
+                self._news.set()
+            await asyncio.sleep(max(0.0, began + _EVERY_SECONDS - time.monotonic()))
+            if time.monotonic() > self._wanted_until:
+                self._wanted.clear()
+
+    async def _ask_once(self, name: str) -> None:
+        described, consumers = await asyncio.gather(
+            self._services.ask(name, _describe, pb.DescribeRequest(), seconds=_DEADLINE_SECONDS),
+            self._services.ask(name, _consumers, pb.ListConsumersRequest(), seconds=_DEADLINE_SECONDS),
+        )
+        now, before = datetime.now(UTC), self._said[name]
+        if described.message is None or consumers.message is None:
+            problem = described.problem or consumers.problem
+            silent = before.silent_since or before.at or now
+            self._said[name] = replace(before, silent_since=silent, problem=problem)
+            self._rates.forget(name)
+            return
+        found = tuple(consumers.message.consumers)
+        self._said[name] = Said(name, before.address, described.message, found, now)
+        self._rates.note(name, described.message, found, time.monotonic())
+
+
+def _describe(channel: Any) -> Any:
+    return InspectionServiceStub(channel).Describe
+
+
+def _consumers(channel: Any) -> Any:
+    return InspectionServiceStub(channel).ListConsumers

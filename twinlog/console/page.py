@@ -1,0 +1,106 @@
+"""What a page is: where it stands, what it loads and how that is shown; and what may be done on it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from twinlog.console.services import Services
+
+
+class Gone(Exception):
+    """There is nothing at this address; the message says what is missing and where to look. Answers 404, in place."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a URL says: the parts of its path, then its parameters. A parameter that is empty counts as not given."""
+
+    path: str
+    """As the browser has it, such as /log/orders."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The parts of the path that the page's own path names, such as {log}."""
+    parameters: Sequence[tuple[str, str]] = ()
+    """Without those that only concern how the page is sent."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """The part or the first parameter of a name."""
+        if name in self.parts:
+            return self.parts[name]
+        return next((value for key, value in self.parameters if key == name and value), default)
+
+    def all(self, name: str) -> list[str]:
+        """All parameters of a name."""
+        return [value for key, value in self.parameters if key == name and value]
+
+    def number(self, name: str, default: int = 0, *, most: int = 2**53) -> int:
+        """A parameter as a whole number from 0 to ``most``; what is none counts as not given."""
+        value = self.get(name)
+        return min(int(value), most) if value.isascii() and value.isdigit() else default
+
+    def url(self, **changed: object) -> str:
+        """This URL with some parameters set otherwise; None or an empty text takes one away."""
+        kept = [(key, value) for key, value in self.parameters if key not in changed and value]
+        added = [(key, str(value)) for key, value in changed.items() if value not in (None, "")]
+        asked = urlencode(kept + added)
+        return f"{self.path}?{asked}" if asked else self.path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an action came to; shown above the page, which stays as it is."""
+
+    text: str = ""
+    ok: bool = True
+    to: str = ""
+    """A URL to go to instead, such as that of the thing that was made."""
+    template: str = ""
+    """Shows it in place of the text; it sees ``model`` and ``query``."""
+    model: Any = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields of a form that was sent."""
+
+    fields: Sequence[tuple[str, str]]
+
+    def get(self, name: str, default: str = "") -> str:
+        """The first value of a field, without spaces around it."""
+        return next((value.strip() for key, value in self.fields if key == name and value.strip()), default)
+
+    def all(self, name: str) -> list[str]:
+        """All values of a field."""
+        return [value for key, value in self.fields if key == name and value]
+
+
+Load = Callable[[Services, Query], Awaitable[Any]]
+Action = Callable[[Services, Query, Form], Awaitable[Outcome]]
+"""What a form of the page does; the form's hidden field ``action`` has its name, its ``action`` URL is the page's."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page."""
+
+    path: str
+    """With parts in braces, such as /log/{log}/{position}; {name:path} takes slashes, too."""
+    title: str
+    template: str
+    load: Load
+    """Raises :class:`Gone` where there is nothing at such an address."""
+    navigation: str = ""
+    """What the navigation calls it; empty: it is not there, and stands below the page whose path it begins with."""
+    key: str = ""
+    """g and this letter go there."""
+    icon: str = ""
+    """The name of a symbol in the icons of the base page."""
+    actions: Mapping[str, Action] = field(default_factory=dict)
+    """By name."""
+    templates: Path | None = None
+    """The folder of its templates, where it is not the console's own."""
+    live: bool = True
+    """Whether it is loaded again every second while somebody watches."""

@@ -1,0 +1,7 @@
+"""The pages of the console, in the order of its navigation."""
+
+from twinlog.console.pages import dead_letters, events, sagas, services, views
+
+PAGES = [*services.PAGES, *sagas.PAGES, *dead_letters.PAGES, *events.PAGES, *views.PAGES]
+
+__all__ = ["PAGES"]

@@ -1,0 +1,109 @@
+"""The console's process: settings, pages, a socket, and an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import structlog
+import uvicorn
+
+from twinlog.console import pages
+from twinlog.console.app import Console
+from twinlog.console.page import Page
+from twinlog.console.services import connected
+from twinlog.console.settings import ConsoleSettings
+from twinlog.model.errors import ConfigurationError
+from twinlog.service.logging import configure_logging
+from twinlog.service.runtime import Shutdown
+from twinlog.service.settings import load, services_in
+
+_log = structlog.get_logger(component="console")
+_STOP_SECONDS = 2
+
+
+class AddressTaken(ConfigurationError):
+    """CONSOLE_ADDRESS: {address} cannot be had ({why}); stop what listens there, or set it to another host:port."""
+
+
+class NoServices(ConfigurationError):
+    """TWINLOG_SERVICES is empty: set it to the services to show, such as order_svc=127.0.0.1:50051, with commas."""
+
+
+class PagesUnusable(ConfigurationError):
+    """CONSOLE_PAGES: {module} cannot be used: {why}"""
+
+
+async def main(shutdown: Shutdown) -> None:
+    """Serves the console until it is asked to stop. Raises ConfigurationError."""
+    settings = load(ConsoleSettings)
+    configure_logging(settings.log_level, settings.log_format)
+    services = services_in(settings.twinlog_services)
+    if not services:
+        raise NoServices
+    async with serving(services, settings.console_address, pages_of(settings.console_pages)) as url:
+        _log.info("console.serving", url=url, services=[*services])
+        await shutdown.wait()
+
+
+@asynccontextmanager
+async def serving(
+    services: Mapping[str, str], address: str = "127.0.0.1:0", added: Sequence[Page] = ()
+) -> AsyncIterator[str]:
+    """The console's URL, where it serves while the block runs. Raises AddressTaken."""
+    host, _, port = address.rpartition(":")
+    with _bound(host.strip("[]"), int(port)) as listening:
+        async with connected(services) as known:
+            console = Console(known, [*pages.PAGES, *added], hosts=[host])
+            server = _Server(
+                uvicorn.Config(
+                    console.app,
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    server_header=False,
+                    timeout_graceful_shutdown=_STOP_SECONDS,
+                )
+            )
+            task = asyncio.create_task(server.serve([listening]))
+            try:
+                yield f"http://{host}:{listening.getsockname()[1]}"
+            finally:
+                console.live.close()
+                server.should_exit = True
+                await task
+
+
+def pages_of(modules: str) -> list[Page]:
+    """The pages that modules add. Raises PagesUnusable."""
+    found: list[Page] = []
+    for name in filter(None, (each.strip() for each in modules.split(","))):
+        try:
+            found += importlib.import_module(name).PAGES
+        except Exception as error:  # whatever the domain's own code raises
+            raise PagesUnusable(module=name, why=f"{type(error).__name__}: {error}") from error
+    return found
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the process."""
+        yield
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        with suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(128)
+        except OSError as error:
+            raise AddressTaken(address=f"{host}:{port}", why=error.strerror or str(error)) from None
+        yield listening

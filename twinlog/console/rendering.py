@@ -1,0 +1,140 @@
+"""Pages as HTML: Jinja2 with autoescaping, where a name that is missing is an error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+
+def environment(folders: Sequence[Path] = ()) -> Environment:
+    """Templates of the console and of other folders."""
+    made = Environment(
+        loader=ChoiceLoader([FileSystemLoader(each) for each in (HERE / "templates", *folders)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "ago": ago,
+        "count": count,
+        "json": as_json,
+        "moment": moment,
+        "rate": rate,
+        "short": short,
+        "until": until,
+    }
+    made.globals["static"] = static
+    return made
+
+
+@cache
+def static(name: str) -> str:
+    """The URL of a file, by its content: browsers may keep it for ever."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{digest}/{name}"
+
+
+def moment(at: datetime | Timestamp | None) -> Markup:
+    """A moment, in the reader's own time zone where there is JavaScript, else in UTC."""
+    return _time(at, "at")
+
+
+def ago(at: datetime | Timestamp | None) -> Markup:
+    """How long ago that was; the browser counts on."""
+    return _time(at, "ago")
+
+
+def until(at: datetime | Timestamp | None) -> Markup:
+    """How long it is until then; the browser counts down."""
+    return _time(at, "until")
+
+
+def _time(at: datetime | Timestamp | None, kind: str) -> Markup:
+    if isinstance(at, Timestamp):
+        at = at.ToDatetime(UTC) if at.seconds else None
+    if at is None:
+        return Markup('<span class="muted">–</span>')
+    at = at.astimezone(UTC)
+    iso = at.isoformat(timespec="milliseconds")
+    return Markup('<time datetime="{}" data-time="{}" title="{}">{}</time>').format(
+        iso, kind, iso, _words(at, kind)
+    )
+
+
+def _words(at: datetime, kind: str) -> str:
+    """What a browser without JavaScript shows; with it, it writes the same in its own time zone, and counts on."""
+    now = datetime.now(UTC)
+    if kind == "at":
+        return (
+            at.strftime("%H:%M:%S" if at.date() == now.date() else "%Y-%m-%d %H:%M:%S")
+            + f".{at.microsecond // 1000:03}"
+        )
+    seconds = (now - at if kind == "ago" else at - now).total_seconds()
+    words = _lasting(max(0.0, seconds))
+    return f"{words} ago" if kind == "ago" else f"in {words}"
+
+
+def _lasting(seconds: float) -> str:
+    for name, unit in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * unit:
+            return f"{int(seconds // unit)} {name}"
+    return f"{int(seconds)} s"
+
+
+def count(number: float) -> str:
+    """A whole number with spaces between thousands that do not break."""
+    return f"{int(number):,}".replace(",", "\u202f")
+
+
+def rate(per_second: float) -> str:
+    """Events a second, short."""
+    if per_second <= 0:
+        return "0/s"
+    if per_second < 10:
+        return f"{per_second:.1f}/s"
+    return f"{per_second:,.0f}/s".replace(",", "\u202f")
+
+
+def short(type: str) -> str:
+    """The short name of a protobuf type."""
+    return type.rpartition(".")[2]
+
+
+def as_json(value: Any) -> Markup:
+    """A value or a message as JSON for people, its parts marked for color."""
+    if isinstance(value, Message):
+        value = MessageToDict(value, preserving_proto_field_name=True)
+    lines = json.dumps(value, ensure_ascii=False, indent=2).splitlines()
+    return Markup("\n").join(_json_line(line) for line in lines)
+
+
+def _json_line(line: str) -> Markup:
+    indent = line[: len(line) - len(line.lstrip())]
+    body = line.lstrip()
+    name, value = "", body
+    if body.startswith('"'):
+        _, end = json.JSONDecoder().raw_decode(body)
+        if body[end : end + 2] == ": ":
+            name, value = body[:end], body[end + 2 :]
+    comma = "," if value.endswith(",") else ""
+    value = value.removesuffix(",")
+    kind = "s" if value.startswith('"') else "p" if value[:1] in "{}[]" else "n"
+    shown = Markup('<span class="j-{}">{}</span>').format(kind, value) if kind != "p" else escape(value)
+    key = Markup('<span class="j-k">{}</span>: ').format(name) if name else Markup("")
+    return escape(indent) + key + shown + comma

@@ -1,0 +1,180 @@
+"""The services that the console asks: a channel each, and answers that are a message or why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from twinlog.console.looks import Look, Looking
+
+T = TypeVar("T")
+DEADLINE_SECONDS = 1.5
+_OPTIONS = [
+    # A service that was restarted is seen again within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+]
+_DETAILS = "grpc-status-details-bin"
+
+
+class Why(StrEnum):
+    """Why there is no message."""
+
+    GONE = "gone"
+    """Nothing listens at its address."""
+    SLOW = "slow"
+    """It did not answer by the deadline."""
+    REFUSED = "refused"
+    """It answered with an error."""
+    UNKNOWN = "unknown"
+    """The console has no address for it."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What a service answered: a message, or why there is none."""
+
+    service: str
+    message: T | None = None
+    why: Why | None = None
+    """None where there is a message."""
+    problem: str = ""
+    """The same in words, for people."""
+    reason: str = ""
+    """Of a refusal, its UPPER_SNAKE_CASE reason, or else the name of its gRPC code."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a message."""
+        return self.message is not None
+
+
+class _NoSuchService(Exception):
+    pass
+
+
+class Services:
+    """All services, by name. Calls go to several at once; none of them raises for what a service does."""
+
+    def __init__(self, addresses: Mapping[str, str], channels: Mapping[str, grpc.aio.Channel]) -> None:
+        self.addresses = addresses
+        """host:port by name, in the order in which they are shown."""
+        self.looking = Looking(self)
+        self._channels = channels
+
+    @property
+    def names(self) -> list[str]:
+        """In the order in which they are shown."""
+        return [*self.addresses]
+
+    async def look(self) -> Look:
+        """What all services say of themselves, at most about a second old; see :class:`Look`."""
+        return await self.looking.look()
+
+    async def ask(
+        self,
+        service: str,
+        method: Callable[[grpc.aio.Channel], Callable[..., Awaitable[T]]],
+        request: Any,
+        *,
+        seconds: float = DEADLINE_SECONDS,
+    ) -> Answer[T]:
+        """The answer to one call, such as ``ask("orders", lambda c: InspectionServiceStub(c).Describe, request)``."""
+
+        async def call() -> T:
+            return await method(self._channel(service))(request, timeout=seconds)
+
+        return await _answer(service, call(), seconds)
+
+    async def ask_all(
+        self,
+        method: Callable[[grpc.aio.Channel], Callable[..., Awaitable[T]]],
+        request: Any,
+        *,
+        services: Iterable[str] | None = None,
+        seconds: float = DEADLINE_SECONDS,
+    ) -> dict[str, Answer[T]]:
+        """The answer of each, by name; of all services, or of some."""
+        asked = self.names if services is None else [*services]
+        answers = await asyncio.gather(*(self.ask(each, method, request, seconds=seconds) for each in asked))
+        return dict(zip(asked, answers, strict=True))
+
+    async def collect(
+        self,
+        service: str,
+        method: Callable[[grpc.aio.Channel], Callable[..., AsyncIterator[T]]],
+        request: Any,
+        *,
+        seconds: float = DEADLINE_SECONDS,
+    ) -> Answer[list[T]]:
+        """All responses of a call that answers with a stream and ends it."""
+
+        async def call() -> list[T]:
+            return [each async for each in method(self._channel(service))(request, timeout=seconds)]
+
+        return await _answer(service, call(), seconds)
+
+    def _channel(self, service: str) -> grpc.aio.Channel:
+        try:
+            return self._channels[service]
+        except KeyError:
+            raise _NoSuchService(service) from None
+
+
+@asynccontextmanager
+async def connected(addresses: Mapping[str, str]) -> AsyncIterator[Services]:
+    """The services at these addresses."""
+    async with AsyncExitStack() as stack:
+        channels = {
+            name: await stack.enter_async_context(grpc.aio.insecure_channel(address, _OPTIONS))
+            for name, address in addresses.items()
+        }
+        services = Services(dict(addresses), channels)
+        await stack.enter_async_context(services.looking)
+        yield services
+
+
+async def _answer(service: str, call: Coroutine[Any, Any, T], seconds: float) -> Answer[T]:
+    try:
+        return Answer(service, await call)
+    except _NoSuchService:
+        return Answer(service, None, Why.UNKNOWN, f"TWINLOG_SERVICES names no {service}", "UNKNOWN_SERVICE")
+    except grpc.aio.AioRpcError as error:
+        return _failed(service, error, seconds)
+
+
+def _failed(service: str, error: grpc.aio.AioRpcError, seconds: float) -> Answer[Any]:
+    code = error.code()
+    details = error.details() or code.name
+    reason = _reason(error) or code.name
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Answer(service, None, Why.SLOW, f"no answer in {seconds:g} s", reason)
+    if code is grpc.StatusCode.UNAVAILABLE and not _reason(error):
+        return Answer(service, None, Why.GONE, "nothing answers at its address", reason)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Answer(
+            service, None, Why.REFUSED, f"this version of it does not serve that ({details})", reason
+        )
+    return Answer(service, None, Why.REFUSED, details, reason)
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS:
+            for packed in Status.FromString(bytes(value)).details:
+                info = ErrorInfo()
+                if packed.Unpack(info):
+                    return str(info.reason)
+    return ""

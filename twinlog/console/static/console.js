@@ -1,0 +1,206 @@
+// The console in the browser. Pages work without it; with it they are live.
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const main = () => $("main");
+
+  // --- times: a <time> says a moment; how long ago that is, is counted here.
+  const two = (n) => String(n).padStart(2, "0");
+  const clock = (at, now) => {
+    const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} `;
+    const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+    return (at.toDateString() === now.toDateString() ? "" : day) + time + "." + String(at.getMilliseconds()).padStart(3, "0");
+  };
+  const lasting = (seconds) => {
+    for (const [name, unit] of [["d", 86400], ["h", 3600], ["min", 60]])
+      if (seconds >= 2 * unit) return `${Math.floor(seconds / unit)} ${name}`;
+    return `${Math.floor(seconds)} s`;
+  };
+  const tell = (time, now) => {
+    const at = new Date(time.dateTime), kind = time.dataset.time;
+    const past = (now - at) / 1000;
+    const text = kind === "at" ? clock(at, now)
+      : kind === "ago" ? `${lasting(Math.max(0, past))} ago`
+      : past > 0 ? `${lasting(past)} overdue` : `in ${lasting(-past)}`;
+    if (time.textContent !== text) time.textContent = text;
+  };
+  const tellAll = () => {
+    if (selecting()) return;
+    const now = new Date();
+    for (const time of document.querySelectorAll("time[data-time]")) tell(time, now);
+  };
+
+  // --- morphing: makes what is shown equal to what has come, and touches nothing that is equal already.
+  const KEPT = { INPUT: ["value", "checked"], TEXTAREA: ["value"], SELECT: [], OPTION: ["selected"], DETAILS: ["open"], DIALOG: ["open"] };
+  const keyOf = (node) => node.nodeType === 1 ? node.id || null : null;
+  const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
+  const sameTime = (a, b) => a.nodeName === "TIME" && b.nodeName === "TIME" && a.dateTime === b.dateTime && a.dataset.time === b.dataset.time;
+
+  function morph(old, fresh) {
+    if (old.nodeType !== 1) {
+      if (old.data !== fresh.data) old.data = fresh.data;
+      return;
+    }
+    if (sameTime(old, fresh) || old.hasAttribute("data-keep") || old.isEqualNode(fresh)) return;
+    const kept = KEPT[old.nodeName] || [];
+    for (const { name, value } of [...fresh.attributes])
+      if (!kept.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
+    for (const { name } of [...old.attributes])
+      if (!kept.includes(name) && !fresh.hasAttribute(name) && !name.startsWith("data-is-")) old.removeAttribute(name);
+    if (old.nodeName === "TEXTAREA") return;
+    if (old.hasAttribute("data-tail") && tailHolds(old, fresh)) return;
+    children(old, fresh);
+  }
+
+  function children(old, fresh) {
+    const byKey = new Map();
+    for (const child of old.childNodes) if (keyOf(child)) byKey.set(child.id, child);
+    const coming = new Set([...fresh.children].map(keyOf));
+    let at = old.firstChild;
+    for (const next of [...fresh.childNodes]) {
+      while (at && keyOf(at) && !coming.has(at.id)) { const gone = at; at = at.nextSibling; gone.remove(); }
+      const known = keyOf(next) && byKey.get(next.id);
+      const match = known || (at && alike(at, next) ? at : null);
+      if (!match) { old.insertBefore(document.importNode(next, true), at); continue; }
+      if (match === at) at = at.nextSibling;
+      else old.insertBefore(match, at);
+      alike(match, next) ? morph(match, next) : match.replaceWith(document.importNode(next, true));
+    }
+    while (at) { const gone = at; at = at.nextSibling; gone.remove(); }
+  }
+
+  // --- a tail: new rows wait behind a button while somebody reads those that are there.
+  let release = false;
+  const reading = (tail) => window.scrollY > 60 || tail.matches(":hover") || tail.contains(document.activeElement) || !!tail.querySelector("details[open]");
+  function tailHolds(old, fresh) {
+    const there = new Set([...old.children].map(keyOf));
+    const count = [...fresh.children].filter((row) => keyOf(row) && !there.has(row.id)).length;
+    const button = document.querySelector("[data-tail-new]");
+    const holds = count > 0 && !release && reading(old);
+    if (button) {
+      button.hidden = !holds;
+      const text = `${count} new`;
+      if (holds && button.lastElementChild.textContent !== text) button.lastElementChild.textContent = text;
+    }
+    return holds;
+  }
+
+  // --- the live stream: the parts that changed, in place. While something is selected, the newest waits.
+  let stream, tag = document.body.dataset.live, newest = null, heard = 0, wait = 500, again = 0;
+  const selecting = () => {
+    const selection = document.getSelection();
+    return !!selection && !selection.isCollapsed && main().contains(selection.anchorNode);
+  };
+  function show() {
+    if (newest === null) return;
+    const held = selecting();
+    $("held").hidden = !held;
+    if (held) return;
+    const fresh = new DOMParser().parseFromString(newest, "text/html");
+    newest = null;
+    const now = new Date();
+    for (const time of fresh.querySelectorAll("time[data-time]")) tell(time, now);
+    for (const id of ["health", "main"]) if (fresh.getElementById(id)) morph($(id), fresh.getElementById(id));
+    document.dispatchEvent(new Event("shown"));
+  }
+  const alive = () => { heard = Date.now(); wait = 500; $("cut").hidden = true; };
+  function open() {
+    close();
+    const url = new URL(location.href);
+    url.searchParams.set("live", tag);
+    url.hash = "";
+    stream = new EventSource(url);
+    heard = Date.now();
+    stream.addEventListener("tick", alive);
+    stream.addEventListener("page", (event) => { alive(); tag = event.lastEventId; newest = event.data; show(); });
+    stream.onerror = () => { $("cut").hidden = false; if (stream && stream.readyState === EventSource.CLOSED) later(); };
+  }
+  function close() { clearTimeout(again); if (stream) stream.close(); stream = null; }
+  function later() { close(); again = setTimeout(open, wait); wait = Math.min(wait * 2, 4000); }
+  const watched = () => tag && !document.body.hasAttribute("data-paused") && !document.hidden;
+  const follow = () => { if (watched()) { if (!stream) open(); } else close(); };
+  setInterval(() => {
+    tellAll();
+    if (stream && Date.now() - heard > 5000) { $("cut").hidden = false; later(); }
+  }, 1000);
+  document.addEventListener("visibilitychange", follow);
+  document.addEventListener("selectionchange", () => { if (newest !== null && !selecting()) show(); });
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", follow);
+
+  // --- clicks
+  const said = (button, text) => { button.dataset.isSaid = text; setTimeout(() => delete button.dataset.isSaid, 1200); };
+  function paused(on) {
+    document.body.toggleAttribute("data-paused", on);
+    for (const button of document.querySelectorAll("[data-pause]")) button.setAttribute("aria-pressed", String(on));
+    follow();
+  }
+  const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
+  function theme() {
+    const root = document.documentElement;
+    const now = root.dataset.theme || (dark() ? "dark" : "light");
+    root.dataset.theme = now === "dark" ? "light" : "dark";
+    document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
+  }
+  document.addEventListener("click", (event) => {
+    const at = (selector) => event.target.closest(selector);
+    const copy = at("[data-copy]");
+    if (copy) navigator.clipboard.writeText(copy.dataset.copy).then(() => said(copy, "Copied"), () => said(copy, "Not allowed"));
+    if (at("#theme")) theme();
+    if (at("#help")) $("keys").showModal();
+    if (at("[data-pause]")) paused(!document.body.hasAttribute("data-paused"));
+    if (at("[data-dismiss]")) { event.preventDefault(); $("outcome").replaceChildren(); }
+    if (at("[data-tail-new]")) { window.scrollTo({ top: 0 }); release = true; tag = ""; open(); setTimeout(() => { release = false; }, 1500); }
+  });
+  document.addEventListener("change", (event) => { const form = event.target.closest("form[data-auto]"); if (form) form.requestSubmit(); });
+
+  // --- forms: what an action came to is shown above the page, which stays as it is.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    // By attribute: a field called "action" hides the property.
+    if ((form.getAttribute("method") || "get").toLowerCase() !== "post" || event.defaultPrevented) return;
+    event.preventDefault();
+    const body = new URLSearchParams(new FormData(form, event.submitter));
+    if (event.submitter) event.submitter.disabled = true;
+    try {
+      const response = await fetch(form.getAttribute("action") || location.href, { method: "POST", body });
+      if (response.redirected) { location.assign(response.url); return; }
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      $("outcome").replaceChildren(...(page.getElementById("outcome") || page.body).cloneNode(true).childNodes);
+    } catch (error) {
+      $("outcome").textContent = "The console does not answer; nothing is known of what became of this.";
+    } finally {
+      if (event.submitter) event.submitter.disabled = false;
+    }
+    tellAll();
+    $("outcome").scrollIntoView({ block: "nearest" });
+  });
+
+  // --- keys
+  let before = "";
+  const rows = () => [...main().querySelectorAll("[data-row]")].filter((row) => row.getClientRects().length);
+  function step(by) {
+    const all = rows(), at = all.indexOf(document.activeElement);
+    const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, at + by))];
+    if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "nearest" }); }
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
+    if (event.target.closest("input, textarea, select")) { if (event.key === "Escape") event.target.blur(); return; }
+    const went = before === "g" && document.querySelector(`[data-go="${CSS.escape(event.key)}"]`);
+    before = event.key;
+    if (went) { went.click(); return; }
+    const todo = {
+      "?": () => $("keys").showModal(),
+      "/": () => { const filter = document.querySelector("[data-filter]"); if (filter) { filter.focus(); filter.select(); } },
+      j: () => step(1), k: () => step(-1), t: theme,
+      p: () => { const button = document.querySelector("[data-pause]"); if (button) button.click(); },
+      Escape: () => document.activeElement && document.activeElement.blur(),
+    }[event.key];
+    if (todo) { event.preventDefault(); todo(); }
+  });
+
+  for (const id of ["theme", "help"]) $(id).hidden = false;
+  tellAll();
+  follow();
+})();
