@@ -94,6 +94,10 @@ class KernelList:
         rows = await self._views.query("page_of_sagas", *_filters(chosen), before, limit)
         return [_kernel_row(SagaRow(*row)) for row in rows]
 
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[KernelRow]:
+        rows = await self._views.query("oldest_sagas", *_filters(chosen), after, limit)
+        return [_kernel_row(SagaRow(*row)) for row in rows]
+
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = await self._views.query("chosen_sagas", *_filters(chosen), limit)
         return SelectedSagas([SagaKey(CREDIT_SAGA.name, row[0]) for row in rows], rows[0][1] if rows else 0)
