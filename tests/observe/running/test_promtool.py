@@ -54,14 +54,7 @@ async def test_the_rules_are_rules(tmp_path: Path) -> None:
 async def test_every_expression_finds_something_in_what_a_shop_tells(shop: Shop, tmp_path: Path) -> None:
     """Each query of a dashboard, and what each alert measures, over the series of all services."""
     told = await scrape_all(shop)
-    evaluated = [
-        {
-            "expr": f"count({expression}) > bool 0",
-            "eval_time": _AT,
-            "exp_samples": [{"labels": "{}", "value": 1}],
-        }
-        for expression in dict.fromkeys(expressions())
-    ]
+    evaluated = [found_in(expression) for expression in dict.fromkeys(expressions())]
     assert len(evaluated) > 60
     test = {
         "interval": f"{STEP_SECONDS}s",
@@ -69,6 +62,16 @@ async def test_every_expression_finds_something_in_what_a_shop_tells(shop: Shop,
         "promql_expr_test": evaluated,
     }
     await run_tests(tmp_path, [test])
+
+
+async def test_an_expression_that_finds_nothing_is_noticed(tmp_path: Path) -> None:
+    test = {
+        "interval": f"{STEP_SECONDS}s",
+        "input_series": [_series("twinlog_up", {"job": "order_svc"}, 1)],
+        "promql_expr_test": [found_in("sum by (job) (twinlog_upp)")],
+    }
+    with pytest.raises(AssertionError, match="FAILED"):
+        await run_tests(tmp_path, [test])
 
 
 async def test_a_healthy_shop_sets_off_no_alert(shop: Shop, tmp_path: Path) -> None:
@@ -86,6 +89,12 @@ async def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> 
     assert [case.alert for case in CASES] == [alert.name for alert in ALERTS]
     tests = [test for case in CASES for test in (fires(case), stays_quiet(case))]
     await run_tests(tmp_path, tests)
+
+
+def found_in(expression: str) -> Mapping[str, Any]:
+    """That it finds any series."""
+    some = [{"labels": "{}", "value": 1}]
+    return {"expr": f"count({expression}) > bool 0", "eval_time": _AT, "exp_samples": some}
 
 
 def fires(case: Case) -> Mapping[str, Any]:

@@ -45,7 +45,7 @@ PROBLEM = Metric(
 DEAD_LETTERS = Metric(
     "twinlog_consumer_dead_letters",
     "gauge",
-    "Events that the consumer has set aside, as far as this replica knows; the one that runs it knows all.",
+    "Events that the consumer has set aside, with those behind them. Every replica tells the same, within seconds.",
     _OF,
 )
 BATCH_SECONDS = Metric(
