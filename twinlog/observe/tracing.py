@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from twinlog.consume import Middleware
 from twinlog.log.ports import Log, Timer
+from twinlog.log.timers import Causes
 from twinlog.log.twin import Twin
 from twinlog.model.clock import Clock
 from twinlog.model.errors import ConfigurationError
@@ -48,8 +49,8 @@ class Tracing:
         """The twin that the relay publishes to."""
         return twin
 
-    def timers(self, log: Log, timers: Sequence[Timer]) -> AbstractAsyncContextManager[Mapping[Timer, str]]:
-        """Around the firing of timers: the trace context of what each sets off, for those that have one."""
+    def timers(self, causes: Causes) -> AbstractContextManager[Mapping[Timer, str]]:
+        """Around the firing of timers: the trace context of what each sets off, where its cause was sampled."""
         return nullcontext({})
 
 

@@ -208,7 +208,7 @@ class Service:
             clock=clock,
             lease=self._lease("timers"),
             actor=name,
-            traced=lambda timers: tracing.timers(log, timers),
+            traced=tracing.timers,
             randomness=randomness,
         )
         self._aggregates = {aggregate.name for aggregate in aggregates}
