@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,9 @@ def test_what_cannot_be_is_refused_by_name(env: Mapping[str, str], said: str) ->
         wanted(env)
 
 
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "find_spec", lambda _name: None)
+@pytest.mark.parametrize("missing", ["twinlog_lacks_this", "twinlog_lacks_this.and_this"])
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(tracing, "find_spec", lambda _name: find_spec(missing))
     with pytest.raises(ConfigurationError, match=r"pip install 'twinlog\[otel\]'"):
         wanted({ENDPOINT: URL})
 

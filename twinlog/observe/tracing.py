@@ -94,7 +94,7 @@ def wanted(env: Mapping[str, str]) -> bool:
     for name in _PROTOCOLS:
         if env.get(name, _SPOKEN).strip() not in ("", _SPOKEN):
             raise ConfigurationError(f"{name}={env[name]} is not spoken; set it to {_SPOKEN}, or unset it")
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+    if not _is_installed():
         raise ConfigurationError(
             f"{setting} is set, and what sends traces is not installed: pip install 'twinlog[otel]', or unset it"
         )
@@ -106,4 +106,11 @@ def _is_url(text: str) -> bool:
         url = urlsplit(text)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
+        return False
+
+
+def _is_installed() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # not even what it is part of
         return False
