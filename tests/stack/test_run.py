@@ -23,6 +23,7 @@ from tests.stack.checkout import Checkout, checkout
 from tests.waiting import until
 from twinlog import __version__
 from twinlog.dev import until_serving
+from twinlog.dev.supervisor import until_answering
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,16 @@ async def test_it_says_where_the_metrics_are(own: Checkout) -> None:
     assert [*found] == NAMES
     for service, url in found.items():
         assert Scrape(await scraped(url)).value("twinlog_info", name=service, version=__version__) == 1
+
+
+async def test_the_console_is_up_and_its_address_comes_first(own: Checkout) -> None:
+    await own.up()
+    await until(
+        lambda: "Ctrl-C" in own.said and own.addresses["QUERIES_ADDRESS"] in own.said.partition("Ctrl-C")[2]
+    )
+    told = own.said.partition("Ctrl-C")[2]
+    assert told.index(f"http://{own.console}") < told.index("order_svc")
+    await asyncio.wait_for(until_answering(own.console), 60)
 
 
 async def test_a_killed_service_is_started_again(own: Checkout) -> None:
