@@ -14,6 +14,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+from prometheus_client import REGISTRY, Counter
 
 from stack.topology import ROOT
 from tests.memory_shop import MemoryShop
@@ -92,6 +93,32 @@ async def test_a_loop_that_hangs_is_said_and_not_waited_for(monkeypatch: pytest.
         assert "twinlog_one" not in told.names
         assert told.value("process_cpu_seconds_total") > 0
         assert Scrape(await scraped(url)).value("twinlog_one") == 1
+
+
+async def test_metrics_of_an_adopters_own_are_told_beside() -> None:
+    class Defect:
+        """Describes nothing and tells nothing."""
+
+        def collect(self) -> Any:
+            raise ZeroDivisionError
+
+    rooms = Counter("hotel_rooms_cleaned", "Rooms.")
+    rooms.inc(3)
+    try:
+        async with serving("127.0.0.1:0", registry([], asyncio.get_running_loop())) as url:
+            text = await scraped(url)
+            told = Scrape(text)
+            assert told.value("hotel_rooms_cleaned_total") == 3
+            assert "python_info" in told.families
+            assert text.count("# TYPE process_open_fds ") == 1
+            defect: Any = Defect()
+            REGISTRY._collector_to_names[defect] = []
+            try:
+                assert Scrape(await scraped(url)).value("twinlog_up") == 1
+            finally:
+                REGISTRY.unregister(defect)
+    finally:
+        REGISTRY.unregister(rooms)
 
 
 async def test_a_loop_that_is_closed_is_said() -> None:
