@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from twinlog.dev.metrics_ports import SETTING as METRICS
 from twinlog.dev.process import Refused, StartFailed, end_leftover, spawn, stop, tail
 
 _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
@@ -65,7 +66,9 @@ class Supervisor:
         once all have served, one that refuses to run waits for :meth:`restart` instead of failing.
         """
         self._services = {service.module: service for service in services}
-        self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
+        addresses = {service.setting: service.address for service in services}
+        # One address cannot be that of several processes: each has its own in Program.env, or none.
+        self._env = {**os.environ, METRICS: "", **env, **addresses}
         self._say = say
         self._width = max(len(service.module) for service in services)
         self._root = root
