@@ -24,6 +24,7 @@ TOGETHER = (
     "tests/docs/test_third_service.py",
     "tests/e2e/",
     "tests/log/test_faults.py",
+    "tests/observe/running/",
     "tests/packaging/",
     "tests/stack/test_demo.py",
     "tests/stack/test_run.py",
