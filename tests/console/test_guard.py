@@ -41,7 +41,7 @@ async def ask(url: str, *, body: bytes | None = None, **headers: str) -> Respons
     return await asyncio.to_thread(call)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:50050", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:50050", "127.0.0.1.evil.example", "[::1", ""])
 async def test_another_name_for_this_machine_is_refused(console: str, host: str) -> None:
     assert (await ask(console, Host=host)).status == 403
 
