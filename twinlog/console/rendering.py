@@ -16,6 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from twinlog.console.lanes import anchor
+
 HERE = Path(__file__).parent
 _LINE = 240
 STATIC = HERE / "static"
@@ -33,6 +35,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     )
     made.filters |= {
         "ago": ago,
+        "anchor": anchor,
         "count": count,
         "cut": cut,
         "json": as_json,

@@ -61,10 +61,6 @@ class StoryView:
     aside: Sequence[Pending]
     """Consumers that have set an event aside."""
 
-    def id_of(self, address: str) -> str:
-        """The id of what is said about an event."""
-        return anchor(address)
-
 
 async def view_of(
     services: Services,
