@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
 from twinlog import PostgresViews, Recorded, View, unpack
-from twinlog.rpc import ChosenSagas, SagaKey, SelectedSagas, saga_change
+from twinlog.rpc import NOT_ENDED, ChosenSagas, SagaCount, SagaKey, SelectedSagas, saga_change
 from twinlog.rpc import SagaRow as KernelRow
 from twinlog.v1 import saga_pb2 as saga
 from twinlog.v1.saga_service_pb2 import SagaStatus as Status
@@ -58,7 +60,13 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
 SHOWN = "status"
 """The routing key of the events that change a row; between start and end, a saga that succeeds shows nothing new."""
 
-SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, created_by=saga.SagaStarted)
+SAGAS = View(
+    "sagas",
+    lambda event, _message: event.stream.id,
+    evolve,
+    created_by=saga.SagaStarted,
+    events=[Message],  # with that routing key
+)
 
 
 class SagaViews(PostgresViews):
@@ -86,9 +94,17 @@ class KernelList:
         rows = await self._views.query("page_of_sagas", *_filters(chosen), before, limit)
         return [_kernel_row(SagaRow(*row)) for row in rows]
 
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[KernelRow]:
+        rows = await self._views.query("oldest_sagas", *_filters(chosen), after, limit)
+        return [_kernel_row(SagaRow(*row)) for row in rows]
+
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = await self._views.query("chosen_sagas", *_filters(chosen), limit)
         return SelectedSagas([SagaKey(CREDIT_SAGA.name, row[0]) for row in rows], rows[0][1] if rows else 0)
+
+    async def census(self) -> Sequence[SagaCount]:
+        rows = await self._views.query("census_of_sagas", sorted(NOT_ENDED))
+        return [SagaCount(CREDIT_SAGA.name, *row) for row in rows]
 
 
 def _filters(chosen: ChosenSagas) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from stack.preflight import is_about_data
 from stack.run import stay_up
 from stack.shop import running
 from stack.topology import ROOT
-from twinlog.dev import Misconfigured, Refused, StartFailed, Told, until_told
+from twinlog.dev import FIRST_METRICS, Misconfigured, Refused, StartFailed, Told, until_told
 
 Main = Callable[[], Coroutine[Any, Any, int]]
 
@@ -63,7 +63,7 @@ async def _run() -> int:
     async with only_one(_DATA, "make run") as told:
         say("Starting Postgres, NATS and the four services …")
         try:
-            async with running(_echo, data=_DATA / "run", fixed_ports=True) as shop:
+            async with running(_echo, data=_DATA / "run", fixed_ports=True, metrics=FIRST_METRICS) as shop:
                 told(Running.of(shop))
                 await shop.while_up(stay_up(shop))
         except Refused as error:

@@ -23,7 +23,7 @@ async def stay_up(shop: Shop) -> None:
     """Prints the addresses and commands to try, then waits until it is canceled."""
     say("\n[bold]Up.[/] Ctrl-C stops everything.\n")
     for what, where in _addresses(shop).items():
-        say(f"  {what:<18} {where}")
+        say(f"  {what:<28} {where}")
     say("\nIn another terminal, one after the other:\n")
     for purpose, command in commands(shop):
         say(f"[dim]# {purpose}[/]")
@@ -66,6 +66,7 @@ def commands(shop: Shop) -> Sequence[tuple[str, str]]:
 def _addresses(shop: Shop) -> dict[str, str]:
     return {
         **shop.addresses,
+        **{f"metrics of {name}": f"http://{at}/metrics" for name, at in shop.metrics.items()},
         "Postgres": _shown(shop.postgres) if shop.postgres else "yours (POSTGRES_URL)",
         "NATS": _shown(shop.nats) if shop.nats else "yours (NATS_URL)",
     }

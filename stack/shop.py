@@ -46,13 +46,15 @@ async def running(
     fixed_ports: bool = False,
     fresh: bool = False,
     quiet: bool = False,
+    metrics: str = "",
 ) -> AsyncIterator[Shop]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
 
     POSTGRES_URL and NATS_URL name existing servers; without them embedded ones run in ``data``, on POSTGRES_PORT
     and NATS_PORT or on free ports. Services listen where their settings say, else on their default addresses
     (``fixed_ports``) or on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services
-    write to ``data``/log instead of to ``say``.
+    write to ``data``/log instead of to ``say``. ``metrics``: where the first service tells its metrics, unless
+    METRICS_ADDRESS says so, as host:port; the others do on the ports behind it.
     """
     async with running_system(
         {service.name: service for service in SERVICES},
@@ -63,6 +65,7 @@ async def running(
         databases=DATABASES,
         fresh=fresh,
         quiet=quiet,
+        metrics=metrics,
     ) as system:
         yield Shop(**vars(system))
 

@@ -16,7 +16,9 @@ from twinlog import Clock, Schema, Service
 from twinlog.consume import Consumer
 from twinlog.consume.cursor import BATCH
 from twinlog.log.lease import AlwaysHeld
+from twinlog.observe.metrics.process import Metrics
 from twinlog.observe.tracing import NO_TRACING, Tracing
+from twinlog.service.process import observed
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
 from twinlog.testing.simulation.member import Follower, Gated
@@ -51,6 +53,7 @@ class Node(Service):
         """Cleared: events of other logs, and of its own, are not handled."""
         self.works.set()
         self._shop = shop
+        self.metrics = Metrics(shop.clock) if shop.measured else None
         super().__init__(
             name,
             shop.logs[log],
@@ -62,6 +65,7 @@ class Node(Service):
             on_crash=shop.crashed,
             aggregates=aggregates,
             middleware=[lambda consumer: Gated(consumer, self.works)],
+            observed=observed(self.metrics),
             tracing=shop.tracing(name),
         )
 
@@ -79,8 +83,12 @@ class MemoryShop:
         self,
         deadline: timedelta = DEADLINE,
         tracing: Callable[[str, Clock], Tracing] = lambda _service, _clock: NO_TRACING,
+        *,
+        measured: bool = False,
     ) -> None:
-        """``deadline``: how long an order may stay PENDING. ``tracing``: that of a service, by its name."""
+        """``deadline``: how long an order may stay PENDING. ``tracing``: that of a service, by its name. ``measured``:
+        whether the services have metrics."""
+        self.measured = measured
         self._deadline = deadline
         self._tracing = tracing
         self.clock = ManualClock()

@@ -22,6 +22,7 @@ from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from stack.topology import ROOT
 from tests.memory_shop import MemoryShop, NoContext
+from twinlog.rpc import Method
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 
 BUDGET = Path(__file__).with_name("budget.json")
@@ -40,6 +41,7 @@ _TRIPS = {
 _NOT_OURS = tuple(
     str(ROOT / path) for path in ("tests", ".venv", "twinlog/memory", "twinlog/testing/simulation")
 )
+_METRICS = str(ROOT / "twinlog/observe/metrics")
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 """Calls up to Python 3.11, no calls after it."""
 
@@ -58,9 +60,21 @@ async def count(mode: str) -> Counts:
             await _orders(shop, customer_id, MODES[mode], _TOGETHER)
     return {
         "calls a saga, 200 together": round(_of_services(together) / _TOGETHER, 1),
+        "calls of metrics a saga, 200 together": round(await _metrics(mode) / _TOGETHER, 1),
         "round trips of 200 together": _round_trips(together),
         "round trips of one alone": _round_trips(alone),
     }
+
+
+async def _metrics(mode: str) -> int:
+    """Calls that metrics add to sagas that run together, where they are on and nobody scrapes."""
+    async with MemoryShop(measured=True) as shop:
+        customer = CreateCustomerRequest(name="A", credit_limit=Money(currency_code="EUR", units=10**6))
+        customer_id = (await shop.customers.CreateCustomer(customer, NoContext())).customer_id
+        await _orders(shop, customer_id, MODES[mode], _WARM_UP)
+        with _counted() as together:
+            await _orders(shop, customer_id, MODES[mode], _TOGETHER)
+    return sum(number for code, number in together.items() if code.co_filename.startswith(_METRICS))
 
 
 async def _orders(shop: MemoryShop, customer_id: str, mode: SagaMode.ValueType, number: int) -> None:
@@ -74,7 +88,10 @@ async def _orders(shop: MemoryShop, customer_id: str, mode: SagaMode.ValueType, 
         )
         for _ in range(number)
     ]
-    await asyncio.gather(*(shop.orders.CreateOrder(request, NoContext()) for request in requests))
+    create: Any = shop.orders.CreateOrder
+    if metrics := shop.order_svc.metrics:  # as a server goes around it
+        create = metrics.call(Method("shop.orders.v1.OrderService/CreateOrder", False), create)
+    await asyncio.gather(*(create(request, NoContext()) for request in requests))
     await shop.settle()
 
 

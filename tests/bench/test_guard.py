@@ -10,6 +10,7 @@ from tests.bench.counting import BUDGET, MODES, Counts, count, recorded
 
 MARGIN = 0.15
 TRIES = 3
+SHARE = 0.02
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -23,6 +24,12 @@ async def test_a_saga_stays_within_its_budget(mode: str) -> None:
         f"(make bench shows whether it matters). Less: well done. Where it is meant to be so, record it: "
         f"python -m tests.bench.counting writes {BUDGET.name}."
     )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_metrics_are_a_fiftieth_of_it(mode: str) -> None:
+    budget = recorded()[mode]
+    assert budget["calls of metrics a saga, 200 together"] <= SHARE * budget["calls a saga, 200 together"]
 
 
 def off(spent: Counts, budget: Counts) -> Mapping[str, str]:

@@ -42,7 +42,7 @@ class Checkout:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stack", *arguments],
                 cwd=self.folder,
-                env={**inherited, **self.addresses, **settings},
+                env={**inherited, "METRICS_ADDRESS": "127.0.0.1:0", **self.addresses, **settings},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -241,7 +241,7 @@ class Unjudged:
 
 def projects(view: AnyView, routing_key: str, message: Message) -> bool:
     """Whether a view is about an event; ``routing_key``: of those that are projected."""
-    if view.events and type(message) not in view.events:
+    if not view.is_about(message):
         return False
     return not routing_key or routing_key_of(message) == routing_key
 

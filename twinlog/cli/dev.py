@@ -70,6 +70,7 @@ async def _run(options: argparse.Namespace, project: Project, services: Mapping[
             addresses=project.services,
             fresh=options.fresh,
             restarts=not options.no_restart,
+            metrics=dev.FIRST_METRICS,
         ) as system:
             with servers_told(project, system.postgres_url, system.nats_url):
                 await system.while_up(_stay_up(options, project, system))
@@ -82,6 +83,8 @@ async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -
     _say("\nUp. Ctrl-C stops everything.\n")
     for service, address in system.addresses.items():
         _say(f"  {service:<24} {address}")
+    for service, address in system.metrics.items():
+        _say(f"  {'metrics of ' + service:<24} http://{address}/metrics")
     for name, server in (("Postgres", system.postgres), ("NATS", system.nats)):
         _say(f"  {name:<24} {_shown(project, server) if server else 'yours'}")
     _say("\nIn another terminal:\n")

@@ -1,5 +1,6 @@
 """Embedded Postgres and NATS, and a supervisor of the processes that use them, for running on one machine."""
 
+from twinlog.dev.metrics_ports import FIRST as FIRST_METRICS
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
@@ -18,6 +19,7 @@ from twinlog.dev.system import System, end_leftovers, locked, running
 from twinlog.dev.told import Told, until_told
 
 __all__ = [
+    "FIRST_METRICS",
     "EmbeddedNats",
     "EmbeddedPostgres",
     "Misconfigured",

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +39,8 @@ class Program:
     address: str
     color: int = 0
     """ANSI color of its prefix; 0 for none."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of its own."""
 
 
 class Supervisor:
@@ -188,7 +190,7 @@ class Supervisor:
             process = await spawn(
                 _command(service.module),
                 output=log.fileno() if log else None,
-                env=self._env,
+                env={**self._env, **service.env},
                 cwd=self._root,
                 on_parents_death=signal.SIGKILL,
             )

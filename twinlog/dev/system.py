@@ -9,10 +9,12 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from twinlog.dev.metrics_ports import SETTING as METRICS
+from twinlog.dev.metrics_ports import metrics_addresses
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
@@ -38,6 +40,8 @@ class System:
     """None where POSTGRES_URL names a server."""
     nats: EmbeddedNats | None
     """None where NATS_URL names a server."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Where each service tells its metrics, as host:port, by its module; empty where none does."""
 
     async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, which is canceled when a server goes down or a service refuses to run.
@@ -74,6 +78,7 @@ async def running(
     fresh: bool = False,
     quiet: bool = False,
     restarts: bool = False,
+    metrics: str = "",
 ) -> AsyncIterator[System]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
 
@@ -81,12 +86,14 @@ async def running(
     servers, whose ``databases`` are checked; without them embedded ones run in ``data``, on POSTGRES_PORT and NATS_PORT
     or on free ports. Services listen where their settings say, else at their ``addresses`` or, where those have none,
     on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services write to ``data``/log
-    instead of to ``say``. ``restarts``: see Supervisor.
+    instead of to ``say``. ``restarts``: see Supervisor. ``metrics``: where the first service tells its metrics, unless
+    METRICS_ADDRESS says so; the others do on the ports behind it; empty: none does.
     """
     check_settings([*services.values()])
     end_leftovers(services, data)
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
+    told = metrics_addresses(os.environ.get(METRICS, metrics), len(services))
     async with AsyncExitStack() as stack:
         programs = [
             Program(
@@ -94,6 +101,7 @@ async def running(
                 spec.address_setting,
                 _address(spec, (addresses or {}).get(module)),
                 _COLORS[number % len(_COLORS)],
+                {METRICS: told[number]},
             )
             for number, (module, spec) in enumerate(services.items())
         ]
@@ -121,7 +129,8 @@ async def running(
             Supervisor(programs, env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
         )
         listening = {program.module: program.address for program in programs}
-        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats)
+        metrics_at = {module: address for module, address in zip(services, told, strict=True) if address}
+        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, metrics_at)
 
 
 def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:

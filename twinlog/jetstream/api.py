@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ from twinlog.model.errors import Unavailable
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 STREAM_NOT_FOUND = 10059
+_NO_MESSAGE = 10037
 _COUNTED_NANOSECONDS = 5_000_000_000
 
 
@@ -76,6 +78,26 @@ async def pending(client: Client, stream: str, start: int, subjects: Sequence[st
     info = _answer(stream, reply.data)
     await client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
     return int(info["num_pending"])
+
+
+async def next_message(
+    client: Client, stream: str, start: int, subject: str
+) -> tuple[int, str, bytes] | None:
+    """The first message of a subject, which may have wildcards, from a sequence on: its sequence, subject and bytes.
+
+    None where there is none. Raises TwinMissing and Unavailable.
+    """
+    request = json.dumps({"seq": start, "next_by_subj": subject}).encode()
+    try:
+        reply = await client.request(
+            f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout=REQUEST_TIMEOUT_SECONDS
+        )
+    except (NatsError, TimeoutError, OSError) as error:
+        raise unavailable(error) from error
+    if json.loads(reply.data).get("error", {}).get("err_code") == _NO_MESSAGE:
+        return None
+    message = _answer(stream, reply.data)["message"]
+    return message["seq"], message["subject"], b64decode(message.get("data", ""))
 
 
 def state_of(info: Mapping[str, Any]) -> TwinState:

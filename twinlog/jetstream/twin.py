@@ -6,6 +6,7 @@ each (docs/adr/0012).
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from twinlog.jetstream.hints import Hints
 from twinlog.jetstream.ownership import labels, metadata_of, refuse_foreign
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
-from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
+from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence, event_in
 from twinlog.log.wire import to_wire
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
@@ -139,12 +140,26 @@ class JetStreamTwin:
             await delivery.close()
 
     async def ahead(self, after: int, types: Sequence[str] = (), routing_key: str = "") -> int:
-        return await api.pending(
-            self._client,
-            self.name,
-            after + 1,
-            [f"{self.name}.*.{type}.{routing_key or '*'}" for type in types or ("*",)],
+        return await api.pending(self._client, self.name, after + 1, self._wanted(types, routing_key))
+
+    async def next_ahead(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> Recorded | None:
+        found = await asyncio.gather(
+            *(
+                api.next_message(self._client, self.name, after + 1, subject)
+                for subject in self._wanted(types, routing_key)
+            )
         )
+        first = min((message for message in found if message), default=None)
+        if first is None:
+            return None
+        sequence, subject, data = first
+        return event_in(self.name, sequence, subject.removeprefix(self._prefix), data)
+
+    def _wanted(self, types: Sequence[str], routing_key: str) -> Sequence[str]:
+        """The subjects of what is wanted, each by itself."""
+        return [f"{self.name}.*.{type}.{routing_key or '*'}" for type in types or ("*",)]
 
     async def notify(self) -> None:
         await self._hints.give()

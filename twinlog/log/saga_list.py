@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from datetime import datetime
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from twinlog.log.view_store import ViewStore
 from twinlog.model.saga_list import ChosenSagas, SagaRow
+from twinlog.v1.saga_service_pb2 import SagaStatus
 
 NEWEST = 2**63 - 1
 """A position beyond all."""
@@ -29,6 +31,26 @@ class SelectedSagas(NamedTuple):
     """How many there are, beyond the limit too."""
 
 
+class SagaCount(NamedTuple):
+    """How many sagas of one table have one status."""
+
+    saga: str
+    """The name of their table."""
+    status: SagaStatus.ValueType
+    number: int
+    oldest: datetime | None = None
+    """When the oldest of them started; None: not known."""
+
+
+@runtime_checkable
+class SagaCensus(Protocol):
+    """A list of sagas that also counts them."""
+
+    async def census(self) -> Sequence[SagaCount]:
+        """How many sagas that have not ended there are, by table and status; a pair without any may be left out."""
+        ...
+
+
 class SagaList(Protocol):
     """Knows where every saga stands."""
 
@@ -38,6 +60,15 @@ class SagaList(Protocol):
 
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         """Up to ``limit`` sagas, oldest first, and how many there are."""
+        ...
+
+
+@runtime_checkable
+class SagasFromTheOldest(Protocol):
+    """A list that can be read from its other end, too."""
+
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
+        """Up to ``limit`` sagas that started after a position, oldest first."""
         ...
 
 

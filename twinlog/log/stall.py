@@ -31,6 +31,12 @@ class Stall:
         waiting = f"log {self._log.name}: the oldest append has been waiting for {seconds:.0f} s"
         return f"{waiting}; it is held up by {self._blockers}" if self._blockers else waiting
 
+    @property
+    def seconds(self) -> float:
+        """For how long an append has been under way; 0 where none is."""
+        under_way = self._timer is not None
+        return asyncio.get_running_loop().time() - self._began if under_way else 0.0
+
     def began(self) -> None:
         """Notes the begin of an append."""
         loop = asyncio.get_running_loop()

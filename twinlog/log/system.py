@@ -86,6 +86,11 @@ class StoreClock:
             return self._machine.now()
         return self._reading.told + timedelta(seconds=self._passed() - self._reading.at)
 
+    @property
+    def ahead_seconds(self) -> float:
+        """By how much the machine's clock was ahead of the store's when it was asked last; negative: behind."""
+        return self._reading.ahead if self._reading else 0.0
+
     async def measure(self) -> None:
         """Asks the store. Raises Unavailable; what was known before then stays."""
         reading = min([await self._read() for _ in range(_READINGS)], key=lambda one: one.round_trip)

@@ -163,6 +163,17 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
+class Peeking(Protocol):
+    """A twin that can say which event lies ahead of somebody."""
+
+    async def next_ahead(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> Recorded | None:
+        """The first of the events that a delivery would bring, or None. Raises TwinMissing and Unavailable."""
+        ...
+
+
 def mirrors(data: bytes, event: Recorded) -> bool:
     """Whether a message of the log's twin is this event.
 

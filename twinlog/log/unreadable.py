@@ -48,6 +48,11 @@ class UnreadableStreams:
         self._told: OrderedDict[str, None] = OrderedDict()
 
     @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._known)
+
+    @property
     def problem(self) -> str | None:
         """Which they are and why, in ASCII; None where there are none."""
         said = [str(each.why) for each in islice(reversed(self._known.values()), _NAMED)]

@@ -125,6 +125,26 @@ class Writer:
         }
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """How many units wait: of policies, timers and sagas, and of commands from outside."""
+        return len(self._inside), len(self._outside)
+
+    @property
+    def append_seconds(self) -> float:
+        """For how long the batch that is being committed has been; 0 where none is."""
+        return self._stall.seconds
+
+    @property
+    def cached(self) -> int:
+        """How many streams' states are in memory."""
+        return len(self._states.known)
+
+    @property
+    def snapshots_ignored(self) -> int:
+        """How many snapshots were of no use."""
+        return self._snapshots.ignored
+
+    @property
     def unreadable(self) -> UnreadableStreams:
         """The streams that cannot be read."""
         return self._states.unreadable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from twinlog.log.twin import (
@@ -89,9 +89,19 @@ class MemoryTwin:
         self._notified.clear()
 
     async def ahead(self, after: int, types: Sequence[str] = (), routing_key: str = "") -> int:
-        subjects = [subject for sequence, (subject, _) in self._existing().items() if sequence > after]
-        named = [subject.split(".")[2:] for subject in subjects]
-        return sum(type in (types or (type,)) and routing_key in ("", key) for type, key in named)
+        return len([*self._ahead(after, types, routing_key)])
+
+    async def next_ahead(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> Recorded | None:
+        first = min(self._ahead(after, types, routing_key), default=None)
+        return self.event(first, *self._existing()[first]) if first else None
+
+    def _ahead(self, after: int, types: Sequence[str], routing_key: str) -> Iterator[int]:
+        for sequence, (subject, _) in self._existing().items():
+            type, key = subject.split(".")[2:]
+            if sequence > after and type in (types or (type,)) and routing_key in ("", key):
+                yield sequence
 
     async def changed(self) -> None:
         """Returns when the stream has changed."""

@@ -20,6 +20,7 @@ NOT_ENDED: frozenset[SagaStatus.ValueType] = frozenset(
         SagaStatus.SAGA_STATUS_NEEDS_ATTENTION,
     }
 )
+"""The statuses of sagas that have not ended."""
 ANY = frozenset(set(SagaStatus.values()) - {SagaStatus.SAGA_STATUS_UNSPECIFIED})
 SHOWN = "status"
 """The routing key of the events that change a row; between start and end, a saga that succeeds shows nothing new."""
@@ -115,4 +116,6 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
     )
 
 
-SAGA_INSTANCES: View[SagaRow] = View("saga_instances", key, evolve, created_by=saga.SagaStarted)
+SAGA_INSTANCES: View[SagaRow] = View(
+    "saga_instances", key, evolve, created_by=saga.SagaStarted, events=[Message]
+)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from twinlog.log.ports import Log
-from twinlog.log.saga_list import SagaKey, SelectedSagas
-from twinlog.model.saga_list import SAGA_INSTANCES, ChosenSagas, SagaRow
+from twinlog.log.saga_list import SagaCount, SagaKey, SelectedSagas
+from twinlog.model.saga_list import NOT_ENDED, SAGA_INSTANCES, ChosenSagas, SagaRow
 from twinlog.postgres.views import PostgresViews
 
 
@@ -21,9 +21,17 @@ class PostgresSagaList(PostgresViews):
         rows = await self.query("saga_instances_page", *_filters(chosen), before, limit)
         return [SagaRow(*row) for row in rows]
 
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
+        rows = await self.query("saga_instances_oldest", *_filters(chosen), after, limit)
+        return [SagaRow(*row) for row in rows]
+
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = await self.query("saga_instances_chosen", *_filters(chosen), limit)
         return SelectedSagas([SagaKey(row[0], row[1]) for row in rows], rows[0][2] if rows else 0)
+
+    async def census(self) -> Sequence[SagaCount]:
+        rows = await self.query("saga_instances_census", sorted(NOT_ENDED))
+        return [SagaCount(*row) for row in rows]
 
 
 def _filters(chosen: ChosenSagas) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
 """The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
 from twinlog._aio.watched import Watched
-from twinlog.log.saga_list import SagaKey, SagaList, SelectedSagas
-from twinlog.model.saga_list import ChosenSagas, SagaRow, saga_change
+from twinlog.log.saga_list import SagaCensus, SagaCount, SagaKey, SagaList, SelectedSagas
+from twinlog.model.saga_list import NOT_ENDED, ChosenSagas, SagaRow, saga_change
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
@@ -17,6 +17,7 @@ from twinlog.rpc.validation import Checks, Currencies
 
 __all__ = [
     "CODES",
+    "NOT_ENDED",
     "Behavior",
     "Checks",
     "ChosenSagas",
@@ -32,6 +33,8 @@ __all__ = [
     "PageTokens",
     "ReadModel",
     "Registration",
+    "SagaCensus",
+    "SagaCount",
     "SagaKey",
     "SagaList",
     "SagaOperations",

@@ -9,7 +9,7 @@ too much of waits where it costs the server nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -32,12 +32,12 @@ class Gate:
         """Lets calls through to a handler."""
         self.handler = handler
 
-    def shut(self, status: Status) -> None:
-        """Refuses calls for a moment, with this status."""
+    def shut(self, status: Status, on_refused: Callable[[], None]) -> None:
+        """Refuses calls for a moment, with this status; ``on_refused`` is told of each."""
         if self.handler.request_streaming:
             return
         asyncio.get_running_loop().call_later(_SHUT_SECONDS, self.open, self.handler)
-        self.handler = _refusing(status)
+        self.handler = _refusing(status, on_refused)
 
 
 class Gates(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -52,12 +52,13 @@ class Gates(grpc.GenericRpcHandler):  # type: ignore[misc]
         return gate and gate.handler
 
 
-def _refusing(status: Status) -> Any:
+def _refusing(status: Status, on_refused: Callable[[], None]) -> Any:
     """A handler that does not even read the request. It sets the status instead of raising, which costs less."""
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = ((DETAILS_KEY, status.SerializeToString()),)
 
     async def refuse(_requests: Any, context: Context) -> None:
+        on_refused()
         await asyncio.sleep(_REFUSAL_SECONDS)
         context.set_code(code)
         context.set_details(status.message)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple, Never
 from uuid import uuid4
@@ -24,7 +25,7 @@ from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
-from twinlog.rpc.streams import Stream, StreamLimits, Streams
+from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
 
 _log = structlog.get_logger(component="rpc")
 
@@ -50,6 +51,14 @@ Middleware = Callable[[Method, Behavior], Behavior]
 
 What the behavior raises goes to the client as if the method had raised it; it sees TwinlogErrors as they were raised.
 """
+
+
+OnRefused = Callable[[str, str], None]
+"""Is told of a call that was refused before it came to any middleware: the method's name, and the error's reason."""
+
+
+def _nothing(_method: str, _reason: str) -> None:
+    pass
 
 
 class Stopping(Unavailable):
@@ -79,14 +88,17 @@ class Boundary:
         *,
         most_calls: float = inf,
         streams: StreamLimits | None = None,
+        on_refused: OnRefused = _nothing,
     ) -> None:
         """``middleware``: the first is the outermost; all are inside of the boundary. ``most_calls``: how many unary
-        calls may be under way at once; ``streams``: the limits of response streams, by default the usual ones."""
+        calls may be under way at once; ``streams``: the limits of response streams, by default the usual ones.
+        ``on_refused`` is told of calls that never come to the middleware."""
         self._domain = domain
         self._middleware = middleware
         self._most_calls = most_calls
         self._calls = 0
         self._streams = Streams(streams or StreamLimits())
+        self._on_refused = on_refused
         self._holding = False
         self._held = 0
         self._refusing = asyncio.Event()
@@ -101,7 +113,7 @@ class Boundary:
         for put_around in reversed(self._middleware):
             behavior = put_around(Method(method, handler.response_streaming), behavior)
         if not handler.request_streaming:
-            behavior = _decoding(handler.request_deserializer, behavior)
+            behavior = _decoding(handler.request_deserializer, behavior, partial(self._on_refused, method))
         gate = Gate()
         wrapped = (
             self._streaming(method, behavior)
@@ -134,9 +146,10 @@ class Boundary:
         """Answers the calls that are held, and those that still come, with UNAVAILABLE."""
         self._refusing.set()
 
-    async def _hold(self) -> Never:
+    async def _hold(self, method: str) -> Never:
         self._held += 1
         await self._refusing.wait()
+        self._on_refused(method, Stopping.reason)
         raise Stopping
 
     def _unary(self, method: str, behavior: Behavior, gate: Gate) -> Any:
@@ -144,8 +157,9 @@ class Boundary:
             self._calls += 1
             try:
                 if self._holding:
-                    await self._hold()
+                    await self._hold(method)
                 if self._calls > self._most_calls:
+                    self._on_refused(method, TooManyCalls.reason)
                     raise TooManyCalls(open=self._calls - 1)
                 return await behavior(request, context)
             except grpc.aio.AbortError:
@@ -154,7 +168,8 @@ class Boundary:
                 await self._cancelled(method, context, cancelled)
             except Overloaded as error:
                 if not isinstance(error, TooManyCalls):  # those are refused one by one
-                    gate.shut(status_of(error, self._domain))
+                    refused = partial(self._on_refused, method, error.reason)
+                    gate.shut(status_of(error, self._domain), refused)
                 await self._failed(method, context, error)
             except Exception as error:
                 await self._failed(method, context, error)
@@ -171,7 +186,7 @@ class Boundary:
             stream: Stream | None = None
             try:
                 if self._holding:
-                    await self._hold()
+                    await self._hold(method)
                 with self._streams.open(task, context.peer()) as stream:
                     await _write_all(behavior(request, context), context, stream)
             except (grpc.aio.AbortError, ClientGone):
@@ -179,6 +194,8 @@ class Boundary:
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled, stream)
             except Exception as error:
+                if stream is None and isinstance(error, TooManyStreams):
+                    self._on_refused(method, error.reason)
                 await self._failed(method, context, error)
 
         return call
@@ -211,15 +228,18 @@ class Boundary:
         await _abort(context, status)
 
 
-def _decoding(deserializer: Callable[[bytes], Any], behavior: Behavior) -> Behavior:
+def _decoding(
+    deserializer: Callable[[bytes], Any], behavior: Behavior, on_refused: Callable[[str], None]
+) -> Behavior:
     """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more."""
-    return lambda data, context: behavior(_decode(deserializer, data), context)
+    return lambda data, context: behavior(_decode(deserializer, data, on_refused), context)
 
 
-def _decode(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+def _decode(deserializer: Callable[[bytes], Any], data: bytes, on_refused: Callable[[str], None]) -> Any:
     try:
         return deserializer(data)
     except DecodeError as error:
+        on_refused(InvalidArgument.reason)
         raise InvalidArgument({"request": "is not the message that this method takes"}) from error
 
 

@@ -22,7 +22,7 @@ from twinlog._aio.watched import Watched
 from twinlog.model.errors import ConfigurationError
 from twinlog.rpc.gates import Gates
 from twinlog.rpc.gone import keep_quiet
-from twinlog.rpc.handlers import Boundary, Middleware
+from twinlog.rpc.handlers import Boundary, Middleware, OnRefused
 from twinlog.rpc.health import NAME as HEALTH
 from twinlog.rpc.health import Health
 from twinlog.rpc.streams import StreamLimits
@@ -76,17 +76,25 @@ async def serve(
     signals: Mapping[str, Watched] = {},
     limits: Limits = Limits(),
     middleware: Sequence[Middleware] = (),
+    on_refused: OnRefused = lambda _method, _reason: None,
 ) -> AsyncIterator[Server]:
     """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
 
     ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
     :class:`ConfigurationError` that is raised where it cannot be had; ``health`` are the parts of the
     process whose problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
-    ``middleware`` goes around every method of ``services``, the first outermost.
+    ``middleware`` goes around every method of ``services``, the first outermost; ``on_refused`` is told of calls that
+    never come to it.
     """
     keep_quiet()
     names = [name for _, _, name in services]
-    boundary = Boundary(domain, middleware, most_calls=limits.concurrent_calls, streams=limits.streams)
+    boundary = Boundary(
+        domain,
+        middleware,
+        most_calls=limits.concurrent_calls,
+        streams=limits.streams,
+        on_refused=on_refused,
+    )
     # Its own limit of concurrent calls counts streams and health checks, too.
     server = grpc.aio.server(options=_options(limits))
     checker = Health(names, health, signals)

@@ -21,6 +21,7 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
+from twinlog.model.clock import Clock
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
@@ -32,12 +33,13 @@ from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
-from twinlog.service.service import Endpoint, Service
+from twinlog.service.service import Endpoint, Observed, Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from twinlog.observe.metrics.process import Metrics
+    from twinlog.observe.tracing_spans import Tracer
 
 StandIn = Callable[[ServiceSpec, Settings], AbstractAsyncContextManager[Service]]
 STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)
@@ -89,6 +91,7 @@ async def _opened(
             await until_available(
                 "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
             )
+            metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
                 spec.name,
                 own,
@@ -111,14 +114,39 @@ async def _opened(
                 services=services_in(settings.twinlog_services),
                 tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
+                observed=observed(metrics),
             )
             shutdown.dump.add(lambda: parts_of(service))
-            async with service.running():
+            async with service.running(), _told(metrics, service, settings.metrics_address):
                 service.start("clock", clock.run())
                 yield service
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+def _metrics(clock: Clock) -> Metrics:
+    """Loaded only where it is asked for."""
+    from twinlog.observe.metrics.process import Metrics
+
+    return Metrics(clock)
+
+
+def observed(metrics: Metrics | None) -> Observed:
+    """What goes around the parts of a service for its metrics."""
+    if metrics is None:
+        return Observed()
+    return Observed(metrics.log, [metrics.call], [metrics.consumer], metrics.refused)
+
+
+@asynccontextmanager
+async def _told(metrics: Metrics | None, service: Service, address: str) -> AsyncIterator[None]:
+    """Serves metrics inside the block, if there are any."""
+    if metrics is None:
+        yield
+        return
+    async with metrics.served(service, address):
+        yield
 
 
 class _Messages:

@@ -50,6 +50,7 @@ from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.handlers import OnRefused
 from twinlog.rpc.inspection import Followed, Inspected
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
@@ -99,6 +100,19 @@ class Endpoint(NamedTuple):
     """The ErrorInfo domain of its errors."""
 
 
+class Observed(NamedTuple):
+    """What goes around the parts of a service, so that they are observed; by default nothing does."""
+
+    log: Callable[[Log], Log] = lambda log: log
+    """Around the log that the writer decides and appends on."""
+    calls: Sequence[RpcMiddleware] = ()
+    """Around each method, outside of other middleware."""
+    consumers: Sequence[Middleware] = ()
+    """Around each consumer, outside of other middleware."""
+    on_refused: OnRefused = lambda _method, _reason: None
+    """Is told of calls that never come to ``calls``."""
+
+
 class UndeclaredSaga(ConfigurationError):
     """Saga {saga} is no aggregate of {service}, so its deadlines would never come: add it to the spec's aggregates."""
 
@@ -135,6 +149,7 @@ class Service:
         services: Mapping[str, str] = {},
         tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
+        observed: Observed = Observed(),
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -145,8 +160,8 @@ class Service:
         ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
-        they are asked what has become of a saga's command. ``tracing`` goes around its parts.
-        ``randomness``: the jitter of retries.
+        they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
+        those. ``randomness``: the jitter of retries.
         """
         self.name = name
         self.log = log
@@ -166,7 +181,8 @@ class Service:
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twins = [twin(log.name)]
-        self._leases: list[Lease] = []
+        self.leases: dict[str, Lease] = {}
+        """By the work that each is for."""
         self._make_lease = lease
         self.lineage = Lineage(log, self._twins[0], randomness=randomness)
         self.relay = Relay(
@@ -177,7 +193,7 @@ class Service:
             randomness=randomness,
         )
         self.writer = Writer(
-            tracing.log(log),
+            observed.log(tracing.log(log)),
             schema=schema,
             clock=clock,
             ids=ids,
@@ -201,7 +217,7 @@ class Service:
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
         )
         self.signals: dict[str, Watched] = {
-            "leases": Together(self._leases),
+            "leases": Together(self.leases.values()),
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
             "timers": self.timers,
@@ -215,8 +231,9 @@ class Service:
         )
         """What inspection tells of this process."""
         self._randomness = randomness
+        self._observed = observed
         self._tracing = tracing
-        self._middleware = [*middleware, Logged, *tracing.consumers(schema)]
+        self._middleware = [*observed.consumers, *middleware, Logged, *tracing.consumers(schema)]
         self._endpoint = endpoint
         self._until_stopped = until_stopped
         self._copying = Tasks(on_crash)
@@ -257,7 +274,7 @@ class Service:
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
         self._refuse_namesakes([one for one in asked if isinstance(one, Effects)])
         made = [self._consumer(one) for one in asked]
-        mistakes.refuse([*mistakes.in_consumers(self._consumers, made)], self.name)
+        mistakes.refuse([*mistakes.in_consumers(self._consumers, made, self.schema)], self.name)
         self._consumers += made
         for one, consumer in zip(asked, made, strict=True):
             if isinstance(one, Effects) and isinstance(consumer, EffectConsumer):
@@ -269,9 +286,9 @@ class Service:
 
     def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
         if isinstance(asked, Policies):
-            yield from mistakes.in_policies(asked)
+            yield from mistakes.in_policies(asked, self.schema)
         elif isinstance(asked, Effects):
-            yield from mistakes.in_effects(asked)
+            yield from mistakes.in_effects(asked, self.schema)
 
     def _consumer(self, asked: Policies | Effects | Consumer) -> Consumer:
         if isinstance(asked, Policies):
@@ -304,7 +321,8 @@ class Service:
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
         installation's, and where the services are put together wrongly.
         """
-        mistakes.refuse(list(mistakes.in_registrations(services)), self.name)
+        wrong = [*mistakes.in_registrations(services), *mistakes.in_sagas(self.sagas, self._consumers)]
+        mistakes.refuse(wrong, self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
         operations = DeadLetterService(self.dead_letters, pages)
@@ -323,14 +341,15 @@ class Service:
             domain=self._endpoint.domain,
             health=parts,
             signals=self.signals,
-            middleware=[*self._tracing.methods(), *middleware, needs_identity],
+            middleware=[*self._observed.calls, *self._tracing.methods(), *middleware, needs_identity],
+            on_refused=self._observed.on_refused,
         ):
             await self._until_stopped()
 
     def _saga_service(self, pages: PageTokens) -> Registration:
         sagas = self.saga_list
         if sagas is None:
-            sagas = store = self._saga_list_store or _in_memory(self.log)
+            self.saga_list = sagas = store = self._saga_list_store or _in_memory(self.log)
             kept = Projection(
                 f"{self.name}.saga_instances",
                 [SAGA_INSTANCES],
@@ -351,15 +370,16 @@ class Service:
         handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
         self.dead_letters.add(handler)
         self._twins.append(self.twin(consumer.source))
+        lease = self._lease(consumer.name)
         cursor = Cursor(
             self._twins[-1],
             handler,
-            self._lease(consumer.name),
+            lease,
             linger=linger,
             batch=batch,
             randomness=self._randomness,
         )
-        self.inspected.followed.append(Followed(consumer, handler, cursor, self._twins[-1], self._leases[-1]))
+        self.inspected.followed.append(Followed(consumer, handler, cursor, self._twins[-1], lease))
         self.start(consumer.name, cursor.run())
         return cursor
 
@@ -386,8 +406,8 @@ class Service:
             await self.timers.check()
 
     def _lease(self, work: str) -> Lease:
-        self._leases.append(self._make_lease(work))
-        return self._leases[-1]
+        lease = self.leases[work] = self._make_lease(work)
+        return lease
 
     async def _drain(self) -> None:
         try:

@@ -29,6 +29,10 @@ def _address(value: str) -> str:
     return value
 
 
+def _optional_address(value: str) -> str:
+    return _address(value) if value else value
+
+
 def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
@@ -59,6 +63,8 @@ def services_in(text: str) -> Mapping[str, str]:
 
 Address = Annotated[str, AfterValidator(_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
+OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
+"""The same, or empty."""
 PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
 """Never shown, since it may hold a password."""
 NatsUrl = Annotated[str, _url(servers), Field(repr=False)]
@@ -104,6 +110,8 @@ class Settings(BaseSettings):
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
     """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
+    metrics_address: OptionalAddress = ""
+    """Where Prometheus gets metrics, as host:port, such as 127.0.0.1:9461; empty: there are none."""
     log_level: logs.Level = "info"
     """What is logged: debug, info, warning or error."""
     log_format: logs.Format = "auto"

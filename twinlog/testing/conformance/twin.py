@@ -14,6 +14,7 @@ from twinlog.log.twin import (
     Counting,
     Delivery,
     DeliveryLost,
+    Peeking,
     Twin,
     TwinDamaged,
     TwinMissing,
@@ -287,11 +288,24 @@ class _Counting:
             await twin.ahead(9),
         ]
         assert counts == [9, 3, 3, 2, 0, 0]
+        assert isinstance(twin, Peeking)
+        found = [
+            await twin.next_ahead(0),
+            await twin.next_ahead(2, ["Borrowed"]),
+            await twin.next_ahead(6, ["Borrowed", "Returned"]),
+            await twin.next_ahead(7, routing_key=key),
+            await twin.next_ahead(0, ["Borrowed"], key),
+            await twin.next_ahead(9),
+        ]
+        assert [event and event.position for event in found] == [1, 3, 7, 8, None, None]
 
     async def test_there_is_nothing_to_count_before_it_is_created(self, twin: Twin) -> None:
         assert isinstance(twin, Counting)
         with pytest.raises(TwinMissing):
             await twin.ahead(0)
+        assert isinstance(twin, Peeking)
+        with pytest.raises(TwinMissing):
+            await twin.next_ahead(0)
 
 
 class _Loss:

@@ -1,0 +1,10 @@
+"""The page of metrics says what the code tells."""
+
+from __future__ import annotations
+
+from tests.docs.metrics_page import PAGE
+from twinlog.observe.metrics import catalogue
+
+
+def test_the_page_lists_the_metrics_that_there_are() -> None:
+    assert PAGE.read_text() == catalogue.page(), "write it anew: python -m tests.docs.metrics_page"

@@ -1,0 +1,33 @@
+"""The leases of a process: the pieces of work that one replica does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from twinlog.log.lease import Lease
+from twinlog.observe.metrics.metric import Metric, Sample
+
+HELD = Metric(
+    "twinlog_lease_held",
+    "gauge",
+    "Whether this replica holds the lease: of its relay, its timers, the sweeping of requests, or a consumer.",
+    ("lease",),
+)
+
+
+class Leases:
+    """Looks at leases."""
+
+    name = "leases"
+    metrics: Sequence[Metric] = (HELD,)
+
+    def __init__(self, leases: Mapping[str, Lease]) -> None:
+        """``leases``: by the work that each is for."""
+        self._leases = leases
+
+    async def samples(self) -> Sequence[Sample]:
+        return [
+            # Not every kind of lease knows.
+            Sample(HELD, bool(getattr(lease, "mine", True)), (work,))
+            for work, lease in self._leases.items()
+        ]

@@ -1,0 +1,128 @@
+"""The metrics of a process, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import twinlog
+from twinlog.consume import Consumer
+from twinlog.log.lease import Lease
+from twinlog.log.ports import Log
+from twinlog.log.relay import Relay
+from twinlog.log.saga_list import SagaList
+from twinlog.log.timers import Timers
+from twinlog.log.writer import Writer
+from twinlog.model.clock import Clock
+from twinlog.observe.metrics.clocks import Clocks
+from twinlog.observe.metrics.commands import Commands
+from twinlog.observe.metrics.consumers import Consumers, ConsumerTallies
+from twinlog.observe.metrics.event_loop import EventLoop
+from twinlog.observe.metrics.leases import Leases
+from twinlog.observe.metrics.log import LogTally
+from twinlog.observe.metrics.metric import Concern, Metric, Sample
+from twinlog.observe.metrics.pool import PoolUse
+from twinlog.observe.metrics.problems import Problems
+from twinlog.observe.metrics.sagas import Sagas
+from twinlog.observe.metrics.scrape import registry
+from twinlog.observe.metrics.serving import serving
+from twinlog.observe.metrics.timers import TimersDue
+from twinlog.observe.metrics.twins import Twins
+from twinlog.observe.metrics.writer import Writing
+from twinlog.rpc import Behavior, Method
+from twinlog.rpc.inspection import Inspected
+
+INFO = Metric(
+    "twinlog_info", "gauge", "1; says which service this is, and of which version.", ("name", "version")
+)
+
+
+class Process(Protocol):
+    """What is looked at: a :class:`twinlog.Service`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def inspected(self) -> Inspected: ...
+    @property
+    def relay(self) -> Relay: ...
+    @property
+    def writer(self) -> Writer: ...
+    @property
+    def timers(self) -> Timers: ...
+    @property
+    def leases(self) -> Mapping[str, Lease]: ...
+    @property
+    def saga_list(self) -> SagaList | None: ...
+
+
+class Metrics:
+    """The wrappers that count, for whoever puts the process together, and what is told of it."""
+
+    def __init__(self, clock: Clock) -> None:
+        """``clock``: the one that events are recorded by."""
+        self._clock = clock
+        self._commands = Commands()
+        self._log = LogTally()
+        self._consumers = ConsumerTallies(clock)
+
+    def log(self, log: Log) -> Log:
+        """Goes around the log that a writer appends to."""
+        return self._log.around(log)
+
+    def call(self, method: Method, behavior: Behavior) -> Behavior:
+        """Goes around each method, outside of other middleware."""
+        return self._commands.middleware(method, behavior)
+
+    def refused(self, method: str, reason: str) -> None:
+        """Counts a call that was refused before any middleware."""
+        self._commands.refused(method, reason)
+
+    def consumer(self, consumer: Consumer) -> Consumer:
+        """Goes around each consumer, outside of other middleware."""
+        return self._consumers.middleware(consumer)
+
+    @asynccontextmanager
+    async def served(self, process: Process, address: str) -> AsyncIterator[str]:
+        """Serves the metrics of a process at host:port while the block runs; gives the URL."""
+        event_loop = EventLoop()
+        concerns = [*self.concerns(process), event_loop]
+        ticking = asyncio.create_task(event_loop.run(), name="event loop lag")
+        try:
+            async with serving(address, registry(concerns, asyncio.get_running_loop())) as url:
+                yield url
+        finally:
+            ticking.cancel()
+
+    def concerns(self, process: Process) -> Sequence[Concern]:
+        """All that is told of a process, but for its event loop."""
+        inspected, clock = process.inspected, self._clock
+        return [
+            _Info(process.name),
+            self._commands,
+            self._log,
+            Writing(process.log.name, process.writer),
+            Twins(inspected, process.relay, clock),
+            Consumers(inspected, self._consumers, clock),
+            Sagas(lambda: process.saga_list, inspected.sagas, clock),
+            TimersDue(process.log, process.timers, clock),
+            Leases(process.leases),
+            Problems(inspected),
+            PoolUse(process.log),
+            Clocks(clock),
+        ]
+
+
+class _Info:
+    name = "info"
+    metrics: Sequence[Metric] = (INFO,)
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    async def samples(self) -> Sequence[Sample]:
+        return [Sample(INFO, 1, (self._service, twinlog.__version__))]

@@ -1,0 +1,71 @@
+"""The sagas of a process: how many have not ended, by status, and since when the oldest runs.
+
+How many start, end, compensate and need attention is in ``twinlog_log_events_total``, by type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from twinlog.log.saga_list import SagaCensus, SagaCount, SagaList
+from twinlog.model.clock import Clock
+from twinlog.model.saga_list import NOT_ENDED, ChosenSagas
+from twinlog.observe.metrics.metric import Metric, Sample
+from twinlog.v1.saga_service_pb2 import SagaStatus
+
+SAGAS = Metric(
+    "twinlog_sagas",
+    "gauge",
+    "Sagas that have not ended, by status: RUNNING, COMPENSATING or NEEDS_ATTENTION.",
+    ("saga", "status"),
+)
+OLDEST = Metric(
+    "twinlog_saga_oldest_seconds",
+    "gauge",
+    "Since when the oldest saga of that status has been running, from its start; 0: there is none.",
+    ("saga", "status"),
+)
+_PREFIX = "SAGA_STATUS_"
+
+
+class Sagas:
+    """Looks at the list of sagas."""
+
+    name = "sagas"
+    metrics: Sequence[Metric] = (SAGAS, OLDEST)
+
+    def __init__(self, listed: Callable[[], SagaList | None], names: Sequence[str], clock: Clock) -> None:
+        """``listed``: where sagas are listed, once that is known; ``names``: those of the process's tables."""
+        self._listed = listed
+        self._names = names
+        self._clock = clock
+
+    async def samples(self) -> Sequence[Sample]:
+        sagas = self._listed()
+        if sagas is None:
+            return []
+        now = self._clock.now()
+        counts = {(each.saga, each.status): each for each in await self._counted(sagas, now)}
+        samples = []
+        for saga in sorted({*self._names, *(saga for saga, _ in counts)}):
+            for status in sorted(NOT_ENDED):
+                found = counts.get((saga, status))
+                of = (saga, SagaStatus.Name(status).removeprefix(_PREFIX))
+                age = (now - found.oldest).total_seconds() if found and found.oldest else 0.0
+                samples += [
+                    Sample(SAGAS, found.number if found else 0, of),
+                    Sample(OLDEST, max(0.0, age), of),
+                ]
+        return samples
+
+    async def _counted(self, sagas: SagaList, now: datetime) -> Sequence[SagaCount]:
+        if isinstance(sagas, SagaCensus):
+            return await sagas.census()
+        return [  # a list of somebody's own, which tells no more
+            SagaCount(
+                saga, status, (await sagas.select(ChosenSagas(frozenset({status}), now, saga), 1)).total
+            )
+            for saga in self._names
+            for status in NOT_ENDED
+        ]

@@ -1,0 +1,42 @@
+"""Serves metrics over HTTP, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+
+from twinlog.model.errors import ConfigurationError
+
+SETTING = "METRICS_ADDRESS"
+
+
+@asynccontextmanager
+async def serving(address: str, registry: CollectorRegistry) -> AsyncIterator[str]:
+    """Serves a registry at host:port, port 0 for any that is free, while the block runs; gives the URL.
+
+    Raises ConfigurationError where the address cannot be had.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            "{setting}: cannot listen on {address} ({why}); stop what uses it, set {setting} to another host:port, or "
+            "leave it empty",
+            setting=SETTING,
+            address=address,
+            why=os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error,
+        ) from error
+    url = f"http://{host}:{server.server_port}/metrics"
+    structlog.get_logger().info("metrics.serving", url=url)
+    try:
+        yield url
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()

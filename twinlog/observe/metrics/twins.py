@@ -1,0 +1,93 @@
+"""The own log and the twins: how far each is, and what the relay has not copied yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from twinlog.log.relay import Relay
+from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
+from twinlog.model.clock import Clock
+from twinlog.model.errors import Unavailable
+from twinlog.observe.metrics.metric import Metric, Sample
+from twinlog.rpc.inspection import Inspected
+
+LOG_POSITION = Metric(
+    "twinlog_log_position_events",
+    "gauge",
+    "The position of the last event of the own log, which is how many it has.",
+    ("log",),
+)
+TWIN_POSITION = Metric(
+    "twinlog_twin_position_events",
+    "gauge",
+    "The last sequence of a log's stream in JetStream: of the own log and of those that are followed.",
+    ("log",),
+)
+TWIN_HOLES = Metric(
+    "twinlog_twin_missing_events", "gauge", "Messages that are missing inside a log's stream.", ("log",)
+)
+LAG_EVENTS = Metric(
+    "twinlog_relay_lag_events", "gauge", "Events of the own log that are not in its stream yet.", ("log",)
+)
+LAG_SECONDS = Metric(
+    "twinlog_relay_lag_seconds",
+    "gauge",
+    "Age of the oldest event of the own log that is not in its stream yet; 0: all are.",
+    ("log",),
+)
+COPYING = Metric(
+    "twinlog_relay_copying", "gauge", "Whether this replica copies its log into its stream.", ("log",)
+)
+
+
+class Twins:
+    """Looks at logs and streams."""
+
+    name = "twins"
+    metrics: Sequence[Metric] = (LOG_POSITION, TWIN_POSITION, TWIN_HOLES, LAG_EVENTS, LAG_SECONDS, COPYING)
+
+    def __init__(self, inspected: Inspected, relay: Relay, clock: Clock) -> None:
+        self._inspected = inspected
+        self._relay = relay
+        self._clock = clock
+
+    async def samples(self) -> Sequence[Sample]:
+        log = self._inspected.log
+        last = await self._states()
+        head = await log.head()
+        samples = [
+            Sample(COPYING, self._relay.position is not None, (log.name,)),
+            Sample(LOG_POSITION, head, (log.name,)),
+        ]
+        for name, (position, holes) in last.items():
+            samples += [Sample(TWIN_POSITION, position, (name,)), Sample(TWIN_HOLES, holes, (name,))]
+        copied = last.get(log.name)
+        if copied is not None:
+            samples += [
+                Sample(LAG_EVENTS, max(0, head - copied[0]), (log.name,)),
+                Sample(LAG_SECONDS, await self._age_after(copied[0], head), (log.name,)),
+            ]
+        return samples
+
+    async def _states(self) -> Mapping[str, tuple[int, int]]:
+        """The last sequence and the number of holes, by log; a stream that is not to be had is left out."""
+        inspected = self._inspected
+        twins = {each.consumer.source: each.twin for each in inspected.followed}
+        twins[inspected.log.name] = inspected.twin
+        states = await asyncio.gather(*(_state(twin) for twin in twins.values()))
+        return {name: state for name, state in zip(twins, states, strict=True) if state is not None}
+
+    async def _age_after(self, position: int, head: int) -> float:
+        if position >= head:
+            return 0.0
+        waiting = await self._inspected.log.read(position, 1)
+        return max(0.0, (self._clock.now() - waiting[0].recorded_at).total_seconds()) if waiting else 0.0
+
+
+async def _state(twin: Twin) -> tuple[int, int] | None:
+    with suppress(TwinMissing, TwinDamaged, Unavailable):
+        state = await twin.state()
+        return state.last, state.holes
+    return None

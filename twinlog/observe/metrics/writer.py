@@ -1,0 +1,72 @@
+"""The writer of the own log: what waits, what may begin, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twinlog.log.writer import Writer
+from twinlog.observe.metrics.metric import Metric, Sample
+
+WAITING = Metric(
+    "twinlog_writer_waiting_units",
+    "gauge",
+    "Units of work that wait to be decided: commands of clients (outside), and those of policies, sagas, timers and "
+    "operators (inside).",
+    ("log", "origin"),
+)
+APPEND_AGE = Metric(
+    "twinlog_writer_oldest_append_seconds",
+    "gauge",
+    "How long the batch that is being committed has been; 0: none is.",
+    ("log",),
+)
+UNFINISHED = Metric(
+    "twinlog_admission_unfinished_streams",
+    "gauge",
+    "What commands of clients have begun at this replica and the sagas behind them have not ended yet.",
+    ("log",),
+)
+WINDOW = Metric(
+    "twinlog_admission_window_streams",
+    "gauge",
+    "How much may be unfinished before commands that begin something are refused as OVERLOADED.",
+    ("log",),
+)
+CACHED = Metric("twinlog_writer_cached_streams", "gauge", "Streams whose state is kept in memory.", ("log",))
+UNREADABLE = Metric(
+    "twinlog_unreadable_streams", "gauge", "Streams that this replica has found and cannot read.", ("log",)
+)
+IGNORED = Metric(
+    "twinlog_snapshots_ignored_total",
+    "counter",
+    "Snapshots that could not be read and were made anew.",
+    ("log",),
+)
+
+
+class Writing:
+    """Looks at a writer."""
+
+    name = "writer"
+    metrics: Sequence[Metric] = (WAITING, APPEND_AGE, UNFINISHED, WINDOW, CACHED, UNREADABLE, IGNORED)
+
+    def __init__(self, log: str, writer: Writer) -> None:
+        self._log = log
+        self._writer = writer
+
+    async def samples(self) -> Sequence[Sample]:
+        log, writer = self._log, self._writer
+        inside, outside = writer.waiting
+        numbers = {
+            APPEND_AGE: writer.append_seconds,
+            UNFINISHED: len(writer.unfinished),
+            WINDOW: writer.unfinished.window,
+            CACHED: writer.cached,
+            UNREADABLE: writer.unreadable.count,
+            IGNORED: writer.snapshots_ignored,
+        }
+        return [
+            Sample(WAITING, inside, (log, "inside")),
+            Sample(WAITING, outside, (log, "outside")),
+            *(Sample(metric, number, (log,)) for metric, number in numbers.items()),
+        ]
