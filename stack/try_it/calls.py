@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -35,7 +35,7 @@ def money(text: str) -> Money | None:
         amount = Decimal(text.replace(",", "."))
         units, nanos = divmod(int(amount * _NANOS), _NANOS)
         return Money(currency_code=_CURRENCY, units=units, nanos=nanos)
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):
         return None
 
 
