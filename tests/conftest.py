@@ -24,7 +24,9 @@ TOGETHER = (
     "tests/docs/test_third_service.py",
     "tests/e2e/",
     "tests/log/test_faults.py",
+    "tests/observe/running/",
     "tests/packaging/",
+    "tests/repair/test_failover.py",
     "tests/stack/test_demo.py",
     "tests/stack/test_run.py",
     "tests/tracing/test_shop.py",
@@ -35,6 +37,32 @@ TOGETHER = (
 
 Every other test runs alone, wherever there is room. Each worker has servers of its own.
 """
+
+LONGEST_FIRST = (
+    "tests/e2e/",
+    "tests/audit/",
+    "tests/console/",
+    "tests/chaos/test_chaos.py::test_nothing_is_lost_doubled_off_or_stuck",
+    "tests/neighbors/test_shop.py::test_they_run_beside_each_other_and_the_auditor_passes_both",
+    "tests/stack/test_demo.py",
+    "tests/repair/test_failover.py",
+    "tests/upgrade/test_upgrade.py",
+    "tests/cli/test_projects.py::test_a_new_project_passes_its_tests_and_its_checks",
+    "tests/packaging/",
+    "tests/stack/test_run.py",
+    "tests/tracing/test_shop.py",
+    "tests/examples/test_hotel.py::test_it_passes_its_tests_and_its_checks",
+    "tests/log/test_faults.py",
+    "tests/docs/test_site.py",
+    "tests/twin/test_relay.py::TestWithServers::test_relays_that_are_killed_before_they_hear_the_reply",
+    "tests/log/test_positions.py",
+    "tests/examples/test_hotel_runs.py",
+    "tests/simulation/test_command.py",
+    "tests/simulation/test_simulation.py::test_seeds_keep_every_promise",
+    "tests/effects/test_crashes.py",
+    "tests/docs/test_third_service.py",
+)
+"""What takes longest begins first, so that all workers end at about the same time; `make test` lists what took long."""
 
 SERVERS = {"postgres_url", "nats_url", "own_postgres", "own_nats", "postgres", "jetstream", "servers"}
 """Fixtures that start servers, and parameters that ask for them."""
@@ -61,9 +89,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hands out the largest groups first, then single tests. (The mark xdist_group has no effect under pytest 9.2.)"""
+    """Hands out groups and single tests in order. (The mark xdist_group has no effect under pytest 9.2.)"""
     from xdist.scheduler import LoadScopeScheduling
 
+    config.option.loadscopereorder = False  # which would begin with what has most tests
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = lambda nodeid: _group(nodeid) or nodeid
     return scheduler
@@ -74,7 +103,8 @@ def _group(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is fast; refuses a test that shares a fixture with others and is in no group with them."""
+    """Puts them in order and marks what is fast; refuses one that shares a fixture and is in no group."""
+    items.sort(key=lambda item: _rank(item.nodeid))
     for item in items:
         assert isinstance(item, pytest.Function)
         scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures}
@@ -82,6 +112,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid} shares a fixture: add it to TOGETHER in {__file__}")
         if not item.nodeid.startswith(SLOW) and not SERVERS & _needs(item):
             item.add_marker("fast")
+
+
+def _rank(nodeid: str) -> int:
+    """The place of what begins early; all else comes after that, as it was collected."""
+    ranks = (rank for rank, prefix in enumerate(LONGEST_FIRST) if nodeid.startswith(prefix))
+    return next(ranks, len(LONGEST_FIRST))
 
 
 def _needs(item: pytest.Function) -> set[str]:

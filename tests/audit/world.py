@@ -161,9 +161,6 @@ async def world() -> AsyncIterator[World]:
     """Runs a shop under load, audits it meanwhile, stops it and keeps what it left."""
     async with servers.postgres_server() as postgres, servers.nats_server() as nats:
         during: list[Report] = []
-        # The data need not outlive the tests.
-        await servers.execute(postgres.url, "ALTER SYSTEM SET fsync = off")
-        await servers.execute(postgres.url, "SELECT pg_reload_conf()")
         async with _shop(postgres.url, nats.url) as shop, connect(shop) as client:
             async with open_auditor(postgres.url, nats.url) as auditor:
                 load = asyncio.create_task(_load(client))

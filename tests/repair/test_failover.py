@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from proof.auditor import audit
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
@@ -33,31 +34,39 @@ LOGS = {
 }
 
 
-@pytest.fixture
-async def spoken() -> list[str]:
-    """What the services say."""
-    return []
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def own_postgres() -> AsyncIterator[EmbeddedPostgres]:
+    """A Postgres that only these tests use."""
+    async with servers.postgres_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def supervised(own_postgres: EmbeddedPostgres) -> AsyncIterator[tuple[Shop, list[str]]]:
+    """A shop for all of these tests, since each leaves it whole; and what its services say."""
+    spoken: list[str] = []
+    async with servers.nats_server() as nats:
+        with pytest.MonkeyPatch.context() as patch, servers.folder() as path:
+            patch.setenv("POSTGRES_URL", own_postgres.url)
+            patch.setenv("NATS_URL", nats.url)
+            async with running(spoken.append, data=path) as started:
+                yield started, spoken
 
 
 @pytest.fixture
-async def shop(
-    own_postgres: EmbeddedPostgres, nats_of_its_own: str, spoken: list[str], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Shop]:
-    monkeypatch.setenv("POSTGRES_URL", own_postgres.url)
-    monkeypatch.setenv("NATS_URL", nats_of_its_own)
-    with servers.folder() as path:
-        async with running(spoken.append, data=path) as started:
-            yield started
+def spoken(supervised: tuple[Shop, list[str]]) -> list[str]:
+    """What the services say during the test."""
+    _, lines = supervised
+    lines.clear()
+    return lines
 
 
-@pytest.fixture
-async def nats_of_its_own() -> AsyncIterator[str]:
-    async with servers.nats_server() as server:
-        yield server.url
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[Client]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(supervised: tuple[Shop, list[str]]) -> AsyncIterator[Client]:
+    shop, _ = supervised
     async with connect(shop) as connected:
         yield connected
 

@@ -96,7 +96,7 @@ class Receiver:
 
     def tracing(self, service: str, clock: Clock) -> Tracing:
         """The tracing of a service in this process, whose spans arrive at once."""
-        processor = SimpleSpanProcessor(_AtOnce(self))
+        processor = SimpleSpanProcessor(AtOnce(self))
         return tracing(tracer_of(processor, Resource({"service.name": service})), clock)
 
     def take(self, request: ExportTraceServiceRequest) -> None:
@@ -108,7 +108,7 @@ class Receiver:
                     self._spans += [_span(service, span) for span in of_scope.spans]
 
 
-class _AtOnce(SpanExporter):
+class AtOnce(SpanExporter):
     """Gives spans to a receiver, as they would have been sent."""
 
     def __init__(self, receiver: Receiver) -> None:

@@ -10,6 +10,8 @@ from tests.waiting import until
 from twinlog import Log, Unavailable
 from twinlog.testing.internals import Relay, Twin, TwinMissing, to_wire
 
+_ASKED_AT_ONCE = 100
+
 
 @asynccontextmanager
 async def running(*relays: Relay) -> AsyncIterator[None]:
@@ -34,5 +36,8 @@ async def mirrored(log: Log, twin: Twin) -> None:
             return False
 
     await until(whole)
-    for event in await log.read(0, (await twin.state()).last):
-        assert await twin.message(event.position) == to_wire(event)
+    events = await log.read(0, (await twin.state()).last)
+    for start in range(0, len(events), _ASKED_AT_ONCE):
+        some = events[start : start + _ASKED_AT_ONCE]
+        messages = await asyncio.gather(*(twin.message(event.position) for event in some))
+        assert messages == [to_wire(event) for event in some]

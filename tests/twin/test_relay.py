@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import pytest
@@ -22,15 +22,15 @@ from twinlog import Log, Recorded, Unavailable
 from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import api
 from twinlog.jetstream import connection as jetstream
+from twinlog.log import relay as relaying
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay, Twin, open_log, to_wire
 
 
 class Pair(NamedTuple):
-    """A log, the log of the same name in a restored database, and their stream."""
+    """A log and its stream."""
 
     log: Log
-    restored: Log
     damage: Damage
     twin: Twin
 
@@ -40,19 +40,34 @@ def postgres(server: str | None, request: pytest.FixtureRequest) -> str | None:
     return request.getfixturevalue("postgres_url") if server else None
 
 
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was destroyed is noticed soon."""
+    monkeypatch.setattr(relaying, "_INSPECT_SECONDS", 0.1)
+
+
 @pytest.fixture
 async def pair(damage: Damage, postgres: str | None) -> AsyncIterator[Pair]:
     twin = damage.twin()
+    async with log_in(postgres, twin.name) as log:
+        yield Pair(log, damage, twin)
+
+
+@pytest.fixture
+async def restored(pair: Pair, postgres: str | None) -> AsyncIterator[Log]:
+    """The log of the same name in a restored database."""
+    async with log_in(postgres, pair.twin.name) as log:
+        yield log
+
+
+@asynccontextmanager
+async def log_in(postgres: str | None, name: str) -> AsyncIterator[Log]:
+    """A log in a database of its own; in memory where there is no server."""
     if postgres is None:
-        yield Pair(MemoryLog(twin.name), MemoryLog(twin.name), damage, twin)
+        yield MemoryLog(name)
         return
-    async with (
-        servers.database(postgres) as one,
-        servers.database(postgres) as two,
-        open_log(postgres, one, twin.name) as log,
-        open_log(postgres, two, twin.name) as restored,
-    ):
-        yield Pair(log, restored, damage, twin)
+    async with servers.database(postgres) as database, open_log(postgres, database, name) as log:
+        yield log
 
 
 class Unreliable:
@@ -75,7 +90,7 @@ class Unreliable:
 
 
 async def test_what_is_offered_and_what_is_found_is_copied(pair: Pair) -> None:
-    log, _, _, twin = pair
+    log, _, twin = pair
     await grow(log, 1200)
     relay = Relay(log, twin)
     async with running(relay):
@@ -90,7 +105,7 @@ async def test_what_is_offered_and_what_is_found_is_copied(pair: Pair) -> None:
 
 
 async def test_two_relays_at_once_write_no_gap_and_no_duplicate(pair: Pair) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     relays = [Relay(log, damage.twin()) for _ in range(2)]
     async with running(*relays):
         for round in range(30):
@@ -101,7 +116,7 @@ async def test_two_relays_at_once_write_no_gap_and_no_duplicate(pair: Pair) -> N
 
 
 async def test_a_reply_that_is_lost_is_made_up_for(pair: Pair) -> None:
-    log, _, _, twin = pair
+    log, _, twin = pair
     unreliable = Unreliable(twin)
     relay = Relay(log, unreliable)  # type: ignore[arg-type]
     async with running(relay):
@@ -126,7 +141,7 @@ async def test_a_reply_that_is_lost_is_made_up_for(pair: Pair) -> None:
 async def test_what_the_stream_lost_is_put_back(
     pair: Pair, harm: Callable[[Damage], Awaitable[None]], busy: bool
 ) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     await grow(log, 20)
     relay = Relay(log, twin)
     async with running(relay):
@@ -143,7 +158,7 @@ async def test_what_the_stream_lost_is_put_back(
 
 @pytest.mark.parametrize("harm", ["purge", "delete"])
 async def test_what_the_stream_lost_while_nobody_relayed_is_put_back(pair: Pair, harm: str) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     await grow(log, 700)
     async with running(Relay(log, twin)):
         await mirrored(log, twin)
@@ -154,7 +169,7 @@ async def test_what_the_stream_lost_while_nobody_relayed_is_put_back(pair: Pair,
 
 
 async def test_a_stream_with_other_content_is_refused_until_it_is_deleted(pair: Pair) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     before = await grow(log, 5)
     await twin.create(1)
     for _ in range(3):
@@ -177,7 +192,7 @@ async def test_a_stream_with_other_content_is_refused_until_it_is_deleted(pair: 
 async def test_a_stream_from_before_or_after_an_upgrade_is_gone_on_with(
     pair: Pair, write: Callable[[Recorded], bytes]
 ) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     *_, last = events = await grow(log, 3)
     await twin.create(1)
     await twin.publish(events[:-1])
@@ -191,7 +206,7 @@ async def test_a_stream_from_before_or_after_an_upgrade_is_gone_on_with(
 
 
 async def test_other_content_is_not_deleted_where_it_has_holes(pair: Pair) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     await grow(log, 5)
     await twin.create(1)
     for _ in range(3):
@@ -203,8 +218,8 @@ async def test_other_content_is_not_deleted_where_it_has_holes(pair: Pair) -> No
     assert await twin.message(3) == b"someone else's"
 
 
-async def test_a_stream_ahead_of_its_log_is_refused_with_the_way_out(pair: Pair) -> None:
-    log, restored, _, twin = pair
+async def test_a_stream_ahead_of_its_log_is_refused_with_the_way_out(pair: Pair, restored: Log) -> None:
+    log, _, twin = pair
     await grow(log, 30)
     async with running(Relay(log, twin)):
         await mirrored(log, twin)
@@ -226,8 +241,8 @@ async def test_a_stream_ahead_of_its_log_is_refused_with_the_way_out(pair: Pair)
         await until(lambda: relay.problem is None)
 
 
-async def test_a_stream_ahead_of_its_log_is_taken_up_by_the_right_database(pair: Pair) -> None:
-    log, restored, _, twin = pair
+async def test_a_stream_ahead_of_its_log_is_taken_up_by_the_right_database(pair: Pair, restored: Log) -> None:
+    log, _, twin = pair
     await grow(log, 30)
     async with running(Relay(log, twin)):
         await mirrored(log, twin)
@@ -244,7 +259,7 @@ async def test_a_stream_ahead_of_its_log_is_taken_up_by_the_right_database(pair:
 
 
 async def test_an_idle_replica_pokes_once_for_each_offer(pair: Pair) -> None:
-    log, _, damage, twin = pair
+    log, damage, twin = pair
     pokes = CountsPokes(damage.twin())
     relay = Relay(log, pokes, Never())  # type: ignore[arg-type]
     await twin.create(1)

@@ -29,8 +29,8 @@ Schema: TypeAlias = dict[str, dict[str, Frozen]]
 
 def packages() -> list[str]:
     """Whatever has migrations and runs in production."""
-    folders = [path.parent for path in ROOT.glob("*/**/sql/migrations") if "tests" not in path.parts]
-    return sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
+    folders = [path.parent.relative_to(ROOT) for path in ROOT.glob("*/**/sql/migrations")]
+    return sorted(".".join(folder.parts) for folder in folders if "tests" not in folder.parts)
 
 
 def schema() -> Schema:

@@ -41,7 +41,7 @@ host    replication  all   127.0.0.1/32  scram-sha-256
 
 
 class EmbeddedPostgres:
-    """A server that keeps its data in ``folder``, with Postgres's default durability (fsync on).
+    """A server that keeps its data in ``folder``; by default as durably as Postgres does (fsync on).
 
     It answers to the password in ``folder``/password only, which this user alone may read. Data of a release that had
     none gets one when it is started, and so does data whose password was removed.
@@ -50,12 +50,15 @@ class EmbeddedPostgres:
     and the folder is a link to it. Use as an async context manager.
     """
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        """``port`` 0 is any free port."""
+    def __init__(self, folder: Path, port: int = 0, *, fsync: bool = True) -> None:
+        """``port`` 0 is any free port. Without ``fsync``, data survive the death of the server's processes, not one of
+        the machine: enough for tests.
+        """
         self._user = _unprivileged() if os.geteuid() == 0 else None
         self._asked = folder.absolute()
         self.folder = self._asked if self._user is None else _enterable(self._asked, self._user)
         self.port = port or free_port()
+        self._fsync = fsync
         self._data = self.folder / "data"
         self._log = self.folder / "postgres.log"
         self._password = ""
@@ -102,6 +105,7 @@ class EmbeddedPostgres:
             "max_connections": "200",
             "shared_buffers": "128MB",
             "max_wal_size": "2GB",
+            "fsync": "on" if self._fsync else "off",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         with self._log.open("ab") as log:

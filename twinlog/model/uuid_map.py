@@ -6,18 +6,18 @@ from base64 import b64decode, b64encode
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
+from twinlog.model.apart import in_base64
 from twinlog.model.ids import uuid_bytes, uuid_text
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
+    from pydantic_core.core_schema import SerializationInfo
 
 _KEY_BYTES, _VALUE_BYTES = 16, 12
 _RECORD_BYTES = _KEY_BYTES + _VALUE_BYTES
 _LEAF_BYTES = 32 * _RECORD_BYTES
 _WAYS = 16
-_PIECE_BYTES = 3 * 2**16
-"""A multiple of 3, so that pieces in base64 can be joined."""
 _INNER = 255
 """In the shape of a stored tree: a node of sixteen; any other byte is the number of records in a leaf."""
 
@@ -129,10 +129,10 @@ class UuidMap(Mapping[str, int]):
         return core_schema.no_info_after_validator_function(
             cls._unpacked,
             parts,
-            serialization=core_schema.plain_serializer_function_ser_schema(cls._packed),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls._packed, info_arg=True),
         )
 
-    def _packed(self) -> tuple[str, str]:
+    def _packed(self, info: SerializationInfo | None = None) -> tuple[str, str]:
         """The shape of the tree, a byte a node, the upper ones first, and the records in the order of their leaves."""
         shape, leaves = bytearray(), []
         nodes = [self._root]
@@ -144,10 +144,7 @@ class UuidMap(Mapping[str, int]):
             else:
                 shape.append(len(node) // _RECORD_BYTES)
                 leaves.append(node)
-        records = b"".join(leaves)
-        # Piece by piece: another thread gets its turn between two of them.
-        pieces = [b64encode(records[at : at + _PIECE_BYTES]) for at in range(0, len(records), _PIECE_BYTES)]
-        return b64encode(shape).decode(), b"".join(pieces).decode()
+        return b64encode(shape).decode(), in_base64(b"".join(leaves), info and info.context)
 
     @classmethod
     def _unpacked(cls, packed: tuple[str, str]) -> UuidMap:

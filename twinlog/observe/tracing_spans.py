@@ -26,7 +26,7 @@ from opentelemetry.util.types import AttributeValue
 from structlog.contextvars import bound_contextvars
 
 from twinlog.model.clock import Clock
-from twinlog.model.trace import trace_fields
+from twinlog.model.trace import SAMPLED, trace_fields
 
 APART = timedelta(seconds=60)
 """What is handled later than this after it was recorded begins a trace of its own, which links to the one before:
@@ -43,18 +43,25 @@ class Tracer(NamedTuple):
     """Keeps every span that it begins."""
     sampler: Sampler
     """Decides of calls."""
+    follows: bool
+    """Whether a call is sampled as its caller says, where it says so; then the sampler need not be asked."""
 
 
 class Spans:
     """Begins the spans of one process."""
 
     def __init__(self, tracer: Tracer, clock: Clock) -> None:
-        self._tracer, self._sampler = tracer
+        self._tracer, self._sampler, self._follows = tracer
         self._clock = clock
 
     def call(self, given: str, name: str, attributes: Attributes) -> Span | None:
         """The span of a call, whose caller gave a trace context or none; None where it is not sampled."""
+        follows = self._follows and given
+        if follows and given[-1] not in SAMPLED:
+            return None
         parent = parent_of(given) if given else _NOTHING
+        if follows:
+            return self._tracer.start_span(name, parent, kind=SpanKind.SERVER, attributes=attributes)
         # Asked here, since a span that is only begun to be dropped costs five times as much.
         trace_id = int(given[3:35], 16) if given else getrandbits(128)
         sampled = self._sampler.should_sample(parent, trace_id, name, SpanKind.SERVER, attributes)

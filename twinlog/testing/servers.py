@@ -31,9 +31,9 @@ def folder() -> Iterator[Path]:
 
 @asynccontextmanager
 async def postgres_server(kind: type[EmbeddedPostgres] = EmbeddedPostgres) -> AsyncIterator[EmbeddedPostgres]:
-    """A Postgres that the test may stop, kill and start again."""
+    """A Postgres that the test may stop, kill and start again; it does without fsync, because no machine dies here."""
     with folder() as path:
-        async with kind(path / "pg") as server:
+        async with kind(path / "pg", fsync=False) as server:
             yield server
 
 
