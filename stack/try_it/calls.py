@@ -57,11 +57,11 @@ async def create_customer(services: Services, name: str, limit: Money) -> Answer
 
 
 async def create_order(
-    services: Services, customer_id: str, total: Money, mode: SagaMode.ValueType
+    services: Services, customer_id: str, total: Money, mode: SagaMode.ValueType, order_id: str = ""
 ) -> Answer[orders.CreateOrderResponse]:
-    """Makes an order; a ``mode`` that is unspecified is the shop's."""
+    """Makes an order; a ``mode`` that is unspecified is the shop's, an ``order_id`` that is empty is made by it."""
     request = orders.CreateOrderRequest(
-        request_id=str(uuid4()), customer_id=customer_id, total=total, saga_mode=mode
+        request_id=str(uuid4()), order_id=order_id, customer_id=customer_id, total=total, saga_mode=mode
     )
     return await services.ask(
         ORDER_SVC.name, lambda c: OrderServiceStub(c).CreateOrder, request, seconds=_WAIT_SECONDS

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from shop.orders.v1 import order_pb2 as states
 from shop.orders.v1.saga_mode_pb2 import (
@@ -26,6 +27,8 @@ from twinlog.console import Answer, Form, Gone, Outcome, Page, Query, Services
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _NAME = "Ada Lovelace"
+_MOST_TRIES, _AGAIN_SECONDS = 400, 0.005
+"""How often an order is cancelled that may not have been made yet."""
 _KINDS = {
     states.ORDER_STATE_PENDING: "run",
     states.ORDER_STATE_APPROVED: "ok",
@@ -135,8 +138,8 @@ class Run:
     @property
     def milliseconds(self) -> float | None:
         """From its creation to the event that ended its being PENDING; None while it is."""
-        ends = ("OrderApproved", "OrderRejected", "OrderCancelled")
-        return next((event.milliseconds for event in self.picture.events if event.type in ends), None)
+        ended = f"Order{self.order.state.capitalize()}"
+        return next((event.milliseconds for event in self.picture.events if event.type == ended), None)
 
     @property
     def other_mode(self) -> Mode:
@@ -221,13 +224,15 @@ async def try_scenario(services: Services, query: Query, form: Form) -> Outcome:
     made = await calls.create_customer(services, _NAME, limit)
     if made.message is None:
         return _failed(made)
-    created = await calls.create_order(services, made.message.customer_id, total, _wanted_mode(form))
-    if created.message is None:
-        return _failed(created)
-    if scenario.cancels:
-        cancelled = await calls.cancel_order(services, created.message.order_id)
-        if cancelled.message is None:
-            return _failed(cancelled)
+    order_id = str(uuid4())
+    created, cancelled = await asyncio.gather(
+        calls.create_order(services, made.message.customer_id, total, _wanted_mode(form), order_id),
+        _cancelled_at_once(services, order_id) if scenario.cancels else _nothing(),
+    )
+    for answer in (created, cancelled):
+        if answer and answer.message is None:
+            return _failed(answer)
+    assert created.message
     return Outcome(to=_page_of(created.message.order_id, token=created.message.consistency_token))
 
 
@@ -279,6 +284,20 @@ async def switch_mode(services: Services, query: Query, form: Form) -> Outcome:
     if answer.message is None:
         return _failed(answer)
     return Outcome(f"New orders are run in {mode.name}; those in flight finish as they began.")
+
+
+async def _cancelled_at_once(services: Services, order_id: str) -> Answer[Any]:
+    """Takes an order back that is being made: the saga has hardly begun then."""
+    for _ in range(_MOST_TRIES):
+        answer = await calls.cancel_order(services, order_id)
+        if answer.ok or not answer.reason.endswith("NOT_FOUND"):
+            break
+        await asyncio.sleep(_AGAIN_SECONDS)
+    return answer
+
+
+async def _nothing() -> None:
+    return None
 
 
 def _failed(answer: Answer[Any]) -> Outcome:

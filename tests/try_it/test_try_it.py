@@ -72,10 +72,13 @@ async def test_one_is_refused_and_one_is_cancelled_in_flight(window: Window) -> 
     await expect(page.locator(".run-state")).to_contain_text("REJECTED")
     await expect(page.locator(".run-state")).to_contain_text("INSUFFICIENT_CREDIT")
     await page.get_by_role("link", name="Try it").first.click()
-    await try_one(page, "Cancel in flight")
-    await expect(page.locator(".run-state")).to_contain_text("CANCELLED")
-    await expect(page.locator(".run-state")).to_contain_text("15.00 EUR of 15.00 EUR free")
-    await expect(page.locator(".lanes-type", has_text="CreditReleased")).to_be_visible()
+    for mode in ("choreography", "orchestration"):
+        await choose(page, mode)
+        await try_one(page, "Cancel in flight")
+        await expect(page.locator(".run-state")).to_contain_text("CANCELLED")
+        await expect(page.locator(".run-state")).to_contain_text("15.00 EUR of 15.00 EUR free")
+        await expect(page.locator(".lanes-type", has_text="OrderCancelled")).to_be_visible()
+        await page.get_by_role("link", name="Try it").first.click()
 
 
 async def test_an_order_waits_for_a_service_and_is_seen_to_go_on(window: Window, client: Client) -> None:
