@@ -7,7 +7,6 @@ afterwards, each by one copy. The bytes are the same.
 
 from __future__ import annotations
 
-import time
 from base64 import b64encode
 from typing import Any
 from uuid import uuid4
@@ -44,10 +43,6 @@ def in_base64(data: bytes, context: Any) -> str:
     """Bytes as a serializer gives them: in base64; where they are many and can be set apart, what stands for that."""
     if len(data) <= _PIECE_BYTES:
         return b64encode(data).decode()
-    pieces = [_encoded(data[at : at + _PIECE_BYTES]) for at in range(0, len(data), _PIECE_BYTES)]
+    # Between two pieces another thread gets its turn, once it has waited for the interpreter's 5 ms.
+    pieces = [b64encode(data[at : at + _PIECE_BYTES]) for at in range(0, len(data), _PIECE_BYTES)]
     return context.put(pieces) if isinstance(context, Apart) else b"".join(pieces).decode()
-
-
-def _encoded(piece: bytes) -> bytes:
-    time.sleep(0)  # another thread's turn, which it would otherwise get after 5 ms
-    return b64encode(piece)
