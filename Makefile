@@ -25,7 +25,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test coverage check mutants bench profile simulate chaos soak lint docs format proto proto-release build lock clean
+.PHONY: help demo run audit test coverage check mutants bench profile simulate chaos soak lint docs dashboards format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ lint: $(GENERATED) $(IMAGE) ## Check style, types, import contracts and protos
 docs: $(GENERATED) ## Build the documentation into .data/site; a broken link fails
 	@$(PY) -m zensical build --strict
 	@echo "To read it: $(PY) -m http.server --bind 127.0.0.1 --directory .data/site"
+
+dashboards: $(GENERATED) ## Write Grafana dashboards and Prometheus alert rules into .data/dashboards
+	@$(BIN)/twinlog dashboards .data/dashboards
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

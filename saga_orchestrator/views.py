@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS
 from shop.orders.v1.events_pb2 import OrderCreated
 from shop.sagas.v1.saga_service_pb2 import SagaStatus
@@ -58,7 +60,13 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
 SHOWN = "status"
 """The routing key of the events that change a row; between start and end, a saga that succeeds shows nothing new."""
 
-SAGAS = View("sagas", lambda event, _message: event.stream.id, evolve, created_by=saga.SagaStarted)
+SAGAS = View(
+    "sagas",
+    lambda event, _message: event.stream.id,
+    evolve,
+    created_by=saga.SagaStarted,
+    events=[Message],  # with that routing key
+)
 
 
 class SagaViews(PostgresViews):
@@ -84,6 +92,10 @@ class KernelList:
 
     async def page(self, chosen: ChosenSagas, before: int, limit: int) -> Sequence[KernelRow]:
         rows = await self._views.query("page_of_sagas", *_filters(chosen), before, limit)
+        return [_kernel_row(SagaRow(*row)) for row in rows]
+
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[KernelRow]:
+        rows = await self._views.query("oldest_sagas", *_filters(chosen), after, limit)
         return [_kernel_row(SagaRow(*row)) for row in rows]
 
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:

@@ -19,8 +19,8 @@ from stack.demo import demo
 from stack.preflight import is_about_data
 from stack.run import stay_up
 from stack.shop import running
-from stack.topology import ROOT
-from twinlog.dev import FIRST_METRICS, Misconfigured, Refused, StartFailed, Told, until_told
+from stack.topology import CONSOLE_PAGES, ROOT
+from twinlog.dev import FIRST_METRICS, Console, Misconfigured, Refused, StartFailed, Told, until_told
 
 Main = Callable[[], Coroutine[Any, Any, int]]
 
@@ -61,9 +61,15 @@ async def _demo() -> int:
 
 async def _run() -> int:
     async with only_one(_DATA, "make run") as told:
-        say("Starting Postgres, NATS and the four services …")
+        say("Starting Postgres, NATS, the four services and the console …")
         try:
-            async with running(_echo, data=_DATA / "run", fixed_ports=True, metrics=FIRST_METRICS) as shop:
+            async with running(
+                _echo,
+                data=_DATA / "run",
+                fixed_ports=True,
+                metrics=FIRST_METRICS,
+                console=Console(pages=CONSOLE_PAGES),
+            ) as shop:
                 told(Running.of(shop))
                 await shop.while_up(stay_up(shop))
         except Refused as error:

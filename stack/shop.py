@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.topology import DATABASES, NAMES, ROOT, SERVICES
-from twinlog.dev import System
+from twinlog.dev import Console, System
 from twinlog.dev import end_leftovers as end_all
 from twinlog.dev import running as running_system
 
@@ -46,6 +46,7 @@ async def running(
     fixed_ports: bool = False,
     fresh: bool = False,
     quiet: bool = False,
+    console: Console | None = None,
     metrics: str = "",
 ) -> AsyncIterator[Shop]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
@@ -54,7 +55,7 @@ async def running(
     and NATS_PORT or on free ports. Services listen where their settings say, else on their default addresses
     (``fixed_ports``) or on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services
     write to ``data``/log instead of to ``say``. ``metrics``: where the first service tells its metrics, unless
-    METRICS_ADDRESS says so, as host:port; the others do on the ports behind it.
+    METRICS_ADDRESS says so, as host:port; the others do on the ports behind it. ``console``: runs the console, too.
     """
     async with running_system(
         {service.name: service for service in SERVICES},
@@ -65,6 +66,7 @@ async def running(
         databases=DATABASES,
         fresh=fresh,
         quiet=quiet,
+        console=console,
         metrics=metrics,
     ) as system:
         yield Shop(**vars(system))

@@ -45,6 +45,8 @@ SHOP_LOGS: Mapping[str, str] = {
     service.log: service.database for service in (ORDER_SVC, CUSTOMER_SVC, SAGA_ORCHESTRATOR)
 }
 """The logs of commands and sagas, with their databases; the projector's holds only its dead letters."""
+CONSOLE_PAGES: Sequence[str] = ()
+"""Modules with the shop's own pages of the console."""
 
 
 def stream_of(log: str) -> str:
@@ -54,6 +56,7 @@ def stream_of(log: str) -> str:
 
 __all__ = [
     "COLORS",
+    "CONSOLE_PAGES",
     "CUSTOMER_SVC",
     "DATABASES",
     "NAMES",

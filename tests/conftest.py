@@ -24,6 +24,7 @@ TOGETHER = (
     "tests/docs/test_third_service.py",
     "tests/e2e/",
     "tests/log/test_faults.py",
+    "tests/observe/running/",
     "tests/packaging/",
     "tests/repair/test_failover.py",
     "tests/stack/test_demo.py",

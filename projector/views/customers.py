@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from shop.customers.v1.events_pb2 import (
     CreditLimitChanged,
     CreditReleased,
@@ -54,4 +56,4 @@ def key(event: Recorded, _message: Any) -> str | None:
     return event.stream.id if event.stream.type == "customer" else None
 
 
-CUSTOMERS = View("customers", key, evolve)
+CUSTOMERS = View("customers", key, evolve, events=[Message])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
@@ -72,4 +74,5 @@ def key(event: Recorded, _message: Any) -> str | None:
     return event.stream.id if event.stream.type == "order" else None
 
 
-ORDERS = View("orders", key, evolve, created_by=OrderCreated)
+ORDERS = View("orders", key, evolve, created_by=OrderCreated, events=[Message])
+"""A row's version counts every event of its stream."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from google.protobuf.message import Message
+
 from twinlog import Recorded, View
 
 _DEAD_LETTERS = "dead_letters"
@@ -49,4 +51,4 @@ def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineR
     )
 
 
-TIMELINE = View("timeline", key, evolve, append_only=True)
+TIMELINE = View("timeline", key, evolve, append_only=True, events=[Message])

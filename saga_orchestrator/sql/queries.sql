@@ -29,6 +29,13 @@ SELECT saga_id, order_id, customer_id, definition_version, status, reason, start
    AND started_position < $4
  ORDER BY started_position DESC LIMIT $5;
 
+-- name: oldest_sagas
+-- A page of sagas with one of some statuses, oldest first.
+SELECT saga_id, order_id, customer_id, definition_version, status, reason, started_position, started_at, updated_at
+  FROM sagas WHERE status = ANY ($1::smallint[]) AND started_at <= $2 AND ($3 = '' OR customer_id = $3)
+   AND started_position > $4
+ ORDER BY started_position LIMIT $5;
+
 -- name: chosen_sagas
 -- Sagas with one of some statuses, oldest first, and how many there are.
 SELECT saga_id, count(*) OVER () FROM sagas

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
+from google.protobuf.message import Message
 
 from tests.hotel import messages as pb
 from tests.hotel.bookings import BOOKING, Cancel, Request
@@ -53,7 +54,7 @@ def booked(row: Booked | None, _event: Any, message: Any) -> Booked | None:
     return None if free else row
 
 
-BOOKED = View("booked", lambda _event, message: str(message.room_id), booked)
+BOOKED = View("booked", lambda _event, message: str(message.room_id), booked, events=[Message])
 
 
 def program(name: str, opened: dict[str, Service] | None = None) -> Main:

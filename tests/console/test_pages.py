@@ -11,7 +11,7 @@ from twinlog.console.pages import PAGES
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-PATHS = [page.path for page in PAGES if page.navigation]
+PATHS = [*(page.path for page in PAGES if page.navigation), "/services/customer_svc"]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -58,7 +58,7 @@ class ViewKind:
     def __init__(self, source: str, store: ViewStore) -> None:
         self._name = f"tests.{source}"
         self._store = store
-        self._view = View("journal", lambda _event, _message: KEY, _evolve)
+        self._view = View("journal", lambda _event, _message: KEY, _evolve, events=[Int64Value])
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Handler]:

@@ -95,7 +95,9 @@ class Source:
             written = row.written if row else ""
             return Row(shared or key, f"{written} {value}".strip(), event.recorded_at)
 
-        return View("journal", lambda event, _message: shared or event.partition_key, evolve_row)
+        return View(
+            "journal", lambda event, _message: shared or event.partition_key, evolve_row, events=[Message]
+        )
 
 
 class Row(NamedTuple):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -24,7 +25,7 @@ from twinlog import PostgresViews, Projection, Schema, StreamId, ViewStore
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DeadLetterId, Discard, NotParked
 from twinlog.log.ports import Conflict
-from twinlog.postgres.views import OtherTables
+from twinlog.postgres.views import OtherColumns, OtherTables
 from twinlog.testing import START, MemoryViews
 from twinlog.testing.internals import (
     DEAD_LETTERS,
@@ -211,3 +212,20 @@ async def test_no_event_is_parked_where_the_table_is_another_programs(
         await log.pool.execute("ALTER TABLE journal DROP COLUMN of_a_newer_program")
         assert positions(await projection.dead_letters()) == {}
         assert await projection.handle(source.events[1:], 1) == 2
+
+
+async def test_rows_whose_columns_would_change_places_are_refused(postgres_url: str, database: str) -> None:
+    class Turned(NamedTuple):
+        """The columns of the table, the first two the other way round."""
+
+        written: str
+        key: str
+        updated_at: datetime
+
+    source = Source()
+    async with open_log(postgres_url, database, "views", "tests.dead_letters.sql") as log:
+        projection = projecting(source, PostgresViews(log, "tests.dead_letters.sql", {"journal": Turned}))
+        said = r"of journal have the fields written, key, .* the table the columns key, written.*one order"
+        with pytest.raises(OtherColumns, match=said):
+            await projection.handle(source.add("a:1"), 0)
+        assert not await log.pool.fetch("SELECT FROM journal")

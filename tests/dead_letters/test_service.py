@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -21,6 +23,8 @@ from tests.dead_letters.journal import CONSUMER, Source, event, journal, replica
 from tests.kernel.edge import rich
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import Failure
+from twinlog.consume.parked_times import trend
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.health import PROBLEM_KEY
@@ -256,3 +260,80 @@ async def test_health_tells_of_dead_letters_and_the_service_goes_on_serving() ->
         call = at.health.Check(HealthCheckRequest(service="dead-letters"))
         assert (await call).status == HealthCheckResponse.NOT_SERVING
         assert (PROBLEM_KEY, f"{CONSUMER}: 2") in list(await call.trailing_metadata())
+
+
+async def test_shows_the_newest_traceback() -> None:
+    async with desk(["a:1", "b:1", "a:2"]) as at:
+        await at.say("a:1", "b:1", "a:2")
+
+        async def traceback(address: str) -> str:
+            shown = await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address=address))
+            return str(shown.traceback)
+
+        assert "journal.py" in await traceback("source/1")
+        assert (await traceback("source/1")).endswith("Broken: cannot bear a:1\n")
+        assert await traceback("source/3") == ""
+        await at.replay(pb.DeadLetterSelection(address="source/1"))
+        assert (await traceback("source/1")).endswith("Broken: cannot bear a:1\n")
+        at.source.poison.discard("a:1")
+        await at.replay(ALL)
+        assert await at.listed() == ["source/2", "source/3"]
+        assert (await traceback("source/3")).endswith("Broken: cannot bear a:2\n")
+
+
+def test_a_traceback_is_kept_to_its_end_and_is_text() -> None:
+    try:
+        raise ValueError("\ud800" * 9_000 + "the end")
+    except ValueError as error:
+        kept = Failure.of(error, 1).traceback
+    assert (len(kept), kept[0]) == (4_000, "…")
+    assert kept.endswith("\\ud800the end\n")
+    assert kept.encode()
+
+
+async def test_groups_say_how_many_wait_behind_and_the_trend() -> None:
+    async with desk(["a:1", "b:1"]) as at:
+        await at.say("a:1", "b:1", "a:2", "a:3")
+        grouped = await at.letters.GroupDeadLetters(pb.GroupDeadLettersRequest(trend_seconds=3600))
+        by_error = {group.error: group for group in grouped.groups}
+        assert by_error["cannot bear a:1"].behind == 2
+        assert by_error["cannot bear b:1"].behind == 0
+        assert list(by_error["cannot bear a:1"].trend) == [*[0] * 23, 1]
+        assert list(by_error[""].trend) == [*[0] * 23, 2]
+        assert by_error["cannot bear a:1"].oldest_parked_at.seconds > 0
+        plain = await at.letters.GroupDeadLetters(pb.GroupDeadLettersRequest())
+        assert all(not group.trend and not group.newest_parked_at.seconds for group in plain.groups)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await at.letters.GroupDeadLetters(pb.GroupDeadLettersRequest(trend_seconds=-1))
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_trend_counts_by_age() -> None:
+    now = datetime(2026, 11, 27, tzinfo=UTC)
+    times = [now - timedelta(seconds=age) for age in (-1, 0, 9, 11, 239, 240, 5000)]
+    assert trend(times, now, 240) == [1, *[0] * 21, 1, 3]
+
+
+async def test_a_replay_under_way_is_shown_to_all() -> None:
+    async with desk(["a:1", "b:1"]) as at:
+        await at.say("a:1", "b:1")
+        at.source.poison.clear()
+        request = pb.ReplayDeadLettersRequest(selection=ALL, per_second=0.001)
+        replay = at.letters.ReplayDeadLetters(request, metadata=(("x-actor", "ada"),))
+        await replay.read()
+
+        async def under_way() -> Sequence[pb.DeadLetterReplay]:
+            found: Sequence[pb.DeadLetterReplay] = (
+                await at.letters.GroupDeadLetters(pb.GroupDeadLettersRequest())
+            ).replays
+            return found
+
+        [shown] = await under_way()
+        assert (shown.selected, shown.replayed, shown.failed, shown.actor) == (2, 1, 0, "ada")
+        assert shown.selection == ALL
+        assert (shown.per_second, shown.started_at.seconds > 0) == (0.001, True)
+        replay.cancel()
+        async with asyncio.timeout(30):
+            while await under_way():
+                await asyncio.sleep(0.01)
+        assert await at.listed() == ["source/2"]

@@ -46,6 +46,14 @@ async def test_several_aggregates_are_appended_together_and_a_name_is_had_once()
     assert [str(one.stream) for one in log.events] == ["guest_name/ann", "guest/g1"]
 
 
+async def test_a_row_of_ones_own_goes_with_the_event() -> None:
+    page, log = module("appending"), MemoryLog("rooms")
+    async with service(page.NAME, page.GUEST, log=log) as running:
+        for _ in range(2):
+            await running.writer.execute(lambda tx: page.register_with_row(tx, "g1", "Ann"))
+    assert [said.arguments for said in log.statements] == [("g1", "Ann")]
+
+
 async def test_a_command_later_is_fired_when_its_time_has_come() -> None:
     page, log = module("appending"), MemoryLog("rooms")
     async with service(page.OFFER, log=log) as running:

@@ -165,7 +165,7 @@ async def test_a_view_is_built_anew_as_the_page_says(
 
     async with opened(postgres_url, nats_url, namespace, spec=replace(SPEC, migrations=(VIEWS,))) as service:
         store = PostgresViews(service.log, VIEWS, {"journal": Row})
-        view = View("journal", lambda _event, _message: "a", after)
+        view = View("journal", lambda _event, _message: "a", after, events=[Int64Value])
         service.subscribe(Projection("counter_svc.orders", [view], store, schema=service.schema))
 
         async def written() -> str:

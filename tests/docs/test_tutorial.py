@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.docs.tutorial import HOTEL, PAGE, filled, shown
-from tests.examples.test_hotel import files
+from tests.examples.lines import files
 from twinlog.cli import main
 
 

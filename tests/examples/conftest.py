@@ -53,6 +53,7 @@ def hotel(tmp_path: Path) -> Example:
     (installed / "twinlog").symlink_to(ROOT / "twinlog")
     shutil.copytree(HOTEL, tmp_path / "hotel", ignore=LEFT_BEHIND)
     inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_ADDRESS"))}
+    inherited["METRICS_ADDRESS"] = "127.0.0.1:0"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     example = Example(tmp_path / "hotel", {**inherited, "PYTHONPATH": str(installed), "PATH": path})
     example.twinlog("proto")

@@ -208,6 +208,7 @@ async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator
             seconds=_PATIENCE_SECONDS,
         )
         assert not reading.done(), said
+        assert sum("metrics of" in line for line in said) == len(addresses)
         yield
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(_PATIENCE_SECONDS):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from google.protobuf.message import Message
+
 from tests.hotel import messages as pb
 from twinlog import Aggregate, Dispatch, Events, NotFound, Policies, Recorded, View, on
 
@@ -113,4 +115,4 @@ def _shown(row: RoomRow | None, _event: Recorded, message: Any) -> RoomRow:
     return row or RoomRow(message.room_id)
 
 
-ROOMS = View("rooms", lambda _event, message: str(message.room_id), _shown)
+ROOMS = View("rooms", lambda _event, message: str(message.room_id), _shown, events=[Message])

@@ -81,6 +81,7 @@ def projecting(store: MemoryViews, bears: Sequence[int] = range(100)) -> DeadLet
         "values",
         lambda _event, _message: "a",
         lambda row, _event, said: (*(row or ()), bears[bears.index(said.value)]),
+        events=[Message],
     )
     return dead_lettering(Projection("tests.source", [view], store, schema=SCHEMA), store.log)
 

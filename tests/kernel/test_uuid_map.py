@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import time
 import tracemalloc
+from base64 import b64encode
 from collections.abc import Callable
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from twinlog import UuidMap
-from twinlog.model import uuid_map
+from twinlog.model import apart, uuid_map
 from twinlog.testing.internals import RandomIds
 
 # Few and close ones too: those that differ only in their first bits, and those that are records of others.
@@ -150,6 +151,39 @@ def test_a_damaged_snapshot_is_refused(damage: Callable[[str, str], object]) -> 
     whole = UuidMap({str(UUID(int=number)): number for number in range(100)})
     with pytest.raises(ValueError):
         ADAPTER.validate_python(damage(*whole._packed()))
+
+
+def test_a_large_map_is_written_in_pieces_so_that_other_threads_get_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces = list[int]()
+
+    def encode(piece: bytes) -> bytes:
+        pieces.append(len(piece))
+        return b64encode(piece)
+
+    monkeypatch.setattr(apart, "b64encode", encode)
+    large = UuidMap({str(UUID(int=number)): number for number in range(20_000)})
+    whole, context = ADAPTER.dump_json(large), apart.Apart()
+    pieces.clear()
+    beside = ADAPTER.dump_json(large, context=context)
+    assert (len(pieces), max(pieces)) == (3, 3 * 2**16)
+    assert len(beside) < len(whole) / 100, "what pydantic writes at once"
+    assert context.filled(beside) == whole
+
+
+def test_maps_and_texts_of_any_size_are_written_as_they_are_without_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apart, "_PIECE_BYTES", 3 * 28)
+    maps = TypeAdapter(dict[str, UuidMap])
+    state = {
+        f'apart-0;"{size}': UuidMap({str(UUID(int=number)): -number for number in range(size)})
+        for size in (0, 1, 3, 4, 70, 1000)
+    }
+    context = apart.Apart()
+    assert context.filled(maps.dump_json(state, context=context)) == maps.dump_json(state)
+    assert maps.validate_json(maps.dump_json(state)) == state
 
 
 def test_an_entry_takes_a_few_dozen_bytes() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.dead_letters.journal import event
-from twinlog import Metadata
+from tests.kernel.counter import ALARM, Set
+from tests.kernel.test_writer import writing
+from twinlog import Log, Metadata
+from twinlog.log.system import SystemClock
+from twinlog.log.timers import Timers
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.model.event import NewEvent, StreamId
 from twinlog.testing import START
@@ -15,6 +20,7 @@ from twinlog.testing.internals import Batch, mirrors, open_log
 from twinlog.v1.event_pb2 import RecordedEvent
 
 EXTRA = {"tenant": "acme", "user": "7"}
+PASSED = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = Metadata("c", "rpc/Book", "", "ann", EXTRA)
 EVENT = event(1, "a:1")._replace(metadata=SAID)
 
@@ -51,3 +57,20 @@ async def test_postgres_keeps_it_where_an_older_program_does_not_look(
         assert [row["extra"] for row in stored] == [EXTRA, None]
         found = await log.pool.fetch("SELECT position FROM events WHERE extra->>'tenant' = $1", "acme")
         assert [row["position"] for row in found] == [1]
+
+
+async def test_a_timer_has_that_of_the_event_that_set_it(log: Log) -> None:
+    """Not that of a later one; and neighbors have their own, or none."""
+    async with writing(log) as writer:
+        for id, extra in (("a", EXTRA), ("b", {}), ("c", {"tenant": "other"})):
+            metadata = Metadata(extra=extra)
+            await writer.execute(lambda tx, id=id: tx.do(ALARM, id, Set(PASSED)), metadata=metadata)  # type: ignore[misc]
+        timers = Timers(log, writer, [ALARM], clock=SystemClock(), actor="tests")
+        assert await timers.fire() == 3
+        rung = {one.stream.id: one.metadata for one in await log.read(3, 9)}
+    assert {id: metadata.extra for id, metadata in rung.items()} == {
+        "a": EXTRA,
+        "b": {},
+        "c": {"tenant": "other"},
+    }
+    assert rung["a"].causation_id == "timer/alarm/a"

@@ -92,6 +92,28 @@ async def test_a_large_state_is_encoded_by_another_thread(
     assert threads == [True, False], "the first one's size is not known yet"
 
 
+async def test_the_first_snapshot_of_many_events_is_encoded_by_another_thread(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_MANY_EVENTS", EVERY)
+    encode, on_loop = StateCodec.encode, dict[str, bool]()
+
+    def watched_encode(self: StateCodec, state: Count) -> bytes:
+        on_loop[f"{state.events} events"] = threading.current_thread() is threading.main_thread()
+        return encode(self, state)
+
+    monkeypatch.setattr(StateCodec, "encode", watched_encode)
+    saving = Snapshots(log)
+    for version in (EVERY, EVERY + 1):
+        stream = StreamId(COUNTER.name, f"of-{version}")
+        saving.offer(stream, Entry(COUNTER, Count(version, version), version, version, 0))
+    task = asyncio.create_task(saving.run())
+    await until(lambda: len(on_loop) == 2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert on_loop == {f"{EVERY} events": True, f"{EVERY + 1} events": False}
+
+
 async def has_one(log: Watched, version: int) -> bool:
     snapshot = await kept(log)
     return snapshot is not None and snapshot.version == version

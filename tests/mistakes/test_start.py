@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
 
 from shop.orders.v1.events_pb2 import OrderCreated
@@ -23,13 +24,16 @@ from twinlog import (
     Policies,
     PostgresViews,
     Projection,
+    Saga,
     Schema,
     Service,
     ServiceSpec,
     Settings,
+    Step,
     View,
     on,
     open_service,
+    saga_aggregate,
 )
 from twinlog.consume import Consumer
 from twinlog.log.lease import AlwaysHeld
@@ -62,9 +66,14 @@ async def later(*_arguments: Any) -> Any:
     """What ought to be a plain function."""
 
 
+unready: Any = later
+
+
 def changed(**parts: Any) -> Aggregate[Any, Any]:
     return replace(JOURNAL, **parts)
 
+
+UPCASTING = Schema({Int64Value: (lambda old: [StringValue(value=f"{old.value}:1")], [StringValue])})
 
 SPECS: Mapping[str, tuple[ServiceSpec, str]] = {
     "an aggregate's name is used twice": (
@@ -94,6 +103,28 @@ SPECS: Mapping[str, tuple[ServiceSpec, str]] = {
     "decide is async": (
         replace(SPEC, aggregates=[changed(decide=later)]),
         "aggregate 'journal': decide is async.*plain function",
+    ),
+    "two aggregates have one event": (
+        replace(
+            SPEC, aggregates=[changed(events=[StringValue]), changed(name="diary", events=[StringValue])]
+        ),
+        r"StringValue is an event of aggregates 'journal' and 'diary'.*give each an event of its own",
+    ),
+    "an event that is written as it was once": (
+        replace(SPEC, aggregates=[changed(events=[Int64Value])], schema=UPCASTING),
+        r"aggregate 'journal' is about google\.protobuf\.Int64Value, which is upcast.*its upcaster returns",
+    ),
+    "decide without the command": (
+        replace(SPEC, aggregates=[changed(decide=lambda _state: [])]),
+        "'journal': decide cannot be called with 2 arguments; let it take the state, a command or event",
+    ),
+    "one package instead of several": (
+        replace(SPEC, migrations="hotel.sql"),  # type: ignore[arg-type]
+        r"migrations is one str and not several; is a comma missing, as in migrations=\(…,\)",
+    ),
+    "one aggregate instead of several": (
+        replace(SPEC, aggregates=JOURNAL),  # type: ignore[arg-type]
+        r"aggregates is one Aggregate and not several; is a comma missing",
     ),
     "a log whose tokens nobody could read": (
         replace(SPEC, log="hotel-rooms"),
@@ -156,8 +187,21 @@ def at_once(*_arguments: Any) -> None:
     """What ought to be async."""
 
 
+async def at_once_of_one(_event: Any) -> None:
+    """What ought to take its attempt, too."""
+
+
+def of_event(event: Any) -> str:
+    """A key, as a stranger may write it."""
+    return str(event.value)
+
+
+without_record: Any = of_event
+
+
 def view(name: str = "rooms", **parts: Any) -> View[Row]:
-    return View(name, lambda e, _: e.stream.id, lambda _row, e, _: Row(e.stream.id), **parts)
+    said = {"evolve": lambda _row, e, _: Row(e.stream.id), "events": [Message], **parts}
+    return View(name, lambda e, _: e.stream.id, **said)
 
 
 STORE = MemoryViews()
@@ -177,6 +221,17 @@ def without_a_query() -> Projection:
     store = object.__new__(PostgresViews)
     store.log, store._queries, store._types = MemoryLog("rooms"), {}, {}  # type: ignore[assignment]
     return projection(store=store)
+
+
+WAITING = Saga(
+    "waiting",
+    version=1,
+    starts_with=StringValue,
+    steps=[Step("wait", done=BoolValue)],
+    partition_key=lambda _event: "one",
+    id=lambda _event: "one",
+    sources={"source": [StringValue, BoolValue]},
+)
 
 
 class Named(Source):
@@ -220,6 +275,24 @@ SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consum
         lambda: [Projection("room_svc.source", [], STORE, schema=Schema())],
         "projection 'room_svc.source' has no view; give it one, or leave it out",
     ),
+    "a view of everything, unsaid": (
+        lambda: [projection("room_svc.source", view(events=()))],
+        r"view 'rooms' does not say which events it is about.*rules= .*or events=, such as .*events=\[Message\]",
+    ),
+    "a view without a fold": (
+        lambda: [
+            projection("room_svc.source", View("rooms", lambda e, _: e.stream.id, events=[StringValue]))
+        ],
+        "view 'rooms' says of no event what the row is after it; give it rules=, evolve= or each=",
+    ),
+    "a view made by what it is not about": (
+        lambda: [projection("room_svc.source", view(events=[StringValue], created_by=BoolValue))],
+        r"view 'rooms': google\.protobuf\.BoolValue, which is to make its rows, is not among the events",
+    ),
+    "an async rule of a view": (
+        lambda: [projection("room_svc.source", View("rooms", lambda *_: "", rules={StringValue: unready}))],
+        r"view 'rooms': the rule of google\.protobuf\.StringValue is async.*plain function",
+    ),
     "a table without a rule": (lambda: [policies(rules={})], "has no rule.*give it one, or leave it out"),
     "a table without an actor": (lambda: [policies(actor="")], "has no actor.*use the name of the service"),
     "an async rule": (
@@ -227,7 +300,7 @@ SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consum
         r"the rule of google\.protobuf\.StringValue is async.*plain function",
     ),
     "an async view": (
-        lambda: [projection("room_svc.source", View("rooms", later, lambda *_: None))],  # type: ignore[arg-type]
+        lambda: [projection("room_svc.source", View("rooms", later, lambda *_: None, events=[Message]))],  # type: ignore[arg-type]
         "view 'rooms': key is async.*plain function",
     ),
     "the name of a task": (
@@ -241,6 +314,18 @@ SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consum
     "effects for a routing key that no event of the type has": (
         lambda: [effects(rules={OrderCreated: later}, routing_key="NOWHERE")],
         r"Effects\('mail', log='source'\): no .*OrderCreated has the routing key 'NOWHERE'",
+    ),
+    "a rule without an event": (
+        lambda: [policies(rules={StringValue: lambda: None})],
+        r"the rule of google\.protobuf\.StringValue cannot be called with 1 arguments; let it take the event",
+    ),
+    "effects without an attempt": (
+        lambda: [effects(rules={StringValue: at_once_of_one})],
+        r"the rule of google\.protobuf\.StringValue cannot be called with 2 arguments.*the event, the attempt",
+    ),
+    "a key of an event alone": (
+        lambda: [projection("room_svc.source", replace(view(), key=without_record))],
+        "view 'rooms': key cannot be called with 2 arguments; let it take the record, the event",
     ),
     "effects of a log that no log can be called": (
         lambda: [effects(log="hotel rooms")],
@@ -288,6 +373,30 @@ async def service(
     )
     async with made.running():
         yield made
+
+
+WITH_UPCASTERS: Mapping[str, tuple[Callable[[], Policies | Effects | Consumer], str]] = {
+    "policies": (lambda: policies(rules={Int64Value: lambda _: None}), r"Policies\(log='source'"),
+    "effects": (lambda: effects(rules={Int64Value: later}), r"Effects\('mail'"),
+    "a view": (lambda: projection("room_svc.source", view(events=[Int64Value])), "view 'rooms'"),
+}
+
+
+@pytest.mark.parametrize("whose", WITH_UPCASTERS)
+async def test_what_waits_for_a_type_that_is_upcast_is_refused(whose: str) -> None:
+    made, table = WITH_UPCASTERS[whose]
+    async with service(schema=UPCASTING) as running:
+        said = rf"{table}.* is about google\.protobuf\.Int64Value, which is upcast, so that none would come"
+        with pytest.raises(Mistake, match=said):
+            running.subscribe(made())
+
+
+async def test_a_saga_that_is_declared_and_never_subscribed_is_refused_when_it_serves() -> None:
+    async with service(saga_aggregate(WAITING)) as running:
+        with pytest.raises(
+            Mistake, match=r"saga 'waiting' is declared and not subscribed.*service\.subscribe"
+        ):
+            await running.serve()
 
 
 @pytest.mark.parametrize("mistake", SUBSCRIBED)

@@ -63,6 +63,9 @@ def run(adopter: Adopter, project: Path, *command: str) -> str:
     return output(*command, cwd=project, env=without_servers(adopter))
 
 
+ANY_PORTS = {"METRICS_ADDRESS": "127.0.0.1:0"}
+
+
 def without_servers(adopter: Adopter) -> dict[str, str]:
     """The environment, without servers that it may name."""
     return {name: value for name, value in adopter.env.items() if name not in ("POSTGRES_URL", "NATS_URL")}
@@ -90,7 +93,7 @@ async def running(adopter: Adopter, project: Path, address: str) -> AsyncIterato
     env["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"
     said: list[str] = []
     process = await spawn(
-        [adopter.bin / "twinlog", "dev"], env={**env, "LIBRARY_ADDRESS": address}, cwd=project
+        [adopter.bin / "twinlog", "dev"], env={**env, "LIBRARY_ADDRESS": address, **ANY_PORTS}, cwd=project
     )
     reading = asyncio.create_task(_read(process, said))
     try:

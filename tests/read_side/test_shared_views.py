@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from tests.dead_letters.journal import dead_lettering
@@ -41,7 +42,7 @@ def stays_of(_event: Recorded, message: Any) -> list[str]:
     return message.value.partition(":")[0].split("+") if isinstance(message, StringValue) else ["a"]
 
 
-STAYS: View[Stay] = View("stays", stays_of, lambda *_: None, each=evolve, shared=True)
+STAYS: View[Stay] = View("stays", stays_of, each=evolve, shared=True, events=[Message])
 
 
 def booked(position: int, said: str) -> Recorded:

@@ -192,6 +192,26 @@ WRONG: Mapping[str, tuple[Callable[[], object], str]] = {
         lambda: table([Parallel(step(0), replace(step(1), undone=kind("Undone", 0)))]),
         '"step 0" and "step 1" are both undone by Undone0.*let each step have events of its own',
     ),
+    "one event says that two steps are refused": (
+        lambda: table([step(0), replace(step(1), refused=kind("Refused", 0))]),
+        '"step 0" and "step 1" are both refused by Refused0.*again or late.*say by matches=',
+    ),
+    "one event puts two steps off": (
+        lambda: table([step(n, transient=kind("Busy", 0), retries=1) for n in (0, 1)]),
+        '"step 0" and "step 1" are both put off by Busy0',
+    ),
+    "one event undoes a step and does another": (
+        lambda: table([step(0), replace(step(1), done=kind("Undone", 0))]),
+        '"step 0" and "step 1" are undone and done by Undone0',
+    ),
+    "a step and the closing command have one answer": (
+        lambda: table([replace(step(0), undone=kind("Closed"))], closes=True),
+        '"step 0" and "close" are undone and done by Closed',
+    ),
+    "a version that stands for none": (
+        lambda: table([step(0)], version=0),
+        "versions count from 1, and 0 would stand for an instance that has not begun; renumber it",
+    ),
     "success and refusal are one": (
         lambda: table([replace(step(0), refused=kind("Done", 0))]),
         '"step 0" has Done0 for success and for something else; let each have an event',

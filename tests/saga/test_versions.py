@@ -124,6 +124,14 @@ def test_what_no_instance_rests_on_may_change_in_place() -> None:
     assert fingerprint_of(ONE) == fingerprint_of(tuned)
 
 
+async def test_steps_may_begin_to_pick_their_answers_under_their_version() -> None:
+    """What a table that shares answers between steps is told to do."""
+    tables = MemoryTables()
+    await start(tables, ONE)
+    await start(tables, edited(replace(step(0), matches=lambda _: True), step(1)))
+    await start(tables, ONE)
+
+
 async def test_a_message_type_that_an_upcaster_renames_is_no_change_of_the_table() -> None:
     tables, renamed = MemoryTables(), edited(step(0), replace(step(1), done=kind("Done", 3)))
     await start(tables, ONE)

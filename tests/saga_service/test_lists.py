@@ -12,7 +12,7 @@ from saga_orchestrator.views import SAGAS, KernelList, SagaRow, SagaViews
 from shop.orders.v1.events_pb2 import OrderCreated
 from tests.controls import recorded
 from twinlog import CheckpointAdvance, Recorded, StreamId
-from twinlog.log.saga_list import NEWEST, SagaKey, SagaList
+from twinlog.log.saga_list import NEWEST, SagaKey, SagaList, SagasFromTheOldest
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model import saga_list
 from twinlog.model.messages import pack
@@ -83,6 +83,14 @@ async def test_pages_newest_first(sagas: SagaList) -> None:
     assert (row.stream, row.saga, row.subject, row.version) == ("credit_saga/c", "credit", "ada", 1)
     assert (row.status, row.reason) == (pb.SAGA_STATUS_NEEDS_ATTENTION, "a typo")
     assert (row.started_at, row.updated_at) == (START + 4 * MINUTE, START + 6 * MINUTE)
+
+
+async def test_pages_oldest_first(sagas: SagaList) -> None:
+    assert isinstance(sagas, SagasFromTheOldest)
+    rows = await sagas.oldest(chosen(), 0, 2)
+    assert [row.saga_id for row in rows] == ["a", "b"]
+    assert [row.saga_id for row in await sagas.oldest(chosen(), rows[-1].started_position, 2)] == ["c"]
+    assert [row.saga_id for row in await sagas.oldest(chosen(subject="ada"), 0, 9)] == ["a", "c"]
 
 
 async def test_chooses_the_oldest_first_and_counts_all(sagas: SagaList) -> None:

@@ -57,6 +57,32 @@ async def test_lists_by_state_age_and_subject_newest_first() -> None:
     assert not saga.steps
 
 
+async def test_lists_those_under_way_oldest_first_and_counts_all() -> None:
+    async with desk() as at:
+        for id in "abcd":
+            await at.begin(id)
+        await at.complete("b")
+        await at.do(CREDIT_SAGAS, "c", Abort("a typo", at.clock.now()))
+        await at.listed()
+        request = pb.ListSagasRequest(oldest_first=True, not_ended=True, page_size=2)
+        first = await at.sagas.ListSagas(request)
+        assert [saga.saga_id for saga in first.sagas] == ["a", "c"]
+        request.page_token = first.next_page_token
+        assert [saga.saga_id for saga in (await at.sagas.ListSagas(request)).sagas] == ["d"]
+        request.oldest_first = False
+        error = await refused(at.sagas.ListSagas(request))
+        assert "page_token" in str(rich(error).details)
+        counted = (await at.sagas.CountSagas(pb.CountSagasRequest())).counts
+        assert {pb.SagaStatus.Name(each.status): each.count for each in counted if each.count} == {
+            "SAGA_STATUS_RUNNING": 2,
+            "SAGA_STATUS_COMPLETED": 1,
+            "SAGA_STATUS_COMPENSATING": 1,
+        }
+        filter = pb.SagaFilter(subject="nobody")
+        counted = (await at.sagas.CountSagas(pb.CountSagasRequest(filter=filter))).counts
+        assert not any(each.count for each in counted)
+
+
 async def test_lists_in_pages_whose_tokens_belong_to_their_filter() -> None:
     async with desk() as at:
         for id in "abcde":

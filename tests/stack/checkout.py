@@ -32,6 +32,7 @@ class Checkout:
         self.data = folder / ".data"
         self.started: list[subprocess.Popen[bytes]] = []
         self.addresses = {setting: f"127.0.0.1:{free_port()}" for setting in ADDRESSES}
+        self.console = f"127.0.0.1:{free_port()}"
         for package in PACKAGES:
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -42,7 +43,13 @@ class Checkout:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stack", *arguments],
                 cwd=self.folder,
-                env={**inherited, "METRICS_ADDRESS": "127.0.0.1:0", **self.addresses, **settings},
+                env={
+                    **inherited,
+                    "CONSOLE_ADDRESS": self.console,
+                    "METRICS_ADDRESS": "127.0.0.1:0",
+                    **self.addresses,
+                    **settings,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,13 @@ import psutil
 import pytest
 
 from stack.attach import Running
+from stack.topology import NAMES
+from tests.observe.scraping import Scrape, scraped
 from tests.stack.checkout import Checkout, checkout
 from tests.waiting import until
+from twinlog import __version__
 from twinlog.dev import until_serving
+from twinlog.dev.supervisor import until_answering
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,25 @@ async def test_the_passwords_of_its_servers_are_where_it_says_and_nowhere_else(o
         assert (own.data / "run" / server / "password").read_text().strip() == password
         assert password not in own.said
         assert not any(password in " ".join(psutil.Process(pid).cmdline()) for pid in own.processes())
+
+
+async def test_the_console_is_up_and_its_address_comes_first(own: Checkout) -> None:
+    await own.up()
+    await until(
+        lambda: "Ctrl-C" in own.said and own.addresses["QUERIES_ADDRESS"] in own.said.partition("Ctrl-C")[2]
+    )
+    told = own.said.partition("Ctrl-C")[2]
+    assert told.index(f"http://{own.console}") < told.index("order_svc")
+    await asyncio.wait_for(until_answering(own.console), 60)
+
+
+async def test_it_says_where_the_metrics_are(own: Checkout) -> None:
+    await own.up()
+    await until(lambda: own.said.count("metrics of ") == 4)
+    found = dict(re.findall(r"metrics of (\w+) +(http://\S+)$", own.said, re.MULTILINE))
+    assert [*found] == NAMES
+    for service, url in found.items():
+        assert Scrape(await scraped(url)).value("twinlog_info", name=service, version=__version__) == 1
 
 
 async def test_a_killed_service_is_started_again(own: Checkout) -> None:

@@ -9,12 +9,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any, NamedTuple
 
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+from twinlog import Clock
+from twinlog.observe.tracing import Tracing, tracing
+from twinlog.observe.tracing_export import tracer_of
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class Span:
     span_id: str
     parent_id: str
     """Empty: none."""
-    links: Sequence[str]
-    """Ids of spans."""
+    linked: Sequence[tuple[str, str]]
+    """Ids of traces and of their spans."""
     attributes: Mapping[str, Any]
     failed: bool
     began: int
@@ -58,7 +66,7 @@ class Node(NamedTuple):
 class Receiver:
     """What has arrived so far."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str = "") -> None:
         self.url = url
         self.refuses = False
         """Whether it answers 503."""
@@ -86,6 +94,11 @@ class Receiver:
         """The tree, or the trees, of one trace; siblings by their text, since they run side by side."""
         return "\n".join(line for root in self.roots(trace_id) for line in root.drawn())
 
+    def tracing(self, service: str, clock: Clock) -> Tracing:
+        """The tracing of a service in this process, whose spans arrive at once."""
+        processor = SimpleSpanProcessor(AtOnce(self))
+        return tracing(tracer_of(processor, Resource({"service.name": service})), clock)
+
     def take(self, request: ExportTraceServiceRequest) -> None:
         """Keeps what a process has sent."""
         with self._lock:
@@ -93,6 +106,17 @@ class Receiver:
                 service = str(_plain(of_process.resource.attributes)["service.name"])
                 for of_scope in of_process.scope_spans:
                     self._spans += [_span(service, span) for span in of_scope.spans]
+
+
+class AtOnce(SpanExporter):
+    """Gives spans to a receiver, as they would have been sent."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._receiver.take(encode_spans(spans))
+        return SpanExportResult.SUCCESS
 
 
 def _node(span: Span, spans: Sequence[Span]) -> Node:
@@ -108,7 +132,7 @@ def _span(service: str, sent: Sent) -> Span:
         sent.trace_id.hex(),
         sent.span_id.hex(),
         sent.parent_span_id.hex(),
-        [link.span_id.hex() for link in sent.links],
+        [(link.trace_id.hex(), link.span_id.hex()) for link in sent.links],
         _plain(sent.attributes),
         sent.status.code == sent.status.STATUS_CODE_ERROR,
         sent.start_time_unix_nano,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from twinlog.audit.auditor import GRACE, Auditor
 from twinlog.audit.dead_letters import DeadLettersByConsumer
@@ -13,6 +14,7 @@ from twinlog.audit.domain import Domain, Domains
 from twinlog.audit.errors import CannotAudit
 from twinlog.audit.followers import Follower
 from twinlog.audit.sagas import Sagas
+from twinlog.audit.shared_views import SharedRows, SharedViewAudit
 from twinlog.audit.survey import Wired, surveyed
 from twinlog.audit.system import AuditedLog, System
 from twinlog.audit.tables import TableRows, quoted
@@ -112,19 +114,24 @@ def _followers(services: Sequence[Wired], dead_letters: DeadLettersByConsumer) -
 def _views(services: Sequence[Wired], dead_letters: DeadLettersByConsumer) -> Iterator[tuple[RowsAudit, str]]:
     """Each view as it is followed, and why its rows are not compared; empty: they are."""
     for each in services:
+        shared: dict[str, SharedRows] = {}
         for one in each.consumers:
             for view in one.tables if isinstance(one, Projection) else ():
                 assert isinstance(one, Projection)
-                yield _view(each, one, view, dead_letters)
+                yield _view(each, one, view, dead_letters, shared)
 
 
 def _view(
-    service: Wired, projection: Projection, view: AnyView, dead_letters: DeadLettersByConsumer
+    service: Wired,
+    projection: Projection,
+    view: AnyView,
+    dead_letters: DeadLettersByConsumer,
+    shared: dict[str, SharedRows],
 ) -> tuple[RowsAudit, str]:
+    """``shared``: the rows that several logs change, by the name of their view."""
     store = projection.store
     rows = TableRows.of(view, store) if isinstance(store, PostgresViews) else None
-    several = _shown_by(service.consumers, view.name) > 1
-    if several or rows is None:
+    if rows is None:
         followed = Unjudged(
             view,
             log=projection.source,
@@ -132,21 +139,20 @@ def _view(
             database=service.database,
             routing_key=projection.routing_key,
         )
-        why = "several logs change its rows" if several else f"its store has no query {view.name}_rows"
-        return followed, f"view {view.name} is not compared: {why}"
-    return (
-        ViewAudit(
-            view,
-            rows,
-            log=projection.source,
-            dead_letters=dead_letters[projection.name],
-            database=service.database,
-            routing_key=projection.routing_key,
-            schema=service.spec.schema,
-            remedy=_rebuild(service, projection),
-        ),
-        "",
-    )
+        return followed, f"view {view.name} is not compared: its store has no query {view.name}_rows"
+    remedy = _rebuild(service, projection)
+    parts: dict[str, Any] = {
+        "log": projection.source,
+        "dead_letters": dead_letters[projection.name],
+        "database": service.database,
+        "routing_key": projection.routing_key,
+        "schema": service.spec.schema,
+        "remedy": remedy,
+    }
+    if _shown_by(service.consumers, view.name) > 1:
+        together = shared.setdefault(view.name, SharedRows(view, rows, remedy))
+        return SharedViewAudit(view, rows, shared=together, **parts), ""
+    return ViewAudit(view, rows, **parts), ""
 
 
 def _rebuild(service: Wired, projection: Projection) -> str:

@@ -20,7 +20,7 @@ from twinlog.postgres.codecs import Connection
 EQUAL = "view row equals fold"
 """The check that a row breaks which its events do not lead to."""
 
-_CHUNK = 2_000
+CHUNK = 2_000
 
 Decoded = Sequence[tuple[Recorded, Sequence[Message]]]
 """Events with their messages; none where an event cannot be read."""
@@ -175,7 +175,7 @@ class ViewAudit:
         """
         waiting, wrong = iter(self._touched), set[str]()
         compared = len(self._touched)
-        while chunk := list(islice(waiting, _CHUNK)):
+        while chunk := list(islice(waiting, CHUNK)):
             wrong |= await self._compare(connection, chunk, findings)
         if await self._stored.count(connection) != len(self._rows):
             for key in await self._stored.keys(connection):
@@ -241,7 +241,7 @@ class Unjudged:
 
 def projects(view: AnyView, routing_key: str, message: Message) -> bool:
     """Whether a view is about an event; ``routing_key``: of those that are projected."""
-    if view.events and type(message) not in view.events:
+    if not view.is_about(message):
         return False
     return not routing_key or routing_key_of(message) == routing_key
 

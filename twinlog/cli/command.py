@@ -26,6 +26,7 @@ COMMANDS = {
     "dead-letters": ("dead_letters", "events that could not be handled: list, show, replay, discard"),
     "sagas": ("sagas", "sagas: list, show, retry, skip, abort"),
     "views": ("views", "views, and how far each is"),
+    "dashboards": ("dashboards", "write Grafana dashboards and Prometheus alert rules into a folder"),
     "doctor": ("doctor", "check servers and settings, and say what to do"),
     "audit": ("audit", "compare logs, streams, views, consumers and sagas, event by event"),
     "simulate": ("simulate", "run a project's services in simulated worlds in which everything goes wrong"),

@@ -13,9 +13,18 @@ from twinlog.cli.project import Project
 _EXTRA = f"{sys.executable} -m pip install 'twinlog[console]'"
 
 
+ADDRESS = "127.0.0.1:50050"
+"""Where it serves unless it is told otherwise."""
+
+
+def missing() -> list[str]:
+    """What the console needs and is not installed."""
+    return [each for each in ("jinja2", "starlette", "uvicorn") if not importlib.util.find_spec(each)]
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--at", metavar="HOST:PORT", help="where it serves; default: CONSOLE_ADDRESS, or 127.0.0.1:50050"
+        "--at", metavar="HOST:PORT", help="where it serves; default: CONSOLE_ADDRESS, or " + ADDRESS
     )
     parser.add_argument(
         "--services",
@@ -25,8 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if missing := [each for each in ("jinja2", "starlette", "uvicorn") if not importlib.util.find_spec(each)]:
-        raise Usage(f"{', '.join(missing)} is not installed: {_EXTRA}")
+    if wanting := missing():
+        raise Usage(f"{', '.join(wanting)} is not installed: {_EXTRA}")
     if options.at:
         os.environ["CONSOLE_ADDRESS"] = options.at
     services = options.services or os.environ.get("TWINLOG_SERVICES", "")

@@ -129,6 +129,8 @@ async def _show(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         for name, value in (*each["dead_letter"].items(), *_fields(each)):
             out.print(plain(f"  {name}: {value}"), soft_wrap=True)
         out.print(plain(_payload(each)), soft_wrap=True)
+        if each["traceback"]:
+            out.print(plain(each["traceback"]), soft_wrap=True)
     return OK
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from twinlog.cli import proto
+from twinlog.cli.console import ADDRESS as CONSOLE_ADDRESS
+from twinlog.cli.console import missing as missing_of_console
 from twinlog.cli.exits import OK, Failed, Usage
 from twinlog.cli.project import Project, servers_told
 from twinlog.model.errors import ConfigurationError
 from twinlog.service.spec import ServiceSpec
 
 _WATCHED = (".py", ".sql", ".proto")
+_NO_CONSOLE = "install twinlog[console] for the console"
 _EXTRA = f"{sys.executable} -m pip install 'twinlog[embedded]'"
 
 
@@ -70,6 +73,7 @@ async def _run(options: argparse.Namespace, project: Project, services: Mapping[
             addresses=project.services,
             fresh=options.fresh,
             restarts=not options.no_restart,
+            console=_console(dev),
             metrics=dev.FIRST_METRICS,
         ) as system:
             with servers_told(project, system.postgres_url, system.nats_url):
@@ -77,10 +81,19 @@ async def _run(options: argparse.Namespace, project: Project, services: Mapping[
     return OK
 
 
+def _console(dev: Any) -> Any:
+    """The console where it is installed: at its own address unless that is taken, and none has been set."""
+    if missing_of_console():
+        return None
+    host, _, port = CONSOLE_ADDRESS.rpartition(":")
+    return dev.Console(CONSOLE_ADDRESS if dev.port_is_free(host, int(port)) else None)
+
+
 async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -> None:
     from twinlog.cli.reflected import commands
 
     _say("\nUp. Ctrl-C stops everything.\n")
+    _say(f"  {'In the browser':<24} {system.console or _NO_CONSOLE}\n")
     for service, address in system.addresses.items():
         _say(f"  {service:<24} {address}")
     for service, address in system.metrics.items():

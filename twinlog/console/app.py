@@ -21,7 +21,7 @@ from starlette.routing import Route
 from twinlog.console.guard import Guard
 from twinlog.console.live import Live, TooMany, tag_of
 from twinlog.console.page import Form, Gone, Outcome, Page, Query
-from twinlog.console.rendering import STATIC, environment, static
+from twinlog.console.rendering import content, environment, static
 from twinlog.console.services import Services
 
 _log = structlog.get_logger(component="console")
@@ -203,11 +203,11 @@ async def _body(request: Request) -> bytes | None:
 
 async def _file(request: Request) -> Response:
     name = request.path_params["name"]
-    path = STATIC / name
-    if path.parent != STATIC or not path.is_file() or static(name) != request.url.path:
+    held = content(name)
+    if held is None or static(name) != request.url.path:
         return PlainTextResponse("There is no such file.\n", 404)
     kind, _ = mimetypes.guess_type(name)
-    return Response(path.read_bytes(), media_type=kind, headers={"Cache-Control": _FOR_EVER})
+    return Response(held, media_type=kind, headers={"Cache-Control": _FOR_EVER})
 
 
 async def _health(request: Request) -> Response:

@@ -70,9 +70,10 @@ class Live:
                 shared.stop()
 
     def close(self) -> None:
-        """Ends all streams."""
+        """Ends all streams, and loading."""
         self._closed = True
         for shared in self._shared.values():
+            shared.stop()
             shared.wake()
 
 

@@ -17,6 +17,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 HERE = Path(__file__).parent
+_LINE = 240
 STATIC = HERE / "static"
 
 
@@ -33,21 +34,37 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     made.filters |= {
         "ago": ago,
         "count": count,
+        "cut": cut,
         "json": as_json,
+        "line": line,
         "moment": moment,
         "rate": rate,
         "short": short,
+        "text": text,
         "until": until,
     }
     made.globals["static"] = static
     return made
 
 
+STYLES = "console.css"
+"""All styles in one file, so that a first paint waits for one."""
+
+
+@cache
+def content(name: str) -> bytes | None:
+    """A file of the console, or None; its styles come with those of its pages."""
+    if name == STYLES:
+        pages = sorted(each for each in STATIC.glob("*.css") if each.name != STYLES)
+        return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
+    path = STATIC / name
+    return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+
+
 @cache
 def static(name: str) -> str:
     """The URL of a file, by its content: browsers may keep it for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{digest}/{name}"
+    return f"/static/{hashlib.sha256(content(name) or b'').hexdigest()[:12]}/{name}"
 
 
 def moment(at: datetime | Timestamp | None) -> Markup:
@@ -111,15 +128,55 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.0f}/s".replace(",", "\u202f")
 
 
+def cut(text: str, most: int) -> str:
+    """A text of at most so many characters; what it loses is lost in its middle, since ids differ at their ends."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 1]}…{text[-end:]}"
+
+
 def short(type: str) -> str:
     """The short name of a protobuf type."""
     return type.rpartition(".")[2]
 
 
+def line(value: Message) -> str:
+    """A message on one line, as short as can be read, for lists."""
+    return cut_end(", ".join(f"{name}: {_brief(each)}" for name, each in as_dict(value).items()), _LINE)
+
+
+def cut_end(text: str, most: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def text(value: Message) -> str:
+    """A message as JSON, to be copied."""
+    return json.dumps(as_dict(value), ensure_ascii=False, indent=2)
+
+
+def as_dict(value: Message) -> Any:
+    """A message as JSON has it. A Struct knows only fractions: those that are whole are shown so."""
+    return _whole(MessageToDict(value, preserving_proto_field_name=True))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def as_json(value: Any) -> Markup:
     """A value or a message as JSON for people, its parts marked for color."""
     if isinstance(value, Message):
-        value = MessageToDict(value, preserving_proto_field_name=True)
+        value = as_dict(value)
     lines = json.dumps(value, ensure_ascii=False, indent=2).splitlines()
     return Markup("\n").join(_json_line(line) for line in lines)
 

@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from structlog.contextvars import bound_contextvars
+
 from twinlog._aio.retrying import Randomness, backoff
 from twinlog.consume.dead_letters import TriedInVain
 from twinlog.model.effects import Attempt, Call, Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
 from twinlog.model.policies import Dispatch
+from twinlog.model.trace import log_fields
 
 ALONE_SECONDS = 60.0
 """How long one suspect is asked again while none but it fails, and nothing new comes to compare it with."""
@@ -166,11 +169,12 @@ class Calls:
 
     async def _call(self, effect: Effect) -> Sequence[Dispatch]:
         results: list[Dispatch] = []
-        for number, (function, message) in enumerate(effect.calls):
-            key = self.effects.key(effect.event, number)
-            answer = await function(message, Attempt(key, effect.attempts, effect.event))
-            if answer is not None:
-                results += [answer] if isinstance(answer, Dispatch) else answer
+        with bound_contextvars(**log_fields(effect.event.metadata)):  # what it logs says what for
+            for number, (function, message) in enumerate(effect.calls):
+                key = self.effects.key(effect.event, number)
+                answer = await function(message, Attempt(key, effect.attempts, effect.event))
+                if answer is not None:
+                    results += [answer] if isinstance(answer, Dispatch) else answer
         return results
 
     def _judge(self, suspects: Sequence[Effect], events: int) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -27,17 +28,20 @@ from twinlog.consume.dead_letters import (
     NotFirst,
     NotParked,
 )
+from twinlog.consume.parked_times import ParkedTimes
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.wire import from_wire
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
-from twinlog.v1.dead_letters_pb2 import EventParked
+from twinlog.v1.dead_letters_pb2 import EventParked, EventReplayFailed
 
 _LOOK_EVERY_SECONDS = 5.0
 _SAY_EVERY_LOOKS = 60
 _REPLAY_EVERY_LOOKS = 6
 _REPLAYED_KEYS = 20
 """How many keys of a consumer are tried at once, where none of them goes through."""
+_LOOKED_BACK = 2_000
+"""How many of a consumer's events about dead letters are looked through for a traceback."""
 _UNREADABLE = {error.__name__ for error in NOT_MENDED_BY_TRYING}
 
 
@@ -89,6 +93,7 @@ class DeadLetterOperations:
         """By consumer: the looks until what it could not read is tried again."""
         self._last_key: defaultdict[str, str] = defaultdict(str)
         """By consumer: the key that was tried last."""
+        self._times = ParkedTimes(log, DEAD_LETTERS.name)
 
     def add(self, consumer: DeadLettering) -> None:
         """From now on this consumer's dead letters are counted and shown."""
@@ -193,6 +198,26 @@ class DeadLetterOperations:
             _parked(stream, one.letter.version, slice.events)
             for stream, one, slice in zip(streams, listed, slices, strict=True)
         ]
+
+    async def parked_at(self) -> Mapping[tuple[str, int], datetime]:
+        """When each dead letter was set aside, by consumer and position; of very many, some are told later."""
+        return await self._times.of(await self.listed())
+
+    async def traceback(self, one: Listed, parked: EventParked) -> str:
+        """The newest traceback of a dead letter: that of the last replay, if one failed; empty where none is known."""
+        if one.letter.error == parked.error:
+            return str(parked.traceback)
+        stream, version = StreamId(DEAD_LETTERS.name, one.consumer.name), one.letter.version
+        newest = (await one.consumer.dead_letters()).version
+        after = max(version, newest - _LOOKED_BACK)
+        [found] = await self._log.load([ReadRequest(stream, after, upto=newest)])
+        for event in reversed(found.events):
+            if event.type != EventReplayFailed.DESCRIPTOR.full_name:
+                continue
+            failed = EventReplayFailed.FromString(event.payload)
+            if failed.position == one.letter.position:
+                return str(failed.traceback)
+        return ""
 
     async def replay(
         self, listed: Sequence[Listed], metadata: Metadata | None = None

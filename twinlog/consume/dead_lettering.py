@@ -75,7 +75,7 @@ class DeadLettering:
         self.routing_key = consumer.routing_key
         self._consumer = consumer
         self._log = log
-        self._clock = clock
+        self.clock = clock
         self._ids = ids
         self._reader = StreamReader(schema, StateCodecs())
         self._known = DeadLetters()
@@ -217,7 +217,7 @@ class DeadLettering:
         error: Exception | None = None,
     ) -> int:
         known = self._known if commands or self._known.count else None
-        progress = Progress(self.name, advance, self._clock, self._ids, known, commands, error)
+        progress = Progress(self.name, advance, self.clock, self._ids, known, commands, error)
         stored = await self._consumer.apply(events, progress)
         for command, _ in commands:
             self._known = DEAD_LETTERS.fold(DEAD_LETTERS.decide(self._known, command), self._known)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from traceback import format_exception
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -22,6 +23,7 @@ from twinlog.model.maps import EMPTY, Map
 from twinlog.v1 import dead_letters_pb2 as pb
 
 _LONGEST_ERROR = 500
+_LONGEST_TRACEBACK = 4_000
 
 
 # --- state -------------------------------------------------------------------------------------------------
@@ -80,13 +82,22 @@ class Failure(NamedTuple):
     error_type: str
     error: str
     attempts: int
+    traceback: str = ""
+    """The end of it, where it is longest."""
 
     @classmethod
     def of(cls, error: BaseException, attempts: int) -> Failure:
         """What is kept of an error."""
         if isinstance(error, TriedInVain):
             return cls.of(error.error, error.attempts)
-        return cls(type(error).__name__, (str(error) or type(error).__name__)[:_LONGEST_ERROR], attempts)
+        text = (str(error) or type(error).__name__)[:_LONGEST_ERROR]
+        return cls(type(error).__name__, text, attempts, _traceback(error))
+
+
+def _traceback(error: BaseException) -> str:
+    """Its end says where it happened; whatever is no text in it is escaped."""
+    text = "".join(format_exception(error)).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LONGEST_TRACEBACK else f"…{text[1 - _LONGEST_TRACEBACK :]}"
 
 
 BEHIND = Failure("", "", 0)
@@ -210,7 +221,12 @@ def decide(dead: DeadLetters, command: Command) -> Events:
             if (known.error_type, known.error) == (failure.error_type, failure.error):
                 return []
             return [
-                pb.EventReplayFailed(**letter._asdict(), error_type=failure.error_type, error=failure.error)
+                pb.EventReplayFailed(
+                    **letter._asdict(),
+                    error_type=failure.error_type,
+                    error=failure.error,
+                    traceback=failure.traceback,
+                )
             ]
         case Discard(letter, reason):
             _require(dead, letter)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
-from structlog.contextvars import bound_contextvars
 
 from twinlog.consume.consumer import ConsumerWrapper, Progress
 from twinlog.consume.dead_letters import BEHIND, AddDeadLetter, FailReplay
-from twinlog.model.event import Metadata, Recorded
-from twinlog.model.trace import trace_fields
+from twinlog.model.event import Recorded
+from twinlog.model.trace import log_fields
 
 
 class Logged(ConsumerWrapper):
-    """A consumer whose failures are logged, each after it is recorded and with its traceback.
-
-    What is logged of a single event carries its correlation id, and its trace id if it has one.
-    """
+    """A consumer whose failures are logged, each after it is recorded and with its traceback."""
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        if len(events) == 1:
-            with bound_contextvars(**_ids(events[0].metadata)):
-                stored = await self.inner.apply(events, progress)
-        else:
-            stored = await self.inner.apply(events, progress)
+        stored = await super().apply(events, progress)
         for command, _ in progress.commands:
             match command:
                 case AddDeadLetter(event=event, failure=failure) if failure != BEHIND:
@@ -37,7 +29,7 @@ class Logged(ConsumerWrapper):
                         attempts=failure.attempts,
                         error=failure.error,
                         exc_info=progress.error,
-                        **_ids(event.metadata),
+                        **log_fields(event.metadata),
                     )
                 case FailReplay(letter=id, failure=failure):
                     structlog.get_logger().error(
@@ -48,7 +40,3 @@ class Logged(ConsumerWrapper):
                         exc_info=progress.error,
                     )
         return stored
-
-
-def _ids(metadata: Metadata) -> Mapping[str, str]:
-    return {"correlation_id": metadata.correlation_id, **trace_fields(metadata.traceparent)}

@@ -47,7 +47,7 @@ class Projection:
         self.source = source or name.rpartition(".")[2]
         self.says_source = bool(source) or "." in name
         """Whether its log was named, and is not guessed from a name that has no dot."""
-        wanted = [type for view in views for type in view.events] if all(v.events for v in views) else []
+        wanted = [type for view in views for type in view.events] if all(v.wanted for v in views) else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
         self.routing_key = routing_key
         self._views = views

@@ -15,11 +15,12 @@ from twinlog.dev.process import (
     stop,
 )
 from twinlog.dev.supervisor import Program, Supervisor, end_leftover_service, until_serving
-from twinlog.dev.system import System, end_leftovers, locked, running
+from twinlog.dev.system import Console, System, end_leftovers, locked, running
 from twinlog.dev.told import Told, until_told
 
 __all__ = [
     "FIRST_METRICS",
+    "Console",
     "EmbeddedNats",
     "EmbeddedPostgres",
     "Misconfigured",

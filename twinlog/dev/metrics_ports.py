@@ -21,16 +21,20 @@ def metrics_addresses(first: str, number: int) -> Sequence[str]:
     if not first:
         return [""] * number
     host, _, port = first.rpartition(":")
-    found: list[str] = []
-    candidate = int(port)
+    found: list[int] = []
     for _ in range(number):
-        candidate = _next(host, candidate) if candidate else 0
-        found.append(f"{host}:{candidate or free_port()}")
-        candidate = candidate and candidate + 1
-    return found
+        wanted = (found[-1] if found else int(port) - 1) + 1 if int(port) else 0
+        found.append(_next(host, wanted) or _any_but(found))
+    return [f"{host}:{each}" for each in found]
 
 
 def _next(host: str, port: int) -> int:
-    """The first port from one on that is free; 0 where there is none nearby."""
-    ports = range(port, min(port + _MOST_STEPS, 65_536))
+    """The first port from one on that is free; 0 where there is none nearby, and where that one is 0."""
+    ports = range(port, min(port + _MOST_STEPS, 65_536)) if port else ()
     return next((each for each in ports if each != _CONSOLES and port_is_free(host.strip("[]"), each)), 0)
+
+
+def _any_but(taken: Sequence[int]) -> int:
+    while (port := free_port()) in taken:
+        pass
+    return port

@@ -43,6 +43,8 @@ class Program:
     """ANSI color of its prefix; 0 for none."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of its own."""
+    http: bool = False
+    """Whether it serves HTTP, and not gRPC: then it serves once it answers /healthz."""
 
 
 class Supervisor:
@@ -103,7 +105,7 @@ class Supervisor:
     async def ready(self, *modules: str) -> None:
         """Returns when these services, or all, are SERVING. Raises StartFailed."""
         wanted = [self._services[module] for module in modules] or list(self._services.values())
-        serving = asyncio.ensure_future(_all(until_serving(service.address) for service in wanted))
+        serving = asyncio.ensure_future(_all(map(_until_serving, wanted)))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await asyncio.wait([serving, self.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -244,6 +246,27 @@ def _command(module: str) -> list[str]:
 
 async def _all(waits: Iterable[Awaitable[None]]) -> None:
     await asyncio.gather(*waits)
+
+
+async def _until_serving(program: Program) -> None:
+    await (until_answering if program.http else until_serving)(program.address)
+
+
+async def until_answering(address: str) -> None:
+    """Returns when the HTTP server there answers /healthz with 200; bound it with a timeout."""
+    host, _, port = address.rpartition(":")
+    request = f"GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode()
+    while True:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                try:
+                    writer.write(request)
+                    if b" 200 " in await reader.readline():
+                        return
+                finally:
+                    writer.close()
+        await asyncio.sleep(0.05)
 
 
 async def until_serving(address: str) -> None:

@@ -27,6 +27,20 @@ _COLORS = (36, 32, 35, 33, 34, 31)
 """ANSI colors of what services say."""
 
 
+CONSOLE = "twinlog.console"
+"""Run as ``python -m``."""
+
+
+@dataclass(frozen=True)
+class Console:
+    """How the console is to be run."""
+
+    address: str | None = "127.0.0.1:50050"
+    """Where, as host:port, unless CONSOLE_ADDRESS says otherwise; None: on a free port."""
+    pages: Sequence[str] = ()
+    """Modules that add pages."""
+
+
 @dataclass(frozen=True)
 class System:
     """Running services and their servers."""
@@ -40,6 +54,8 @@ class System:
     """None where POSTGRES_URL names a server."""
     nats: EmbeddedNats | None
     """None where NATS_URL names a server."""
+    console: str = ""
+    """The console's URL; empty where none runs."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Where each service tells its metrics, as host:port, by its module; empty where none does."""
 
@@ -78,6 +94,7 @@ async def running(
     fresh: bool = False,
     quiet: bool = False,
     restarts: bool = False,
+    console: Console | None = None,
     metrics: str = "",
 ) -> AsyncIterator[System]:
     """Starts everything and stops it again. Raises StartFailed, and Misconfigured before anything is started.
@@ -88,6 +105,7 @@ async def running(
     on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services write to ``data``/log
     instead of to ``say``. ``restarts``: see Supervisor. ``metrics``: where the first service tells its metrics, unless
     METRICS_ADDRESS says so; the others do on the ports behind it; empty: none does.
+    ``console``: runs the console, too.
     """
     check_settings([*services.values()])
     end_leftovers(services, data)
@@ -105,6 +123,7 @@ async def running(
             )
             for number, (module, spec) in enumerate(services.items())
         ]
+        shown = [_console(console)] if console else []
         postgres = nats = None
         postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
         if postgres_url:
@@ -123,20 +142,21 @@ async def running(
             for spec, program in zip(services.values(), programs, strict=True)
         )
         env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "TWINLOG_SERVICES": served}
+        page = f"http://{shown[0].address}" if shown else ""
         if sys.stdout.isatty():
             env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
         supervisor = await stack.enter_async_context(
-            Supervisor(programs, env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
+            Supervisor([*programs, *shown], env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
         )
         listening = {program.module: program.address for program in programs}
         metrics_at = {module: address for module, address in zip(services, told, strict=True) if address}
-        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, metrics_at)
+        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, page, metrics_at)
 
 
 def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:
     """Ends what a killed run left there: services first, then servers."""
     if data.exists():
-        for name in modules:
+        for name in (*modules, CONSOLE):
             end_leftover_service(data, name)
         EmbeddedPostgres(data / "postgres").end_leftover()
         EmbeddedNats(data / "nats").end_leftover()
@@ -158,9 +178,19 @@ def locked(folder: Path, pid_file: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def _console(console: Console) -> Program:
+    setting = "CONSOLE_ADDRESS"
+    pages = os.environ.get("CONSOLE_PAGES") or ",".join(console.pages)
+    address = _free_address(setting, console.address)
+    return Program(CONSOLE, setting, address, env={"CONSOLE_PAGES": pages}, http=True)
+
+
 def _address(service: ServiceSpec, preferred: str | None) -> str:
     """Where a service is to listen: as it is set, else as is preferred, else on a free port."""
-    setting = service.address_setting
+    return _free_address(service.address_setting, preferred)
+
+
+def _free_address(setting: str, preferred: str | None) -> str:
     given = os.environ.get(setting) or preferred or f"127.0.0.1:{free_port()}"
     host, _, port = given.rpartition(":")
     if not port_is_free(host, int(port)):

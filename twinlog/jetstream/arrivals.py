@@ -34,6 +34,8 @@ class Arrivals:
         self._events: deque[Recorded] = deque()
         self.put = self._events.append
         self._changed = asyncio.Event()
+        self.wake = self._changed.set
+        """Something was heard of the delivery."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -57,10 +59,6 @@ class Arrivals:
             if self.state is not State.DOUBTFUL:
                 self.state = self._state_lost()
         self.wake()
-
-    def wake(self) -> None:
-        """Something was heard of the delivery."""
-        self._changed.set()
 
     async def heard(self, patience_seconds: float) -> None:
         """Waits for a sign of life. Raises the end if there is one, and TimeoutError after ``patience_seconds``."""

@@ -46,7 +46,8 @@ class JetStreamDelivery:
         """``prefix``: what subjects begin with before the log's name. ``identity``: whose stream it has to be."""
         self._client = client
         self._stream = stream
-        self._prefix_length = len(prefix)
+        self._log = stream.removeprefix(prefix)
+        """The log, with which every subject of its stream begins."""
         self._identity = identity
         self._types = {type.encode() for type in types}
         self._consumer = f"cursor-{uuid4().hex}"
@@ -126,22 +127,21 @@ class JetStreamDelivery:
         if not reply.startswith(_MESSAGE):
             return False
         sequence, number = _sequences(reply)
+        arrivals = self._arrivals
         if not self._pulls.came(number):
             self._miss()
-        if self._arrivals.loss:
+        if arrivals.loss:
             return True
         # From a stream that has not reached the checkpoint yet, the server delivers what was handled before.
         if sequence > self._continuity.handed_out:
             if not self._continuity.follows(sequence, headers):
-                self._arrivals.doubt()
+                arrivals.doubt()
             if not self._types or subject.split(b".")[2] in self._types:
                 try:
-                    self._arrivals.put(
-                        event_in(self._stream, sequence, subject[self._prefix_length :].decode(), data)
-                    )
+                    arrivals.put(event_in(self._stream, sequence, self._log, data))
                 except TwinDamaged as damage:
-                    self._arrivals.end(damage)
-        self._arrivals.wake()
+                    arrivals.end(damage)
+        arrivals.wake()
         return True
 
     async def _on_status(self, message: Msg) -> None:

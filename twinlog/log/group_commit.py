@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import CoroutineType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
+from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
@@ -176,6 +178,10 @@ class GroupCommit:
                 transaction = Transaction(draft, unit.metadata)
                 try:
                     result = unit.work(transaction)
+                    if isinstance(result, CoroutineType):
+                        refuse_async(result)
+                    if unit.request and not isinstance(result, unit.request.reply_type):
+                        refuse_reply(result, unit.request)
                     reply = result.SerializeToString(deterministic=True) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
@@ -217,6 +223,7 @@ class GroupCommit:
             ],
             advances=[each.unit.advance for each in decided if each.unit.advance],
             timers=draft.timers(),
+            statements=draft.statements,
             tip=self._lineage.known if self._lineage else None,
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from twinlog.model.event import NewEvent, Recorded, StreamId
@@ -118,6 +118,14 @@ class StreamSlice(NamedTuple):
     """The events after the snapshot, or after the requested version."""
 
 
+class Statement(NamedTuple):
+    """A statement of a domain's own, for a store that knows SQL."""
+
+    query: str
+    """One statement, with $1, $2 … for its arguments."""
+    arguments: Sequence[Any] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one append commits, in one transaction: all of it or nothing."""
@@ -129,6 +137,8 @@ class Batch:
     replies: Sequence[NewReply] = ()
     advances: Sequence[CheckpointAdvance] = ()
     timers: Sequence[TimerChange] = ()
+    statements: Sequence[Statement] = ()
+    """Executed in order once the rest is appended, in the same transaction."""
     tip: Tip | None = None
     """The append is refused where the log no longer has this event, where another era has begun, and where a connection
     was made since; None: never."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple, TypeVar
+from types import CoroutineType
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
@@ -50,3 +51,17 @@ def refusing_events(work: Callable[[Transaction], T]) -> Callable[[Transaction],
         return result
 
     return reads
+
+
+def refuse_async(work: CoroutineType[Any, Any, Any]) -> NoReturn:
+    """Work gave a coroutine, which nobody would wait for. Raises TypeError."""
+    work.close()
+    raise TypeError(
+        f"{work.__qualname__} is async, and a unit of work is not waited for; make it a plain function"
+    )
+
+
+def refuse_reply(reply: object, request: Request) -> NoReturn:
+    """Work gave another reply than its request has, which a retry could not read. Raises TypeError."""
+    wanted = request.reply_type.DESCRIPTOR.full_name
+    raise TypeError(f"the work answers with {type(reply).__name__}, and is to answer with {wanted}")

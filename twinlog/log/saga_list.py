@@ -63,5 +63,14 @@ class SagaList(Protocol):
         ...
 
 
+@runtime_checkable
+class SagasFromTheOldest(Protocol):
+    """A list that can be read from its other end, too."""
+
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
+        """Up to ``limit`` sagas that started after a position, oldest first."""
+        ...
+
+
 class SagaListStore(SagaList, ViewStore, Protocol):
     """The list of sagas where a projection keeps it."""

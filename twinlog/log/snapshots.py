@@ -23,6 +23,7 @@ from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import StreamId
 
@@ -34,6 +35,8 @@ _BYTES_PER_EVENT = 64
 
 _LARGE_BYTES = 256 * 1024
 """A state whose last snapshot was larger is encoded outside of the event loop."""
+_MANY_EVENTS = 2_000
+"""So is one of so many events of which no snapshot is known, as after its class has changed: it may be large."""
 
 _REMEMBERED_SIZES = 10_000
 _MOST_WAITING = 10_000
@@ -48,7 +51,8 @@ class StateCodec:
         self._adapter, self.schema, self._fields = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
 
     def encode(self, state: Any) -> bytes:
-        return self._adapter.dump_json(state)
+        apart = Apart()
+        return apart.filled(self._adapter.dump_json(state, context=apart))
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
@@ -204,7 +208,7 @@ class Snapshots(StateCodecs):
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
             try:
-                if self._sizes.get(stream, 0) > _LARGE_BYTES:
+                if self._may_be_large(stream, entry):
                     # States never change, so another thread can read one; this one would be held up for milliseconds.
                     chosen[stream] = await asyncio.to_thread(self._snapshot, stream, entry)
                 else:
@@ -213,6 +217,10 @@ class Snapshots(StateCodecs):
                 structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
             await asyncio.sleep(0)
         return list(chosen.values())
+
+    def _may_be_large(self, stream: StreamId, entry: Entry) -> bool:
+        size = self._sizes.get(stream)
+        return entry.version > _MANY_EVENTS if size is None else size > _LARGE_BYTES
 
     def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
         codec = self.codec(entry.aggregate)

@@ -20,7 +20,7 @@ import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
-from twinlog.log.ports import Log, Timer
+from twinlog.log.ports import Log, ReadRequest, Timer
 from twinlog.log.transaction import NotLoaded, Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
@@ -143,17 +143,32 @@ class Timers:
             if timer.stream.type not in self._aggregates
         }
         if declared := [timer for timer in timers if timer not in failed]:
-            failed |= await self._wake_declared(declared, now)
+            failed |= await self._wake_declared(declared, now, await self._extras(declared))
         for timer, error in failed.items():
             if self._stuck.get(timer) != str(error):
                 self._say_stuck(timer, error)
         return {timer: str(error) for timer, error in failed.items()}
 
-    async def _wake_declared(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, Exception]:
+    async def _extras(self, timers: Sequence[Timer]) -> Mapping[Timer, Mapping[str, str]]:
+        """The ``extra`` of the events that set the timers, which a wake-up has, too: its tenant is theirs."""
+        known = [
+            timer for timer in timers if timer.version
+        ]  # the others are a repair's, which no event has set
+        wanted = [ReadRequest(timer.stream, timer.version - 1, upto=timer.version) for timer in known]
+        slices = await self._log.load(wanted) if wanted else []
+        return {
+            timer: found.events[0].metadata.extra
+            for timer, found in zip(known, slices, strict=True)
+            if found.events and found.events[0].metadata.extra
+        }
+
+    async def _wake_declared(
+        self, timers: Sequence[Timer], now: datetime, extras: Mapping[Timer, Mapping[str, str]]
+    ) -> Mapping[Timer, Exception]:
         try:
             async with self._traced(timers) as traces:
                 outcome = await self._writer.execute(
-                    lambda transaction: self._wake(transaction, timers, now, traces),
+                    lambda transaction: self._wake(transaction, timers, now, traces, extras),
                     preload=[(self._aggregates[timer.stream.type], timer.stream.id) for timer in timers],
                 )
         except Unavailable:
@@ -163,8 +178,8 @@ class Timers:
                 return {timers[0]: error}
             middle = len(timers) // 2
             return {
-                **await self._wake_declared(timers[:middle], now),
-                **await self._wake_declared(timers[middle:], now),
+                **await self._wake_declared(timers[:middle], now, extras),
+                **await self._wake_declared(timers[middle:], now, extras),
             }
         return outcome.result
 
@@ -174,7 +189,12 @@ class Timers:
             pass
 
     def _wake(
-        self, transaction: Transaction, timers: Sequence[Timer], now: datetime, traces: Mapping[Timer, str]
+        self,
+        transaction: Transaction,
+        timers: Sequence[Timer],
+        now: datetime,
+        traces: Mapping[Timer, str],
+        extras: Mapping[Timer, Mapping[str, str]],
     ) -> Mapping[Timer, Exception]:
         failed: dict[Timer, Exception] = {}
         for timer in timers:
@@ -185,7 +205,8 @@ class Timers:
                 if not timer.version:  # a repair of the log left it: what it should be is found out here
                     transaction.check_timer(aggregate, id)
                 if due is not None and due <= now:
-                    metadata = Metadata(id, f"timer/{timer.stream}", traces.get(timer, ""), self._actor)
+                    cause, trace = f"timer/{timer.stream}", traces.get(timer, "")
+                    metadata = Metadata(id, cause, trace, self._actor, extras.get(timer, {}))
                     transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)
             except NotLoaded:
                 raise

@@ -10,10 +10,10 @@ from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from twinlog.log.ports import TimerChange
+from twinlog.log.ports import Statement, TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
-from twinlog.model.errors import StreamUnreadable, TwinlogError
+from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId
 
 State = TypeVar("State")
@@ -44,6 +44,12 @@ class NotLoaded(Exception):
         self.stream = stream
 
 
+class NoStreamId(FailedPrecondition):
+    """{command} for {aggregate} has the id {id}, and an id is text that is not empty; is a field unset?"""
+
+    reason = "NO_STREAM_ID"
+
+
 class Draft:
     """What a batch has decided so far."""
 
@@ -59,6 +65,7 @@ class Draft:
         self.written: dict[StreamId, Entry] = {}
         """Every stream with new events, as it is after them."""
         self.events: list[NewEvent] = []
+        self.statements: list[Statement] = []
         self.checked: set[StreamId] = set()
         """Streams whose stored timers may be wrong."""
         self.due: dict[StreamId, datetime | None] = {}
@@ -73,6 +80,8 @@ class Draft:
         for stream, after in self.written.items():
             try:
                 due = self.due[stream] = after.aggregate.due(after.state)
+                if due and due.tzinfo is None:
+                    raise ValueError(f"it gives {due}, which has no time zone")
                 before = self.read[stream]
                 changed = due != (before.due if before.due_known else after.aggregate.due(before.state))
             except Exception as error:
@@ -95,6 +104,7 @@ class Transaction:
         self._read: dict[StreamId, Entry] = {}
         self._written: dict[StreamId, Entry] = {}
         self._events: list[NewEvent] = []
+        self._statements: list[Statement] = []
         self._checked: set[StreamId] = set()
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
@@ -115,16 +125,24 @@ class Transaction:
         StreamUnreadable where the stream cannot be read or the aggregate fails in any other way. Then nothing of it is
         in the transaction.
         """
+        if not id or not isinstance(id, str):
+            raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
         state, version, events = entry.state, entry.version, []
         at_work = "decide"
         try:
             for message in aggregate.decide(entry.state, command):
+                if aggregate.events and type(message) not in aggregate.events:
+                    raise TypeError(f"{message.DESCRIPTOR.full_name} is not among its `events`")
                 at_work = "evolve"
                 state, version = aggregate.evolve(state, message), version + 1
+                if state is None and aggregate.initial is not None:
+                    raise TypeError(f"it gives None after {message.DESCRIPTOR.full_name}; return the state")
                 at_work = "partition_key"
                 key = aggregate.partition_key(state)
+                if not isinstance(key, str):
+                    raise TypeError(f"it gives {key!r}, which is no text")
                 at_work = "decide"
                 uuid, cause = self._draft.ids.uuid7(), metadata or self._metadata
                 events.append(NewEvent.of(stream, version, uuid, message, cause, key))
@@ -139,6 +157,15 @@ class Transaction:
             self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
         decided: State = state
         return decided
+
+    def execute(self, query: str, *arguments: Any) -> None:
+        """Has a SQL statement executed in the transaction of the events, after them.
+
+        It is left out where the unit decides no event, so a command that is repeated executes it once. It holds up
+        every other append while it runs; where it fails, nothing of the unit is appended, and the caller gets INTERNAL.
+        The log in memory only keeps it, as ``statements``.
+        """
+        self._statements.append(Statement(query, arguments))
 
     def check_timer(self, aggregate: AnyAggregate, id: str) -> None:
         """Has the stored timer of a stream be what its state says: set, changed or cleared."""
@@ -162,6 +189,8 @@ class Transaction:
         draft.written.update(self._written)
         draft.events.extend(self._events)
         draft.checked |= self._checked
+        if self._events:
+            draft.statements += self._statements
 
     def keep_reads(self) -> None:
         """Adds what the unit read to the draft, so that the append checks it."""

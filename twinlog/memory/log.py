@@ -17,6 +17,7 @@ from twinlog.log.ports import (
     LogSession,
     ReadRequest,
     Snapshot,
+    Statement,
     StoredReply,
     StreamSlice,
     Timer,
@@ -40,6 +41,8 @@ class MemoryLog:
         self.eras = 0
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
+        self.statements: list[Statement] = []
+        """What a domain would have had executed with its events."""
         self._page_token_secret = token_bytes(32)
         self._lock = asyncio.Lock()
 
@@ -123,6 +126,7 @@ class MemoryLog:
             self.timers.pop(change.stream, None)
             if change.due is not None:
                 self.timers[change.stream] = Timer(change.stream, change.version, change.due)
+        self.statements += batch.statements
         return Appended(first, before)
 
     def repair(self, plan: Plan) -> None:

@@ -17,6 +17,9 @@ class MemorySagaList(MemoryViews):
     async def page(self, chosen: ChosenSagas, before: int, limit: int) -> Sequence[SagaRow]:
         return [row for row in reversed(self._rows(chosen)) if row.started_position < before][:limit]
 
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
+        return [row for row in self._rows(chosen) if row.started_position > after][:limit]
+
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = self._rows(chosen)
         return SelectedSagas([SagaKey(row.saga, row.saga_id) for row in rows[:limit]], len(rows))

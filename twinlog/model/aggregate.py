@@ -47,6 +47,9 @@ class Aggregate(Generic[State, Command]):
     that change it."""
     on_due: Callable[[State, datetime], Command] = _no_on_due
     """The command of a wake-up, from the state and the current time."""
+    events: Sequence[type[Message]] = ()
+    """The types of its events, where it says so. Then it decides no others, and no other aggregate of its service has
+    one of them: a rule, a view or a saga that is about a type could not tell whose event it is."""
 
     @property
     def has_timers(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import ConfigurationError
 from twinlog.model.routing import has_routing_key, rule_of
 
 
@@ -63,9 +64,11 @@ class Policies:
 
     def __post_init__(self) -> None:
         for event in self.rules if self.routing_key else ():
-            assert has_routing_key(event), (
-                f"{event.DESCRIPTOR.full_name} has no routing key: this table would never see it"
-            )
+            if not has_routing_key(event):
+                raise ConfigurationError(
+                    f"{self.consumer}: {event.DESCRIPTOR.full_name} has no routing key, so it would never come; "
+                    "declare one in its proto, or leave routing_key out"
+                )
 
     @property
     def consumer(self) -> str:

@@ -122,8 +122,8 @@ class SagaInstance:
     @property
     def deadline(self) -> datetime | None:
         """When the first of the awaited answers is overdue; None: never."""
-        if len(self.awaited) == 1:
-            return self.awaited[0].deadline
+        if len(self.awaited) <= 1:
+            return self.awaited[0].deadline if self.awaited else None
         return min((each.deadline for each in self.awaited if each.deadline), default=None)
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from twinlog.model.aggregate import Aggregate
+from twinlog.model.aggregate import Aggregate, Events
 from twinlog.model.errors import ConfigurationError, TwinlogError
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
 from twinlog.model.saga_table import WrongSagaTable
@@ -55,20 +55,22 @@ def saga_aggregate(*versions: Saga) -> SagaAggregate:
 
         return {saga.version: SagaDecider(saga) for saga in versions}
 
-    def decider(instance: SagaInstance) -> SagaDecider:
-        return deciders().get(instance.version) or deciders()[newest.version]
+    def decide(instance: SagaInstance, command: Command) -> Events:
+        known = deciders()
+        return (known.get(instance.version) or known[newest.version]).decide(instance, command)
 
     def evolve(instance: SagaInstance, event: Message) -> SagaInstance:
+        known = deciders()
         if isinstance(event, pb.SagaStarted):
-            if event.version not in deciders():
+            if event.version not in known:
                 raise UnknownSagaVersion(saga=newest.name, version=event.version)
-            return deciders()[event.version].evolve(instance, event)
-        return decider(instance).evolve(instance, event)
+            return known[event.version].evolve(instance, event)
+        return (known.get(instance.version) or known[newest.version]).evolve(instance, event)
 
     return SagaAggregate(
         name=f"{newest.name}_saga",
         initial=SagaInstance(),
-        decide=lambda instance, command: decider(instance).decide(instance, command),
+        decide=decide,
         evolve=evolve,
         partition_key=lambda instance: newest.partition_key(instance.trigger),
         due=lambda instance: instance.deadline,

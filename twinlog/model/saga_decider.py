@@ -94,7 +94,7 @@ class SagaDecider:
                 started = pb.SagaStarted(
                     saga=self._saga.name, version=self._saga.version, trigger=pack(event)
                 )
-                return self._go_on(self._evolution.started(started), started, now)
+                return self._go_on(self._evolution.started(started, event), started, now)
             case Reply(event, now) if self._interrupts(instance, event):
                 return self._interrupt(instance, event, now)
             case Reply(event, now) if instance.status is SagaStatus.RUNNING:

@@ -7,14 +7,15 @@ hold: a fold asks no function of the table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
 
+from twinlog.model.changing import changed
 from twinlog.model.messages import StoredMessage, unpack
 from twinlog.model.saga import Awaited, Saga, SagaInstance, SagaStatus, StepState
+from twinlog.model.times import time_of
 from twinlog.v1 import saga_pb2 as pb
 
 MAY_HAVE_HAPPENED = frozenset(
@@ -47,17 +48,17 @@ class SagaEvolution:
                 return self._interrupted(instance, event)
             case pb.SagaStepCompensated():
                 steps = _with(instance.steps, event.step, StepState.COMPENSATED)
-                return self._compensate_next(replace(instance, steps=steps), _deadline(event))
+                return self._compensate_next(changed(instance, steps=steps), _deadline(event))
             case pb.SagaCompleted():
                 return self._completed(instance, event)
             case pb.SagaCompensated():
-                return replace(_at_rest(instance), status=SagaStatus.COMPENSATED, needs_attention=False)
+                return changed(_at_rest(instance), status=SagaStatus.COMPENSATED, needs_attention=False)
         return self._again(instance, event)
 
-    def started(self, event: pb.SagaStarted) -> SagaInstance:
-        """An instance that has not begun any step."""
+    def started(self, event: pb.SagaStarted, trigger: Message | None = None) -> SagaInstance:
+        """An instance that has not begun any step; ``trigger`` spares unpacking the event's."""
         steps = (StepState.WAITING,) * self._closing
-        return SagaInstance(SagaStatus.RUNNING, event.version, unpack(event.trigger), steps)
+        return SagaInstance(SagaStatus.RUNNING, event.version, trigger or unpack(event.trigger), steps)
 
     def succeeded(
         self, instance: SagaInstance, event: pb.SagaStepSucceeded | pb.SagaStepSkipped
@@ -81,7 +82,7 @@ class SagaEvolution:
         states = instance.steps
         for number in steps:
             states = _with(states, number, StepState.LEFT_OUT)
-        return replace(instance, steps=states)
+        return changed(instance, steps=states)
 
     def go_on(self, instance: SagaInstance, event: GoesOn) -> SagaInstance:
         """The state with the next steps begun, where none of the last group is awaited any more."""
@@ -95,12 +96,12 @@ class SagaEvolution:
             return instance
         if len(following) == 1:
             steps = _with(instance.steps, following[0], StepState.RUNNING)
-            return replace(instance, steps=steps, awaited=(Awaited(following[0], 1, _deadline(event)),))
+            return changed(instance, steps=steps, awaited=(Awaited(following[0], 1, _deadline(event)),))
         steps, deadlines = instance.steps, {each.step: _deadline(each) for each in event.begun}
         for number in following:
             steps = _with(steps, number, StepState.RUNNING)
         awaited = [Awaited(number, 1, deadlines.get(number)) for number in following]
-        return replace(instance, steps=steps, awaited=tuple(awaited))
+        return changed(instance, steps=steps, awaited=tuple(awaited))
 
     def passed(self, instance: SagaInstance) -> bool:
         """Whether the point of no return is passed."""
@@ -129,19 +130,20 @@ class SagaEvolution:
         """After what did not bring it on, or an operator ordered."""
         match event:
             case pb.SagaStepDeferred():
-                changed = Awaited(event.step, event.attempts, _deadline(event), resting=True)
-                return _awaiting(instance, changed)
+                return _awaiting(
+                    instance, Awaited(event.step, event.attempts, _deadline(event), resting=True)
+                )
             case pb.SagaCommandRetried():
                 return _awaiting(instance, Awaited(event.step, event.attempt, _deadline(event)))
             case pb.SagaNeedsAttention():
-                return replace(instance, needs_attention=True)
+                return changed(instance, needs_attention=True)
             case pb.SagaRetryRequested():
-                calm = replace(instance, needs_attention=False)
+                calm = changed(instance, needs_attention=False)
                 return _awaiting(calm, Awaited(event.step, 1, _deadline(event)))
             case pb.SagaStepSkipped():
                 return self._skipped(instance, event)
             case pb.SagaAborted():
-                aborted = replace(instance, aborted=True, reason=event.reason)
+                aborted = changed(instance, aborted=True, reason=event.reason)
                 return self._compensate_next(aborted, _deadline(event))
         return instance
 
@@ -149,7 +151,7 @@ class SagaEvolution:
         self, instance: SagaInstance, number: int, state: StepState, reply: StoredMessage
     ) -> SagaInstance:
         pivotal = number == self._saga.pivot
-        return replace(
+        return changed(
             instance,
             steps=_with(instance.steps, number, state),
             awaited=tuple([each for each in instance.awaited if each.step != number]),
@@ -164,12 +166,12 @@ class SagaEvolution:
         state = StepState.TIMED_OUT if event.timed_out else StepState.REFUSED
         refusal = unpack(event.refusal) if event.HasField("refusal") else None
         steps = _with(instance.steps, event.step, state)
-        failed = replace(instance, steps=steps, reason=instance.reason or event.reason, refusal=refusal)
+        failed = changed(instance, steps=steps, reason=instance.reason or event.reason, refusal=refusal)
         return self._compensate_next(failed, _deadline(event))
 
     def _interrupted(self, instance: SagaInstance, event: pb.SagaInterrupted) -> SagaInstance:
         undoing = instance.status is SagaStatus.COMPENSATING and instance.current != self._closing
-        interrupted = replace(instance, interrupted=True, reason=instance.reason or event.reason)
+        interrupted = changed(instance, interrupted=True, reason=instance.reason or event.reason)
         if undoing or self.at_pivot(instance):
             return interrupted
         return self._compensate_next(interrupted, _deadline(event))
@@ -177,14 +179,14 @@ class SagaEvolution:
     def _completed(self, instance: SagaInstance, event: pb.SagaCompleted) -> SagaInstance:
         for each in instance.awaited:  # the last one, whose answer it is
             instance = self._done(instance, each.step, StepState.DONE, _reply(event))
-        return replace(instance, status=SagaStatus.COMPLETED)
+        return changed(instance, status=SagaStatus.COMPLETED)
 
     def _skipped(self, instance: SagaInstance, event: pb.SagaStepSkipped) -> SagaInstance:
         if event.step == self._closing:
             return _at_rest(instance)
         if instance.status is SagaStatus.COMPENSATING:
             steps = _with(instance.steps, event.step, StepState.UNDO_SKIPPED)
-            return self._compensate_next(replace(instance, steps=steps), _deadline(event))
+            return self._compensate_next(changed(instance, steps=steps), _deadline(event))
         return self.go_on(self.succeeded(instance, event), event)
 
     def _compensate_next(self, instance: SagaInstance, deadline: datetime | None) -> SagaInstance:
@@ -195,7 +197,7 @@ class SagaEvolution:
             steps = _with(steps, current, StepState.COMPENSATING)
         elif self._saga.on_compensated and not instance.interrupted:
             current = self._closing
-        return replace(
+        return changed(
             instance,
             status=SagaStatus.COMPENSATING,
             steps=steps,
@@ -205,12 +207,12 @@ class SagaEvolution:
 
 
 def _at_rest(instance: SagaInstance) -> SagaInstance:
-    return replace(instance, awaited=())
+    return changed(instance, awaited=())
 
 
-def _awaiting(instance: SagaInstance, changed: Awaited) -> SagaInstance:
-    awaited = tuple(changed if each.step == changed.step else each for each in instance.awaited)
-    return replace(instance, awaited=awaited)
+def _awaiting(instance: SagaInstance, anew: Awaited) -> SagaInstance:
+    awaited = tuple(anew if each.step == anew.step else each for each in instance.awaited)
+    return changed(instance, awaited=awaited)
 
 
 def _with(steps: tuple[StepState, ...], number: int, state: StepState) -> tuple[StepState, ...]:
@@ -222,4 +224,4 @@ def _reply(event: pb.SagaStepSucceeded | pb.SagaCompleted) -> StoredMessage:
 
 
 def _deadline(event: Any) -> datetime | None:
-    return event.deadline.ToDatetime(UTC) if event.HasField("deadline") else None
+    return time_of(event.deadline) if event.HasField("deadline") else None

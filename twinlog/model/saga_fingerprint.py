@@ -17,6 +17,9 @@ from google.protobuf.message import Message
 from twinlog.model.saga_table import Saga, Step
 from twinlog.model.schema import Schema
 
+_PICKS = "picks its answers"
+"""No difference: an instance in flight is told its own answers from others', which is what it needs."""
+
 Shape = Mapping[str, Any]
 """JSON: names of steps and of message types."""
 
@@ -86,9 +89,9 @@ def _steps_differ(kept: Sequence[Shape], now: Sequence[Shape]) -> Sequence[str]:
     if order != (changed := [name for name in after if name in before]):
         said.append(f"the order was {_listed(order)} and is {_listed(changed)}")
     return said + [
-        f'step "{name}" has changed ({_changed(before[name], after[name])})'
+        f'step "{name}" has changed ({what})'
         for name in order
-        if before[name] != after[name]
+        if (what := _changed(before[name], after[name]))
     ]
 
 
@@ -103,7 +106,7 @@ def _step(step: Step) -> Shape:
         "in parallel with": step.group,
         "sends": step.send is not None,
         "lasts": step.lasts is not None,
-        "picks its answers": step.matches is not None,
+        _PICKS: step.matches is not None,
         "is conditional": step.when is not None,
         "is the point of no return": step.no_return,
     }
@@ -119,5 +122,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _changed(before: Shape, after: Shape) -> str:
-    changed = [what for what in sorted({*before, *after}) if before.get(what) != after.get(what)]
+    changed = [what for what in sorted({*before, *after} - {_PICKS}) if before.get(what) != after.get(what)]
     return "; ".join(f"{what}: {before.get(what, 'no')} → {after.get(what, 'no')}" for what in changed)

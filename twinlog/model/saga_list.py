@@ -116,4 +116,6 @@ def _started(event: Recorded, message: saga.SagaStarted) -> SagaRow:
     )
 
 
-SAGA_INSTANCES: View[SagaRow] = View("saga_instances", key, evolve, created_by=saga.SagaStarted)
+SAGA_INSTANCES: View[SagaRow] = View(
+    "saga_instances", key, evolve, created_by=saga.SagaStarted, events=[Message]
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from itertools import combinations
@@ -20,12 +20,18 @@ def silent_mistakes(saga: Saga) -> Iterator[str]:
     """What is wrong with a table."""
     if not saga.name or "/" in saga.name:
         yield f"its name {saga.name!r} is empty or has a slash, which parts name and id; rename it"
+    if saga.version < 1:
+        yield f"versions count from 1, and {saga.version} would stand for an instance that has not begun; renumber it"
     yield from _in_backoff("its", saga.backoff)
     yield from _in_types(saga)
-    for step in (*saga.steps, *([saga.on_compensated] if saga.on_compensated else ())):
+    for step in (*saga.steps, *_closing(saga)):
         yield from (f'the step "{step.name}" {what}' for what in _in_step(step))
-    for one, other in combinations(saga.steps, 2):
+    for one, other in combinations((*saga.steps, *_closing(saga)), 2):
         yield from _in_common(one, other)
+
+
+def _closing(saga: Saga) -> Sequence[Step]:
+    return [saga.on_compensated] if saga.on_compensated else []
 
 
 def _in_step(step: Step) -> Iterator[str]:
@@ -68,14 +74,22 @@ def _in_common(one: Step, other: Step) -> Iterator[str]:
     """A command may be sent again, and the second answer then comes when another step waits for its own."""
     if one.matches and other.matches:
         return
-    for kind in ("done", "undone"):
-        answer = getattr(one, kind)
-        if answer and answer is getattr(other, kind):
+    theirs = dict(_answers(other))
+    for said, answer in _answers(one):
+        if what := next((what for what, same in theirs.items() if same is answer), None):
+            both = f"are both {said}" if what == said else f"are {said} and {what}"
             yield (
-                f'the steps "{one.name}" and "{other.name}" are both {kind} by {_name(answer)}, so that a repeated '
-                "answer would count for the wrong one; say by matches= which of them is whose, or let each step have "
-                "events of its own"
+                f'the steps "{one.name}" and "{other.name}" {both} by {_name(answer)}, so that an answer that comes '
+                "again or late would count for the wrong one; say by matches= which of them is whose, or let each "
+                "step have events of its own"
             )
+
+
+def _answers(step: Step) -> Iterator[tuple[str, type[Message]]]:
+    """What each event says of a step."""
+    for said in ("done", "refused", "transient", "undone"):
+        if isinstance(answer := getattr(step, said), type):
+            yield ("put off" if said == "transient" else said), answer
 
 
 def _name(type: Any) -> str:

@@ -68,6 +68,10 @@ class Schema:
             why = f"{type(error).__name__}: {error}"
             raise UpcasterFailed(event=event.address, type=event.type, why=why) from error
 
+    def replaces(self, type: type[Message]) -> bool:
+        """Whether events of a type are upcast, so that nobody is given one."""
+        return type.DESCRIPTOR.full_name in self._upcasters
+
     def decode_all(self, events: Iterable[Recorded]) -> list[tuple[Recorded, Message]]:
         """Each of the messages of some events, with its event. Raises as :meth:`decode` does."""
         decoded: list[tuple[Recorded, Message]] = []

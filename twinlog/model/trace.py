@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_ODD = frozenset("13579bdf")
+from twinlog.model.event import Metadata
+
+SAMPLED = frozenset("13579bdf")
+"""What the text ends with where spans of the trace are kept; of every event that is asked, without a call."""
 _LENGTH = 55
-
-
-def is_sampled(traceparent: str) -> bool:
-    """Whether spans of this trace are kept; False where there is no trace."""
-    return len(traceparent) == _LENGTH and traceparent[-1] in _ODD
 
 
 def trace_fields(traceparent: str) -> Mapping[str, str]:
@@ -18,3 +16,8 @@ def trace_fields(traceparent: str) -> Mapping[str, str]:
     if len(traceparent) != _LENGTH:
         return {}
     return {"trace_id": traceparent[3:35], "span_id": traceparent[36:52]}
+
+
+def log_fields(metadata: Metadata) -> Mapping[str, str]:
+    """What log lines carry of an event: its correlation id, and its trace if it has one."""
+    return {"correlation_id": metadata.correlation_id, **trace_fields(metadata.traceparent)}

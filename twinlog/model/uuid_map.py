@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
+from twinlog.model.apart import in_base64
 from twinlog.model.ids import uuid_bytes, uuid_text
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
+    from pydantic_core.core_schema import SerializationInfo
 
 _KEY_BYTES, _VALUE_BYTES = 16, 12
 _RECORD_BYTES = _KEY_BYTES + _VALUE_BYTES
 _LEAF_BYTES = 32 * _RECORD_BYTES
 _WAYS = 16
-_PIECE_BYTES = 3 * 2**16
-"""A multiple of 3, so that pieces in base64 can be joined."""
 _INNER = 255
 """In the shape of a stored tree: a node of sixteen; any other byte is the number of records in a leaf."""
 
+T = TypeVar("T")
 _Node: TypeAlias = "bytes | tuple[_Node, ...]"
 """A leaf of up to 32 records, each a key and its value; or sixteen nodes, chosen by four bits of the key."""
 
@@ -62,7 +63,7 @@ class UuidMap(Mapping[str, int]):
 
     def insert(self, key: str, value: int) -> UuidMap:
         """A map with this entry added or replaced. Raises ValueError and OverflowError, as the constructor does."""
-        new = UuidMap()
+        new = UuidMap.__new__(UuidMap)
         new._root = _inserted(self._root, uuid_bytes(key), _bytes(value), 0)
         return new
 
@@ -70,22 +71,38 @@ class UuidMap(Mapping[str, int]):
         """A map without this entry, itself where there is none. What was inserted and removed leaves nothing behind."""
         if key not in self:
             return self
-        new = UuidMap()
+        new = UuidMap.__new__(UuidMap)
         new._root = _removed(self._root, uuid_bytes(key), 0)
         return new
 
     def __getitem__(self, key: str) -> int:
+        found = self._found(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    @overload
+    def get(self, key: str, default: None = None, /) -> int | None: ...
+    @overload
+    def get(self, key: str, default: int | T, /) -> int | T: ...
+    def get(self, key: str, default: int | T | None = None, /) -> int | T | None:
+        """The value of a key, or ``default``. Raises nothing on the way: most orders are not held yet."""
+        found = self._found(key)
+        return default if found is None else found
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._found(key) is not None
+
+    def _found(self, key: str) -> int | None:
         try:
             packed: bytes = uuid_bytes(key)
         except ValueError:
-            raise KeyError(key) from None
+            return None
         node, depth = self._root, 0
         while isinstance(node, tuple):
             node, depth = node[_way(packed, depth)], depth + 1
         at = _find(node, packed)
-        if at < 0:
-            raise KeyError(key)
-        return int.from_bytes(node[at + _KEY_BYTES : at + _RECORD_BYTES], signed=True)
+        return None if at < 0 else int.from_bytes(node[at + _KEY_BYTES : at + _RECORD_BYTES], signed=True)
 
     def __iter__(self) -> Iterator[str]:
         return (uuid_text(record[:_KEY_BYTES]) for leaf in _leaves(self._root) for record in _records(leaf))
@@ -112,10 +129,10 @@ class UuidMap(Mapping[str, int]):
         return core_schema.no_info_after_validator_function(
             cls._unpacked,
             parts,
-            serialization=core_schema.plain_serializer_function_ser_schema(cls._packed),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls._packed, info_arg=True),
         )
 
-    def _packed(self) -> tuple[str, str]:
+    def _packed(self, info: SerializationInfo | None = None) -> tuple[str, str]:
         """The shape of the tree, a byte a node, the upper ones first, and the records in the order of their leaves."""
         shape, leaves = bytearray(), []
         nodes = [self._root]
@@ -127,10 +144,7 @@ class UuidMap(Mapping[str, int]):
             else:
                 shape.append(len(node) // _RECORD_BYTES)
                 leaves.append(node)
-        records = b"".join(leaves)
-        # Piece by piece: another thread gets its turn between two of them.
-        pieces = [b64encode(records[at : at + _PIECE_BYTES]) for at in range(0, len(records), _PIECE_BYTES)]
-        return b64encode(shape).decode(), b"".join(pieces).decode()
+        return b64encode(shape).decode(), in_base64(b"".join(leaves), info and info.context)
 
     @classmethod
     def _unpacked(cls, packed: tuple[str, str]) -> UuidMap:

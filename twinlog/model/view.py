@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -13,15 +13,33 @@ from twinlog.model.event import Recorded
 Row = TypeVar("Row")
 
 
+def unchanged(row: Any, _event: Recorded, _message: Any) -> Any:
+    """The row as it was."""
+    return row
+
+
+@dataclass(frozen=True, eq=False)
+class _ByType:
+    """An ``evolve`` that is a table."""
+
+    rules: Mapping[type[Message], Callable[[Any, Recorded, Any], Any]]
+
+    def __call__(self, row: Any, event: Recorded, message: Any) -> Any:
+        return self.rules.get(type(message), unchanged)(row, event, message)
+
+
 @dataclass(frozen=True)
 class View(Generic[Row]):
-    """A table of rows, each the fold of the events about it."""
+    """A table of rows, each the fold of the events about it.
+
+    View("rooms", key, rules={RoomAdded: added, RoomHeld: held})
+    """
 
     name: str
     """The name of the table."""
     key: Callable[[Recorded, Any], str | Sequence[str] | None]
     """The key of the row that an event changes, the keys of several rows, or None if it changes none."""
-    evolve: Callable[[Row | None, Recorded, Any], Row | None]
+    evolve: Callable[[Row | None, Recorded, Any], Row | None] = unchanged
     """The row after an event, from the row before it, which is None where there is none; None deletes the row."""
     created_by: type[Message] | None = None
     """The type of the first event of every row, if there is one such type; it spares looking for the row."""
@@ -31,22 +49,39 @@ class View(Generic[Row]):
     """Whether projections of several logs change its rows. Each change is then made to the row as it is stored, one
     projection at a time."""
     events: Sequence[type[Message]] = ()
-    """The types of the events that it is about; empty: any. Where all views of a projection say theirs, it is sent no
-    other, and a type that this process has never heard of is none of its business."""
+    """The types of the events that it is about. It is sent no other, and a type that this process has never heard of is
+    none of its business. ``[Message]``: every event, also of types that only a newer version knows; those wait among
+    the dead letters for it. A projection is refused where a view of it says neither this nor ``rules``."""
     each: Callable[[str, Row | None, Recorded, Any], Row | None] | None = None
     """Goes before ``evolve``, and is given the key, too: for events that change several rows."""
+    rules: Mapping[type[Message], Callable[[Row | None, Recorded, Any], Row | None]] | None = field(
+        default=None, hash=False
+    )
+    """By event type, a function as ``evolve`` is: the two in one table. ``events`` then are its keys."""
+    wanted: frozenset[type[Message]] = field(default=frozenset(), init=False, repr=False, compare=False)
+    """The types that it is about; empty: any."""
 
     def __post_init__(self) -> None:
+        if self.rules is not None:
+            if self.each or not (self.evolve is unchanged or isinstance(self.evolve, _ByType)):
+                raise ValueError(f"view {self.name!r} has rules beside evolve or each; keep one of them")
+            object.__setattr__(self, "evolve", _ByType(self.rules))
+            object.__setattr__(self, "events", self.rules)
         object.__setattr__(self, "events", tuple(self.events))  # it is a key of dictionaries
+        object.__setattr__(self, "wanted", frozenset(() if Message in self.events else self.events))
 
     @property
     def shares(self) -> bool:
         """Whether several projections may keep it."""
         return self.shared or self.append_only
 
+    def is_about(self, message: Message) -> bool:
+        """Whether an event is of a type that it is about."""
+        return not self.wanted or type(message) in self.wanted
+
     def keys(self, event: Recorded, message: Message) -> Sequence[str]:
         """The keys of the rows that an event changes."""
-        if self.events and type(message) not in self.events:
+        if not self.is_about(message):
             return ()
         found = self.key(event, message)
         if found is None:
@@ -75,7 +110,7 @@ def keyed(view: AnyView, decoded: Sequence[tuple[Recorded, Message]]) -> Sequenc
     found: list[Keyed] = []
     for event, message in decoded:
         # As `keys` does, without its call: every event of every view comes by here.
-        if view.events and type(message) not in view.events:
+        if view.wanted and type(message) not in view.wanted:
             continue
         keys = view.key(event, message)
         if keys is not None:

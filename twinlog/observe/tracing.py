@@ -22,7 +22,7 @@ from twinlog.model.schema import Schema
 from twinlog.rpc import Middleware as RpcMiddleware
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from twinlog.observe.tracing_spans import Tracer
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -86,8 +86,7 @@ def wanted(env: Mapping[str, str]) -> bool:
     off = env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     if setting is None or off or env.get("OTEL_TRACES_EXPORTER", "otlp").strip() == "none":
         return False
-    url = urlsplit(env[setting].strip())
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if not _is_url(env[setting].strip()):
         raise ConfigurationError(
             f"{setting} must be the URL of an OTLP receiver, such as http://127.0.0.1:4318; set it so, or unset it"
         )
@@ -99,3 +98,11 @@ def wanted(env: Mapping[str, str]) -> bool:
             f"{setting} is set, and what sends traces is not installed: pip install 'twinlog[otel]', or unset it"
         )
     return True
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False

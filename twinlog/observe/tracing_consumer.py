@@ -11,7 +11,7 @@ from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.projection import Projection
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
-from twinlog.model.trace import is_sampled
+from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Attributes, Spans, current, ending, traceparent_of
 
 
@@ -28,13 +28,21 @@ class TracedConsumer(ConsumerWrapper):
         self._schema = schema
         self._calls_for_something = getattr(inner, "calls_for_something", None)
         self._span_name = f"process {inner.source}"
+        self._said = {
+            "messaging.system": "nats",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": inner.source,
+            "messaging.consumer.group.name": inner.name,
+        }
         self._changes_rows = isinstance(inner, Projection)
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        traced = [event for event in events if is_sampled(event.metadata.traceparent)]
+        traced = [event for event in events if event.metadata.traceparent[-1:] in SAMPLED]
         if not traced:
             return await self.inner.apply(events, progress)
-        with self._begun([event for event in traced if self._is_wanted(event)], progress) as spans:
+        wanted = [event for event in traced if self._is_wanted(event)]
+        with self._begun(wanted, progress, alone=len(events) == 1) as spans:
             if not self._changes_rows:  # rows may show the event's own metadata
                 events = [_within(spans.get(event.position), event) for event in events]
             return await self.inner.apply(events, progress)
@@ -49,8 +57,10 @@ class TracedConsumer(ConsumerWrapper):
             return True
 
     @contextmanager
-    def _begun(self, events: Sequence[Recorded], progress: Progress) -> Iterator[Mapping[int, Span]]:
-        """The spans of a batch; gives them by the positions of their events."""
+    def _begun(
+        self, events: Sequence[Recorded], progress: Progress, *, alone: bool
+    ) -> Iterator[Mapping[int, Span]]:
+        """The spans of a batch; gives them by the positions of their events. ``alone``: it is all that is handled."""
         spans: dict[int, Span] = {}
         late: list[Recorded] = []
         for event in events:
@@ -65,7 +75,7 @@ class TracedConsumer(ConsumerWrapper):
                 )
         for group in [late] if self._changes_rows and late else [[event] for event in late]:
             spans[group[0].position] = self._linked(group, progress)
-        with ending(spans.values()), current(*spans.values()) if len(spans) == 1 else nullcontext():
+        with ending(spans.values()), current(*spans.values()) if alone and spans else nullcontext():
             yield spans
 
     def _linked(self, events: Sequence[Recorded], progress: Progress) -> Span:
@@ -79,22 +89,13 @@ class TracedConsumer(ConsumerWrapper):
         )
 
     def _common(self, progress: Progress) -> Attributes:
-        return {
-            "messaging.system": "nats",
-            "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": self.source,
-            "messaging.consumer.group.name": self.name,
-            "twinlog.replay": progress.advance is None,
-        }
+        return self._said if progress.advance else {**self._said, "twinlog.replay": True}
 
     def _said_of(self, event: Recorded, progress: Progress) -> Attributes:
         return {
             **self._common(progress),
-            "messaging.message.id": str(event.event_id),
-            "messaging.message.conversation_id": event.metadata.correlation_id,
+            "messaging.message.id": event.address,
             "twinlog.correlation_id": event.metadata.correlation_id,
-            "twinlog.event.address": event.address,
             "twinlog.event.type": event.type.rpartition(".")[2],
             "twinlog.stream": str(event.stream),
         }

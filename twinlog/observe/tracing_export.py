@@ -14,16 +14,14 @@ from threading import Thread
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind, Tracer, TraceState, get_current_span
-from opentelemetry.util.types import Attributes
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 
 from twinlog import __version__
+from twinlog.observe.tracing_spans import Tracer
 
 _LAST_SECONDS = 2.0
 """How long a process that stops goes on sending what it has."""
@@ -43,15 +41,40 @@ async def tracer(service: str) -> AsyncIterator[Tracer]:
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     exporter = SaysOnce(OTLPSpanExporter())
-    provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
-    provider.sampler = FollowsLinks(provider.sampler)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # for spans of the service's own
-        trace.set_tracer_provider(provider)
+    processor = BatchSpanProcessor(exporter)
     try:
-        yield provider.get_tracer("twinlog", __version__)
+        resource = _resource(service)
+        _serve_others(processor, resource)
+        yield tracer_of(processor, resource)
     finally:
-        await _shut_down(provider, exporter)
+        await _shut_down(processor, exporter)
+
+
+def tracer_of(processor: SpanProcessor, resource: Resource) -> Tracer:
+    """What begins spans that ``processor`` takes; calls are sampled as OTEL_TRACES_SAMPLER says."""
+    sampler = TracerProvider(shutdown_on_exit=False).sampler
+    provider = TracerProvider(ALWAYS_ON, _Known(resource), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return Tracer(provider.get_tracer("twinlog", __version__), sampler, isinstance(sampler, ParentBased))
+
+
+class _Known(Resource):
+    """A resource whose hash is made once: the encoder asks for it with each span, which takes a third of its time."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._hash = hash(resource)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+def _serve_others(processor: SpanProcessor, resource: Resource) -> None:
+    """Has spans of the service's own, and of its libraries, kept as the call or the event is that they are part of."""
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        provider = TracerProvider(ParentBased(ALWAYS_OFF), resource, shutdown_on_exit=False)
+        provider.add_span_processor(processor)
+        trace.set_tracer_provider(provider)
 
 
 def _resource(service: str) -> Resource:
@@ -62,9 +85,9 @@ def _resource(service: str) -> Resource:
     return found
 
 
-async def _shut_down(provider: TracerProvider, exporter: SaysOnce) -> None:
+async def _shut_down(processor: SpanProcessor, exporter: SaysOnce) -> None:
     """Sends what is left, in a thread that holds up the end of the process no longer than that."""
-    thread = Thread(target=provider.shutdown, name="traces", daemon=True)
+    thread = Thread(target=processor.shutdown, name="traces", daemon=True)
     thread.start()
     loop = asyncio.get_running_loop()
     until = loop.time() + _LAST_SECONDS
@@ -72,31 +95,6 @@ async def _shut_down(provider: TracerProvider, exporter: SaysOnce) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
     if thread.is_alive():
         exporter.shutdown()
-
-
-class FollowsLinks(Sampler):
-    """Samples as another does; what begins a trace of its own only to link to a sampled one is sampled as that was."""
-
-    def __init__(self, inner: Sampler) -> None:
-        self._inner = inner
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
-    ) -> SamplingResult:
-        root = not get_current_span(parent_context).get_span_context().is_valid
-        linked = root and any(link.context.trace_flags.sampled for link in links or ())
-        sampler = ALWAYS_ON if linked else self._inner
-        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
-
-    def get_description(self) -> str:
-        return f"FollowsLinks({self._inner.get_description()})"
 
 
 class SaysOnce(SpanExporter):

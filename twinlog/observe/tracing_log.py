@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession
 from twinlog.model.event import NewEvent
-from twinlog.model.trace import is_sampled
+from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Attributes, Spans
 
 
@@ -31,9 +31,9 @@ class _TracedSession:
         return getattr(self._inner, name)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        if not any(is_sampled(event.metadata.traceparent) for event in batch.events):
-            return await self._inner.append(batch)
         parts = _by_trace(batch.events)
+        if not parts:
+            return await self._inner.append(batch)
         said = {
             traceparent: self._said_of(batch, [event for _, event in events])
             for traceparent, events in parts.items()
@@ -73,6 +73,6 @@ def _by_trace(events: Sequence[NewEvent]) -> Mapping[str, Sequence[tuple[int, Ne
     """The events of each sampled command, each with its place in the batch, from 0."""
     found: dict[str, list[tuple[int, NewEvent]]] = {}
     for index, event in enumerate(events):
-        if is_sampled(event.metadata.traceparent):
+        if event.metadata.traceparent[-1:] in SAMPLED:
             found.setdefault(event.metadata.traceparent, []).append((index, event))
     return found

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from opentelemetry.trace import Tracer
-
 from twinlog.consume import Middleware
 from twinlog.log.ports import Log, Timer
 from twinlog.log.twin import Twin
@@ -16,7 +14,7 @@ from twinlog.observe.tracing import Tracing
 from twinlog.observe.tracing_consumer import TracedConsumer
 from twinlog.observe.tracing_log import traced_log
 from twinlog.observe.tracing_rpc import TracedMethods
-from twinlog.observe.tracing_spans import Spans
+from twinlog.observe.tracing_spans import Spans, Tracer
 from twinlog.observe.tracing_timers import fired
 from twinlog.observe.tracing_twin import traced_twin
 from twinlog.rpc import Middleware as RpcMiddleware

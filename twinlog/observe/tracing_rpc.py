@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from typing import Any
 
 import grpc
 import grpc.aio
-from opentelemetry.context import Context as NoContext
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, StatusCode
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from twinlog.model.errors import TwinlogError
 from twinlog.model.trace import trace_fields
-from twinlog.observe.tracing_spans import Spans, current, parent_of, traceparent_of
+from twinlog.observe.tracing_spans import Attributes, Spans, current, traceparent_of
 from twinlog.rpc.context import TRACE, Context, given_trace
 from twinlog.rpc.errors import status_of
 from twinlog.rpc.handlers import Behavior, Method
@@ -36,9 +35,11 @@ class TracedMethods:
         )
 
     def _unary(self, method: Method, behavior: Behavior) -> Behavior:
+        said = _said_of(method)
+
         async def call(request: Any, context: Context) -> Any:
-            span = self._begun(method, context)
-            if not span.is_recording():
+            span = self._spans.call(given_trace(context), method.name, said)
+            if span is None:
                 return await behavior(request, context)
             with _serving(span, context):
                 return await behavior(request, context)
@@ -46,28 +47,20 @@ class TracedMethods:
         return call
 
     def _streaming(self, method: Method, behavior: Behavior) -> Behavior:
+        said = _said_of(method)
+
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            span = self._begun(method, context)
-            if not span.is_recording():
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-                return
-            with _serving(span, context):
+            span = self._spans.call(given_trace(context), method.name, said)
+            with nullcontext() if span is None else _serving(span, context):
                 async with aclosing(behavior(request, context)) as responses:
                     async for response in responses:
                         yield response
 
         return call
 
-    def _begun(self, method: Method, context: Context) -> Span:
-        given = given_trace(context)
-        return self._spans.tracer.start_span(
-            method.name,
-            parent_of(given) if given else NoContext(),
-            kind=SpanKind.SERVER,
-            attributes={"rpc.system.name": "grpc", "rpc.method": method.name},
-        )
+
+def _said_of(method: Method) -> Attributes:
+    return {"rpc.system.name": "grpc", "rpc.method": method.name}
 
 
 @contextmanager
@@ -80,7 +73,7 @@ def _serving(span: Span, context: Context) -> Iterator[None]:
         with current(span):
             yield
         _tell(span, "OK")
-    except CancelledError:
+    except (CancelledError, GeneratorExit):  # a stream that nobody reads any more is closed
         _tell(span, "CANCELLED")
         raise
     except grpc.aio.AbortError:

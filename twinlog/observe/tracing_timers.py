@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from twinlog.log.ports import Log, ReadRequest, Timer
 from twinlog.model.event import Recorded
-from twinlog.model.trace import is_sampled
+from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Spans, ending, traceparent_of
 
 
@@ -27,7 +27,7 @@ async def fired(log: Log, timers: Sequence[Timer], spans: Spans) -> AsyncIterato
         timer: _begun(timer, event, spans)
         for timer, slice in zip(set_by, slices, strict=True)
         for event in slice.events
-        if is_sampled(event.metadata.traceparent)
+        if event.metadata.traceparent[-1:] in SAMPLED
     }
     with ending(begun.values()):
         yield {timer: traceparent_of(span) for timer, span in begun.items()}

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 
 from twinlog.log.twin import Twin
 from twinlog.model.event import Recorded
-from twinlog.model.trace import is_sampled
+from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Attributes, Spans, ending
 
 
@@ -30,7 +30,7 @@ class _TracedTwin:
         return getattr(self._inner, name)
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        traced = [event for event in events if is_sampled(event.metadata.traceparent)]
+        traced = [event for event in events if event.metadata.traceparent[-1:] in SAMPLED]
         if not traced:
             return await self._inner.publish(events)
         fresh: dict[str, list[Recorded]] = {}

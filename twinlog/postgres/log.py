@@ -177,6 +177,16 @@ class _Session:
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none."""
+    if not batch.statements:
+        return await _append(connection, batch)
+    async with connection.transaction():
+        appended = await _append(connection, batch)
+        for query, arguments in batch.statements if isinstance(appended, Appended) else ():
+            await connection.execute(query, *arguments)
+        return appended
+
+
+async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
     tip = batch.tip[:3] if batch.tip else (None, None, None)

@@ -1,4 +1,4 @@
-"""Loads named queries from .sql files, where each has a line on its purpose."""
+"""Loads named queries from .sql files; by custom, each has a line on its purpose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-_NAMED = re.compile(r"^-- name: (\w+)\n((?:--[^\n]*\n)+)(.*?);\s*$", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(r"^-- name: (\w+)\n((?:--[^\n]*\n)*)(.*?);\s*$", re.MULTILINE | re.DOTALL)
 
 
 def load_queries(package: str) -> Mapping[str, str]:

@@ -21,6 +21,10 @@ class PostgresSagaList(PostgresViews):
         rows = await self.query("saga_instances_page", *_filters(chosen), before, limit)
         return [SagaRow(*row) for row in rows]
 
+    async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
+        rows = await self.query("saga_instances_oldest", *_filters(chosen), after, limit)
+        return [SagaRow(*row) for row in rows]
+
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = await self.query("saga_instances_chosen", *_filters(chosen), limit)
         return SelectedSagas([SagaKey(row[0], row[1]) for row in rows], rows[0][2] if rows else 0)

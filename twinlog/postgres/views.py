@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -29,6 +29,12 @@ class OtherTables(ConfigurationError):
     reason = "OTHER_TABLES"
 
 
+class OtherColumns(ConfigurationError):
+    """The rows of {view} have the fields {fields}, the table the columns {columns}; put both into one order."""
+
+    reason = "OTHER_COLUMNS"
+
+
 class _Undone(Exception):
     """Rolls a transaction back, because of a conflict."""
 
@@ -53,6 +59,8 @@ class PostgresViews:
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
         self._statements: dict[tuple[str, ...], str] = {}
+        self._fitting: set[str] = set()
+        """Views whose row type has been compared with the table."""
 
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
@@ -138,6 +146,7 @@ class PostgresViews:
         return await on_connection(self.pool, work)
 
     async def _store(self, connection: Connection, changes: Changes, advance: CheckpointAdvance) -> None:
+        await self._compare_columns(connection, changes)
         changed: dict[str, Sequence[Any]] = {}
         for view, rows in changes.items():
             if kept := [row for row in rows.values() if row is not None]:
@@ -158,6 +167,17 @@ class PostgresViews:
                 views = " and ".join(view.name for view, rows in changes.items() if rows)
                 raise OtherTables(views=views, why=error) from error
             raise
+
+    async def _compare_columns(self, connection: Connection, views: Iterable[AnyView]) -> None:
+        """Raises OtherColumns where a row has a table's columns in another order: they would change places."""
+        for view in views:
+            if view.name in self._fitting:
+                continue
+            fields = list(getattr(self._types.get(view.name), "_fields", ()))
+            columns = [row[0] for row in await connection.fetch(self._queries["columns"], view.name)]
+            if columns != fields and sorted(columns) == sorted(fields):
+                raise OtherColumns(view=view.name, fields=", ".join(fields), columns=", ".join(columns))
+            self._fitting.add(view.name)
 
     def _statement(self, names: tuple[str, ...]) -> str:
         """The advance and the changes as one statement: one round trip, and one transaction."""

@@ -125,7 +125,8 @@ def request_identity(checks: Checks, request: Message, response_type: type[Messa
     request_id = checks.uuid("request_id", given, required=False)
     if not request_id:
         return None
-    fingerprint = _fingerprint(_with(request, checks.normal))
+    normal = _with(request, checks.normal) if checks.normal else request
+    fingerprint = _fingerprint(normal)
     if checks.normal.keys() <= {"request_id"}:
         return Request(request_id, fingerprint, response_type)
     as_given = _fingerprint(_with(request, {"request_id": request_id}))
@@ -134,8 +135,6 @@ def request_identity(checks: Checks, request: Message, response_type: type[Messa
 
 def _with(request: Message, fields: Mapping[str, str]) -> Message:
     """The request with other values in these fields, each named by its path, such as ``selection.saga_id``."""
-    if not fields:
-        return request
     changed = type(request)()
     changed.CopyFrom(request)
     for path, value in fields.items():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
 
 from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
-from twinlog.consume.dead_letters import NotParked
+from twinlog.consume.dead_letters import Failure, NotParked
 from twinlog.log.wire import from_wire
 from twinlog.model.event import Recorded
 from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
+from twinlog.rpc.dead_letter_groups import Group, in_groups
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks, normal_id
@@ -22,6 +24,7 @@ from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 from twinlog.v1.dead_letters_pb2 import EventParked
 
 _MOST_PER_SECOND = 10_000
+_LONGEST_TREND_SECONDS = 30 * 24 * 3600
 
 
 class DeadLetterService(DeadLetterServiceServicer):
@@ -32,6 +35,8 @@ class DeadLetterService(DeadLetterServiceServicer):
     def __init__(self, dead_letters: DeadLetterOperations, pages: PageTokens) -> None:
         self._dead_letters = dead_letters
         self._pages = pages
+        self._replays: list[pb.DeadLetterReplay] = []
+        """Those under way."""
 
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: Context
@@ -67,23 +72,21 @@ class DeadLetterService(DeadLetterServiceServicer):
     ) -> pb.GroupDeadLettersResponse:
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
+        if not 0 <= request.trend_seconds <= _LONGEST_TREND_SECONDS:
+            checks.violate("trend_seconds", f"must be 1 to {_LONGEST_TREND_SECONDS}, or 0 for no trend")
         checks.done()
         found = await self._dead_letters.listed(request.consumer)
-        first = {_group(one): one.address for one in reversed(found)}
-        groups = Counter(map(_group, found)).most_common()
+        groups = in_groups(found)
+        if request.trend_seconds:
+            await self._tell_trends(groups, request.trend_seconds)
         return pb.GroupDeadLettersResponse(
-            groups=[
-                pb.DeadLetterGroup(
-                    consumer=group[0],
-                    error_type=group[1],
-                    error=group[2],
-                    count=count,
-                    first=first[group],
-                )
-                for group, count in groups
-            ],
-            count=len(found),
+            groups=[group.shown for group in groups], count=len(found), replays=self._replays
         )
+
+    async def _tell_trends(self, groups: Sequence[Group], seconds: int) -> None:
+        times = await self._dead_letters.parked_at()
+        for group in groups:
+            group.tell_trend(times, seconds)
 
     async def GetDeadLetter(
         self, request: pb.GetDeadLetterRequest, context: Context
@@ -96,7 +99,9 @@ class DeadLetterService(DeadLetterServiceServicer):
         [(record, parked)] = await self._dead_letters.stored([one])
         shown, event = _shown(one, record, parked), _event(parked)
         if event is None:
-            return pb.GetDeadLetterResponse(dead_letter=shown, payload=parked.event)
+            return pb.GetDeadLetterResponse(
+                dead_letter=shown, payload=parked.event, traceback=parked.traceback
+            )
         payload_json, payload_struct = decoded(event.type, event.payload)
         return pb.GetDeadLetterResponse(
             dead_letter=shown,
@@ -108,6 +113,7 @@ class DeadLetterService(DeadLetterServiceServicer):
             cause=event.metadata.causation_id,
             correlation_id=event.metadata.correlation_id,
             actor=event.metadata.actor,
+            traceback=await self._dead_letters.traceback(one, parked),
         )
 
     async def ReplayDeadLetters(
@@ -122,18 +128,34 @@ class DeadLetterService(DeadLetterServiceServicer):
         progress = pb.ReplayDeadLettersResponse(selected=len(selected))
         if not request.dry_run:
             metadata = call_metadata(context, "ReplayDeadLetters")
-            async for one, failure in self._dead_letters.replay(selected, metadata):
-                progress.replayed += not failure
-                progress.failed += bool(failure)
-                progress.address = one.address
-                progress.error_type = failure.error_type if failure else ""
-                progress.error = failure.error if failure else ""
-                yield progress
-                if request.per_second:
-                    await asyncio.sleep(1 / request.per_second)
+            with self._under_way(request, progress, metadata.actor) as shown:
+                async for one, failure in self._dead_letters.replay(selected, metadata):
+                    _count(progress, one, failure)
+                    shown.replayed, shown.failed = progress.replayed, progress.failed
+                    yield progress
+                    if request.per_second:
+                        await asyncio.sleep(1 / request.per_second)
         yield pb.ReplayDeadLettersResponse(
             selected=progress.selected, replayed=progress.replayed, failed=progress.failed
         )
+
+    @contextmanager
+    def _under_way(
+        self, request: pb.ReplayDeadLettersRequest, progress: pb.ReplayDeadLettersResponse, actor: str
+    ) -> Iterator[pb.DeadLetterReplay]:
+        """Shows the replay to all who ask, inside the block."""
+        shown = pb.DeadLetterReplay(
+            selection=request.selection,
+            selected=progress.selected,
+            per_second=request.per_second,
+            started_at=timestamp(datetime.now(UTC)),
+            actor=actor,
+        )
+        self._replays.append(shown)
+        try:
+            yield shown
+        finally:
+            self._replays[:] = [each for each in self._replays if each is not shown]
 
     async def DiscardDeadLetters(
         self, request: pb.DiscardDeadLettersRequest, context: Context
@@ -194,8 +216,12 @@ def _address(checks: Checks, field: str, address: str) -> None:
         checks.violate(field, "must be log/position, such as orders/17")
 
 
-def _group(one: Listed) -> tuple[str, str, str]:
-    return (one.consumer.name, one.letter.error_type, one.letter.error)
+def _count(progress: pb.ReplayDeadLettersResponse, one: Listed, failure: Failure | None) -> None:
+    progress.replayed += not failure
+    progress.failed += bool(failure)
+    progress.address = one.address
+    progress.error_type = failure.error_type if failure else ""
+    progress.error = failure.error if failure else ""
 
 
 def _shown(one: Listed, record: Recorded, parked: EventParked) -> pb.DeadLetter:

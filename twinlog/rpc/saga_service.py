@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from twinlog.log.saga_list import NEWEST, SagaKey, SagaList, SelectedSagas
+from twinlog.log.saga_list import NEWEST, SagaKey, SagaList, SagasFromTheOldest, SelectedSagas
 from twinlog.model.clock import Clock
 from twinlog.model.saga import Abort, Retry, Skip
-from twinlog.model.saga_list import ANY, NOT_ENDED, ChosenSagas
+from twinlog.model.saga_list import ANY, NOT_ENDED, ChosenSagas, SagaRow
 from twinlog.model.saga_shown import awaited_answers
 from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.saga_counts import SagaCounts
 from twinlog.rpc.saga_mapping import listed, sent_for
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, Order, SagaOperations
 from twinlog.rpc.validation import Checks, normal_id
@@ -40,20 +43,48 @@ class SagaService(SagaServiceServicer):
         self._owners = owners
         self._pages = pages
         self._clock = clock
+        self._counts = SagaCounts(sagas)
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
         checks = Checks()
-        chosen = self._chosen(checks, "filter", request.filter, ANY)
+        chosen = self._chosen(checks, "filter", request.filter, NOT_ENDED if request.not_ended else ANY)
         size = checks.page_size("page_size", request.page_size)
-        filters = repr(("sagas", request.filter.SerializeToString(deterministic=True)))
+        asked = request.filter.SerializeToString(deterministic=True)
+        order = (request.oldest_first, request.not_ended)
+        filters = repr(("sagas", asked, *(order if any(order) else ())))
         last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
+        if request.oldest_first and not isinstance(self._list, SagasFromTheOldest):
+            checks.violate("oldest_first", "is not known to the list that this service keeps of its sagas")
         checks.done()
-        rows = await self._list.page(chosen, int(last[0]) if last else NEWEST, size + 1)
+        rows = await self._page(request, chosen, int(last[0]) if last else None, size + 1)
         more = len(rows) > size
         return pb.ListSagasResponse(
             sagas=map(listed, rows[:size]),
             next_page_token=self._pages.issue(filters, (rows[size - 1].started_position,)) if more else "",
         )
+
+    async def CountSagas(self, request: pb.CountSagasRequest, context: Context) -> pb.CountSagasResponse:
+        checks = Checks()
+        chosen = self._chosen(checks, "filter", request.filter, ANY)
+        checks.done()
+        return pb.CountSagasResponse(
+            counts=[
+                pb.SagaCount(
+                    status=status,
+                    count=await self._counts.of(
+                        chosen._replace(statuses=frozenset({status})), request.filter
+                    ),
+                )
+                for status in sorted(ANY)
+            ]
+        )
+
+    async def _page(
+        self, request: pb.ListSagasRequest, chosen: ChosenSagas, last: int | None, size: int
+    ) -> Sequence[SagaRow]:
+        if request.oldest_first and isinstance(self._list, SagasFromTheOldest):
+            return await self._list.oldest(chosen, last or 0, size)
+        return await self._list.page(chosen, NEWEST if last is None else last, size)
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         checks = Checks()
@@ -81,9 +112,12 @@ class SagaService(SagaServiceServicer):
 
     async def _tell(self, found: FoundSaga, seconds: float) -> None:
         answers = awaited_answers(found.table, found.instance)
-        for answer, told in zip(answers, found.shown.awaited, strict=True):
-            if command := sent_for(found.table, found.instance, answer, found.events):
-                await self._owners.tell(told, command, seconds)
+        asked = [
+            self._owners.tell(told, command, seconds)
+            for answer, told in zip(answers, found.shown.awaited, strict=True)
+            if (command := sent_for(found.table, found.instance, answer, found.events))
+        ]
+        await asyncio.gather(*asked)
 
     def _selection(self, checks: Checks, selection: pb.SagaSelection) -> FindSagas:
         """A search for the selected sagas."""

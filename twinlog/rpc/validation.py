@@ -69,12 +69,8 @@ class Checks:
 
     def __init__(self) -> None:
         self._violations: dict[str, str] = {}
-        self._normal: dict[str, str] = {}
-
-    @property
-    def normal(self) -> Mapping[str, str]:
+        self.normal: dict[str, str] = {}
         """By field, the normal spelling of each id that was given in another one."""
-        return self._normal
 
     def violate(self, field: str, what: str) -> None:
         """Notes that ``field`` is wrong; of several violations of a field, the first counts."""
@@ -92,7 +88,7 @@ class Checks:
         normal = value.lower()
         if len(value) == _UUID_LENGTH and _UUID.fullmatch(normal):
             if normal != value:
-                self._normal[field] = normal
+                self.normal[field] = normal
             return normal
         self.violate(field, _uuid_violation(value))
         return ""
@@ -129,11 +125,11 @@ class Checks:
         if not value.ByteSize():
             self.violate(field, "is missing: give currency_code and units")
             return _NOTHING
-        self._amount(field, value)
+        money = Money.of(value)
+        self._amount(field, value, money)
         self._currency(f"{field}.currency_code", value.currency_code, currencies)
         if len(self._violations) > known:
             return _NOTHING
-        money = Money.of(value)
         if money.nanos < 0 or (positive and not money.nanos):
             self.violate(field, "must be more than zero" if positive else "must be zero or more")
         return money
@@ -170,12 +166,12 @@ class Checks:
             self._violations |= wrong.violations
             return {}
 
-    def _amount(self, field: str, value: MoneyMessage) -> None:
+    def _amount(self, field: str, value: MoneyMessage, money: Money) -> None:
         if abs(value.nanos) >= NANOS_PER_UNIT:
             self.violate(f"{field}.nanos", "must be within -999,999,999 and 999,999,999")
         elif value.units * value.nanos < 0:
             self.violate(f"{field}.nanos", "must have the sign of units")
-        if abs(Money.of(value).nanos) > MAX_UNITS * NANOS_PER_UNIT:
+        if abs(money.nanos) > MAX_UNITS * NANOS_PER_UNIT:
             self.violate(f"{field}.units", f"must be within {-MAX_UNITS:,} and {MAX_UNITS:,}")
 
     def _currency(self, field: str, code: str, allowed: Currencies) -> None:

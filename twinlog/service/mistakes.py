@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from importlib.util import find_spec
 from inspect import iscoroutinefunction, isfunction, unwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
 
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
@@ -24,6 +25,10 @@ from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.policies import Policies
 from twinlog.model.routing import may_have_routing_key
+from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.schema import Schema
+from twinlog.model.view import AnyView, unchanged
+from twinlog.service.functions import in_arguments, in_functions, named
 
 if TYPE_CHECKING:
     from twinlog.rpc import Registration
@@ -33,6 +38,12 @@ OWN_WORK = ("relay", "timers", "requests")
 """The leases of a service's own tasks."""
 _LOG = re.compile("[a-z][a-z0-9_]*")
 _PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_PARTS = (
+    (("decide", "evolve"), ("the state", "a command or event")),
+    (("partition_key", "due"), ("the state",)),
+    (("on_due",), ("the state", "the time")),
+)
+"""Functions of an aggregate, and what each is given."""
 _MUTABLE = (list, dict, set, bytearray)
 
 
@@ -55,10 +66,16 @@ def in_spec(spec: ServiceSpec) -> Iterator[str]:
     for field in ("name", "database", "domain"):
         if not _PLAIN.fullmatch(str(getattr(spec, field))):
             yield f"{field} {getattr(spec, field)!r}: use letters, digits, dots, hyphens and underscores"
+    for field in ("migrations", "aggregates"):
+        if not isinstance(given := getattr(spec, field), Sequence) or isinstance(given, str):
+            yield f"{field} is one {type(given).__name__} and not several; is a comma missing, as in {field}=(…,)?"
+            return
     for package in spec.migrations:
         if not _is_package(package):
             yield f"migrations {package!r}: there is no such package; correct its name or install it"
     yield from in_aggregates(spec.aggregates)
+    for aggregate in spec.aggregates:
+        yield from _in_old_types(f"aggregate {aggregate.name!r}", aggregate.events, spec.schema)
 
 
 def in_aggregates(aggregates: Sequence[AnyAggregate]) -> Iterator[str]:
@@ -73,8 +90,15 @@ def in_aggregates(aggregates: Sequence[AnyAggregate]) -> Iterator[str]:
             yield f"aggregate {name!r} has the name of Twinlog's own dead letters; rename it"
         if not name or "/" in name:
             yield f"aggregate {name!r}: its name is empty or has a slash, which parts name and id; rename it"
+    owners: dict[type[Message], str] = {}
     for aggregate in aggregates:
         yield from _in_aggregate(aggregate)
+        for event in dict.fromkeys(aggregate.events):
+            if (owner := owners.setdefault(event, aggregate.name)) != aggregate.name:
+                yield (
+                    f"{event.DESCRIPTOR.full_name} is an event of aggregates {owner!r} and {aggregate.name!r}, and "
+                    f"what follows it could not tell whose it is; give each an event of its own"
+                )
 
 
 def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
@@ -86,35 +110,46 @@ def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
         )
     if aggregate.has_timers and not aggregate.answers_timers:
         yield f"aggregate {name!r} has `due` and no `on_due`, so that no timer could be fired; give it both"
-    functions = {part: getattr(aggregate, part) for part in ("decide", "evolve", "partition_key", "due")}
-    yield from _in_functions(f"aggregate {name!r}", functions)
+    for parts, arguments in _PARTS:
+        functions = {part: getattr(aggregate, part) for part in parts}
+        yield from in_functions(f"aggregate {name!r}", functions, arguments)
 
 
-def in_policies(policies: Policies) -> Iterator[str]:
-    """What is wrong with a table of policies."""
+def in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
+    """What is wrong with a table of policies; ``schema``: the service's."""
     table = f"Policies(log={policies.log!r}, actor={policies.actor!r})"
     if not policies.rules:
         yield f"{table} has no rule, and would be sent every event in vain; give it one, or leave it out"
     if not policies.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
     yield from _in_routing(table, policies)
-    yield from _in_functions(
-        table, {f"the rule of {event.DESCRIPTOR.full_name}": rule for event, rule in policies.rules.items()}
-    )
+    yield from _in_old_types(table, policies.rules, schema)
+    yield from in_functions(table, named(policies.rules), ("the event",))
 
 
-def in_effects(effects: Effects) -> Iterator[str]:
-    """What is wrong with a table of effects."""
+def in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
+    """What is wrong with a table of effects; ``schema``: the service's."""
     table = f"Effects({effects.name!r}, log={effects.log!r})"
     if not effects.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
     yield from _in_routing(table, effects)
+    yield from _in_old_types(table, effects.rules, schema)
+    yield from in_arguments(table, named(effects.rules), ("the event", "the attempt"))
     for event, function in effects.rules.items():
         called = unwrap(function)
         if isfunction(called) and called.__name__ != "<lambda>" and not iscoroutinefunction(called):
             yield (
                 f"{table}: {called.__qualname__}, the function of {event.DESCRIPTOR.full_name}, is no async function, "
                 f"so that it could not be waited for; make it async def"
+            )
+
+
+def _in_old_types(table: str, types: Iterable[type[Message]], schema: Schema) -> Iterator[str]:
+    for event in types:
+        if schema.replaces(event):
+            yield (
+                f"{table} is about {event.DESCRIPTOR.full_name}, which is upcast, so that none would come; name the "
+                f"type that its upcaster returns"
             )
 
 
@@ -127,8 +162,11 @@ def _in_routing(table: str, of: Policies | Effects) -> Iterator[str]:
             )
 
 
-def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator[str]:
-    """What is wrong with new consumers of a service, by themselves and beside those that it has."""
+def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer], schema: Schema) -> Iterator[str]:
+    """What is wrong with new consumers of a service, by themselves and beside those that it has.
+
+    ``schema``: the service's.
+    """
     before = list(known)
     for consumer in new:
         name = consumer.name
@@ -144,6 +182,8 @@ def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator
             yield f"consumer {name!r} reads log {consumer.source!r}, which no log can be called; correct its log"
         if isinstance(consumer, Projection):
             yield from _in_projection(consumer, [p for p in before if isinstance(p, Projection)])
+            for view in consumer.tables:
+                yield from _in_old_types(f"view {view.name!r}", view.wanted, schema)
         before.append(consumer)
 
 
@@ -156,9 +196,7 @@ def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iter
         if times > 1:
             yield f"projection {projection.name!r} has {times} views on table {name!r}; make them one view"
     for view in projection.tables:
-        yield from _in_functions(
-            f"view {view.name!r}", {"key": view.key, "evolve": view.evolve, "each": view.each}
-        )
+        yield from _in_view(view)
         for other in others:
             theirs = next((their for their in other.tables if their.name == view.name), None)
             if theirs and other.store.log is projection.store.log and not (view.shares and theirs.shares):
@@ -167,6 +205,39 @@ def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iter
                     f"overwrite each other's rows; declare the view with shared=True in both, or keep two tables"
                 )
     yield from projection.store_mistakes()
+
+
+def _in_view(view: AnyView) -> Iterator[str]:
+    of = f"view {view.name!r}"
+    yield from in_functions(of, {"key": view.key}, ("the record", "the event"))
+    evolving = {"evolve": view.evolve, **named(view.rules or {})}
+    yield from in_functions(of, evolving, ("the row", "the record", "the event"))
+    if view.each:
+        yield from in_functions(of, {"each": view.each}, ("the key", "the row", "the record", "the event"))
+    if not view.events:
+        yield (
+            f"{of} does not say which events it is about, so that every type that this program does not know would be "
+            f"set aside, with what follows; give it rules= by event type, or events=, such as events=[RoomAdded] "
+            f"(events=[Message]: every event there is)"
+        )
+    if view.evolve is unchanged and not view.each:
+        yield f"{of} says of no event what the row is after it; give it rules=, evolve= or each="
+    if view.created_by and view.wanted and view.created_by not in view.wanted:
+        yield (
+            f"{of}: {view.created_by.DESCRIPTOR.full_name}, which is to make its rows, is not among the events that it "
+            f"is about; add it to them, or leave created_by out"
+        )
+
+
+def in_sagas(sagas: Sequence[SagaAggregate], consumers: Sequence[Consumer]) -> Iterator[str]:
+    """What is wrong with the sagas of a service, by what it has subscribed when it begins to serve."""
+    actors = {consumer.actor for consumer in consumers}
+    for saga in sagas:
+        if saga.newest.sources and not any(actor.endswith(f".{saga.name}") for actor in actors):
+            yield (
+                f"saga {saga.newest.name!r} is declared and not subscribed, so that it would hear of no event; call "
+                f"service.subscribe with it before serve, or leave out its sources where policies of your own feed it"
+            )
 
 
 def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
@@ -178,12 +249,6 @@ def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
             descriptor_pool.Default().FindServiceByName(name)
         except KeyError:
             yield f"gRPC service {name!r} is in no proto that is imported; use its full name, package.Service"
-
-
-def _in_functions(of: str, functions: Mapping[str, Callable[..., Any] | None]) -> Iterator[str]:
-    for name, function in functions.items():
-        if iscoroutinefunction(function):
-            yield f"{of}: {name} is async, and what decides or folds is pure; make it a plain function"
 
 
 def _is_mutable(value: object) -> bool:

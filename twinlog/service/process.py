@@ -38,9 +38,8 @@ from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
-
     from twinlog.observe.metrics.process import Metrics
+    from twinlog.observe.tracing_spans import Tracer
 
 StandIn = Callable[[ServiceSpec, Settings], AbstractAsyncContextManager[Service]]
 STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)

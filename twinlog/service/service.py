@@ -274,7 +274,7 @@ class Service:
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
         self._refuse_namesakes([one for one in asked if isinstance(one, Effects)])
         made = [self._consumer(one) for one in asked]
-        mistakes.refuse([*mistakes.in_consumers(self._consumers, made)], self.name)
+        mistakes.refuse([*mistakes.in_consumers(self._consumers, made, self.schema)], self.name)
         self._consumers += made
         for one, consumer in zip(asked, made, strict=True):
             if isinstance(one, Effects) and isinstance(consumer, EffectConsumer):
@@ -286,9 +286,9 @@ class Service:
 
     def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
         if isinstance(asked, Policies):
-            yield from mistakes.in_policies(asked)
+            yield from mistakes.in_policies(asked, self.schema)
         elif isinstance(asked, Effects):
-            yield from mistakes.in_effects(asked)
+            yield from mistakes.in_effects(asked, self.schema)
 
     def _consumer(self, asked: Policies | Effects | Consumer) -> Consumer:
         if isinstance(asked, Policies):
@@ -321,7 +321,8 @@ class Service:
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
         installation's, and where the services are put together wrongly.
         """
-        mistakes.refuse(list(mistakes.in_registrations(services)), self.name)
+        wrong = [*mistakes.in_registrations(services), *mistakes.in_sagas(self.sagas, self._consumers)]
+        mistakes.refuse(wrong, self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
         operations = DeadLetterService(self.dead_letters, pages)

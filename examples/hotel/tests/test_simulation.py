@@ -38,4 +38,4 @@ def test_a_provider_that_ignores_the_key_is_found(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(FakeProvider, "charge", charge)
     with pytest.raises(SimulationFailed, match="charged once"):
-        simulate(only("shared leases"), AllOrNothing, seeds=range(50))
+        simulate(only("lost answers"), AllOrNothing, seeds=range(50))

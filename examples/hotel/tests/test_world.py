@@ -19,6 +19,8 @@ def book(world: World, mode: pb.Mode, room_id: str, guest: str = "Ada") -> str:
     trip_id: str = booked.trip_id
     own = pb.GetTripRequest(trip_id=trip_id, consistency_token=booked.consistency_token)
     assert world.call("trips_svc", "GetTrip", own).guest == guest  # at once: the view has waited for it
+    [*_, last] = world.call("trips_svc", "WatchTrip", own)
+    assert last.state in ("confirmed", "rejected")
     world.settle()
     return trip_id
 

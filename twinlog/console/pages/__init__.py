@@ -1,7 +1,15 @@
 """The pages of the console, in the order of its navigation."""
 
-from twinlog.console.pages import dead_letters, events, sagas, services, views
+from twinlog.console.pages import dead_letters, events, saga, sagas, services, story, views
 
-PAGES = [*services.PAGES, *sagas.PAGES, *dead_letters.PAGES, *events.PAGES, *views.PAGES]
+PAGES = [
+    *services.PAGES,
+    *sagas.PAGES,
+    *saga.PAGES,
+    *story.PAGES,
+    *dead_letters.PAGES,
+    *events.PAGES,
+    *views.PAGES,
+]
 
 __all__ = ["PAGES"]

@@ -1,13 +1,205 @@
-"""Sagas: where each stands, and what it waits for."""
+"""Sagas: how many stand where, those under way from the oldest on, and what may be done with many at once."""
 
 from __future__ import annotations
 
-from twinlog.console.page import Page, Query
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from twinlog.console import saga_orders
+from twinlog.console.looks import Look
+from twinlog.console.page import Form, Outcome, Page, Query
+from twinlog.console.saga_words import BY_WORD, SAGAS, State, saga_state
 from twinlog.console.services import Services
+from twinlog.v1 import saga_service_pb2 as pb
+from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
+
+_PAGE_SIZE, _LATELY = 50, 10
+_ENDED = (pb.SAGA_STATUS_COMPLETED, pb.SAGA_STATUS_COMPENSATED)
+ALL = "all"
+AGES = {10: "10 s", 60: "1 min", 300: "5 min", 3_600: "1 h", 86_400: "1 d", 604_800: "7 d"}
 
 
-async def load(services: Services, query: Query) -> None:
-    """Nothing yet."""
+@dataclass(frozen=True)
+class Count:
+    """How many sagas stand somewhere."""
+
+    word: str
+    """As the URL has it."""
+    state: State
+    count: int
 
 
-PAGES = [Page("/sagas", "Sagas", "sagas.html", load, navigation="Sagas", key="s", icon="sagas")]
+@dataclass(frozen=True)
+class Sagas:
+    """The page."""
+
+    service: str = ""
+    """The service whose sagas are shown; empty: none is known to have any."""
+    services: Sequence[str] = ()
+    names: Sequence[str] = ()
+    """Of the tables of its sagas."""
+    counts: Sequence[Count] = ()
+    open: int | None = None
+    """How many have not ended, where that is known."""
+    sagas: Sequence[pb.Saga] = ()
+    lately: Sequence[pb.Saga] = ()
+    """Those that ended last, where only those under way are listed, and all of these."""
+    state: str = ""
+    """The state that is listed; empty: those under way."""
+    oldest_first: bool = True
+    next_page: str = ""
+    problem: str = ""
+    unasked: bool = False
+    """Whether some service has not said yet what it has."""
+    filtered: bool = False
+    ages: Mapping[int, str] = field(default_factory=lambda: AGES)
+
+    @property
+    def states(self) -> Mapping[str, str]:
+        """What may be listed, by its word in the URL."""
+        return {
+            "": "under way",
+            **{word_of(status): state.word for status, state in SAGAS.items()},
+            ALL: "all",
+        }
+
+    def state_of(self, saga: pb.Saga) -> State:
+        """Where a saga stands."""
+        return saga_state(saga.status)
+
+    @property
+    def orders(self) -> Sequence[saga_orders.Order]:
+        """What may be done with all that the filter finds; nothing with those that have ended."""
+        ended = self.state in (ALL, *map(word_of, _ENDED))
+        return [] if ended else [*saga_orders.ORDERS.values()]
+
+
+def word_of(status: int) -> str:
+    """A status, as a URL has it."""
+    return next(word for word, each in BY_WORD.items() if each == status)
+
+
+async def load(services: Services, query: Query) -> Sagas:
+    """The sagas of one service."""
+    look = await services.look()
+    owners = owners_of_sagas(look)
+    unasked = any(not said.known for said in look.services.values())
+    if not owners:
+        return Sagas(unasked=unasked)
+    service = _service(owners, query)
+    described = look.services[service].described
+    state = query.get("state")
+    request = _request(query)
+    counted, listed, ended = await asyncio.gather(
+        services.ask(service, _count, pb.CountSagasRequest(filter=_filter(query, status=False))),
+        services.ask(service, _list, request),
+        _ended(services, service, query),
+    )
+    counts = {each.status: each.count for each in counted.message.counts} if counted.message else {}
+    return Sagas(
+        service=service,
+        services=owners,
+        names=[*dict.fromkeys(table.saga for table in described.saga_tables)] if described else [],
+        counts=[Count(word_of(status), each, counts.get(status, 0)) for status, each in SAGAS.items()]
+        if counts
+        else [],
+        open=sum(count for status, count in counts.items() if status not in _ENDED) if counts else None,
+        sagas=listed.message.sagas if listed.message else [],
+        lately=ended,
+        state=state,
+        oldest_first=request.oldest_first,
+        next_page=listed.message.next_page_token if listed.message else "",
+        problem=f"{service}: {listed.problem}" if listed.message is None else "",
+        filtered=any(query.get(name) for name in ("saga", "age", "subject")),
+    )
+
+
+def owners_of_sagas(look: Look) -> list[str]:
+    """The services that have sagas."""
+    return [said.service for said in look.services.values() if said.described and said.described.sagas]
+
+
+async def _ended(services: Services, service: str, query: Query) -> Sequence[pb.Saga]:
+    if query.get("state") or query.get("page"):
+        return []
+    answers = await asyncio.gather(
+        *(
+            services.ask(
+                service,
+                _list,
+                pb.ListSagasRequest(filter=_filter(query, status=False, of=status), page_size=_LATELY),
+            )
+            for status in _ENDED
+        )
+    )
+    found = [saga for answer in answers if answer.message for saga in answer.message.sagas]
+    return sorted(found, key=lambda saga: -saga.updated_at.ToNanoseconds())[:_LATELY]
+
+
+def _service(owners: Sequence[str], query: Query) -> str:
+    asked = query.get("service")
+    return asked if asked in owners else owners[0]
+
+
+def _request(query: Query) -> pb.ListSagasRequest:
+    state = query.get("state")
+    ended = state == ALL or BY_WORD.get(state) in _ENDED
+    return pb.ListSagasRequest(
+        filter=_filter(query),
+        page_size=_PAGE_SIZE,
+        page_token=query.get("page"),
+        oldest_first=query.get("order", "newest" if ended else "oldest") == "oldest",
+        not_ended=not state,
+    )
+
+
+def _filter(query: Query, *, status: bool = True, of: int = 0) -> pb.SagaFilter:
+    made = pb.SagaFilter(
+        saga=query.get("saga"),
+        status=pb.SagaStatus.ValueType(of or (BY_WORD.get(query.get("state"), 0) if status else 0)),
+        subject=query.get("subject"),
+    )
+    if age := query.number("age"):
+        made.older_than.CopyFrom(Duration(seconds=age))
+    return made
+
+
+async def _rehearse(services: Services, query: Query, form: Form) -> Outcome:
+    return await saga_orders.rehearse(services, *await _all(services, query), form)
+
+
+async def _do(services: Services, query: Query, form: Form) -> Outcome:
+    return await saga_orders.do(services, *await _all(services, query), form)
+
+
+async def _all(services: Services, query: Query) -> tuple[str, pb.SagaSelection]:
+    """All sagas that the page's filter finds, not only those of one page."""
+    owners = owners_of_sagas(await services.look())
+    service = _service(owners, query) if owners else ""
+    return service, pb.SagaSelection(filter=_filter(query))
+
+
+def _list(channel: Any) -> Any:
+    return SagaServiceStub(channel).ListSagas
+
+
+def _count(channel: Any) -> Any:
+    return SagaServiceStub(channel).CountSagas
+
+
+PAGES = [
+    Page(
+        "/sagas",
+        "Sagas",
+        "sagas.html",
+        load,
+        navigation="Sagas",
+        key="s",
+        icon="sagas",
+        actions={"rehearse": _rehearse, "do": _do},
+    )
+]

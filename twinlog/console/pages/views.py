@@ -2,12 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinlog.console.drawing import state_of
+from twinlog.console.looks import Look, Said
 from twinlog.console.page import Page, Query
 from twinlog.console.services import Services
+from twinlog.v1 import inspection_pb2 as pb
+
+_ORDER = ("bad", "warn", "silent", "ok")
 
 
-async def load(services: Services, query: Query) -> None:
-    """Nothing yet."""
+@dataclass(frozen=True)
+class Feed:
+    """A consumer that keeps a view."""
+
+    consumer: pb.ConsumerDescription
+    state: str
+    per_second: float
+    head: int | None
+    """The position of its log's last event, where that is known."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view and the consumers that keep it."""
+
+    id: str
+    name: str
+    said: Said
+    """The service that it belongs to."""
+    feeds: Sequence[Feed]
+
+    @property
+    def state(self) -> str:
+        """The worst of its consumers."""
+        if self.said.silent_since:
+            return "silent"
+        return min((feed.state for feed in self.feeds), key=_ORDER.index, default="ok")
+
+    @property
+    def lag(self) -> int:
+        """How many events it lacks, as far as that is known."""
+        return sum(feed.consumer.lag for feed in self.feeds)
+
+    @property
+    def dead_letters(self) -> int:
+        """How many events are set aside that it lacks."""
+        return sum(feed.consumer.dead_letters for feed in self.feeds)
+
+
+async def load(services: Services, query: Query) -> Sequence[View]:
+    """All views, those with a problem first."""
+    look = await services.look()
+    found = [
+        View(f"view-{said.service}-{view.view}", view.view, said, _feeds(look, said, view.consumers))
+        for said in look.services.values()
+        if said.described
+        for view in said.described.views
+    ]
+    return sorted(found, key=lambda view: _ORDER.index(view.state))
+
+
+def _feeds(look: Look, said: Said, consumers: Sequence[str]) -> list[Feed]:
+    return [
+        Feed(
+            each,
+            "silent" if said.silent_since else state_of(each),
+            look.rates.consumer(said.service, each.consumer),
+            _head(look, each.log),
+        )
+        for each in said.consumers
+        if each.consumer in consumers
+    ]
+
+
+def _head(look: Look, log: str) -> int | None:
+    owner = look.owner(log)
+    return owner.own_log.head if owner and owner.own_log else None
 
 
 PAGES = [Page("/views", "Views", "views.html", load, navigation="Views", key="v", icon="views")]

@@ -17,7 +17,7 @@
     return `${Math.floor(seconds)} s`;
   };
   const tell = (time, now) => {
-    const at = new Date(time.dateTime), kind = time.dataset.time;
+    const at = new Date(time.dateTime || time.dataset.at), kind = time.dataset.time;
     const past = (now - at) / 1000;
     const text = kind === "at" ? clock(at, now)
       : kind === "ago" ? `${lasting(Math.max(0, past))} ago`
@@ -27,14 +27,14 @@
   const tellAll = () => {
     if (selecting()) return;
     const now = new Date();
-    for (const time of document.querySelectorAll("time[data-time]")) tell(time, now);
+    for (const time of document.querySelectorAll("[data-time]")) tell(time, now);
   };
 
   // --- morphing: makes what is shown equal to what has come, and touches nothing that is equal already.
   const KEPT = { INPUT: ["value", "checked"], TEXTAREA: ["value"], SELECT: [], OPTION: ["selected"], DETAILS: ["open"], DIALOG: ["open"] };
   const keyOf = (node) => node.nodeType === 1 ? node.id || null : null;
   const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
-  const sameTime = (a, b) => a.nodeName === "TIME" && b.nodeName === "TIME" && a.dateTime === b.dateTime && a.dataset.time === b.dataset.time;
+  const sameTime = (a, b) => a.dataset.time && a.nodeName === b.nodeName && a.dataset.time === b.dataset.time && a.dateTime === b.dateTime && a.dataset.at === b.dataset.at;
 
   function morph(old, fresh) {
     if (old.nodeType !== 1) {
@@ -99,7 +99,7 @@
     const fresh = new DOMParser().parseFromString(newest, "text/html");
     newest = null;
     const now = new Date();
-    for (const time of fresh.querySelectorAll("time[data-time]")) tell(time, now);
+    for (const time of fresh.querySelectorAll("[data-time]")) tell(time, now);
     for (const id of ["health", "main"]) if (fresh.getElementById(id)) morph($(id), fresh.getElementById(id));
     document.dispatchEvent(new Event("shown"));
   }
@@ -126,7 +126,10 @@
   document.addEventListener("visibilitychange", follow);
   document.addEventListener("selectionchange", () => { if (newest !== null && !selecting()) show(); });
   window.addEventListener("pagehide", close);
-  window.addEventListener("pageshow", follow);
+  window.addEventListener("pageshow", () => {
+    for (const field of document.querySelectorAll("form[data-tidy] :disabled")) field.disabled = false;
+    follow();
+  });
 
   // --- clicks
   const said = (button, text) => { button.dataset.isSaid = text; setTimeout(() => delete button.dataset.isSaid, 1200); };
@@ -158,7 +161,9 @@
   document.addEventListener("submit", async (event) => {
     const form = event.target;
     // By attribute: a field called "action" hides the property.
-    if ((form.getAttribute("method") || "get").toLowerCase() !== "post" || event.defaultPrevented) return;
+    const post = (form.getAttribute("method") || "get").toLowerCase() === "post";
+    if (!post && form.hasAttribute("data-tidy")) for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
+    if (!post || event.defaultPrevented) return;
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, event.submitter));
     if (event.submitter) event.submitter.disabled = true;

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.reasons import OK, reason_of
+from twinlog.observe.metrics.reasons import INTERNAL, OK, OVERLOADED, UNAVAILABLE, reason_of
 from twinlog.observe.metrics.tallies import Bounded, Histogram
 from twinlog.rpc import Behavior, Context, Method
 
@@ -46,7 +46,7 @@ class Commands:
     def middleware(self, method: Method, behavior: Behavior) -> Behavior:
         """Goes around a method; see :data:`twinlog.rpc.Middleware`."""
         name = method.name
-        self._ok[name], self._failed[name] = 0, Bounded()
+        self._ok[name], self._failed[name] = 0, Bounded(INTERNAL, UNAVAILABLE, OVERLOADED)
         if method.response_streaming:
             self._open[name] = 0
             return self._streaming(name, behavior)

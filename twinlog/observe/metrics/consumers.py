@@ -14,7 +14,7 @@ from twinlog.model.clock import Clock
 from twinlog.model.errors import TwinlogError
 from twinlog.model.event import Recorded
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.reasons import reason_of
+from twinlog.observe.metrics.reasons import INTERNAL, UNAVAILABLE, reason_of
 from twinlog.observe.metrics.tallies import AGES, SIZES, Bounded, Histogram
 from twinlog.rpc.inspection import Followed, Inspected
 
@@ -45,7 +45,7 @@ PROBLEM = Metric(
 DEAD_LETTERS = Metric(
     "twinlog_consumer_dead_letters",
     "gauge",
-    "Events that the consumer has set aside, as far as this replica knows; the one that runs it knows all.",
+    "Events that the consumer has set aside, with those behind them. Every replica tells the same, within seconds.",
     _OF,
 )
 BATCH_SECONDS = Metric(
@@ -86,7 +86,7 @@ class _Tally:
         self.seconds = Histogram()
         self.events = Histogram(SIZES)
         self.age = Histogram(AGES)
-        self.failures = Bounded()
+        self.failures = Bounded(INTERNAL, UNAVAILABLE)
         self.failed_at = 0.0
         self.parked = 0
 

@@ -19,7 +19,7 @@ from twinlog.log.ports import (
     StreamSlice,
 )
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.reasons import reason_of
+from twinlog.observe.metrics.reasons import UNAVAILABLE, reason_of
 from twinlog.observe.metrics.tallies import SIZES, Bounded, Histogram
 
 APPEND_SECONDS = Metric(
@@ -93,7 +93,7 @@ class LogTally:
         self.events: Counter[tuple[str, str]] = Counter()
         """By aggregate and type."""
         self.conflicts: Counter[str] = Counter(streams=0, requests=0, checkpoints=0, history=0)
-        self.failures = Bounded()
+        self.failures = Bounded(UNAVAILABLE)
         self.load_seconds = Histogram()
         self.loaded_streams = self.loaded_events = self.exclusive = self.snapshots = 0
 
@@ -101,6 +101,10 @@ class LogTally:
         """The same log, counting."""
         self.log = log.name
         return cast(Log, _CountedLog(log, self))
+
+    def expect(self, aggregate: str, types: Sequence[str]) -> None:
+        """Has events of these types told from the start, so that the first one shows as an increase."""
+        self.events.update({(aggregate, type): 0 for type in types})
 
     def appended(self, batch: Batch, result: Appended | Conflict, seconds: float) -> None:
         """Counts an append that was answered."""

@@ -16,6 +16,7 @@ from twinlog.log.saga_list import SagaList
 from twinlog.log.timers import Timers
 from twinlog.log.writer import Writer
 from twinlog.model.clock import Clock
+from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.observe.metrics.clocks import Clocks
 from twinlog.observe.metrics.commands import Commands
 from twinlog.observe.metrics.consumers import Consumers, ConsumerTallies
@@ -25,7 +26,7 @@ from twinlog.observe.metrics.log import LogTally
 from twinlog.observe.metrics.metric import Concern, Metric, Sample
 from twinlog.observe.metrics.pool import PoolUse
 from twinlog.observe.metrics.problems import Problems
-from twinlog.observe.metrics.sagas import Sagas
+from twinlog.observe.metrics.sagas import EVENTS, Sagas
 from twinlog.observe.metrics.scrape import registry
 from twinlog.observe.metrics.serving import serving
 from twinlog.observe.metrics.timers import TimersDue
@@ -101,6 +102,9 @@ class Metrics:
     def concerns(self, process: Process) -> Sequence[Concern]:
         """All that is told of a process, but for its event loop."""
         inspected, clock = process.inspected, self._clock
+        tables = [each for each in inspected.aggregates if isinstance(each, SagaAggregate)]
+        for table in tables:
+            self._log.expect(table.name, EVENTS)
         return [
             _Info(process.name),
             self._commands,
@@ -108,7 +112,7 @@ class Metrics:
             Writing(process.log.name, process.writer),
             Twins(inspected, process.relay, clock),
             Consumers(inspected, self._consumers, clock),
-            Sagas(lambda: process.saga_list, inspected.sagas, clock),
+            Sagas(lambda: process.saga_list, [table.newest.name for table in tables], clock),
             TimersDue(process.log, process.timers, clock),
             Leases(process.leases),
             Problems(inspected),

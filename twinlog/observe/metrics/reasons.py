@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from twinlog.model.errors import TwinlogError
+from twinlog.model.errors import Overloaded, TwinlogError, Unavailable
 
 OK = "OK"
 CANCELLED = "CANCELLED"
 INTERNAL = "INTERNAL"
+UNAVAILABLE = Unavailable.reason
+OVERLOADED = Overloaded.reason
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from twinlog.log.saga_list import SagaCensus, SagaCount, SagaList
 from twinlog.model.clock import Clock
 from twinlog.model.saga_list import NOT_ENDED, ChosenSagas
 from twinlog.observe.metrics.metric import Metric, Sample
+from twinlog.v1 import saga_pb2
 from twinlog.v1.saga_service_pb2 import SagaStatus
 
 SAGAS = Metric(
@@ -27,6 +28,12 @@ OLDEST = Metric(
     ("saga", "status"),
 )
 _PREFIX = "SAGA_STATUS_"
+EVENTS = [
+    message.full_name
+    for name, message in saga_pb2.DESCRIPTOR.message_types_by_name.items()
+    if name != "SagaAwaited"  # a part of others
+]
+"""The types of events of any saga."""
 
 
 class Sagas:

@@ -23,7 +23,8 @@ async def serving(address: str, registry: CollectorRegistry) -> AsyncIterator[st
     """
     host, _, port = address.rpartition(":")
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        # In a thread, as it asks for the name of the host, which may take a while.
+        server, thread = await asyncio.to_thread(start_http_server, int(port), host.strip("[]"), registry)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
             "{setting}: cannot listen on {address} ({why}); stop what uses it, set {setting} to another host:port, or "

@@ -51,8 +51,9 @@ class Bounded:
 
     __slots__ = ("counts",)
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
+    def __init__(self, *words: str) -> None:
+        """``words``: those that are told from the start, so that their first time shows as an increase."""
+        self.counts: dict[str, int] = dict.fromkeys(words, 0)
 
     def add(self, word: str, number: int = 1) -> None:
         """Counts a word."""

@@ -224,6 +224,14 @@ SELECT stream, saga, saga_id, subject, version, status, reason, started_position
    AND started_position < $5
  ORDER BY started_position DESC LIMIT $6;
 
+-- name: saga_instances_oldest
+-- A page of sagas, oldest first.
+SELECT stream, saga, saga_id, subject, version, status, reason, started_position, started_at, updated_at
+  FROM saga_instances
+ WHERE status = ANY ($1::smallint[]) AND started_at <= $2 AND ($3 = '' OR saga = $3) AND ($4 = '' OR subject = $4)
+   AND started_position > $5
+ ORDER BY started_position LIMIT $6;
+
 -- name: saga_instances_chosen
 -- Sagas to intervene in, oldest first, and how many there are.
 SELECT saga, saga_id, count(*) OVER () FROM saga_instances
@@ -258,3 +266,8 @@ SELECT s.stream_id, s.payload FROM events s
         ORDER BY e.version DESC LIMIT 1
        ) NOT IN ('twinlog.v1.SagaCompleted', 'twinlog.v1.SagaCompensated')
  ORDER BY s.position;
+
+-- name: columns
+-- The columns of a view's table, in their order.
+SELECT attname::text FROM pg_attribute
+WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;

@@ -38,6 +38,10 @@ class Kind(NamedTuple):
     """How often it is drawn, among the others."""
 
 
+OUTSIDE = ("provider down", "lost answers")
+"""Faults of what effects call. A table meets one of them in a run: an event whose call fails in two bad times, while
+others are answered between them, is rightly set aside."""
+
 Kinds = Mapping[str, Kind]
 """By name."""
 
@@ -46,13 +50,16 @@ def kinds_of(survey: Survey) -> Kinds:
     """Everything that may go wrong with these services.
 
     ``size`` of a crash: after how many round trips; of a skew: seconds; of the others: events. A database that is set
-    back is what it was so many seconds before, and is repaired a little later.
+    back is what it was so many seconds before, and is repaired a little later. A provider that is down is not called;
+    where its answers are lost, it is, and it is called again.
     """
     services, busy, logs = (*survey.hosted,), (*survey.busy,), (*survey.logs,)
     views = (*(f"{service} views" for service in survey.projecting),)
     processes = tuple(replica(service, number) for service in services for number in (1, 2))
     stores = (*busy, *busy, *(f"{log} twin" for log in busy), *views)
-    replayed = (*(name for name in survey.policies if survey.hosted[survey.service_of(name)].replays),)
+    effects = (*survey.effects,)
+    acting = (*survey.policies, *effects)
+    replayed = (*(name for name in acting if survey.hosted[survey.service_of(name)].replays),)
     # Logs without aggregates hold dead letters at most: their databases are there for the views.
     return {
         "crash": Kind(processes, longest=4.0, smallest=1, largest=30, weight=5),
@@ -72,6 +79,8 @@ def kinds_of(survey: Survey) -> Kinds:
         "handover": Kind(services, weight=2),
         "set back": Kind(logs, longest=4.0, weight=2),
         "replay": Kind(replayed, smallest=1, largest=10, weight=3),
+        "provider down": Kind(effects, longest=5.0, weight=2),
+        "lost answers": Kind(effects, longest=5.0, weight=3),
     }
 
 
@@ -104,9 +113,15 @@ class Weather:
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, str], float] = defaultdict(float)
+        self._troubled: set[str] = set()
+        """Effects whose provider has had its bad time."""
 
     def begin(self, fault: Fault) -> None:
         """Lets a fault last from now on."""
+        if fault.kind in OUTSIDE:
+            if fault.target in self._troubled:
+                return
+            self._troubled.add(fault.target)
         key = (fault.kind, fault.target)
         self._until[key] = max(self._until[key], fault.at + fault.seconds)
 

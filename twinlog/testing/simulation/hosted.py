@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twinlog.consume import Consumer, ConsumerWrapper
+from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.log.lease import ALWAYS_HELD
@@ -60,6 +61,8 @@ class Survey:
     """By service."""
     policies: dict[str, PolicyConsumer] = field(default_factory=dict)
     """By consumer."""
+    effects: dict[str, EffectConsumer] = field(default_factory=dict)
+    """By consumer."""
     projections: dict[str, Projected] = field(default_factory=dict)
     """By consumer."""
     consumers: dict[str, Consumer] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class Survey:
         return next(name for name, each in self.hosted.items() if each.spec.log == log)
 
     def service_of(self, consumer: str) -> str:
-        """The service that a consumer of policies belongs to."""
+        """The service that a consumer of policies or effects belongs to."""
         return self._services[consumer]
 
     def __post_init__(self) -> None:
@@ -102,6 +105,8 @@ class Survey:
         self.consumers[consumer.name] = consumer
         if isinstance(consumer, PolicyConsumer):
             self.policies[consumer.name] = consumer
+        elif isinstance(consumer, EffectConsumer):
+            self.effects[consumer.name] = consumer
         elif isinstance(consumer, Projection):
             self.projections[consumer.name] = Projected(
                 service,

@@ -9,15 +9,20 @@ from random import Random
 from typing import Any, Protocol
 
 from twinlog._aio.retrying import Retrying
+from twinlog.consume import Consumer
 from twinlog.log.system import StoreClock
+from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
+from twinlog.model.policies import Policies
 from twinlog.service.service import Service
 from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
+from twinlog.testing.simulation.faults import Weather
 from twinlog.testing.simulation.hosted import Hosted, edges
 from twinlog.testing.simulation.leases import LeaseServer, RemoteLease
 from twinlog.testing.simulation.log import LogServer, RemoteLog
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import Client, Network
+from twinlog.testing.simulation.outside import troubled
 from twinlog.testing.simulation.twin import RemoteTwin, TwinServer
 from twinlog.testing.simulation.views import RemoteViews, ViewServer
 
@@ -31,12 +36,17 @@ class Surroundings(Protocol):
     seed: int
     loop: SimulatedLoop
     network: Network
+    weather: Weather
     logs: Mapping[str, LogServer]
     twins: Mapping[str, TwinServer]
     views: Mapping[str, ViewServer]
 
     def lease(self, service: str, work: str) -> LeaseServer:
         """The lease on a service's piece of work."""
+        ...
+
+    def note(self, who: str, what: Any) -> None:
+        """Writes a line of the trace."""
         ...
 
     def crashed(self, process: Process, restart_after: float | None) -> None:
@@ -46,6 +56,26 @@ class Surroundings(Protocol):
     def fail(self, error: BaseException) -> None:
         """A process has met what no process may meet."""
         ...
+
+
+class _Troubled(Service):
+    """A service whose providers have their faults, too."""
+
+    def __init__(self, world: Surroundings, *named: Any, **parts: Any) -> None:
+        self._world = world
+        super().__init__(*named, **parts)
+
+    def _consumer(self, asked: Policies | Effects | Consumer) -> Consumer:
+        if not isinstance(asked, Effects):
+            return super()._consumer(asked)
+        name, world = asked.consumer, self._world
+        return super()._consumer(
+            troubled(
+                asked,
+                lambda kind: world.weather.bad(kind, name, world.loop.time()),
+                lambda what: world.note(name, what),
+            )
+        )
 
 
 @dataclass(eq=False)
@@ -107,7 +137,8 @@ class Process:
         await Retrying(
             say_failing=lambda _: None, say_working=lambda: None, on=(Unavailable,), randomness=jitter
         )(clock.measure)
-        service = Service(
+        service = _Troubled(
+            world,
             spec.name,
             log,
             twin=twins.__getitem__,

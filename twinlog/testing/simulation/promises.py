@@ -79,12 +79,18 @@ class Promises:
         self._domain.at_rest()
 
     def _unhandled(self) -> Iterator[str]:
-        """Events that call for a command, and that a policy has not handled."""
+        """Events that call for a command or a call outside, and that have had neither."""
         survey = self._scene.survey
         for name, consumer in survey.policies.items():
             own = self._scene.logs[survey.hosted[survey.service_of(name)].spec.log]
             for event in self._scene.logs[consumer.source].events[own.checkpoints.get(name, 0) :]:
                 if _concerns(consumer.types, consumer.routing_key, event) and consumer.called_for([event]):
+                    yield f"{name} has not handled {event.address}"
+                    break
+        for name, effects in survey.effects.items():
+            own = self._scene.logs[survey.hosted[survey.service_of(name)].spec.log]
+            for event in self._scene.logs[effects.source].events[own.checkpoints.get(name, 0) :]:
+                if effects.calls_for_something(self._scene.decoded(event)):
                     yield f"{name} has not handled {event.address}"
                     break
 

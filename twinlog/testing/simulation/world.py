@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from inspect import isasyncgen
 from typing import Any, Self, TypeVar
 
 from twinlog.consume.dead_letters import DEAD_LETTERS
@@ -63,7 +64,10 @@ class World(Scene):
     def call(
         self, service: str, method: str, request: Any, *, metadata: Sequence[tuple[str, str]] = ()
     ) -> Any:
-        """Calls a method of a service's servicer; gives its response, or raises its TwinlogError."""
+        """Calls a method of a service's servicer; gives its response, or raises its TwinlogError.
+
+        Of a method that streams it gives all messages, as a list, once the stream ends by itself.
+        """
         return self.call_all(service, method, [request], metadata=metadata)[0]
 
     def call_all(
@@ -81,7 +85,8 @@ class World(Scene):
             async with places:
                 while True:
                     try:
-                        return await serve(request, CallContext(metadata))
+                        answer = serve(request, CallContext(metadata))
+                        return [each async for each in answer] if isasyncgen(answer) else await answer
                     except Overloaded:
                         await asyncio.sleep(_LOOK_EVERY_SECONDS)
 

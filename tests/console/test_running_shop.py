@@ -1,0 +1,98 @@
+"""A saga's page over the running shop, in processes of their own: one is paused, said so in time, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from saga_orchestrator.credit_saga import saga_id
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
+from stack.shop import Shop, running
+from tests.console.browser import window
+from tests.e2e.client import Client, connect
+from tests.servers import folder
+from twinlog.console.process import serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+_IN_TIME_SECONDS = 3.0
+"""What the page promises, on a machine that has nothing else to do."""
+_BUSY = 5
+"""How many times slower a machine may be that runs other tests, too."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def shop() -> AsyncIterator[Shop]:
+    """The four services, supervised."""
+    with folder() as path:
+        async with running(lambda _line: None, data=path) as started:
+            yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def console(shop: Shop) -> AsyncIterator[str]:
+    """The URL of a console of the shop."""
+    async with serving(shop.addresses) as url:
+        yield url
+
+
+@asynccontextmanager
+async def paused(shop: Shop, module: str) -> AsyncIterator[None]:
+    """Stops a process, and continues it."""
+    await shop.supervisor.pause(module)
+    try:
+        yield
+    finally:
+        shop.supervisor.resume(module)
+
+
+async def test_a_paused_owner_is_told_in_time_and_all_is_green_once_it_continues(
+    chromium: Browser, shop: Shop, console: str
+) -> None:
+    async with connect(shop) as client, window(chromium, console) as opened:
+        customer = await client.customer("1000")
+        await _settled(client, customer)
+        page = await opened.open("/sagas")
+        owed = page.locator("#owed")
+        async with paused(shop, "customer_svc"):
+            created = await client.create(customer, "1", SAGA_MODE_ORCHESTRATION)
+            began = asyncio.get_running_loop().time()
+            row = page.locator(f"#saga-{saga_id(created.order_id)} a[data-row]")
+            await row.click()
+            await expect(owed).to_contain_text("customer_svc owes CreditReserved", timeout=60_000)
+            await expect(owed).to_contain_text("customer_svc is paused, hangs or is gone", timeout=60_000)
+            took = asyncio.get_running_loop().time() - began
+            assert took < _IN_TIME_SECONDS * _BUSY
+            await expect(page.locator(".wide .l-box.is-awaited.is-silent")).to_contain_text(
+                "customer_svc.sagas"
+            )
+        await expect(page.locator(".head-end")).to_contain_text("completed", timeout=60_000)
+        await expect(owed).to_have_count(0)
+        await expect(page.locator(".wide a.l-box")).to_have_count(8)
+        await expect(page.locator("#health")).to_contain_text("All is well", timeout=60_000)
+
+
+async def test_the_story_of_a_choreographed_order_spans_its_logs(
+    chromium: Browser, shop: Shop, console: str
+) -> None:
+    async with connect(shop) as client, window(chromium, console) as opened:
+        customer = await client.customer("1000")
+        created = await client.create(customer, "1", SAGA_MODE_CHOREOGRAPHY)
+        log, _, position = created.consistency_token.partition(":")
+        page = await opened.open(f"/story/{log}/{position}")
+        boxes = page.locator(".wide a.l-box")
+        await expect(boxes).to_have_count(3, timeout=60_000)
+        await expect(page.locator(".wide .l-arrow")).to_have_count(2)
+        await boxes.last.click()
+        await expect(page.locator(".said:target .changes")).to_contain_text("state")
+
+
+async def _settled(client: Client, customer: str) -> None:
+    """Waits until an order has gone all the way, so that every service has begun."""
+    created = await client.create(customer, "1", SAGA_MODE_ORCHESTRATION)
+    await client.happened(created.order_id, "OrderApproved", token=created.consistency_token)

@@ -1,0 +1,1 @@
+"""What a running shop tells, and what dashboards and alerts make of it."""

@@ -1,0 +1,40 @@
+"""Where the services of one machine tell their metrics."""
+
+from __future__ import annotations
+
+import socket
+
+from twinlog.dev import free_port
+from twinlog.dev.metrics_ports import FIRST, metrics_addresses
+
+
+def test_services_have_ports_in_a_row() -> None:
+    first = free_port()
+    addresses = metrics_addresses(f"127.0.0.1:{first}", 3)
+    ports = [int(address.rpartition(":")[2]) for address in addresses]
+    assert ports[0] == first
+    assert ports == sorted(set(ports))
+
+
+def test_a_port_that_is_taken_is_left_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        [address] = metrics_addresses(f"127.0.0.1:{port}", 1)
+        assert address.startswith("127.0.0.1:")
+        assert address != f"127.0.0.1:{port}"
+
+
+def test_the_consoles_port_is_left_to_it() -> None:
+    ports = [int(address.rpartition(":")[2]) for address in metrics_addresses(FIRST, 6)]
+    assert 9465 not in ports
+    assert len(set(ports)) == 6
+
+
+def test_any_ports_are_different_ones() -> None:
+    addresses = metrics_addresses("127.0.0.1:0", 4)
+    assert len(set(addresses)) == 4
+    assert not any(address.endswith(":0") for address in addresses)
+
+
+def test_nothing_is_told_where_no_address_is() -> None:
+    assert metrics_addresses("", 2) == ["", ""]

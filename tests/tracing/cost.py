@@ -1,0 +1,205 @@
+"""What traces cost: ``python -m tests.tracing.cost`` prints it.
+
+Microseconds: what one call costs more than without a tracing middleware. Calls: those of Python functions that a saga
+of the shop takes, its services' own wiring over memory, 200 together, OpenTelemetry's included. Processor time: of the
+same sagas, the encoding of the spans included. Where 1 % is sampled, the callers of the others say that theirs are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
+from shop.orders.v1.order_service_pb2 import CreateOrderRequest
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
+from tests.controls import Mode, wire
+from tests.memory_shop import MemoryShop, NoContext
+from twinlog import Clock
+from twinlog.observe.tracing import NO_TRACING, Tracing, tracing
+from twinlog.observe.tracing_export import tracer_of
+from twinlog.rpc import Method
+from twinlog.rpc.context import TRACE
+from twinlog.testing import ManualClock
+
+ORDERS, RUNS, CALLS = 200, 7, 20_000
+MODES: dict[str, Mode] = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}
+_METHOD = Method("shop.orders.v1.OrderService/CreateOrder", False)
+
+
+class Encoding(SpanExporter):
+    """Makes of spans what would be sent, and throws it away."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        encode_spans(spans).SerializeToString()
+        return SpanExportResult.SUCCESS
+
+
+@dataclass
+class Traces:
+    """The traces of a process: off, or encoded in a thread of their own as they are when they are sent."""
+
+    on: bool
+    _processors: list[BatchSpanProcessor] = field(default_factory=list)
+
+    def tracing(self, service: str, clock: Clock) -> Tracing:
+        if not self.on:
+            return NO_TRACING
+        self._processors.append(BatchSpanProcessor(Encoding()))
+        return tracing(tracer_of(self._processors[-1], Resource({"service.name": service})), clock)
+
+    def end(self) -> None:
+        for processor in self._processors:
+            processor.shutdown()  # type: ignore[no-untyped-call]
+
+
+class Call:
+    """A call whose caller says whether it is sampled, or says nothing."""
+
+    def __init__(self, flags: str = "") -> None:
+        self._metadata = [("traceparent", f"00-{uuid4().hex}-00f067aa0ba902b7-{flags}")] if flags else []
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self._metadata
+
+    def time_remaining(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a saga took."""
+
+    calls: float
+    of_traces: float
+    """Those calls of them that are of traces and of OpenTelemetry."""
+    processor_us: float
+
+
+async def saga(mode: Mode, traces: Traces, sampled: int, counted: bool = True) -> Cost:
+    """The cost of one of ORDERS sagas, of which some are sampled."""
+    async with MemoryShop(tracing=traces.tracing) as shop:
+        customer = CreateCustomerRequest(name="Ada", credit_limit=wire("1000000"))
+        customer_id = (await shop.customers.CreateCustomer(customer, NoContext())).customer_id
+        create: Any = shop.orders.CreateOrder
+        for put_around in traces.tracing("order_svc", shop.clock).methods():
+            create = put_around(_METHOD, create)
+
+        async def orders(number: int, sampled: int) -> None:
+            calls = [Call("01" if index < sampled else "00") for index in range(number)]
+            request = CreateOrderRequest(customer_id=customer_id, total=wire("1"), saga_mode=mode)
+            await asyncio.gather(*(create(request, call) for call in calls))
+            await shop.settle()
+
+        await orders(20, 0)
+        began = time.process_time()
+        if counted:
+            with _counted() as found:
+                await orders(ORDERS, sampled)
+        else:
+            found = Counter()
+            await orders(ORDERS, sampled)
+        traces.end()
+        spent = time.process_time() - began
+    ours = sum(number for file, number in found.items() if _is_of_traces(file))
+    return Cost(found.total() / ORDERS, ours / ORDERS, spent / ORDERS * 1e6)
+
+
+@contextmanager
+def _counted() -> Iterator[Counter[str]]:
+    """How often Python functions are called within the block, by file; those of services and of what they use."""
+    found: Counter[str] = Counter()
+
+    def on_event(frame: FrameType, event: str, _argument: Any) -> None:
+        if event == "call":
+            found[frame.f_code.co_filename] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(on_event)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+
+
+def _is_of_traces(file: str) -> bool:
+    return f"{os.sep}opentelemetry{os.sep}" in file or f"{os.sep}observe{os.sep}tracing" in file
+
+
+async def microseconds(flags: str, traces: Traces) -> float:
+    """What one call costs more than without a middleware of traces."""
+
+    async def method(_request: Any, _context: Any) -> None:
+        return None
+
+    around: Any = method
+    for put_around in traces.tracing("tests", ManualClock()).methods():
+        around = put_around(_METHOD, method)
+    call = Call(flags)
+    spent = await _each(lambda: around(None, call)) - await _each(lambda: method(None, call))
+    traces.end()
+    return max(0.0, spent)
+
+
+async def microseconds_off() -> float:
+    """What remains where they are off: a look at a context variable."""
+
+    async def look() -> str:
+        return TRACE.get()
+
+    async def nothing() -> str:
+        return ""
+
+    return max(0.0, await _each(look) - await _each(nothing))
+
+
+async def _each(work: Callable[[], Awaitable[object]]) -> float:
+    best = float("inf")
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        for _ in range(CALLS // RUNS):
+            await work()
+        best = min(best, (time.perf_counter() - began) / (CALLS // RUNS))
+    return best * 1e6
+
+
+async def main() -> None:
+    os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_always_off"
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+    print(f"off:                        {await microseconds_off():6.1f} µs a call")
+    for said, flags in (("unsampled", ""), ("unsampled by the caller", "00"), ("sampled", "01")):
+        print(f"on, {said + ':':23} {await microseconds(flags, Traces(True)):6.1f} µs a call")
+    shares = {"off": 0, "1 %": ORDERS // 100, "100 %": ORDERS}
+    for name, mode in MODES.items():
+        print(f"{name}, a saga:")
+        spent: dict[str, list[float]] = {share: [] for share in shares}
+        for _ in range(RUNS):  # in turn: what else runs on the machine comes and goes
+            for share, sampled in shares.items():
+                cost = await saga(mode, Traces(share != "off"), sampled, counted=False)
+                spent[share].append(cost.processor_us)
+        least = {share: min(times) for share, times in spent.items()}  # others can only add to it
+        for share, sampled in shares.items():
+            cost = await saga(mode, Traces(share != "off"), sampled)
+            print(
+                f"  {share:>5}: {cost.calls:5.0f} calls, {cost.of_traces:6.1f} of traces; "
+                f"{least[share]:5.0f} µs of processor time, {least[share] - least['off']:+.0f}"
+            )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

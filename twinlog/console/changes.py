@@ -1,0 +1,67 @@
+"""What events changed in their streams. That never changes itself, so each is asked for once, and kept for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twinlog.console.services import Services
+from twinlog.console.story import log_of
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+
+_MOST_KEPT = 2_000
+_MOST_AT_ONCE = 100
+_LONG_STREAM = 5_000
+"""Versions from which on a stream is not folded for a look at what an event changed in it."""
+_ALL_AT_ONCE_SECONDS = 1.0
+
+_kept: WeakKeyDictionary[Services, OrderedDict[str, pb.StreamState]] = WeakKeyDictionary()
+
+
+async def changes_of(
+    services: Services, owners: Mapping[str, str], events: Iterable[pb.LoggedEvent]
+) -> dict[str, pb.StreamState]:
+    """What events changed, by their ids, as far as that is known. ``owners``: services by the logs that they own."""
+    kept = _kept.setdefault(services, OrderedDict())
+    events = [*events]
+    missing: dict[tuple[str, str], list[pb.LoggedEvent]] = {}
+    for event in events:
+        if event.event_id not in kept and event.version <= _LONG_STREAM:
+            missing.setdefault((log_of(event), event.stream), []).append(event)
+    await asyncio.gather(
+        *(
+            _ask(services, owners[log], stream, some, kept)
+            for (log, stream), some in missing.items()
+            if log in owners
+        )
+    )
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
+    return {event.event_id: kept[event.event_id] for event in events if event.event_id in kept}
+
+
+async def _ask(
+    services: Services,
+    service: str,
+    stream: str,
+    events: Sequence[pb.LoggedEvent],
+    kept: OrderedDict[str, pb.StreamState],
+) -> None:
+    last = max(event.version for event in events)
+    count = min(_MOST_AT_ONCE, last - min(event.version for event in events) + 1)
+    request = pb.GetStreamRequest(stream=stream, upto_version=last, newest=count, with_states=True)
+    answer = await services.ask(service, _get_stream, request, seconds=_ALL_AT_ONCE_SECONDS)
+    if answer.message is None:
+        return  # asked again with the next look at the page
+    states = {state.version: state for state in answer.message.states}
+    for event in events:
+        # Without a state there is nothing to tell, and there will not be.
+        kept[event.event_id] = states.get(event.version, pb.StreamState(version=event.version))
+
+
+def _get_stream(channel: Any) -> Any:
+    return InspectionServiceStub(channel).GetStream

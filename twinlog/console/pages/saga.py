@@ -1,0 +1,150 @@
+"""One saga: where it stands in its table, what it waits for and who owes that, its story, and what may be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from twinlog.console import saga_orders
+from twinlog.console.kept import Kept
+from twinlog.console.looks import Look, Said
+from twinlog.console.owed import Owed, owed
+from twinlog.console.page import Form, Gone, Outcome, Page, Query
+from twinlog.console.saga_diagram import Diagram, diagram
+from twinlog.console.saga_words import State, saga_state, step_state
+from twinlog.console.services import Answer, Services, Why
+from twinlog.console.story_view import StoryView, view_of
+from twinlog.v1 import inspection_pb2 as inspection
+from twinlog.v1 import saga_service_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
+
+_MOST_EVENTS = 100
+_UNDER_WAY = (pb.SAGA_STATUS_RUNNING, pb.SAGA_STATUS_COMPENSATING, pb.SAGA_STATUS_NEEDS_ATTENTION)
+
+
+@dataclass(frozen=True)
+class SagaPage:
+    """The page."""
+
+    service: str
+    address: str
+    saga: pb.Saga
+    table: inspection.SagaTable | None
+    diagram: Diagram | None
+    owed: Sequence[Owed]
+    story: StoryView
+    at: datetime
+    problem: str = ""
+    """Why this is not the newest; empty where it is."""
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        return saga_state(self.saga.status)
+
+    def step_state(self, step: pb.SagaStep) -> State:
+        """Where a step stands."""
+        return step_state(step.status)
+
+    def of_table(self, step: pb.SagaStep) -> inspection.SagaTableStep:
+        """A step, as the table says it."""
+        steps = self.table.steps if self.table else []
+        return next(
+            (each for each in steps if each.name == step.name), inspection.SagaTableStep(name=step.name)
+        )
+
+    @property
+    def orders(self) -> Sequence[saga_orders.Order]:
+        """What may be ordered."""
+        return [*saga_orders.ORDERS.values()] if self.saga.status in _UNDER_WAY else []
+
+
+_kept = Kept[SagaPage]()
+"""The last of each page that was asked for, while its service is silent."""
+
+
+async def load(services: Services, query: Query) -> SagaPage:
+    """One saga. Raises Gone."""
+    look = await services.look()
+    name, saga_id = query.get("saga"), query.get("saga_id")
+    said = _owner(look, name)
+    answer = await services.ask(said.service, _get, pb.GetSagaRequest(saga_id=saga_id, saga=name))
+    if answer.message is None:
+        return _without(services, query, said, answer)
+    saga = answer.message.saga
+    tables = said.described.saga_tables if said.described else []
+    table = next((each for each in tables if (each.saga, each.version) == (name, saga.version)), None)
+    stream = f"{table.aggregate if table else f'{name}_saga'}/{saga.saga_id}"
+    request = inspection.GetStreamRequest(stream=stream, newest=_MOST_EVENTS)
+    events = await services.ask(said.service, _get_stream, request)
+    answers = [owed(look, each) for each in saga.awaited]
+    known = events.message.events if events.message else ()
+    story = await view_of(services, look, known, [table] if table else [])
+    page = SagaPage(
+        said.service,
+        said.address,
+        saga,
+        table,
+        diagram(table, saga) if table else None,
+        answers,
+        story,
+        datetime.now(UTC),
+    )
+    return _kept.keep(services, query.path, page)
+
+
+def _owner(look: Look, saga: str) -> Said:
+    unknown = []
+    for said in look.services.values():
+        if said.described is None:
+            unknown.append(said.service)
+        elif saga in {table.saga for table in said.described.saga_tables}:
+            return said
+    heard = f"; {', '.join(unknown)} did not say what it has" if unknown else ""
+    raise Gone(f"No service that answers has a saga {saga}{heard}.")
+
+
+def _without(services: Services, query: Query, said: Said, answer: Answer[Any]) -> SagaPage:
+    """The last that is known of a saga whose service does not tell. Raises Gone."""
+    last = _kept.get(services, query.path)
+    if answer.why is Why.REFUSED and answer.reason.endswith("NOT_FOUND"):
+        raise Gone(f"{said.service} has no saga {query.get('saga')} with the id {query.get('saga_id')}.")
+    if last is None:
+        raise Gone(f"{said.service}, whose saga this is, does not tell: {answer.problem}.")
+    return replace(last, problem=f"{said.service} does not tell: {answer.problem}.")
+
+
+async def _rehearse(services: Services, query: Query, form: Form) -> Outcome:
+    return await saga_orders.rehearse(services, *await _one(services, query), form)
+
+
+async def _do(services: Services, query: Query, form: Form) -> Outcome:
+    return await saga_orders.do(services, *await _one(services, query), form)
+
+
+async def _one(services: Services, query: Query) -> tuple[str, pb.SagaSelection]:
+    name = query.get("saga")
+    said = _owner(await services.look(), name)
+    return said.service, pb.SagaSelection(saga=name, saga_id=query.get("saga_id"))
+
+
+def _get(channel: Any) -> Any:
+    return SagaServiceStub(channel).GetSaga
+
+
+def _get_stream(channel: Any) -> Any:
+    return InspectionServiceStub(channel).GetStream
+
+
+PAGES = [
+    Page(
+        "/sagas/{saga}/{saga_id:path}",
+        "Saga {saga_id}",
+        "saga.html",
+        load,
+        actions={"rehearse": _rehearse, "do": _do},
+    )
+]

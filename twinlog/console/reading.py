@@ -1,0 +1,183 @@
+"""What the pages of the log ask for: filters as a URL has them, events of one log, and one request's events of all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from twinlog.console.page import Query
+from twinlog.console.services import Answer, Services
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+
+NEWEST = 100
+FILTERS = ("stream", "type", "key", "correlation", "since", "until")
+_CORRELATED = 500
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events of a log are to be shown."""
+
+    log: str
+    stream: str = ""
+    type: str = ""
+    key: str = ""
+    correlation: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int = 0
+    """Only events before this position; 0: the newest."""
+    wrong: Sequence[str] = ()
+    """What of the URL cannot be understood."""
+
+    @classmethod
+    def of(cls, query: Query, log: str) -> Filter:
+        """The filters of a URL."""
+        wrong: list[str] = []
+        times: dict[str, datetime | None] = {}
+        for name in ("since", "until"):
+            try:
+                times[name] = moment_in(query.get(name))
+            except ValueError:
+                wrong.append(f"{name}: {query.get(name)!r} is no time; write 2026-01-31T12:00:00Z or 12:00")
+        return cls(
+            log,
+            query.get("stream"),
+            query.get("type"),
+            query.get("key"),
+            query.get("correlation"),
+            times.get("since"),
+            times.get("until"),
+            query.number("before"),
+            wrong,
+        )
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it leaves anything out."""
+        return any((self.stream, self.type, self.key, self.correlation, self.since, self.until))
+
+    def request(self) -> pb.ReadLogRequest:
+        """The newest events that fit."""
+        made = pb.ReadLogRequest(
+            newest=NEWEST,
+            upto=max(0, self.before - 1),
+            stream=self.stream,
+            types=[self.type] if self.type else [],
+            routing_key=self.key,
+            correlation_id=self.correlation,
+        )
+        if self.since:
+            made.since.FromDatetime(self.since)
+        if self.until:
+            made.until.FromDatetime(self.until)
+        return made
+
+
+def moment_in(text: str) -> datetime | None:
+    """A moment as people write it: ISO 8601, in UTC unless it says otherwise, or a time of today. Raises ValueError."""
+    if not text:
+        return None
+    if "-" not in text:
+        text = f"{datetime.now(UTC).date().isoformat()}T{text}"
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of a log, the newest first."""
+
+    events: Sequence[pb.LoggedEvent] = ()
+    complete: bool = True
+    """Whether there are no older ones that fit."""
+
+
+async def newest(services: Services, service: str, wanted: Filter) -> Answer[Events]:
+    """The newest events that fit."""
+    answer = await services.collect(service, lambda c: InspectionServiceStub(c).ReadLog, wanted.request())
+    if answer.message is None:
+        return Answer(service, None, answer.why, answer.problem, answer.reason)
+    found = [each.event for each in answer.message if each.HasField("event")]
+    oldest = found[0].position if found else 1
+    looked = all(each.complete for each in answer.message if not each.HasField("event"))
+    return Answer(service, Events(found[::-1], looked and (len(found) < NEWEST or oldest <= 1)))
+
+
+async def stream_of(
+    services: Services, service: str, stream: str, upto: int = 0, *, newest: int = 100
+) -> Answer[pb.GetStreamResponse]:
+    """A stream with its states."""
+    request = pb.GetStreamRequest(stream=stream, upto_version=upto, newest=newest, with_states=True)
+    return await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
+
+
+@dataclass(frozen=True)
+class Node:
+    """An event with what it set off, in a tree."""
+
+    event: pb.LoggedEvent
+    depth: int
+    here: bool = False
+    """Whether it is the event that the page is about."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What one request set off, in all logs."""
+
+    nodes: Sequence[Node] = ()
+    """Each after what caused it, in order."""
+    cause: str = ""
+    """What began it: a call, as rpc/Method, or another cause that is no event that was found."""
+    missing: Sequence[tuple[str, str]] = ()
+    """Services that could not be asked, and why."""
+    more: bool = False
+    """Whether there are more events than are shown."""
+
+
+async def tree_of(services: Services, about: pb.LoggedEvent) -> Tree:
+    """The causes and effects of an event across all logs, by its correlation id."""
+    request = pb.ReadCorrelatedRequest(
+        correlation_ids=[about.correlation_id], around=[about.recorded_at], limit=_CORRELATED
+    )
+
+    async def ask(service: str) -> Answer[list[Any]]:
+        return await services.collect(service, lambda c: InspectionServiceStub(c).ReadCorrelated, request)
+
+    answers = await asyncio.gather(*map(ask, services.names))
+    found = {about.address: about}
+    for answer in answers:
+        for each in answer.message or ():
+            if each.HasField("event"):
+                found[each.event.address] = each.event
+    more = any(each.more for answer in answers for each in answer.message or ())
+    missing = [(answer.service, answer.problem) for answer in answers if not answer.ok]
+    return Tree([*_nodes(found, about.address)], _beginning(found, about), missing, more)
+
+
+def _beginning(found: dict[str, pb.LoggedEvent], about: pb.LoggedEvent) -> str:
+    at, seen = about, set[str]()
+    while at.cause in found and at.address not in seen:
+        seen.add(at.address)
+        at = found[at.cause]
+    return at.cause
+
+
+def _nodes(found: dict[str, pb.LoggedEvent], here: str) -> Sequence[Node]:
+    """The tree, each event before its effects, those of one cause in the order of their time."""
+    effects: dict[str, list[pb.LoggedEvent]] = {}
+    roots: list[pb.LoggedEvent] = []
+    for event in sorted(found.values(), key=lambda each: (each.recorded_at.ToNanoseconds(), each.address)):
+        (effects.setdefault(event.cause, []) if event.cause in found else roots).append(event)
+    made: list[Node] = []
+    waiting = [(event, 0) for event in reversed(roots)]
+    while waiting:
+        event, depth = waiting.pop()
+        made.append(Node(event, depth, event.address == here))
+        waiting += [(each, depth + 1) for each in reversed(effects.get(event.address, []))]
+    return made

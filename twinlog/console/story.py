@@ -1,0 +1,200 @@
+"""A story: everything that some requests set off, over the logs of all services, each event after its cause.
+
+It is put together from what each service finds in its own log. The first answers have times, which lead to what other
+services did later; the events of a timer have the id of their stream as correlation id, so that is asked for, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from twinlog.console.looks import Look
+from twinlog.console.services import Answer, Services
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+
+MOST_EVENTS = 200
+"""Events of a story that are shown."""
+_MOST_IDS = _MOST_TIMES = 100
+_HOPS = 20
+"""Logs that are gone through from an event to its first cause."""
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """A service that did not say what is in its log."""
+
+    service: str
+    log: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """Events of several logs."""
+
+    events: Sequence[pb.LoggedEvent] = ()
+    """Each after its cause, and after those before it in its log; otherwise by time."""
+    lanes: Sequence[str] = ()
+    """The logs that they are of, by first appearance."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """By log, the service that owns it."""
+    more: bool = False
+    """Whether there are more events than are shown."""
+    partly: Sequence[str] = ()
+    """Logs of which only a part was looked at, where that part was near what is known."""
+    unheard: Sequence[Unheard] = ()
+
+    @property
+    def began(self) -> Timestamp | None:
+        """When its first event was recorded."""
+        return self.events[0].recorded_at if self.events else None
+
+
+async def story_of(services: Services, look: Look, known: Iterable[pb.LoggedEvent]) -> Story:
+    """The story that some events are part of."""
+    found = {event.address: event for event in known}
+    owners = {log: said.service for log, said in look.logs.items()}
+    answers: dict[str, Answer[list[pb.ReadCorrelatedResponse]]] = {}
+    asked: set[str] = set()
+    for _ in range(2):
+        request = _request(found.values())
+        if asked.issuperset(request.correlation_ids) and not _beyond(answers, request.around):
+            break
+        asked.update(request.correlation_ids)
+        answers = await _ask(services, owners, request)
+        for answer in answers.values():
+            found |= {
+                each.event.address: each.event for each in answer.message or () if each.HasField("event")
+            }
+    events = in_order(found.values())
+    shown = events[:MOST_EVENTS]
+    return Story(
+        shown,
+        list(dict.fromkeys(log_of(event) for event in shown)),
+        owners,
+        len(events) > len(shown),
+        [log for log, answer in answers.items() if answer.message and not answer.message[-1].complete],
+        [
+            Unheard(answer.service, log, answer.problem)
+            for log, answer in answers.items()
+            if answer.message is None
+        ],
+    )
+
+
+async def traced(services: Services, look: Look, address: str) -> Answer[pb.TraceEventResponse] | None:
+    """An event with its causes in its log; None where no service is known to have that log."""
+    owner = look.owner(address.rpartition("/")[0])
+    if owner is None:
+        return None
+    return await services.ask(owner.service, _trace, pb.TraceEventRequest(address=address))
+
+
+async def causes(services: Services, look: Look, first: pb.TraceEventResponse) -> list[pb.LoggedEvent]:
+    """An event's causes from log to log, nearest first, as far as services answer."""
+    found, beyond = [*first.causes], first.beyond
+    for _ in range(_HOPS):
+        answer = await traced(services, look, beyond) if "/" in beyond else None
+        if answer is None or answer.message is None:
+            break
+        found += [answer.message.event, *answer.message.causes]
+        beyond = answer.message.beyond
+    return found
+
+
+def log_of(event: pb.LoggedEvent) -> str:
+    """The log that an event is of."""
+    return event.address.rpartition("/")[0]
+
+
+def in_order(events: Iterable[pb.LoggedEvent]) -> list[pb.LoggedEvent]:
+    """By time, but each after its cause and after those before it in its log, however clocks differ."""
+    found = {event.address: event for event in events}
+    before = _predecessors(found)
+    waiting = {address: len(causes) for address, causes in before.items()}
+    follows: dict[str, list[str]] = {}
+    for address, causes in before.items():
+        for cause in causes:
+            follows.setdefault(cause, []).append(address)
+    ready = [_place(found[address]) for address, count in waiting.items() if not count]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        address = heapq.heappop(ready)[-1]
+        ordered.append(found[address])
+        for effect in follows.get(address, ()):
+            waiting[effect] -= 1
+            if not waiting[effect]:
+                heapq.heappush(ready, _place(found[effect]))
+    return ordered
+
+
+def _predecessors(found: Mapping[str, pb.LoggedEvent]) -> dict[str, set[str]]:
+    before: dict[str, set[str]] = {}
+    last: dict[str, str] = {}
+    for address, event in sorted(found.items(), key=lambda each: each[1].position):
+        log = log_of(event)
+        before[address] = {last[log]} if log in last else set()
+        last[log] = address
+        # A cause of the same log is among those before it.
+        if event.cause in found and log_of(found[event.cause]) != log:
+            before[address].add(event.cause)
+    return before
+
+
+def _place(event: pb.LoggedEvent) -> tuple[int, str, int, str]:
+    return event.recorded_at.ToNanoseconds(), log_of(event), event.position, event.address
+
+
+def _request(events: Iterable[pb.LoggedEvent]) -> pb.ReadCorrelatedRequest:
+    events = [*events]
+    ids = dict.fromkeys(event.correlation_id for event in events if event.correlation_id)
+    ids |= dict.fromkeys(event.stream.partition("/")[2] for event in events)
+    times = sorted({event.recorded_at.ToNanoseconds() for event in events})
+    step = max(1, -(-len(times) // _MOST_TIMES))
+    request = pb.ReadCorrelatedRequest(correlation_ids=[*ids][:_MOST_IDS], limit=MOST_EVENTS * 2)
+    for time in times[::step]:
+        request.around.add().FromNanoseconds(time)
+    return request
+
+
+def _beyond(
+    answers: Mapping[str, Answer[list[pb.ReadCorrelatedResponse]]], times: Sequence[Timestamp]
+) -> bool:
+    """Whether some log was not looked at around some of these times."""
+    if not answers:
+        return True
+    return any(
+        not any(_covers(each, time) for each in answer.message[-1].looked_at)
+        for answer in answers.values()
+        if answer.message and not answer.message[-1].complete
+        for time in times
+    )
+
+
+def _covers(looked_at: pb.LogRange, time: Timestamp) -> bool:
+    return looked_at.since.ToNanoseconds() <= time.ToNanoseconds() <= looked_at.until.ToNanoseconds()
+
+
+async def _ask(
+    services: Services, owners: Mapping[str, str], request: pb.ReadCorrelatedRequest
+) -> dict[str, Answer[list[pb.ReadCorrelatedResponse]]]:
+    answers = await asyncio.gather(
+        *(services.collect(service, _read_correlated, request) for service in owners.values())
+    )
+    return dict(zip(owners, answers, strict=True))
+
+
+def _read_correlated(channel: Any) -> Any:
+    return InspectionServiceStub(channel).ReadCorrelated
+
+
+def _trace(channel: Any) -> Any:
+    return InspectionServiceStub(channel).TraceEvent

@@ -1,0 +1,125 @@
+"""A story as pages show it: its drawings, what is said of each event, and who has yet to do something because of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from twinlog.console.changes import changes_of
+from twinlog.console.lanes import Lanes, anchor, lanes
+from twinlog.console.looks import Look
+from twinlog.console.pending import Pending, parked, pending
+from twinlog.console.services import Services
+from twinlog.console.story import Story, log_of, story_of
+from twinlog.v1 import inspection_pb2 as pb
+
+_KERNEL = "twinlog.v1."
+_GOES_BACK = ("Failed", "Interrupted", "Compensated", "Aborted")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is said of one event."""
+
+    id: str
+    event: pb.LoggedEvent
+    service: str
+    address: str
+    """Where that service serves."""
+    cause: str
+    """The id of what is said of its cause; empty where that is not shown."""
+    effects: Sequence[pb.LoggedEvent]
+    change: pb.StreamState | None
+    kind: str
+
+
+@dataclass(frozen=True)
+class StoryView:
+    """All of it."""
+
+    story: Story
+    told: Sequence[Told]
+    wide: Lanes
+    narrow: Lanes
+    waiting: Sequence[Pending]
+    """Consumers that have yet to do something; those that keep views among them."""
+    aside: Sequence[Pending]
+    """Consumers that have set an event aside."""
+
+    def id_of(self, address: str) -> str:
+        """The id of what is said about an event."""
+        return anchor(address)
+
+
+async def view_of(
+    services: Services,
+    look: Look,
+    known: Iterable[pb.LoggedEvent],
+    tables: Sequence[pb.SagaTable] = (),
+) -> StoryView:
+    """The story that some events are part of; ``tables``: of its saga, if it is one's."""
+    story = await story_of(services, look, known)
+    changes, aside = await asyncio.gather(
+        changes_of(services, story.services, story.events), parked(services, look, story.events)
+    )
+    tables = tables or [
+        table for said in look.services.values() if said.described for table in said.described.saga_tables
+    ]
+    kinds = _kinds(story, tables)
+    waiting = pending(look, story.events)
+    drawn = [*waiting, *aside]
+    return StoryView(
+        story,
+        [*_told(story, look, kinds, changes)],
+        lanes(story, kinds, drawn),
+        lanes(story, kinds, drawn, narrow=True),
+        waiting,
+        aside,
+    )
+
+
+def _told(
+    story: Story, look: Look, kinds: Mapping[str, str], changes: Mapping[str, pb.StreamState]
+) -> Iterable[Told]:
+    addresses = {event.address for event in story.events}
+    effects: dict[str, list[pb.LoggedEvent]] = {}
+    for event in story.events:
+        effects.setdefault(event.cause, []).append(event)
+    for event in story.events:
+        service = story.services.get(log_of(event), "")
+        said = look.services.get(service)
+        yield Told(
+            anchor(event.address),
+            event,
+            service,
+            said.address if said else "",
+            anchor(event.cause) if event.cause in addresses else "",
+            effects.get(event.address, []),
+            changes.get(event.event_id),
+            kinds[event.address],
+        )
+
+
+def _kinds(story: Story, tables: Sequence[pb.SagaTable]) -> dict[str, str]:
+    """What color each event has."""
+    aggregates = {table.aggregate for table in tables}
+    steps = [step for table in tables for step in (*table.steps, table.on_compensated)]
+    refused = {step.refused for step in steps} | {step.transient for step in steps}
+    undone = (
+        {step.undone for step in steps}
+        | {step.undo for step in steps}
+        | {event for table in tables for event in table.interrupted_by}
+        | {table.on_compensated.command for table in tables}
+    )
+    return {event.address: _kind(event, aggregates, refused - {""}, undone - {""}) for event in story.events}
+
+
+def _kind(event: pb.LoggedEvent, aggregates: set[str], refused: set[str], undone: set[str]) -> str:
+    if event.type in refused or event.type.endswith("NeedsAttention"):
+        return "bad"
+    if event.type in undone:
+        return "undo"
+    if event.type.startswith(_KERNEL):
+        return "undo" if event.type.endswith(_GOES_BACK) else "saga"
+    return "command" if event.stream.partition("/")[0] in aggregates else "event"

@@ -1,0 +1,49 @@
+"""Mistakes in functions that a domain gives: they are async, or take other arguments than they are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import CO_VARARGS, iscoroutinefunction, isfunction, signature
+from typing import Any
+
+from google.protobuf.message import Message
+
+
+def named(rules: Mapping[type[Message], Callable[..., Any]]) -> Mapping[str, Callable[..., Any]]:
+    """The rules of a table, by what a message calls them."""
+    return {f"the rule of {event.DESCRIPTOR.full_name}": rule for event, rule in rules.items()}
+
+
+def in_functions(
+    of: str, functions: Mapping[str, Callable[..., Any]], arguments: Sequence[str]
+) -> Iterator[str]:
+    """What is wrong with functions that decide or fold; ``arguments``: what each is given, in words."""
+    for name, function in functions.items():
+        if iscoroutinefunction(function):
+            yield f"{of}: {name} is async, and what decides or folds is pure; make it a plain function"
+    yield from in_arguments(of, functions, arguments)
+
+
+def in_arguments(
+    of: str, functions: Mapping[str, Callable[..., Any]], arguments: Sequence[str]
+) -> Iterator[str]:
+    """The same of functions that may be async."""
+    for name, function in functions.items():
+        if not _takes(function, len(arguments)):
+            yield f"{of}: {name} cannot be called with {len(arguments)} arguments; let it take {', '.join(arguments)}"
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    if isfunction(function):  # without its signature, which takes long to make
+        code = function.__code__
+        least = code.co_argcount - len(function.__defaults__ or ())
+        needs_names = code.co_kwonlyargcount > len(function.__kwdefaults__ or ())
+        most = count if code.co_flags & CO_VARARGS else code.co_argcount
+        return least <= count <= most and not needs_names
+    try:
+        signature(function).bind(*range(count))
+    except ValueError:  # written in C, it does not say
+        return True
+    except TypeError:
+        return False
+    return True
