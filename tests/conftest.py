@@ -30,6 +30,7 @@ TOGETHER = (
     "tests/stack/test_demo.py",
     "tests/stack/test_run.py",
     "tests/tracing/test_shop.py",
+    "tests/try_it/",
     "tests/upgrade/test_upgrade.py",
 )
 """Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.
@@ -127,6 +128,11 @@ def _needs(item: pytest.Function) -> set[str]:
 
 _LOGGING = structlog.get_config()
 """How structlog is set up where no test, and no fixture that outlives a test, has changed it."""
+# As installed, with plain tracebacks: rich ones, with the values of all variables, take a third of a second each.
+_LOGGING["processors"] = [
+    *_LOGGING["processors"][:-1],
+    structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+]
 
 
 @pytest.fixture(autouse=True)

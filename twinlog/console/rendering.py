@@ -17,6 +17,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from twinlog.console.lanes import anchor
+
 HERE = Path(__file__).parent
 _MOST_ONCE = 4_000
 _LINE = 240
@@ -35,6 +37,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     )
     made.filters |= {
         "ago": ago,
+        "anchor": anchor,
         "count": count,
         "cut": cut,
         "json": as_json,
