@@ -23,7 +23,8 @@ async def stay_up(shop: Shop) -> None:
     """Prints the addresses and commands to try, then waits until it is canceled."""
     say("\n[bold]Up.[/] Ctrl-C stops everything.\n")
     if shop.console:
-        say(f"  [bold]{'In the browser':<18} {shop.console}[/]\n")
+        say(f"  [bold]{'Make an order, and watch it:':<28} {shop.console}/try[/]")
+        say(f"  {'All that runs:':<28} {shop.console}\n")
     for what, where in _addresses(shop).items():
         say(f"  {what:<28} {where}")
     say("\nIn another terminal, one after the other:\n")

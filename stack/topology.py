@@ -45,7 +45,7 @@ SHOP_LOGS: Mapping[str, str] = {
     service.log: service.database for service in (ORDER_SVC, CUSTOMER_SVC, SAGA_ORCHESTRATOR)
 }
 """The logs of commands and sagas, with their databases; the projector's holds only its dead letters."""
-CONSOLE_PAGES: Sequence[str] = ()
+CONSOLE_PAGES: Sequence[str] = ("stack.try_it",)
 """Modules with the shop's own pages of the console."""
 
 

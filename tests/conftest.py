@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests import servers
+from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
@@ -30,6 +30,7 @@ TOGETHER = (
     "tests/stack/test_demo.py",
     "tests/stack/test_run.py",
     "tests/tracing/test_shop.py",
+    "tests/try_it/",
     "tests/upgrade/test_upgrade.py",
 )
 """Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.
@@ -101,8 +102,12 @@ def _group(nodeid: str) -> str:
     return next((group for group in TOGETHER if nodeid.startswith(group)), "")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts them in order and marks what is fast; refuses one that shares a fixture and is in no group."""
+    if chromium.left_out():
+        without = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
     items.sort(key=lambda item: _rank(item.nodeid))
     for item in items:
         assert isinstance(item, pytest.Function)
@@ -127,6 +132,11 @@ def _needs(item: pytest.Function) -> set[str]:
 
 _LOGGING = structlog.get_config()
 """How structlog is set up where no test, and no fixture that outlives a test, has changed it."""
+# As installed, with plain tracebacks: rich ones, with the values of all variables, take a third of a second each.
+_LOGGING["processors"] = [
+    *_LOGGING["processors"][:-1],
+    structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -319,7 +319,7 @@ def views_without_fence() -> Patches:
     return [(MemoryViews, "commit", commit)]
 
 
-@bug("stale-rows", near=50)
+@bug("stale-rows", near=55)
 def stale_rows() -> Patches:
     """A projection keeps its rows although another replica may have changed them."""
     return [(Projection, "forget", lambda self: None)]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from twinlog.console import dead_letters
 from twinlog.console.dead_letters import Found, Group
-from twinlog.console.page import Form, Gone, Outcome, Page, Query
+from twinlog.console.page import Form, Outcome, Page, Query
 from twinlog.console.services import Answer, Services
 from twinlog.v1 import dead_letter_service_pb2 as pb
 
@@ -70,6 +70,17 @@ class One:
         return dead_letters.advice(self.letter.dead_letter.error_type)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """The page of an event that is no dead letter, or of which that is not known."""
+
+    consumer: str
+    address: str
+    problem: str
+    """Why it is not known; empty where it is."""
+    letter: None = None
+
+
 def link(consumer: str, address: str) -> str:
     """The URL of the page of one event."""
     return f"/dead-letters/{quote(consumer, safe='')}/{address}"
@@ -105,20 +116,16 @@ async def load_all(services: Services, query: Query) -> All:
     )
 
 
-async def load_one(services: Services, query: Query) -> One:
-    """One event, with those behind it."""
+async def load_one(services: Services, query: Query) -> One | Settled:
+    """One event, with those behind it; or that it is no dead letter, as after a replay."""
     consumer, address = query.get("consumer"), f"{query.get('log')}/{query.get('position')}"
     owners = await _owners(services, consumer)
     answer = await dead_letters.one(
         services, owners, pb.GetDeadLetterRequest(consumer=consumer, address=address)
     )
     if answer.message is None:
-        if answer.reason in ("NOT_PARKED", "INVALID_ARGUMENT", ""):
-            raise Gone(
-                f"{address} is no dead letter of {consumer}: it was replayed or discarded, or never was one. "
-                "The log has the event itself."
-            )
-        raise Gone(f"{answer.service} cannot say: {answer.problem}")
+        settled = answer.reason in ("NOT_PARKED", "INVALID_ARGUMENT", "")
+        return Settled(consumer, address, "" if settled else f"{answer.service} cannot say: {answer.problem}")
     key = answer.message.dead_letter.key
     letters, tokens = await dead_letters.listed(
         services,

@@ -1,0 +1,45 @@
+"""The running shop, its console with the page to try it, and one Chromium, for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from stack.shop import running
+from stack.topology import CONSOLE_PAGES
+from tests.console import browser
+from tests.console.browser import Window
+from tests.e2e.client import Client, connect
+from tests.servers import folder
+from twinlog.console.process import pages_of, serving
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def client() -> AsyncIterator[Client]:
+    """A client of the shop: four services in processes of their own."""
+    with folder() as path:
+        async with running(lambda _line: None, data=path) as shop, connect(shop) as connected:
+            yield connected
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def console(client: Client) -> AsyncIterator[str]:
+    """The URL of its console."""
+    async with serving(client.shop.addresses, added=pages_of(",".join(CONSOLE_PAGES))) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def chromium() -> AsyncIterator[Browser]:
+    """The machine's Chromium."""
+    async with browser.browser() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def window(chromium: Browser, console: str) -> AsyncIterator[Window]:
+    """A window on the console; whatever goes wrong in it fails the test."""
+    async with browser.window(chromium, console) as opened:
+        yield opened
