@@ -25,7 +25,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test coverage check mutants bench profile simulate chaos soak lint docs dashboards format proto proto-release build lock clean
+.PHONY: help demo run audit test coverage check mutants bench profile simulate chaos soak lint docs screenshots dashboards format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ docs: $(GENERATED) ## Build the documentation into .data/site; a broken link fai
 
 dashboards: $(GENERATED) ## Write Grafana dashboards and Prometheus alert rules into .data/dashboards
 	@$(BIN)/twinlog dashboards .data/dashboards
+
+screenshots: $(GENERATED) ## Take pictures of the console's pages with this machine's Chromium, into docs/console
+	@$(PY) -m tests.console.screenshots
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

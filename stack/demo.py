@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ _HOW = {
     SAGA_MODE_ORCHESTRATION: "the saga orchestrator tells each service what to do",
 }
 _SINGLE_ORDERS = 50
+_ORDERS_PER_CUSTOMER = 40
 
 
 async def demo(shop: Shop) -> bool:
@@ -76,10 +78,12 @@ async def _latency(scene: Scene) -> float:
 
 
 async def _burst(shop: Shop, scene: Scene) -> Sequence[str]:
-    """Runs and shows a burst; returns the ids of its customers."""
-    _heading(f"2,000 orders of 50 customers at once, in {MODES[scene.mode]}")
-    with _progress(2_000) as progress:
-        figures = await load.burst(shop, scene.mode, orders=2_000, customers=50, progress=progress)
+    """Runs and shows a burst, of $DEMO_ORDERS orders; returns the ids of its customers."""
+    orders = int(os.environ.get("DEMO_ORDERS", "2000"))
+    customers = max(1, orders // _ORDERS_PER_CUSTOMER)
+    _heading(f"{orders:,} orders of {customers} customers at once, in {MODES[scene.mode]}")
+    with _progress(orders) as progress:
+        figures = await load.burst(shop, scene.mode, orders=orders, customers=customers, progress=progress)
     states = ", ".join(
         f"{count:,} {OrderState.Name(state).removeprefix('ORDER_STATE_')}"
         for state, count in sorted(figures.states.items())

@@ -46,6 +46,7 @@ _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 """Calls up to Python 3.11, no calls after it."""
 
 Counts = Mapping[str, float]
+TRIES = 5
 
 
 async def count(mode: str) -> Counts:
@@ -126,6 +127,11 @@ def _round_trips(counts: Counter[CodeType]) -> int:
     return sum(counts[getattr(port, name).__code__] for port, names in _TRIPS.items() for name in names)
 
 
+def least(*tries: Counts) -> Counts:
+    """What was counted least in some tries: a busy machine can only add, by batches that are cut in two."""
+    return {what: min(each[what] for each in tries) for what in tries[0]}
+
+
 def recorded() -> Mapping[str, Counts]:
     """The budget, by mode."""
     found: Mapping[str, Counts] = json.loads(BUDGET.read_text())
@@ -133,6 +139,6 @@ def recorded() -> Mapping[str, Counts]:
 
 
 if __name__ == "__main__":
-    today = {mode: asyncio.run(count(mode)) for mode in MODES}
+    today = {mode: least(*(asyncio.run(count(mode)) for _ in range(TRIES))) for mode in MODES}
     BUDGET.write_text(json.dumps(today, indent=2) + "\n")
     print(json.dumps(today, indent=2))

@@ -1,4 +1,4 @@
-"""What a saga may cost: counts. A busy machine can only add to them, so a few tries are allowed."""
+"""What a saga may cost: counts. A busy machine can only add to them, so the least of a few tries is what counts."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.bench.counting import BUDGET, MODES, Counts, count, recorded
+from tests.bench.counting import BUDGET, MODES, TRIES, Counts, count, least, recorded
 
-MARGIN = 0.15
-TRIES = 3
+CALLS_MARGIN, MARGIN = 0.03, 0.15
+"""Calls a saga are the same in every run of the same code but for the batches that they come in: seven runs on a full
+machine, of up to twice as many batches as it takes, were within 1 % of each other. Round trips are a few whole numbers,
+of which one more batch is a tenth."""
+_CALLS = "calls a saga, 200 together"
 SHARE = 0.02
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_saga_stays_within_its_budget(mode: str) -> None:
-    budget = recorded()[mode]
-    for _ in range(TRIES):
-        if not (beyond := off(await count(mode), budget)):
+    budget, spent = recorded()[mode], await count(mode)
+    for _ in range(TRIES - 1):
+        if not (beyond := off(spent, budget)):
             return
+        spent = least(spent, await count(mode))
+    if not (beyond := off(spent, budget)):
+        return
     pytest.fail(
-        f"{mode} is more than {MARGIN:.0%} off its budget: {beyond}. More: find what it does besides "
-        f"(make bench shows whether it matters). Less: well done. Where it is meant to be so, record it: "
-        f"python -m tests.bench.counting writes {BUDGET.name}."
+        f"{mode} is off its budget, by more than {CALLS_MARGIN:.0%} of calls or {MARGIN:.0%} of others: {beyond}. "
+        "More: find what it does besides (make bench shows whether it matters). Less: well done. Where it is meant to "
+        f"be so, record it: python -m tests.bench.counting writes {BUDGET.name}."
     )
 
 
@@ -38,5 +44,5 @@ def off(spent: Counts, budget: Counts) -> Mapping[str, str]:
     return {
         what: f"{spent[what]:g}, not {budget[what]:g}"
         for what in budget
-        if abs(spent[what] - budget[what]) > MARGIN * budget[what]
+        if abs(spent[what] - budget[what]) > (CALLS_MARGIN if what == _CALLS else MARGIN) * budget[what]
     }

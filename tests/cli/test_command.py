@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from stack.topology import ROOT
 from twinlog.cli import main
 from twinlog.cli.command import COMMANDS, parser_for
+from twinlog.service.repair import Options
 
 _HEAVY = {"grpc", "asyncpg", "nats", "google.protobuf", "pydantic", "rich", "shtab", "asyncio"}
 
@@ -112,3 +114,22 @@ def test_repair_without_servers_says_which_settings(
     monkeypatch.delenv("POSTGRES_URL", raising=False)
     assert main(["repair", "orders"]) == 2
     assert "set POSTGRES_URL and NATS_URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_repair_tells_programs_what_it_says(
+    code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def repaired(asked: Options, say: Callable[[str], None]) -> int:
+        say(f"Log {asked.log} is what it is.")
+        return code
+
+    monkeypatch.setattr("twinlog.cli.repair.repair", repaired)
+    urls = ("--postgres-url", "postgresql://127.0.0.1:1", "--nats-url", "nats://127.0.0.1:1")
+    assert main(["repair", "orders", "--json", "--dry-run", *urls]) == code
+    assert json.loads(capsys.readouterr().out) == {
+        "log": "orders",
+        "dry_run": True,
+        "left": bool(code),
+        "says": ["Log orders is what it is."],
+    }

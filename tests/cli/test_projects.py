@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -150,6 +151,23 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, table: str, why: str) -
     with pytest.raises(Usage, match=why) as refused:
         Project.here(tmp_path)
     assert "pyproject.toml" in str(refused.value)
+
+
+def test_programs_are_told_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "book-club", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["folder"], made["commands"]) == ("book-club", ["make install", "make test", "make run"])
+    assert made["files"] == len([path for path in (tmp_path / "book-club").rglob("*") if path.is_file()])
+    monkeypatch.chdir(tmp_path / "book-club")
+    assert main(["proto", "--check", "--json"]) == 1
+    assert "book_club/v1/events_pb2.py" in json.loads(capsys.readouterr().out)["stale"]
+    assert main(["proto", "--json"]) == 0
+    assert "protos/book_club/v1/events.proto" in json.loads(capsys.readouterr().out)["protos"]
+    assert main(["proto", "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stale"] == []
 
 
 def test_outside_of_a_project_it_says_where_to_go(

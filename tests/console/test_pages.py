@@ -35,7 +35,7 @@ async def test_the_navigation_goes_everywhere_by_keys(window: Window) -> None:
             await page.keyboard.press("g")
             await page.keyboard.press(each.key)
             await page.wait_for_url(f"{window.url}{each.path}")
-            current = page.locator("nav a[aria-current]")
+            current = page.locator(".side nav a[aria-current]")
             await expect(current).to_contain_text(each.navigation)
 
 

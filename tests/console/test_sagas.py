@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -14,10 +15,13 @@ from saga_orchestrator.credit_saga import saga_id
 from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
 from tests.console.shop import Served, ServedShop
 from tests.memory_shop import MemoryShop
+from twinlog import Metadata, StreamId
 from twinlog.console.process import serving
 from twinlog.memory.saga_list import MemorySagaList
+from twinlog.model.event import NewEvent
 from twinlog.model.saga_list import SAGA_INSTANCES, SagaRow
 from twinlog.testing import START, MemoryLog
+from twinlog.testing.internals import Batch
 from twinlog.v1 import saga_pb2
 from twinlog.v1.saga_service_pb2 import SAGA_STATUS_RUNNING
 
@@ -182,6 +186,21 @@ async def test_a_choreographed_order_shows_who_has_yet_to_act(window: Window, sh
     shop.shop.customer_svc.works.set()
     await expect(page.locator(".wide a.l-box")).to_have_count(3)
     await expect(page.locator(".wide .l-box.is-awaited")).to_have_count(0)
+
+
+async def test_an_event_that_was_set_aside_is_told_with_its_error(window: Window, shop: ServedShop) -> None:
+    log, stream = shop.shop.logs["orders"], StreamId("order", "broken")
+    key = "SAGA_MODE_CHOREOGRAPHY"
+    said = Metadata("c", "rpc/CreateOrder", "", "ann")
+    broken = NewEvent(stream, 1, uuid4(), "shop.orders.v1.OrderCreated", b"\xff", said, "ada", key)
+    await log.append(Batch(START, {stream: 0}, [broken]))
+    await shop.orders(1)
+    page = await window.open("/story/orders/1")
+    aside = "customer_svc has set OrderCreated aside: UndecodableEvent"
+    await expect(page.locator(".waiting")).to_contain_text(aside)
+    await expect(page.locator(".wide .l-box.is-awaited.is-bad")).to_contain_text("customer_svc.orders")
+    await story_chosen(page, "OrderCreated")
+    await expect(page.locator(".said:target")).to_contain_text("Not decoded")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tests import servers
 from tests.dead_letters.journal import Row
 from tests.docs.test_pages import PAGES, page
 from tests.kernel.counter import COUNTER, Add
-from tests.waiting import until
+from tests.waiting import RETRIED_SOON, until
 from twinlog import (
     Address,
     Effects,
@@ -142,7 +142,7 @@ async def test_every_name_on_the_page_of_probes_is_answered(
         service.subscribe(Effects(log="orders", actor="counter_svc", name="mail", rules={Int64Value: call}))
         assert names == {"", "liveness", *service.signals}
         serving = asyncio.create_task(service.serve())
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(address, RETRIED_SOON) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             await channel.channel_ready()
             for name in names:

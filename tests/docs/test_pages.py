@@ -25,6 +25,7 @@ PAGES = [
 FOLDERS = "twinlog|protos|order_svc|customer_svc|saga_orchestrator|projector|stack|proof|tests|docs"
 PUBLIC = {
     "twinlog",
+    "twinlog.console",
     "twinlog.consume",
     "twinlog.rpc",
     "twinlog.testing",

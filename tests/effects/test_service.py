@@ -16,7 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.dead_letters.journal import JOURNAL, Source, journal
 from tests.effects.provider import Server, effects
-from tests.waiting import until
+from tests.waiting import RETRIED_SOON, until
 from twinlog import ConfigurationError, Schema, Service
 from twinlog.dev import free_port
 from twinlog.log.lease import AlwaysHeld
@@ -76,7 +76,7 @@ async def process(server: Server, **changes: Any) -> AsyncIterator[Process]:
     await twin.create(1)
     address = f"127.0.0.1:{free_port()}"
     service = a_service(log, twin, address, stop)
-    async with service.running(), grpc.aio.insecure_channel(address) as channel:
+    async with service.running(), grpc.aio.insecure_channel(address, RETRIED_SOON) as channel:
         service.subscribe(effects(server, **changes))
         serving = asyncio.create_task(service.serve())
         await channel.channel_ready()

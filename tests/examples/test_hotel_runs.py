@@ -193,7 +193,9 @@ async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator
     told = {f"{service.removesuffix('_svc').upper()}_ADDRESS": each for service, each in addresses.items()}
     said: list[str] = []
     process = await spawn(
-        [sys.executable, "-m", "twinlog", "dev", "--no-restart"], env={**hotel.env, **told}, cwd=hotel.folder
+        [sys.executable, "-m", "twinlog", "dev", "--no-restart", "--json"],
+        env={**hotel.env, **told},
+        cwd=hotel.folder,
     )
 
     async def read() -> None:
@@ -209,6 +211,10 @@ async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator
         )
         assert not reading.done(), said
         assert sum("metrics of" in line for line in said) == len(addresses)
+        [up] = [json.loads(line) for line in said if line.startswith('{"services"')]
+        assert up["services"] == addresses
+        assert up["metrics"].keys() == addresses.keys()
+        assert up["postgres"].startswith("127.0.0.1:")
         yield
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(_PATIENCE_SECONDS):

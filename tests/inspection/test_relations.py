@@ -11,8 +11,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
+from saga_orchestrator.credit_saga import saga_id
+from shop.orders.v1.order_service_pb2 import SetSagaModeRequest
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from tests.inspection.conftest import customer, inspection, order
-from tests.memory_shop import MemoryShop
+from tests.memory_shop import MemoryShop, NoContext
 from twinlog import Metadata
 from twinlog.rpc import stream_states
 from twinlog.rpc.logged_event import logged
@@ -161,3 +164,16 @@ async def test_what_the_domain_says_of_an_event_is_told(shop: MemoryShop) -> Non
     told = logged(event._replace(metadata=Metadata("c", "rpc/Add", "", "ann", {"tenant": "acme"})))
     assert dict(told.extra) == {"tenant": "acme"}
     assert isinstance(told.payload, Struct)
+
+
+async def test_the_state_of_a_saga_is_told_in_words(shop: MemoryShop) -> None:
+    await shop.orders.SetSagaMode(SetSagaModeRequest(saga_mode=SAGA_MODE_ORCHESTRATION), NoContext())
+    order_id = await order(shop, await customer(shop), 7)
+    await shop.settle()
+    request = pb.GetStreamRequest(stream=f"credit_saga/{saga_id(order_id)}", with_states=True)
+    async with inspection(shop.saga_orchestrator) as stub:
+        found = await stub.GetStream(request)
+    begun = MessageToDict(found.states[0].state)
+    assert begun["trigger"]["order_id"] == order_id
+    assert begun["awaited"][0]["step"] == 0
+    assert "CreditReserved" in MessageToDict(found.state)["replies"]["reserve credit"]["@type"]

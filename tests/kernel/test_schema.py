@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
@@ -19,6 +20,7 @@ from twinlog import Metadata, Policies, Projection, Recorded, Schema, StreamId, 
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.units import Outcome
+from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.schema import UpcasterCycle
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import Batch, Cursor, NewEvent, RandomIds, SystemClock
@@ -134,6 +136,28 @@ async def test_a_replayed_dead_letter_goes_through_the_upcasters(
     mended = projecting(store)
     await mended.replay(parked, OPERATOR)
     assert (mended.count, store.tables["values"]["a"]) == (0, old.values)
+
+
+def test_a_batch_is_decoded_as_its_events_are_one_by_one() -> None:
+    messages = [Int64Value(value=1), *(old.message for old in OLD.values()), Int64Value(value=2)]
+    events = [recorded(position, message) for position, message in enumerate(messages, 1)]
+    assert SCHEMA.decode_all(events) == [
+        (each, message) for each in events for message in SCHEMA.decode(each)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [({"type": "tests.v1.Unheard"}, UnknownEventType), ({"payload": b"\xff"}, UndecodableEvent)],
+)
+def test_a_batch_with_an_event_that_cannot_be_read_says_so(
+    change: Mapping[str, Any], error: type[Exception]
+) -> None:
+    sound, bad = recorded(1, Int64Value(value=1)), recorded(2, Int64Value(value=2))._replace(**change)
+    with pytest.raises(error) as one:
+        SCHEMA.decode(bad)
+    with pytest.raises(error, match=re.escape(str(one.value))):
+        SCHEMA.decode_all([sound, bad])
 
 
 def test_a_cycle_is_refused() -> None:

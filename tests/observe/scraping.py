@@ -45,10 +45,11 @@ class Scrape:
 
 async def scraped(url: str) -> str:
     """What an address answers."""
-    return await asyncio.to_thread(_get, url)
+    return await asyncio.to_thread(get, url)
 
 
-def _get(url: str) -> str:
+def get(url: str) -> str:
+    """The same, for a thread."""
     with urllib.request.urlopen(url, timeout=60) as response:
         answer: bytes = response.read()
     return answer.decode()

@@ -121,8 +121,12 @@ async def test_calls_are_counted_by_how_they_end() -> None:
 
 async def test_a_call_that_its_client_gives_up_is_cancelled() -> None:
     async with Served() as served:
-        assert await served.get("slow", timeout=0.2) is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: served.commands._failed[GET].counts != {})
+        call = served.stub.GetOrder(GetOrderRequest(order_id="slow"))
+        waiting = asyncio.ensure_future(call.code())
+        await served.edge.waiting.wait()
+        call.cancel()
+        assert await waiting is grpc.StatusCode.CANCELLED
+        await until(lambda: "CANCELLED" in served.commands._failed[GET].counts)
         assert (await served.told()).value(_CALLS, method=GET, reason="CANCELLED") == 1
 
 

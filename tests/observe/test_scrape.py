@@ -14,10 +14,11 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+from prometheus_client import REGISTRY, Counter
 
 from stack.topology import ROOT
 from tests.memory_shop import MemoryShop
-from tests.observe.scraping import Scrape, scraped, text_of
+from tests.observe.scraping import Scrape, get, scraped, text_of
 from twinlog import Service, Settings
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.observe.metrics import catalogue, scrape
@@ -81,20 +82,43 @@ async def test_what_does_not_answer_is_left_out_and_said(monkeypatch: pytest.Mon
 
 
 async def test_a_loop_that_hangs_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop asked is one that runs nothing."""
     monkeypatch.setattr(scrape, "LOOP_SECONDS", 0.05)
-    hung = asyncio.new_event_loop()
+    answers: list[str] = []
+    async with serving("127.0.0.1:0", registry([Given("fine", 1)], asyncio.get_running_loop())) as url:
+        scraping = threading.Thread(target=lambda: answers.append(get(url)))
+        scraping.start()
+        scraping.join(60)  # the loop does nothing else meanwhile
+        [told] = map(Scrape, answers)
+        assert told.value("twinlog_up") == 0
+        assert "twinlog_one" not in told.names
+        assert told.value("process_cpu_seconds_total") > 0
+        assert Scrape(await scraped(url)).value("twinlog_one") == 1
+
+
+async def test_metrics_of_an_adopters_own_are_told_beside() -> None:
+    class Defect:
+        """Describes nothing and tells nothing."""
+
+        def collect(self) -> Any:
+            raise ZeroDivisionError
+
+    rooms = Counter("hotel_rooms_cleaned", "Rooms.")
+    rooms.inc(3)
     try:
-        async with serving("127.0.0.1:0", registry([Given("fine", 1)], hung)) as url:
-            told = Scrape(await scraped(url))
-            assert told.value("twinlog_up") == 0
-            assert "twinlog_one" not in told.names
-            assert told.value("process_cpu_seconds_total") > 0
+        async with serving("127.0.0.1:0", registry([], asyncio.get_running_loop())) as url:
+            text = await scraped(url)
+            told = Scrape(text)
+            assert told.value("hotel_rooms_cleaned_total") == 3
+            assert "python_info" in told.families
+            assert text.count("# TYPE process_open_fds ") == 1
+            defect: Any = Defect()
+            REGISTRY._collector_to_names[defect] = []
+            try:
+                assert Scrape(await scraped(url)).value("twinlog_up") == 1
+            finally:
+                REGISTRY.unregister(defect)
     finally:
-        await asyncio.to_thread(
-            hung.run_until_complete, asyncio.sleep(0)
-        )  # what was asked of it is cancelled
-        hung.close()
+        REGISTRY.unregister(rooms)
 
 
 async def test_a_loop_that_is_closed_is_said() -> None:

@@ -17,7 +17,7 @@ from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.sagas.v1 import commands_pb2 as commands
-from tests.waiting import until
+from tests.waiting import RETRIED_SOON, until
 from twinlog import Begin, Policies, Reply, Saga, Schema, Service, Step, saga_aggregate
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.dev import free_port
@@ -111,7 +111,7 @@ async def desk(*aggregates: SagaAggregate, services: Mapping[str, str] = {}) -> 
         until_stopped=stop.wait,
         services=services,
     )
-    async with service.running(), grpc.aio.insecure_channel(address) as channel:
+    async with service.running(), grpc.aio.insecure_channel(address, RETRIED_SOON) as channel:
         serving = asyncio.create_task(service.serve())
         await channel.channel_ready()
         yield Desk(service, log, clock, SagaServiceStub(channel), twin)

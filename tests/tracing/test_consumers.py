@@ -14,6 +14,7 @@ from structlog.contextvars import get_contextvars, merge_contextvars
 from structlog.testing import LogCapture
 
 from tests.dead_letters.journal import JOURNAL, OPERATOR, Source, Write, journal
+from tests.memory_shop import NoContext
 from tests.tracing.receiver import Receiver
 from twinlog import Attempt, Clock, Effects, Policies, Projection, Recorded, Schema, View, Writer, on
 from twinlog.consume import Consumer, dead_lettering
@@ -24,6 +25,7 @@ from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.ports import CheckpointAdvance
 from twinlog.observe.tracing_spans import APART
+from twinlog.rpc import Method
 from twinlog.testing import ManualClock, MemoryLog, MemoryViews
 from twinlog.testing.internals import RandomIds
 
@@ -104,6 +106,36 @@ async def test_a_replay_says_so_and_is_linked(traces: Receiver, clock: ManualClo
     assert replay.attributes["twinlog.replay"]
     assert (replay.parent_id, replay.linked) == ("", [(TRACE_ID, SPAN_ID)])
     assert not any("twinlog.replay" in span.attributes for span in traces.trace(TRACE_ID))
+
+
+async def test_a_late_replay_is_in_the_trace_of_the_operators_call(
+    traces: Receiver, clock: ManualClock
+) -> None:
+    log, source = MemoryLog("log"), Source()
+    source.poison.add("a:1")
+    [event] = traced(source, "a:1")
+    async with replica(source.policies(), log, traces, clock) as consumer:
+        await consumer.handle([event], 0)
+        source.poison.clear()
+        clock.advance(APART)
+
+        async def replay(_request: object, _context: object) -> None:
+            await consumer.replay(event, OPERATOR)
+
+        [around] = traces.tracing("tests", clock).methods()
+        await around(Method("twinlog.v1.DeadLetterService/Replay", False), replay)(None, NoContext())
+    replayed, call = traces.spans[-1], traces.spans[-2]
+    assert call.kind == "SERVER"
+    assert (replayed.trace_id, replayed.parent_id) == (call.trace_id, call.span_id)
+    assert replayed.linked == [(TRACE_ID, SPAN_ID)]
+
+
+async def test_an_event_that_cannot_be_read_has_a_span(traces: Receiver, clock: ManualClock) -> None:
+    source = Source()
+    [event] = traced(source, "a:1")
+    async with replica(source.policies(), MemoryLog("log"), traces, clock) as consumer:
+        await consumer.handle([event._replace(payload=b"\xff")], 0)
+    assert {span.attributes.get("error.type") for span in traces.spans} == {"UndecodableEvent"}
 
 
 async def test_what_calls_for_nothing_has_no_span(traces: Receiver, clock: ManualClock) -> None:

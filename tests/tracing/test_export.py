@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from twinlog.dev import free_port
 from twinlog.model.trace import trace_fields
 from twinlog.observe import tracing
 from twinlog.observe.tracing import NO_TRACING, exporting, wanted
-from twinlog.observe.tracing_spans import Spans, Tracer, span_context
+from twinlog.observe.tracing_spans import Spans, Tracer, current, ending, span_context
 from twinlog.testing import ManualClock
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -83,8 +84,9 @@ def test_what_cannot_be_is_refused_by_name(env: Mapping[str, str], said: str) ->
         wanted(env)
 
 
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "find_spec", lambda _name: None)
+@pytest.mark.parametrize("missing", ["twinlog_lacks_this", "twinlog_lacks_this.and_this"])
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(tracing, "find_spec", lambda _name: find_spec(missing))
     with pytest.raises(ConfigurationError, match=r"pip install 'twinlog\[otel\]'"):
         wanted({ENDPOINT: URL})
 
@@ -146,6 +148,26 @@ async def test_what_is_left_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) 
             begin(tracer, 3)
             assert not traces.spans
         assert [span.service for span in traces.spans] == ["tests"] * 3
+
+
+async def test_spans_of_the_services_own_are_kept_within_those_of_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    providers: list[trace.TracerProvider] = []
+    monkeypatch.setattr(trace, "set_tracer_provider", providers.append)
+    with receiver() as traces:
+        environment(monkeypatch, traces.url)
+        async with exporting("tests") as tracer:
+            assert tracer
+            [provider] = providers
+            with provider.get_tracer("own").start_as_current_span("alone") as alone:
+                assert not alone.is_recording()
+            call = Spans(tracer, ManualClock()).call(TRACE, "tests.Service/Method", {})
+            assert call is not None
+            with ending([call]), current(call), provider.get_tracer("own").start_as_current_span("within"):
+                pass
+        [root] = traces.roots(TRACE[3:35])
+        assert list(root.drawn()) == ["tests: tests.Service/Method", "  tests: within"]
 
 
 async def test_the_standard_names_of_a_service_win(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ _EXTRA = f"{sys.executable} -m pip install 'twinlog[embedded]'"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs recorded")
     parser.add_argument("--no-restart", action="store_true", help="do not start again when a file changes")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="once all is up, one JSON value, for programs; the rest goes to stderr",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,8 +45,11 @@ def run(options: argparse.Namespace) -> int:
         each for each in ("asyncpg", "psutil", "watchfiles") if not importlib.util.find_spec(each)
     ]:
         raise Usage(f"{', '.join(missing)} is not installed: {_EXTRA}")
-    _generate(project)
-    return asyncio.run(_until_told(options, project, specs(project)))
+    told = sys.stdout
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        options.up = lambda system: print(json.dumps(_as_dict(system)), file=told, flush=True)
+        _generate(project)
+        return asyncio.run(_until_told(options, project, specs(project)))
 
 
 async def _until_told(
@@ -81,6 +91,17 @@ async def _run(options: argparse.Namespace, project: Project, services: Mapping[
     return OK
 
 
+def _as_dict(system: Any) -> Mapping[str, Any]:
+    """Where everything is, as host:port; a server of your own is null."""
+    servers = {"postgres": system.postgres, "nats": system.nats}
+    return {
+        "services": dict(system.addresses),
+        "metrics": dict(system.metrics),
+        "console": system.console or None,
+        **{name: server and f"127.0.0.1:{server.port}" for name, server in servers.items()},
+    }
+
+
 def _console(dev: Any) -> Any:
     """The console where it is installed: at its own address unless that is taken, and none has been set."""
     if missing_of_console():
@@ -104,6 +125,8 @@ async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -
     for address in system.addresses.values():
         for command in await asyncio.to_thread(commands, address):
             _say(f"  {command}")
+    if options.json:
+        options.up(system)
     at = "".join(f" --at {each}" for each in system.addresses.values())
     at = "" if [*system.addresses.values()] == [*project.services.values()] else at
     _say(f"  twinlog status --watch{at}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import keyword
 import re
 import sys
@@ -25,6 +26,7 @@ _TAKEN = {"tests", "protos", "twinlog", "sample", "google", "grpc"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the project's name, such as library: letters, digits, hyphens")
     parser.add_argument("--in", dest="folder", type=Path, default=Path(), help="where; default: here")
+    parser.add_argument("--json", action="store_true", help="one JSON value, for programs")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,8 +39,12 @@ def run(options: argparse.Namespace) -> int:
     if not options.folder.is_dir():
         raise Usage(f"{options.folder} is no folder; make it first")
     written = write(root, options.name, package)
+    commands = ["make install", "make test", "make run"]
+    if options.json:
+        print(json.dumps({"folder": str(root), "files": written, "commands": commands}), flush=True)
+        return OK
     print(f"Made {root} with {written} files. To run its tests and then the service:\n")
-    print(f"  cd {root}\n  make install\n  make test\n  make run")
+    print("\n".join(f"  {each}" for each in (f"cd {root}", *commands)))
     return OK
 
 

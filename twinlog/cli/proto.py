@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
 import sysconfig
@@ -22,18 +23,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit code 1 where code is out of date"
     )
+    parser.add_argument("--json", action="store_true", help="one JSON value, for programs")
 
 
 def run(options: argparse.Namespace) -> int:
     project = Project.required()
     if not options.check:
         made = generate(project, project.root)
+        if options.json:
+            protos = [_below(path, project) for path in made]
+            print(json.dumps({"folder": str(project.root), "protos": protos}), flush=True)
+            return OK
         print(f"Generated the code of {len(made)} protos in {project.root}.")
         return OK
     with tempfile.TemporaryDirectory(prefix="twinlog-") as folder:
         generate(project, Path(folder))
         stale = [path for path in _code(Path(folder)) if not _same(Path(folder) / path, project.root / path)]
-    for path in stale:
+    if options.json:
+        print(json.dumps({"folder": str(project.root), "stale": [str(path) for path in stale]}), flush=True)
+    for path in () if options.json else stale:
         print(f"{path} is missing or out of date; run: twinlog proto")
     return WRONG if stale else OK
 
@@ -63,6 +71,10 @@ def kernel_protos() -> Path:
     """The folder in which twinlog/v1/options.proto is: that of the installed package, or of a checkout."""
     beside = Path(twinlog.__file__).resolve().parents[1]
     return beside if (beside / "twinlog/v1/options.proto").exists() else beside / "protos"
+
+
+def _below(path: Path, project: Project) -> str:
+    return str(path.relative_to(project.root) if path.is_relative_to(project.root) else path)
 
 
 def _code(folder: Path) -> Iterator[Path]:

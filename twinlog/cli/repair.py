@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 
-from twinlog.cli.exits import OutOfReach, Usage
+from twinlog.cli.exits import OK, OutOfReach, Usage
 from twinlog.model.errors import TwinlogError, Unavailable
 from twinlog.service.logging import configure_logging
 from twinlog.service.repair import Options, repair
@@ -25,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--postgres-url", default=os.environ.get("POSTGRES_URL"), help="default: POSTGRES_URL"
     )
     parser.add_argument("--nats-url", default=os.environ.get("NATS_URL"), help="default: NATS_URL")
+    parser.add_argument("--json", action="store_true", help="one JSON value, for programs")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,7 +43,15 @@ def run(options: argparse.Namespace) -> int:
         os.environ.get("TWINLOG_NAMESPACE", ""),
     )
     try:
-        return asyncio.run(repair(asked))
+        if not options.json:
+            return asyncio.run(repair(asked))
+        said: list[str] = []
+        code = asyncio.run(repair(asked, said.append))
+        print(
+            json.dumps({"log": asked.log, "dry_run": asked.dry_run, "left": code != OK, "says": said}),
+            flush=True,
+        )
+        return code
     except Unavailable as error:
         raise OutOfReach(str(error)) from error
     except TwinlogError as error:

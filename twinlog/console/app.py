@@ -97,7 +97,7 @@ class Console:
             except TooMany:
                 _log.warning("console.too_many_streams")
             finally:
-                await stream.aclose()  # type: ignore[attr-defined]
+                await stream.aclose()
 
         return StreamingResponse(events(), media_type="text/event-stream")
 

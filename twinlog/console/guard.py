@@ -67,13 +67,21 @@ class Guard:
         """Why a request is refused; empty where it is not."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if urlsplit(f"//{host}").hostname not in self._hosts:
+        if _name(host) not in self._hosts:
             return (
                 f"The console is not called {host!r}: use the address that it was started with, or localhost."
             )
         if scope["method"] in _SAFE:
             return ""
         origin = headers.get("origin", "")
-        if urlsplit(origin).netloc != host or not origin.startswith(("http://", "https://")):
+        if origin not in (f"http://{host}", f"https://{host}"):
             return "This form was not sent by the console itself."
+        return ""
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port; empty where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
         return ""

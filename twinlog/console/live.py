@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 
 EVERY_SECONDS = 1.0
@@ -45,7 +45,7 @@ class Live:
         """How many URLs are loaded at the moment."""
         return len(self._shared)
 
-    async def stream(self, url: str, have: str, render: Render) -> AsyncIterator[bytes]:
+    async def stream(self, url: str, have: str, render: Render) -> AsyncGenerator[bytes, None]:
         """Events for one viewer, who has the state ``have``, until it goes or :meth:`close`. Raises TooMany."""
         if self._streams >= _MOST_STREAMS:
             raise TooMany

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 NEWEST = 100
 FILTERS = ("stream", "type", "key", "correlation", "since", "until")
+_KEPT_SECONDS = 10.0
+"""A tail that nobody has watched for longer is read anew: the log may have been mended meanwhile."""
 _CORRELATED = 500
 
 
@@ -31,7 +34,7 @@ class Filter:
     until: datetime | None = None
     before: int = 0
     """Only events before this position; 0: the newest."""
-    wrong: Sequence[str] = ()
+    wrong: tuple[str, ...] = ()
     """What of the URL cannot be understood."""
 
     @classmethod
@@ -53,7 +56,7 @@ class Filter:
             times.get("since"),
             times.get("until"),
             query.number("before"),
-            wrong,
+            tuple(wrong),
         )
 
     @property
@@ -97,15 +100,52 @@ class Events:
     """Whether there are no older ones that fit."""
 
 
+@dataclass(frozen=True)
+class _Tail:
+    """A tail as it was found last, so that the next look reads only what has come since."""
+
+    events: Sequence[pb.LoggedEvent]
+    position: int
+    """Up to where the log was looked through."""
+    complete: bool
+    at: float
+
+
 async def newest(services: Services, service: str, wanted: Filter) -> Answer[Events]:
-    """The newest events that fit."""
+    """The newest events that fit. While somebody watches, only those are read that have come since the last look."""
+    kept = services.kept.get(wanted)
+    if isinstance(kept, _Tail) and time.monotonic() - kept.at < _KEPT_SECONDS:
+        answer = await _since(services, service, wanted, kept)
+        if answer.message and (tail := _joined(kept, answer.message)):
+            services.keep(wanted, tail)
+            return Answer(service, Events(tail.events, tail.complete))
     answer = await services.collect(service, lambda c: InspectionServiceStub(c).ReadLog, wanted.request())
     if answer.message is None:
         return Answer(service, None, answer.why, answer.problem, answer.reason)
     found = [each.event for each in answer.message if each.HasField("event")]
-    oldest = found[0].position if found else 1
-    looked = all(each.complete for each in answer.message if not each.HasField("event"))
-    return Answer(service, Events(found[::-1], looked and (len(found) < NEWEST or oldest <= 1)))
+    ends = [each for each in answer.message if not each.HasField("event")]
+    looked = all(each.complete for each in ends)
+    complete = looked and (len(found) < NEWEST or found[0].position <= 1)
+    if ends and not wanted.before:
+        services.keep(wanted, _Tail(found[::-1], ends[-1].position, complete, time.monotonic()))
+    return Answer(service, Events(found[::-1], complete))
+
+
+async def _since(services: Services, service: str, wanted: Filter, kept: _Tail) -> Answer[list[Any]]:
+    request = wanted.request()
+    request.newest, request.after, request.limit = 0, kept.position, NEWEST
+    return await services.collect(service, lambda c: InspectionServiceStub(c).ReadLog, request)
+
+
+def _joined(kept: _Tail, answered: Sequence[Any]) -> _Tail | None:
+    """The tail with what has come; None where so much has come that the tail is another."""
+    if not all(each.complete for each in answered if not each.HasField("event")):
+        return None
+    came = [each.event for each in answered if each.HasField("event")]
+    position = max((each.position for each in answered), default=kept.position)
+    events = [*came[::-1], *kept.events]
+    complete = kept.complete and len(events) <= NEWEST
+    return _Tail(events[:NEWEST], max(position, kept.position), complete, time.monotonic())
 
 
 async def stream_of(

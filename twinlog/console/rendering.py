@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from twinlog.console.lanes import anchor
+
 HERE = Path(__file__).parent
+_MOST_ONCE = 4_000
 _LINE = 240
 STATIC = HERE / "static"
 
@@ -33,6 +37,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     )
     made.filters |= {
         "ago": ago,
+        "anchor": anchor,
         "count": count,
         "cut": cut,
         "json": as_json,
@@ -43,8 +48,24 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "text": text,
         "until": until,
     }
-    made.globals["static"] = static
+    made.globals |= {"static": static, "once": once()}
+    for name in made.list_templates():
+        made.get_template(name)  # compiled now: a first reader does not wait for it
     return made
+
+
+def once() -> Callable[..., Markup]:
+    """For templates: ``{% call once("row", id) %}…{% endcall %}`` renders what depends on nothing but these once."""
+    made: OrderedDict[tuple[str, ...], Markup] = OrderedDict()
+
+    def render(*key: str, caller: Callable[[], Markup]) -> Markup:
+        if key not in made:
+            made[key] = caller()
+            if len(made) > _MOST_ONCE:
+                made.popitem(last=False)
+        return made[key]
+
+    return render
 
 
 STYLES = "console.css"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 ]
+_MOST_KEPT = 128
 _DETAILS = "grpc-status-details-bin"
 
 
@@ -72,7 +74,16 @@ class Services:
         self.addresses = addresses
         """host:port by name, in the order in which they are shown."""
         self.looking = Looking(self)
+        self.kept: OrderedDict[Any, Any] = OrderedDict()
+        """What pages keep from one load to the next, to ask for less; losing it costs only time."""
         self._channels = channels
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Keeps a value, and forgets the one that was kept first where there are many."""
+        self.kept[key] = value
+        self.kept.move_to_end(key)
+        while len(self.kept) > _MOST_KEPT:
+            self.kept.popitem(last=False)
 
     @property
     def names(self) -> list[str]:

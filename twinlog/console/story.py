@@ -14,14 +14,16 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from twinlog.console.looks import Look
-from twinlog.console.services import Answer, Services
+from twinlog.console.looks import Look, Said
+from twinlog.console.services import Answer, Services, Why
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 MOST_EVENTS = 200
 """Events of a story that are shown."""
 _MOST_IDS = _MOST_TIMES = 100
+_SECONDS = 1.0
+"""How long a service may take to look through its log."""
 _HOPS = 20
 """Logs that are gone through from an event to its first cause."""
 
@@ -68,7 +70,7 @@ async def story_of(services: Services, look: Look, known: Iterable[pb.LoggedEven
         if asked.issuperset(request.correlation_ids) and not _beyond(answers, request.around):
             break
         asked.update(request.correlation_ids)
-        answers = await _ask(services, owners, request)
+        answers = await _ask(services, look, owners, request)
         for answer in answers.values():
             found |= {
                 each.event.address: each.event for each in answer.message or () if each.HasField("event")
@@ -184,12 +186,20 @@ def _covers(looked_at: pb.LogRange, time: Timestamp) -> bool:
 
 
 async def _ask(
-    services: Services, owners: Mapping[str, str], request: pb.ReadCorrelatedRequest
+    services: Services, look: Look, owners: Mapping[str, str], request: pb.ReadCorrelatedRequest
 ) -> dict[str, Answer[list[pb.ReadCorrelatedResponse]]]:
     answers = await asyncio.gather(
-        *(services.collect(service, _read_correlated, request) for service in owners.values())
+        *(_ask_one(services, look.services[service], request) for service in owners.values())
     )
     return dict(zip(owners, answers, strict=True))
+
+
+async def _ask_one(
+    services: Services, said: Said, request: pb.ReadCorrelatedRequest
+) -> Answer[list[pb.ReadCorrelatedResponse]]:
+    if said.silent_since:  # waiting for it would keep back what all others say
+        return Answer(said.service, None, Why.SLOW, said.problem)
+    return await services.collect(said.service, _read_correlated, request, seconds=_SECONDS)
 
 
 def _read_correlated(channel: Any) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
 
 from twinlog.console.changes import changes_of
 from twinlog.console.lanes import Lanes, anchor, lanes
@@ -33,6 +36,17 @@ class Told:
     change: pb.StreamState | None
     kind: str
 
+    @property
+    def payload(self) -> Any:
+        """As JSON has it."""
+        return _whole(MessageToDict(self.event.payload))
+
+    @property
+    def state(self) -> Any:
+        """What the stream came to, as JSON has it; None where that is not known."""
+        known = self.change and self.change.HasField("state")
+        return _whole(MessageToDict(self.change.state)) if self.change and known else None
+
 
 @dataclass(frozen=True)
 class StoryView:
@@ -46,10 +60,6 @@ class StoryView:
     """Consumers that have yet to do something; those that keep views among them."""
     aside: Sequence[Pending]
     """Consumers that have set an event aside."""
-
-    def id_of(self, address: str) -> str:
-        """The id of what is said about an event."""
-        return anchor(address)
 
 
 async def view_of(
@@ -99,6 +109,15 @@ def _told(
             changes.get(event.event_id),
             kinds[event.address],
         )
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as such: an object of protobuf has none."""
+    if isinstance(value, dict):
+        return {name: _whole(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _kinds(story: Story, tables: Sequence[pb.SagaTable]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from twinlog.dev.metrics_ports import SETTING as METRICS
 from twinlog.dev.process import Refused, StartFailed, end_leftover, spawn, stop, tail
 
 _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
@@ -26,6 +27,8 @@ _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _PAUSE_SECONDS = 10.0
 _LONGEST_LINE = 300
+_ASKED_SOON_AGAIN = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+"""Options of a channel to a service that starts: by default gRPC tries again after one second, then after two."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Supervisor:
         once all have served, one that refuses to run waits for :meth:`restart` instead of failing.
         """
         self._services = {service.module: service for service in services}
-        self._env = {**os.environ, **env, **{service.setting: service.address for service in services}}
+        addresses = {service.setting: service.address for service in services}
+        # One address cannot be that of several processes: each has its own in Program.env, or none.
+        self._env = {**os.environ, METRICS: "", **env, **addresses}
         self._say = say
         self._width = max(len(service.module) for service in services)
         self._root = root
@@ -269,7 +274,7 @@ async def until_answering(address: str) -> None:
 
 async def until_serving(address: str) -> None:
     """Returns when the gRPC server there is SERVING; bound it with a timeout."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, _ASKED_SOON_AGAIN) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while True:
             with suppress(grpc.aio.AioRpcError):

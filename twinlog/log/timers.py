@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from itertools import islice
 
@@ -26,7 +26,7 @@ from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
 from twinlog.model.errors import TwinlogError, Unavailable
-from twinlog.model.event import Metadata
+from twinlog.model.event import Metadata, Recorded
 
 _BATCH = 200
 _AGAIN_SECONDS = 10.0
@@ -34,7 +34,9 @@ _AGAIN_SECONDS = 10.0
 _NAMED = 5
 """How many of them health names."""
 
-Traced = Callable[[Sequence[Timer]], AbstractAsyncContextManager[Mapping[Timer, str]]]
+Causes = Mapping[Timer, Recorded]
+"""By timer: the event that set it, where there is one."""
+Traced = Callable[[Causes], AbstractContextManager[Mapping[Timer, str]]]
 
 
 class AggregateGone(TwinlogError):
@@ -56,7 +58,7 @@ class Timers:
         lease: Lease = ALWAYS_HELD,
         actor: str,
         interval: float = 0.5,
-        traced: Traced = lambda _timers: nullcontext({}),
+        traced: Traced = lambda _causes: nullcontext({}),
         randomness: Randomness = random,
     ) -> None:
         """``interval``: seconds between two checks, so the most by which a wake-up is late while the store works.
@@ -143,32 +145,26 @@ class Timers:
             if timer.stream.type not in self._aggregates
         }
         if declared := [timer for timer in timers if timer not in failed]:
-            failed |= await self._wake_declared(declared, now, await self._extras(declared))
+            failed |= await self._wake_declared(declared, now, await self._causes(declared))
         for timer, error in failed.items():
             if self._stuck.get(timer) != str(error):
                 self._say_stuck(timer, error)
         return {timer: str(error) for timer, error in failed.items()}
 
-    async def _extras(self, timers: Sequence[Timer]) -> Mapping[Timer, Mapping[str, str]]:
-        """The ``extra`` of the events that set the timers, which a wake-up has, too: its tenant is theirs."""
-        known = [
-            timer for timer in timers if timer.version
-        ]  # the others are a repair's, which no event has set
+    async def _causes(self, timers: Sequence[Timer]) -> Causes:
+        """The events that set the timers: a wake-up has their ``extra``, too, and goes on with their trace."""
+        known = [timer for timer in timers if timer.version]  # the others are a repair's
         wanted = [ReadRequest(timer.stream, timer.version - 1, upto=timer.version) for timer in known]
         slices = await self._log.load(wanted) if wanted else []
-        return {
-            timer: found.events[0].metadata.extra
-            for timer, found in zip(known, slices, strict=True)
-            if found.events and found.events[0].metadata.extra
-        }
+        return {timer: found.events[0] for timer, found in zip(known, slices, strict=True) if found.events}
 
     async def _wake_declared(
-        self, timers: Sequence[Timer], now: datetime, extras: Mapping[Timer, Mapping[str, str]]
+        self, timers: Sequence[Timer], now: datetime, causes: Causes
     ) -> Mapping[Timer, Exception]:
         try:
-            async with self._traced(timers) as traces:
+            with self._traced({timer: causes[timer] for timer in timers if timer in causes}) as traces:
                 outcome = await self._writer.execute(
-                    lambda transaction: self._wake(transaction, timers, now, traces, extras),
+                    lambda transaction: self._wake(transaction, timers, now, traces, causes),
                     preload=[(self._aggregates[timer.stream.type], timer.stream.id) for timer in timers],
                 )
         except Unavailable:
@@ -178,8 +174,8 @@ class Timers:
                 return {timers[0]: error}
             middle = len(timers) // 2
             return {
-                **await self._wake_declared(timers[:middle], now, extras),
-                **await self._wake_declared(timers[middle:], now, extras),
+                **await self._wake_declared(timers[:middle], now, causes),
+                **await self._wake_declared(timers[middle:], now, causes),
             }
         return outcome.result
 
@@ -194,7 +190,7 @@ class Timers:
         timers: Sequence[Timer],
         now: datetime,
         traces: Mapping[Timer, str],
-        extras: Mapping[Timer, Mapping[str, str]],
+        causes: Causes,
     ) -> Mapping[Timer, Exception]:
         failed: dict[Timer, Exception] = {}
         for timer in timers:
@@ -205,8 +201,9 @@ class Timers:
                 if not timer.version:  # a repair of the log left it: what it should be is found out here
                     transaction.check_timer(aggregate, id)
                 if due is not None and due <= now:
-                    cause, trace = f"timer/{timer.stream}", traces.get(timer, "")
-                    metadata = Metadata(id, cause, trace, self._actor, extras.get(timer, {}))
+                    extra = causes[timer].metadata.extra if timer in causes else {}
+                    trace = traces.get(timer, "")
+                    metadata = Metadata(id, f"timer/{timer.stream}", trace, self._actor, extra)
                     transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)
             except NotLoaded:
                 raise

@@ -18,24 +18,24 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def to_wire(event: Recorded) -> bytes:
     """The twin's message for an event; equal events give equal bytes."""
-    wire = RecordedEvent(
-        position=event.position,
-        stream_type=event.stream.type,
-        stream_id=event.stream.id,
-        version=event.version,
-        event_id=event.event_id.bytes,
-        type=event.type,
-        payload=event.payload,
-        recorded_at_us=_microseconds(event.recorded_at),
-        correlation_id=event.metadata.correlation_id,
-        causation_id=event.metadata.causation_id,
-        traceparent=event.metadata.traceparent,
-        actor=event.metadata.actor,
-        partition_key=event.partition_key,
-        tag=event.routing_key,
-    )
-    if event.metadata.extra:
-        wire.extra.update(event.metadata.extra)
+    # Field by field: a constructor with as many names takes a third longer, and every event is written once.
+    stream, metadata, wire = event.stream, event.metadata, RecordedEvent()
+    wire.position = event.position
+    wire.stream_type = stream.type
+    wire.stream_id = stream.id
+    wire.version = event.version
+    wire.event_id = event.event_id.bytes
+    wire.type = event.type
+    wire.payload = event.payload
+    wire.recorded_at_us = _microseconds(event.recorded_at)
+    wire.correlation_id = metadata.correlation_id
+    wire.causation_id = metadata.causation_id
+    wire.traceparent = metadata.traceparent
+    wire.actor = metadata.actor
+    wire.partition_key = event.partition_key
+    wire.tag = event.routing_key
+    if metadata.extra:
+        wire.extra.update(metadata.extra)
     return wire.SerializeToString(deterministic=True)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from twinlog.consume import Middleware
 from twinlog.log.ports import Log, Timer
+from twinlog.log.timers import Causes
 from twinlog.log.twin import Twin
 from twinlog.model.clock import Clock
 from twinlog.model.errors import ConfigurationError
@@ -48,8 +49,8 @@ class Tracing:
         """The twin that the relay publishes to."""
         return twin
 
-    def timers(self, log: Log, timers: Sequence[Timer]) -> AbstractAsyncContextManager[Mapping[Timer, str]]:
-        """Around the firing of timers: the trace context of what each sets off, for those that have one."""
+    def timers(self, causes: Causes) -> AbstractContextManager[Mapping[Timer, str]]:
+        """Around the firing of timers: the trace context of what each sets off, where its cause was sampled."""
         return nullcontext({})
 
 
@@ -93,7 +94,7 @@ def wanted(env: Mapping[str, str]) -> bool:
     for name in _PROTOCOLS:
         if env.get(name, _SPOKEN).strip() not in ("", _SPOKEN):
             raise ConfigurationError(f"{name}={env[name]} is not spoken; set it to {_SPOKEN}, or unset it")
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+    if not _is_installed():
         raise ConfigurationError(
             f"{setting} is set, and what sends traces is not installed: pip install 'twinlog[otel]', or unset it"
         )
@@ -105,4 +106,11 @@ def _is_url(text: str) -> bool:
         url = urlsplit(text)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
+        return False
+
+
+def _is_installed() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # not even what it is part of
         return False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 
 from twinlog.consume import Middleware
 from twinlog.log.ports import Log, Timer
+from twinlog.log.timers import Causes
 from twinlog.log.twin import Twin
 from twinlog.model.clock import Clock
 from twinlog.model.schema import Schema
@@ -38,5 +39,5 @@ class TracingOn(Tracing):
     def twin(self, twin: Twin) -> Twin:
         return traced_twin(twin, self._spans)
 
-    def timers(self, log: Log, timers: Sequence[Timer]) -> AbstractAsyncContextManager[Mapping[Timer, str]]:
-        return fired(log, timers, self._spans)
+    def timers(self, causes: Causes) -> AbstractContextManager[Mapping[Timer, str]]:
+        return fired(causes, self._spans)

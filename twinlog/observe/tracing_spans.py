@@ -109,10 +109,10 @@ class Spans:
 
 @contextmanager
 def ending(spans: Collection[Span]) -> Iterator[None]:
-    """Ends spans with the block; what it raises is their error."""
+    """Ends spans with the block; what it raises is their error, unless the process stops."""
     try:
         yield
-    except BaseException as error:
+    except Exception as error:
         for span in spans:
             span.set_attribute("error.type", type(error).__name__)
             span.set_status(StatusCode.ERROR, str(error))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry.trace import Span, SpanKind
 
-from twinlog.log.ports import Log, ReadRequest, Timer
+from twinlog.log.ports import Timer
+from twinlog.log.timers import Causes
 from twinlog.model.event import Recorded
 from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Spans, ending, traceparent_of
 
 
-@asynccontextmanager
-async def fired(log: Log, timers: Sequence[Timer], spans: Spans) -> AsyncIterator[Mapping[Timer, str]]:
-    """Around the firing of timers; gives the trace context of what each sets off.
-
-    Raises Unavailable: the events that set them are read.
-    """
-    set_by = [timer for timer in timers if timer.version]
-    slices = await log.load(
-        [ReadRequest(timer.stream, timer.version - 1, upto=timer.version) for timer in set_by]
-    )
+@contextmanager
+def fired(causes: Causes, spans: Spans) -> Iterator[Mapping[Timer, str]]:
+    """Around the firing of timers; gives the trace context of what each sets off, where its cause was sampled."""
     begun = {
         timer: _begun(timer, event, spans)
-        for timer, slice in zip(set_by, slices, strict=True)
-        for event in slice.events
+        for timer, event in causes.items()
         if event.metadata.traceparent[-1:] in SAMPLED
     }
     with ending(begun.values()):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from twinlog.log.snapshots import StateCodec
@@ -14,6 +15,8 @@ from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.event import Recorded
+from twinlog.model.messages import StoredMessage
+from twinlog.model.saga import SagaInstance
 from twinlog.model.schema import Schema
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -29,7 +32,31 @@ _LONG_VALUE = 2_000
 def as_object(aggregate: AnyAggregate, state: Any) -> dict[str, Any]:
     """A state as JSON has it; one that is no object is its field "value". Raises whatever pydantic does."""
     value = json.loads(StateCodec(aggregate).encode(state))
+    if isinstance(state, SagaInstance):
+        value |= _readable(state)
     return value if isinstance(value, dict) else {"value": value}
+
+
+def _readable(saga: SagaInstance) -> dict[str, Any]:
+    """What a saga keeps as bytes or by place, with names."""
+    return {
+        "trigger": _message(saga.trigger),
+        "refusal": _message(saga.refusal),
+        "replies": {step: _message(reply) for step, reply in saga.replies.items()},
+        "awaited": [
+            {**each._asdict(), "deadline": each.deadline.isoformat() if each.deadline else None}
+            for each in saga.awaited
+        ],
+    }
+
+
+def _message(stored: StoredMessage) -> Any:
+    if stored is None:
+        return None
+    try:
+        return MessageToDict(stored, preserving_proto_field_name=True)
+    except TypeError:  # of a type that is unknown here
+        return type(stored).__name__
 
 
 def shown(aggregate: AnyAggregate, state: Any) -> Struct | str:

@@ -200,6 +200,7 @@ class Service:
             on_commit=self.relay.offer,
             lineage=self.lineage,
             randomness=randomness,
+            declared={each.name for each in (*aggregates, DEAD_LETTERS)} if aggregates else (),
         )
         self.timers = Timers(
             log,
@@ -208,7 +209,7 @@ class Service:
             clock=clock,
             lease=self._lease("timers"),
             actor=name,
-            traced=lambda timers: tracing.timers(log, timers),
+            traced=tracing.timers,
             randomness=randomness,
         )
         self._aggregates = {aggregate.name for aggregate in aggregates}

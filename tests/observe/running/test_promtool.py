@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from stack.shop import Shop
+from stack.topology import ROOT
 from tests.observe.alert_cases import CASES, Case
 from tests.observe.running.conftest import scrape_all
 from tests.observe.scraping import Scrape, scraped
@@ -49,6 +51,14 @@ async def test_every_scrape_keeps_to_the_conventions(shop: Shop) -> None:
 async def test_the_rules_are_rules(tmp_path: Path) -> None:
     written(tmp_path, DOCS)
     assert f"{len(ALERTS)} rules found" in await promtool("check", "rules", tmp_path / RULES)
+
+
+async def test_the_configuration_on_the_page_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
+    [configuration] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    written(tmp_path, DOCS)
+    (tmp_path / "prometheus.yml").write_text(configuration)
+    assert f"{len(ALERTS)} rules found" in await promtool("check", "config", tmp_path / "prometheus.yml")
 
 
 async def test_every_expression_finds_something_in_what_a_shop_tells(shop: Shop, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
 
 _MOST_EVENTS = 100
+_SECONDS = 1.0
+"""How long the saga's service may take: it asks the owners of what is awaited for most of that."""
 _UNDER_WAY = (pb.SAGA_STATUS_RUNNING, pb.SAGA_STATUS_COMPENSATING, pb.SAGA_STATUS_NEEDS_ATTENTION)
 
 
@@ -71,18 +74,20 @@ async def load(services: Services, query: Query) -> SagaPage:
     look = await services.look()
     name, saga_id = query.get("saga"), query.get("saga_id")
     said = _owner(look, name)
-    answer = await services.ask(said.service, _get, pb.GetSagaRequest(saga_id=saga_id, saga=name))
+    tables = [each for each in said.described.saga_tables if each.saga == name] if said.described else []
+    stream = inspection.GetStreamRequest(stream=f"{tables[0].aggregate}/{saga_id}", newest=_MOST_EVENTS)
+    answer, story = await asyncio.gather(
+        services.ask(said.service, _get, pb.GetSagaRequest(saga_id=saga_id, saga=name), seconds=_SECONDS),
+        _story(services, look, said.service, stream, tables),
+    )
     if answer.message is None:
         return _without(services, query, said, answer)
     saga = answer.message.saga
-    tables = said.described.saga_tables if said.described else []
-    table = next((each for each in tables if (each.saga, each.version) == (name, saga.version)), None)
-    stream = f"{table.aggregate if table else f'{name}_saga'}/{saga.saga_id}"
-    request = inspection.GetStreamRequest(stream=stream, newest=_MOST_EVENTS)
-    events = await services.ask(said.service, _get_stream, request)
+    table = next((each for each in tables if each.version == saga.version), None)
+    look = (
+        await services.look()
+    )  # what turned out meanwhile is newer than what the saga's service could find out
     answers = [owed(look, each) for each in saga.awaited]
-    known = events.message.events if events.message else ()
-    story = await view_of(services, look, known, [table] if table else [])
     page = SagaPage(
         said.service,
         said.address,
@@ -94,6 +99,17 @@ async def load(services: Services, query: Query) -> SagaPage:
         datetime.now(UTC),
     )
     return _kept.keep(services, query.path, page)
+
+
+async def _story(
+    services: Services,
+    look: Look,
+    service: str,
+    stream: inspection.GetStreamRequest,
+    tables: Sequence[inspection.SagaTable],
+) -> StoryView:
+    events = await services.ask(service, _get_stream, stream, seconds=_SECONDS)
+    return await view_of(services, look, events.message.events if events.message else (), tables)
 
 
 def _owner(look: Look, saga: str) -> Said:

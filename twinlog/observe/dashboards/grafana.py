@@ -14,7 +14,7 @@ from twinlog.observe.metrics.scrape import UP
 
 DASHBOARDS: Sequence[Dashboard] = (OVERVIEW, SERVICE, SAGAS, CONSUMERS)
 
-_SOURCE = {"type": "prometheus", "uid": "$datasource"}
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _SCHEMA = 39
 """Of Grafana 10; newer ones take it."""
 _COLUMNS, _ACROSS, _HEIGHT = 24, 3, 8

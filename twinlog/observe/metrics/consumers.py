@@ -123,7 +123,8 @@ class _Counted(ConsumerWrapper):
             tally.seconds.observe(perf_counter() - began)
             tally.events.observe(len(events))
             if progress.advance:
-                tally.age.observe((self._clock.now() - events[0].recorded_at).total_seconds())
+                # Another log's clock may be ahead.
+                tally.age.observe(max(0.0, (self._clock.now() - events[0].recorded_at).total_seconds()))
         if progress.commands:
             tally.parked += sum(isinstance(command, AddDeadLetter) for command, _ in progress.commands)
         return stored

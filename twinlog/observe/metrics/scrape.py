@@ -11,7 +11,7 @@ import concurrent.futures
 from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
@@ -42,11 +42,24 @@ _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histog
 
 
 def registry(concerns: Sequence[Concern], loop: asyncio.AbstractEventLoop) -> CollectorRegistry:
-    """What a process tells: the samples of the concerns, and its own process_ metrics."""
+    """What a process tells: the samples of the concerns, its process_ metrics, and what others have registered."""
     found = CollectorRegistry()
     ProcessCollector(registry=found)
     found.register(_Scrape(concerns, loop))
+    found.register(_Others())
     return found
+
+
+class _Others(Collector):
+    """The metrics that an adopter has made with prometheus_client, which puts them into its own registry."""
+
+    def collect(self) -> Iterator[Family]:
+        try:
+            told = [family for family in REGISTRY.collect() if not family.name.startswith("process_")]
+        except Exception as error:  # one of theirs takes no other from a scrape
+            structlog.get_logger().debug("metrics.left_out", concern="others", why=str(error))
+            return
+        yield from told
 
 
 class _Scrape(Collector):

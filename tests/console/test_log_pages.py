@@ -1,0 +1,127 @@
+"""Logs, events and streams in the browser; keys, copying, light and dark."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from tests.console.browser import Window
+from tests.console.shop import ServedShop
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+async def test_a_filter_stands_in_the_url(window: Window, shop: ServedShop) -> None:
+    orders = await shop.orders(3)
+    page = await window.open("/log?log=orders")
+    await page.get_by_label("Type").fill("OrderApproved")
+    await page.get_by_role("button", name="Filter").click()
+    await page.wait_for_url("**/log?log=orders&type=OrderApproved")
+    await expect(page.locator("#tail tr")).to_have_count(3)
+    await page.goto(f"{window.url}/log?log=orders&stream=order/{orders[0]}")
+    await expect(page.locator("#tail tr")).to_have_count(2)
+    await shop.orders(1)
+    await page.get_by_role("link", name="Clear").click()
+    await expect(page.locator("#tail tr")).to_have_count(8)
+
+
+async def test_a_filter_that_nothing_passes_and_one_that_is_wrong_say_so(
+    window: Window, shop: ServedShop
+) -> None:
+    await shop.orders(1)
+    page = await window.open("/log?log=orders&type=Nothing")
+    await expect(page.get_by_role("heading", name="No event fits")).to_be_visible()
+    page = await window.open("/log?log=orders&since=yesterday")
+    await expect(page.locator(".note.is-warn")).to_contain_text("'yesterday' is no time")
+
+
+async def test_older_events_are_a_page_away(window: Window, shop: ServedShop) -> None:
+    await shop.orders(60)
+    page = await window.open("/log?log=orders")
+    await expect(page.locator("#tail tr")).to_have_count(100)
+    await page.get_by_role("link", name="Older events").click()
+    await expect(page.locator("#tail tr")).to_have_count(20)
+    await expect(page.locator("#e-1")).to_be_visible()
+
+
+async def test_an_event_shows_its_causes_and_effects_in_all_logs(window: Window, shop: ServedShop) -> None:
+    await shop.orders(1)
+    page = await window.open("/log/orders/1")
+    tree = page.locator(".tree-node")
+    await expect(tree).to_have_count(3)
+    for number, name in enumerate(("OrderCreated", "CreditReserved", "OrderApproved")):
+        await expect(tree.nth(number)).to_contain_text(name)
+    await expect(page.locator(".tree-root")).to_contain_text("rpc/CreateOrder")
+    await page.get_by_role("link", name="CreditReserved").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("CreditReserved")
+    await expect(page.get_by_text('"reserved"', exact=False).first).to_be_visible()
+
+
+async def test_what_a_silent_service_knows_of_an_event_is_told_to_be_missing(
+    window: Window, shop: ServedShop
+) -> None:
+    await shop.orders(1)
+    await window.open("/log/orders/1")
+    shop.services["customer_svc"].hang()
+    window.page.set_default_timeout(20_000)
+    page = await window.open("/log/orders/1")
+    await expect(page.get_by_text("What customer_svc recorded of it is not shown")).to_be_visible()
+    shop.services["customer_svc"].resume()
+    await expect(page.get_by_text("What customer_svc recorded of it is not shown")).to_have_count(0)
+
+
+async def test_what_is_not_there_is_told_in_place(window: Window, shop: ServedShop) -> None:
+    window.expected.append("404")
+    await shop.orders(1)
+    for path, said in (
+        ("/log/orders/99", "has no event 99"),
+        ("/log/nowhere/1", "owns log nowhere"),
+        ("/log/orders/stream/order/x", "has no stream order/x"),
+        ("/services/x", "No service is called x"),
+        ("/x", "no such page"),
+    ):
+        page = await window.open(path)
+        await expect(page.locator("main")).to_contain_text(said)
+
+
+async def test_rows_are_walked_by_keys_and_opened(window: Window, shop: ServedShop) -> None:
+    await shop.orders(2)
+    page = await window.open("/log?log=orders")
+    for key in "jjk":
+        await page.keyboard.press(key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/log/orders/4")
+
+
+async def test_keys_are_told_and_texts_are_copied(window: Window, shop: ServedShop) -> None:
+    await shop.orders(1)
+    page = await window.open("/services/order_svc")
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await window.accessible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await page.get_by_role("button", name="Copy the command").click()
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("grpcurl -plaintext 127.0.0.1:")
+
+
+async def test_light_and_dark_are_remembered(window: Window) -> None:
+    page = await window.open()
+    await page.keyboard.press("t")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page = await window.open("/views")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(13, 15, 19)"
+
+
+async def test_views_say_how_far_they_are(window: Window, shop: ServedShop) -> None:
+    await shop.orders(2)
+    page = await window.open("/views")
+    await expect(page.locator("#view-projector-timeline")).to_contain_text("projector.customers")
+    await expect(page.locator("#view-projector-orders")).to_contain_text("up to date")
+    shop.services["projector"].hang()
+    await expect(page.locator("#view-projector-orders")).to_contain_text("no answer")
+    shop.services["projector"].resume()
+    await expect(page.locator("#view-projector-orders")).to_contain_text("up to date")
