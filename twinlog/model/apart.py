@@ -8,6 +8,7 @@ afterwards, each by one copy. The bytes are the same.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,9 @@ _PIECE_BYTES = 3 * 2**16
 class Apart:
     """The texts that are set apart while one state is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, give_way: Callable[[], object] = lambda: None) -> None:
+        """``give_way`` is called before each piece of a text is written, so that other threads get their turn."""
+        self.give_way = give_way
         self._mark = f"apart-{uuid4().hex}-"
         """Begins what stands for a text, and is in no state."""
         self._texts: list[list[bytes]] = []
@@ -43,6 +46,10 @@ def in_base64(data: bytes, context: Any) -> str:
     """Bytes as a serializer gives them: in base64; where they are many and can be set apart, what stands for that."""
     if len(data) <= _PIECE_BYTES:
         return b64encode(data).decode()
-    # Between two pieces another thread gets its turn, once it has waited for the interpreter's 5 ms.
-    pieces = [b64encode(data[at : at + _PIECE_BYTES]) for at in range(0, len(data), _PIECE_BYTES)]
-    return context.put(pieces) if isinstance(context, Apart) else b"".join(pieces).decode()
+    if not isinstance(context, Apart):
+        return b64encode(data).decode()
+    pieces = []
+    for at in range(0, len(data), _PIECE_BYTES):
+        context.give_way()
+        pieces.append(b64encode(data[at : at + _PIECE_BYTES]))
+    return context.put(pieces)
