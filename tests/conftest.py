@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests import servers
+from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
@@ -106,8 +106,12 @@ def _group(nodeid: str) -> str:
     return next((group for group in TOGETHER if nodeid.startswith(group)), "")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts them in order and marks what is fast; refuses one that shares a fixture and is in no group."""
+    if chromium.left_out():
+        without = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
     items.sort(key=lambda item: _rank(item.nodeid))
     for item in items:
         assert isinstance(item, pytest.Function)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
-REQUIRED = "BROWSER_TESTS_REQUIRED"
-"""Set to anything: a browser that is missing fails the tests that need one."""
+from tests import chromium
+
 DESKTOP, PHONE = (1280, 800), (390, 844)
 SCHEMES = ("light", "dark")
 _ARGUMENTS = [
+    "--no-sandbox",  # which not every machine lets every user have; the pages are our own
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -26,25 +24,13 @@ _ARGUMENTS = [
 _PATIENCE_MILLISECONDS = 15_000
 
 
-def chromium() -> str:
-    """The path of the machine's Chromium. Skips the test where there is none, or fails it where one is required."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found:
-        return found
-    missing = "no Chromium on the PATH; Debian's is the package chromium"
-    if os.environ.get(REQUIRED):
-        pytest.fail(f"{missing}, and {REQUIRED} is set")
-    pytest.skip(f"{missing}; .ci/run installs it")
-
-
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium, headless."""
-    path = chromium()
-    # Root may not use its sandbox.
-    arguments = [*_ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    executable = chromium.path()
+    assert executable, "no Chromium on the PATH; Debian's is the package chromium, which .ci/run installs"
     async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=path, args=arguments)
+        started = await playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
         try:
             yield started
         finally:

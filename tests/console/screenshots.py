@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from playwright.async_api import Page, expect
@@ -23,7 +24,8 @@ async def main() -> None:
     """Writes all pictures."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     FOLDER.mkdir(exist_ok=True)
-    async with served() as shop, browser() as chromium, serving(shop.addresses) as url:
+    now = datetime.now(UTC) - timedelta(minutes=3)
+    async with served(now) as shop, browser() as chromium, serving(shop.addresses) as url:
         order = await _history(shop)
         async with window(chromium, url) as opened:
             await _all(opened, order)
@@ -40,9 +42,14 @@ async def main() -> None:
 
 async def _history(shop: ServedShop) -> str:
     """Some orders in both modes; gives one of the orchestrated."""
-    await shop.orders(6)
+    for _ in range(6):
+        await shop.orders(1)
+        shop.shop.clock.advance(timedelta(milliseconds=2_345))
     await shop.mode()
-    return (await shop.orders(4))[0]
+    for _ in range(4):
+        [order] = await shop.orders(1)
+        shop.shop.clock.advance(timedelta(milliseconds=3_456))
+    return order
 
 
 async def _all(opened: Window, order: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 from google.type.money_pb2 import Money
@@ -19,6 +20,7 @@ from tests.memory_shop import MemoryShop, NoContext, Node
 from twinlog.dev import free_port, until_serving
 from twinlog.rpc import Behavior, Context, Method, Registration
 from twinlog.service.service import Endpoint
+from twinlog.testing import START, ManualClock
 
 
 class Served:
@@ -134,9 +136,11 @@ class ServedShop:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[ServedShop]:
-    """A shop of the test's own."""
-    async with MemoryShop() as shop:
+async def served(now: datetime = START) -> AsyncIterator[ServedShop]:
+    """A shop of the test's own, whose clock stands at ``now``."""
+    shop = MemoryShop()
+    shop.clock = ManualClock(now)
+    async with shop:
         made = ServedShop(shop)
         try:
             await asyncio.gather(*(each.start() for each in made.services.values()))

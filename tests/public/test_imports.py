@@ -20,7 +20,9 @@ PLANTS = {"bugs.py"}
 """What takes the kernel's safeguards away has to know them."""
 FOR_SERVICES = {"twinlog", "twinlog.consume", "twinlog.rpc"}
 FOR_TESTS = FOR_SERVICES | {"twinlog.testing", "twinlog.testing.conformance", "twinlog.audit"}
-FOR_TOOLS = FOR_TESTS | {"twinlog.testing.internals", "twinlog.dev", "twinlog.cli"}
+FOR_PAGES = FOR_SERVICES | {"twinlog.console"}
+"""What adds pages to the console, as the documentation shows it; services themselves need none of it."""
+FOR_TOOLS = FOR_TESTS | FOR_PAGES | {"twinlog.testing.internals", "twinlog.dev", "twinlog.cli"}
 _BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _FILE = re.compile(r"# (\S+\.py)\n")
 
@@ -46,7 +48,7 @@ def sources() -> Iterator[Source]:
         for block in _BLOCK.findall(page.read_text()):
             file = _FILE.match(block)
             name = Path(file[1]) if file else Path("block")
-            allowed = FOR_TESTS if "tests" in name.parts else FOR_SERVICES
+            allowed = FOR_TESTS if "tests" in name.parts else FOR_PAGES
             yield Source(f"{page.relative_to(ROOT)}: {name}", block, allowed)
 
 

@@ -178,13 +178,13 @@ def text(value: Message) -> str:
 
 
 def as_dict(value: Message) -> Any:
-    """A message as JSON has it. A Struct knows only fractions: those that are whole are shown so."""
+    """A message as JSON has it. A Struct knows only fractions, and no order: what is whole is shown so, by name."""
     return _whole(MessageToDict(value, preserving_proto_field_name=True))
 
 
 def _whole(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _whole(each) for name, each in value.items()}
+        return {name: _whole(each) for name, each in sorted(value.items())}
     if isinstance(value, list):
         return [_whole(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
