@@ -69,15 +69,19 @@ SERVERS = {"postgres_url", "nats_url", "own_postgres", "own_nats", "postgres", "
 SLOW = (
     *TOGETHER,
     "tests/bench/test_guard.py",
+    "tests/bench/test_load.py",
     "tests/chaos/",
     "tests/cli/test_projects.py",
     "tests/examples/",
     "tests/cli/test_simulate.py",
+    "tests/kernel/test_dump.py",
     "tests/kernel/test_runtime.py",
+    "tests/public/test_lightness.py",
     "tests/simulation/",
     "tests/testing/test_simulate.py",
     "tests/testing/test_world.py",
     "tests/stack/",
+    "tests/twin/test_login.py",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
 
