@@ -212,6 +212,32 @@ async def test_a_stream_shows_its_events_and_what_they_come_to(shop: MemoryShop)
     assert MessageToDict(then.state) != MessageToDict(now.state) == MessageToDict(newest.state)
 
 
+async def test_a_stream_is_shown_as_of_a_position_and_a_time(shop: MemoryShop) -> None:
+    order_id = await order(shop, await customer(shop), 7)
+    await shop.settle()
+    stream = f"order/{order_id}"
+    async with inspection(shop.order_svc) as stub:
+        now = await stub.GetStream(pb.GetStreamRequest(stream=stream))
+        for upto, event in enumerate(now.events, 1):
+            then = pb.GetStreamRequest(stream=stream, upto_position=event.position)
+            assert (await stub.GetStream(then)).version == upto
+            before = pb.GetStreamRequest(stream=stream, upto_position=event.position - 1)
+            if upto > 1:
+                assert (await stub.GetStream(before)).version == upto - 1
+        last = max(event.recorded_at.ToNanoseconds() for event in now.events)
+        later = pb.GetStreamRequest(stream=stream, upto_time=now.events[-1].recorded_at)
+        later.upto_time.FromNanoseconds(last)
+        assert (await stub.GetStream(later)).state == now.state
+        later.upto_time.FromNanoseconds(now.events[0].recorded_at.ToNanoseconds() - 1000)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetStream(later)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        later.upto_position = 1
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetStream(later)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_stream_of_an_aggregate_that_is_not_declared_has_events_and_no_state(
     shop: MemoryShop,
 ) -> None:

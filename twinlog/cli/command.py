@@ -23,6 +23,7 @@ COMMANDS = {
     "console": ("console", "services, sagas, dead letters, logs and views in the browser"),
     "status": ("status", "services, logs, consumers and problems on one screen"),
     "log": ("log", "events of a log, decoded"),
+    "state": ("state", "what an aggregate is, or was at any moment, and what changed"),
     "dead-letters": ("dead_letters", "events that could not be handled: list, show, replay, discard"),
     "sagas": ("sagas", "sagas: list, show, retry, skip, abort"),
     "views": ("views", "views, and how far each is"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -85,6 +85,41 @@ async def versions(log: Log, stream: StreamId, upto: int = 2**31 - 1) -> AsyncIt
             return
         yield slice.events
         version = slice.events[-1].version
+
+
+async def version_before(log: Log, stream: StreamId, is_beyond: Callable[[Recorded], bool]) -> int:
+    """The last version of a stream before the first event that ``is_beyond``; 0: there is none.
+
+    All events after one that is beyond are taken to be so, too: the search halves the stream.
+    """
+    low, high = 0, await _last_version(log, stream)
+    while low < high:
+        middle = (low + high + 1) // 2
+        event = await _version(log, stream, middle)
+        if event is None or is_beyond(event):
+            high = middle - 1
+        else:
+            low = middle
+    return low
+
+
+async def _last_version(log: Log, stream: StreamId) -> int:
+    """Found by doubling, then by halving; 0: there is no such stream."""
+    known, beyond = 0, 1
+    while await _version(log, stream, beyond):
+        known, beyond = beyond, 2 * beyond
+    while beyond - known > 1:
+        middle = (known + beyond) // 2
+        if await _version(log, stream, middle):
+            known = middle
+        else:
+            beyond = middle
+    return known
+
+
+async def _version(log: Log, stream: StreamId, version: int) -> Recorded | None:
+    [slice] = await log.load([ReadRequest(stream, version - 1, upto=version)])
+    return slice.events[0] if slice.events else None
 
 
 async def newest(log: Log, wanted: Filter, count: int, after: int, upto: int) -> tuple[list[Recorded], bool]:

@@ -101,13 +101,13 @@ class InspectionService(InspectionServiceServicer):
     async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
         checks = Checks()
         stream = _stream(checks, request.stream)
-        if request.upto_version < 0:
-            checks.violate("upto_version", "must be 1 or more, or 0 for the newest")
+        _one_moment(checks, request)
         most = MOST_STATES if request.with_states else _MOST_NEWEST
         newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
         checks.done()
         assert stream is not None
-        version, found = await self._state(stream, request.upto_version)
+        upto = await self._upto(stream, request)
+        version, found = await self._state(stream, upto)
         [slice] = await self._log.load([ReadRequest(stream, max(0, version - newest), upto=version)])
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
@@ -132,6 +132,19 @@ class InspectionService(InspectionServiceServicer):
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
         async for response in correlated_events(self._log, request, limit, checks):
             yield response
+
+    async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
+        """The version that is asked for; 0: the newest. Raises StreamNotFound where it had no events by then."""
+        last, moment = request.upto_position, request.upto_time.ToDatetime(UTC)
+        if last:
+            version = await scan.version_before(self._log, stream, lambda each: each.position > last)
+        elif request.HasField("upto_time"):
+            version = await scan.version_before(self._log, stream, lambda each: each.recorded_at > moment)
+        else:
+            return request.upto_version
+        if not version:
+            raise StreamNotFound(log=self._log.name, stream=str(stream))
+        return version
 
     def _aggregate(self, stream: StreamId) -> AnyAggregate | None:
         return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
@@ -244,6 +257,16 @@ def _stream(checks: Checks, text: str) -> StreamId | None:
         checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
         return None
     return StreamId(type, id)
+
+
+def _one_moment(checks: Checks, request: pb.GetStreamRequest) -> None:
+    for name, words in (("upto_version", "the newest"), ("upto_position", "not by position")):
+        if getattr(request, name) < 0:
+            checks.violate(name, f"must be 1 or more, or 0 for {words}")
+    given = [name for name in ("upto_version", "upto_position") if getattr(request, name)]
+    given += ["upto_time"] * request.HasField("upto_time")
+    if len(given) > 1:
+        checks.violate(given[1], f"cannot be given with {given[0]}: name one moment")
 
 
 def _bounded(checks: Checks, field: str, value: int, default: int, most: int) -> int:
