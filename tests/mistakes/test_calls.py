@@ -19,7 +19,7 @@ from tests.dead_letters.journal import JOURNAL
 from tests.mistakes.test_start import WRITE, service
 from twinlog import Aggregate, Transaction, Writer
 from twinlog.log.requests import Request
-from twinlog.log.transaction import NoStreamId, UndeclaredAggregate
+from twinlog.log.transaction import NoStreamId
 from twinlog.model.errors import StreamUnreadable
 
 COUNTED = Aggregate[int, int](
@@ -34,7 +34,7 @@ COUNTED = Aggregate[int, int](
 
 @asynccontextmanager
 async def writer() -> AsyncIterator[Writer]:
-    async with service(JOURNAL, COUNTED) as running:
+    async with service(JOURNAL) as running:
         yield running.writer
 
 
@@ -97,11 +97,3 @@ async def test_an_answer_of_another_type_is_refused_before_it_is_stored() -> Non
             await writes.execute(work, request=request)
         found = await writes.execute(lambda tx: tx.state(COUNTED, "a"))
         assert found.result == 0
-
-
-async def test_a_command_for_another_service_s_aggregate_is_refused() -> None:
-    async with writer() as writes:
-        with pytest.raises(
-            UndeclaredAggregate, match=r"int is for other, which is no aggregate of this service"
-        ):
-            await writes.execute(lambda tx: tx.do(replace(COUNTED, name="other"), "a", 1))

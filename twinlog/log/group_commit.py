@@ -6,7 +6,7 @@ Lost races are decided again on newer states; after a few, other writers are loc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -69,16 +69,14 @@ class GroupCommit:
         lineage: Lineage | None,
         on_outage: Callable[[], None],
         randomness: Randomness,
-        declared: Collection[str],
     ) -> None:
         """``on_commit`` gets the events of every batch right after its commit, and the id of the event before them.
         ``lineage``: what is known of the log's history; None: nothing, so that no fork is noticed. ``on_outage`` is
-        called, again and again, while an append has found no answer for some seconds. ``declared``: see Writer."""
+        called, again and again, while an append has found no answer for some seconds."""
         self._log = log
         self._states = states
         self._clock = clock
         self._ids = ids
-        self._declared = declared
         self._on_commit = on_commit
         self._lineage = lineage
         self._breaks = 0
@@ -172,7 +170,7 @@ class GroupCommit:
     async def _decide(self, session: LogSession, units: Sequence[Unit]) -> _Plan:
         await self._states.load(session, [ref for unit in units for ref in unit.preload])
         while True:
-            draft = Draft(self._states.known, self._states.failed, self._ids, self._declared)
+            draft = Draft(self._states.known, self._states.failed, self._ids)
             decided: list[_Decided] = []
             refused: list[_Refused] = []
             missing: dict[StreamId, AnyAggregate] = {}

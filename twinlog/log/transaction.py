@@ -6,7 +6,7 @@ leaves no trace in it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -50,28 +50,13 @@ class NoStreamId(FailedPrecondition):
     reason = "NO_STREAM_ID"
 
 
-class UndeclaredAggregate(FailedPrecondition):
-    """{command} is for {aggregate}, which is no aggregate of this service; add it to the aggregates of its ServiceSpec.
-
-    If it is another service's, that service has to hear of it: by a policy of its own, or by a saga.
-    """
-
-    reason = "UNDECLARED_AGGREGATE"
-
-
 class Draft:
     """What a batch has decided so far."""
 
     def __init__(
-        self,
-        known: Mapping[StreamId, Entry],
-        failed: MutableMapping[StreamId, StreamUnreadable],
-        ids: Ids,
-        declared: Collection[str] = (),
+        self, known: Mapping[StreamId, Entry], failed: MutableMapping[StreamId, StreamUnreadable], ids: Ids
     ) -> None:
-        """``failed``: the streams that cannot be read in this batch. ``declared``: the names of the aggregates that the
-        log holds; empty: whichever."""
-        self.declared = declared
+        """``failed``: the streams that cannot be read in this batch."""
         self.known = known
         self.failed = failed
         self.ids = ids
@@ -142,9 +127,6 @@ class Transaction:
         """
         if not id or not isinstance(id, str):
             raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
-        declared = self._draft.declared
-        if declared and aggregate.name not in declared:
-            raise UndeclaredAggregate(aggregate=aggregate.name, command=type(command).__name__)
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
         state, version, events = entry.state, entry.version, []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
@@ -64,15 +64,13 @@ class Writer:
         cached_streams: int = 20_000,
         max_waiting: int = 10_000,
         randomness: Randomness = random,
-        declared: Collection[str] = (),
     ) -> None:
         """``schema`` decodes the log's events. ``on_commit`` gets every batch of events right after its commit, in
         order, and the id of the event before them (the relay's offer). ``lineage`` tells a log that lost its last
         events, and refuses to append to it.
 
         ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many commands from outside may
-        wait; one more is refused as Overloaded, however fast they are worked off. ``declared``: the names of the
-        aggregates that take commands; empty: whichever.
+        wait; one more is refused as Overloaded, however fast they are worked off.
         """
         self.schema = schema
         self._log = log
@@ -105,7 +103,6 @@ class Writer:
             lineage=lineage,
             on_outage=self._fail_waiting,
             randomness=randomness,
-            declared=declared,
         )
 
     @property

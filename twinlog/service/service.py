@@ -200,7 +200,6 @@ class Service:
             on_commit=self.relay.offer,
             lineage=self.lineage,
             randomness=randomness,
-            declared={each.name for each in (*aggregates, DEAD_LETTERS)} if aggregates else (),
         )
         self.timers = Timers(
             log,
