@@ -175,7 +175,7 @@ async def test_a_reply_that_cannot_be_read_or_made_fails_its_own_caller(log: Mem
             return_exceptions=True,
         )
     assert isinstance(unreadable, Exception)
-    assert isinstance(unmade, AttributeError)
+    assert isinstance(unmade, TypeError)
     assert not isinstance(good, BaseException)
 
 
