@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from tests import servers
-from twinlog.dev import EmbeddedPostgres, postgres
+from twinlog.dev import EmbeddedPostgres, postgres, process
 
 
 def _package() -> Path:
@@ -61,3 +62,10 @@ async def test_it_runs_in_a_folder_that_only_its_owner_may_enter(monkeypatch: py
                 assert (server.folder / "data").samefile(folder / "pg" / "data")
         finally:
             shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def test_a_port_is_not_given_twice_before_its_server_can_be_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_PORTS", process._PORTS[:200])
+    monkeypatch.setattr(process, "_promised", deque[int](maxlen=64))
+    given = [process.free_port() for _ in range(64)]
+    assert len(set(given)) == 64

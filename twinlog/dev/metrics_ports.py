@@ -24,7 +24,7 @@ def metrics_addresses(first: str, number: int) -> Sequence[str]:
     found: list[int] = []
     for _ in range(number):
         wanted = (found[-1] if found else int(port) - 1) + 1 if int(port) else 0
-        found.append(_next(host, wanted) or _any_but(found))
+        found.append(_next(host, wanted) or free_port())
     return [f"{host}:{each}" for each in found]
 
 
@@ -32,9 +32,3 @@ def _next(host: str, port: int) -> int:
     """The first port from one on that is free; 0 where there is none nearby, and where that one is 0."""
     ports = range(port, min(port + _MOST_STEPS, 65_536)) if port else ()
     return next((each for each in ports if each != _CONSOLES and port_is_free(host.strip("[]"), each)), 0)
-
-
-def _any_but(taken: Sequence[int]) -> int:
-    while (port := free_port()) in taken:
-        pass
-    return port

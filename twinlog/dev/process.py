@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 
 _PORTS = range(20_000, 32_000)
 """Below the range for outgoing connections, one of which could take a port that was promised to a server."""
+_promised: deque[int] = deque(maxlen=64)
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 _END_SECONDS = 10.0
@@ -136,9 +138,15 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that is free now, outside the range of outgoing connections."""
+    """A port of the loopback interface that is free now, outside the range of outgoing connections.
+
+    It is another one than those that this process was given lately, whose servers may not be up yet.
+    """
     for port in SystemRandom().sample(_PORTS, 200):
+        if port in _promised:
+            continue
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _promised.append(port)
             return port
     raise StartFailed(f"hardly a port from {_PORTS[0]} to {_PORTS[-1]} is free")
 
