@@ -13,6 +13,7 @@ async def test_state_shows_an_aggregate_now_then_and_what_changed(twinlog: Termi
     await served.shop.settle()
     now = (await twinlog("state", stream, "--json", *served.at())).json
     assert (now["stream"], now["state"]["state"]) == (stream, "approved")
+    assert isinstance(now["state"]["saga_mode"], int)
     for when in ("1", "v1"):
         then = (await twinlog("state", stream, "--as-of", when, "--json", *served.at())).json
         assert (then["version"], then["state"]["state"]) == (1, "pending")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
-from google.protobuf.json_format import MessageToDict
 
 from twinlog.cli import servers
 from twinlog.cli.exits import OK, Failed, Usage
 from twinlog.cli.output import console, line, plain, print_json
 from twinlog.cli.servers import Server, failure
 from twinlog.cli.times import moment
+from twinlog.model.messages import as_object
 from twinlog.rpc.stream_states import differences
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -47,14 +47,14 @@ async def _run(options: argparse.Namespace) -> int:
         before = await _stream(asked, options.stream, options.since) if options.since else None
     if found.without_state:
         raise Failed(f"{found.stream} has no state to show: {found.without_state}")
-    state = MessageToDict(found.state)
-    changes = list(differences(MessageToDict(before.state), state)) if before else []
+    state = as_object(found.state)
+    changes = list(differences(as_object(before.state), state)) if before else []
     [last] = found.events
     if options.json:
         told = {"stream": found.stream, "version": found.version, "event": last.address, "state": state}
         if before:
             told["since_version"] = before.version
-            told["changes"] = [MessageToDict(change) for change in changes]
+            told["changes"] = [as_object(change) for change in changes]
         print_json(told)
         return OK
     at = last.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")

@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from twinlog.console.lanes import anchor
+from twinlog.model.messages import as_object
 
 HERE = Path(__file__).parent
 _MOST_ONCE = 4_000
@@ -164,7 +164,7 @@ def short(type: str) -> str:
 
 def line(value: Message) -> str:
     """A message on one line, as short as can be read, for lists."""
-    return cut_end(", ".join(f"{name}: {_brief(each)}" for name, each in as_dict(value).items()), _LINE)
+    return cut_end(", ".join(f"{name}: {_brief(each)}" for name, each in as_object(value).items()), _LINE)
 
 
 def cut_end(text: str, most: int) -> str:
@@ -174,20 +174,7 @@ def cut_end(text: str, most: int) -> str:
 
 def text(value: Message) -> str:
     """A message as JSON, to be copied."""
-    return json.dumps(as_dict(value), ensure_ascii=False, indent=2)
-
-
-def as_dict(value: Message) -> Any:
-    """A message as JSON has it. A Struct knows only fractions, and no order: what is whole is shown so, by name."""
-    return _whole(MessageToDict(value, preserving_proto_field_name=True))
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _whole(each) for name, each in sorted(value.items())}
-    if isinstance(value, list):
-        return [_whole(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps(as_object(value), ensure_ascii=False, indent=2)
 
 
 def _brief(value: Any) -> str:
@@ -197,7 +184,7 @@ def _brief(value: Any) -> str:
 def as_json(value: Any) -> Markup:
     """A value or a message as JSON for people, its parts marked for color."""
     if isinstance(value, Message):
-        value = as_dict(value)
+        value = as_object(value)
     lines = json.dumps(value, ensure_ascii=False, indent=2).splitlines()
     return Markup("\n").join(_json_line(line) for line in lines)
 

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 from twinlog.console.changes import changes_of
 from twinlog.console.lanes import Lanes, anchor, lanes
 from twinlog.console.looks import Look
 from twinlog.console.pending import Pending, parked, pending
 from twinlog.console.services import Services
 from twinlog.console.story import Story, log_of, story_of
+from twinlog.model.messages import as_object
 from twinlog.v1 import inspection_pb2 as pb
 
 _KERNEL = "twinlog.v1."
@@ -39,13 +38,13 @@ class Told:
     @property
     def payload(self) -> Any:
         """As JSON has it."""
-        return _whole(MessageToDict(self.event.payload))
+        return as_object(self.event.payload)
 
     @property
     def state(self) -> Any:
         """What the stream came to, as JSON has it; None where that is not known."""
         known = self.change and self.change.HasField("state")
-        return _whole(MessageToDict(self.change.state)) if self.change and known else None
+        return as_object(self.change.state) if self.change and known else None
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,6 @@ def _told(
             changes.get(event.event_id),
             kinds[event.address],
         )
-
-
-def _whole(value: Any) -> Any:
-    """Whole numbers as such: an object of protobuf has none."""
-    if isinstance(value, dict):
-        return {name: _whole(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_whole(part) for part in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _kinds(story: Story, tables: Sequence[pb.SagaTable]) -> dict[str, str]:

@@ -33,6 +33,21 @@ def unpack(packed: Packed) -> Message:
     return message_class(packed.TypeName()).FromString(packed.value)
 
 
+def as_object(message: Message) -> Any:
+    """A message as JSON has it. A Struct knows only fractions, and no order: what is whole is given so, by name."""
+    from google.protobuf.json_format import MessageToDict  # only what shows messages needs it
+
+    return _whole(MessageToDict(message, preserving_proto_field_name=True))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in sorted(value.items())}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class _AsText:
     """Makes pydantic store a message as base64 of its Any."""
 
