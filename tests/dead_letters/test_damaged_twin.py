@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.dead_letters.journal import Source, journal, replica
-from tests.waiting import until
+from tests.waiting import in_service, until
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import Cursor, JetStreamTwin, NatsClient
 
@@ -24,7 +24,7 @@ async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(
         await until(lambda: "message 2" in (cursor.problem or ""))
         assert journal(log, "a") == [1]
         await twin.delete()
-        await twin.create(1)
+        await in_service(lambda: twin.create(1))
         await twin.publish(events)
         await until(lambda: journal(log, "a") == [1, 2])
         await until(lambda: cursor.problem is None)
