@@ -79,7 +79,7 @@ async def main(shutdown: Shutdown) -> None:
         views = Views(service.log, PACKAGE, ROWS)
         reads = ReadModel(service, views, VIEWS, watched=[ORDERS])
         wire(service, views, reads.committed)
-        shared = (views, reads, await service.page_tokens())
+        shared = (views, reads, await service.page_tokens(), service.personal)
         await service.serve(
             (
                 OrderQueries(*shared),

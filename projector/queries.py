@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from projector.reads import NEWEST, Views, customer_message, order_message, timeline_message
+from projector.views.customers import CustomerRow
 from projector.views.orders import OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog import NotFound
+from twinlog import NotFound, Personal
 from twinlog.rpc import Checks, Context, PageTokens, ReadModel
 
 
@@ -38,8 +39,9 @@ class HasPosition(Protocol):
 class _Queries:
     """What both services share."""
 
-    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens) -> None:
+    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens, personal: Personal) -> None:
         self._views = views
+        self._personal = personal
         self._reads = reads
         self._pages = pages
 
@@ -100,7 +102,8 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         rows = await self._views.timeline(order_id)
         if not rows:
             raise OrderNotFound
-        return orders.GetOrderTimelineResponse(entries=map(timeline_message, rows))
+        payloads = [await self._personal.open_payload(row.type, row.payload, row.stream_id) for row in rows]
+        return orders.GetOrderTimelineResponse(entries=map(timeline_message, rows, payloads))
 
     async def _order(self, order_id: str) -> OrderRow:
         row = await self._views.order(order_id)
@@ -127,8 +130,10 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         size, before = self._page(checks, request, "customers")
         await self._reads.fresh(checks, request, context)
         rows = await self._views.customers(before, size + 1)
+        names = await self._names(rows[:size])
         return customers.ListCustomersResponse(
-            customers=map(customer_message, rows[:size]), next_page_token=self._next(rows, size, "customers")
+            customers=map(customer_message, rows[:size], names),
+            next_page_token=self._next(rows, size, "customers"),
         )
 
     async def GetOrderHistory(
@@ -150,4 +155,8 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         row = await self._views.customer(customer_id)
         if row is None:
             raise CustomerNotFound
-        return customer_message(row)
+        [name] = await self._names([row])
+        return customer_message(row, name)
+
+    async def _names(self, rows: Sequence[CustomerRow]) -> Sequence[str]:
+        return await self._personal.open_all([(row.customer_id, row.name) for row in rows])

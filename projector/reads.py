@@ -77,10 +77,11 @@ def order_message(row: OrderRow) -> Order:
     )
 
 
-def customer_message(row: CustomerRow) -> Customer:
+def customer_message(row: CustomerRow, name: str) -> Customer:
+    """The customer with the name as it is opened."""
     return Customer(
         customer_id=row.customer_id,
-        name=row.name,
+        name=name,
         credit_limit=Money(row.limit_nanos, row.currency).to_proto(),
         reserved=Money(row.reserved_nanos, row.currency).to_proto(),
         available=Money(row.limit_nanos - row.reserved_nanos, row.currency).to_proto(),
@@ -89,8 +90,9 @@ def customer_message(row: CustomerRow) -> Customer:
     )
 
 
-def timeline_message(row: TimelineRow) -> TimelineEntry:
-    payload_json, payload = decoded(row.type, row.payload)
+def timeline_message(row: TimelineRow, opened: bytes | None = None) -> TimelineEntry:
+    """The event with its payload as it is opened."""
+    payload_json, payload = decoded(row.type, row.payload if opened is None else opened)
     return TimelineEntry(
         log=row.log,
         position=row.position,

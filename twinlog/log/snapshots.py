@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
@@ -125,8 +126,17 @@ class StateCodecs:
 class Snapshots(StateCodecs):
     """The task that saves snapshots; each writer owns one."""
 
-    def __init__(self, log: Log, every: int = EVERY, *, randomness: Randomness = random) -> None:
+    def __init__(
+        self,
+        log: Log,
+        every: int = EVERY,
+        *,
+        randomness: Randomness = random,
+        personal: Personal | None = None,
+    ) -> None:
+        """``personal`` seals the states that may hold personal texts."""
         super().__init__()
+        self._personal = personal
         self._log = log
         self._every = every
         self._sizes: OrderedDict[StreamId, int] = OrderedDict()
@@ -210,8 +220,11 @@ class Snapshots(StateCodecs):
     async def _encoded(self) -> list[Snapshot]:
         """A batch of pending snapshots. It yields after each one: streams that grow together are due together."""
         chosen: dict[StreamId, Snapshot] = {}
+        keeping: set[StreamId] = set()
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
+            if self._keeps_personal(entry, stream):
+                keeping.add(stream)
             try:
                 if self._may_be_large(stream, entry):
                     # States never change, so another thread can read one; this one would be held up for milliseconds.
@@ -221,7 +234,21 @@ class Snapshots(StateCodecs):
             except Exception as error:  # a state that cannot be encoded concerns no other
                 structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
             await asyncio.sleep(0)
-        return list(chosen.values())
+        return await self._sealed(chosen, keeping) if keeping else list(chosen.values())
+
+    async def _sealed(
+        self, chosen: Mapping[StreamId, Snapshot], keeping: Collection[StreamId]
+    ) -> list[Snapshot]:
+        """The snapshots with those sealed that may hold personal texts; without those that may not be saved."""
+        assert self._personal
+        sealed = await self._personal.sealed_states(
+            [chosen[stream] for stream in keeping if stream in chosen]
+        )
+        return [*(each for stream, each in chosen.items() if stream not in keeping), *sealed]
+
+    def _keeps_personal(self, entry: Entry, stream: StreamId) -> bool:
+        aggregate, personal = entry.aggregate, self._personal
+        return bool(personal and aggregate.keeps_personal and personal.seals_state(stream.type))
 
     def _may_be_large(self, stream: StreamId, entry: Entry) -> bool:
         size = self._sizes.get(stream)

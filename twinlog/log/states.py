@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
+from twinlog.log.personal import Personal
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
@@ -22,19 +23,28 @@ from twinlog.model.schema import Schema
 class StateCache:
     """Streams by id, the least recently used first; a stream that is absent is read when it is needed."""
 
-    def __init__(self, snapshots: Snapshots, schema: Schema, capacity: int) -> None:
-        """``capacity``: how many streams :meth:`evict` leaves."""
+    def __init__(
+        self, snapshots: Snapshots, schema: Schema, capacity: int, personal: Personal | None = None
+    ) -> None:
+        """``capacity``: how many streams :meth:`evict` leaves. ``personal`` opens what is read."""
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
         """What the units of this batch hear that read one of these streams."""
         self.unreadable = UnreadableStreams()
         self._snapshots = snapshots
-        self._reader = StreamReader(schema, snapshots)
+        self._reader = StreamReader(schema, snapshots, personal)
         self._capacity = capacity
+        self._personal = personal
+        self._erased: set[str] = set()
+        """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
+        if personal:
+            personal.on_erased.append(self._erased.add)
 
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
+        if self._erased:
+            self._forget_erased()
 
     def assume_empty(self, refs: Iterable[StreamRef]) -> None:
         """Takes unknown streams for empty, which spares looking; the append finds out where that is wrong."""
@@ -72,6 +82,13 @@ class StateCache:
         self.known.update(self._snapshots.offer_all(written))
         for stream in read:
             self.known.move_to_end(stream)
+
+    def _forget_erased(self) -> None:
+        assert self._personal
+        for stream in list(self.known):
+            if stream.id in self._erased or self._personal.is_mixed(stream.type):
+                del self.known[stream]
+        self._erased.clear()
 
     def clear(self) -> None:
         """Forgets all, and what was to be saved of it."""

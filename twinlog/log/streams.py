@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from twinlog.log.personal import SEALED_STATE, Personal
 from twinlog.log.ports import LogSession, ReadRequest, StreamSlice
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.transaction import Entry
@@ -31,9 +32,11 @@ class _SnapshotUnfit(Exception):
 class StreamReader:
     """Reads and folds the streams of one log."""
 
-    def __init__(self, schema: Schema, codecs: StateCodecs) -> None:
+    def __init__(self, schema: Schema, codecs: StateCodecs, personal: Personal | None = None) -> None:
+        """``personal`` opens personal fields; None: they stay as they are stored."""
         self._schema = schema
         self._codecs = codecs
+        self._personal = personal
 
     async def read(
         self, session: LogSession, entries: Mapping[StreamId, Entry], *, snapshots: bool = True
@@ -45,11 +48,14 @@ class StreamReader:
         """
         if not entries:
             return []
-        schema_of = self._codecs.schema if snapshots else _no_schema
+        schema_of = self._schema_of if snapshots else _no_schema
         wanted = [ReadRequest(stream, at.version, schema_of(at.aggregate)) for stream, at in entries.items()]
         found: list[Found] = []
         unfit: dict[StreamId, Entry] = {}
-        for (stream, at), slice in zip(entries.items(), await session.load(wanted), strict=True):
+        slices = await session.load(wanted)
+        if self._personal:
+            slices = await self._personal.opened_slices(slices)
+        for (stream, at), slice in zip(entries.items(), slices, strict=True):
             try:
                 found.append(Found(stream, self._fold(at, slice)))
             except _SnapshotUnfit as error:
@@ -57,6 +63,12 @@ class StreamReader:
                 unfit[stream] = at
         again = await self.read(session, unfit, snapshots=False)
         return found + [each._replace(unfit_snapshot=True) for each in again]
+
+    def _schema_of(self, aggregate: AnyAggregate) -> str:
+        schema = self._codecs.schema(aggregate)
+        personal = self._personal
+        sealed = personal and aggregate.keeps_personal and personal.seals_state(aggregate.name)
+        return f"{schema}{SEALED_STATE}" if sealed else schema
 
     def _fold(self, at: Entry, slice: StreamSlice) -> Entry | Unreadable:
         snapshot = slice.snapshot

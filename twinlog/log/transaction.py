@@ -65,6 +65,7 @@ class Draft:
         self.written: dict[StreamId, Entry] = {}
         """Every stream with new events, as it is after them."""
         self.events: list[NewEvent] = []
+        """As decided; sealed before they are appended."""
         self.statements: list[Statement] = []
         self.checked: set[StreamId] = set()
         """Streams whose stored timers may be wrong."""

@@ -50,6 +50,9 @@ class Aggregate(Generic[State, Command]):
     events: Sequence[type[Message]] = ()
     """The types of its events, where it says so. Then it decides no others, and no other aggregate of its service has
     one of them: a rule, a view or a saga that is about a type could not tell whose event it is."""
+    keeps_personal: bool = True
+    """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
+    stream's own id. False: the fold drops them."""
 
     @property
     def has_timers(self) -> bool:

@@ -95,7 +95,10 @@ class Commands:
         return outcome.result
 
     async def history(self, aggregate: AnyAggregate, id: str) -> Sequence[Recorded]:
-        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""
+        """Every event of an aggregate as it is stored, oldest first; none where it does not exist.
+
+        Raises Unavailable.
+        """
         [stream] = await self._log.load([ReadRequest(StreamId(aggregate.name, id))])
         return stream.events
 
@@ -105,7 +108,8 @@ class Commands:
         Raises StreamUnreadable or Unavailable.
         """
         events = await self.history(aggregate, id)
-        folded = fold(self._writer.schema, beginning(aggregate), events)
+        opened = await self._writer.personal.opened(events) if self._writer.personal else events
+        folded = fold(self._writer.schema, beginning(aggregate), opened)
         if isinstance(folded, Unreadable):
             raise folded.why
         state: State = folded.state

@@ -14,6 +14,7 @@ from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.projection import Projection
 from twinlog.log.lease import Lease
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.model.aggregate import AnyAggregate
@@ -58,6 +59,8 @@ class Inspected:
     """Their problems make the service NOT_SERVING."""
     signals: Mapping[str, Watched] = field(default_factory=dict)
     """Their problems call for an operator, by their names in health."""
+    personal: Personal | None = None
+    """Opens personal fields, of states; events are shown as they are stored."""
 
     @property
     def sagas(self) -> list[str]:

@@ -50,7 +50,7 @@ class InspectionService(InspectionServiceServicer):
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log
-        self._reader = StreamReader(inspected.schema, StateCodecs())
+        self._reader = StreamReader(inspected.schema, StateCodecs(), inspected.personal)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         inspected = self._inspected
@@ -158,7 +158,7 @@ class InspectionService(InspectionServiceServicer):
         if isinstance(before, Unreadable):
             return []
         try:
-            return states(self._inspected.schema, before, events)
+            return states(self._inspected.schema, before, await self._opened(events))
         except Exception:  # of a state that cannot be shown; without_state says so
             return []
 
@@ -177,11 +177,15 @@ class InspectionService(InspectionServiceServicer):
         if not upto:
             return (await self._reader.read(self._log, {stream: at}))[0].result
         async for events in scan.versions(self._log, stream, upto):
-            found = fold(self._inspected.schema, at, events)
+            found = fold(self._inspected.schema, at, await self._opened(events))
             if isinstance(found, Unreadable):
                 return found
             at = found
         return at
+
+    async def _opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        personal = self._inspected.personal
+        return await personal.opened(events) if personal else events
 
     async def _version(self, stream: StreamId, upto: int) -> int:
         last = 0

@@ -26,8 +26,10 @@ from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.log.installation import ForeignStream
+from twinlog.log.keys import Keys
 from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
@@ -35,6 +37,7 @@ from twinlog.log.saga_list import SagaList, SagaListStore
 from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
+from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
@@ -150,6 +153,7 @@ class Service:
         tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
         observed: Observed = Observed(),
+        keys: Keys | None = None,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -161,7 +165,8 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries.
+        those. ``randomness``: the jitter of retries. ``keys``: those of persons, which seal personal fields; None: keys
+        in memory.
         """
         self.name = name
         self.log = log
@@ -192,6 +197,8 @@ class Service:
             on_fork=self.lineage.doubt,
             randomness=randomness,
         )
+        self.personal = Personal(keys or MemoryKeys())
+        """Opens personal texts for queries, and erases persons."""
         self.writer = Writer(
             observed.log(tracing.log(log)),
             schema=schema,
@@ -200,6 +207,7 @@ class Service:
             on_commit=self.relay.offer,
             lineage=self.lineage,
             randomness=randomness,
+            personal=self.personal,
         )
         self.timers = Timers(
             log,
@@ -221,13 +229,22 @@ class Service:
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
             "timers": self.timers,
+            "keys": self.personal,
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
-            name, log, self._twins[0], schema, clock.now(), aggregates, settings, signals=self.signals
+            name,
+            log,
+            self._twins[0],
+            schema,
+            clock.now(),
+            aggregates,
+            settings,
+            signals=self.signals,
+            personal=self.personal,
         )
         """What inspection tells of this process."""
         self._randomness = randomness
@@ -250,6 +267,7 @@ class Service:
                     self.start("dead letters", self.dead_letters.run())
                     self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
                     self.start("requests", self.retention.run())
+                    self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
