@@ -24,6 +24,7 @@ from twinlog.model.messages import message_class
 from twinlog.model.personal import (
     ERASED,
     FIELDS_OF,
+    HOLDING,
     KEPT_NOTHING,
     MARK,
     MARK_BYTES,
@@ -33,6 +34,7 @@ from twinlog.model.personal import (
     change_texts,
     has_own,
     personal_types,
+    persons_in,
     seal,
     texts_in,
     unseal,
@@ -69,10 +71,8 @@ class Personal:
         """By person; None: erased."""
         self._confirmed = 0.0
         """When it was last known who is erased, by the loop's time."""
-        self._holding: set[str] = set()
-        """The types of streams that were seen to hold personal fields."""
         self._mixed: set[str] = set()
-        """Those of them that hold fields of others than the stream's own person."""
+        """Types of streams that hold fields of others than the stream's own person."""
         self._told: set[str] = set()
         self.on_erased: list[Callable[[str], None]] = []
         """Told of each person whose key turns out to be destroyed."""
@@ -111,7 +111,7 @@ class Personal:
         if MARK_BYTES not in payload or not FIELDS_OF[type]:
             return payload
         message = message_class(type).FromString(payload)
-        keys = await self._known({subject for subject, _ in texts_in(message, stream)})
+        keys = await self._known(persons_in(message, stream))
         change_texts(message, stream, lambda subject, text: self._opened(keys, subject, text))
         return message.SerializeToString(deterministic=True)
 
@@ -145,7 +145,7 @@ class Personal:
         subjects: dict[str, None] = {}
         for at, message in messages.items():
             stream = events[at].stream
-            own = {subject for subject, _ in texts_in(message, stream.id)}
+            own = persons_in(message, stream.id)
             self._note(stream.type, stream.id, own)
             subjects |= dict.fromkeys(own)
         keys = await self._known(subjects, make=True)
@@ -173,13 +173,13 @@ class Personal:
             event = events[at]
             try:
                 message = message_class(event.type).FromString(event.payload)
-                texts = list(texts_in(message, event.stream.id))
+                own = persons_in(message, event.stream.id)
             except Exception:  # who decodes it tells what is wrong
                 continue
-            self._note(event.stream.type, event.stream.id, {subject for subject, _ in texts})
-            if sealed := {subject for subject, text in texts if text.startswith(MARK)}:
+            self._note(event.stream.type, event.stream.id, own)
+            if MARK_BYTES in event.payload:
                 messages[at] = message
-                subjects |= sealed
+                subjects.update(own)
         if not messages:
             return events
         keys = await self._known(subjects)
@@ -193,7 +193,7 @@ class Personal:
 
     def seals_state(self, stream_type: str) -> bool:
         """Whether the state of a stream of that type may hold personal texts, as far as they were seen."""
-        return stream_type in self._holding
+        return stream_type in HOLDING
 
     def is_mixed(self, stream_type: str) -> bool:
         """Whether streams of that type were seen to hold personal fields of others than their own person."""
@@ -234,7 +234,7 @@ class Personal:
     def _opened_state(self, keys: Mapping[str, Cipher | None], snapshot: Snapshot | None) -> Snapshot | None:
         if snapshot is None or not snapshot.schema.endswith(SEALED_STATE):
             return snapshot
-        self._holding.add(snapshot.stream.type)
+        HOLDING.add(snapshot.stream.type)
         data, key = snapshot.state.removeprefix(MARK_BYTES), keys.get(snapshot.stream.id)
         if key is None:
             return snapshot
@@ -272,7 +272,7 @@ class Personal:
             told(subject)
 
     def _note(self, stream_type: str, stream: str, subjects: Collection[str]) -> None:
-        self._holding.add(stream_type)
+        HOLDING.add(stream_type)
         if any(subject != stream for subject in subjects):
             self._mixed.add(stream_type)
 

@@ -13,6 +13,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable, TwinlogError, UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.personal import decides_personal, holds_personal, withheld
 from twinlog.model.schema import Schema
 
 
@@ -94,10 +95,12 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
             state = at.aggregate.fold(schema.decode(event), at.state)
         except (UnknownEventType, UndecodableEvent) as error:
             return _unreadable(at, event, str(error), error)
-        except Exception as error:  # an evolve that does not know the event, or not this state
+        except Exception as raised:  # an evolve that does not know the event, or not this state
+            personal = decides_personal(at.aggregate) or holds_personal(event.type, event.payload)
+            shown = withheld(raised, personal)
             what = f"evolve fails over {event.type} ({event.address})"
             return _unreadable(
-                at, event, f"{what}: {_named(error)}; deploy a version that can bear it", error
+                at, event, f"{what}: {_named(shown)}; deploy a version that can bear it", shown
             )
         at = Entry(at.aggregate, state, event.version, event.position, at.snapshot_version)
     return at
@@ -112,11 +115,11 @@ def _no_schema(_aggregate: AnyAggregate) -> str:
     return ""
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def _unreadable(at: Entry, event: Recorded, why: str, error: Exception) -> Unreadable:
+def _unreadable(at: Entry, event: Recorded, why: str, error: BaseException) -> Unreadable:
     unreadable = StreamUnreadable(stream=event.stream, version=event.version, why=why)
     unreadable.__cause__ = error
     return Unreadable(at, unreadable)

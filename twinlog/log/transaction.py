@@ -15,6 +15,7 @@ from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId
+from twinlog.model.personal import decides_personal, withheld
 
 State = TypeVar("State")
 Command = TypeVar("Command")
@@ -86,8 +87,9 @@ class Draft:
                 before = self.read[stream]
                 changed = due != (before.due if before.due_known else after.aggregate.due(before.state))
             except Exception as error:
-                self.failed[stream] = _unreadable(stream, after.version, "due fails", error)
-                raise self.failed[stream] from error
+                cause = withheld(error, decides_personal(after.aggregate))
+                self.failed[stream] = _unreadable(stream, after.version, "due fails", cause)
+                raise self.failed[stream] from cause
             if changed or stream in self.checked:
                 changes.append(TimerChange(stream, after.version, due))
         for stream in self.checked - self.written.keys():
@@ -150,9 +152,10 @@ class Transaction:
         except TwinlogError:
             raise
         except Exception as error:  # a defect of the aggregate, or a state that it was not made for
+            shown = withheld(error, decides_personal(aggregate, command, error))
             raise _unreadable(
-                stream, entry.version, f"{at_work} fails on {type(command).__name__}", error
-            ) from error
+                stream, entry.version, f"{at_work} fails on {type(command).__name__}", shown
+            ) from shown
         if events:
             self._events += events
             self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
@@ -213,6 +216,6 @@ class Transaction:
         return entry
 
 
-def _unreadable(stream: StreamId, version: int, what: str, error: Exception) -> StreamUnreadable:
+def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:
     why = f"{what} ({type(error).__name__}: {error}); deploy a version that can bear it"
     return StreamUnreadable(stream=stream, version=version, why=why)

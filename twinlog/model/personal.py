@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 import sys
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
-from collections.abc import Callable, Iterator, Sequence
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
@@ -23,7 +24,8 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from twinlog.model.errors import ConfigurationError, FailedPrecondition
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import ConfigurationError, FailedPrecondition, TwinlogError
 from twinlog.model.messages import message_class
 from twinlog.v1 import options_pb2
 
@@ -35,6 +37,8 @@ ERASED = "erased"
 KEPT_NOTHING = MARK
 """What stands for a text of a person who is erased: it was sealed with no key, and gives :data:`ERASED`."""
 NONCE_BYTES = 12
+_MARK_LENGTH = len(MARK)
+_SHORTEST_WORD = 2
 
 _PACKED = Packed.DESCRIPTOR.full_name
 
@@ -78,6 +82,8 @@ class PersonalFields(NamedTuple):
     """Fields of type google.protobuf.Any, which may hold a message that has some."""
     own: bool
     """Whether the type itself has some, whatever is packed in it."""
+    flat: bool
+    """Whether all of them are single texts of the message itself."""
 
 
 def _mark(field: FieldDescriptor) -> bool:
@@ -104,6 +110,7 @@ def personal_fields(of: Descriptor) -> PersonalFields | None:
         _names(holding, repeated=True),
         _names(packed),
         own=_has_marks(of, set(), packed=False),
+        flat=not (repeated or holding or packed),
     )
 
 
@@ -195,6 +202,9 @@ class _OwnTypes:
         self._names: set[str] = set()
         self.found_in: Callable[[bytes], object] = re.compile(b"(?!)").search
 
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
     def add(self, *names: str) -> None:
         if not self._names.issuperset(names):
             self._names.update(names)
@@ -212,6 +222,64 @@ def has_own(type: str) -> bool:
     return fields is not None and fields.own
 
 
+HOLDING: set[str] = set()
+"""The types of streams that this process has seen to hold personal fields."""
+
+
+def holds_personal(type: str, payload: bytes) -> bool:
+    """Whether an event may hold personal fields."""
+    return has_own(type) or MARK_BYTES in payload
+
+
+def decides_personal(
+    aggregate: AnyAggregate, command: object = None, error: BaseException | None = None
+) -> bool:
+    """Whether an error of an aggregate may quote personal texts: of its state, or of the command that it is over.
+
+    Where its state keeps none, it may where a word of the command is in the error's text.
+    """
+    holds = aggregate.name in HOLDING or any(has_own(e.DESCRIPTOR.full_name) for e in aggregate.events)
+    return holds and (aggregate.keeps_personal or _quotes(str(error), command))
+
+
+def _quotes(text: str, command: object) -> bool:
+    return any(word in text for word in _words_in(command))
+
+
+def _words_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (word for word in value.split() if len(word) >= _SHORTEST_WORD)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for each in dataclass_fields(value):
+            yield from _words_in(getattr(value, each.name))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from _words_in(part)
+    elif isinstance(value, Mapping):
+        yield from _words_in([*value, *value.values()])
+    elif isinstance(value, Message):
+        yield from _words_in(str(value))
+
+
+class TextWithheld(Exception):
+    """Stands for an error whose text may hold personal texts: it has its type, and where it came from."""
+
+    def __init__(self, type: str) -> None:
+        super().__init__(f"{type}, whose text is left out: it may hold personal fields")
+
+
+def withheld(error: BaseException, personal: bool) -> BaseException:
+    """An error as it may be stored and logged: of what handled personal fields, without its text.
+
+    Twinlog's own errors, and those that a domain derives from them, are words for people, and stay.
+    """
+    if not personal or isinstance(error, TwinlogError | TextWithheld):
+        return error
+    shown = TextWithheld(type(error).__name__)
+    shown.__traceback__ = error.__traceback__
+    return shown
+
+
 def change_texts(message: Message, stream: str, change: Callable[[str, str], str]) -> None:
     """Replaces the personal texts of a message: ``change`` gives each, from the person and the text as it is.
 
@@ -224,7 +292,7 @@ def change_texts(message: Message, stream: str, change: Callable[[str, str], str
     for name in fields.texts:
         if text := getattr(message, name):
             setattr(message, name, change(subject, text))
-    if fields.lists or fields.inside or fields.inside_lists or fields.packed:
+    if not fields.flat:
         _change_inside(message, fields, subject, change)
 
 
@@ -259,6 +327,18 @@ def _change_packed(packed: Packed, inside: str, change: Callable[[str, str], str
     packed.value = part.SerializeToString(deterministic=True)
 
 
+def persons_in(message: Message, stream: str) -> Collection[str]:
+    """The persons whom the personal texts of a message are about. Raises NoSubject."""
+    fields = FIELDS_OF[message.DESCRIPTOR.full_name]
+    if fields is None:
+        return ()
+    if fields.flat:
+        if not any([getattr(message, name) for name in fields.texts]):
+            return ()
+        return ((getattr(message, fields.subject) if fields.subject else "") or stream,)
+    return {subject for subject, _ in texts_in(message, stream)}
+
+
 def texts_in(message: Message, stream: str) -> Iterator[tuple[str, str]]:
     """The personal texts of a message as they are, each with the person whom it is about. Raises NoSubject."""
     found: list[tuple[str, str]] = []
@@ -274,7 +354,7 @@ def texts_in(message: Message, stream: str) -> Iterator[tuple[str, str]]:
 def seal(cipher: Cipher, nonce: bytes, subject: str, text: str) -> str:
     """A text, sealed for a person."""
     data = nonce + cipher.encrypt(nonce, text.encode(), _about(subject))
-    return MARK + urlsafe_b64encode(data).decode()
+    return MARK + b2a_base64(data, newline=False).decode()
 
 
 def unseal(cipher: Cipher, subject: str, sealed: str) -> str | None:
@@ -282,9 +362,9 @@ def unseal(cipher: Cipher, subject: str, sealed: str) -> str | None:
     if not sealed.startswith(MARK):
         return None
     try:
-        data = urlsafe_b64decode(sealed[len(MARK) :].encode())
+        data = a2b_base64(sealed[_MARK_LENGTH:], strict_mode=True)
         return cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], _about(subject)).decode()
-    except (ValueError, NotBase64, UnicodeError):
+    except ValueError:  # no base64, or too short to be sealed
         return None
     except Exception as error:  # the cipher's own, such as InvalidTag
         if type(error).__name__ != "InvalidTag":
