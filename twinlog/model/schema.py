@@ -75,6 +75,14 @@ class Schema:
             why = f"{type(error).__name__}: {error}"
             raise UpcasterFailed(event=event.address, type=event.type, why=why) from error
 
+    def today(self, message: Message) -> Sequence[Message]:
+        """What a message that is about to be stored will be read as. The message stays as it is."""
+        if message.DESCRIPTOR.full_name not in self._upcast:
+            return (message,)
+        copy = type(message)()
+        copy.CopyFrom(message)
+        return self._today(copy)
+
     def replaces(self, type: type[Message]) -> bool:
         """Whether events of a type are upcast, so that nobody is given one."""
         return type.DESCRIPTOR.full_name in self._replacing
