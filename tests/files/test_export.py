@@ -55,6 +55,9 @@ class Site:
         async with open_log(self.postgres_url, self.target, LOG) as log:
             yield log
 
+    async def has_begun(self) -> bool:
+        return await self.brought() > 0
+
     async def brought(self) -> int:
         """Up to where an import has come."""
         async with self.restored() as log:
@@ -185,7 +188,7 @@ async def test_an_import_goes_on_where_it_was_killed(site: Site) -> None:
         async with connection.transaction():
             await connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")  # which it writes at its end
             process = await asyncio.create_subprocess_exec(*command, "--postgres-url", site.postgres_url)
-            await until(site.brought)
+            await until(site.has_begun)
             process.kill()
             await process.wait()
         assert await log.head() == 0
