@@ -24,6 +24,7 @@ from twinlog.log.chain import (
     Chained,
     Head,
     Link,
+    Unlinked,
     event_digests,
     link_hash,
     summed,
@@ -42,7 +43,7 @@ BATCH = 2_000
 """Links, events or messages read at once."""
 _MOST = 100
 """How many differences are told, those of the first positions."""
-_FORMS = (TypeError, ValueError, AttributeError, StructError)
+_FORMS = (TypeError, ValueError, AttributeError, ArithmeticError, StructError)
 """What is raised where a field holds what no event has."""
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class ChainAudit:
 
     async def verify(self, findings: Findings) -> None:
         """Verifies everything that was linked up to now. Raises Unavailable."""
-        unlinked = await self._log.unlinked()
+        wanted, unlinked = await self._log.head(), await self._log.unlinked()
         self.newest = await self._log.newest_link()
         ends = await self._log.head()
         self._cuts = await self._log.cuts()
@@ -122,7 +123,7 @@ class ChainAudit:
             if link.kind != CUT:
                 await self._judge_events(link)
             number, after = link.number, max(after, link.last)
-        self._judge_ends(ends, [(each.first, each.last) for each in unlinked])
+        self._judge_ends(wanted, ends, unlinked)
         self._judge_noted(ends)
         self._report(findings)
 
@@ -173,7 +174,8 @@ class ChainAudit:
                 self._rewritten[link.number] = differing[0][0]
             return
         self.checked["events"] += len(digests)
-        self.checked["events sealed later"] += len(digests) if link.kind == SEALED else 0
+        if link.kind == SEALED:
+            self.checked["events sealed later"] += len(digests)
         for position, what in differing:
             self._differs(position, EVENTS, what)
         await self._judge_twin(link, events)
@@ -199,11 +201,11 @@ class ChainAudit:
         digests = dict(zip(found, event_digests(found.values()), strict=True))
         for position in positions:
             mark = _mark(link, position)
-            if position in digests and digests[position].startswith(mark):
-                continue
             if position not in messages:
                 self._differs(position, TWIN, f"the stream has no message {position}")
-            elif not _older(messages[position], events.get(position), mark):
+            elif position not in digests or not (
+                digests[position].startswith(mark) or _older(messages[position], events.get(position), mark)
+            ):
                 self._differs(position, TWIN, f"message {position} of the stream is not what was linked")
 
     def _message(self, position: int, stored: Stored | None) -> Recorded | None:
@@ -218,13 +220,14 @@ class ChainAudit:
         event = event._replace(log=self._log.name)
         return event if named(self._namespace, event.subject) == stored.subject else None
 
-    def _judge_ends(self, ends: int, unlinked: Sequence[tuple[int, int]]) -> None:
-        """``ends``: the position of the log, read after the last link."""
+    def _judge_ends(self, wanted: int, ends: int, unlinked: Sequence[Unlinked]) -> None:
+        """``wanted`` and ``ends``: the position of the log, read before and after the rest."""
         reached = self.newest.head if self.newest else 0
-        self.waiting = sum(last + 1 - first for first, last in unlinked)
-        for first, last in self._covered.missing(reached):
-            noted = any(one <= first and last <= other for one, other in unlinked)
-            if not noted:
+        self.waiting = sum(each.last + 1 - each.first for each in unlinked)
+        for first, last in self._covered.missing(wanted):
+            for each in unlinked:  # some of which may have been sealed since
+                first = each.last + 1 if each.first <= first <= each.last else first
+            if first <= last:
                 self._differs(first, LINKS, f"no link covers events {span(first, last)}")
         if ends < reached:
             self._differs(ends + 1, EVENTS, f"the log ends with event {ends}; it was linked up to {reached}")
