@@ -33,6 +33,8 @@ COMMANDS = {
     "simulate": ("simulate", "run a project's services in simulated worlds in which everything goes wrong"),
     "repair": ("repair", "mend a log whose history is not the one in its stream"),
     "erasure": ("erasure", "keys of personal data: count, wrap anew, and prove that a text is nowhere"),
+    "export": ("export", "write a log into a file"),
+    "import": ("import_", "fill an empty log from a file"),
     "completion": ("completion", "what makes the shell complete this command"),
 }
 """The module of each subcommand, and what it does."""

@@ -27,6 +27,7 @@ class StateCache:
         self, snapshots: Snapshots, schema: Schema, capacity: int, personal: Personal | None = None
     ) -> None:
         """``capacity``: how many streams :meth:`evict` leaves. ``personal`` opens what is read."""
+        self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
         """What the units of this batch hear that read one of these streams."""

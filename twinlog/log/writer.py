@@ -96,7 +96,7 @@ class Writer:
         self.linger = Linger()
         """How it pauses between batches."""
         self.personal = personal
-        self._snapshots = Snapshots(log, randomness=randomness, personal=personal)
+        self._snapshots = Snapshots(log, events=schema, randomness=randomness, personal=personal)
         self._states = StateCache(self._snapshots, schema, cached_streams, personal)
         self._group_commit = GroupCommit(
             log,
