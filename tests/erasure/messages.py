@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
 
@@ -15,7 +17,12 @@ _SEVERAL = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
 _INT = descriptor_pb2.FieldDescriptorProto.TYPE_INT64
 
 
-def declare(package: str, **messages: list[tuple[str, str]]) -> dict[str, type[Message]]:
+def declare(
+    package: str,
+    *,
+    services: Mapping[str, Sequence[tuple[str, str, str]]] = {},
+    **messages: list[tuple[str, str]],
+) -> dict[str, type[Message]]:
     """Makes message types: of each its fields as (name, how), where how is of the words text, personal, subject,
     personals, number, any, or the name of a message of the package, with * for several."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
@@ -37,5 +44,10 @@ def declare(package: str, **messages: list[tuple[str, str]]) -> dict[str, type[M
             if of:
                 field.type = _MESSAGE
                 field.type_name = ".google.protobuf.Any" if of == "Any" else f".{package}.{of}"
+    for name, methods in services.items():
+        service = file.service.add(name=name)
+        for method, request, response in methods:
+            types = [f".{package}.{each}" for each in (request, response)]
+            service.method.add(name=method, input_type=types[0], output_type=types[1])
     descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
     return {name: message_class(f"{package}.{name}") for name in messages}

@@ -225,7 +225,7 @@ def test_only_texts_can_be_marked() -> None:
         "Several": [("ids", "several subject"), ("name", "personal")],
         "Two": [("one", "subject"), ("other", "subject")],
     }.items():
-        [wrong] = declare(f"tests.erasure.wrong.{name.lower()}", **{name: fields}).values()
+        [wrong] = declare(f"tests.erasure.wrong.{name.lower()}", services={}, **{name: fields}).values()
         with pytest.raises(WrongMark, match="only"):
             personal_fields(wrong.DESCRIPTOR)
 

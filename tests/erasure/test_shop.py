@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from customer_svc.domain import CUSTOMER, CreateCustomer
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest, EraseCustomerRequest
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
 from shop.queries.v1.customer_query_service_pb2 import ListCustomersRequest
@@ -23,6 +24,10 @@ from tests.controls import MODES, new_id, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.erasure.disks import files_with
 from tests.servers import execute, folder
+from twinlog import Money, Schema, Writer
+from twinlog.audit.erasure import search
+from twinlog.postgres.log import open_log
+from twinlog.testing.internals import RandomIds, SystemClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAME = "Zephyrine Quartermaine-Okonkwo"
@@ -101,6 +106,56 @@ async def test_an_erased_customer_has_no_name_and_goes_on(at_work: Running) -> N
     types = [json.loads(line)["type"] for line in told.splitlines() if line.startswith("{")]
     assert types.count("shop.customers.v1.CustomerErased") == 1
     assert NAME not in told
+
+
+async def test_a_log_as_a_file_holds_no_name(at_work: Running, tmp_path: Path) -> None:
+    await _created(at_work.client)
+    file = tmp_path / "customers.twinlog"
+    url = at_work.shop.postgres_url
+    await asyncio.to_thread(
+        _cli, "export", "customers", str(file), "--database", "shop_customers", "--postgres-url", url
+    )
+    done = await search([NAME], "", "", [tmp_path])
+    assert (done.files, done.found) == (1, [])
+    assert (await search(["shop.customers.v1.CustomerCreated"], "", "", [tmp_path])).found, (
+        "it is looked into"
+    )
+
+
+async def test_the_report_finds_the_name_nowhere(at_work: Running) -> None:
+    shop, customer = at_work.shop, await _created(at_work.client)
+    done = await search([NAME], shop.postgres_url, shop.nats_url)
+    assert not done.found
+    there = {each.where for each in (await search([customer], shop.postgres_url, shop.nats_url)).found}
+    assert {"customers", "shop_customers.public.events", "shop_views.public.customers"} <= there
+
+
+async def test_names_from_before_the_encryption_are_told(at_work: Running) -> None:
+    """As 0.1.0 wrote them: they stay, and the call says so."""
+    client, shop, customer = at_work.client, at_work.shop, new_id()
+    await asyncio.to_thread(_written_plainly, shop.postgres_url, customer)
+    erase = EraseCustomerRequest(customer_id=customer)
+    refused = await refusal(client.customers.EraseCustomer(erase, timeout=PATIENCE))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PLAIN_EVENTS")
+    position = int(refused.facts["positions"])
+    assert (await client.get_customer(customer, f"customers:{position}")).name == "Plain Before"
+    erase.accept_plain_events = True
+    erased = await client.customers.EraseCustomer(erase, timeout=PATIENCE)
+    assert erased.plain_positions == [position]
+    assert (await client.get_customer(customer, erased.consistency_token)).name == "erased"
+
+
+def _written_plainly(postgres_url: str, customer: str) -> None:
+    """Appends a customer as a program does that does not seal."""
+
+    async def write() -> None:
+        async with open_log(postgres_url, "shop_customers", "customers") as log:
+            writer = Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())
+            create = CreateCustomer(customer, "Plain Before", Money.of(wire("20")))
+            async with writer:
+                await writer.execute(lambda tx: tx.do(CUSTOMER, customer, create))
+
+    asyncio.run(write())
 
 
 async def test_who_does_not_exist_is_not_erased(at_work: Running) -> None:

@@ -12,6 +12,16 @@ class MemoryKeys:
 
     def __init__(self) -> None:
         self._keys: dict[str, bytes | None] = {}
+        self._nonces = 0
+
+    def nonces(self, count: int) -> bytes:
+        """So many bytes, never the same ones of this store."""
+        self._nonces += 1
+        return sha256(self._nonces.to_bytes(8, "big")).digest()[:count]
+
+    def known(self) -> Mapping[str, bytes | None]:
+        """All keys there are; None: destroyed."""
+        return self._keys
 
     async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
         return {subject: self._keys[subject] for subject in subjects if subject in self._keys}

@@ -199,7 +199,7 @@ class Service:
             on_fork=self.lineage.doubt,
             randomness=randomness,
         )
-        self.personal = Personal(keys or MemoryKeys())
+        self.personal = _personal(keys or MemoryKeys())
         """Opens personal texts for queries, and erases persons."""
         self.writer = Writer(
             observed.log(tracing.log(log)),
@@ -439,6 +439,10 @@ class Service:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
             await self.relay.drain(_DRAIN_SECONDS)
+
+
+def _personal(keys: Keys) -> Personal:
+    return Personal(keys, nonces=keys.nonces) if isinstance(keys, MemoryKeys) else Personal(keys)
 
 
 def _in_memory(log: Log) -> SagaListStore:
