@@ -324,10 +324,11 @@ class Service:
         installation's, and where the services are put together wrongly.
         """
         wrong = [*mistakes.in_registrations(services), *mistakes.in_sagas(self.sagas, self._consumers)]
+        wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
         mistakes.refuse(wrong, self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
-        operations = DeadLetterService(self.dead_letters, pages)
+        operations = DeadLetterService(self.dead_letters, pages, self.schema)
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
         parts = self.inspected.parts = [self.relay, self.lineage, self.writer, *self.watched]
         inspection = InspectionService(self.inspected)
