@@ -98,6 +98,8 @@ class Endpoint(NamedTuple):
     """Where the address is set, for the error where it cannot be had."""
     domain: str = "twinlog"
     """The ErrorInfo domain of its errors."""
+    shared: bool = False
+    """Whether replicas listen there, too."""
 
 
 class Observed(NamedTuple):
@@ -340,6 +342,7 @@ class Service:
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
+            shared=self._endpoint.shared,
             health=parts,
             signals=self.signals,
             middleware=[*self._observed.calls, *self._tracing.methods(), *middleware, needs_identity],
