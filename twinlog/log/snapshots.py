@@ -15,12 +15,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Any
+from zlib import crc32
 
 import structlog
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.past import Nearest
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
@@ -35,7 +37,7 @@ _BYTES_PER_EVENT = 64
 """A large state is saved less often: saving it should cost about as much as reading the events that it replaces."""
 
 _LARGE_BYTES = 256 * 1024
-"""A state whose last snapshot was larger is encoded outside of the event loop."""
+"""A state whose last snapshot was larger is encoded and decoded outside of the event loop."""
 _MANY_EVENTS = 2_000
 """So is one of so many events of which no snapshot is known, as after its class has changed: it may be large."""
 
@@ -57,10 +59,17 @@ class StateCodec:
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
+        if len(data) <= _LARGE_BYTES:
+            return self._decoded(data)
+        apart = Apart(_give_way)
+        state = self._decoded(apart.without(data), apart)
+        return state if apart.all_taken else self._decoded(data)
+
+    def _decoded(self, data: bytes, apart: Apart | None = None) -> Any:
         # A field that is missing would be filled with its default: a state, but not that of the stream.
         if self._fields and _keys(data) != self._fields:
             raise ValueError("it is not a state of this schema")
-        return self._adapter.validate_json(data)
+        return self._adapter.validate_json(data, context=apart)
 
 
 def _give_way() -> None:
@@ -113,6 +122,27 @@ class StateCodecs:
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The state in a snapshot. Raises anything where it holds none."""
         return self.codec(aggregate).decode(snapshot.state)
+
+    async def restored(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
+        """The same; a large one is decoded by another thread, which gives this one its turns."""
+        if len(snapshot.state) <= _LARGE_BYTES:
+            return self.restore(aggregate, snapshot)
+        return await asyncio.to_thread(self.restore, aggregate, snapshot)
+
+    async def entry(self, aggregate: AnyAggregate, nearest: Nearest) -> Entry:
+        """A stream as it was at a snapshot. Raises anything where the snapshot holds no state, or is damaged."""
+        snapshot, checksum = nearest
+        if checksum not in (None, crc32(snapshot.state)):
+            raise ValueError("its bytes are not those that were kept")
+        state = await self.restored(aggregate, snapshot)
+        return Entry(aggregate, state, snapshot.version, snapshot.position, snapshot.version)
+
+    async def encoded(self, aggregate: AnyAggregate, state: Any, *, large: bool) -> bytes:
+        """A state as a snapshot has it; one that may be large is encoded by another thread."""
+        codec = self.codec(aggregate)
+        if not large:
+            return codec.encode(state)
+        return await asyncio.to_thread(codec.encode, state)  # states never change
 
     def ignore(self, stream: StreamId, why: Exception) -> None:
         """Notes that a snapshot was of no use."""

@@ -10,10 +10,10 @@ from google.protobuf.struct_pb2 import Struct
 
 import twinlog
 from twinlog.log import scan
+from twinlog.log.past import Moment
 from twinlog.log.ports import Log, ReadRequest
-from twinlog.log.snapshots import StateCodecs
-from twinlog.log.streams import StreamReader, beginning, fold
-from twinlog.log.transaction import Entry
+from twinlog.log.streams import beginning
+from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
@@ -32,7 +32,6 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _LOOK_EVERY_SECONDS = 0.25
-_NEWEST_VERSION = 2**31 - 1
 _NO_END = 2**63 - 1
 
 
@@ -50,7 +49,7 @@ class InspectionService(InspectionServiceServicer):
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log
-        self._reader = StreamReader(inspected.schema, StateCodecs())
+        self._past = TimeTravel(inspected.log, inspected.schema)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         inspected = self._inspected
@@ -134,15 +133,10 @@ class InspectionService(InspectionServiceServicer):
             yield response
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
-        """The version that is asked for; 0: the newest. Raises StreamNotFound where it had no events by then."""
-        last, moment = request.upto_position, request.upto_time.ToDatetime(UTC)
-        if last:
-            version = await scan.version_before(self._log, stream, lambda each: each.position > last)
-        elif request.HasField("upto_time"):
-            version = await scan.version_before(self._log, stream, lambda each: each.recorded_at > moment)
-        else:
-            return request.upto_version
-        if not version:
+        """The version that is asked for; of now, the largest number. Raises StreamNotFound: there was none."""
+        time = request.upto_time.ToDatetime(UTC) if request.HasField("upto_time") else None
+        moment = Moment(request.upto_version, request.upto_position, time)
+        if not (version := await self._past.version(stream, moment)):
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         return version
 
@@ -153,10 +147,13 @@ class InspectionService(InspectionServiceServicer):
         """What each of the events came to; none where that cannot be shown."""
         if (aggregate := self._aggregate(stream)) is None:
             return []
-        start, version = beginning(aggregate), events[0].version - 1
-        before = await self._entry(start, stream, version) if version else start
-        if isinstance(before, Unreadable):
-            return []
+        version = events[0].version - 1
+        before = beginning(aggregate)
+        if version:
+            found = await self._past.state(aggregate, stream.id, Moment(version))
+            if isinstance(found, Unreadable):
+                return []
+            before = found
         try:
             return states(self._inspected.schema, before, events)
         except Exception:  # of a state that cannot be shown; without_state says so
@@ -168,26 +165,14 @@ class InspectionService(InspectionServiceServicer):
         if aggregate is None:
             why = f"aggregate {stream.type} is not among those that this service declares"
             return await self._version(stream, upto), why
-        found = await self._entry(beginning(aggregate), stream, upto)
+        found = await self._past.state(aggregate, stream.id, Moment(upto))
         if isinstance(found, Unreadable):
             return await self._version(stream, upto), str(found.why)
         return found.version, shown(aggregate, found.state)
 
-    async def _entry(self, at: Entry, stream: StreamId, upto: int) -> Entry | Unreadable:
-        if not upto:
-            return (await self._reader.read(self._log, {stream: at}))[0].result
-        async for events in scan.versions(self._log, stream, upto):
-            found = fold(self._inspected.schema, at, events)
-            if isinstance(found, Unreadable):
-                return found
-            at = found
-        return at
-
     async def _version(self, stream: StreamId, upto: int) -> int:
-        last = 0
-        async for events in scan.versions(self._log, stream, upto or _NEWEST_VERSION):
-            last = events[-1].version
-        return last
+        """The last version up to one."""
+        return min(upto, await self._past.version(stream, Moment(position=_NO_END)))
 
 
 class _Reading:
