@@ -72,8 +72,10 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
             *STANDARD,
             *services,
             "twinlog.v1.DeadLetterService",
+            "twinlog.v1.HistoryService",
             "twinlog.v1.InspectionService",
             *sagas,
+            "twinlog.v1.SnapshotService",
         ]
 
 

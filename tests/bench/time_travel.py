@@ -1,4 +1,4 @@
-"""How long a look at the past takes: ``python -m proof.bench.time_travel [EVENTS]``.
+"""How long a look at the past takes: ``python -m tests.bench.time_travel [EVENTS]``.
 
 A customer with so many events (100,000 by default: reservations and releases of orders, half of them) is read at random
 versions, positions and times, from Postgres, and the median is printed; beside it what a rebuild takes, which begins at
