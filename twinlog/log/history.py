@@ -48,7 +48,10 @@ class History(Protocol):
     def events(
         self, stream: StreamId, moment: Moment, after: int = 0, after_id: UUID | None = None
     ) -> AsyncIterator[Sequence[Recorded]]:
-        """The events of a stream up to a moment, after a version. Raises OtherHistory where that has another id."""
+        """The events of a stream up to a moment, after a version.
+
+        Raises OtherHistory where that version has another id, or lies beyond the moment.
+        """
         ...
 
     async def at(self, time: datetime | None) -> At:
@@ -83,6 +86,8 @@ class LogHistory:
     ) -> AsyncIterator[Sequence[Recorded]]:
         upto = await self._version(stream, moment)
         known = after_id is not None and after > 0
+        if known and after > upto:
+            raise OtherHistory(stream=str(stream), version=after)
         version = after - known  # that one is only compared
         while version < upto:
             end = min(upto, version + _PAGE)

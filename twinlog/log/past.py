@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
+from uuid import UUID
 
 from twinlog.log.ports import Snapshot
 from twinlog.model.event import StreamId
@@ -79,6 +80,45 @@ class KeepsSnapshots(Protocol):
 
     async def long_streams(self, type: str, version: int) -> Sequence[str]:
         """The ids of the streams of a type that have an event of a version. It looks through the whole log."""
+        ...
+
+
+class RowKey(NamedTuple):
+    """A row of a view, by the stream that it is folded from."""
+
+    view: str
+    log: str
+    stream: str
+    """As ``type/id``."""
+
+
+class KeptRow(NamedTuple):
+    """A row of a view as it was after an event."""
+
+    version: int
+    """The event's place in its stream."""
+    position: int
+    recorded_at: datetime
+    event_id: UUID
+    schema: str
+    """Hash of the schema of the row."""
+    row: bytes
+
+
+@runtime_checkable
+class KeepsRows(Protocol):
+    """A store of rows of views as they were. It is a cache: any of them may be gone."""
+
+    async def keep_row(self, key: RowKey, kept: KeptRow) -> None:
+        """Keeps a row, in place of that of the same version."""
+        ...
+
+    async def nearest_row(self, key: RowKey, schema: str, upto: Moment) -> KeptRow | None:
+        """The newest row up to a moment, of a schema."""
+        ...
+
+    async def drop_rows(self, view: str, stream: str = "") -> int:
+        """Drops those of a view, or of one stream in it; returns how many."""
         ...
 
 

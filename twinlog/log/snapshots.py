@@ -47,11 +47,11 @@ _BATCH = 50
 _NO_SCHEMA = "none"
 
 
-class StateCodec:
-    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
+class ValueCodec:
+    """Translates values of a class to JSON and back; pydantic must understand it."""
 
-    def __init__(self, aggregate: AnyAggregate) -> None:
-        self._adapter, self.schema, self._fields = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
+    def __init__(self, of: type) -> None:
+        self._adapter, self.schema, self._fields = _adapter(of)
 
     def encode(self, state: Any) -> bytes:
         apart = Apart(_give_way)
@@ -70,6 +70,13 @@ class StateCodec:
         if self._fields and _keys(data) != self._fields:
             raise ValueError("it is not a state of this schema")
         return self._adapter.validate_json(data, context=apart)
+
+
+class StateCodec(ValueCodec):
+    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
+
+    def __init__(self, aggregate: AnyAggregate) -> None:
+        super().__init__(type(aggregate.initial))
 
 
 def _give_way() -> None:

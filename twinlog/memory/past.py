@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 from zlib import crc32
 
-from twinlog.log.past import CausedAt, KeptKey, KeptSnapshot, Moment, Nearest
+from twinlog.log.past import CausedAt, KeptKey, KeptRow, KeptSnapshot, Moment, Nearest, RowKey
 from twinlog.log.ports import Snapshot
 from twinlog.model.event import Recorded, StreamId
 
@@ -24,6 +24,8 @@ class MemoryPast:
         self.snapshots: dict[StreamId, Snapshot] = {}
         self._kept: dict[KeptKey, tuple[Snapshot, UUID, int]] = {}
         """With the id of the event that each was made at, and the checksum of its state."""
+        self._rows: dict[tuple[RowKey, int], KeptRow] = {}
+        """By key and version."""
         self._marks: dict[int, tuple[UUID, Mapping[str, int]]] = {}
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
@@ -66,6 +68,27 @@ class MemoryPast:
             for stream, events in self.streams.items()
             if stream.type == type and len(events) >= version
         )
+
+    async def keep_row(self, key: RowKey, kept: KeptRow) -> None:
+        self._rows[key, kept.version] = kept
+
+    async def nearest_row(self, key: RowKey, schema: str, upto: Moment) -> KeptRow | None:
+        fit = [
+            kept
+            for (of, _), kept in self._rows.items()
+            if of == key
+            and kept.schema == schema
+            and (not upto.version or kept.version <= upto.version)
+            and (not upto.position or kept.position <= upto.position)
+            and (upto.time is None or kept.recorded_at <= upto.time)
+        ]
+        return max(fit, key=lambda kept: kept.version, default=None)
+
+    async def drop_rows(self, view: str, stream: str = "") -> int:
+        dropped = [at for at in self._rows if at[0].view == view and stream in ("", at[0].stream)]
+        for at in dropped:
+            del self._rows[at]
+        return len(dropped)
 
     async def version_at(self, stream: StreamId, moment: Moment) -> int:
         events = self.streams.get(stream, [])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
 import asyncpg
 
-from twinlog.log.past import CausedAt, KeptKey, KeptSnapshot, Moment, Nearest
+from twinlog.log.past import CausedAt, KeptKey, KeptRow, KeptSnapshot, Moment, Nearest, RowKey
 from twinlog.log.ports import Snapshot
 from twinlog.model.event import StreamId
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
+_MOST_VERSION, _MOST_POSITION = 2**31 - 1, 2**63 - 1
 
 
 class PostgresPast:
@@ -51,6 +52,18 @@ class PostgresPast:
 
     async def long_streams(self, type: str, version: int) -> Sequence[str]:
         return [row[0] for row in await self._ask("long_streams", type, version)]
+
+    async def keep_row(self, key: RowKey, kept: KeptRow) -> None:
+        await self._ask("keep_row", *key, *kept)
+
+    async def nearest_row(self, key: RowKey, schema: str, upto: Moment) -> KeptRow | None:
+        time = upto.time or datetime.max.replace(tzinfo=UTC)
+        version, position = upto.version or _MOST_VERSION, upto.position or _MOST_POSITION
+        rows = await self._ask("nearest_row", *key, schema, version, position, time)
+        return KeptRow(*rows[0]) if rows else None
+
+    async def drop_rows(self, view: str, stream: str = "") -> int:
+        return int((await self._ask("drop_kept_rows", view, stream))[0][0])
 
     async def version_at(self, stream: StreamId, moment: Moment) -> int:
         if moment.time is None:

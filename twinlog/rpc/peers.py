@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import grpc
@@ -35,6 +35,22 @@ class HistoryOutOfReach(FailedPrecondition):
     reason = "HISTORY_OUT_OF_REACH"
 
 
+class HasHistories(Protocol):
+    """The histories of the logs of services that work together; a service's ``peers`` are."""
+
+    async def history(self, log: str) -> History:
+        """That of a log. Raises HistoryOutOfReach."""
+        ...
+
+    async def histories(self) -> Mapping[str, History]:
+        """All, by log. Raises HistoryOutOfReach."""
+        ...
+
+    async def owner(self, log: str) -> grpc.aio.Channel:
+        """A channel to the service that has a log. Raises HistoryOutOfReach."""
+        ...
+
+
 class Peers:
     """The logs of the services that work together, this one's own included."""
 
@@ -56,16 +72,18 @@ class Peers:
         """The history of a log. Raises HistoryOutOfReach."""
         if log == self._own.name:
             return self._own
-        owner = self._owners.get(log) or (await self._look()).get(log)
-        if not owner:
+        away = {} if log in self._owners else await self._look()
+        if log not in self._owners:
             known = ", ".join(sorted(self._services)) or "no service"
-            raise HistoryOutOfReach(log=log, why=f"TWINLOG_SERVICES names {known}, and none of them has it")
-        return RemoteHistory(log, owner, self.channel(owner))
+            none = f"TWINLOG_SERVICES names {known}, and none of them has it"
+            raise HistoryOutOfReach(log=log, why="; ".join(away.values()) or none)
+        return RemoteHistory(log, self._owners[log], self.channel(self._owners[log]))
 
     async def histories(self) -> Mapping[str, History]:
         """Those of all logs, by log. Raises HistoryOutOfReach."""
-        owners = await self._look()
-        others = {log: RemoteHistory(log, owner, self.channel(owner)) for log, owner in owners.items()}
+        for service, why in (await self._look()).items():
+            raise HistoryOutOfReach(log=f"of {service}", why=why)
+        others = {log: RemoteHistory(log, owner, self.channel(owner)) for log, owner in self._owners.items()}
         return {self._own.name: self._own, **others}
 
     async def owner(self, log: str) -> grpc.aio.Channel:
@@ -80,16 +98,19 @@ class Peers:
         return self._channels[service]
 
     async def _look(self) -> Mapping[str, str]:
+        """Finds out who has which log, as far as that is not known; gives why a service cannot be asked, by service."""
+        away = {}
         for service in self._services:
             if service not in self._owners.values():
                 asked: Any = InspectionServiceStub(self.channel(service))
                 try:
                     described = await asked.Describe(inspection.DescribeRequest(), timeout=_SECONDS)
                 except grpc.aio.AioRpcError as error:
-                    raise HistoryOutOfReach(log=f"of {service}", why=_said(error)) from error
+                    away[service] = f"{service} does not answer ({_said(error)})"
+                    continue
                 own = next(each.log for each in described.logs if each.own)
                 self._owners[own] = service
-        return self._owners
+        return away
 
 
 class RemoteHistory:

@@ -205,6 +205,26 @@ INSERT INTO causal_marks (position, event_id, causes)
 SELECT e.position, e.event_id, $2::jsonb FROM events e WHERE e.position = $1
 ON CONFLICT (position) DO UPDATE SET event_id = excluded.event_id, causes = excluded.causes;
 
+-- name: keep_row
+-- Keeps a row of a view as it was at a version of its stream.
+INSERT INTO kept_rows (view, log, stream, version, position, recorded_at, event_id, schema, row)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (stream, view, log, version) DO UPDATE
+   SET position = excluded.position, recorded_at = excluded.recorded_at, event_id = excluded.event_id,
+       schema = excluded.schema, row = excluded.row;
+
+-- name: nearest_row
+-- The newest kept row of a view and a stream up to a version, a position and a time.
+SELECT version, position, recorded_at, event_id, schema, row FROM kept_rows
+ WHERE view = $1 AND log = $2 AND stream = $3 AND schema = $4
+   AND version <= $5 AND position <= $6 AND recorded_at <= $7
+ ORDER BY version DESC LIMIT 1;
+
+-- name: drop_kept_rows
+-- Drops the kept rows of a view, or of one stream in it.
+WITH dropped AS (DELETE FROM kept_rows WHERE view = $1 AND ($2 = '' OR stream = $2) RETURNING version)
+SELECT count(*) FROM dropped;
+
 -- name: take_lease
 -- Takes or renews a lease for $3 seconds; says who has it, until when, and whether that is the caller. A lease that
 -- reaches further than that was granted by a clock that was ahead: it is void.

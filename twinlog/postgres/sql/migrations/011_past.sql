@@ -1,4 +1,4 @@
--- What makes the past quick to read. Both tables are made from the log's own events, and may be emptied at any time.
+-- What makes the past quick to read. All of it is made from events, and may be emptied at any time.
 
 -- Snapshots of versions long past; the newest of each stream is in table snapshots, which older programs know.
 CREATE TABLE kept_snapshots (
@@ -20,4 +20,18 @@ CREATE TABLE causal_marks (
     position bigint PRIMARY KEY,
     event_id uuid NOT NULL,
     causes   jsonb NOT NULL
+);
+
+-- Rows of views as they were at some versions of the streams that they are folded from, of this log or of others.
+CREATE TABLE kept_rows (
+    view        text NOT NULL,
+    log         text NOT NULL,
+    stream      text NOT NULL,
+    version     integer NOT NULL,
+    position    bigint NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    event_id    uuid NOT NULL,
+    schema      text NOT NULL,
+    row         bytea NOT NULL,
+    PRIMARY KEY (stream, view, log, version)
 );
