@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from projector.reads import Views, customer_message, order_message, timeline_message
+from projector.reads import Views, timeline_message, write_customer, write_order
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from shop.queries.v1 import moment_query_service_pb2 as pb
@@ -105,13 +105,13 @@ class MomentQueries(MomentQueryServiceServicer):
         order = await self._past.order(order_id, Moment(position=cut["orders"]))
         response = pb.GetMomentResponse(
             cut=[LogPosition(log=log, position=position) for log, position in sorted(cut.items())],
-            order=order_message(order),
             saga=await self._past.saga(order_id, cut.get("sagas", 0), time_left(context, _SECONDS)),
         )
+        write_order(response.order, order)
         if customers := cut.get("customers"):
             try:
                 customer = await self._past.customer(order.customer_id, Moment(position=customers))
-                response.customer.CopyFrom(customer_message(customer))
+                write_customer(response.customer, customer)
             except CustomerNotFound:
                 pass  # the order was made for nobody, or before its customer
         await self._reads.after(tokens.write(self._in_views(cut)), time_left(context, _SECONDS))

@@ -14,7 +14,7 @@ import structlog
 from twinlog.log.history import History, OtherHistory
 from twinlog.log.past import KeepsRows, KeptRow, Moment, RowKey
 from twinlog.log.ports import Log
-from twinlog.log.snapshots import ValueCodec
+from twinlog.log.snapshots import ValueCodec, snapshot_schema
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
@@ -58,7 +58,7 @@ class PastRows:
         folding = _Folding(self._schema, view, key)
         nearest = None
         if codec and isinstance(self._store, KeepsRows):
-            nearest = await self._store.nearest_row(at, codec.schema, upto)
+            nearest = await self._store.nearest_row(at, self._marked(codec), upto)
         if codec and nearest:
             with suppress(OtherHistory, ValueError):  # it was kept in another history, or is damaged
                 folding.begin(codec.decode(nearest.row), nearest.version, nearest.position)
@@ -88,10 +88,18 @@ class PastRows:
         if not isinstance(self._store, KeepsRows):
             return
         kept = KeptRow(
-            event.version, event.position, event.recorded_at, event.event_id, codec.schema, codec.encode(row)
+            event.version,
+            event.position,
+            event.recorded_at,
+            event.event_id,
+            self._marked(codec),
+            codec.encode(row),
         )
         with suppress(Unavailable):  # it is only a cache
             await self._store.keep_row(at, kept)
+
+    def _marked(self, codec: ValueCodec) -> str:
+        return snapshot_schema(codec, self._schema)
 
     def _codec(self, view: View[Any], of: type) -> ValueCodec | None:
         if view.name in self._unfit:

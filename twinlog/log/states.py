@@ -27,6 +27,7 @@ class StateCache:
         self, snapshots: Snapshots, schema: Schema, capacity: int, keeper: Keeper | None = None
     ) -> None:
         """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed."""
+        self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
         """What the units of this batch hear that read one of these streams."""

@@ -33,7 +33,7 @@ class TimeTravel:
         """``codecs`` counts the snapshots that were of no use."""
         self._log = log
         self._schema = schema
-        self._codecs = codecs or StateCodecs()
+        self._codecs = codecs or StateCodecs(schema)
         self._kept = KeptStates(log, self._codecs)
 
     async def version(self, stream: StreamId, moment: Moment) -> int:

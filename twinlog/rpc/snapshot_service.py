@@ -35,7 +35,7 @@ class SnapshotService(SnapshotServiceServicer):
     def __init__(self, inspected: Inspected, pages: PageTokens) -> None:
         self._inspected = inspected
         self._pages = pages
-        self._codecs = StateCodecs()
+        self._codecs = StateCodecs(inspected.schema)
         self._past = TimeTravel(inspected.log, inspected.schema, self._codecs)
 
     async def ListSnapshots(
