@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
 from functools import partial
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -19,20 +20,23 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.messages import as_object
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
+from twinlog.rpc.moments import moment_of
 from twinlog.rpc.saga_tables import saga_tables
-from twinlog.rpc.stream_states import MOST_STATES, shown, states
+from twinlog.rpc.stream_states import MOST_STATES, differences, shown, states
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
+_MOST_CHANGES = 1_000
 _LOOK_EVERY_SECONDS = 0.25
 _NO_END = 2**63 - 1
 
@@ -104,6 +108,7 @@ class InspectionService(InspectionServiceServicer):
         checks = Checks()
         stream = _stream(checks, request.stream)
         _one_moment(checks, request)
+        since = moment_of(checks, "since", request.since) if request.HasField("since") else None
         most = MOST_STATES if request.with_states else _MOST_NEWEST
         newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
         checks.done()
@@ -120,6 +125,8 @@ class InspectionService(InspectionServiceServicer):
             response.without_state = found
         else:
             response.state.CopyFrom(found)
+        if since and response.HasField("state"):
+            await self._compare(stream, since, response)
         if request.with_states:
             response.states.extend(await self._states(stream, slice.events))
         return response
@@ -142,6 +149,17 @@ class InspectionService(InspectionServiceServicer):
         if not (version := await self._past.version(stream, moment)):
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         return version
+
+    async def _compare(self, stream: StreamId, since: Moment, response: pb.GetStreamResponse) -> None:
+        """Fills in what has changed since a moment."""
+        before: dict[str, Any] = {}
+        if version := await self._past.version(stream, since):
+            version, found = await self._state(stream, version)
+            before = {} if isinstance(found, str) else as_object(found)
+        changes = list(differences(before, as_object(response.state)))
+        response.since_version = version
+        response.changes.extend(changes[:_MOST_CHANGES])
+        response.more_changes = max(0, len(changes) - _MOST_CHANGES)
 
     def _aggregate(self, stream: StreamId) -> AnyAggregate | None:
         return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
