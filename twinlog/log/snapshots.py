@@ -38,7 +38,9 @@ _BYTES_PER_EVENT = 64
 """A large state is saved less often: saving it should cost about as much as reading the events that it replaces."""
 
 _LARGE_BYTES = 256 * 1024
-"""A state whose last snapshot was larger is encoded and decoded outside of the event loop."""
+"""A state whose last snapshot was larger is encoded outside of the event loop."""
+_LARGE_TO_READ_BYTES = 1024 * 1024
+"""A larger snapshot is decoded there; smaller ones take some milliseconds, and going to and fro takes as long."""
 _MANY_EVENTS = 2_000
 """So is one of so many events of which no snapshot is known, as after its class has changed: it may be large."""
 
@@ -60,7 +62,7 @@ class ValueCodec:
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
-        if len(data) <= _LARGE_BYTES:
+        if len(data) <= _LARGE_TO_READ_BYTES:
             return self._decoded(data)
         apart = Apart(_give_way)
         state = self._decoded(apart.without(data), apart)
@@ -142,7 +144,7 @@ class StateCodecs:
 
     async def restored(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The same; a large one is decoded by another thread, which gives this one its turns."""
-        if len(snapshot.state) <= _LARGE_BYTES:
+        if len(snapshot.state) <= _LARGE_TO_READ_BYTES:
             return self.restore(aggregate, snapshot)
         return await asyncio.to_thread(self.restore, aggregate, snapshot)
 
