@@ -66,6 +66,27 @@ async def test_diff_shows_what_changed_and_by_which_events(twinlog: Terminal, se
     assert back["events"] == []
 
 
+async def test_several_are_shown_at_one_moment(twinlog: Terminal, served: Served) -> None:
+    who = await customer(served.shop)
+    bought = await order(served.shop, who, 7)
+    await served.shop.settle()
+    streams = [f"order/{bought}", f"customer/{who}"]
+    peers = {name: address for name, address in served.addresses.items()}
+    for node in served.shop.nodes:
+        node.peers._services = {name: at for name, at in peers.items() if name != node.name}
+    told = (await twinlog("state", *streams, "--json", *served.at())).json
+    assert {"orders", "customers", "sagas", "projector"} == told["cut"].keys()
+    assert [each["stream"] for each in told["streams"]] == streams
+    assert told["streams"][1]["state"]["reserved"] == 7_000_000_000
+    first = await twinlog("state", *streams, "--at", "orders/1", *served.at())
+    assert "no effect without its cause: " in first.out
+    assert "orders/1" in first.out
+    said = await twinlog("state", *streams, "--at", "1", *served.at())
+    assert "a version is a moment of one stream" in said.err
+    said = await twinlog("state", *streams, "--at", "10000d", *served.at())
+    assert "had not begun by then" in said.err
+
+
 async def test_a_map_of_many_is_shown_by_its_entries(twinlog: Terminal, served: Served) -> None:
     who = await customer(served.shop)
     held = await order(served.shop, who, 7)

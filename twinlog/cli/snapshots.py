@@ -39,7 +39,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         added = actions.add_parser(name, help=help)
         servers.arguments(added)
-        added.add_argument("stream", help="those of this stream, TYPE/ID, or of all streams of a TYPE")
+        views = "; or the past rows of a view, view:NAME" if name == "drop" else ""
+        added.add_argument(
+            "stream", help=f"those of this stream, TYPE/ID, or of all streams of a TYPE{views}"
+        )
         added.set_defaults(action=action)
 
 
@@ -120,7 +123,7 @@ async def _owner(stream: str, asked: Sequence[Server]) -> Server:
 
     async def aggregates(server: Server) -> Sequence[str]:
         described = await server.ask(server.inspection.Describe, inspection.DescribeRequest())
-        return list(described.aggregates)
+        return [*described.aggregates, *(f"view:{view.view}" for view in described.views)]
 
     answers, failures = await servers.ask_all(asked, aggregates)
     for server, names in answers:
@@ -128,7 +131,7 @@ async def _owner(stream: str, asked: Sequence[Server]) -> Server:
             return server
     if failures:
         raise max(failures, key=lambda each: each.code)
-    known = ", ".join(sorted({name for _, names in answers for name in names}))
+    known = ", ".join(sorted({name for _, names in answers for name in names if ":" not in name}))
     raise Usage(f"no service here has an aggregate {type}; they have {known or 'none'}") from None
 
 

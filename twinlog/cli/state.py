@@ -6,20 +6,22 @@ import argparse
 import asyncio
 import json
 
-from rich.console import Console
-
 from twinlog.cli import moments, servers
 from twinlog.cli.diff import changes_between, print_changes
 from twinlog.cli.exits import OK
-from twinlog.cli.output import console, line, plain, print_json
+from twinlog.cli.output import console, plain, print_json
+from twinlog.cli.together import print_heading, show_together
 from twinlog.model.messages import as_object
-from twinlog.v1 import inspection_pb2 as pb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     servers.arguments(parser, when=moments.WHEN)
     parser.add_argument(
-        "stream", help="the aggregate, type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
+        "streams",
+        nargs="+",
+        metavar="TYPE/ID",
+        help="the aggregate, such as order/01890a5d-ac96-774b-bcce-b302099a8057; of several, no effect "
+        "is shown without its cause",
     )
     parser.add_argument("--as-of", metavar="WHEN", type=moments.parsed, help="the same as --at WHEN")
     parser.add_argument(
@@ -36,9 +38,12 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     when = moments.taken(options) or moments.NOW
+    if len(options.streams) > 1:
+        return await show_together(options, when)
+    [stream] = options.streams
     async with servers.connected(options) as asked:
-        found = moments.with_state(await moments.stream_at(asked, options.stream, when))
-        before = await moments.stream_at(asked, options.stream, options.since) if options.since else None
+        found = moments.with_state(await moments.stream_at(asked, stream, when))
+        before = await moments.stream_at(asked, stream, options.since) if options.since else None
     state = as_object(found.state)
     if options.json:
         told = {
@@ -58,11 +63,3 @@ async def _run(options: argparse.Namespace) -> int:
     if before:
         print_changes(out, before, changes_between(before, found))
     return OK
-
-
-def print_heading(out: Console, found: pb.GetStreamResponse) -> None:
-    """Which stream it is, and at which event."""
-    last = found.events[-1]
-    at = last.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
-    words = f"{found.stream} at version {found.version}, {last.address}, recorded {at}"
-    out.print(line(words, "bold"), soft_wrap=True)

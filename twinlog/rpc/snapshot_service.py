@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from twinlog.log.past import KeepsSnapshots, KeptKey, KeptSnapshot
+from twinlog.log.past import KeepsRows, KeepsSnapshots, KeptKey, KeptSnapshot
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
@@ -19,6 +19,7 @@ from twinlog.v1 import snapshot_service_pb2 as pb
 from twinlog.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
 
 _ALL = 2**31 - 1
+_VIEW = "view:"
 
 
 class KeepsNone(FailedPrecondition):
@@ -60,6 +61,8 @@ class SnapshotService(SnapshotServiceServicer):
         checks = Checks()
         type, id = _stream(checks, request.stream)
         checks.done()
+        if type.startswith(_VIEW):
+            return pb.DropSnapshotsResponse(dropped=await self._rows.drop_rows(type.removeprefix(_VIEW), id))
         return pb.DropSnapshotsResponse(dropped=await self._store.drop_kept(type, id))
 
     async def RebuildSnapshots(
@@ -118,6 +121,13 @@ class SnapshotService(SnapshotServiceServicer):
     def _store(self) -> KeepsSnapshots:
         log = self._inspected.log
         if not isinstance(log, KeepsSnapshots):
+            raise KeepsNone(log=log.name)
+        return log
+
+    @property
+    def _rows(self) -> KeepsRows:
+        log = self._inspected.log
+        if not isinstance(log, KeepsRows):
             raise KeepsNone(log=log.name)
         return log
 
