@@ -77,7 +77,7 @@ def _set(patches: Patches) -> None:
 # --- the past ---
 
 
-@bug("cut-by-time-alone")
+@bug("cut-by-time-alone", near=140)
 def cut_by_time_alone() -> Patches:
     """A cut is what was recorded by a time, so there may be an effect before its cause in it."""
 

@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
-from tests.simulation.cuts import Cuts
 from tests.simulation.tally import SEEN
 from twinlog import Money, Recorded
 from twinlog.testing import Call, Invariants, Scene, Violation, check
@@ -57,7 +56,6 @@ class Model(Invariants):
         self.mode = 1
         self.accounts: dict[str, Account] = defaultdict(Account)
         self.sagas: dict[str, str] = {}
-        self._cuts = Cuts(scene)
         self._tallied = dict.fromkeys(SEEN, 0)
         self._caused: set[tuple[str, str, str, str]] = set()
         self._appliers: dict[str, Callable[[Recorded, Any], None]] = {
@@ -71,7 +69,6 @@ class Model(Invariants):
 
     def event(self, event: Recorded, message: Any) -> None:
         self._once(event)
-        self._cuts.committed()
         self._appliers[event.log](event, message)
 
     def acknowledged(self, call: Call, response: Message) -> None:
@@ -102,7 +99,6 @@ class Model(Invariants):
     # --- at the end ---
 
     def unfinished(self) -> Iterator[str]:
-        self._cuts.judge()
         for name, tallied in self._tallied.items():
             head = len(self.scene.logs[name].events)
             if tallied != head:

@@ -7,10 +7,13 @@ from datetime import datetime, timedelta
 
 from twinlog.log import cuts
 from twinlog.log.history import Cut, LogHistory
-from twinlog.testing import Scene, Violation
+from twinlog.testing.simulation.scene import Scene
+from twinlog.testing.simulation.violation import Violation
 
-_EVERY = 20
+_EVERY = 10
 """Commits between two looks."""
+_LOOKED_AT = 300
+"""Events of each log before the cut whose causes are looked for: clocks are off by seconds."""
 
 
 class Cuts:
@@ -28,7 +31,9 @@ class Cuts:
         self._commits += 1
         if self._commits % _EVERY == 0:
             ago = timedelta(seconds=self._commits // _EVERY % 10 * 0.2)
-            self._looks.add(asyncio.get_running_loop().create_task(self._look(self._scene.now() - ago)))
+            look = asyncio.get_running_loop().create_task(self._look(self._scene.now() - ago))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
 
     def judge(self) -> None:
         """Raises Violation where something was wrong."""
@@ -47,7 +52,7 @@ class Cuts:
     def _without_cause(self, cut: Cut) -> str:
         """An event in a cut whose cause is not; empty: there is none."""
         for name, log in self._scene.logs.items():
-            for event in log.events[: cut[name]]:
+            for event in log.events[max(0, cut[name] - _LOOKED_AT) : cut[name]]:
                 of, _, position = event.metadata.causation_id.partition("/")
                 if of in cut and position.isdigit() and int(position) > cut[of]:
                     return f"{event.address} is in the cut {dict(cut)}, and its cause {of}/{position} is not"
