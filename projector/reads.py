@@ -108,9 +108,8 @@ def _write_time(message: Timestamp, time: datetime) -> None:
     message.nanos = since.microseconds * 1_000
 
 
-def timeline_message(row: TimelineRow, opened: bytes | None = None) -> TimelineEntry:
-    """The event with its payload as it is opened."""
-    payload_json, payload = decoded(row.type, row.payload if opened is None else opened)
+def timeline_message(row: TimelineRow) -> TimelineEntry:
+    payload_json, payload = decoded(row.type, row.payload)
     return TimelineEntry(
         log=row.log,
         position=row.position,

@@ -52,6 +52,14 @@ SEALED_STATE = ".sealed"
 """Ends the schema of a snapshot that is sealed, so that it is no snapshot for programs that cannot open it."""
 
 
+class Erased(Exception):
+    """The person is erased, and the snapshot with them."""
+
+
+class NotOpened(ValueError):
+    """It was sealed with another key."""
+
+
 class Personal:
     """Seals and opens the personal fields of one process."""
 
@@ -99,21 +107,14 @@ class Personal:
 
         A text that is not sealed for that person is given as it is. Raises Unavailable.
         """
-        return (await self.open_all([(subject, text)]))[0]
+        if not text.startswith(MARK):
+            return text
+        return self._opened(await self._known((subject,)), subject, text)
 
     async def open_all(self, texts: Sequence[tuple[str, str]]) -> list[str]:
         """The same for several, each with its person; their keys are read together. Raises Unavailable."""
         keys = await self._known({subject for subject, text in texts if text.startswith(MARK)})
         return [self._opened(keys, subject, text) for subject, text in texts]
-
-    async def open_payload(self, type: str, payload: bytes, stream: str) -> bytes:
-        """The payload of an event with its personal fields opened; ``stream``: the id of its stream."""
-        if MARK_BYTES not in payload or not FIELDS_OF[type]:
-            return payload
-        message = message_class(type).FromString(payload)
-        keys = await self._known(persons_in(message, stream))
-        change_texts(message, stream, lambda subject, text: self._opened(keys, subject, text))
-        return message.SerializeToString(deterministic=True)
 
     async def erase(self, subject: str) -> bool:
         """Destroys the key of a person, for good: none of the texts sealed for them can be read any more.
@@ -191,16 +192,12 @@ class Personal:
             changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
         return changed
 
-    def seals_state(self, stream_type: str) -> bool:
-        """Whether the state of a stream of that type may hold personal texts, as far as they were seen."""
-        return stream_type in HOLDING
-
     def is_mixed(self, stream_type: str) -> bool:
         """Whether streams of that type were seen to hold personal fields of others than their own person."""
         return stream_type in self._mixed
 
     async def sealed_states(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-        """Snapshots about to be saved, sealed; without those that may not be saved. Raises KeysUnavailable.
+        """Snapshots that are marked as sealed, sealed; without those that may not be saved. Raises KeysUnavailable.
 
         A state that may hold texts of several persons is not saved, nor that of a person who is erased: it was made
         from what was known of them before.
@@ -212,7 +209,17 @@ class Personal:
     def _sealed_state(self, key: Cipher, snapshot: Snapshot) -> Snapshot:
         nonce = self._nonces(NONCE_BYTES)
         state = nonce + key.encrypt(nonce, snapshot.state, _of_stream(snapshot))
-        return snapshot._replace(schema=snapshot.schema + SEALED_STATE, state=MARK_BYTES + state)
+        return snapshot._replace(state=MARK_BYTES + state)
+
+    async def opened_state(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot as it was before it was sealed. Raises Erased, NotOpened and KeysUnavailable."""
+        if not snapshot.schema.endswith(SEALED_STATE):
+            return snapshot
+        keys = await self._known([snapshot.stream.id])
+        opened = self._opened_state(keys, snapshot)
+        if opened is None or opened is snapshot:
+            raise Erased if keys.get(snapshot.stream.id, self) is None else NotOpened
+        return opened
 
     async def opened_slices(self, slices: Sequence[StreamSlice]) -> Sequence[StreamSlice]:
         """What a load gave, with events and snapshots opened; one that cannot be opened stays as it is.

@@ -12,22 +12,25 @@ import json
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Any
+from zlib import crc32
 
 import structlog
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
-from twinlog.log.personal import Personal
+from twinlog.log.past import Nearest
+from twinlog.log.personal import SEALED_STATE, Personal
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import StreamId
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
 
 EVERY = 100
@@ -38,6 +41,8 @@ _BYTES_PER_EVENT = 64
 
 _LARGE_BYTES = 256 * 1024
 """A state whose last snapshot was larger is encoded outside of the event loop."""
+_LARGE_TO_READ_BYTES = 1024 * 1024
+"""A larger snapshot is decoded there; smaller ones take some milliseconds, and going to and fro takes as long."""
 _MANY_EVENTS = 2_000
 """So is one of so many events of which no snapshot is known, as after its class has changed: it may be large."""
 
@@ -47,11 +52,11 @@ _BATCH = 50
 _NO_SCHEMA = "none"
 
 
-class StateCodec:
-    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
+class ValueCodec:
+    """Translates values of a class to JSON and back; pydantic must understand it."""
 
-    def __init__(self, aggregate: AnyAggregate) -> None:
-        self._adapter, self.schema, self._fields = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
+    def __init__(self, of: type) -> None:
+        self._adapter, self.schema, self._fields = _adapter(of)
 
     def encode(self, state: Any) -> bytes:
         apart = Apart(_give_way)
@@ -59,10 +64,24 @@ class StateCodec:
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
+        if len(data) <= _LARGE_TO_READ_BYTES:
+            return self._decoded(data)
+        apart = Apart(_give_way)
+        state = self._decoded(apart.without(data), apart)
+        return state if apart.all_taken else self._decoded(data)
+
+    def _decoded(self, data: bytes, apart: Apart | None = None) -> Any:
         # A field that is missing would be filled with its default: a state, but not that of the stream.
         if self._fields and _keys(data) != self._fields:
             raise ValueError("it is not a state of this schema")
-        return self._adapter.validate_json(data)
+        return self._adapter.validate_json(data, context=apart)
+
+
+class StateCodec(ValueCodec):
+    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
+
+    def __init__(self, aggregate: AnyAggregate) -> None:
+        super().__init__(type(aggregate.initial))
 
 
 def _give_way() -> None:
@@ -94,7 +113,7 @@ def _keys(data: bytes) -> Set[str] | None:
     return read.keys() if isinstance(read, dict) else None
 
 
-def snapshot_schema(codec: StateCodec, events: Schema | None) -> str:
+def snapshot_schema(codec: ValueCodec, events: Schema | None) -> str:
     """What the snapshots of a state are marked with: its schema and the upcasters of its events, as a hash."""
     if not (events and events.fingerprint):
         return codec.schema
@@ -104,9 +123,13 @@ def snapshot_schema(codec: StateCodec, events: Schema | None) -> str:
 class StateCodecs:
     """The codecs of aggregates."""
 
-    def __init__(self, events: Schema | None = None) -> None:
-        """``events``: what reads the events that the states come from; None: one without upcasters."""
+    def __init__(self, events: Schema | None = None, personal: Personal | None = None) -> None:
+        """``events``: what reads the events that the states come from; None: one without upcasters.
+
+        ``personal`` opens events, and seals states that may hold personal texts; None: all is as it is stored.
+        """
         self._events = events
+        self.personal = personal
         self._codecs: dict[str, StateCodec] = {}
         self.ignored = 0
         """How many snapshots were of no use."""
@@ -118,12 +141,49 @@ class StateCodecs:
         return self._codecs[aggregate.name]
 
     def schema(self, aggregate: AnyAggregate) -> str:
-        """What the snapshots of an aggregate's state are marked with."""
-        return snapshot_schema(self.codec(aggregate), self._events)
+        """What the snapshots of an aggregate's state are marked with; by its end it tells whether they are sealed."""
+        schema = snapshot_schema(self.codec(aggregate), self._events)
+        sealed = self.personal and aggregate.keeps_personal and holds(aggregate)
+        return f"{schema}{SEALED_STATE}" if sealed else schema
+
+    async def opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Events as a fold is given them."""
+        return await self.personal.opened(events) if self.personal else events
+
+    async def sealed(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+        """Snapshots as they are stored: those sealed that are marked so, without those that may not be stored."""
+        marked = [each for each in snapshots if each.schema.endswith(SEALED_STATE)]
+        if not (marked and self.personal):
+            return [*snapshots]
+        plain = [each for each in snapshots if each not in marked]
+        return plain + await self.personal.sealed_states(marked)
 
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The state in a snapshot. Raises anything where it holds none."""
         return self.codec(aggregate).decode(snapshot.state)
+
+    async def restored(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
+        """The same; a large one is decoded by another thread, which gives this one its turns."""
+        if len(snapshot.state) <= _LARGE_TO_READ_BYTES:
+            return self.restore(aggregate, snapshot)
+        return await asyncio.to_thread(self.restore, aggregate, snapshot)
+
+    async def entry(self, aggregate: AnyAggregate, nearest: Nearest) -> Entry:
+        """A stream as it was at a snapshot. Raises anything where the snapshot holds no state, or is damaged."""
+        snapshot, checksum = nearest
+        if checksum not in (None, crc32(snapshot.state)):
+            raise ValueError("its bytes are not those that were kept")
+        if self.personal:
+            snapshot = await self.personal.opened_state(snapshot)
+        state = await self.restored(aggregate, snapshot)
+        return Entry(aggregate, state, snapshot.version, snapshot.position, snapshot.version)
+
+    async def encoded(self, aggregate: AnyAggregate, state: Any, *, large: bool) -> bytes:
+        """A state as a snapshot has it; one that may be large is encoded by another thread."""
+        codec = self.codec(aggregate)
+        if not large:
+            return codec.encode(state)
+        return await asyncio.to_thread(codec.encode, state)  # states never change
 
     def ignore(self, stream: StreamId, why: Exception) -> None:
         """Notes that a snapshot was of no use."""
@@ -146,8 +206,7 @@ class Snapshots(StateCodecs):
         personal: Personal | None = None,
     ) -> None:
         """``personal`` seals the states that may hold personal texts."""
-        super().__init__(events)
-        self._personal = personal
+        super().__init__(events, personal)
         self._log = log
         self._every = every
         self._sizes: OrderedDict[StreamId, int] = OrderedDict()
@@ -231,11 +290,8 @@ class Snapshots(StateCodecs):
     async def _encoded(self) -> list[Snapshot]:
         """A batch of pending snapshots. It yields after each one: streams that grow together are due together."""
         chosen: dict[StreamId, Snapshot] = {}
-        keeping: set[StreamId] = set()
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
-            if self._keeps_personal(entry, stream):
-                keeping.add(stream)
             try:
                 if self._may_be_large(stream, entry):
                     # States never change, so another thread can read one; this one would be held up for milliseconds.
@@ -245,21 +301,7 @@ class Snapshots(StateCodecs):
             except Exception as error:  # a state that cannot be encoded concerns no other
                 structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
             await asyncio.sleep(0)
-        return await self._sealed(chosen, keeping) if keeping else list(chosen.values())
-
-    async def _sealed(
-        self, chosen: Mapping[StreamId, Snapshot], keeping: Collection[StreamId]
-    ) -> list[Snapshot]:
-        """The snapshots with those sealed that may hold personal texts; without those that may not be saved."""
-        assert self._personal
-        sealed = await self._personal.sealed_states(
-            [chosen[stream] for stream in keeping if stream in chosen]
-        )
-        return [*(each for stream, each in chosen.items() if stream not in keeping), *sealed]
-
-    def _keeps_personal(self, entry: Entry, stream: StreamId) -> bool:
-        aggregate, personal = entry.aggregate, self._personal
-        return bool(personal and aggregate.keeps_personal and personal.seals_state(stream.type))
+        return await self.sealed([*chosen.values()])
 
     def _may_be_large(self, stream: StreamId, entry: Entry) -> bool:
         size = self._sizes.get(stream)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from twinlog.log.personal import Personal
+from twinlog.log.kept_snapshots import Keeper
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
@@ -24,18 +24,19 @@ class StateCache:
     """Streams by id, the least recently used first; a stream that is absent is read when it is needed."""
 
     def __init__(
-        self, snapshots: Snapshots, schema: Schema, capacity: int, personal: Personal | None = None
+        self, snapshots: Snapshots, schema: Schema, capacity: int, keeper: Keeper | None = None
     ) -> None:
-        """``capacity``: how many streams :meth:`evict` leaves. ``personal`` opens what is read."""
+        """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed."""
         self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
         """What the units of this batch hear that read one of these streams."""
         self.unreadable = UnreadableStreams()
         self._snapshots = snapshots
-        self._reader = StreamReader(schema, snapshots, personal)
+        self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
-        self._personal = personal
+        self._keeper = keeper
+        self._personal = personal = snapshots.personal
         self._erased: set[str] = set()
         """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
         if personal:
@@ -79,6 +80,8 @@ class StateCache:
 
     def keep(self, read: Iterable[StreamId], written: Mapping[StreamId, Entry]) -> None:
         """Keeps the streams of a committed batch: those written as they are now, and all as recently used."""
+        if self._keeper:
+            self._keeper.offer(self.known, written)
         self.known.update(written)
         self.known.update(self._snapshots.offer_all(written))
         for stream in read:
@@ -96,6 +99,8 @@ class StateCache:
         self.known.clear()
         self.unreadable.clear()
         self._snapshots.forget()
+        if self._keeper:
+            self._keeper.forget()
 
     def evict(self) -> None:
         """Forgets the least recently used streams beyond the capacity."""

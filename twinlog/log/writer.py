@@ -25,6 +25,7 @@ from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
 from twinlog._aio.standing import seconds_since
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.kept_snapshots import Keeper
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import CheckpointAdvance, Log
@@ -97,7 +98,8 @@ class Writer:
         """How it pauses between batches."""
         self.personal = personal
         self._snapshots = Snapshots(log, events=schema, randomness=randomness, personal=personal)
-        self._states = StateCache(self._snapshots, schema, cached_streams, personal)
+        self._keeper = Keeper(log, schema, self._snapshots, randomness=randomness)
+        self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper)
         self._group_commit = GroupCommit(
             log,
             self._states,
@@ -125,7 +127,7 @@ class Writer:
             "appending_seconds": seconds_since(self._began),
             "unfinished": len(self.unfinished),
             "window": self.unfinished.window,
-            "snapshots_waiting": self._snapshots.waiting,
+            "snapshots_waiting": self._snapshots.waiting + self._keeper.waiting,
             "problem": self.problem,
         }
 
@@ -159,7 +161,7 @@ class Writer:
         await self.execute(lambda _transaction: None, preload=streams)
 
     async def __aenter__(self) -> Self:
-        work = (self._run(), self._snapshots.run(), self.unfinished.watch())
+        work = (self._run(), self._snapshots.run(), self._keeper.run(), self.unfinished.watch())
         self._tasks = [asyncio.create_task(each) for each in work]
         return self
 

@@ -231,6 +231,11 @@ def holds_personal(type: str, payload: bytes) -> bool:
     return has_own(type) or MARK_BYTES in payload
 
 
+def holds(aggregate: AnyAggregate) -> bool:
+    """Whether an aggregate's events hold personal fields, as far as it says which they are, or they were seen."""
+    return aggregate.name in HOLDING or any(has_own(e.DESCRIPTOR.full_name) for e in aggregate.events)
+
+
 def decides_personal(
     aggregate: AnyAggregate, command: object = None, error: BaseException | None = None
 ) -> bool:
@@ -238,8 +243,7 @@ def decides_personal(
 
     Where its state keeps none, it may where a word of the command is in the error's text.
     """
-    holds = aggregate.name in HOLDING or any(has_own(e.DESCRIPTOR.full_name) for e in aggregate.events)
-    return holds and (aggregate.keeps_personal or _quotes(str(error), command))
+    return holds(aggregate) and (aggregate.keeps_personal or _quotes(str(error), command))
 
 
 def _quotes(text: str, command: object) -> bool:
