@@ -119,5 +119,7 @@ async def test_a_key_that_will_not_do_is_refused_with_a_way_out(tmp_path: Path) 
         with pytest.raises(ConfigurationError, match=says):
             signer(path)
     for path in (private, other_public):
-        with pytest.raises(ConfigurationError, match=r"--key: .*; take it from the private key: openssl pkey"):
+        with pytest.raises(
+            ConfigurationError, match=r"--key: .*; take it from the private key: openssl pkey"
+        ):
             public_key(path)

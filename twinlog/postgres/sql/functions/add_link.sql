@@ -1,5 +1,5 @@
 -- revision: 1
--- Adds a link to the chain. The caller holds the lock of log_head.
+-- Adds a link to the chain and gives its number. The caller holds the lock of log_head.
 CREATE OR REPLACE FUNCTION add_link(
     kind           smallint,
     first_position bigint,
@@ -7,20 +7,16 @@ CREATE OR REPLACE FUNCTION add_link(
     head           bigint,
     digest         bytea,
     marks          bytea
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
-    number_before bigint := 0;
-    hash_before   bytea := decode(repeat('00', 32), 'hex');
-    newest        record;
+    number_before bigint;
+    hash_before   bytea;
 BEGIN
-    SELECT c.number, c.hash INTO newest FROM chain c ORDER BY c.number DESC LIMIT 1;
-    IF FOUND THEN
-        number_before := newest.number;
-        hash_before := newest.hash;
-    END IF;
+    SELECT c.number, c.hash INTO number_before, hash_before FROM chain c ORDER BY c.number DESC LIMIT 1;
     INSERT INTO chain AS c (number, kind, first_position, last_position, head, digest, marks, hash)
-    VALUES (number_before + 1, kind, first_position, last_position, head, digest, marks,
-            sha256(hash_before || int2send(kind) || int8send(first_position) || int8send(last_position)
-                   || int8send(head) || digest));
+    VALUES (coalesce(number_before, 0) + 1, kind, first_position, last_position, head, digest, marks,
+            sha256(coalesce(hash_before, decode(repeat('00', 32), 'hex')) || int2send(kind)
+                   || int8send(first_position) || int8send(last_position) || int8send(head) || digest));
+    RETURN coalesce(number_before, 0) + 1;
 END $$;

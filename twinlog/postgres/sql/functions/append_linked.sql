@@ -22,6 +22,8 @@ CREATE OR REPLACE FUNCTION append_linked(
 DECLARE
     head        bigint;
     reached     bigint;
+    head_after  bigint;
+    link        bigint;
     now_era     integer;
     stale       jsonb;
     answered    jsonb;
@@ -73,9 +75,10 @@ BEGIN
             IF reached < head THEN
                 PERFORM note_unlinked();
             END IF;
-            PERFORM add_link(1::smallint, first, head + cardinality(new_events), head + cardinality(new_events),
-                             digest, marks);
-            UPDATE log_head SET position = head + cardinality(new_events), linked = head + cardinality(new_events);
+            head_after := head + cardinality(new_events);
+            -- As an assignment it takes no plan of its own.
+            link := add_link(1::smallint, first, head_after, head_after, digest, marks);
+            UPDATE log_head SET position = head_after, linked = head_after;
         END IF;
     END IF;
 
