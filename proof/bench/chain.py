@@ -34,9 +34,9 @@ from twinlog.testing.internals import (
 
 SIZES = (1, 20, 100)
 """Events of a batch: a saga alone, and under load."""
-_EVENTS = 4_000
+_EVENTS = 1_000
 """Appended in each turn."""
-_TURNS = 9
+_TURNS = 25
 _APPEND = load_queries("twinlog.postgres.sql")["append"]
 SAGAS = {"choreography": (555, 3), "orchestration": (1010, 8)}
 """µs of processor time and events of a saga, from docs/bench/budget.md."""
@@ -65,7 +65,7 @@ async def main() -> None:
 
 
 async def _compared(connection: Connection, pid: int, size: int) -> None:
-    events = min(_EVENTS, 500 * size)
+    events = min(_EVENTS, 100 * size)
     spent: dict[bool, list[Spent]] = {True: [], False: []}
     await _turn(connection, pid, size, events, True)
     for _ in range(_TURNS):

@@ -1,22 +1,23 @@
 -- revision: 1
--- Adds a link to the chain and gives its number. The caller holds the lock of log_head.
+-- Adds a link to the chain, other than that of an append. The caller holds the lock of log_head.
 CREATE OR REPLACE FUNCTION add_link(
     kind           smallint,
     first_position bigint,
     last_position  bigint,
-    head           bigint,
+    at             bigint,  -- the position of the log
     digest         bytea,
     marks          bytea
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
-    number_before bigint;
-    hash_before   bytea;
+    links bigint;
+    hash  bytea;
 BEGIN
-    SELECT c.number, c.hash INTO number_before, hash_before FROM chain c ORDER BY c.number DESC LIMIT 1;
-    INSERT INTO chain AS c (number, kind, first_position, last_position, head, digest, marks, hash)
-    VALUES (coalesce(number_before, 0) + 1, kind, first_position, last_position, head, digest, marks,
-            sha256(coalesce(hash_before, decode(repeat('00', 32), 'hex')) || int2send(kind)
-                   || int8send(first_position) || int8send(last_position) || int8send(head) || digest));
-    RETURN coalesce(number_before, 0) + 1;
+    SELECT h.links, h.hash INTO links, hash FROM log_head h;
+    links := links + 1;
+    -- As append_linked has it.
+    hash := sha256(hash || int2send(kind) || int8send(first_position) || int8send(last_position) || int8send(at)
+                   || digest);
+    INSERT INTO chain VALUES (links, kind, first_position, last_position, at, digest, marks, hash);
+    UPDATE log_head h SET links = links, hash = hash;
 END $$;
