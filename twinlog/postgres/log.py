@@ -112,7 +112,7 @@ class PostgresLog:
         return StoredReply(*rows[0]) if rows else None
 
     async def checkpoint(self, consumer: str) -> int:
-        rows = await self._fetch("checkpoint", consumer)
+        rows = await self._fetch("checkpoint", consumer) or await self._fetch("adopt_checkpoint", consumer)
         return int(rows[0][0]) if rows else 0
 
     async def last_handled(self, consumer: str) -> Handled | None:

@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
     chain_key_file: str = ""
     """A file with an Ed25519 key in PEM, which signs the heads of the log's chain; empty: they are not signed."""
+    share_port: bool = False
+    """Whether replicas listen on the same address, each with this set; the system shares out connections among them."""
     metrics_address: OptionalAddress = ""
     """Where Prometheus gets metrics, as host:port, such as 127.0.0.1:9461; empty: there are none."""
     log_level: logs.Level = "info"

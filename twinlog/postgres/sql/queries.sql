@@ -276,6 +276,56 @@ SELECT s.stream_id, s.payload FROM events s
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
+-- name: adopt_checkpoint
+-- Has a consumer go on where it stood in the log that this one was imported from.
+INSERT INTO checkpoints (consumer, position, event_position, event_id)
+SELECT consumer, position, event_position, event_id FROM imported_checkpoints WHERE consumer = $1
+ON CONFLICT (consumer) DO NOTHING RETURNING position;
+
+-- name: import_unfinished
+-- Up to where an import has come that has not reached its end.
+SELECT current_database(), position FROM log_imports WHERE finished_at IS NULL;
+
+-- name: import_state
+-- The import that this log was filled by.
+SELECT file_id, position, finished_at IS NOT NULL FROM log_imports;
+
+-- name: import_begin
+-- An import begins.
+INSERT INTO log_imports (file_id, position) VALUES ($1, 0);
+
+-- name: import_advance
+-- An import has come further, unless another one of the same file has.
+UPDATE log_imports SET position = $2 WHERE position = $1 AND finished_at IS NULL RETURNING position;
+
+-- name: import_finish
+-- The log is there; whoever knew the empty one looks again.
+WITH finished AS (UPDATE log_imports SET finished_at = now())
+UPDATE log_head SET position = $1, era = greatest(era + 1, $2);
+
+-- name: import_refusals
+-- What keeps a log from being filled: its head, whether there is anything in it, and who is at work on it.
+SELECT (SELECT position FROM log_head), EXISTS (SELECT FROM events), EXISTS (SELECT FROM checkpoints),
+       EXISTS (SELECT FROM requests), (SELECT min(holder) FROM leases WHERE expires_at > clock_timestamp());
+
+-- name: export_requests
+-- The outcomes of requests up to a position.
+SELECT request_id, fingerprint, reply, position, recorded_at FROM requests WHERE position <= $1;
+
+-- name: export_timers
+-- Every timer.
+SELECT stream_type, stream_id, version, due FROM timers;
+
+-- name: export_checkpoints
+-- Where every consumer stands, or stood in the log that this one was imported from.
+SELECT consumer, position, event_position, event_id FROM checkpoints
+UNION ALL
+SELECT consumer, position, event_position, event_id FROM imported_checkpoints i
+ WHERE NOT EXISTS (SELECT FROM checkpoints c WHERE c.consumer = i.consumer);
+
+-- name: export_saga_tables
+-- The tables of all sagas.
+SELECT saga, version, fingerprint, shape::text, retired FROM saga_tables;
 -- name: links
 -- Links of the chain after a number, in order.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
