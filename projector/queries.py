@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from projector.reads import NEWEST, Views, customer_message, order_message, timeline_message
-from projector.views.orders import OrderRow
+from projector.reads import NEWEST, Views, customer_message, matching, order_message, timeline_message
+from projector.views.customers import CUSTOMERS
+from projector.views.orders import ORDERS, OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
 from twinlog import NotFound
-from twinlog.rpc import Checks, Context, PageTokens, ReadModel
+from twinlog.rpc import Change, Checks, Context, PageTokens, ReadModel
 
 
 class OrderNotFound(NotFound):
@@ -26,6 +27,28 @@ class CustomerNotFound(NotFound):
     """There is no such customer here; right after creating it, pass the consistency_token of the response."""
 
     reason = "CUSTOMER_NOT_FOUND"
+
+
+def _order_changed(change: Change) -> orders.WatchOrderResponse:
+    if change.row is None:
+        raise OrderNotFound
+    return orders.WatchOrderResponse(order=order_message(change.row), resume_token=change.resume_token)
+
+
+def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
+    return orders.WatchOrdersResponse(
+        orders=map(order_message, change.rows.values()),
+        left_order_ids=change.left,
+        resume_token=change.resume_token,
+    )
+
+
+def _customer_changed(change: Change) -> customers.WatchCustomerResponse:
+    if change.row is None or not change.row.created_position:
+        raise CustomerNotFound
+    return customers.WatchCustomerResponse(
+        customer=customer_message(change.row), resume_token=change.resume_token
+    )
 
 
 class HasPosition(Protocol):
@@ -83,13 +106,28 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
         await self._reads.fresh(checks, request, context)
-        version = 0
-        async for row in self._reads.watch(lambda: self._order(order_id), order_id):
-            if row.version > version:
-                version = row.version
-                yield orders.WatchOrderResponse(order=order_message(row))
-            if row.state != ORDER_STATE_PENDING:
-                return
+        watch = self._reads.watch_row(
+            ORDERS, order_id, request.resume_token, lambda row: row.state != ORDER_STATE_PENDING
+        )
+        async for change in watch:
+            yield change.once(_order_changed)
+
+    async def WatchOrders(
+        self, request: orders.WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[orders.WatchOrdersResponse]:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id, required=False)
+        state = checks.enum("state", request.state, OrderState, required=False)
+        await self._reads.fresh(checks, request, context)
+        chosen = {"customer_id": customer_id, "state": state}
+        watch = self._reads.watch_rows(
+            ORDERS,
+            {field: value for field, value in chosen.items() if value},
+            request.resume_token,
+            None if request.changes_only else matching(customer_id, state),
+        )
+        async for change in watch:
+            yield change.once(_orders_changed)
 
     async def GetOrderTimeline(
         self, request: orders.GetOrderTimelineRequest, context: Context
@@ -145,6 +183,15 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
             orders=map(order_message, rows[:size]),
             next_page_token=self._next(rows, size, filters),
         )
+
+    async def WatchCustomer(
+        self, request: customers.WatchCustomerRequest, context: Context
+    ) -> AsyncIterator[customers.WatchCustomerResponse]:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id)
+        await self._reads.fresh(checks, request, context)
+        async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
+            yield change.once(_customer_changed)
 
     async def _customer(self, customer_id: str) -> customers.Customer:
         row = await self._views.customer(customer_id)

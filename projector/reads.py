@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from projector.views.timeline import TIMELINE, TimelineRow
 from shop.queries.v1.customer_query_service_pb2 import Customer
 from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
-from twinlog import Money, PostgresViews, timestamp
-from twinlog.rpc import decoded
+from twinlog import FailedPrecondition, Money, PostgresViews, timestamp
+from twinlog.rpc import ViewMoment, decoded
 
 ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
 NEWEST = 2**63 - 1
+MOST_WATCHED = 1_000
+"""Orders that a watch may begin with."""
+
+
+class TooManyToWatch(FailedPrecondition):
+    """More than {most} orders match; watch fewer, or list them and set changes_only."""
+
+    reason = "TOO_MANY_TO_WATCH"
 
 
 class Views(PostgresViews):
@@ -38,6 +47,18 @@ class Views(PostgresViews):
         """The events of an order's saga, causes before effects."""
         rows = await self.query("timeline_of_order", order_id)
         return causes_first([TimelineRow(*row) for row in rows])
+
+
+def matching(customer_id: str, state: int) -> Callable[[ViewMoment], Coroutine[Any, Any, Sequence[OrderRow]]]:
+    """Reads the orders that a watch begins with, the newest first. Raises TooManyToWatch."""
+
+    async def first(moment: ViewMoment) -> Sequence[OrderRow]:
+        rows = await moment.query("list_orders", customer_id, state, NEWEST, MOST_WATCHED + 1)
+        if len(rows) > MOST_WATCHED:
+            raise TooManyToWatch(most=MOST_WATCHED)
+        return [OrderRow(*row) for row in rows]
+
+    return first
 
 
 def causes_first(rows: Sequence[TimelineRow]) -> list[TimelineRow]:

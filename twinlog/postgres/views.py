@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
+from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import fetch, on_connection
 from twinlog.postgres.log import PostgresLog, append
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.view_moment import PostgresMoment
+
+T = TypeVar("T")
 
 _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
@@ -58,9 +64,10 @@ class PostgresViews:
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
-        self._statements: dict[tuple[str, ...], str] = {}
+        self._statements: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         self._fitting: set[str] = set()
         """Views whose row type has been compared with the table."""
+        self._noted: dict[AnyView, Sequence[str]] = {}
 
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
@@ -103,6 +110,8 @@ class PostgresViews:
         change: Callable[[Changes], Changes],
         advance: CheckpointAdvance,
         batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Changes | Conflict:
         async def work(connection: Connection) -> Changes | Conflict:
             try:
@@ -112,7 +121,7 @@ class PostgresViews:
                         await connection.execute(self._queries["lock_view"], name)
                     rows = {view: await self._rows(connection, view, keys) for view, keys in wanted.items()}
                     changes = change(rows)
-                    await self._store(connection, changes, advance)
+                    await self._store(connection, changes, advance, {**before, **rows})
                     if batch and isinstance(refused := await append(connection, batch), Conflict):
                         raise _Undone(refused)
                     return changes
@@ -126,16 +135,34 @@ class PostgresViews:
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
+    def note(self, views: NotedViews) -> None:
+        self._noted |= views
+
+    async def forget_notes(self, older_than_seconds: float) -> None:
+        await fetch(self.pool, self._queries["forget_view_notes"], timedelta(seconds=older_than_seconds))
+
+    async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+        async def work(connection: Connection) -> T:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await read(PostgresMoment(connection, self._queries, self._rows))
+
+        return await on_connection(self.pool, work)
+
     async def commit(
-        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+        self,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Conflict | None:
         async def work(connection: Connection) -> Conflict | None:
             if batch is None:
-                await self._store(connection, changes, advance)
+                await self._store(connection, changes, advance, before)
                 return None
             try:
                 async with connection.transaction():
-                    await self._store(connection, changes, advance)
+                    await self._store(connection, changes, advance, before)
                     # Last, because it locks out every other append until the commit.
                     if isinstance(refused := await append(connection, batch), Conflict):
                         raise _Undone(refused)
@@ -145,7 +172,9 @@ class PostgresViews:
 
         return await on_connection(self.pool, work)
 
-    async def _store(self, connection: Connection, changes: Changes, advance: CheckpointAdvance) -> None:
+    async def _store(
+        self, connection: Connection, changes: Changes, advance: CheckpointAdvance, before: Changes
+    ) -> None:
         await self._compare_columns(connection, changes)
         changed: dict[str, Sequence[Any]] = {}
         for view, rows in changes.items():
@@ -153,8 +182,11 @@ class PostgresViews:
                 changed[f"{view.name}_upsert"] = kept
             if len(kept) < len(rows):
                 changed[f"{view.name}_delete"] = [key for key, row in rows.items() if row is None]
+        notes = to_note(self._noted, changes, before) if self._noted else {}
+        noted = [part for view, rows in notes.items() for part in (rows.keys, self._noted[view], rows.before)]
+        statement = self._statement(tuple(changed), tuple(view.name for view in notes))
         try:
-            await connection.execute(self._statement(tuple(changed)), *advance, *changed.values())
+            await connection.execute(statement, *advance, *changed.values(), *noted)
         except asyncpg.PostgresError as error:
             if error.sqlstate == _MOVED:
                 actual = int(error.detail or 0)
@@ -179,17 +211,24 @@ class PostgresViews:
                 raise OtherColumns(view=view.name, fields=", ".join(fields), columns=", ".join(columns))
             self._fitting.add(view.name)
 
-    def _statement(self, names: tuple[str, ...]) -> str:
-        """The advance and the changes as one statement: one round trip, and one transaction."""
-        if names not in self._statements:
+    def _statement(self, names: tuple[str, ...], noted: tuple[str, ...]) -> str:
+        """The advance, the changes and the notes of them as one statement: one round trip, and one transaction."""
+        if (names, noted) not in self._statements:
+            first = len(CheckpointAdvance._fields) + 1
             upserts = [
                 f"{name} AS ({self._query(name).replace('$1', f'${parameter}')})"
-                for parameter, name in enumerate(names, len(CheckpointAdvance._fields) + 1)
+                for parameter, name in enumerate(names, first)
             ]
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
             with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
-            self._statements[names] = f"{with_upserts}SELECT advance_checkpoint($1, $2, $3, $4)"
-        return self._statements[names]
+            notes = [
+                f"note_changes($1, $2, $3, '{view}', ${parameter}, ${parameter + 1}, ${parameter + 2})"
+                for parameter, view in zip(range(first + len(names), 2**15, 3), noted, strict=False)
+            ]
+            advance = "advance_checkpoint($1, $2, $3, $4)"
+            main = f"SELECT {', '.join(notes)} FROM {advance}" if notes else f"SELECT {advance}"
+            self._statements[names, noted] = f"{with_upserts}{main}"
+        return self._statements[names, noted]
 
     def _query(self, name: str) -> str:
         if name not in self._queries:

@@ -271,3 +271,24 @@ SELECT s.stream_id, s.payload FROM events s
 -- The columns of a view's table, in their order.
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
+
+-- name: view_marks
+-- Where consumers are with a view.
+SELECT consumer, position, coalesce((
+         SELECT max(c.part) FROM view_changes c
+          WHERE c.consumer = p.consumer AND c.view = $1 AND c.position = p.position), 0)
+  FROM checkpoints p WHERE consumer = ANY ($2::text[]);
+
+-- name: view_notes
+-- What a consumer changed of a view after a mark and before another one, newest first.
+SELECT position, part, after, ordinal, keys, fields, before FROM view_changes
+ WHERE view = $1 AND consumer = $2 AND (position, part) > ($3::bigint, $4::integer)
+   AND (position, part) < ($5::bigint, $6::integer)
+ ORDER BY position DESC, part DESC LIMIT $7;
+
+-- name: forget_view_notes
+-- Drops what is older than some time, whole positions of each consumer and view, from the oldest on.
+DELETE FROM view_changes v
+ USING (SELECT consumer, view, max(position) AS upto FROM view_changes
+         WHERE recorded_at < clock_timestamp() - $1::interval GROUP BY consumer, view) AS old
+ WHERE v.consumer = old.consumer AND v.view = old.view AND v.position < old.upto;
