@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any, TypeVar
 
 import asyncpg
@@ -27,6 +29,11 @@ _MISFIT = "42"
 """SQLSTATE class of statements that do not fit the tables."""
 _NOT_THE_TABLES = ("42501", "42P05")
 """Of that class: a right that is missing, and a pooler that parts sessions."""
+
+
+_NOTE_PARAMETERS = 4
+_NoteOfView = tuple[str, Sequence[str], Sequence[str], Sequence[str | None]]
+"""A view's name, the changed keys, the fields, and their values before."""
 
 
 class OtherTables(ConfigurationError):
@@ -64,7 +71,7 @@ class PostgresViews:
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
-        self._statements: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+        self._statements: dict[tuple[tuple[str, ...], int], str] = {}
         self._fitting: set[str] = set()
         """Views whose row type has been compared with the table."""
         self._noted: dict[AnyView, Sequence[str]] = {}
@@ -183,10 +190,13 @@ class PostgresViews:
             if len(kept) < len(rows):
                 changed[f"{view.name}_delete"] = [key for key, row in rows.items() if row is None]
         notes = to_note(self._noted, changes, before) if self._noted else {}
-        noted = [part for view, rows in notes.items() for part in (rows.keys, self._noted[view], rows.before)]
-        statement = self._statement(tuple(changed), tuple(view.name for view in notes))
+        noted = [(view.name, rows.keys, self._noted[view], rows.before) for view, rows in notes.items()]
         try:
-            await connection.execute(statement, *advance, *changed.values(), *noted)
+            if advance.after == advance.upto and noted:  # a replay
+                await self._replay(connection, changed, advance, noted)
+                return
+            statement = self._statement(tuple(changed), len(noted))
+            await connection.execute(statement, *advance, *changed.values(), *chain.from_iterable(noted))
         except asyncpg.PostgresError as error:
             if error.sqlstate == _MOVED:
                 actual = int(error.detail or 0)
@@ -211,23 +221,33 @@ class PostgresViews:
                 raise OtherColumns(view=view.name, fields=", ".join(fields), columns=", ".join(columns))
             self._fitting.add(view.name)
 
-    def _statement(self, names: tuple[str, ...], noted: tuple[str, ...]) -> str:
+    async def _replay(
+        self,
+        connection: Connection,
+        changed: Mapping[str, Sequence[Any]],
+        advance: CheckpointAdvance,
+        noted: Sequence[_NoteOfView],
+    ) -> None:
+        async with connection.transaction():
+            await connection.execute(self._statement(tuple(changed), 0), *advance, *changed.values())
+            # Only now it sees what another replay has noted that it had to wait for.
+            for note in noted:
+                await connection.execute(self._queries["note_replay"], advance.consumer, advance.upto, *note)
+
+    def _statement(self, names: tuple[str, ...], noted: int) -> str:
         """The advance, the changes and the notes of them as one statement: one round trip, and one transaction."""
         if (names, noted) not in self._statements:
             first = len(CheckpointAdvance._fields) + 1
-            upserts = [
+            parts = [
                 f"{name} AS ({self._query(name).replace('$1', f'${parameter}')})"
                 for parameter, name in enumerate(names, first)
             ]
+            first += len(names)
+            for parameter in range(first, first + noted * _NOTE_PARAMETERS, _NOTE_PARAMETERS):
+                parts.append(f"noted_{parameter} AS ({_shifted(self._query('note_advance'), parameter)})")
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
-            with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
-            notes = [
-                f"note_changes($1, $2, $3, '{view}', ${parameter}, ${parameter + 1}, ${parameter + 2})"
-                for parameter, view in zip(range(first + len(names), 2**15, 3), noted, strict=False)
-            ]
-            advance = "advance_checkpoint($1, $2, $3, $4)"
-            main = f"SELECT {', '.join(notes)} FROM {advance}" if notes else f"SELECT {advance}"
-            self._statements[names, noted] = f"{with_upserts}{main}"
+            with_parts = f"WITH {', '.join(parts)} " if parts else ""
+            self._statements[names, noted] = f"{with_parts}SELECT advance_checkpoint($1, $2, $3, $4)"
         return self._statements[names, noted]
 
     def _query(self, name: str) -> str:
@@ -236,3 +256,8 @@ class PostgresViews:
                 f"There is no query {name!r}; add it to the queries.sql of the views' package"
             )
         return self._queries[name]
+
+
+def _shifted(note: str, first: int) -> str:
+    """The statement of a note with the parameters of its own, from $4 on, moved to ``first``."""
+    return re.sub(r"\$([4-7])", lambda found: f"${int(found[1]) - 4 + first}", note)

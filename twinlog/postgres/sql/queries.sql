@@ -272,6 +272,21 @@ SELECT s.stream_id, s.payload FROM events s
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
+-- name: note_advance
+-- Notes which rows of a view $4 were changed with a checkpoint's advance. One from before the checkpoint was set back gives
+-- way.
+INSERT INTO view_changes (consumer, view, position, part, after, keys, fields, before)
+VALUES ($1, $4, $3, 0, $2, $5::text[], $6::text[], $7::text[])
+ON CONFLICT (consumer, view, position, part) DO UPDATE
+   SET after = excluded.after, ordinal = DEFAULT, keys = excluded.keys, fields = excluded.fields,
+       before = excluded.before, recorded_at = excluded.recorded_at;
+
+-- name: note_replay
+-- Notes which rows of a view were changed where the checkpoint stayed.
+INSERT INTO view_changes (consumer, view, position, part, after, keys, fields, before)
+SELECT $1, $3, $2, 1 + coalesce(max(part), 0), $2, $4, $5, $6
+  FROM view_changes WHERE consumer = $1 AND view = $3 AND position = $2;
+
 -- name: view_marks
 -- Where consumers are with a view.
 SELECT consumer, position, coalesce((
