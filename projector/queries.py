@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from projector.reads import NEWEST, Views, customer_message, matching, order_message, timeline_message
-from projector.views.customers import CUSTOMERS
+from projector.reads import NEWEST, Views, matching, timeline_message, write_customer, write_order
+from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
@@ -32,23 +32,24 @@ class CustomerNotFound(NotFound):
 def _order_changed(change: Change) -> orders.WatchOrderResponse:
     if change.row is None:
         raise OrderNotFound
-    return orders.WatchOrderResponse(order=order_message(change.row), resume_token=change.resume_token)
+    response = orders.WatchOrderResponse(resume_token=change.resume_token)
+    write_order(response.order, change.row)
+    return response
 
 
 def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
-    return orders.WatchOrdersResponse(
-        orders=map(order_message, change.rows.values()),
-        left_order_ids=change.left,
-        resume_token=change.resume_token,
-    )
+    response = orders.WatchOrdersResponse(left_order_ids=change.left, resume_token=change.resume_token)
+    for row in change.rows.values():
+        write_order(response.orders.add(), row)
+    return response
 
 
 def _customer_changed(change: Change) -> customers.WatchCustomerResponse:
     if change.row is None or not change.row.created_position:
         raise CustomerNotFound
-    return customers.WatchCustomerResponse(
-        customer=customer_message(change.row), resume_token=change.resume_token
-    )
+    response = customers.WatchCustomerResponse(resume_token=change.resume_token)
+    write_customer(response.customer, change.row)
+    return response
 
 
 class HasPosition(Protocol):
@@ -84,7 +85,9 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
         await self._reads.fresh(checks, request, context)
-        return orders.GetOrderResponse(order=order_message(await self._order(order_id)))
+        response = orders.GetOrderResponse()
+        write_order(response.order, await self._order(order_id))
+        return response
 
     async def ListOrders(
         self, request: orders.ListOrdersRequest, context: Context
@@ -96,9 +99,10 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         size, before = self._page(checks, request, filters)
         await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, state, before, size + 1)
-        return orders.ListOrdersResponse(
-            orders=map(order_message, rows[:size]), next_page_token=self._next(rows, size, filters)
-        )
+        response = orders.ListOrdersResponse(next_page_token=self._next(rows, size, filters))
+        for row in rows[:size]:
+            write_order(response.orders.add(), row)
+        return response
 
     async def WatchOrder(
         self, request: orders.WatchOrderRequest, context: Context
@@ -156,7 +160,9 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
         await self._reads.fresh(checks, request, context)
-        return customers.GetCustomerResponse(customer=await self._customer(customer_id))
+        response = customers.GetCustomerResponse()
+        write_customer(response.customer, await self._customer(customer_id))
+        return response
 
     async def ListCustomers(
         self, request: customers.ListCustomersRequest, context: Context
@@ -165,9 +171,10 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         size, before = self._page(checks, request, "customers")
         await self._reads.fresh(checks, request, context)
         rows = await self._views.customers(before, size + 1)
-        return customers.ListCustomersResponse(
-            customers=map(customer_message, rows[:size]), next_page_token=self._next(rows, size, "customers")
-        )
+        response = customers.ListCustomersResponse(next_page_token=self._next(rows, size, "customers"))
+        for row in rows[:size]:
+            write_customer(response.customers.add(), row)
+        return response
 
     async def GetOrderHistory(
         self, request: customers.GetOrderHistoryRequest, context: Context
@@ -178,11 +185,11 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         size, before = self._page(checks, request, filters)
         await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, 0, before, size + 1)
-        return customers.GetOrderHistoryResponse(
-            customer=await self._customer(customer_id),
-            orders=map(order_message, rows[:size]),
-            next_page_token=self._next(rows, size, filters),
-        )
+        response = customers.GetOrderHistoryResponse(next_page_token=self._next(rows, size, filters))
+        write_customer(response.customer, await self._customer(customer_id))
+        for order in rows[:size]:
+            write_order(response.orders.add(), order)
+        return response
 
     async def WatchCustomer(
         self, request: customers.WatchCustomerRequest, context: Context
@@ -193,8 +200,8 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
             yield change.once(_customer_changed)
 
-    async def _customer(self, customer_id: str) -> customers.Customer:
+    async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)
         if row is None:
             raise CustomerNotFound
-        return customer_message(row)
+        return row

@@ -31,6 +31,7 @@ TOGETHER = (
     "tests/stack/test_run.py",
     "tests/tracing/test_shop.py",
     "tests/try_it/",
+    "tests/upcasts/",
     "tests/upgrade/test_upgrade.py",
 )
 """Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.
@@ -74,13 +75,22 @@ SLOW = (
     "tests/cli/test_projects.py",
     "tests/examples/",
     "tests/cli/test_simulate.py",
+    "tests/kernel/test_admission.py::test_five_times_the_capacity_costs_little_and_is_over_when_it_is_over",
     "tests/kernel/test_dump.py",
+    "tests/kernel/test_relay_recovery.py::test_a_stream_that_was_restored_to_an_older_state_gets_the_rest_again",
     "tests/kernel/test_runtime.py",
+    "tests/neighbors/test_clocks.py::test_it_is_measured_again_and_again_whatever_happens",
+    "tests/observe/test_scrape.py::test_it_is_off_by_default_and_then_nothing_is_wrapped_or_loaded",
     "tests/public/test_lightness.py",
+    "tests/repair/test_forks.py::test_a_cursor_notices_that_its_database_was_set_back",
+    "tests/saga/test_any_process.py::test_in_the_end_all_is_done_or_all_is_undone",
+    "tests/saga/test_model.py::test_in_the_end_all_is_done_or_all_is_undone",
     "tests/simulation/",
     "tests/testing/test_simulate.py",
     "tests/testing/test_world.py",
     "tests/stack/",
+    "tests/tracing/test_cost.py",
+    "tests/tracing/test_export.py",
     "tests/twin/test_login.py",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
