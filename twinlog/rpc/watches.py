@@ -19,7 +19,7 @@ from twinlog.model.errors import FailedPrecondition, InvalidArgument, Overloaded
 from twinlog.model.row_changes import Before, Changed, Mark, Marks, plain, since
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens
-from twinlog.rpc.freshness import Freshness
+from twinlog.rpc.freshness import Freshness, ViewLagging
 
 T = TypeVar("T")
 
@@ -268,8 +268,10 @@ class Watches:
             _fail([each for each in joining if each.first] or self._open, error)
             self._joining += [each for each in joining if not each.failed]
         else:
-            self._tell(seen)
-            self._marks = seen.now
+            # A database that was set back gets there again, and nobody is shown how it does.
+            if self._lagging(self._marks, seen.now) is None:
+                self._tell(seen)
+                self._marks = seen.now
             for watcher in joining:
                 self._welcome(watcher, seen)
 
@@ -335,6 +337,9 @@ class Watches:
         """Tells a watcher what it has not seen, and has it watch from here on."""
         if watcher not in self._open or watcher.failed:
             return
+        if lagging := self._lagging(watcher.marks, seen.now) or self._lagging(self._marks, seen.now):
+            watcher.fail(lagging)
+            return
         if watcher.filter is None:
             row = seen.rows.get(watcher.key)
             watcher.state = resume_tokens.hash_of(row)
@@ -354,6 +359,13 @@ class Watches:
         watcher.tell(Change(rows, left, self._token(seen, watcher.watched)))
         watcher.marks = watcher.first = None
         self._of_filter[fields].setdefault(values, {})[watcher] = None
+
+    def _lagging(self, marks: Marks | None, now: Marks) -> ViewLagging | None:
+        for consumer, mark in (marks or {}).items():
+            if now[consumer] < mark:
+                reached = now[consumer].position
+                return ViewLagging(log=self._consumers[consumer], reached=reached, wanted=mark.position)
+        return None
 
     def _token(self, seen: _Seen, watched: str, state: str = "") -> str:
         marks = {log: seen.now[consumer] for consumer, log in self._consumers.items()}
