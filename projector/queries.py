@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from projector.reads import NEWEST, Views, timeline_message, write_customer, write_order
-from projector.views.customers import CustomerRow
-from projector.views.orders import OrderRow
+from projector.past import CustomerNotFound, OrderNotFound, PastViews
+from projector.reads import NEWEST, Views, matching, timeline_message, write_customer, write_order
+from projector.views.customers import CUSTOMERS, CustomerRow
+from projector.views.orders import ORDERS, OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog import NotFound
-from twinlog.rpc import Checks, Context, PageTokens, ReadModel
+from twinlog.rpc import Change, Checks, Context, Moment, PageTokens, ReadModel, moment_of
 
 
-class OrderNotFound(NotFound):
-    """There is no such order here; right after creating it, pass the consistency_token of the response."""
+def _order_changed(change: Change) -> orders.WatchOrderResponse:
+    if change.row is None:
+        raise OrderNotFound
+    response = orders.WatchOrderResponse(resume_token=change.resume_token)
+    write_order(response.order, change.row)
+    return response
 
-    reason = "ORDER_NOT_FOUND"
+
+def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
+    response = orders.WatchOrdersResponse(left_order_ids=change.left, resume_token=change.resume_token)
+    for row in change.rows.values():
+        write_order(response.orders.add(), row)
+    return response
 
 
-class CustomerNotFound(NotFound):
-    """There is no such customer here; right after creating it, pass the consistency_token of the response."""
-
-    reason = "CUSTOMER_NOT_FOUND"
+def _customer_changed(change: Change) -> customers.WatchCustomerResponse:
+    if change.row is None or not change.row.created_position:
+        raise CustomerNotFound
+    response = customers.WatchCustomerResponse(resume_token=change.resume_token)
+    write_customer(response.customer, change.row)
+    return response
 
 
 class HasPosition(Protocol):
@@ -39,10 +50,19 @@ class HasPosition(Protocol):
 class _Queries:
     """What both services share."""
 
-    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens) -> None:
+    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens, past: PastViews) -> None:
         self._views = views
         self._reads = reads
         self._pages = pages
+        self._past = past
+
+    def _as_of(self, checks: Checks, request: Any) -> Moment:
+        """The moment that is asked for; ends the checks."""
+        as_of = moment_of(checks, "as_of", request.as_of)
+        if request.consistency_token:
+            checks.violate("consistency_token", "cannot be given with as_of: the past is in the log already")
+        checks.done()
+        return as_of
 
     def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
         """The size of the page, and the position before which its rows were created."""
@@ -61,6 +81,11 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
     async def GetOrder(self, request: orders.GetOrderRequest, context: Context) -> orders.GetOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
+        if request.HasField("as_of"):
+            as_of = self._as_of(checks, request)
+            past = orders.GetOrderResponse()
+            write_order(past.order, await self._past.order(order_id, as_of))
+            return past
         await self._reads.fresh(checks, request, context)
         response = orders.GetOrderResponse()
         write_order(response.order, await self._order(order_id))
@@ -87,15 +112,28 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
         await self._reads.fresh(checks, request, context)
-        version = 0
-        async for row in self._reads.watch(lambda: self._order(order_id), order_id):
-            if row.version > version:
-                version = row.version
-                response = orders.WatchOrderResponse()
-                write_order(response.order, row)
-                yield response
-            if row.state != ORDER_STATE_PENDING:
-                return
+        watch = self._reads.watch_row(
+            ORDERS, order_id, request.resume_token, lambda row: row.state != ORDER_STATE_PENDING
+        )
+        async for change in watch:
+            yield change.once(_order_changed)
+
+    async def WatchOrders(
+        self, request: orders.WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[orders.WatchOrdersResponse]:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id, required=False)
+        state = checks.enum("state", request.state, OrderState, required=False)
+        await self._reads.fresh(checks, request, context)
+        chosen = {"customer_id": customer_id, "state": state}
+        watch = self._reads.watch_rows(
+            ORDERS,
+            {field: value for field, value in chosen.items() if value},
+            request.resume_token,
+            None if request.changes_only else matching(customer_id, state),
+        )
+        async for change in watch:
+            yield change.once(_orders_changed)
 
     async def GetOrderTimeline(
         self, request: orders.GetOrderTimelineRequest, context: Context
@@ -123,6 +161,11 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
     ) -> customers.GetCustomerResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
+        if request.HasField("as_of"):
+            as_of = self._as_of(checks, request)
+            past = customers.GetCustomerResponse()
+            write_customer(past.customer, await self._past.customer(customer_id, as_of))
+            return past
         await self._reads.fresh(checks, request, context)
         response = customers.GetCustomerResponse()
         write_customer(response.customer, await self._customer(customer_id))
@@ -154,6 +197,15 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         for order in rows[:size]:
             write_order(response.orders.add(), order)
         return response
+
+    async def WatchCustomer(
+        self, request: customers.WatchCustomerRequest, context: Context
+    ) -> AsyncIterator[customers.WatchCustomerResponse]:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id)
+        await self._reads.fresh(checks, request, context)
+        async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
+            yield change.once(_customer_changed)
 
     async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)

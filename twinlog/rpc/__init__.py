@@ -1,7 +1,9 @@
 """The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
 from twinlog._aio.watched import Watched
+from twinlog.log.past import Moment
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaKey, SagaList, SelectedSagas
+from twinlog.log.view_store import ViewMoment
 from twinlog.model.saga_list import NOT_ENDED, ChosenSagas, SagaRow, saga_change
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
@@ -9,16 +11,20 @@ from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
+from twinlog.rpc.moments import moment_of
 from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.past import Past
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
 from twinlog.rpc.validation import Checks, Currencies
+from twinlog.rpc.watches import Change, WatchExpired, WatchTooSlow
 
 __all__ = [
     "CODES",
     "NOT_ENDED",
     "Behavior",
+    "Change",
     "Checks",
     "ChosenSagas",
     "Commands",
@@ -30,7 +36,9 @@ __all__ = [
     "Limits",
     "Method",
     "Middleware",
+    "Moment",
     "PageTokens",
+    "Past",
     "ReadModel",
     "Registration",
     "SagaCensus",
@@ -41,10 +49,14 @@ __all__ = [
     "SagaRow",
     "SelectedSagas",
     "Server",
+    "ViewMoment",
+    "WatchExpired",
+    "WatchTooSlow",
     "Watched",
     "call_metadata",
     "decoded",
     "freshness",
+    "moment_of",
     "saga_change",
     "serve",
     "status_of",

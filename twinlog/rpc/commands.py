@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.history import LogHistory
+from twinlog.log.past import NOW, Moment
+from twinlog.log.ports import Log
 from twinlog.log.requests import Request
 from twinlog.log.streams import beginning, fold
 from twinlog.log.transaction import Transaction
@@ -21,7 +23,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
-from twinlog.rpc import tokens
+from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, call_metadata
 from twinlog.rpc.validation import Checks
 
@@ -52,8 +54,9 @@ class Commands:
 
         Where the request has a field ``request_id``, its outcome is kept under that id in the same transaction: a
         retry is given the first response. Where the response has a field ``consistency_token``, it is set to the
-        position at which the effects are visible. Events carry the call's metadata; their cause is ``rpc/<Method>``,
-        by the name of the request's type, ``<Method>Request``.
+        position at which the effects are visible; so is the response's metadata ``twinlog-consistency-token``. Events
+        carry the call's metadata; their cause is ``rpc/<Method>``, by the name of the request's type,
+        ``<Method>Request``.
 
         ``work`` must be synchronous and pure, since it may run again. ``preload`` names the streams that it reads,
         ``assume_empty`` those of them that should not exist yet; both only save time. ``begins`` names the stream whose
@@ -72,9 +75,10 @@ class Commands:
             outside=True,
             begins=begins,
         )
+        token = tokens.write({self._log.name: outcome.position})
         if "consistency_token" in response_type.DESCRIPTOR.fields_by_name:
-            token = tokens.write({self._log.name: outcome.position})
             outcome.result.consistency_token = token  # type: ignore[attr-defined]
+        consistency.tell(context, token)
         return outcome.result
 
     @staticmethod
@@ -94,17 +98,24 @@ class Commands:
         )
         return outcome.result
 
-    async def history(self, aggregate: AnyAggregate, id: str) -> Sequence[Recorded]:
-        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""
-        [stream] = await self._log.load([ReadRequest(StreamId(aggregate.name, id))])
-        return stream.events
+    async def history(self, aggregate: AnyAggregate, id: str, as_of: Moment = NOW) -> Sequence[Recorded]:
+        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable.
 
-    async def folded(self, aggregate: Aggregate[State, Any], id: str) -> tuple[Sequence[Recorded], State]:
+        ``as_of``: only those up to a moment, as :func:`moment_of` gives it.
+        """
+        history = LogHistory(self._log)
+        return [
+            event async for events in history.events(StreamId(aggregate.name, id), as_of) for event in events
+        ]
+
+    async def folded(
+        self, aggregate: Aggregate[State, Any], id: str, as_of: Moment = NOW
+    ) -> tuple[Sequence[Recorded], State]:
         """Every event of an aggregate, as :meth:`history` gives them, and the state that they come to.
 
         Raises StreamUnreadable or Unavailable.
         """
-        events = await self.history(aggregate, id)
+        events = await self.history(aggregate, id, as_of)
         folded = fold(self._writer.schema, beginning(aggregate), events)
         if isinstance(folded, Unreadable):
             raise folded.why
