@@ -20,9 +20,12 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.keys import Keys, KeysUnavailable
+from twinlog.log.past import KeepsSnapshots, Moment
 from twinlog.log.personal import SEALED_STATE, Personal
 from twinlog.log.ports import ReadRequest, Snapshot
 from twinlog.log.snapshots import EVERY, StateCodecs
+from twinlog.log.time_travel import TimeTravel
+from twinlog.log.unreadable import Unreadable
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.personal import ERASED, MARK
@@ -136,6 +139,26 @@ async def test_snapshots_are_sealed_and_serve(log: Log) -> None:
         assert await _guest(restarted) == Guest(ERASED, EVERY + 5), (
             "the snapshot opens no more, so events are read"
         )
+
+
+async def test_snapshots_that_are_kept_are_sealed_too(log: Log) -> None:
+    keys, kept = MemoryKeys(), replace(GUEST, keep_every=100)
+    codecs = StateCodecs(Schema(), Personal(keys))
+    travel = TimeTravel(log, Schema(), codecs)
+    assert codecs.personal
+    async with _writer(log, keys) as writer:
+        for number in range(205):
+            await writer.execute(lambda tx, n=number: tx.do(kept, "ada", Name(f"{NAME} {n}")))  # type: ignore[misc]
+    for _ in range(2):  # the second look begins with what the first one kept
+        found = await travel.state(kept, "ada", Moment(version=150))
+        assert not isinstance(found, Unreadable) and found.state == Guest(f"{NAME} 149", 150)
+    assert isinstance(log, KeepsSnapshots)
+    nearest = await log.nearest(ADA, codecs.schema(kept), 150)
+    assert nearest and nearest.snapshot.version == 100 and NAME.encode() not in nearest.snapshot.state
+    assert await log.nearest(ADA, codecs.schema(kept).removesuffix(SEALED_STATE), 204) is None
+    await codecs.personal.erase("ada")
+    found = await travel.state(kept, "ada", Moment(version=150))
+    assert not isinstance(found, Unreadable) and found.state == Guest(ERASED, 150)
 
 
 async def test_of_a_stream_about_several_persons_no_snapshot_is_kept(log: Log) -> None:

@@ -18,16 +18,22 @@ import pytest_asyncio
 from customer_svc.domain import CUSTOMER, CreateCustomer
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest, EraseCustomerRequest
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
-from shop.queries.v1.customer_query_service_pb2 import ListCustomersRequest
+from shop.queries.v1.customer_query_service_pb2 import (
+    GetCustomerRequest,
+    ListCustomersRequest,
+    WatchCustomerRequest,
+)
 from stack.shop import Shop, running
 from tests.controls import MODES, new_id, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.erasure.disks import files_with
 from tests.servers import execute, folder
+from tests.waiting import until
 from twinlog import Money, Schema, Writer
 from twinlog.audit.erasure import search
 from twinlog.postgres.log import open_log
 from twinlog.testing.internals import RandomIds, SystemClock
+from twinlog.v1.moment_pb2 import Moment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAME = "Zephyrine Quartermaine-Okonkwo"
@@ -96,6 +102,18 @@ async def test_an_erased_customer_has_no_name_and_goes_on(at_work: Running) -> N
     assert not erased.plain_positions
     shown = await client.get_customer(customer, erased.consistency_token)
     assert (shown.name, shown.credit_limit) == ("erased", wire("20"))
+    past = GetCustomerRequest(customer_id=customer, as_of=Moment(version=1))
+
+    async def is_erased() -> bool:
+        answer = await client.customer_queries.GetCustomer(past, timeout=PATIENCE)
+        return str(answer.customer.name) == "erased"
+
+    await until(is_erased)  # another process: it learns of the erasure within a second or so
+    then = GetCustomerRequest(customer_id=other, as_of=Moment(version=1))
+    assert (await client.customer_queries.GetCustomer(then, timeout=PATIENCE)).customer.name == NAME
+    watch = client.customer_queries.WatchCustomer(WatchCustomerRequest(customer_id=other), timeout=PATIENCE)
+    assert (await anext(aiter(watch))).customer.name == NAME
+    watch.cancel()
     assert (await client.order(customer, "1")).state == ORDER_STATE_APPROVED
     assert (await client.get_customer(other)).name == NAME
     again = await client.customers.EraseCustomer(EraseCustomerRequest(customer_id=customer), timeout=PATIENCE)
