@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from projector.past import CustomerNotFound, OrderNotFound, PastViews
@@ -31,14 +30,6 @@ def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
     response = orders.WatchOrdersResponse(left_order_ids=change.left, resume_token=change.resume_token)
     for row in change.rows.values():
         write_order(response.orders.add(), row)
-    return response
-
-
-def _customer_changed(change: Change, name: str) -> customers.WatchCustomerResponse:
-    if change.row is None or not change.row.created_position:
-        raise CustomerNotFound
-    response = customers.WatchCustomerResponse(resume_token=change.resume_token)
-    write_customer(response.customer, change.row, name)
     return response
 
 
@@ -214,8 +205,12 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         customer_id = checks.uuid("customer_id", request.customer_id)
         await self._reads.fresh(checks, request, context)
         async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
-            name = await self._personal.open(customer_id, change.row.name) if change.row else ""
-            yield change.once(partial(_customer_changed, name=name))
+            row = change.row
+            if row is None or not row.created_position:
+                raise CustomerNotFound
+            response = customers.WatchCustomerResponse(resume_token=change.resume_token)
+            write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
+            yield response
 
     async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)

@@ -60,10 +60,10 @@ class Inspected:
     """Their problems make the service NOT_SERVING."""
     signals: Mapping[str, Watched] = field(default_factory=dict)
     """Their problems call for an operator, by their names in health."""
-    personal: Personal | None = None
-    """Opens personal fields, of states; events are shown as they are stored."""
     heads: Heads | None = None
     """What tells of the own log's chain."""
+    personal: Personal | None = None
+    """Opens personal fields, of states; events are shown as they are stored."""
 
     @property
     def sagas(self) -> list[str]:

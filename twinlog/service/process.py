@@ -128,8 +128,8 @@ async def _opened(
                 tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
                 observed=observed(metrics),
-                keys=keys,
                 sign=_signing(settings.chain_key_file),
+                keys=keys,
             )
             shutdown.dump.add(lambda: parts_of(service))
             async with service.running(), _told(metrics, service, settings.metrics_address):
@@ -138,6 +138,15 @@ async def _opened(
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+def _signing(key_file: str) -> Sign:
+    """Loaded only where it is asked for. Raises ConfigurationError."""
+    if not key_file:
+        return unsigned
+    from twinlog.log.signing import signer
+
+    return signer(key_file)
 
 
 @asynccontextmanager
@@ -157,15 +166,6 @@ async def opened_keys(settings: Settings) -> AsyncIterator[Keys | None]:
     wrapping = Wrapping(wrapping_keys(settings.personal_wrapping_keys))
     async with open_keys(server, database, wrapping) as keys:
         yield keys
-
-
-def _signing(key_file: str) -> Sign:
-    """Loaded only where it is asked for. Raises ConfigurationError."""
-    if not key_file:
-        return unsigned
-    from twinlog.log.signing import signer
-
-    return signer(key_file)
 
 
 def _metrics(clock: Clock) -> Metrics:

@@ -163,8 +163,8 @@ class Service:
         tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
         observed: Observed = Observed(),
-        keys: Keys | None = None,
         sign: Sign = unsigned,
+        keys: Keys | None = None,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -176,8 +176,8 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries. ``keys``: those of persons, which seal personal fields; None: keys
-        in memory. ``sign`` signs the heads of the log's chain.
+        those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain. ``keys``: those of
+        persons, which seal personal fields; None: keys in memory.
         """
         self.name = name
         self.log = log
@@ -261,8 +261,8 @@ class Service:
             aggregates,
             settings,
             signals=self.signals,
-            personal=self.personal,
             heads=self.heads,
+            personal=self.personal,
         )
         """What inspection tells of this process."""
         self._randomness = randomness
@@ -285,9 +285,9 @@ class Service:
                     self.start("dead letters", self.dead_letters.run())
                     self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
                     self.start("requests", self.retention.run())
-                    self.start("keys", self.personal.run())
                     if self.heads:
                         self.start("heads", self.heads.run())
+                    self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
