@@ -20,6 +20,13 @@ SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
  ORDER BY w.i, e.version;
 
+-- name: histories_to_fold
+-- The same with what a fold takes of them.
+SELECT w.i, e.position, e.version, e.type, e.payload
+  FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
+  JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
+ ORDER BY w.i, e.version;
+
 -- name: read
 -- Events after a position, in order.
 SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
