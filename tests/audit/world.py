@@ -261,4 +261,4 @@ async def _put_back(pool: Pool) -> None:
         await connection.execute("SET LOCAL session_replication_role = replica")
         for table in await connection.fetch(_TABLES):
             await connection.execute(f"DELETE FROM {table[0]}")
-            await connection.execute(f"INSERT INTO {table[0]} TABLE clean.{table[0]}")
+            await connection.execute(f"INSERT INTO {table[0]} OVERRIDING SYSTEM VALUE TABLE clean.{table[0]}")
