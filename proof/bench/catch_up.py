@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, replace
 from time import perf_counter
 
-from projector.app import PACKAGE, SPEC, VIEWS, QuerySettings, wire
+from projector.app import PACKAGE, SPEC, VIEWS, WATCHED, QuerySettings, wire
 from projector.reads import ROWS
 from proof.bench.report import Row
 from twinlog import PostgresViews, Service, Shutdown, load, open_service, run
@@ -50,7 +50,9 @@ async def main(shutdown: Shutdown) -> None:
         heads = await _heads(service)
         events, progress = sum(heads.values()), Progress(heads)
         start = perf_counter()
-        wire(service, PostgresViews(service.log, PACKAGE, ROWS), progress.committed)
+        views = PostgresViews(service.log, PACKAGE, ROWS)
+        views.note(WATCHED)  # as the projector does
+        wire(service, views, progress.committed)
         async with asyncio.timeout(300):
             await progress.done.wait()
         rate = events / (perf_counter() - start)

@@ -91,7 +91,7 @@ class Streams:
         stream = Stream(task, connection, loop.time(), loop.time(), lasts)
         self._open[stream] = None
         self._of[connection] += 1
-        timers = [loop.call_later(lasts, self._end, stream, self._too_old(stream))]
+        timers = [loop.call_later(lasts, self._age, stream)]
         timers.append(loop.call_later(self._limits.idle_seconds, self._look, stream, timers))
         try:
             yield stream
@@ -126,9 +126,8 @@ class Streams:
         else:
             self._end(stream, WatchAgain(why=f"after {limit:.0f} s without a message"))
 
-    @staticmethod
-    def _too_old(stream: Stream) -> WatchAgain:
-        return WatchAgain(why=f"after {stream.lasts:.0f} s")
+    def _age(self, stream: Stream) -> None:
+        self._end(stream, WatchAgain(why=f"after {stream.lasts:.0f} s"))
 
     def _end(self, stream: Stream, why: TwinlogError) -> None:
         self._uncount(stream)

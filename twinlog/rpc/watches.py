@@ -81,7 +81,18 @@ First = Callable[[ViewMoment], Awaitable[Iterable[Any]]]
 
 
 class _Watcher:
-    __slots__ = ("failed", "filter", "first", "given", "key", "marks", "state", "waiting", "watched", "woken")
+    __slots__ = (
+        "_woken",
+        "failed",
+        "filter",
+        "first",
+        "given",
+        "key",
+        "marks",
+        "state",
+        "waiting",
+        "watched",
+    )
 
     def __init__(self, watched: str, *, key: str = "", filter: Filter | None = None) -> None:
         self.watched = watched
@@ -97,27 +108,34 @@ class _Watcher:
         self.given = ""
         """The token of the last change that it took."""
         self.waiting: list[Change] = []
-        self.woken = asyncio.Event()
+        self._woken: asyncio.Future[None] | None = None
+        """While it waits: a thousand watchers are to stay small."""
         self.failed: Exception | None = None
 
     def tell(self, change: Change) -> None:
+        if self.failed:
+            return
         if len(self.waiting) >= MOST_WAITING:
             self.fail(WatchTooSlow(waiting=MOST_WAITING, resume_token=self.given))
             return
         self.waiting.append(change)
-        self.woken.set()
+        self._wake()
 
     def fail(self, why: Exception) -> None:
         self.failed = self.failed or why
         self.waiting = []  # it resumes after what it took
-        self.woken.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._woken and not self._woken.done():
+            self._woken.set_result(None)
 
     async def take(self) -> Change:
         while not self.waiting:
             if self.failed:
                 raise self.failed
-            self.woken.clear()
-            await self.woken.wait()
+            self._woken = asyncio.get_running_loop().create_future()
+            await self._woken
         change = self.waiting.pop(0)
         self.given = change.resume_token
         return change
@@ -176,12 +194,17 @@ class Watches:
         watcher = _Watcher(resume_tokens.hash_of(self._view.name, key), key=key)
         await self._resume(watcher, resume_token)
         told = watcher.state
-        async for change in self._join(watcher):
-            if resume_tokens.hash_of(change.row) != told:
-                yield change
-            told = ""
-            if change.row is not None and until(change.row):
-                return
+        try:
+            self._join(watcher)
+            while True:
+                change = await watcher.take()
+                if resume_tokens.hash_of(change.row) != told:
+                    yield change
+                told = ""
+                if change.row is not None and until(change.row):
+                    return
+        finally:
+            self._leave(watcher)
 
     async def many(
         self, by: Mapping[str, Any], resume_token: str = "", first: First | None = None
@@ -196,8 +219,12 @@ class Watches:
         watcher = _Watcher(resume_tokens.hash_of(self._view.name, *filter), filter=filter)
         watcher.first = None if resume_token else first
         await self._resume(watcher, resume_token)
-        async for change in self._join(watcher):
-            yield change
+        try:
+            self._join(watcher)
+            while True:
+                yield await watcher.take()
+        finally:
+            self._leave(watcher)
 
     async def run(self) -> None:
         """Looks while anybody watches, until it is cancelled."""
@@ -228,16 +255,11 @@ class Watches:
         await self._freshness.reached(wanted, _REACH_SECONDS)
         watcher.marks = {consumer: resumed.marks[log] for consumer, log in self._consumers.items()}
 
-    async def _join(self, watcher: _Watcher) -> AsyncIterator[Change]:
+    def _join(self, watcher: _Watcher) -> None:
         self._open.add(watcher)
         self._joining.append(watcher)
         self._wanted.set()
         self._changed.set()
-        try:
-            while True:
-                yield await watcher.take()
-        finally:
-            self._leave(watcher)
 
     def _leave(self, watcher: _Watcher) -> None:
         self._open.discard(watcher)

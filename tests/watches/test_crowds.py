@@ -1,0 +1,166 @@
+"""A thousand watchers of one server: what a change costs, what each of them costs, and what becomes of slow ones."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from proof.bench.load import Connection, Load
+from shop.queries.v1.order_query_service_pb2 import Order, WatchOrderRequest, WatchOrderResponse
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from tests.kernel.edge import NAME, Client, Edge, detail, rich, serving
+from tests.waiting import until
+from tests.watches.board import CONSUMERS, Board, Watcher
+from twinlog.rpc import Change, Context
+from twinlog.rpc.watches import MOST_WAITING
+from twinlog.testing import MemoryViews
+
+CONNECTIONS, OF_EACH = 8, 125
+MOST_BYTES = 10_000
+LEFT, _ = CONSUMERS
+PADDING = "x" * 20_000
+"""A few messages of that are more than a connection takes while nobody reads."""
+
+TAKES_LITTLE = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
+"""Options of a channel that buffers no more than it has to."""
+
+
+@asynccontextmanager
+async def served(padding: str = "") -> AsyncIterator[tuple[Board, Client]]:
+    """A board over gRPC: the order is the piece, its version the piece's."""
+    board = Board(MemoryViews())
+
+    def message(change: Change) -> WatchOrderResponse:
+        order = Order(version=change.row.version, customer_id=padding)
+        return WatchOrderResponse(order=order, resume_token=change.resume_token)
+
+    class Watching(Edge):
+        async def WatchOrder(
+            self, request: WatchOrderRequest, context: Context
+        ) -> AsyncIterator[WatchOrderResponse]:
+            async for change in board.watches.row(request.order_id, request.resume_token):
+                yield change.once(message)
+
+    async with board.running(), serving(Watching()) as client:
+        await board.write(LEFT, *((key, "red") for key in "abcdefgh"))
+        yield board, client
+
+
+def replies(crowd: Sequence[Connection]) -> Sequence[int]:
+    """How many bytes each watcher has been told."""
+    return [len(call.reply) for connection in crowd for call in connection.calls]
+
+
+async def test_a_thousand_watchers_cost_one_read_a_change_and_10_kb_each() -> None:
+    async with served() as (board, client), AsyncExitStack() as stack:
+        load = Load(client.address, f"{NAME}/WatchOrder")
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            crowd = []
+            for key in "abcdefgh":
+                request = WatchOrderRequest(order_id=key).SerializeToString()
+                crowd.append(await stack.enter_async_context(load.idle(OF_EACH, request)))
+            await until(lambda: len(board.watches) == CONNECTIONS * OF_EACH and all(replies(crowd)))
+            gc.collect()
+            each = (tracemalloc.get_traced_memory()[0] - before) / (CONNECTIONS * OF_EACH)
+        finally:
+            tracemalloc.stop()
+        assert each < MOST_BYTES, "with what the test itself keeps of each"
+
+        looks = board.watches.looks
+        await board.settled()
+        first, looks = replies(crowd), board.watches.looks
+        for number in range(3):
+            known = replies(crowd)
+            await board.write(LEFT, *((key, "blue") for key in "abcdefgh"))
+            await until(lambda known=known: all(map(int.__lt__, known, replies(crowd))))  # type: ignore[misc]
+            assert board.watches.looks == looks + number + 1, "one read, whoever watches"
+        assert len(set(replies(crowd))) <= 2, "all were told the same"
+        assert min(replies(crowd)) > max(first)
+
+
+async def test_many_filters_cost_one_read_too() -> None:
+    board = Board(MemoryViews())
+    async with board.running() as watches:
+        crowd = [Watcher(f"color {number}") for number in range(300)]
+        for watcher in crowd:
+            watcher.connect(watches)
+        await board.settled()
+        looks = watches.looks
+        await board.write(LEFT, *((f"{number}", f"color {number}") for number in range(300)))
+        await until(lambda: all(watcher.held for watcher in crowd))
+        assert watches.looks == looks + 1
+        for watcher in crowd:
+            await watcher.disconnect()
+
+
+async def test_those_who_come_back_together_cost_one_read() -> None:
+    board = Board(MemoryViews())
+    crowd = [Watcher() for _ in range(100)]
+    async with board.running() as watches:
+        for watcher in crowd:
+            watcher.connect(watches)
+        await board.settled()
+        for watcher in crowd:
+            await watcher.disconnect()
+    await board.write(LEFT, ("a", "red"))
+    board.restart()
+    async with board.running() as watches:
+        for watcher in crowd:
+            watcher.connect(watches)
+        await until(lambda: all(watcher.held for watcher in crowd))
+        assert watches.looks == 1
+        for watcher in crowd:
+            await watcher.disconnect()
+
+
+async def test_a_slow_watcher_is_cut_off_and_goes_on_from_its_token() -> None:
+    async with (
+        served(PADDING) as (board, client),
+        grpc.aio.insecure_channel(client.address, options=TAKES_LITTLE) as channel,
+    ):
+        slow = OrderQueryServiceStub(channel).WatchOrder(WatchOrderRequest(order_id="a"), timeout=60)
+        last = await slow.read()
+        for _ in range(MOST_WAITING + 30):
+            await board.write(LEFT, ("a", "red"))
+            await board.settled()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            while True:
+                message = await slow.read()
+                assert isinstance(message, WatchOrderResponse)
+                last = message
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        info = detail(rich(refused.value), ErrorInfo)
+        assert info.reason == "WATCH_TOO_SLOW"
+        assert info.metadata["resume_token"] == last.resume_token
+        assert last.order.version < board.version
+
+        again = client.stub.WatchOrder(
+            WatchOrderRequest(order_id="a", resume_token=last.resume_token), timeout=30
+        )
+        assert (await again.read()).order.version == board.version
+        again.cancel()
+
+
+async def test_a_watcher_that_is_cut_off_holds_up_nobody() -> None:
+    board = Board(MemoryViews())
+    async with board.running() as watches:
+        stuck, quick = watches.row("a"), Watcher(key="a")
+        quick.connect(watches)
+        joining = asyncio.ensure_future(anext(stuck))
+        await board.settled()
+        await joining
+        for _ in range(MOST_WAITING + 5):
+            await board.write(LEFT, ("a", "red"))
+            await board.settled()
+        assert quick.held["a"].version == board.version
+        await quick.disconnect()
