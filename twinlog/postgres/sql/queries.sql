@@ -469,8 +469,12 @@ UPDATE log_imports SET position = $2 WHERE position = $1 AND finished_at IS NULL
 
 -- name: import_finish
 -- The log is there; whoever knew the empty one looks again.
-WITH finished AS (UPDATE log_imports SET finished_at = now())
-UPDATE log_head SET position = $1, era = greatest(era + 1, $2);
+WITH finished AS (UPDATE log_imports SET finished_at = now()),
+     newest AS (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1)
+UPDATE log_head
+   SET position = $1, era = greatest(era + 1, $2),
+       linked = CASE WHEN EXISTS (SELECT FROM newest) OR EXISTS (SELECT FROM unlinked) THEN $1 ELSE 0::bigint END,
+       links = coalesce((SELECT number FROM newest), 0), hash = coalesce((SELECT n.hash FROM newest n), log_head.hash);
 
 -- name: import_refusals
 -- What keeps a log from being filled: its head, whether there is anything in it, and who is at work on it.
@@ -495,6 +499,7 @@ SELECT consumer, position, event_position, event_id FROM imported_checkpoints i
 -- name: export_saga_tables
 -- The tables of all sagas.
 SELECT saga, version, fingerprint, shape::text, retired FROM saga_tables;
+
 -- name: links
 -- Links of the chain after a number, in order.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
