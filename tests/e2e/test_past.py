@@ -20,6 +20,8 @@ from tests.e2e.client import PATIENCE, Client, refusal
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
 from twinlog.v1.moment_pb2 import LogPosition, Moment
+from twinlog.v1.saga_service_pb2 import SAGA_STATUS_COMPLETED, GetSagaRequest
+from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub as KernelSagaServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -86,6 +88,12 @@ async def test_a_customer_and_a_saga_as_of_a_moment(client: Client) -> None:
     ):
         asked = sagas.GetSagaRequest(order_id=order, as_of=moment)
         assert (await client.sagas.GetSaga(asked, timeout=PATIENCE)).saga.status == status
+    async with grpc.aio.insecure_channel(client.shop.sagas) as channel:
+        kernel: Any = KernelSagaServiceStub(channel)
+        id = (await client.saga(order)).saga_id
+        for at, done in ((Moment(version=1), False), (Moment(), True)):
+            shown = (await kernel.GetSaga(GetSagaRequest(saga_id=id, as_of=at), timeout=PATIENCE)).saga
+            assert (shown.status == SAGA_STATUS_COMPLETED) == done
     early = sagas.GetSagaRequest(order_id=order, as_of=Moment(position=started.position - 1))
     assert (await refusal(client.sagas.GetSaga(early))).reason == "SAGA_NOT_FOUND"
 
