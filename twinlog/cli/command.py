@@ -34,6 +34,7 @@ COMMANDS = {
     "repair": ("repair", "mend a log whose history is not the one in its stream"),
     "export": ("export", "write a log into a file"),
     "import": ("import_", "fill an empty log from a file"),
+    "archive": ("archive", "move old events of a log into files"),
     "completion": ("completion", "what makes the shell complete this command"),
 }
 """The module of each subcommand, and what it does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from twinlog.log.archive import ArchiveUnavailable
 from twinlog.log.ports import LogSession, ReadRequest, StreamSlice
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.transaction import Entry
@@ -49,7 +50,11 @@ class StreamReader:
         wanted = [ReadRequest(stream, at.version, schema_of(at.aggregate)) for stream, at in entries.items()]
         found: list[Found] = []
         unfit: dict[StreamId, Entry] = {}
-        for (stream, at), slice in zip(entries.items(), await session.load(wanted), strict=True):
+        try:
+            slices = await session.load(wanted)
+        except ArchiveUnavailable as error:
+            return await self._read_apart(session, entries, snapshots, error)
+        for (stream, at), slice in zip(entries.items(), slices, strict=True):
             try:
                 found.append(Found(stream, self._fold(at, slice)))
             except _SnapshotUnfit as error:
@@ -57,6 +62,25 @@ class StreamReader:
                 unfit[stream] = at
         again = await self.read(session, unfit, snapshots=False)
         return found + [each._replace(unfit_snapshot=True) for each in again]
+
+    async def _read_apart(
+        self,
+        session: LogSession,
+        entries: Mapping[StreamId, Entry],
+        snapshots: bool,
+        error: ArchiveUnavailable,
+    ) -> list[Found]:
+        """Each by itself: what is in an archive that is away concerns no other stream."""
+        if len(entries) > 1:
+            return [
+                found
+                for stream, at in entries.items()
+                for found in await self.read(session, {stream: at}, snapshots=snapshots)
+            ]
+        [(stream, at)] = entries.items()
+        why = StreamUnreadable(stream=stream, version=at.version + 1, why=error)
+        why.__cause__ = error
+        return [Found(stream, Unreadable(at, why))]
 
     def _fold(self, at: Entry, slice: StreamSlice) -> Entry | Unreadable:
         snapshot = slice.snapshot
