@@ -18,6 +18,7 @@ from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
 from twinlog.log.view_store import CheckedViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
+from twinlog.model.routing import routing_key_of
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, Changes, Keyed, fold_keyed, keyed
 
@@ -49,7 +50,9 @@ class Projection:
         """Whether its log was named, and is not guessed from a name that has no dot."""
         wanted = [type for view in views for type in view.events] if all(v.wanted for v in views) else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
-        self.routing_key = routing_key
+        self.routing_key = schema.stored_routing_key(wanted, routing_key)
+        self.projected_key = routing_key
+        """The routing key of the events that change a view; older ones may be stored under another key."""
         self._views = views
         self.store = store
         self._wanted = schema.stored_names(wanted)
@@ -80,6 +83,8 @@ class Projection:
         wanted = self._wanted
         mine = [event for event in events if event.type in wanted] if wanted else events
         decoded = self._schema.decode_all(mine)
+        if self.projected_key != self.routing_key:
+            decoded = [each for each in decoded if routing_key_of(each[1]) == self.projected_key]
         events_of = {view: keyed(view, decoded) for view in self._views}
         await self._fetch(events_of)
         committed = await self._commit(events_of, advance, progress)

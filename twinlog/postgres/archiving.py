@@ -85,8 +85,8 @@ async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, sa
     async with _alone(log):
         head = await log.head()
         after = int((await fetch(log.pool, _QUERIES["archived_upto"]))[0][0])
-        young = await fetch(log.pool, _QUERIES["archive_young"], after, rule.before)
-        old = min(int(young[0][0]) - 1 if young else head, head - 1)  # the newest event is what appends go by
+        ((young,),) = await fetch(log.pool, _QUERIES["archive_young"], after, rule.before)
+        old = min(head, young or head) - 1  # the newest event is what appends go by
         ranges = size = 0
         while after + rule.range <= old:
             made = await _range(log, identity, url, after + 1, after + rule.range)

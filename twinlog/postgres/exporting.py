@@ -31,14 +31,18 @@ from twinlog.postgres.connection import connection_of
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.v1.log_file_pb2 import (
     ExportedCheckpoint,
+    ExportedLink,
     ExportedRequest,
     ExportedSagaTable,
     ExportedTimer,
+    ExportedUnlinked,
     LogFileHeader,
     LogRecord,
 )
 
 _PAGE = 2_000
+_LINK = ("number", "kind", "first", "last", "head", "digest", "marks", "hash")
+"""The fields of a link, in the order of the query."""
 Told = Callable[[int, int], None]
 """Is told how far it is: a position, and the head."""
 
@@ -213,3 +217,7 @@ async def _rest(connection: Connection, head: int, requests: bool) -> AsyncItera
             saga=saga, version=version, fingerprint=fingerprint, shape=shape, retired=retired
         )
         yield LogRecord(saga_table=table)
+    async for row in connection.cursor(_QUERIES["links"], 0, None):
+        yield LogRecord(link=ExportedLink(**dict(zip(_LINK, row, strict=True))))
+    async for row in connection.cursor(_QUERIES["export_unlinked"]):
+        yield LogRecord(unlinked=ExportedUnlinked(first=row[0], last=row[1]))

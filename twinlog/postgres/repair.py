@@ -121,6 +121,7 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
 async def _write(connection: Connection, made: Plan) -> None:
     await connection.execute(_QUERIES["repair_begin"])
     await connection.execute(_QUERIES["repair_give_up"], [event.position for event in made.given_up])
+    await connection.execute(_QUERIES["repair_chain"], made.since)
     await connection.execute(_QUERIES["repair_cut"], made.since)
     events = [*made.restored, *made.kept]
     await connection.copy_records_to_table(

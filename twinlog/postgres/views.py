@@ -11,8 +11,9 @@ from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import fetch, on_connection
+from twinlog.postgres.connection import fetch, fetched, on_connection
 from twinlog.postgres.log import PostgresLog, append
+from twinlog.postgres.lookups import Lookups
 from twinlog.postgres.named_queries import load_queries
 
 _MOVED = "TW001"
@@ -59,6 +60,7 @@ class PostgresViews:
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
         self._statements: dict[tuple[str, ...], str] = {}
+        self._lookups: dict[str, Lookups] = {}
         self._fitting: set[str] = set()
         """Views whose row type has been compared with the table."""
 
@@ -76,7 +78,22 @@ class PostgresViews:
         return await fetch(self.pool, self._queries[name], *arguments)
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        found = await fetch(self.pool, self._queries[f"{view.name}_rows"], keys)
+        return self._by_key(view, await fetch(self.pool, self._queries[f"{view.name}_rows"], keys))
+
+    async def row(self, view: AnyView, key: str) -> Any | None:
+        """One row; None where there is none. Where many are asked for at once, they share a statement.
+
+        Raises Unavailable while the database is out of service.
+        """
+        lookups = self._lookups.get(view.name)
+        if lookups is None:
+            lookups = self._lookups[view.name] = Lookups(lambda keys: self._looked_up(view, keys))
+        return await lookups.row(key)
+
+    async def _looked_up(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        return self._by_key(view, await fetched(self.pool, self._queries[f"{view.name}_rows"], keys))
+
+    def _by_key(self, view: AnyView, found: Iterable[asyncpg.Record]) -> Mapping[str, Any]:
         row_type = self._types[view.name]
         return {row[0]: row_type(*row) for row in found}
 
@@ -122,9 +139,7 @@ class PostgresViews:
         return await on_connection(self.pool, work)
 
     async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        found = await connection.fetch(self._queries[f"{view.name}_rows"], keys)
-        row_type = self._types[view.name]
-        return {row[0]: row_type(*row) for row in found}
+        return self._by_key(view, await connection.fetch(self._queries[f"{view.name}_rows"], keys))
 
     async def commit(
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None

@@ -1,6 +1,6 @@
 -- name: append
 -- Appends a batch, all of it or nothing; see the function.
-SELECT first, conflict, before FROM append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9);
+SELECT first, conflict, before FROM append_linked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: lock_head
 -- Shuts other writers out until the transaction ends.
@@ -138,6 +138,10 @@ INSERT INTO given_up_events
 SELECT e.position, e.stream_type, e.stream_id, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key,
        e.tag, e.recorded_at, h.era, now(), e.extra
   FROM events e, log_head h WHERE e.position = ANY ($1::bigint[]);
+
+-- name: repair_chain
+-- Says in the chain that the log has another history from a position on.
+SELECT cut_chain($1);
 
 -- name: repair_cut
 -- Takes out the events from a position on.
@@ -347,8 +351,14 @@ SELECT coalesce(max(last), 0) FROM archived_ranges;
 SELECT first, last, file, bytes, digest, frame_offsets, frame_firsts, frame_digests FROM archived_ranges ORDER BY first;
 
 -- name: archive_young
--- The first event after a position that is not old yet.
-SELECT position FROM events WHERE position > $1 AND recorded_at >= $2 ORDER BY position LIMIT 1;
+-- The first position after another one whose event is not old yet, or has no link in the chain that proves it.
+SELECT min(position) FROM (
+    (SELECT position FROM events WHERE position > $1 AND recorded_at >= $2 ORDER BY position LIMIT 1)
+    UNION ALL
+    SELECT first_position FROM unlinked
+    UNION ALL
+    SELECT linked + 1 FROM log_head WHERE linked < position
+) AS young;
 
 -- name: archive_range
 -- Notes a range that is in a file.
@@ -376,3 +386,49 @@ SELECT DISTINCT r.first + (e.position - r.first) / $1 * $1 AS first,
 -- name: remove_archived
 -- See the function.
 SELECT remove_archived($1, $2, $3, $4);
+-- name: links
+-- Links of the chain after a number, in order.
+SELECT number, kind, first_position, last_position, head, digest, marks, hash
+  FROM chain WHERE number > $1 ORDER BY number LIMIT $2;
+
+-- name: newest_link
+-- The last link of the chain.
+SELECT number, kind, first_position, last_position, head, digest, marks, hash
+  FROM chain ORDER BY number DESC LIMIT 1;
+
+-- name: cuts
+-- The links that say where repairs cut the log.
+SELECT number, kind, first_position, last_position, head, digest, marks, hash
+  FROM chain WHERE kind = 3 ORDER BY number;
+
+-- name: unlinked
+-- The ranges of positions without a link, as far as they are known to be without.
+SELECT first_position, last_position FROM unlinked
+UNION ALL SELECT linked + 1, position FROM log_head WHERE linked < position ORDER BY 1;
+
+-- name: next_unlinked
+-- The first range of positions without a link, to be sealed by this transaction alone.
+SELECT first_position, last_position FROM unlinked ORDER BY first_position LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: behind
+-- Whether something was appended without a link and without being noted as such.
+SELECT linked < position FROM log_head;
+
+-- name: note_unlinked
+-- Notes what was appended without a link.
+SELECT note_unlinked();
+
+-- name: seal_events
+-- Links events that were appended without a link.
+SELECT seal_events($1, $2, $3, $4);
+
+-- name: export_unlinked
+-- The positions that have no link.
+SELECT first_position, last_position FROM unlinked
+UNION ALL
+SELECT linked + 1, position FROM log_head WHERE linked < position;
+
+-- name: import_linked
+-- What has a link, or is among the unlinked.
+UPDATE log_head SET linked = greatest((SELECT coalesce(max(last_position), 0) FROM chain WHERE kind <> 3),
+                                      (SELECT coalesce(max(last_position), 0) FROM unlinked));
