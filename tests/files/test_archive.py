@@ -12,10 +12,13 @@ import asyncpg
 import fsspec
 import pytest
 
+from tests.chain.history import verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.kernel.counter import COUNTER, Add
-from twinlog import Recorded, Schema, Writer
+from twinlog import Metadata, Recorded, Schema, Writer
 from twinlog.log.archive import ArchiveUnavailable
+from twinlog.log.chain import Head
+from twinlog.log.past import Moment
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice, TimerChange
 from twinlog.model.errors import StreamUnreadable
 from twinlog.postgres import archiving
@@ -95,6 +98,16 @@ async def test_all_is_read_as_before(site: Site) -> None:
 def site_bytes() -> int:
     store = fsspec.filesystem("memory")
     return sum(store.size(path) for path in store.find("/archive"))
+
+
+async def test_what_was_proved_stays_proved(site: Site) -> None:
+    """The chain goes over events that are in files as over all others."""
+    await two_streams(site)
+    newest = await site.log.newest_link()
+    assert newest
+    await site.archive("counter")
+    first, found = await verified(site.log, None, Head.of("counters", newest))
+    assert (first, list(found.kept)) == (None, [])
 
 
 async def test_an_archived_stream_goes_on(site: Site) -> None:
@@ -204,6 +217,30 @@ async def test_programs_from_before_refuse_to_start(site: Site) -> None:
     assert not await site.log.pool.fetchval(breaking)
     await site.archive("counter")
     assert await site.log.pool.fetchval(breaking)
+
+
+async def test_the_past_is_as_it_was(site: Site) -> None:
+    """Versions and positions by time, causes, and states as of any moment."""
+    for number, id in enumerate("ababa"):
+        event = batch((counter(id), number // 2 * 5, 5))
+        caused = [each._replace(metadata=Metadata("c", f"other/{number + 1}")) for each in event.events]
+        await append(site.log, replace(event, recorded_at=NOW + timedelta(days=number), events=caused))
+    times = [NOW + timedelta(days=days) for days in (-1, 0, 1.5, 2, 9)]
+    moments = [Moment(position=position) for position in (0, 3, 9, 20, 25)] + [Moment(time=t) for t in times]
+
+    async def past() -> Sequence[Any]:
+        log = site.log
+        return [
+            [await log.version_at(counter(id), moment) for moment in moments for id in "ab"],
+            [await log.position_at(time) for time in times],
+            [await log.causes_between(after, 22) for after in (0, 7, 21)],
+            list(await log.causes_of(3, 23)),
+            list(await log.long_streams("counter", 6)),
+        ]
+
+    before = await past()
+    assert (await site.archive("counter")).removed == 20
+    assert await past() == before
 
 
 async def test_related_events_are_found_in_it(site: Site) -> None:

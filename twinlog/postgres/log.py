@@ -24,6 +24,7 @@ from twinlog.log.ports import (
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive, Fetch
+from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database, use_of
 from twinlog.postgres.named_queries import load_queries
@@ -56,7 +57,7 @@ class _Connections:
         self.made += 1
 
 
-class PostgresLog:
+class PostgresLog(ArchivedPast):
     """The log of one database."""
 
     def __init__(self, pool: Pool, name: str, connections: _Connections | None = None) -> None:
@@ -103,7 +104,7 @@ class PostgresLog:
         """The events between two positions that have one of these correlation ids or causes, in order."""
         rows = await self._fetch("related", after, upto, [*correlations], [*causes])
         found = [self.recorded(row) for row in rows]
-        archived = int((await self._fetch("archived_upto"))[0][0])
+        archived = await self.archived_upto()
         if after >= archived:
             return found
         old = await self.archive.read(self._query, after, min(upto, archived) - after)
@@ -193,9 +194,6 @@ class PostgresLog:
         if batch.tip and batch.tip.connections != self.connections:
             return Conflict(forked=True)
         return await append(connection, batch)
-
-    async def _query(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        return await fetch(self.pool, query, *arguments)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         return await fetch(self.pool, _QUERIES[query], *arguments)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
+from twinlog.log.history import LogHistory
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
@@ -51,15 +52,20 @@ from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serv
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.handlers import OnRefused
+from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.inspection import Followed, Inspected
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
+from twinlog.rpc.peers import Peers
 from twinlog.rpc.saga_service import SagaService
+from twinlog.rpc.snapshot_service import SnapshotService
 from twinlog.service import mistakes
 from twinlog.service.identity import needs_identity
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
+from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_server
 from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
+from twinlog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
 _CHECK_TIMERS_SECONDS = 30.0
@@ -180,6 +186,8 @@ class Service:
         keeps one."""
         self._saga_list_store = saga_list
         self._services = services
+        self.peers = Peers(LogHistory(log), services, name)
+        """The histories of its log and of the logs of the services that it knows."""
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twins = [twin(log.name)]
@@ -244,7 +252,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
-        async with self._copying:
+        async with aclosing(self.peers), self._copying:
             self._copying.start("lineage", self.lineage.run())
             self._copying.start("relay", self.relay.run())
             async with self.writer:
@@ -337,6 +345,7 @@ class Service:
                 *services,
                 (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
                 (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
+                *self._past_services(pages),
                 *sagas,
             ],
             address=self._endpoint.address,
@@ -349,6 +358,14 @@ class Service:
             on_refused=self._observed.on_refused,
         ):
             await self._until_stopped()
+
+    def _past_services(self, pages: PageTokens) -> Sequence[Registration]:
+        history = HistoryService(self.log, self.peers)
+        snapshots = SnapshotService(self.inspected, pages)
+        return (
+            (history, add_HistoryServiceServicer_to_server, HistoryService.NAME),
+            (snapshots, add_SnapshotServiceServicer_to_server, SnapshotService.NAME),
+        )
 
     def _saga_service(self, pages: PageTokens) -> Registration:
         sagas = self.saga_list
