@@ -18,7 +18,7 @@ from tests.controls import MODES
 from tests.e2e.client import Client, connect
 from tests.servers import folder
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres
-from twinlog.service.archive import ArchiveOptions, archive_log
+from twinlog.service.archive import ArchiveOptions, Stream, archive_log
 from twinlog.service.export import Options, export_log, import_file
 from twinlog.testing.internals import PostgresLog, database_url, open_pool
 from twinlog.testing.servers import nats_server
@@ -38,7 +38,9 @@ async def test_a_shop_goes_on_with_an_archive_and_is_restored_from_its_files(
         assert (await audit(url, own_nats.url, wait=60)).settled
         recorded = await events(url)
         for log in ("orders", "sagas"):
-            asked = ArchiveOptions(log, f"file://{tmp_path}", now(), url, LOGS[log], ("order",), range=10)
+            asked = ArchiveOptions(
+                log, f"file://{tmp_path}", now(), url, LOGS[log], ("order",), 10, Stream.TRIMMED
+            )
             done = await archive_log(asked, lambda _line: None)
             assert done.events >= done.removed > 10
         assert await events(url) == recorded

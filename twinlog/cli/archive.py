@@ -28,14 +28,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--range", type=int, default=100_000, metavar="POSITIONS", help="in a file; default: 100000"
     )
+    stream = parser.add_mutually_exclusive_group()
+    stream.add_argument(
+        "--trim-stream", action="store_true", help="take out of the stream what is archived and handled, too"
+    )
+    stream.add_argument("--whole-stream", action="store_true", help="put every event back into the stream")
     log_files.server(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from twinlog.service.archive import ArchiveOptions, archive_log
+    from twinlog.service.archive import ArchiveOptions, Stream, archive_log
 
     if options.range < 1:
         raise Usage("--range must be 1 or more")
+    stream = Stream.WHOLE if options.whole_stream else Stream.AS_IT_IS
     asked = ArchiveOptions(
         options.log,
         options.url,
@@ -44,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         options.database,
         tuple(options.ends),
         options.range,
+        Stream.TRIMMED if options.trim_stream else stream,
     )
     done = log_files.done(archive_log, asked, options.json)
     if options.json:

@@ -35,6 +35,11 @@ class ArchivedPast(PostgresPast):
         """The end of the archive; 0: there is none."""
         return int((await self._ask("archived_upto"))[0][0])
 
+    async def trimmed(self) -> int:
+        """The position up to which the stream is trimmed; 0: it has every event."""
+        rows = await self._ask("trimmed")
+        return int(rows[0][0]) if rows else 0
+
     async def version_at(self, stream: StreamId, moment: Moment) -> int:
         time = moment.time
         if time is None or not (await self._ask("is_archived", *stream))[0][0]:

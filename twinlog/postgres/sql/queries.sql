@@ -569,3 +569,12 @@ UPDATE log_head SET linked = greatest((SELECT coalesce(max(last_position), 0) FR
 -- name: is_archived
 -- Whether events of a stream are in the archive only.
 SELECT EXISTS (SELECT FROM archived_streams WHERE stream_type = $1 AND stream_id = $2);
+
+-- name: trimmed
+-- Up to where the stream may be empty.
+SELECT position FROM trimmed_stream;
+
+-- name: trim
+-- Lets the stream be empty up to a position of the archive, or have all.
+INSERT INTO trimmed_stream (position) SELECT least($1, coalesce(max(last), 0)) FROM archived_ranges
+ON CONFLICT (single) DO UPDATE SET position = excluded.position RETURNING position;

@@ -44,3 +44,9 @@ CREATE TABLE archived_streams (
     positions     bigint[] NOT NULL,
     PRIMARY KEY (stream_id, stream_type, version)
 );
+
+-- Up to where the stream of this log may be empty: its relay takes the messages out.
+CREATE TABLE trimmed_stream (
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
+    position bigint NOT NULL
+);
