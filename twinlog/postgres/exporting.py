@@ -41,8 +41,6 @@ from twinlog.v1.log_file_pb2 import (
 )
 
 _PAGE = 2_000
-_LINK = ("number", "kind", "first", "last", "head", "digest", "marks", "hash")
-"""The fields of a link, in the order of the query."""
 Told = Callable[[int, int], None]
 """Is told how far it is: a position, and the head."""
 
@@ -217,7 +215,11 @@ async def _rest(connection: Connection, head: int, requests: bool) -> AsyncItera
             saga=saga, version=version, fingerprint=fingerprint, shape=shape, retired=retired
         )
         yield LogRecord(saga_table=table)
-    async for row in connection.cursor(_QUERIES["links"], 0, None):
-        yield LogRecord(link=ExportedLink(**dict(zip(_LINK, row, strict=True))))
-    async for row in connection.cursor(_QUERIES["export_unlinked"]):
+    async for row in connection.cursor(_QUERIES["links"], 0, 2**62):
+        number, kind, first, last, at, digest, marks, hash = row
+        link = ExportedLink(
+            number=number, kind=kind, first=first, last=last, head=at, digest=digest, marks=marks, hash=hash
+        )
+        yield LogRecord(link=link)
+    async for row in connection.cursor(_QUERIES["unlinked"]):
         yield LogRecord(unlinked=ExportedUnlinked(first=row[0], last=row[1]))

@@ -154,7 +154,6 @@ async def _finish(pool: Pool, header: LogFileHeader, end: LogFileEnd, frames: It
                 ]
                 if rows:
                     await connection.copy_records_to_table(table, records=rows, columns=columns)
-        await connection.execute(_QUERIES["import_linked"])
         await connection.execute(_QUERIES["import_finish"], end.position, header.era)
     await fetch(pool, "ANALYZE events")
 
@@ -179,16 +178,8 @@ def _saga_table(record: Any) -> tuple[Any, ...]:
 
 
 def _link(record: Any) -> tuple[Any, ...]:
-    return (
-        record.number,
-        record.kind,
-        record.first,
-        record.last,
-        record.head,
-        record.digest,
-        record.marks,
-        record.hash,
-    )
+    place = record.number, record.kind, record.first, record.last, record.head
+    return *place, record.digest, record.marks, record.hash
 
 
 def _unlinked(record: Any) -> tuple[Any, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 
@@ -30,6 +31,8 @@ from twinlog.postgres.connection import Pool, connection_of, fetch, on_connectio
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
+_NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
+"""What an event has that is only folded."""
 
 
 @asynccontextmanager
@@ -295,48 +298,72 @@ class _Rows(NamedTuple):
 
     snapshots: Mapping[StreamId, Snapshot]
     rows: Sequence[asyncpg.Record]
+    to_fold: bool
+    """Whether the rows have only what a fold takes."""
 
 
 async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
     snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
     after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
+    to_fold = all(want.to_fold for want in wanted)
     rows = await connection.fetch(
-        _QUERIES["histories"],
+        _QUERIES["histories_to_fold" if to_fold else "histories"],
         [want.stream.type for want in wanted],
         [want.stream.id for want in wanted],
         after,
         [want.upto for want in wanted],
     )
-    return _Rows(snapshots, rows)
+    return _Rows(snapshots, rows, to_fold)
 
 
 async def _slices(
     found: _Rows, log: PostgresLog, wanted: Sequence[ReadRequest], fetch: Fetch
 ) -> Sequence[StreamSlice]:
-    snapshots, rows = found
+    snapshots, rows, to_fold = found
     events: list[list[Recorded]] = [[] for _ in wanted]
     archived: dict[int, list[int]] = {}
     for row in rows:
         index = row[0] - 1
-        if row[11] is None:
-            events[index].append(_recorded(log.name, row[1], wanted[index].stream, row[2:11]))
+        stream = wanted[index].stream
+        if row[-1] is not None:
+            archived.setdefault(index, []).extend(row[-1])
+        elif to_fold:
+            events[index].append(_to_fold(log.name, stream, row[:5]))
         else:
-            archived.setdefault(index, []).extend(row[11])
+            events[index].append(_recorded(log.name, row[1], stream, row[2:11]))
     if archived:
-        old = await log.archive.at(fetch, {position for each in archived.values() for position in each})
-        for index, positions in archived.items():
-            want = wanted[index]
-            after = snapshots[want.stream].version if want.stream in snapshots else want.after
-            more = [old[position] for position in positions if position in old]
-            events[index] += [event for event in more if after < event.version <= want.upto]
-            events[index].sort(key=lambda event: event.version)
+        await _add_archived(events, archived, log, found, wanted, fetch)
     return [
-        StreamSlice(snapshots.get(want.stream), found) for want, found in zip(wanted, events, strict=True)
+        StreamSlice(snapshots.get(want.stream), of_one) for want, of_one in zip(wanted, events, strict=True)
     ]
+
+
+async def _add_archived(
+    events: Sequence[list[Recorded]],
+    archived: Mapping[int, Sequence[int]],
+    log: PostgresLog,
+    found: _Rows,
+    wanted: Sequence[ReadRequest],
+    fetch: Fetch,
+) -> None:
+    """Adds the events of some streams that are in the archive, by their positions."""
+    old = await log.archive.at(fetch, {position for each in archived.values() for position in each})
+    for index, positions in archived.items():
+        want = wanted[index]
+        snapshot = found.snapshots.get(want.stream)
+        after = snapshot.version if snapshot else want.after
+        more = [old[position] for position in positions if position in old]
+        events[index] += [event for event in more if after < event.version <= want.upto]
+        events[index].sort(key=lambda event: event.version)
 
 
 def _is_related(event: Recorded, correlations: Sequence[str], causes: Sequence[str]) -> bool:
     return event.metadata.correlation_id in correlations or event.metadata.causation_id in causes
+
+
+def _to_fold(log: str, stream: StreamId, row: Sequence[Any]) -> Recorded:
+    _, position, version, type, payload = row
+    return Recorded(log, position, stream, version, _NO_ID, type, payload, _NOTHING, "", "", _NEVER)
 
 
 async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> dict[StreamId, Snapshot]:
