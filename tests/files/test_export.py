@@ -17,10 +17,12 @@ import pytest
 import zstandard
 
 from tests import servers
+from tests.chain.history import verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.waiting import until
 from twinlog import ConfigurationError, PostgresViews, Recorded
 from twinlog.log import log_file
+from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, LogFileDamaged, LogFileUnfinished, NotALogFile
 from twinlog.log.ports import NewReply, Timer, TimerChange
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog
@@ -102,6 +104,8 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
         timers=[TimerChange(stream, 3, due)],
     )
     await append(site.log, rest)
+    newest = await site.log.newest_link()
+    assert newest
     await site.log.begin_era()
     shape = "INSERT INTO saga_tables (saga, version, fingerprint, shape) VALUES ('s', 1, 'f', '[1]')"
     await site.log.pool.execute(shape)
@@ -113,6 +117,10 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
     async with site.restored() as log:
         assert (await all_of(log), await log.head(), await log.era()) == (events, 3, 1)
         assert await log.reply("r-1") == await site.log.reply("r-1")
+        assert await log.links(0, 99) == await site.log.links(0, 99)
+        assert (await verified(log, None, Head.of(LOG, newest)))[0] is None, (
+            "heads that were noted prove it still"
+        )
         assert await log.due(due, 9) == [Timer(stream, 3, due)]
         assert await log.pool.fetchval("SELECT shape FROM saga_tables") == [1]
         view = PostgresViews(log, "tests.dead_letters.sql", {})

@@ -106,7 +106,7 @@ class Auditor:
             found.note(note)
         with outages():
             for reading in self._readings:
-                await reading.twin.look(await identity(self._pools[reading.of.database]))
+                await reading.look(await identity(self._pools[reading.of.database]))
             async with AsyncExitStack() as stack:
                 databases = {
                     name: await stack.enter_async_context(database_snapshot(pool))
@@ -138,7 +138,7 @@ class Auditor:
         events: dict[str, int] = {}
         with outages():
             for reading in self._readings:
-                await reading.twin.look(await identity(self._pools[reading.of.database]))
+                await reading.look(await identity(self._pools[reading.of.database]))
                 log = reading.of.log
                 heads = [head for head in noted if head.log == log]
                 chain = ChainAudit(reading.log, reading.twin, heads, namespace=self._system.namespace)

@@ -18,6 +18,7 @@ from twinlog.audit.twins import TwinAudit
 from twinlog.audit.views import RowsAudit
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
+from twinlog.log.installation import Identity
 from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
@@ -64,6 +65,11 @@ class Reading:
         for follower in self._followers:
             yield from follower.in_flight()
         yield from (case for _, _, case in self._early)
+
+    async def look(self, identity: Identity | None) -> None:
+        """Reads how far the twin reaches, and how far it may be trimmed."""
+        await self.twin.look(identity)
+        self.twin.trimmed = await self.log.trimmed()
 
     async def read(
         self, databases: Mapping[str, DatabaseSnapshot], heads: Mapping[str, int], seen: Mapping[str, int]

@@ -41,6 +41,8 @@ class TwinAudit:
         self.name = name
         self.state = TwinState(1, 0, 0)
         self.missing = True
+        self.trimmed = 0
+        """Up to here its messages may be gone: they are archived."""
         self.position = 0
         """Compared up to here."""
         self._client = client
@@ -80,12 +82,12 @@ class TwinAudit:
                 events=[f"{self.name}/1"],
                 remedy=self._remedy.partition("# ")[2].replace("with", "start it", 1),
             )
-        elif first > 1 and head:
+        elif first > self.trimmed + 1 and head:
             findings.add(
                 WHOLE,
                 f"stream {self._stream} begins with {first}: the messages before it are gone",
                 ids=[self.name],
-                events=[f"{self.name}/1", f"{self.name}/{min(first - 1, head)}"],
+                events=[f"{self.name}/{self.trimmed + 1}", f"{self.name}/{min(first - 1, head)}"],
                 remedy=self._remedy,
             )
         if last > head:

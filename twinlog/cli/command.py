@@ -37,6 +37,7 @@ COMMANDS = {
     "erasure": ("erasure", "keys of personal data: count, wrap anew, and prove that a text is nowhere"),
     "export": ("export", "write a log into a file"),
     "import": ("import_", "fill an empty log from a file"),
+    "archive": ("archive", "move old events of a log into files"),
     "completion": ("completion", "what makes the shell complete this command"),
 }
 """The module of each subcommand, and what it does."""

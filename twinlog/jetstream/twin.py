@@ -113,6 +113,15 @@ class JetStreamTwin:
         except (NatsError, APIError, TimeoutError) as error:
             raise api.unavailable(error) from error
 
+    async def trim(self, upto: int) -> None:
+        """Takes out every message up to this sequence."""
+        try:
+            await self._manager.purge_stream(self.name, seq=upto + 1)
+        except NotFoundError as error:
+            raise TwinMissing(stream=self.name) from error
+        except (NatsError, APIError, TimeoutError) as error:
+            raise api.unavailable(error) from error
+
     async def publish(self, events: Sequence[Recorded]) -> None:
         for start in range(0, len(events), BATCH):
             await self._publish(events[start : start + BATCH])

@@ -91,9 +91,11 @@ class Frame:
 class FrameWriter:
     """Makes frames of records; whoever has it writes them."""
 
-    def __init__(self, seal: Seal = Seal()) -> None:
-        """``seal``: that of the last frame, where a file is continued."""
+    def __init__(self, seal: Seal = Seal(), frame_bytes: int = 0) -> None:
+        """``seal``: that of the last frame, where a file is continued. ``frame_bytes``: about how much is compressed
+        together; 0: FRAME_BYTES."""
         self.seal = seal
+        self._most = frame_bytes or FRAME_BYTES
         self._compressor: zstandard.ZstdCompressor = zstd().ZstdCompressor(level=_LEVEL, write_checksum=True)
         self._records = LogFile()
         self._bytes = 0
@@ -107,7 +109,7 @@ class FrameWriter:
             self._bytes += len(record.event.payload) + 256
         else:
             self._bytes += record.ByteSize()
-        return self.frame() if self._bytes >= FRAME_BYTES else b""
+        return self.frame() if self._bytes >= self._most else b""
 
     def frame(self) -> bytes:
         """The frame of the records since the last one; nothing where there are none."""

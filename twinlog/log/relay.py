@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import NOTHING, Common, compare
 from twinlog.log.ports import Log
+from twinlog.log.trimming import trimmed
 from twinlog.log.twin import LogForked, Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
@@ -254,31 +255,48 @@ class Relay:
     async def _agree(self) -> Common:
         """Where to continue from: the twin's last event, once the twin is known to mirror the log."""
         self._behind = True
+        before = await trimmed(self._log)
         try:
             state = await self._twin.state()
         except TwinMissing:
-            await self._twin.create(1)
+            await self._twin.create(before + 1)
             structlog.get_logger().info("relay.twin_created", log=self._log.name)
             state = await self._twin.state()
         common = await compare(self._log, self._twin, state)
         await self._twin.claim()
-        if state.first > 1 or state.holes or common.position < state.last:
-            await self._rebuild(state)
-            return NOTHING
+        if before and state.last == before:  # made for what follows, and empty still
+            return await self._beginning(before)
+        if state.first > before + 1 or state.holes or common.position < state.last:
+            await self._rebuild(state, before)
+            return await self._beginning(before)
         return common
+
+    async def _beginning(self, position: int) -> Common:
+        """Where an empty stream continues from that begins after a position."""
+        for event in await self._log.read(position - 1, 1) if position else ():
+            return Common(event.position, event.event_id)
+        return NOTHING
 
     async def _inspect_twin(self) -> None:
         """Repairs a twin that lost messages while nothing was published: cursors may be waiting for them."""
-        state = await self._twin.state()
-        if state.last != self.position or state.first > 1 or state.holes:
+        state, before = await self._twin.state(), await trimmed(self._log)
+        if state.last != self.position or state.first > before + 1 or state.holes:
             await self._advance(*await self._agree())
+        elif state.first <= before < state.last and (trim := self._trim()):
+            await trim(before)
+            structlog.get_logger().info("relay.twin_trimmed", log=self._log.name, upto=before)
 
-    async def _rebuild(self, state: TwinState) -> None:
+    def _trim(self) -> Callable[[int], Awaitable[None]] | None:
+        """Takes out the messages up to a sequence, where the twin can; asked by name, since wrappers pass it on."""
+        trim: Callable[[int], Awaitable[None]] | None = getattr(self._twin, "trim", None)
+        return trim
+
+    async def _rebuild(self, state: TwinState, before: int) -> None:
         structlog.get_logger().warning(
             "relay.twin_rebuilt", log=self._log.name, first=state.first, last=state.last, holes=state.holes
         )
         await self._twin.delete()
-        await self._twin.create(1)
+        await self._twin.create(before + 1)
 
     def _say_stopped(self, error: Exception) -> None:
         structlog.get_logger().error("relay.stopped", log=self._log.name, problem=str(error))

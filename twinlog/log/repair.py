@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from twinlog.log.ports import Log
+from twinlog.log.trimming import trimmed
 from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.event import Recorded, StreamId
@@ -60,7 +61,8 @@ async def difference(log: Log, twin: Twin) -> Difference:
         return Difference(TwinState(1, 0, 0), 0, (), None, "it does not exist")
     shared: Recorded | None = None
     theirs: list[Recorded] = []
-    damaged = f"its events before {state.first} are gone" if state.first > 1 else ""
+    gone = state.first > await trimmed(log) + 1
+    damaged = f"its events before {state.first} are gone" if gone else ""
     foreign = False
     try:
         async for events in _stored(twin, state):

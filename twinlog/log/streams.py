@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from twinlog.log.archive import ArchiveUnavailable
 from twinlog.log.past import KeepsSnapshots
 from twinlog.log.ports import LogSession, ReadRequest, StreamSlice
 from twinlog.log.snapshots import StateCodecs
@@ -52,7 +53,10 @@ class StreamReader:
         wanted = [ReadRequest(stream, at.version, schema_of(at.aggregate)) for stream, at in entries.items()]
         found: list[Found] = []
         unfit: dict[StreamId, tuple[Entry, int]] = {}
-        slices = await session.load(wanted)
+        try:
+            slices = await session.load(wanted)
+        except ArchiveUnavailable as error:
+            return await self._read_apart(session, entries, snapshots, error)
         if personal := self._codecs.personal:
             slices = await personal.opened_slices(slices)
         for (stream, at), slice in zip(entries.items(), slices, strict=True):
@@ -64,6 +68,25 @@ class StreamReader:
         if not unfit:
             return found
         return found + [each._replace(unfit_snapshot=True) for each in await self._again(session, unfit)]
+
+    async def _read_apart(
+        self,
+        session: LogSession,
+        entries: Mapping[StreamId, Entry],
+        snapshots: bool,
+        error: ArchiveUnavailable,
+    ) -> list[Found]:
+        """Each by itself: what is in an archive that is away concerns no other stream."""
+        if len(entries) > 1:
+            return [
+                found
+                for stream, at in entries.items()
+                for found in await self.read(session, {stream: at}, snapshots=snapshots)
+            ]
+        [(stream, at)] = entries.items()
+        why = StreamUnreadable(stream=stream, version=at.version + 1, why=error)
+        why.__cause__ = error
+        return [Found(stream, Unreadable(at, why))]
 
     async def _again(self, session: LogSession, unfit: Mapping[StreamId, tuple[Entry, int]]) -> list[Found]:
         """Reads streams whose newest snapshot does not serve, each from what is known, or from a kept snapshot up to a

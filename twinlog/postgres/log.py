@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -24,10 +24,11 @@ from twinlog.log.ports import (
     Timer,
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.postgres.archive import Archive, Fetch
+from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database, use_of
 from twinlog.postgres.named_queries import load_queries
-from twinlog.postgres.past import PostgresPast
 
 _QUERIES = load_queries("twinlog.postgres.sql")
 _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
@@ -59,13 +60,14 @@ class _Connections:
         self.made += 1
 
 
-class PostgresLog(PostgresPast):
+class PostgresLog(ArchivedPast):
     """The log of one database."""
 
     def __init__(self, pool: Pool, name: str, connections: _Connections | None = None) -> None:
         self.name = name
         self.pool = pool
         self._connections = connections or _Connections()
+        self.archive = Archive(name)
 
     def dumped(self) -> Mapping[str, Any]:
         """What a dump of the process says of it: the use of its connections."""
@@ -75,7 +77,8 @@ class PostgresLog(PostgresPast):
         return await on_connection(self.pool, lambda connection: append(connection, batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await on_connection(self.pool, lambda connection: _load(connection, self.name, wanted))
+        rows = await on_connection(self.pool, lambda connection: _load(connection, wanted))
+        return await _slices(rows, self, wanted, self._query)
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
@@ -85,14 +88,31 @@ class PostgresLog(PostgresPast):
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         rows = await self._fetch("read", after, limit)
+        if rows and (rows[0][0] != after + 1 or rows[-1][0] != after + len(rows)):
+            return await self._read_archived(after, limit)
         return [self.recorded(row) for row in rows]
+
+    async def _read_archived(self, after: int, limit: int) -> Sequence[Recorded]:
+        """The same where the table has gaps: below the end of the archive, its files have every event."""
+        found = await self.archive.read(self._query, after, limit)
+        if len(found) < limit:
+            after = found[-1].position if found else after
+            rows = await self._fetch("read", after, limit - len(found))
+            found += [self.recorded(row) for row in rows]
+        return found
 
     async def related(
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
     ) -> Sequence[Recorded]:
         """The events between two positions that have one of these correlation ids or causes, in order."""
         rows = await self._fetch("related", after, upto, [*correlations], [*causes])
-        return [self.recorded(row) for row in rows]
+        found = [self.recorded(row) for row in rows]
+        archived = await self.archived_upto()
+        if after >= archived:
+            return found
+        old = await self.archive.read(self._query, after, min(upto, archived) - after)
+        related = (e for e in old if _is_related(e, correlations, causes))
+        return [*related, *(event for event in found if event.position > archived)]
 
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
@@ -190,7 +210,8 @@ class _Session:
         self._log = log
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await _load(self._connection, self._log.name, wanted)
+        rows = await _load(self._connection, wanted)
+        return await _slices(rows, self._log, wanted, self._connection.fetch)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await self._log.append_by(self._connection, batch)
@@ -272,7 +293,16 @@ def _metadata(stored: Mapping[str, Any]) -> Metadata:
         return Metadata(**{name: stored[name] for name in Metadata._fields if name in stored})
 
 
-async def _load(connection: Connection, log: str, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+class _Rows(NamedTuple):
+    """What the database has of some streams."""
+
+    snapshots: Mapping[StreamId, Snapshot]
+    rows: Sequence[asyncpg.Record]
+    to_fold: bool
+    """Whether the rows have only what a fold takes."""
+
+
+async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
     snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
     after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
     to_fold = all(want.to_fold for want in wanted)
@@ -283,16 +313,52 @@ async def _load(connection: Connection, log: str, wanted: Sequence[ReadRequest])
         after,
         [want.upto for want in wanted],
     )
+    return _Rows(snapshots, rows, to_fold)
+
+
+async def _slices(
+    found: _Rows, log: PostgresLog, wanted: Sequence[ReadRequest], fetch: Fetch
+) -> Sequence[StreamSlice]:
+    snapshots, rows, to_fold = found
     events: list[list[Recorded]] = [[] for _ in wanted]
+    archived: dict[int, list[int]] = {}
     for row in rows:
         index = row[0] - 1
         stream = wanted[index].stream
-        events[index].append(
-            _to_fold(log, stream, row) if to_fold else _recorded(log, row[1], stream, row[2:])
-        )
+        if row[-1] is not None:
+            archived.setdefault(index, []).extend(row[-1])
+        elif to_fold:
+            events[index].append(_to_fold(log.name, stream, row[:5]))
+        else:
+            events[index].append(_recorded(log.name, row[1], stream, row[2:11]))
+    if archived:
+        await _add_archived(events, archived, log, found, wanted, fetch)
     return [
-        StreamSlice(snapshots.get(want.stream), found) for want, found in zip(wanted, events, strict=True)
+        StreamSlice(snapshots.get(want.stream), of_one) for want, of_one in zip(wanted, events, strict=True)
     ]
+
+
+async def _add_archived(
+    events: Sequence[list[Recorded]],
+    archived: Mapping[int, Sequence[int]],
+    log: PostgresLog,
+    found: _Rows,
+    wanted: Sequence[ReadRequest],
+    fetch: Fetch,
+) -> None:
+    """Adds the events of some streams that are in the archive, by their positions."""
+    old = await log.archive.at(fetch, {position for each in archived.values() for position in each})
+    for index, positions in archived.items():
+        want = wanted[index]
+        snapshot = found.snapshots.get(want.stream)
+        after = snapshot.version if snapshot else want.after
+        more = [old[position] for position in positions if position in old]
+        events[index] += [event for event in more if after < event.version <= want.upto]
+        events[index].sort(key=lambda event: event.version)
+
+
+def _is_related(event: Recorded, correlations: Sequence[str], causes: Sequence[str]) -> bool:
+    return event.metadata.correlation_id in correlations or event.metadata.causation_id in causes
 
 
 def _to_fold(log: str, stream: StreamId, row: Sequence[Any]) -> Recorded:

@@ -65,7 +65,7 @@ async def export_log(options: Options, say: Say = lambda _line: None) -> Done:
     """
     zstd()
     began = time.monotonic()
-    database = options.database or await only_database(options)
+    database = options.database or await only_database(options.postgres_url, options.log)
     await require(options.postgres_url, database)
     async with opened(options.postgres_url, database) as pool:
         log = PostgresLog(pool, options.log)
@@ -97,9 +97,9 @@ async def import_file(options: Options, say: Say = lambda _line: None) -> Done:
     return Done(options.log, database, made.events, made.resumed, size, found.seal.digest.hex(), seconds)
 
 
-async def only_database(options: Options) -> str:
+async def only_database(postgres_url: str, log: str) -> str:
     """The database of the server that holds a log, where there is one only. Raises ConfigurationError."""
-    found = await databases(options.postgres_url)
+    found = await databases(postgres_url)
     if len(found) == 1:
         return found[0]
     said = (
@@ -107,7 +107,7 @@ async def only_database(options: Options) -> str:
         if found
         else "none of this server has a log"
     )
-    raise ConfigurationError(f"Say which database log {options.log} is in, with --database NAME; {said}")
+    raise ConfigurationError(f"Say which database log {log} is in, with --database NAME; {said}")
 
 
 async def require(postgres_url: str, database: str) -> None:

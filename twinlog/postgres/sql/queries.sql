@@ -13,19 +13,30 @@ SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
   JOIN snapshots s ON s.stream_type = w.type AND s.stream_id = w.id AND s.schema = w.schema;
 
 -- name: histories
--- The events of some streams after some versions and up to others, stream by stream.
+-- The events of some streams after some versions and up to others, stream by stream; of those that are in the archive,
+-- their positions.
 SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag, e.recorded_at,
-       e.extra
+       e.extra, NULL::bigint[] AS archived
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
- ORDER BY w.i, e.version;
+UNION ALL
+SELECT w.i, 0, a.version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, a.positions
+  FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
+  JOIN archived_streams a ON a.stream_type = w.type AND a.stream_id = w.id
+   AND a.version > w.after AND a.first_version <= w.upto
+ ORDER BY 1, 3;
 
 -- name: histories_to_fold
 -- The same with what a fold takes of them.
-SELECT w.i, e.position, e.version, e.type, e.payload
+SELECT w.i, e.position, e.version, e.type, e.payload, NULL::bigint[] AS archived
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
- ORDER BY w.i, e.version;
+UNION ALL
+SELECT w.i, 0, a.version, NULL, NULL, a.positions
+  FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
+  JOIN archived_streams a ON a.stream_type = w.type AND a.stream_id = w.id
+   AND a.version > w.after AND a.first_version <= w.upto
+ ORDER BY 1, 3;
 
 -- name: read
 -- Events after a position, in order.
@@ -151,7 +162,10 @@ SELECT count(*) FROM dropped;
 
 -- name: long_streams
 -- The streams of a type that have an event of a version.
-SELECT stream_id FROM events WHERE stream_type = $1 AND version = $2 ORDER BY stream_id;
+SELECT stream_id FROM events WHERE stream_type = $1 AND version = $2
+UNION
+SELECT stream_id FROM archived_streams WHERE stream_type = $1 AND version >= $2 AND first_version <= $2
+ ORDER BY stream_id;
 
 -- name: version_at_position
 -- The last version of a stream up to a position, by halving: each step looks at one event.
@@ -161,6 +175,9 @@ WITH RECURSIVE step (at, bit) AS (
     SELECT CASE WHEN e.position <= $3 THEN at + bit ELSE at END, bit / 2
       FROM step LEFT JOIN LATERAL (
            SELECT position FROM events WHERE stream_id = $2 AND stream_type = $1 AND version = at + bit
+           UNION ALL
+           SELECT a.positions[at + bit - a.first_version + 1] FROM archived_streams a
+            WHERE a.stream_id = $2 AND a.stream_type = $1 AND a.version >= at + bit AND a.first_version <= at + bit
            ) e ON true
      WHERE bit > 0
 )
@@ -303,9 +320,13 @@ DELETE FROM snapshots s USING unnest($1::text[], $2::text[]) AS gone (type, id)
 
 -- name: versions_before
 -- The versions of streams before a position.
-SELECT stream_type, stream_id, max(version) FROM events
+SELECT stream_type, stream_id, max(version) FROM (
+    SELECT e.stream_type, e.stream_id, e.version FROM events e WHERE e.position < $1
+    UNION ALL
+    SELECT a.stream_type, a.stream_id, a.version FROM archived_streams a
+) AS before
   JOIN unnest($2::text[], $3::text[]) AS s (type, id) ON stream_type = s.type AND stream_id = s.id
- WHERE position < $1 GROUP BY stream_type, stream_id;
+ GROUP BY stream_type, stream_id;
 
 -- name: effects
 -- Events that were caused by some others, by their addresses.
@@ -500,6 +521,55 @@ SELECT consumer, position, event_position, event_id FROM imported_checkpoints i
 -- The tables of all sagas.
 SELECT saga, version, fingerprint, shape::text, retired FROM saga_tables;
 
+-- name: archived_at
+-- The range of the archive that has a position.
+SELECT first, last, file, bytes, digest, frame_offsets, frame_firsts, frame_digests FROM archived_ranges
+ WHERE first <= $1 ORDER BY first DESC LIMIT 1;
+
+-- name: archived_upto
+-- Up to which position events are in the archive.
+SELECT coalesce(max(last), 0) FROM archived_ranges;
+
+-- name: archived_ranges
+-- Every range of the archive.
+SELECT first, last, file, bytes, digest, frame_offsets, frame_firsts, frame_digests FROM archived_ranges ORDER BY first;
+
+-- name: archive_young
+-- The first position after another one whose event is not old yet, or has no link in the chain that proves it.
+SELECT min(position) FROM (
+    (SELECT position FROM events WHERE position > $1 AND recorded_at >= $2 ORDER BY position LIMIT 1)
+    UNION ALL
+    SELECT first_position FROM unlinked
+    UNION ALL
+    SELECT linked + 1 FROM log_head WHERE linked < position
+) AS young;
+
+-- name: archive_range
+-- Notes a range that is in a file.
+INSERT INTO archived_ranges (first, last, events, file, bytes, digest, frame_offsets, frame_firsts, frame_digests)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: archive_rules_out_older
+-- Has programs refuse to start that know nothing of the archive.
+UPDATE schema_migrations SET breaking = true WHERE package = 'twinlog.sql' AND version = 14 AND NOT breaking;
+
+-- name: archive_lock
+-- One at a time.
+SELECT pg_try_advisory_lock(hashtextextended('twinlog.archive', 0));
+
+-- name: archive_unlock
+-- The next.
+SELECT pg_advisory_unlock(hashtextextended('twinlog.archive', 0));
+
+-- name: archive_left
+-- Positions in the archive of which the table has events still, in steps of $1, each with the end of its range.
+SELECT DISTINCT r.first + (e.position - r.first) / $1 * $1 AS first,
+       least(r.last, r.first + (e.position - r.first) / $1 * $1 + $1 - 1) AS last
+  FROM archived_ranges r JOIN events e ON e.position BETWEEN r.first AND r.last ORDER BY 1;
+
+-- name: remove_archived
+-- See the function.
+SELECT remove_archived($1, $2, $3, $4);
 -- name: links
 -- Links of the chain after a number, in order.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
@@ -535,3 +605,16 @@ SELECT note_unlinked();
 -- name: seal_events
 -- Links events that were appended without a link.
 SELECT seal_events($1, $2, $3, $4);
+
+-- name: is_archived
+-- Whether events of a stream are in the archive only.
+SELECT EXISTS (SELECT FROM archived_streams WHERE stream_type = $1 AND stream_id = $2);
+
+-- name: trimmed
+-- Up to where the stream may be empty.
+SELECT position FROM trimmed_stream;
+
+-- name: trim
+-- Lets the stream be empty up to a position of the archive, or have all.
+INSERT INTO trimmed_stream (position) SELECT least($1, coalesce(max(last), 0)) FROM archived_ranges
+ON CONFLICT (single) DO UPDATE SET position = excluded.position RETURNING position;

@@ -1,4 +1,4 @@
--- revision: 1
+-- revision: 2
 -- Appends a batch atomically. Conflicts come back as data. `conflict` is null if the batch was appended; `first` is
 -- then the position of its first event, or of the next one to come if the batch has none, and `before` the id of the
 -- event before that, null if there is none.
@@ -44,7 +44,10 @@ BEGIN
     SELECT jsonb_agg(s.i) INTO stale
       FROM unnest(streams) WITH ORDINALITY AS s (stream, version, i)
      WHERE s.version <> coalesce((SELECT max(e.version) FROM events e
-                                    WHERE e.stream_type = (s.stream).type AND e.stream_id = (s.stream).id), 0);
+                                    WHERE e.stream_type = (s.stream).type AND e.stream_id = (s.stream).id),
+                                 -- Asked only where the table has none.
+                                 (SELECT max(a.version) FROM archived_streams a
+                                    WHERE a.stream_type = (s.stream).type AND a.stream_id = (s.stream).id), 0);
 
     IF cardinality(outcomes) > 0 THEN
         SELECT jsonb_agg(r.request_id) INTO answered FROM unnest(outcomes) JOIN requests r USING (request_id);

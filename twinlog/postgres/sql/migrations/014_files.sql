@@ -17,3 +17,36 @@ CREATE TABLE imported_checkpoints (
     event_position bigint,
     event_id       uuid
 );
+
+-- Ranges of positions whose events are in a file, all of them; some may be in the table still.
+CREATE TABLE archived_ranges (
+    first         bigint PRIMARY KEY,
+    last          bigint NOT NULL,
+    events        bigint NOT NULL,
+    file          text NOT NULL,
+    bytes         bigint NOT NULL,
+    -- The digest of the file's last seal, which proves all of it.
+    digest        bytea NOT NULL,
+    -- Of each frame with events: where it begins in the file, the position of its first event, and its own digest.
+    frame_offsets bigint[] NOT NULL,
+    frame_firsts  bigint[] NOT NULL,
+    frame_digests bytea[] NOT NULL,
+    archived_at   timestamptz NOT NULL DEFAULT now(),
+    CHECK (last >= first AND events = last - first + 1)
+);
+
+-- Events that were taken out of the table, by stream: those up to a version, and their positions.
+CREATE TABLE archived_streams (
+    stream_type   text NOT NULL,
+    stream_id     text NOT NULL,
+    first_version integer NOT NULL,
+    version       integer NOT NULL,
+    positions     bigint[] NOT NULL,
+    PRIMARY KEY (stream_id, stream_type, version)
+);
+
+-- Up to where the stream of this log may be empty: its relay takes the messages out.
+CREATE TABLE trimmed_stream (
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
+    position bigint NOT NULL
+);

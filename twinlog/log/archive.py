@@ -1,0 +1,118 @@
+"""The archive of a log: ranges of its positions as files (:mod:`twinlog.log.log_file`), on disk or in an object store.
+
+A range never changes once it is noted. Where its frames begin and what their digests are lies with the log:
+so an event is read by its position with one look into the file, and proved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from twinlog.log.log_file import FrameReader, NotALogFile, Seal, zstd
+from twinlog.log.log_file_records import event_of
+from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
+from twinlog.model.event import Recorded
+
+_FRAMES_KEPT = 16
+"""Frames that were read last, of some 500 events each: readers go forward in pages."""
+
+
+class ArchiveUnavailable(Unavailable):
+    """Events {first} to {last} of log {log} are in the archive, in {file}, which cannot be read: {why}."""
+
+    reason = "ARCHIVE_UNAVAILABLE"
+
+
+class ArchivedRange(NamedTuple):
+    """A range of positions that is in a file."""
+
+    first: int
+    last: int
+    file: str
+    """Its URL, as fsspec takes it."""
+    size: int
+    """Of the file, in bytes."""
+    digest: bytes
+    """Of the last seal."""
+    frame_offsets: Sequence[int]
+    """Where each frame of events begins in the file."""
+    frame_firsts: Sequence[int]
+    """The position of each frame's first event."""
+    frame_digests: Sequence[bytes]
+    """The digest of each frame's seal; before them, that of the header's."""
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it. Raises ConfigurationError."""
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ConfigurationError(
+            "The archive needs the extra `archive`: pip install twinlog[archive]"
+        ) from error
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(f"{url} cannot be used for an archive: {error}") from error
+    return found
+
+
+class ArchiveReader:
+    """Reads events of one log's archive."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self._frames: OrderedDict[tuple[int, int], Sequence[Recorded]] = OrderedDict()
+
+    async def slice(self, of: ArchivedRange, first: int, last: int) -> list[Recorded]:
+        """The events of a range from one position to another. Raises ArchiveUnavailable, WrongSetting."""
+        begin = bisect.bisect_right(of.frame_firsts, first) - 1
+        end = bisect.bisect_right(of.frame_firsts, last)
+        found = [event for frame in range(begin, end) for event in await self._frame(of, frame)]
+        return [event for event in found if first <= event.position <= last]
+
+    async def at(self, of: ArchivedRange, positions: Iterable[int]) -> list[Recorded]:
+        """The events of a range at some positions, in order."""
+        wanted = set(positions)
+        frames = sorted({bisect.bisect_right(of.frame_firsts, position) - 1 for position in wanted})
+        return [e for frame in frames for e in await self._frame(of, frame) if e.position in wanted]
+
+    async def _frame(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
+        key = of.first, number
+        if key not in self._frames:
+            self._frames[key] = await self._read(of, number)
+            while len(self._frames) > _FRAMES_KEPT:
+                self._frames.popitem(last=False)
+        self._frames.move_to_end(key)
+        return self._frames[key]
+
+    async def _read(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
+        try:
+            return await asyncio.to_thread(self._decoded, of, number)
+        except ConfigurationError as error:
+            raise WrongSetting(
+                f"Events {of.first} to {of.last} of log {self._log} are archived. {error}"
+            ) from error
+        except Exception as error:  # a file system may raise anything
+            why = str(error) or type(error).__name__
+            raise ArchiveUnavailable(
+                log=self._log, first=of.first, last=of.last, file=of.file, why=why
+            ) from error
+
+    def _decoded(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
+        zstd()
+        files, path = filesystem(of.file)
+        offset = of.frame_offsets[number]
+        end = of.frame_offsets[number + 1] if number + 1 < len(of.frame_offsets) else of.size
+        data = files.cat_file(path, start=offset, end=end)
+        before = Seal(of.frame_digests[number], of.frame_firsts[number] - 1)
+        reader = FrameReader(BytesIO(data), of.file, "Put back a copy of the file", before)
+        frame = next(reader.frames())
+        if frame.seal.digest != of.frame_digests[number + 1]:
+            raise NotALogFile(file=of.file, why=f"frame {number} is not the one that was archived")
+        return [event_of(record, self._log) for record in frame.records if record.HasField("event")]
