@@ -100,6 +100,29 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     return await retrying(attempted)
 
 
+class PlacedConnection(asyncpg.Connection):
+    """A connection that remembers in which schemas its session looks first."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.path = ""
+        self._own_path = ""
+
+    async def go_to(self, path: str) -> None:
+        """Has names looked up in these schemas first; empty: as the session began."""
+        if path == self.path:
+            return
+        self._own_path = self._own_path or str(await self.fetchval("SHOW search_path"))
+        await self.execute(f"SET search_path TO {path + ', ' if path else ''}{self._own_path}")
+        self.path = path
+
+
+async def go_to(connection: Connection, path: str) -> None:
+    """The same of a connection of a pool."""
+    if getattr(connection, "path", "") != path:  # type: ignore[union-attr]
+        await connection.go_to(path)  # type: ignore[union-attr]
+
+
 async def _set_up(connection: Connection) -> None:
     # Plans are made while tables are small, when scanning the whole table is cheapest, and then kept.
     await connection.execute(f"{SESSION}; SET enable_seqscan = off; SET jit = off")
@@ -140,6 +163,7 @@ async def open_pool(
             command_timeout=_STATEMENT_SECONDS,
             timeout=_POOL_CONNECT_SECONDS,
             init=set_up,
+            connection_class=PlacedConnection,
             reset=_no_reset,
         )
 

@@ -29,6 +29,7 @@ from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
+from twinlog.postgres.source import log_of
 from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
@@ -115,6 +116,7 @@ async def _opened(
                 tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
                 observed=observed(metrics),
+                open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
             )
             shutdown.dump.add(lambda: parts_of(service))
             async with service.running(), _told(metrics, service, settings.metrics_address):
