@@ -52,7 +52,7 @@ class QuerySettings(Settings):
 
 SPEC = ServiceSpec(
     name="projector",
-    log="projector",
+    log="",
     database="shop_views",
     domain="shop",
     settings=QuerySettings,

@@ -69,7 +69,10 @@ def commands(shop: Shop) -> Sequence[tuple[str, str]]:
 def _addresses(shop: Shop) -> dict[str, str]:
     return {
         **shop.addresses,
-        **{f"metrics of {name}": f"http://{at}/metrics" for name, at in shop.metrics.items()},
+        **{
+            f"metrics of {name.removeprefix('twinlog.')}": f"http://{at}/metrics"
+            for name, at in shop.metrics.items()
+        },
         "Postgres": _shown(shop.postgres) if shop.postgres else "yours (POSTGRES_URL)",
         "NATS": _shown(shop.nats) if shop.nats else "yours (NATS_URL)",
     }

@@ -12,14 +12,14 @@ RETRIED_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect
 """Options of a channel to a server that may not listen yet: without them gRPC first waits for a second."""
 
 
-async def in_service(call: Callable[[], Coroutine[Any, Any, None]], *, seconds: float = 60.0) -> None:
+async def in_service(call: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
     """Repeats what the server may refuse for a moment, as it refuses a stream while it removes the one before."""
 
     async def done() -> bool:
         try:
-            await call()
+            await call(*arguments)
         except Unavailable:
             return False
         return True
 
-    await until(done, seconds=seconds)
+    await until(done)

@@ -27,6 +27,8 @@ _NANOS = 1_000_000_000
 _SHOWN_ORDERS, _SHOWN_CUSTOMERS = 12, 6
 _WAIT_SECONDS = 5.0
 """For a command: a service that is busy or just started answers within that."""
+NEW_CUSTOMER_SECONDS = 1.5
+"""For the customer of an order, whom an earlier one can stand in for."""
 
 
 def money(text: str) -> Money | None:
@@ -44,16 +46,22 @@ def amount(of: Money) -> str:
     return f"{Decimal(of.units) + Decimal(of.nanos) / _NANOS:,.2f} {of.currency_code}"
 
 
+def nanos(of: Money) -> int:
+    """An amount in billionths of its currency."""
+    return int(of.units * _NANOS + of.nanos)
+
+
 def share(part: Money, of: Money) -> float:
     """How much of a whole that is, from 0 to 1."""
-    whole = of.units * _NANOS + of.nanos
-    return min(1.0, max(0.0, (part.units * _NANOS + part.nanos) / whole)) if whole > 0 else 0.0
+    return min(1.0, max(0.0, nanos(part) / nanos(of))) if nanos(of) > 0 else 0.0
 
 
-async def create_customer(services: Services, name: str, limit: Money) -> Answer[Any]:
+async def create_customer(
+    services: Services, name: str, limit: Money, seconds: float = _WAIT_SECONDS
+) -> Answer[Any]:
     """Makes a customer."""
     request = CreateCustomerRequest(request_id=str(uuid4()), name=name, credit_limit=limit)
-    return await services.ask(CUSTOMER_SVC.name, _customers, request, seconds=_WAIT_SECONDS)
+    return await services.ask(CUSTOMER_SVC.name, _customers, request, seconds=seconds)
 
 
 async def create_order(

@@ -17,6 +17,7 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from shop.sagas.v1.commands_pb2 import ReserveCredit
 from tests.audit.world import World
 from tests.controls import Mode, new_id, wire
+from tests.waiting import in_service
 from twinlog import Recorded, StreamId, timestamp
 from twinlog.audit import auditor, dead_letters, followers, history, reading, twins, views
 from twinlog.model.event import bucket_of
@@ -195,7 +196,7 @@ async def a_message_was_replaced(shop: World) -> Expected:
     events[9] = events[9]._replace(event_id=events[8].event_id)
     twin = shop.twin("orders")
     await twin.delete()
-    await twin.create(1)
+    await in_service(twin.create, 1)
     await twin.publish(events)
     return Expected(twins.EQUAL, ("orders/10",))
 
@@ -205,7 +206,7 @@ async def a_message_lies_under_another_subject(shop: World) -> Expected:
     events = await shop.events("sagas")
     twin = shop.twin("sagas")
     await twin.delete()
-    await twin.create(1)
+    await in_service(twin.create, 1)
     await twin.publish(events[:-1])
     last = events[-1]
     other = (bucket_of(last.partition_key) + 1) % 64
@@ -248,7 +249,7 @@ async def a_stream_is_of_another_installation(shop: World) -> Expected:
     )
     twin = JetStreamTwin(shop.nats, "sagas", identity=Identity("theirs", uuid4()))
     await shop.twin("sagas").delete()
-    await twin.create(1)
+    await in_service(twin.create, 1)
     return Expected(twins.OWN, ("sagas",))
 
 

@@ -20,6 +20,7 @@ from tests.audit.faults import FAULTS, Fault
 from tests.audit.world import DATABASE_OF, World
 from tests.controls import new_id
 from tests.twin.messages import newer, older
+from tests.waiting import in_service
 from twinlog import Metadata, Recorded
 from twinlog.audit import dead_letters, history, twins, views
 from twinlog.consume.dead_letters import DeadLetterId, Discard, Failure
@@ -240,7 +241,7 @@ async def test_a_message_that_another_version_wrote_is_no_violation(
     *before, last = await shop.events("orders")
     twin = shop.twin("orders")
     await twin.delete()
-    await twin.create(1)
+    await in_service(twin.create, 1)
     await twin.publish(before)
     await shop.nats.jetstream().publish(last.subject, write(last))
     assert (await shop.audit()).violations == []

@@ -27,6 +27,7 @@ from tests import servers
 from tests.controls import MODES, new_id
 from tests.dead_letters.journal import dead_lettering
 from tests.e2e.client import Client, connect
+from tests.waiting import in_service
 from twinlog import Metadata, Policies, PostgresViews, Projection, Recorded, Schema, StreamId, Writer
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.policies import PolicyConsumer
@@ -151,7 +152,7 @@ class World:
         for log in self._spoiled - set(DATABASES):
             twin = JetStreamTwin(self.nats, log)
             await twin.delete()
-            await twin.create(1)
+            await in_service(twin.create, 1)
             await twin.publish(await self.events(log))
         self._spoiled.clear()
 

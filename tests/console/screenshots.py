@@ -1,6 +1,6 @@
 """Screenshots of the console's pages for the documentation: `python -m tests.console.screenshots`, or make screenshots.
 
-They are of a shop in memory, in which customer_svc has just stopped to answer while an order waits for it.
+Most are of a shop in memory; those of what one can try are of one in processes of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from playwright.async_api import Page, expect
 
-from stack.topology import ROOT
+from stack.shop import running
+from stack.topology import CONSOLE_PAGES, ROOT
 from tests.console.browser import PHONE, Window, browser, window
 from tests.console.shop import ServedShop, served
-from twinlog.console.process import serving
+from tests.servers import folder
+from twinlog.console.process import pages_of, serving
 
 FOLDER = ROOT / "docs" / "console"
 
@@ -38,6 +40,29 @@ async def main() -> None:
             await _shoot(await opened.open("/"), "map-dark")
         async with window(chromium, url, size=PHONE) as opened:
             await _shoot(await opened.open("/"), "map-phone")
+    await _tried()
+
+
+async def _tried() -> None:
+    """The page to try the shop, and one order in both modes, side by side."""
+    with folder() as data:
+        async with (
+            running(lambda _line: None, data=data) as shop,
+            serving(shop.addresses, added=pages_of(",".join(CONSOLE_PAGES))) as url,
+            browser() as chromium,
+            window(chromium, url) as opened,
+        ):
+            page = await opened.open("/try")
+            for scenario in ("An order that fits", "Cancel in flight", "One that is refused"):
+                await page.get_by_role("button", name=scenario).click()
+                await expect(page.locator(".run-state")).not_to_contain_text("waits for")
+                await page.get_by_role("link", name="Try it").first.click()
+            await _shoot(page, "try")
+            await page.get_by_role("button", name="An order that fits").click()
+            await page.get_by_role("button", name="The same in orchestration").click()
+            await expect(page.locator(".run-state", has_text="APPROVED")).to_have_count(2)
+            await page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
+            await _shoot(page, "try-order")
 
 
 async def _history(shop: ServedShop) -> str:
@@ -65,6 +90,10 @@ async def _all(opened: Window, order: str) -> None:
     }
     for name, path in pages.items():
         await _shoot(await opened.open(path), name)
+    page = await opened.open(pages["sagas"])
+    await page.locator("a[data-row]").first.click()
+    await expect(page.locator(".wide a.l-box").last).to_be_visible()
+    await _shoot(page, "saga")
 
 
 async def _shoot(page: Page, name: str) -> None:

@@ -24,7 +24,7 @@ async def test_the_consumer_waits_visibly_until_the_stream_is_made_again(
         await until(lambda: "message 2" in (cursor.problem or ""))
         assert journal(log, "a") == [1]
         await twin.delete()
-        await in_service(lambda: twin.create(1))
+        await in_service(twin.create, 1)
         await twin.publish(events)
         await until(lambda: journal(log, "a") == [1, 2])
         await until(lambda: cursor.problem is None)

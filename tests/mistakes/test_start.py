@@ -130,6 +130,7 @@ SPECS: Mapping[str, tuple[ServiceSpec, str]] = {
         replace(SPEC, log="hotel-rooms"),
         "log 'hotel-rooms': the name of a log is of a-z, 0-9 and _ .*rename it",
     ),
+    "aggregates without a log": (replace(SPEC, log=""), "log '': the name of a log is of a-z, 0-9 and _"),
     "a database without a name": (replace(SPEC, database=""), "database '': use letters"),
     "migrations of no package": (
         replace(SPEC, migrations=("hotel.nowhere",)),
@@ -149,6 +150,12 @@ async def test_a_wrong_declaration_is_refused_before_anything_is_opened(mistake:
 
 def test_a_sound_declaration_is_none() -> None:
     assert list(in_spec(SPEC)) == []
+
+
+def test_a_service_of_queries_has_no_log_but_for_its_dead_letters() -> None:
+    spec = replace(SPEC, log="", aggregates=())
+    assert spec.log == "room_svc"
+    assert list(in_spec(spec)) == []
 
 
 def test_a_cycle_of_upcasters_is_refused_where_it_is_made() -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests import servers
 from tests.kernel.batches import grow
 from tests.twin.relaying import mirrored, running
-from tests.waiting import until
+from tests.waiting import in_service, until
 from twinlog import Unavailable
 from twinlog.jetstream import api
 from twinlog.jetstream.ownership import labels, metadata_of
@@ -91,7 +91,7 @@ async def test_a_stream_that_becomes_anothers_delivers_nothing_of_theirs(
         assert [event.position for event in await delivery.next(10)] == [1, 2]
         await mine.delete()
         theirs = JetStreamTwin(nats, stream, identity=THEIRS)
-        await theirs.create(1)
+        await in_service(theirs.create, 1)
         await theirs.publish(events)
         coming = asyncio.ensure_future(delivery.next(10))
         try:

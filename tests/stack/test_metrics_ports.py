@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 from twinlog.dev import free_port
-from twinlog.dev.metrics_ports import FIRST, metrics_addresses
+from twinlog.dev.metrics_ports import CONSOLES, FIRST, console_address, metrics_addresses
 
 
 def test_services_have_ports_in_a_row() -> None:
@@ -38,3 +39,10 @@ def test_any_ports_are_different_ones() -> None:
 
 def test_nothing_is_told_where_no_address_is() -> None:
     assert metrics_addresses("", 2) == ["", ""]
+    assert console_address("") == ""
+
+
+def test_the_console_has_its_port_or_else_one_that_is_free() -> None:
+    with suppress(OSError), socket.create_server(("127.0.0.1", CONSOLES)):
+        assert console_address(FIRST) != f"127.0.0.1:{CONSOLES}"
+    assert not console_address("127.0.0.1:0").endswith(":0")

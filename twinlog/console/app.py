@@ -23,6 +23,7 @@ from twinlog.console.live import Live, TooMany, tag_of
 from twinlog.console.page import Form, Gone, Outcome, Page, Query
 from twinlog.console.rendering import content, environment, static
 from twinlog.console.services import Services
+from twinlog.observe.metrics.pages import Pages
 
 _log = structlog.get_logger(component="console")
 _LIVE = "live"
@@ -41,6 +42,8 @@ class Console:
     def __init__(self, services: Services, pages: Sequence[Page], *, hosts: Collection[str] = ()) -> None:
         """``hosts``: see :class:`Guard`."""
         self.live = Live()
+        self.pages = Pages(lambda: (self.live.viewers, self.live.loaders))
+        """What is asked of it."""
         self._services = services
         self._pages = pages
         folders = list(dict.fromkeys(page.templates for page in pages if page.templates))
@@ -59,11 +62,13 @@ class Console:
     def _endpoint(self, page: Page) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
             query = _query(request)
-            if request.method == "POST":
-                return await self._act(page, query, request)
-            if (have := _have(request)) is not None:
+            if request.method == "GET" and (have := _have(request)) is not None:
                 return self._stream(page, query, have)
-            return await self._shown(page, query, request)
+            began = time.perf_counter()
+            answer = self._act if request.method == "POST" else self._shown
+            response = await answer(page, query, request)
+            self.pages.answered(page.path, response.status_code, time.perf_counter() - began)
+            return response
 
         return endpoint
 

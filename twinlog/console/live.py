@@ -45,6 +45,11 @@ class Live:
         """How many URLs are loaded at the moment."""
         return len(self._shared)
 
+    @property
+    def viewers(self) -> int:
+        """How many streams are open at the moment."""
+        return self._streams
+
     async def stream(self, url: str, have: str, render: Render) -> AsyncGenerator[bytes, None]:
         """Events for one viewer, who has the state ``have``, until it goes or :meth:`close`. Raises TooMany."""
         if self._streams >= _MOST_STREAMS:

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 
 import structlog
 import uvicorn
@@ -17,6 +17,8 @@ from twinlog.console.page import Page
 from twinlog.console.services import connected
 from twinlog.console.settings import ConsoleSettings
 from twinlog.model.errors import ConfigurationError
+from twinlog.observe.metrics.info import Info
+from twinlog.observe.metrics.serving import telling
 from twinlog.service.logging import configure_logging
 from twinlog.service.runtime import Shutdown
 from twinlog.service.settings import load, services_in
@@ -44,20 +46,31 @@ async def main(shutdown: Shutdown) -> None:
     services = services_in(settings.twinlog_services)
     if not services:
         raise NoServices
-    async with serving(services, settings.console_address, pages_of(settings.console_pages)) as url:
+    added = pages_of(settings.console_pages)
+    async with serving(services, settings.console_address, added, metrics=settings.metrics_address) as url:
         _log.info("console.serving", url=url, services=[*services])
         await shutdown.wait()
 
 
 @asynccontextmanager
 async def serving(
-    services: Mapping[str, str], address: str = "127.0.0.1:0", added: Sequence[Page] = ()
+    services: Mapping[str, str],
+    address: str = "127.0.0.1:0",
+    added: Sequence[Page] = (),
+    *,
+    metrics: str = "",
 ) -> AsyncIterator[str]:
-    """The console's URL, where it serves while the block runs. Raises AddressTaken."""
+    """The console's URL, where it serves while the block runs. Raises AddressTaken.
+
+    ``metrics``: where it tells its own, as host:port; empty: nowhere.
+    """
     host, _, port = address.rpartition(":")
     with _bound(host.strip("[]"), int(port)) as listening:
         async with connected(services) as known:
             console = Console(known, [*pages.PAGES, *added], hosts=[host])
+            told: AbstractAsyncContextManager[object] = nullcontext()
+            if metrics:
+                told = telling([Info("console"), console.pages], metrics)
             server = _Server(
                 uvicorn.Config(
                     console.app,
@@ -68,13 +81,14 @@ async def serving(
                     timeout_graceful_shutdown=_STOP_SECONDS,
                 )
             )
-            task = asyncio.create_task(server.serve([listening]))
-            try:
-                yield f"http://{host}:{listening.getsockname()[1]}"
-            finally:
-                console.live.close()
-                server.should_exit = True
-                await task
+            async with told:
+                task = asyncio.create_task(server.serve([listening]))
+                try:
+                    yield f"http://{host}:{listening.getsockname()[1]}"
+                finally:
+                    console.live.close()
+                    server.should_exit = True
+                    await task
 
 
 def pages_of(modules: str) -> list[Page]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.service import logging as logs
-from twinlog.service.settings import Address, Services
+from twinlog.service.settings import Address, OptionalAddress, Services
 
 
 class ConsoleSettings(BaseSettings):
@@ -19,6 +19,8 @@ class ConsoleSettings(BaseSettings):
     """The services that it shows, as name=host:port with commas."""
     console_pages: str = ""
     """Modules that add pages of a domain, with commas; each has PAGES."""
+    metrics_address: OptionalAddress = ""
+    """Where Prometheus gets the console's own metrics, as host:port; empty: there are none."""
     log_level: logs.Level = "info"
     """What is logged: debug, info, warning or error."""
     log_format: logs.Format = "auto"

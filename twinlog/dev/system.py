@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twinlog.dev.metrics_ports import SETTING as METRICS
-from twinlog.dev.metrics_ports import metrics_addresses
+from twinlog.dev.metrics_ports import console_address, metrics_addresses
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
@@ -57,7 +57,7 @@ class System:
     console: str = ""
     """The console's URL; empty where none runs."""
     metrics: Mapping[str, str] = field(default_factory=dict)
-    """Where each service tells its metrics, as host:port, by its module; empty where none does."""
+    """Where each process tells its metrics, as host:port, by its module; empty where none does."""
 
     async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, which is canceled when a server goes down or a service refuses to run.
@@ -104,14 +104,15 @@ async def running(
     or on free ports. Services listen where their settings say, else at their ``addresses`` or, where those have none,
     on free ports. ``fresh`` removes what an earlier run left in ``data``. ``quiet`` services write to ``data``/log
     instead of to ``say``. ``restarts``: see Supervisor. ``metrics``: where the first service tells its metrics, unless
-    METRICS_ADDRESS says so; the others do on the ports behind it; empty: none does.
+    METRICS_ADDRESS says so; the others do on the ports behind it, the console on 9465; empty: none does.
     ``console``: runs the console, too.
     """
     check_settings([*services.values()])
     end_leftovers(services, data)
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
-    told = metrics_addresses(os.environ.get(METRICS, metrics), len(services))
+    first = os.environ.get(METRICS, metrics)
+    told = metrics_addresses(first, len(services))
     async with AsyncExitStack() as stack:
         programs = [
             Program(
@@ -123,7 +124,7 @@ async def running(
             )
             for number, (module, spec) in enumerate(services.items())
         ]
-        shown = [_console(console)] if console else []
+        shown = [_console(console, console_address(first))] if console else []
         postgres = nats = None
         postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
         if postgres_url:
@@ -149,7 +150,7 @@ async def running(
             Supervisor([*programs, *shown], env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
         )
         listening = {program.module: program.address for program in programs}
-        metrics_at = {module: address for module, address in zip(services, told, strict=True) if address}
+        metrics_at = {each.module: at for each in (*programs, *shown) if (at := each.env[METRICS])}
         yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, page, metrics_at)
 
 
@@ -178,11 +179,11 @@ def locked(folder: Path, pid_file: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _console(console: Console) -> Program:
+def _console(console: Console, metrics: str) -> Program:
     setting = "CONSOLE_ADDRESS"
     pages = os.environ.get("CONSOLE_PAGES") or ",".join(console.pages)
     address = _free_address(setting, console.address)
-    return Program(CONSOLE, setting, address, env={"CONSOLE_PAGES": pages}, http=True)
+    return Program(CONSOLE, setting, address, env={"CONSOLE_PAGES": pages, METRICS: metrics}, http=True)
 
 
 def _address(service: ServiceSpec, preferred: str | None) -> str:

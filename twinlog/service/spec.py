@@ -17,7 +17,7 @@ class ServiceSpec:
     name: str
     """Goes on the events it causes, and names its consumers; by custom that of its package, such as order_svc."""
     log: str
-    """The log that it owns."""
+    """The log that it owns; empty for a service of queries, whose dead letters are then kept under its name."""
     database: str
     """The Postgres database of the log."""
     domain: str
@@ -34,6 +34,8 @@ class ServiceSpec:
     """Packages whose migrations its database has, besides those of the log."""
 
     def __post_init__(self) -> None:
+        if not self.log and not self.aggregates:
+            object.__setattr__(self, "log", self.name)
         if self.address not in self.settings.model_fields:
             raise ValueError(f"{self.name}: {self.settings.__name__} has no field {self.address}")
 

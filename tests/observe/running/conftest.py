@@ -17,6 +17,7 @@ from tests.e2e.client import Client, connect
 from tests.observe.scraping import Scrape, scraped
 from tests.servers import folder
 from tests.waiting import until
+from twinlog.dev import Console
 
 # Debian's package prometheus has it; .ci/run sees to that.
 collect_ignore = [] if shutil.which("promtool") else ["test_promtool.py"]
@@ -24,11 +25,14 @@ collect_ignore = [] if shutil.which("promtool") else ["test_promtool.py"]
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def shop() -> AsyncIterator[Shop]:
-    """Four services with metrics, quiet, and one that was used: orders in both modes, one refused, one in vain."""
+    """Four services with metrics, quiet, and used: orders in both modes, one refused, one in vain; and the console."""
     with folder() as path:
-        async with running(print, data=path, quiet=True, metrics="127.0.0.1:0") as started:
+        async with running(
+            print, data=path, quiet=True, metrics="127.0.0.1:0", console=Console(address=None)
+        ) as started:
             async with connect(started) as client:
                 await use(client)
+            await scraped(f"{started.console}/sagas")
             yield started
 
 

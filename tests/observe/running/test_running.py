@@ -1,4 +1,4 @@
-"""What the four services of a running shop tell Prometheus."""
+"""What the four services of a running shop and its console tell Prometheus."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
+CONSOLE = "twinlog.console"
 SERVICES = ("order_svc", "customer_svc", "saga_orchestrator", "projector")
 MOST_SERIES = 1_000
 """Of one process of the shop; an adopter's has more only by its own methods, consumers and types."""
@@ -38,13 +39,22 @@ async def test_every_metric_of_the_catalogue_is_told_by_some_service(shop: Shop)
 
 async def test_all_services_answer_and_serve(shop: Shop) -> None:
     told = await scrape_all(shop)
-    assert tuple(told) == SERVICES
-    for service, each in told.items():
+    assert tuple(told) == (*SERVICES, CONSOLE)
+    for service in SERVICES:
+        each = told[service]
         assert each.value("twinlog_up") == each.value("twinlog_serving") == 1
         assert each.sum("twinlog_info", name=service) == 1
         assert each.sum("twinlog_scrape_failures") == 0
         assert each.value("process_resident_memory_bytes") > 0
         assert abs(each.value("twinlog_clock_ahead_seconds")) < 1
+
+
+async def test_the_console_counts_its_pages(shop: Shop) -> None:
+    told = await scrape(shop, CONSOLE)
+    assert told.value("twinlog_up") == told.sum("twinlog_info", name="console") == 1
+    assert told.value("twinlog_console_requests_total", page="/sagas", status="200") == 1
+    assert told.value("twinlog_console_request_duration_seconds_count", page="/sagas") == 1
+    assert told.value("twinlog_console_viewers") == told.value("twinlog_console_watched_urls") == 0
 
 
 async def test_what_was_done_is_counted_where_it_was_done(shop: Shop) -> None:

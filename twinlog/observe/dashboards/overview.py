@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from twinlog.observe.dashboards.panels import Dashboard, Row, panel
+from twinlog.observe.dashboards.panels import Dashboard, Panel, Query, Row, panel
 from twinlog.observe.dashboards.promql import JOB, greatest, per_second, quantile, total
-from twinlog.observe.metrics import commands, consumers, event_loop, log, problems, sagas, scrape, twins
+from twinlog.observe.metrics import (
+    commands,
+    consumers,
+    event_loop,
+    log,
+    pages,
+    problems,
+    sagas,
+    scrape,
+    twins,
+)
 
 _ATTENTION = 'status="NEEDS_ATTENTION"'
 
@@ -98,6 +108,26 @@ OVERVIEW = Dashboard(
                     quantile(0.95, consumers.AGE, "consumer", JOB),
                     "{{consumer}}",
                     "s",
+                ),
+            ],
+        ),
+        Row(
+            "The console",
+            [
+                panel(
+                    "Pages asked for",
+                    per_second(pages.REQUESTS, "page, status", JOB),
+                    "{{page}} {{status}}",
+                    "reqps",
+                ),
+                panel("Time to the page, 95 %", quantile(0.95, pages.DURATION, "page", JOB), "{{page}}", "s"),
+                Panel(
+                    "Watched now",
+                    [
+                        Query(greatest(pages.VIEWERS, "job", JOB), "viewers"),
+                        Query(greatest(pages.LOADED, "job", JOB), "URLs"),
+                    ],
+                    meaning="Each URL is loaded once a second, however many watch it.",
                 ),
             ],
         ),

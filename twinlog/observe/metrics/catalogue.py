@@ -9,12 +9,13 @@ from twinlog.observe.metrics.clocks import Clocks
 from twinlog.observe.metrics.commands import Commands
 from twinlog.observe.metrics.consumers import Consumers
 from twinlog.observe.metrics.event_loop import EventLoop
+from twinlog.observe.metrics.info import INFO
 from twinlog.observe.metrics.leases import Leases
 from twinlog.observe.metrics.log import LogTally
 from twinlog.observe.metrics.metric import Metric
+from twinlog.observe.metrics.pages import Pages
 from twinlog.observe.metrics.pool import PoolUse
 from twinlog.observe.metrics.problems import Problems
-from twinlog.observe.metrics.process import INFO
 from twinlog.observe.metrics.sagas import Sagas
 from twinlog.observe.metrics.timers import TimersDue
 from twinlog.observe.metrics.twins import Twins
@@ -31,6 +32,7 @@ BY_CONCERN: Mapping[str, Sequence[Metric]] = {
     "Timers": TimersDue.metrics,
     "Leases": Leases.metrics,
     "Connections": PoolUse.metrics,
+    "The console": Pages.metrics,
 }
 """By the headings of the page."""
 ALL: Sequence[Metric] = [metric for metrics in BY_CONCERN.values() for metric in metrics]

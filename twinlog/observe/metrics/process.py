@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-import twinlog
 from twinlog.consume import Consumer
 from twinlog.log.lease import Lease
 from twinlog.log.ports import Log
@@ -20,24 +18,19 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.observe.metrics.clocks import Clocks
 from twinlog.observe.metrics.commands import Commands
 from twinlog.observe.metrics.consumers import Consumers, ConsumerTallies
-from twinlog.observe.metrics.event_loop import EventLoop
+from twinlog.observe.metrics.info import Info
 from twinlog.observe.metrics.leases import Leases
 from twinlog.observe.metrics.log import LogTally
-from twinlog.observe.metrics.metric import Concern, Metric, Sample
+from twinlog.observe.metrics.metric import Concern
 from twinlog.observe.metrics.pool import PoolUse
 from twinlog.observe.metrics.problems import Problems
 from twinlog.observe.metrics.sagas import EVENTS, Sagas
-from twinlog.observe.metrics.scrape import registry
-from twinlog.observe.metrics.serving import serving
+from twinlog.observe.metrics.serving import telling
 from twinlog.observe.metrics.timers import TimersDue
 from twinlog.observe.metrics.twins import Twins
 from twinlog.observe.metrics.writer import Writing
 from twinlog.rpc import Behavior, Method
 from twinlog.rpc.inspection import Inspected
-
-INFO = Metric(
-    "twinlog_info", "gauge", "1; says which service this is, and of which version.", ("name", "version")
-)
 
 
 class Process(Protocol):
@@ -90,14 +83,8 @@ class Metrics:
     @asynccontextmanager
     async def served(self, process: Process, address: str) -> AsyncIterator[str]:
         """Serves the metrics of a process at host:port while the block runs; gives the URL."""
-        event_loop = EventLoop()
-        concerns = [*self.concerns(process), event_loop]
-        ticking = asyncio.create_task(event_loop.run(), name="event loop lag")
-        try:
-            async with serving(address, registry(concerns, asyncio.get_running_loop())) as url:
-                yield url
-        finally:
-            ticking.cancel()
+        async with telling(self.concerns(process), address) as url:
+            yield url
 
     def concerns(self, process: Process) -> Sequence[Concern]:
         """All that is told of a process, but for its event loop."""
@@ -106,7 +93,7 @@ class Metrics:
         for table in tables:
             self._log.expect(table.name, EVENTS)
         return [
-            _Info(process.name),
+            Info(process.name),
             self._commands,
             self._log,
             Writing(process.log.name, process.writer),
@@ -119,14 +106,3 @@ class Metrics:
             PoolUse(process.log),
             Clocks(clock),
         ]
-
-
-class _Info:
-    name = "info"
-    metrics: Sequence[Metric] = (INFO,)
-
-    def __init__(self, service: str) -> None:
-        self._service = service
-
-    async def samples(self) -> Sequence[Sample]:
-        return [Sample(INFO, 1, (self._service, twinlog.__version__))]

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 
 from twinlog.model.errors import ConfigurationError
+from twinlog.observe.metrics.event_loop import EventLoop
+from twinlog.observe.metrics.metric import Concern
+from twinlog.observe.metrics.scrape import registry
 
 SETTING = "METRICS_ADDRESS"
+
+
+@asynccontextmanager
+async def telling(concerns: Sequence[Concern], address: str) -> AsyncIterator[str]:
+    """Serves what concerns tell, and the event loop's lag, at host:port while the block runs; gives the URL.
+
+    Raises ConfigurationError where the address cannot be had.
+    """
+    event_loop = EventLoop()
+    ticking = asyncio.create_task(event_loop.run(), name="event loop lag")
+    try:
+        async with serving(address, registry([*concerns, event_loop], asyncio.get_running_loop())) as url:
+            yield url
+    finally:
+        ticking.cancel()
 
 
 @asynccontextmanager
