@@ -40,6 +40,43 @@ OpenLog = Callable[[str, Twin], AbstractAsyncContextManager[LogReader | None]]
 to do."""
 
 
+class _Ahead:
+    """Reads a log chunk by chunk, the next one while this one is taken in."""
+
+    def __init__(self, log: LogReader, after: int, upto: int) -> None:
+        self._log = log
+        self._read = after
+        self._upto = upto
+        self._reading: asyncio.Task[Sequence[Recorded]] | None = None
+
+    async def __aenter__(self) -> _Ahead:
+        self._begin()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    async def next(self) -> Sequence[Recorded]:
+        """The next events; none where there are no more."""
+        if self._reading is None:
+            return ()
+        events = await self._reading
+        self._reading = None
+        if events:
+            self._read = events[-1].position
+            self._begin()
+        return events
+
+    def _begin(self) -> None:
+        if self._read < self._upto:
+            self._reading = asyncio.create_task(self._chunk())
+
+    async def _chunk(self) -> Sequence[Recorded]:
+        return await self._log.read(self._read, min(CHUNK, self._upto - self._read))
+
+
 class Filling:
     """Fills a build, then follows; what a :class:`Cursor` is for other consumers."""
 
@@ -97,20 +134,22 @@ class Filling:
             after = read = await self._handler.checkpoint()
             while (upto := (await self._twin.state()).last) > read + _NEAR:
                 before = read
-                read, after = await self._take(log, read, after, upto)
+                async with _Ahead(log, read, upto) as chunks:
+                    while events := await chunks.next():
+                        after = await self._take(events, after)
+                        read = events[-1].position
                 if read == before:
                     return  # the log does not go on
 
-    async def _take(self, log: LogReader, read: int, after: int, upto: int) -> tuple[int, int]:
-        """Takes in the next events; gives how far the log was read, and the checkpoint."""
+    async def _take(self, events: Sequence[Recorded], after: int) -> int:
+        """Takes in the next events; gives the checkpoint."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        events = await log.read(read, min(CHUNK, upto - read))
         if wanted := self._wanted(events):
             after = await self._handler.handle(wanted, after)
         self._retrying.succeeded()
         await asyncio.sleep(self._rest * (loop.time() - began))
-        return events[-1].position if events else read, after
+        return after
 
     def _wanted(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
         key = self._handler.routing_key

@@ -119,7 +119,7 @@ class PlacedConnection(asyncpg.Connection):
 
 async def go_to(connection: Connection, path: str) -> None:
     """The same of a connection of a pool."""
-    if getattr(connection, "path", "") != path:  # type: ignore[union-attr]
+    if getattr(connection, "path", "") != path:
         await connection.go_to(path)  # type: ignore[union-attr]
 
 
