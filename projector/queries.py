@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from projector.reads import NEWEST, Views, customer_message, order_message, timeline_message
+from projector.reads import NEWEST, Views, timeline_message, write_customer, write_order
+from projector.views.customers import CustomerRow
 from projector.views.orders import OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
@@ -61,7 +62,9 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
         await self._reads.fresh(checks, request, context)
-        return orders.GetOrderResponse(order=order_message(await self._order(order_id)))
+        response = orders.GetOrderResponse()
+        write_order(response.order, await self._order(order_id))
+        return response
 
     async def ListOrders(
         self, request: orders.ListOrdersRequest, context: Context
@@ -73,9 +76,10 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         size, before = self._page(checks, request, filters)
         await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, state, before, size + 1)
-        return orders.ListOrdersResponse(
-            orders=map(order_message, rows[:size]), next_page_token=self._next(rows, size, filters)
-        )
+        response = orders.ListOrdersResponse(next_page_token=self._next(rows, size, filters))
+        for row in rows[:size]:
+            write_order(response.orders.add(), row)
+        return response
 
     async def WatchOrder(
         self, request: orders.WatchOrderRequest, context: Context
@@ -87,7 +91,9 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         async for row in self._reads.watch(lambda: self._order(order_id), order_id):
             if row.version > version:
                 version = row.version
-                yield orders.WatchOrderResponse(order=order_message(row))
+                response = orders.WatchOrderResponse()
+                write_order(response.order, row)
+                yield response
             if row.state != ORDER_STATE_PENDING:
                 return
 
@@ -118,7 +124,9 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
         await self._reads.fresh(checks, request, context)
-        return customers.GetCustomerResponse(customer=await self._customer(customer_id))
+        response = customers.GetCustomerResponse()
+        write_customer(response.customer, await self._customer(customer_id))
+        return response
 
     async def ListCustomers(
         self, request: customers.ListCustomersRequest, context: Context
@@ -127,9 +135,10 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         size, before = self._page(checks, request, "customers")
         await self._reads.fresh(checks, request, context)
         rows = await self._views.customers(before, size + 1)
-        return customers.ListCustomersResponse(
-            customers=map(customer_message, rows[:size]), next_page_token=self._next(rows, size, "customers")
-        )
+        response = customers.ListCustomersResponse(next_page_token=self._next(rows, size, "customers"))
+        for row in rows[:size]:
+            write_customer(response.customers.add(), row)
+        return response
 
     async def GetOrderHistory(
         self, request: customers.GetOrderHistoryRequest, context: Context
@@ -140,14 +149,14 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         size, before = self._page(checks, request, filters)
         await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, 0, before, size + 1)
-        return customers.GetOrderHistoryResponse(
-            customer=await self._customer(customer_id),
-            orders=map(order_message, rows[:size]),
-            next_page_token=self._next(rows, size, filters),
-        )
+        response = customers.GetOrderHistoryResponse(next_page_token=self._next(rows, size, filters))
+        write_customer(response.customer, await self._customer(customer_id))
+        for order in rows[:size]:
+            write_order(response.orders.add(), order)
+        return response
 
-    async def _customer(self, customer_id: str) -> customers.Customer:
+    async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)
         if row is None:
             raise CustomerNotFound
-        return customer_message(row)
+        return row

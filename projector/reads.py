@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money as MoneyMessage
 
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
 from projector.views.timeline import TIMELINE, TimelineRow
 from shop.queries.v1.customer_query_service_pb2 import Customer
 from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
-from twinlog import Money, PostgresViews, timestamp
+from twinlog import PostgresViews, timestamp
 from twinlog.rpc import decoded
 
 ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
 NEWEST = 2**63 - 1
+_NANOS_PER_UNIT = 10**9
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS_PER_DAY = 24 * 60 * 60
 
 
 class Views(PostgresViews):
     """The projector's views, as its queries read them."""
 
     async def order(self, order_id: str) -> OrderRow | None:
-        return (await self.rows(ORDERS, [order_id])).get(order_id)
+        row: OrderRow | None = await self.row(ORDERS, order_id)
+        return row
 
     async def customer(self, customer_id: str) -> CustomerRow | None:
-        row: CustomerRow | None = (await self.rows(CUSTOMERS, [customer_id])).get(customer_id)
+        row: CustomerRow | None = await self.row(CUSTOMERS, customer_id)
         return row if row and row.created_position else None
 
     async def orders(self, customer_id: str, state: int, before: int, limit: int) -> Sequence[OrderRow]:
@@ -63,30 +71,41 @@ def causes_first(rows: Sequence[TimelineRow]) -> list[TimelineRow]:
     return ordered
 
 
-def order_message(row: OrderRow) -> Order:
-    return Order(
-        order_id=row.order_id,
-        customer_id=row.customer_id,
-        total=Money(row.total_nanos, row.currency).to_proto(),
-        state=row.state,
-        rejection_reason=row.reason,
-        saga_mode=row.saga_mode,
-        created_at=timestamp(row.created_at),
-        updated_at=timestamp(row.updated_at),
-        version=row.version,
-    )
+def write_order(message: Order, row: OrderRow) -> None:
+    """Fills the message in: of a long list, a message made of others would take three times as long."""
+    message.order_id = row.order_id
+    message.customer_id = row.customer_id
+    _write_money(message.total, row.total_nanos, row.currency)
+    message.state = row.state
+    message.rejection_reason = row.reason
+    message.saga_mode = row.saga_mode
+    _write_time(message.created_at, row.created_at)
+    _write_time(message.updated_at, row.updated_at)
+    message.version = row.version
 
 
-def customer_message(row: CustomerRow) -> Customer:
-    return Customer(
-        customer_id=row.customer_id,
-        name=row.name,
-        credit_limit=Money(row.limit_nanos, row.currency).to_proto(),
-        reserved=Money(row.reserved_nanos, row.currency).to_proto(),
-        available=Money(row.limit_nanos - row.reserved_nanos, row.currency).to_proto(),
-        created_at=timestamp(row.created_at),
-        updated_at=timestamp(row.updated_at),
-    )
+def write_customer(message: Customer, row: CustomerRow) -> None:
+    """Fills the message in."""
+    message.customer_id = row.customer_id
+    message.name = row.name
+    _write_money(message.credit_limit, row.limit_nanos, row.currency)
+    _write_money(message.reserved, row.reserved_nanos, row.currency)
+    _write_money(message.available, row.limit_nanos - row.reserved_nanos, row.currency)
+    _write_time(message.created_at, row.created_at)
+    _write_time(message.updated_at, row.updated_at)
+
+
+def _write_money(message: MoneyMessage, nanos: int, currency: str) -> None:
+    units, rest = divmod(nanos, _NANOS_PER_UNIT)
+    if units < 0 and rest:  # both have the same sign
+        units, rest = units + 1, rest - _NANOS_PER_UNIT
+    message.units, message.nanos, message.currency_code = units, rest, currency
+
+
+def _write_time(message: Timestamp, time: datetime) -> None:
+    since = time - _EPOCH
+    message.seconds = since.days * _SECONDS_PER_DAY + since.seconds
+    message.nanos = since.microseconds * 1_000
 
 
 def timeline_message(row: TimelineRow) -> TimelineEntry:

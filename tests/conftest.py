@@ -31,6 +31,7 @@ TOGETHER = (
     "tests/stack/test_run.py",
     "tests/tracing/test_shop.py",
     "tests/try_it/",
+    "tests/upcasts/",
     "tests/upgrade/test_upgrade.py",
 )
 """Tests that share what they start: where several workers share the tests, one of them runs each of these, in order.

@@ -43,6 +43,7 @@ from .model.saga_table import SagaContext as SagaContext
 from .model.saga_table import Step as Step
 from .model.schema import Schema as Schema
 from .model.times import timestamp as timestamp
+from .model.upcasts import Upcast as Upcast
 from .model.uuid_map import UuidMap as UuidMap
 from .model.view import View as View
 from .postgres.views import PostgresViews as PostgresViews

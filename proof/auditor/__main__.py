@@ -22,7 +22,7 @@ from stack.attach import Running, only_one
 from stack.console import console
 from stack.topology import NAMESPACE, ROOT
 from twinlog import Unavailable
-from twinlog.audit import GRACE, Report
+from twinlog.audit import GRACE, Report, chain_options
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, StartFailed
 from twinlog.testing.internals import configure_logging
 
@@ -100,17 +100,24 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=2, metavar="SECONDS", help="between two rounds (2)")
     parser.add_argument("--grace", type=float, default=GRACE.total_seconds(), metavar="SECONDS")
     parser.add_argument("--rounds", type=int, default=0, help="stop after so many rounds of the watch")
+    chain_options(parser)
     return parser.parse_args(arguments)
 
 
 async def _once(options: argparse.Namespace) -> int:
     grace = timedelta(seconds=options.grace)
     async with servers() as at:
+        if options.chain:
+            async with open_auditor(at.postgres_url, at.nats_url) as auditor:
+                return _told(await auditor.verify_chains(options.heads))
         report = await audit(at.postgres_url, at.nats_url, wait=options.wait, grace=grace, at_rest=at.at_rest)
+    code = _told(report)
+    return CANNOT if report.clean and options.wait and not report.settled else code
+
+
+def _told(report: Report) -> int:
     for line in renderer.report(report):
         console.print(line)
-    if report.clean and options.wait and not report.settled:
-        return CANNOT
     return _code(report)
 
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from proof.bench import measure, memory, opinion, others, plot, report, rounds, storage
+from proof.bench import measure, memory, opinion, others, plot, reads, report, rounds, storage
 from proof.bench import sizes as grown
 from proof.bench.report import Row, Sections
 from proof.bench.systems import started
@@ -90,6 +90,8 @@ async def compare(size: Size) -> None:
         latency = await rounds.latencies(systems, size.rounds, size.alone, size.seconds, most)
         after = memory.resident(systems)
         kept = await storage.rows(shop, systems, size.orders)
+        print("reads", flush=True)
+        asked = await reads.rows(shop, reads.QUICK if size is _QUICK else reads.FULL)
         print("rivals", flush=True)
         rivals, missing = await others.rivals(shop, systems, size.rounds, size.orders)
         print("kernel", flush=True)
@@ -99,12 +101,13 @@ async def compare(size: Size) -> None:
         "CreateOrder, accepted": accepted,
         "Latency": latency,
         "Processor time": cost,
+        reads.TITLE: asked,
         "What a user would pick instead": rivals,
         "The kernel by its parts": kernel,
         "Memory": memory.sizes(before, after),
         "Bytes kept": kept,
     }
-    _write(size, "results", sections, [_NOTE, storage.NOTE, _RIVALS_NOTE, _KERNEL_NOTE, *missing])
+    _write(size, "results", sections, [_NOTE, storage.NOTE, reads.NOTE, _RIVALS_NOTE, _KERNEL_NOTE, *missing])
 
 
 async def grow(size: Size, million: bool) -> None:

@@ -45,16 +45,21 @@ class Example:
         return self.run(sys.executable, "-m", "twinlog", *arguments)
 
 
-@pytest.fixture
-def hotel(tmp_path: Path) -> Example:
-    """The hotel, with its code generated."""
-    installed = tmp_path / "installed"
+def copy_of(name: str, folder: Path) -> Example:
+    """An example in a folder of its own, with its code generated."""
+    installed = folder / "installed"
     installed.mkdir()
     (installed / "twinlog").symlink_to(ROOT / "twinlog")
-    shutil.copytree(HOTEL, tmp_path / "hotel", ignore=LEFT_BEHIND)
+    shutil.copytree(HOTEL.parent / name, folder / name, ignore=LEFT_BEHIND)
     inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_ADDRESS"))}
     inherited["METRICS_ADDRESS"] = "127.0.0.1:0"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    example = Example(tmp_path / "hotel", {**inherited, "PYTHONPATH": str(installed), "PATH": path})
+    example = Example(folder / name, {**inherited, "PYTHONPATH": str(installed), "PATH": path})
     example.twinlog("proto")
     return example
+
+
+@pytest.fixture
+def hotel(tmp_path: Path) -> Example:
+    """The hotel, with its code generated."""
+    return copy_of("hotel", tmp_path)

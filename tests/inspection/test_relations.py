@@ -16,7 +16,7 @@ from shop.orders.v1.order_service_pb2 import SetSagaModeRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from tests.inspection.conftest import customer, inspection, order
 from tests.memory_shop import MemoryShop, NoContext
-from twinlog import Metadata
+from twinlog import Metadata, Schema
 from twinlog.rpc import stream_states
 from twinlog.rpc.logged_event import logged
 from twinlog.v1 import inspection_pb2 as pb
@@ -69,7 +69,7 @@ async def test_what_a_request_set_off_is_found_in_each_log(shop: MemoryShop) -> 
     orders = [await order(shop, customer_id) for _ in range(3)]
     await shop.settle()
     one = next(event for event in shop.logs["orders"].events if event.stream.id == orders[1])
-    at = logged(one).recorded_at
+    at = logged(one, Schema()).recorded_at
     ids = [one.metadata.correlation_id]
     for node, types in (
         (shop.order_svc, ["OrderCreated", "OrderApproved"]),
@@ -161,7 +161,7 @@ def test_differences_are_told_by_path() -> None:
 async def test_what_the_domain_says_of_an_event_is_told(shop: MemoryShop) -> None:
     await customer(shop)
     [event, *_] = shop.logs["customers"].events
-    told = logged(event._replace(metadata=Metadata("c", "rpc/Add", "", "ann", {"tenant": "acme"})))
+    told = logged(event._replace(metadata=Metadata("c", "rpc/Add", "", "ann", {"tenant": "acme"})), Schema())
     assert dict(told.extra) == {"tenant": "acme"}
     assert isinstance(told.payload, Struct)
 

@@ -374,6 +374,18 @@ class TestAddress:
         )
         assert "E0000" not in capfd.readouterr().err
 
+    async def test_replicas_share_a_port_where_all_of_them_say_so(self) -> None:
+        async with serve([], domain="shop", shared=True) as first:
+            async with serve([], address=first.address, domain="shop", shared=True) as second:
+                assert second.address == first.address
+            with pytest.raises(ConfigurationError, match="Address already in use"):
+                async with serve([], address=first.address, domain="shop"):
+                    pass
+        async with serve([], domain="shop") as alone:
+            with pytest.raises(ConfigurationError, match="Address already in use"):
+                async with serve([], address=alone.address, domain="shop", shared=True):
+                    pass
+
     @pytest.mark.parametrize("address", ["here", "127.0.0.1:x", "127.0.0.1:70000", "192.0.2.1:0"])
     async def test_an_impossible_address_is_a_configuration_error(self, address: str) -> None:
         with pytest.raises(ConfigurationError, match=f"ADDRESS: cannot listen on {address}"):

@@ -5,6 +5,7 @@ from twinlog.audit.dead_letters import DeadLetter, DeadLetters, DeadLettersByCon
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import Follower, set_checkpoint
 from twinlog.audit.history import Change
+from twinlog.audit.options import chain_options
 from twinlog.audit.renderer import report as report_lines
 from twinlog.audit.renderer import violation as violation_lines
 from twinlog.audit.report import Figures, Findings, Report, Violation
@@ -34,6 +35,7 @@ __all__ = [
     "TableRows",
     "ViewAudit",
     "Violation",
+    "chain_options",
     "difference",
     "report_lines",
     "set_checkpoint",

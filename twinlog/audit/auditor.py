@@ -35,6 +35,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
+from twinlog.audit.chain import NOTED, ChainAudit
 from twinlog.audit.database_snapshots import DatabaseSnapshot, database_snapshot
 from twinlog.audit.dead_letters import (
     DeadLetter,
@@ -49,6 +50,7 @@ from twinlog.audit.reading import Reading
 from twinlog.audit.report import Figures, Findings, Report
 from twinlog.audit.system import System
 from twinlog.jetstream.client import NatsClient
+from twinlog.log.chain import Head
 from twinlog.log.system import SystemClock
 from twinlog.model.clock import Clock
 from twinlog.model.event import StreamId
@@ -122,6 +124,37 @@ class Auditor:
         self._judge_domain(now, found)
         figures = self._figures(databases, seen)
         return self._report(found, figures, now, time.monotonic() - started)
+
+    async def verify_chains(self, noted: Sequence[Head] = ()) -> Report:
+        """Verifies each log and its twin against its chain, and the chain against heads that were noted elsewhere.
+
+        It reads everything once, in bounded memory. Raises Unavailable.
+        """
+        started, found = time.monotonic(), Findings()
+        checked: Counter[str] = Counter()
+        waiting: list[str] = []
+        events: dict[str, int] = {}
+        with outages():
+            for reading in self._readings:
+                await reading.twin.look(await identity(self._pools[reading.of.database]))
+                log = reading.of.log
+                heads = [head for head in noted if head.log == log]
+                chain = ChainAudit(reading.log, reading.twin, heads, namespace=self._system.namespace)
+                await chain.verify(found)
+                checked += chain.checked
+                events[log] = chain.newest.head if chain.newest else 0
+                if chain.waiting:
+                    waiting.append(
+                        f"{chain.waiting} events of {log} have no link yet; its service seals them"
+                    )
+        logs = {reading.of.log for reading in self._readings}
+        for head in noted:
+            if head.log not in logs:
+                remedy = f"the logs are {', '.join(sorted(logs))}"
+                found.add(NOTED, f"head {head} is of a log that is not there", ids=[head.log], remedy=remedy)
+        figures = Figures(events=events, checked=checked)
+        took = timedelta(seconds=time.monotonic() - started)
+        return Report(found.kept, found.counts, figures, waiting, took, found.notes)
 
     async def until_settled(self, seconds: float = 0.0) -> Report:
         """Audits until the system is settled, for up to so many seconds; gives the last report."""

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from twinlog.audit.report import Findings
 from twinlog.audit.twins import span
 from twinlog.log.ports import Timer
-from twinlog.log.snapshots import StateCodec
+from twinlog.log.snapshots import StateCodec, snapshot_schema
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded, StreamId
@@ -79,7 +79,7 @@ class HistoryAudit:
 
     def begin(self, snapshots: Sequence[SnapshotKey]) -> None:
         """Takes in the snapshots that exist. Those with another schema are ignored, as the services ignore them."""
-        current = {name: codec.schema for name, codec in self._codecs.items()}
+        current = {name: snapshot_schema(codec, self._schema) for name, codec in self._codecs.items()}
         self._snapshots = {s.stream: s for s in snapshots if current.get(s.stream.type) == s.schema}
 
     def take(self, event: Recorded, findings: Findings) -> Iterator[Change]:

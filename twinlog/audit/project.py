@@ -137,7 +137,7 @@ def _view(
             log=projection.source,
             consumer=projection.name,
             database=service.database,
-            routing_key=projection.routing_key,
+            routing_key=projection.projected_key,
         )
         return followed, f"view {view.name} is not compared: its store has no query {view.name}_rows"
     remedy = _rebuild(service, projection)
@@ -145,7 +145,7 @@ def _view(
         "log": projection.source,
         "dead_letters": dead_letters[projection.name],
         "database": service.database,
-        "routing_key": projection.routing_key,
+        "routing_key": projection.projected_key,
         "schema": service.spec.schema,
         "remedy": remedy,
     }

@@ -102,7 +102,7 @@ class TwinAudit:
         events = [event for event in events if self.position < event.position <= self.state.last]
         wanted = [event for event in events if event.position >= self.state.first]
         if wanted:
-            stored = await self._messages(wanted[0].position, wanted[-1].position)
+            stored = await self.messages(wanted[0].position, wanted[-1].position)
             self._report_missing((e.position for e in wanted if e.position not in stored), findings)
             for event in wanted:
                 self._compare(event, stored.get(event.position), findings)
@@ -137,7 +137,7 @@ class TwinAudit:
                 remedy=self._remedy,
             )
 
-    async def _messages(self, first: int, last: int) -> dict[int, Stored]:
+    async def messages(self, first: int, last: int) -> dict[int, Stored]:
         """The messages from ``first`` to ``last`` that exist, by sequence (direct get in batches, NATS ADR-31)."""
         found: dict[int, Stored] = {}
         while first <= last:

@@ -18,6 +18,8 @@ from twinlog.cli.project import Project, servers
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    from twinlog.audit.options import chain_options
+
     parser.add_argument(
         "--wait", type=float, default=0.0, metavar="SECONDS", help="audit again until it is settled"
     )
@@ -25,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--grace", type=float, default=15.0, metavar="SECONDS", help="how long anything may be overdue; 15"
     )
     parser.add_argument("--at-rest", action="store_true", help="no service is running, so deadlines may pass")
+    chain_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
@@ -60,6 +63,8 @@ async def _audited(options: argparse.Namespace, mains: Mapping[str, Any], domain
 
     grace = timedelta(seconds=options.grace)
     async with open_auditor(mains, grace=grace, at_rest=options.at_rest, domain=domain) as auditor:
+        if options.chain:
+            return await auditor.verify_chains(options.heads)
         return await auditor.until_settled(options.wait)
 
 

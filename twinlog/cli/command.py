@@ -32,6 +32,8 @@ COMMANDS = {
     "audit": ("audit", "compare logs, streams, views, consumers and sagas, event by event"),
     "simulate": ("simulate", "run a project's services in simulated worlds in which everything goes wrong"),
     "repair": ("repair", "mend a log whose history is not the one in its stream"),
+    "export": ("export", "write a log into a file"),
+    "import": ("import_", "fill an empty log from a file"),
     "completion": ("completion", "what makes the shell complete this command"),
 }
 """The module of each subcommand, and what it does."""

@@ -12,6 +12,7 @@ import grpc.aio
 
 from twinlog.cli import servers
 from twinlog.cli.exits import OK, WRONG, Failed, Usage
+from twinlog.cli.log_events import read_as
 from twinlog.cli.output import as_dict, console, line, plain, print_json, table
 from twinlog.cli.servers import Server, failure
 from twinlog.v1 import dead_letter_service_pb2 as pb
@@ -129,6 +130,8 @@ async def _show(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         for name, value in (*each["dead_letter"].items(), *_fields(each)):
             out.print(plain(f"  {name}: {value}"), soft_wrap=True)
         out.print(plain(_payload(each)), soft_wrap=True)
+        for said in read_as(each):
+            out.print(plain(f"  {said}"), soft_wrap=True)
         if each["traceback"]:
             out.print(plain(each["traceback"]), soft_wrap=True)
     return OK

@@ -77,7 +77,7 @@ class DeadLettering:
         self._log = log
         self.clock = clock
         self._ids = ids
-        self._reader = StreamReader(schema, StateCodecs())
+        self._reader = StreamReader(schema, StateCodecs(schema))
         self._known = DeadLetters()
         self._turn = asyncio.Lock()
 

@@ -34,7 +34,8 @@ class EffectConsumer:
         self.name = effects.consumer
         self.source = effects.log
         self.types = schema.stored_types(effects.types)
-        self.routing_key = effects.routing_key
+        self._wanted = schema.stored_names(list(effects.rules))
+        self.routing_key = schema.stored_routing_key(list(effects.rules), effects.routing_key)
         self.actor = f"{effects.actor}.{effects.name}"
         self.batch = _BATCH_PER_CALL * effects.concurrency
         """How many events are handled at once: a crash repeats no more calls than these."""
@@ -61,7 +62,7 @@ class EffectConsumer:
             self._calls.forget((), upto=advance.after)
         else:  # an operator has it tried again, whatever is known of it
             self._calls.forget(events)
-        wanted = [effect for event in events if (effect := self._effect(event)).calls]
+        wanted = [effect for event in self._mine(events) if (effect := self._effect(event)).calls]
         if advance and not wanted and not progress.commands:
             return advance.after
         await self._calls.make(wanted)
@@ -69,6 +70,11 @@ class EffectConsumer:
         await carry_out(called_for, progress, self._writer, self.actor)
         self._calls.forget(events)
         return advance.upto if advance else 0
+
+    def _mine(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Events are sent by their short names: a namesake in another package is left out."""
+        wanted, types = self._wanted, self.types
+        return [each for each in events if each.type in wanted or each.type.rpartition(".")[2] not in types]
 
     def _effect(self, event: Recorded) -> Effect:
         return self._calls.of(event, self._effects.calls(self._schema.decode(event)))

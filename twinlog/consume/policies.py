@@ -29,7 +29,7 @@ class PolicyConsumer:
         self.source = policies.log
         self.types = schema.stored_types(policies.types)
         self._wanted = schema.stored_names(list(policies.rules))
-        self.routing_key = policies.routing_key
+        self.routing_key = schema.stored_routing_key(list(policies.rules), policies.routing_key)
         self.actor = policies.actor
         self._policies = policies
         self._writer = writer

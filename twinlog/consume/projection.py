@@ -19,6 +19,7 @@ from twinlog.log.ports import CheckpointAdvance, Conflict
 from twinlog.log.view_builds import Build, RebuildableStore, consumer_of, home_version
 from twinlog.log.view_store import CheckedViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
+from twinlog.model.routing import routing_key_of
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, Changes, Keyed, fold_keyed, keyed
 
@@ -51,7 +52,9 @@ class Projection:
         every = all(view.wanted for view in views)
         wanted = list(dict.fromkeys(type for view in views for type in view.events)) if every else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
-        self.routing_key = routing_key
+        self.routing_key = schema.stored_routing_key(wanted, routing_key)
+        self.projected_key = routing_key
+        """The routing key of the events that change a view; older ones may be stored under another key."""
         self._views = self._kept = views
         self._knows_kept = all(view.version == 1 for view in views)
         self.store = store.kept() if isinstance(store, RebuildableStore) else store
@@ -71,10 +74,10 @@ class Projection:
             self.store.at(build.place),
             schema=self._schema,
             source=self.source,
-            routing_key=self.routing_key,
+            routing_key=self.projected_key,
             on_commit=self._on_commit,
         )
-        of.types, of._wanted = self.types, self._wanted
+        of.types, of._wanted, of.routing_key = self.types, self._wanted, self.routing_key
         of.keep([view])
         return of
 
@@ -117,6 +120,8 @@ class Projection:
         wanted = self._wanted
         mine = [event for event in events if event.type in wanted] if wanted else events
         decoded = self._schema.decode_all(mine)
+        if self.projected_key != self.routing_key:
+            decoded = [each for each in decoded if routing_key_of(each[1]) == self.projected_key]
         events_of = {view: keyed(view, decoded) for view in self._kept}
         await self._fetch(events_of)
         committed = await self._commit(events_of, advance, progress)

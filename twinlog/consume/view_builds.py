@@ -185,7 +185,8 @@ class ViewBuilds:
             if positions is None and live.current:
                 structlog.get_logger().warning("view_build.waiting", views=sorted(wanted))
                 return
-            before, live.current = live.current, wanted
+            before = live.current
+            live.read(wanted)
         for tell in live.on_change:
             tell(positions or {})
         for build in wanted.values():

@@ -170,7 +170,7 @@ class GroupCommit:
     async def _decide(self, session: LogSession, units: Sequence[Unit]) -> _Plan:
         await self._states.load(session, [ref for unit in units for ref in unit.preload])
         while True:
-            draft = Draft(self._states.known, self._states.failed, self._ids)
+            draft = Draft(self._states.known, self._states.failed, self._ids, self._states.schema)
             decided: list[_Decided] = []
             refused: list[_Refused] = []
             missing: dict[StreamId, AnyAggregate] = {}

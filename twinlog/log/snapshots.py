@@ -1,7 +1,7 @@
 """Snapshots: states saved in the background, so that a cold stream is read from its newest snapshot onwards.
 
-A snapshot carries the hash of its state's schema; one with another hash is ignored and replaced, and so is one that
-cannot be decoded.
+A snapshot carries the hash of its state's schema and of the upcasters that its events went through; one with another
+hash is ignored and replaced, and so is one that cannot be decoded.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import StreamId
+from twinlog.model.schema import Schema
 
 EVERY = 100
 """Events of a stream between two snapshots, by default."""
@@ -92,10 +93,19 @@ def _keys(data: bytes) -> Set[str] | None:
     return read.keys() if isinstance(read, dict) else None
 
 
+def snapshot_schema(codec: StateCodec, events: Schema | None) -> str:
+    """What the snapshots of a state are marked with: its schema and the upcasters of its events, as a hash."""
+    if not (events and events.fingerprint):
+        return codec.schema
+    return hashlib.sha256(f"{codec.schema} {events.fingerprint}".encode()).hexdigest()[:16]
+
+
 class StateCodecs:
     """The codecs of aggregates."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Schema | None = None) -> None:
+        """``events``: what reads the events that the states come from; None: one without upcasters."""
+        self._events = events
         self._codecs: dict[str, StateCodec] = {}
         self.ignored = 0
         """How many snapshots were of no use."""
@@ -107,8 +117,8 @@ class StateCodecs:
         return self._codecs[aggregate.name]
 
     def schema(self, aggregate: AnyAggregate) -> str:
-        """The hash of the schema of an aggregate's state."""
-        return self.codec(aggregate).schema
+        """What the snapshots of an aggregate's state are marked with."""
+        return snapshot_schema(self.codec(aggregate), self._events)
 
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The state in a snapshot. Raises anything where it holds none."""
@@ -125,8 +135,15 @@ class StateCodecs:
 class Snapshots(StateCodecs):
     """The task that saves snapshots; each writer owns one."""
 
-    def __init__(self, log: Log, every: int = EVERY, *, randomness: Randomness = random) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        log: Log,
+        every: int = EVERY,
+        *,
+        events: Schema | None = None,
+        randomness: Randomness = random,
+    ) -> None:
+        super().__init__(events)
         self._log = log
         self._every = every
         self._sizes: OrderedDict[StreamId, int] = OrderedDict()
@@ -232,7 +249,7 @@ class Snapshots(StateCodecs):
         state = codec.encode(entry.state)
         self._remember(stream, len(state))
         structlog.get_logger().debug("snapshot", stream=str(stream), version=entry.version, bytes=len(state))
-        return Snapshot(stream, entry.version, entry.position, codec.schema, state)
+        return Snapshot(stream, entry.version, entry.position, self.schema(entry.aggregate), state)
 
     def _remember(self, stream: StreamId, size: int) -> None:
         self._sizes[stream] = size

@@ -24,6 +24,7 @@ class StateCache:
 
     def __init__(self, snapshots: Snapshots, schema: Schema, capacity: int) -> None:
         """``capacity``: how many streams :meth:`evict` leaves."""
+        self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
         """What the units of this batch hear that read one of these streams."""

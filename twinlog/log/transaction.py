@@ -10,11 +10,14 @@ from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
+from google.protobuf.message import Message
+
 from twinlog.log.ports import Statement, TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId
+from twinlog.model.schema import Schema
 
 State = TypeVar("State")
 Command = TypeVar("Command")
@@ -54,9 +57,15 @@ class Draft:
     """What a batch has decided so far."""
 
     def __init__(
-        self, known: Mapping[StreamId, Entry], failed: MutableMapping[StreamId, StreamUnreadable], ids: Ids
+        self,
+        known: Mapping[StreamId, Entry],
+        failed: MutableMapping[StreamId, StreamUnreadable],
+        ids: Ids,
+        schema: Schema,
     ) -> None:
-        """``failed``: the streams that cannot be read in this batch."""
+        """``failed``: the streams that cannot be read in this batch. ``schema``: what will read the events."""
+        self.upcasting = schema if schema.fingerprint else None
+        """What reads the events that are decided as something else, where they are of an older type."""
         self.known = known
         self.failed = failed
         self.ids = ids
@@ -130,13 +139,16 @@ class Transaction:
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
         state, version, events = entry.state, entry.version, []
-        at_work = "decide"
+        at_work, upcasting = "decide", self._draft.upcasting
         try:
             for message in aggregate.decide(entry.state, command):
-                if aggregate.events and type(message) not in aggregate.events:
+                if aggregate.events and type(message) not in aggregate.events and not self._is_old(message):
                     raise TypeError(f"{message.DESCRIPTOR.full_name} is not among its `events`")
                 at_work = "evolve"
-                state, version = aggregate.evolve(state, message), version + 1
+                if upcasting is None:
+                    state, version = aggregate.evolve(state, message), version + 1
+                else:
+                    state, version = aggregate.fold(upcasting.today(message), state), version + 1
                 if state is None and aggregate.initial is not None:
                     raise TypeError(f"it gives None after {message.DESCRIPTOR.full_name}; return the state")
                 at_work = "partition_key"
@@ -196,6 +208,11 @@ class Transaction:
         """Adds what the unit read to the draft, so that the append checks it."""
         for stream, entry in self._read.items():
             self._draft.read.setdefault(stream, entry)
+
+    def _is_old(self, message: Message) -> bool:
+        """Whether it is an event as an older version writes it, and still has to be written for its sake."""
+        upcasting = self._draft.upcasting
+        return bool(upcasting and upcasting.replaces(type(message)))
 
     def _entry(self, aggregate: AnyAggregate, stream: StreamId) -> Entry:
         if self._draft.failed and stream in self._draft.failed:

@@ -117,34 +117,31 @@ class LiveBuilds:
     """By view; where there is none, its home is read."""
     on_change: list[Callable[[Mapping[str, int]], None]] = field(default_factory=list)
     """Called after a change, with the checkpoints of all consumers."""
-    _reads: int = 0
-    _open: asyncio.Event | None = None
+    elsewhere: bool = False
+    """Whether any of them is not at home."""
+    reads: int = 0
+    """Reads under way. A read counts itself, once it may begin."""
+    opened: asyncio.Event | None = None
     """Set when reads may go on; None: they may."""
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """A read, which begins and ends within one choice of builds."""
-        while self._open:
-            await self._open.wait()
-        self._reads += 1
-        try:
-            yield
-        finally:
-            self._reads -= 1
+    def read(self, builds: Mapping[str, Build]) -> None:
+        """From now on these are read."""
+        self.current = builds
+        self.elsewhere = any(build.place or build.version > 1 for build in builds.values())
 
     @asynccontextmanager
     async def changing(self, seconds: float) -> AsyncIterator[None]:
         """No read is under way inside the block, unless one has taken longer than ``seconds``."""
-        self._open = asyncio.Event()
+        self.opened = asyncio.Event()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    while self._reads:
+                    while self.reads:
                         await asyncio.sleep(0.001)
             yield
         finally:
-            self._open.set()
-            self._open = None
+            self.opened.set()
+            self.opened = None
 
     def version(self, view: AnyView) -> int:
         """The version of a view that is read; 0: not known, so that of the declared one."""

@@ -27,7 +27,7 @@ def to_wire(event: Recorded) -> bytes:
     wire.event_id = event.event_id.bytes
     wire.type = event.type
     wire.payload = event.payload
-    wire.recorded_at_us = _microseconds(event.recorded_at)
+    wire.recorded_at_us = microseconds(event.recorded_at)
     wire.correlation_id = metadata.correlation_id
     wire.causation_id = metadata.causation_id
     wire.traceparent = metadata.traceparent
@@ -81,7 +81,8 @@ def from_wire(subject: str, data: bytes) -> Recorded:
 
 
 @lru_cache(1)
-def _microseconds(time: datetime) -> int:
+def microseconds(time: datetime) -> int:
+    """Since 1970, UTC."""
     return (time - _EPOCH) // _MICROSECOND
 
 

@@ -92,7 +92,7 @@ class Writer:
         self._idle.set()
         self.linger = Linger()
         """How it pauses between batches."""
-        self._snapshots = Snapshots(log, randomness=randomness)
+        self._snapshots = Snapshots(log, events=schema, randomness=randomness)
         self._states = StateCache(self._snapshots, schema, cached_streams)
         self._group_commit = GroupCommit(
             log,

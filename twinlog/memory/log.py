@@ -8,6 +8,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
 
+from twinlog.log.chain import (
+    APPENDED,
+    CUT,
+    NOTHING_BEFORE,
+    SEALED,
+    Link,
+    Unlinked,
+    event_digests,
+    leaves,
+    link_hash,
+    summed,
+)
 from twinlog.log.ports import (
     Appended,
     Batch,
@@ -41,6 +53,9 @@ class MemoryLog:
         self.eras = 0
         self.timers: dict[StreamId, Timer] = {}
         self.snapshots: dict[StreamId, Snapshot] = {}
+        self.chain: list[Link] = []
+        self._noted: list[Unlinked] = []
+        self._linked = 0
         self.statements: list[Statement] = []
         """What a domain would have had executed with its events."""
         self._page_token_secret = token_bytes(32)
@@ -107,15 +122,64 @@ class MemoryLog:
     async def page_token_secret(self) -> bytes:
         return self._page_token_secret
 
+    async def links(self, after: int, limit: int) -> Sequence[Link]:
+        return self.chain[after : after + limit]
+
+    async def cuts(self) -> Sequence[Link]:
+        return [link for link in self.chain if link.kind == CUT]
+
+    async def newest_link(self) -> Link | None:
+        return self.chain[-1] if self.chain else None
+
+    async def unlinked(self) -> Sequence[Unlinked]:
+        self._note_unlinked()
+        return list(self._noted)
+
+    async def seal(self, limit: int) -> int:
+        if not (waiting := await self.unlinked()):
+            return 0
+        (first, last), upto = waiting[0], min(waiting[0].last, waiting[0].first + limit - 1)
+        self._noted[:1] = [Unlinked(upto + 1, last)] if upto < last else []
+        self._link(SEALED, first, upto, len(self.events), event_digests(self.events[first - 1 : upto]))
+        return upto - first + 1
+
+    def _note_unlinked(self) -> None:
+        if self._linked < len(self.events):
+            self._noted.append(Unlinked(self._linked + 1, len(self.events)))
+            self._linked = len(self.events)
+
+    def _link(self, kind: int, first: int, last: int, head: int, digests: Sequence[bytes]) -> None:
+        before = self.chain[-1].hash if self.chain else NOTHING_BEFORE
+        digest, marks = summed(digests)
+        hash = link_hash(before, kind, first, last, head, digest)
+        self.chain.append(Link(len(self.chain) + 1, kind, first, last, head, digest, marks, hash))
+
+    def _cut(self, since: int) -> None:
+        """Says in the chain that the log has another history from a position on, as cut_chain.sql does."""
+        self._note_unlinked()
+        linked = [link.first for link in self.chain if link.kind != CUT and link.last >= since]
+        if not (reaching := linked + [each.first for each in self._noted if each.last >= since]):
+            return
+        cut = min(since, *reaching)
+        self._noted = [Unlinked(a, min(b, cut - 1)) for a, b in self._noted if a < cut]
+        self._link(CUT, cut, len(self.events), cut - 1, [])
+        self._linked = cut - 1
+
     def _append(self, batch: Batch) -> Appended | Conflict:
         if conflict := self._refused(batch):
             return conflict
+        if batch.events:
+            self._note_unlinked()
         first = len(self.events) + 1
         before = self.events[-1].event_id if self.events else None
         for position, event in enumerate(batch.events, first):
             recorded = Recorded(self.name, position, *event, batch.recorded_at)
             self.events.append(recorded)
             self.streams.setdefault(event.stream, []).append(recorded)
+        if batch.events:
+            digests = leaves(batch.events, batch.recorded_at)
+            self._link(APPENDED, first, len(self.events), len(self.events), digests)
+            self._linked = len(self.events)
         for reply in batch.replies:
             self.replies[reply.request_id] = StoredReply(*reply[:3], position=first - 1 + reply.events)
             self._replied_at[reply.request_id] = batch.recorded_at
@@ -131,6 +195,7 @@ class MemoryLog:
 
     def repair(self, plan: Plan) -> None:
         """Carries a plan out, as :func:`twinlog.postgres.repair.carry_out` does."""
+        self._cut(plan.since)
         self.events[plan.since - 1 :] = [*plan.restored, *plan.kept]
         self.streams.clear()
         for event in self.events:

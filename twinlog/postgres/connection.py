@@ -69,6 +69,8 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
     """Within seconds: asyncpg itself would wait endlessly."""
+    if pool.get_idle_size():
+        return await pool.acquire()  # without the task and the timer that asyncpg spends on a limit
     try:
         return await pool.acquire(timeout=_ACQUIRE_SECONDS)
     except TimeoutError as error:
@@ -77,7 +79,12 @@ async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
     """The rows of a statement, which completes even if its caller is cancelled. Raises Unavailable."""
-    return await on_connection(pool, lambda connection: connection.fetch(query, *arguments))
+    return await to_its_end(in_task(pool, lambda connection: connection.fetch(query, *arguments)))
+
+
+async def in_task(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """As :func:`on_connection`, in a task that is cancelled only when the process ends."""
+    return await _on_connection(pool, work)
 
 
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:

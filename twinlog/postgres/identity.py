@@ -11,6 +11,13 @@ from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.log import _QUERIES
 
+
+class ImportUnfinished(ConfigurationError):
+    """POSTGRES_URL: database {database} is being filled from a file, up to event {position} so far. Run its `twinlog import` again, which goes on there to its end; or drop the database."""  # noqa: E501 - the docstring is the message
+
+    reason = "IMPORT_UNFINISHED"
+
+
 _DERIVED = UUID("c8a5d1f4-5d0e-4b1b-9d5c-7a9d3c0f2e61")
 """The namespace of derived names (RFC 9562, version 5)."""
 
@@ -27,6 +34,8 @@ async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
     ``installation``: its name as it is set; empty: one that all services derive alike that share a Postgres server and
     a ``namespace``. Raises ConfigurationError where the log is another installation's, and Unavailable.
     """
+    for found, position in await fetch(pool, _QUERIES["import_unfinished"]):
+        raise ImportUnfinished(database=found, position=position)
     rows = await fetch(pool, _QUERIES["identity"])
     if not rows:
         await fetch(pool, _QUERIES["identify"], installation or await _derived(pool, namespace))

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from twinlog.log.chain import Link, Unlinked, event_digests, leaves, summed
 from twinlog.log.ports import (
     Appended,
     Batch,
@@ -111,7 +112,7 @@ class PostgresLog:
         return StoredReply(*rows[0]) if rows else None
 
     async def checkpoint(self, consumer: str) -> int:
-        rows = await self._fetch("checkpoint", consumer)
+        rows = await self._fetch("checkpoint", consumer) or await self._fetch("adopt_checkpoint", consumer)
         return int(rows[0][0]) if rows else 0
 
     async def last_handled(self, consumer: str) -> Handled | None:
@@ -150,6 +151,22 @@ class PostgresLog:
 
     async def page_token_secret(self) -> bytes:
         return bytes((await self._fetch("page_token_secret"))[0][0])
+
+    async def links(self, after: int, limit: int) -> Sequence[Link]:
+        return [Link(*row) for row in await self._fetch("links", after, limit)]
+
+    async def cuts(self) -> Sequence[Link]:
+        return [Link(*row) for row in await self._fetch("cuts")]
+
+    async def newest_link(self) -> Link | None:
+        rows = await self._fetch("newest_link")
+        return Link(*rows[0]) if rows else None
+
+    async def unlinked(self) -> Sequence[Unlinked]:
+        return [Unlinked(*row) for row in await self._fetch("unlinked")]
+
+    async def seal(self, limit: int) -> int:
+        return await on_connection(self.pool, lambda connection: seal(connection, self, limit))
 
     async def append_by(self, connection: Connection, batch: Batch) -> Appended | Conflict:
         """Appends, unless a connection was made since the log was looked at: it may lead to another server."""
@@ -190,7 +207,8 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     streams = list(batch.expects)
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
     tip = batch.tip[:3] if batch.tip else (None, None, None)
-    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows, *tip)
+    proof = summed(leaves(batch.events, batch.recorded_at)) if batch.events else (None, None)
+    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
     assert row is not None
     if row["conflict"] is None:
         return Appended(row["first"], row["before"])
@@ -203,6 +221,25 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
         [StoredReply(*reply) for reply in replies],
         conflict["checkpoints"] or {},
     )
+
+
+async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
+    """Links the first events that have no link, at most ``limit``; returns how many."""
+    async with connection.transaction():
+        if await connection.fetchval(_QUERIES["behind"]):
+            await connection.fetchval(_QUERIES["lock_head"])
+            await connection.execute(_QUERIES["note_unlinked"])
+        waiting = await connection.fetchrow(_QUERIES["next_unlinked"])
+        if waiting is None:
+            return 0
+        first = int(waiting[0])
+        upto = min(int(waiting[1]), first + limit - 1)
+        events = [log.recorded(row) for row in await connection.fetch(_QUERIES["read"], first - 1, limit)]
+        if [event.position for event in events][: upto - first + 1] != [*range(first, upto + 1)]:
+            return 0
+        proof = summed(event_digests(events[: upto - first + 1]))
+        await connection.execute(_QUERIES["seal_events"], first, upto, *proof)
+        return upto - first + 1
 
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:

@@ -21,7 +21,7 @@ from twinlog.postgres.urls import database_url
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
-_COLUMNS = (
+EVENT_COLUMNS = (
     "position", "stream_type", "stream_id", "version", "event_id", "type", "payload", "metadata", "partition_key",
     "tag", "recorded_at", "extra",
 )  # fmt: skip
@@ -121,10 +121,11 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
 async def _write(connection: Connection, made: Plan) -> None:
     await connection.execute(_QUERIES["repair_begin"])
     await connection.execute(_QUERIES["repair_give_up"], [event.position for event in made.given_up])
+    await connection.execute(_QUERIES["repair_chain"], made.since)
     await connection.execute(_QUERIES["repair_cut"], made.since)
     events = [*made.restored, *made.kept]
     await connection.copy_records_to_table(
-        "events", records=[_row(event) for event in events], columns=_COLUMNS
+        "events", records=[row_of(event) for event in events], columns=EVENT_COLUMNS
     )
     await connection.execute(_QUERIES["repair_head"], events[-1].position)
     await connection.execute(
@@ -140,7 +141,9 @@ async def _write(connection: Connection, made: Plan) -> None:
     await connection.execute(_QUERIES["repair_end"])
 
 
-def _row(event: Recorded) -> tuple[object, ...]:
+def row_of(event: Recorded) -> tuple[object, ...]:
     """As the append writes it: what the domain says besides has a column of its own."""
+    if not event.metadata.extra:
+        return (event.position, *event.stream, *event[3:], None)
     extra, metadata = event.metadata.extra, event.metadata._replace(extra={})
     return (event.position, *event.stream, *event._replace(metadata=metadata)[3:], extra or None)

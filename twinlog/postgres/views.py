@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import asyncpg
 
@@ -13,12 +13,20 @@ from twinlog.log.view_builds import Build, LiveBuilds, Rows
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import fetch, go_to, on_connection
+from twinlog.postgres.connection import Pool, fetch, go_to, in_task, on_connection
 from twinlog.postgres.log import PostgresLog, append
+from twinlog.postgres.lookups import Lookups
 from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.view_builds import ViewBuilds, quoted
 
 T = TypeVar("T")
+
+
+class Runs(Protocol):
+    """Runs work on a connection of a pool."""
+
+    async def __call__(self, pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T: ...
+
 
 _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
@@ -64,6 +72,7 @@ class PostgresViews:
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
         self._statements: dict[tuple[str, ...], str] = {}
+        self._lookups: dict[str, Lookups] = {}
         self._fitting: set[str] = set()
         """Tables whose row type has been compared with them."""
         self.live = LiveBuilds()
@@ -73,7 +82,7 @@ class PostgresViews:
 
     def at(self, place: str) -> Self:
         kept = copy(self)
-        kept._place, kept._statements, kept._fitting = place, {}, set()
+        kept._place, kept._statements, kept._lookups, kept._fitting = place, {}, {}, set()
         return kept
 
     def kept(self) -> Self:
@@ -117,30 +126,53 @@ class PostgresViews:
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return await self._read(lambda connection: self._rows(connection, view, keys))
 
+    async def row(self, view: AnyView, key: str) -> Any | None:
+        """One row; None where there is none. Where many are asked for at once, they share a statement.
+
+        Raises Unavailable while the database is out of service.
+        """
+        lookups = self._lookups.get(view.name)
+        if lookups is None:
+            lookups = self._lookups[view.name] = Lookups(lambda keys: self._looked_up(view, keys))
+        return await lookups.row(key)
+
+    async def _looked_up(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        return await self._read(lambda connection: self._rows(connection, view, keys), in_task)
+
     def reading(self, view: AnyView) -> tuple[str, Any] | None:
         """The query that gives rows of a view by their keys, and their type; None where there is no such query."""
         query, row_type = self._queries.get(f"{view.table}_rows"), self._types.get(view.table)
         return (query, row_type) if query and row_type else None
 
-    async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _read(self, read: Callable[[Connection], Awaitable[T]], run: Runs = on_connection) -> T:
         if self._place is not None:
-            return await self._on_connection(read)
-        async with self.live.reading():
-            return await self._on_connection(read)
+            return await self._on_connection(read, run)
+        live = self.live
+        while live.opened:
+            await live.opened.wait()
+        live.reads += 1
+        try:
+            return await self._on_connection(read, run)
+        finally:
+            live.reads -= 1
 
-    async def _on_connection(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _on_connection(
+        self, work: Callable[[Connection], Awaitable[T]], run: Runs = on_connection
+    ) -> T:
         path = self._path()
 
         async def placed(connection: Connection) -> T:
             await go_to(connection, path)
             return await work(connection)
 
-        return await on_connection(self.pool, placed)
+        return await run(self.pool, placed)
 
     def _path(self) -> str:
         """The schemas to look in first."""
         if self._place is not None:
             return quoted(self._place) if self._place else ""
+        if not self.live.elsewhere:
+            return ""
         return ", ".join(quoted(build.place) for build in self.live.current.values() if build.place)
 
     def _placed(self, name: str) -> str:
@@ -150,7 +182,7 @@ class PostgresViews:
 
     def _live(self, query: str) -> str:
         """The name of a query, or of its namesake for the version of a view that is read."""
-        for build in self.live.current.values():
+        for build in self.live.current.values() if self.live.elsewhere else ():
             if build.version > 1 and f"{query}_v{build.version}" in self._queries:
                 return f"{query}_v{build.version}"
         return query

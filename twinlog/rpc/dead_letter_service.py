@@ -13,9 +13,11 @@ from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
 from twinlog.consume.dead_letters import Failure, NotParked
 from twinlog.log.wire import from_wire
 from twinlog.model.event import Recorded
+from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.dead_letter_groups import Group, in_groups
+from twinlog.rpc.logged_event import read_as
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks, normal_id
@@ -32,8 +34,12 @@ class DeadLetterService(DeadLetterServiceServicer):
 
     NAME = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
 
-    def __init__(self, dead_letters: DeadLetterOperations, pages: PageTokens) -> None:
+    def __init__(
+        self, dead_letters: DeadLetterOperations, pages: PageTokens, schema: Schema | None = None
+    ) -> None:
+        """``schema``: what reads the events; None: one without upcasters."""
         self._dead_letters = dead_letters
+        self._schema = schema or Schema()
         self._pages = pages
         self._replays: list[pb.DeadLetterReplay] = []
         """Those under way."""
@@ -114,6 +120,7 @@ class DeadLetterService(DeadLetterServiceServicer):
             correlation_id=event.metadata.correlation_id,
             actor=event.metadata.actor,
             traceback=await self._dead_letters.traceback(one, parked),
+            read_as=read_as(event, self._schema),
         )
 
     async def ReplayDeadLetters(

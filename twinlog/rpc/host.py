@@ -72,6 +72,7 @@ async def serve(
     address: str = "127.0.0.1:0",
     domain: str,
     setting: str = "the address",
+    shared: bool = False,
     health: Sequence[Watched] = (),
     signals: Mapping[str, Watched] = {},
     limits: Limits = Limits(),
@@ -81,8 +82,9 @@ async def serve(
     """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
 
     ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
-    :class:`ConfigurationError` that is raised where it cannot be had; ``health`` are the parts of the
-    process whose problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
+    :class:`ConfigurationError` that is raised where it cannot be had; ``shared``: replicas may listen there, too, where
+    each says so, and the system shares out connections among them; ``health`` are the parts of the process whose
+    problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
     ``middleware`` goes around every method of ``services``, the first outermost; ``on_refused`` is told of calls that
     never come to it.
     """
@@ -96,7 +98,7 @@ async def serve(
         on_refused=on_refused,
     )
     # Its own limit of concurrent calls counts streams and health checks, too.
-    server = grpc.aio.server(options=_options(limits))
+    server = grpc.aio.server(options=_options(limits, shared))
     checker = Health(names, health, signals)
     for servicer, add, _ in services:
         add(servicer, _Registrar(server, boundary))
@@ -108,7 +110,7 @@ async def serve(
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
         ReflectionServicer([*names, HEALTH, REFLECTION]), _Registrar(server, reflecting)
     )
-    bound = _bind(server, address, setting)
+    bound = _bind(server, address, setting, shared)
     await server.start()
     _log.info("rpc.serving", address=bound, services=names)
     try:
@@ -143,10 +145,10 @@ class _Registrar:
         self._server.add_generic_rpc_handlers([Gates(gates)])
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, shared: bool) -> list[tuple[str, int]]:
     return [
-        # Two processes on one port would share its calls at random: refuse the second.
-        ("grpc.so_reuseport", 0),
+        # Two processes on one port share its connections at random: refuse the second, unless that is what is meant.
+        ("grpc.so_reuseport", int(shared)),
         ("grpc.max_receive_message_length", limits.message_bytes),
         # Past 1,000 calls that are not picked up yet, gRPC cancels some at random; our own limits are what refuses, and
         # they say so.
@@ -165,11 +167,11 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str, setting: str) -> str:
+def _bind(server: grpc.aio.Server, address: str, setting: str, shared: bool) -> str:
     """Binds; the address that it got. gRPC itself says too little of a failure, and says it on stderr."""
     host, _, port = address.rpartition(":")
     try:
-        _probe(host.strip("[]"), int(port))
+        _probe(host.strip("[]"), int(port), shared)
         return f"{host}:{server.add_insecure_port(address)}"
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
@@ -181,8 +183,8 @@ def _bind(server: grpc.aio.Server, address: str, setting: str) -> str:
         ) from error
 
 
-def _probe(host: str, port: int) -> None:
+def _probe(host: str, port: int, shared: bool) -> None:
     if not 0 <= port <= _HIGHEST_PORT:
         raise ValueError(f"a port is 0 to {_HIGHEST_PORT}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    socket.create_server((host, port), family=family).close()
+    socket.create_server((host, port), family=family, reuse_port=shared).close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC
 
 from twinlog.log import correlated
@@ -10,9 +10,11 @@ from twinlog.log.ports import Log
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded
 from twinlog.model.times import timestamp
-from twinlog.rpc.logged_event import logged
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
+
+Shown = Callable[[Recorded], pb.LoggedEvent]
+"""How an event is shown."""
 
 _MOST_CAUSES, _MOST_EFFECTS = 100, 1_000
 _MOST_IDS, _MOST_TIMES = 100, 100
@@ -24,8 +26,8 @@ class EventNotFound(NotFound):
     reason = "EVENT_NOT_FOUND"
 
 
-async def trace(log: Log, request: pb.TraceEventRequest) -> pb.TraceEventResponse:
-    """An event's causes and effects in a log. Raises InvalidArgument, NotFound or Unavailable."""
+async def trace(log: Log, request: pb.TraceEventRequest, shown: Shown) -> pb.TraceEventResponse:
+    """An event's causes and effects in a log, as they are shown. Raises InvalidArgument, NotFound or Unavailable."""
     checks = Checks()
     name, _, digits = request.address.rpartition("/")
     if not (name and digits.isascii() and digits.isdigit() and int(digits)):
@@ -39,16 +41,16 @@ async def trace(log: Log, request: pb.TraceEventRequest) -> pb.TraceEventRespons
     related = correlated.Related(log, head, causes=[f"{name}/{int(digits)}"])
     if name != log.name:
         await related.around([request.recorded_at.ToDatetime(UTC)])
-        return await _told(log, related, pb.TraceEventResponse())
+        return await _told(log, related, pb.TraceEventResponse(), shown)
     event = await _at(log, int(digits), head)
     before, beyond = await correlated.causes(log, event, _MOST_CAUSES)
     await related.behind(event)
-    response = pb.TraceEventResponse(event=logged(event), causes=map(logged, before), beyond=beyond)
-    return await _told(log, related, response)
+    response = pb.TraceEventResponse(event=shown(event), causes=map(shown, before), beyond=beyond)
+    return await _told(log, related, response, shown)
 
 
 async def correlated_events(
-    log: Log, request: pb.ReadCorrelatedRequest, limit: int, checks: Checks
+    log: Log, request: pb.ReadCorrelatedRequest, limit: int, checks: Checks, shown: Shown
 ) -> AsyncIterator[pb.ReadCorrelatedResponse]:
     """The events that some requests set off. Raises InvalidArgument or Unavailable."""
     for field, values, least, most in (
@@ -70,16 +72,16 @@ async def correlated_events(
         await related.newest()
     events = related.events
     for event in events[:limit]:
-        yield pb.ReadCorrelatedResponse(event=logged(event))
+        yield pb.ReadCorrelatedResponse(event=shown(event))
     yield pb.ReadCorrelatedResponse(
         looked_at=await _ranges(log, related), complete=related.complete, more=len(events) > limit
     )
 
 
 async def _told(
-    log: Log, related: correlated.Related, response: pb.TraceEventResponse
+    log: Log, related: correlated.Related, response: pb.TraceEventResponse, shown: Shown
 ) -> pb.TraceEventResponse:
-    response.effects.extend(map(logged, related.events[:_MOST_EFFECTS]))
+    response.effects.extend(map(shown, related.events[:_MOST_EFFECTS]))
     response.looked_at.extend(await _ranges(log, related))
     return response
 

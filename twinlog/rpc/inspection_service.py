@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
+from functools import partial
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -18,6 +19,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
@@ -50,7 +52,8 @@ class InspectionService(InspectionServiceServicer):
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log
-        self._reader = StreamReader(inspected.schema, StateCodecs())
+        self._reader = StreamReader(inspected.schema, StateCodecs(inspected.schema))
+        self._logged = partial(logged, schema=inspected.schema)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         inspected = self._inspected
@@ -82,7 +85,7 @@ class InspectionService(InspectionServiceServicer):
         self, request: pb.ReadLogRequest, context: Context
     ) -> AsyncIterator[pb.ReadLogResponse]:
         checks = Checks()
-        wanted = _filter(checks, request)
+        wanted = _filter(checks, request, self._inspected.schema)
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
         newest = _bounded(checks, "newest", request.newest, 0, _MOST_EVENTS)
         checks.done()
@@ -91,12 +94,12 @@ class InspectionService(InspectionServiceServicer):
         reading = _Reading(self._log, wanted, request.after)
         events = reading.newest(newest, upto) if newest else reading.range(upto, limit)
         async for event in events:
-            yield pb.ReadLogResponse(event=logged(event), position=event.position)
+            yield pb.ReadLogResponse(event=self._logged(event), position=event.position)
         if not (request.follow and reading.complete):
             yield pb.ReadLogResponse(position=reading.position, complete=reading.complete)
             return
         async for event in reading.to_come(request.upto or _NO_END):
-            yield pb.ReadLogResponse(event=logged(event), position=event.position)
+            yield pb.ReadLogResponse(event=self._logged(event), position=event.position)
 
     async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
         checks = Checks()
@@ -112,7 +115,7 @@ class InspectionService(InspectionServiceServicer):
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         response = pb.GetStreamResponse(
-            stream=str(stream), version=version, events=[logged(event) for event in slice.events]
+            stream=str(stream), version=version, events=[*map(self._logged, slice.events)]
         )
         if isinstance(found, str):
             response.without_state = found
@@ -123,14 +126,14 @@ class InspectionService(InspectionServiceServicer):
         return response
 
     async def TraceEvent(self, request: pb.TraceEventRequest, context: Context) -> pb.TraceEventResponse:
-        return await trace(self._log, request)
+        return await trace(self._log, request, self._logged)
 
     async def ReadCorrelated(
         self, request: pb.ReadCorrelatedRequest, context: Context
     ) -> AsyncIterator[pb.ReadCorrelatedResponse]:
         checks = Checks()
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
-        async for response in correlated_events(self._log, request, limit, checks):
+        async for response in correlated_events(self._log, request, limit, checks, self._logged):
             yield response
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
@@ -235,7 +238,7 @@ class _Reading:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
-def _filter(checks: Checks, request: pb.ReadLogRequest) -> scan.Filter:
+def _filter(checks: Checks, request: pb.ReadLogRequest, schema: Schema) -> scan.Filter:
     for name in ("after", "upto"):
         if getattr(request, name) < 0:
             checks.violate(name, "must be a position: 1 or more, or 0")
@@ -243,7 +246,7 @@ def _filter(checks: Checks, request: pb.ReadLogRequest) -> scan.Filter:
         _stream(checks, request.stream)
     return scan.Filter(
         request.stream,
-        frozenset(request.types),
+        schema.stored_under(request.types),
         request.routing_key,
         request.correlation_id,
         request.since.ToDatetime(UTC) if request.HasField("since") else None,

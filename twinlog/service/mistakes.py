@@ -153,6 +153,28 @@ def _in_old_types(table: str, types: Iterable[type[Message]], schema: Schema) ->
             )
 
 
+def in_upcasts(
+    schema: Schema, aggregates: Sequence[AnyAggregate], consumers: Sequence[Consumer]
+) -> Iterator[str]:
+    """Upcasters whose result nobody reads, of events of this service's own, by what it has when it begins to serve.
+
+    They are told by the proto file of the events that its aggregates declare; where one does not, nothing is known.
+    """
+    plain = [each for each in aggregates if not isinstance(each, SagaAggregate)]
+    declared = {event.DESCRIPTOR.full_name: event for each in plain for event in each.events}
+    if not all(each.events for each in plain) or not all(consumer.types for consumer in consumers):
+        return
+    own = {event.DESCRIPTOR.file.name for event in declared.values()}
+    wanted = {type for consumer in consumers for type in consumer.types}
+    for old, new in schema.targets():
+        of = new.DESCRIPTOR
+        if of.file.name in own and of.full_name not in declared and of.name not in wanted:
+            yield (
+                f"{old.DESCRIPTOR.full_name} is upcast to {of.full_name}, which nothing here reads; name it in the "
+                f"`events` of its aggregate, or use Upcast.drop"
+            )
+
+
 def _in_routing(table: str, of: Policies | Effects) -> Iterator[str]:
     for event in of.rules if of.routing_key else ():
         if not may_have_routing_key(event, of.routing_key):

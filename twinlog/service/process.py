@@ -107,7 +107,9 @@ async def _opened(
                 aggregates=spec.aggregates,
                 middleware=middleware,
                 messages=_Messages(client, namespace),
-                endpoint=Endpoint(spec.address_in(settings), spec.address_setting, spec.domain),
+                endpoint=Endpoint(
+                    spec.address_in(settings), spec.address_setting, spec.domain, settings.share_port
+                ),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
                 settings=shown(settings),

@@ -104,6 +104,8 @@ class Endpoint(NamedTuple):
     """Where the address is set, for the error where it cannot be had."""
     domain: str = "twinlog"
     """The ErrorInfo domain of its errors."""
+    shared: bool = False
+    """Whether replicas listen there, too."""
 
 
 class Observed(NamedTuple):
@@ -340,10 +342,11 @@ class Service:
         installation's, and where the services are put together wrongly.
         """
         wrong = [*mistakes.in_registrations(services), *mistakes.in_sagas(self.sagas, self._consumers)]
+        wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
         mistakes.refuse(wrong, self.name)
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
-        operations = DeadLetterService(self.dead_letters, pages)
+        operations = DeadLetterService(self.dead_letters, pages, self.schema)
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
         views = [await self._view_service()] if self.view_builds.declared else []
         parts = self.inspected.parts = [
@@ -365,6 +368,7 @@ class Service:
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
+            shared=self._endpoint.shared,
             health=parts,
             signals=self.signals,
             middleware=[*self._observed.calls, *self._tracing.methods(), *middleware, needs_identity],

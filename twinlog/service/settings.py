@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
     """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
+    share_port: bool = False
+    """Whether replicas listen on the same address, each with this set; the system shares out connections among them."""
     metrics_address: OptionalAddress = ""
     """Where Prometheus gets metrics, as host:port, such as 127.0.0.1:9461; empty: there are none."""
     log_level: logs.Level = "info"

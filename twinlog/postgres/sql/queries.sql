@@ -1,6 +1,6 @@
 -- name: append
 -- Appends a batch, all of it or nothing; see the function.
-SELECT first, conflict, before FROM append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9);
+SELECT first, conflict, before FROM append_linked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: lock_head
 -- Shuts other writers out until the transaction ends.
@@ -132,6 +132,10 @@ INSERT INTO given_up_events
 SELECT e.position, e.stream_type, e.stream_id, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key,
        e.tag, e.recorded_at, h.era, now(), e.extra
   FROM events e, log_head h WHERE e.position = ANY ($1::bigint[]);
+
+-- name: repair_chain
+-- Says in the chain that the log has another history from a position on.
+SELECT cut_chain($1);
 
 -- name: repair_cut
 -- Takes out the events from a position on.
@@ -323,3 +327,88 @@ SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]);
 SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
   FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
  WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum;
+-- name: adopt_checkpoint
+-- Has a consumer go on where it stood in the log that this one was imported from.
+INSERT INTO checkpoints (consumer, position, event_position, event_id)
+SELECT consumer, position, event_position, event_id FROM imported_checkpoints WHERE consumer = $1
+ON CONFLICT (consumer) DO NOTHING RETURNING position;
+
+-- name: import_unfinished
+-- Up to where an import has come that has not reached its end.
+SELECT current_database(), position FROM log_imports WHERE finished_at IS NULL;
+
+-- name: import_state
+-- The import that this log was filled by.
+SELECT file_id, position, finished_at IS NOT NULL FROM log_imports;
+
+-- name: import_begin
+-- An import begins.
+INSERT INTO log_imports (file_id, position) VALUES ($1, 0);
+
+-- name: import_advance
+-- An import has come further, unless another one of the same file has.
+UPDATE log_imports SET position = $2 WHERE position = $1 AND finished_at IS NULL RETURNING position;
+
+-- name: import_finish
+-- The log is there; whoever knew the empty one looks again.
+WITH finished AS (UPDATE log_imports SET finished_at = now())
+UPDATE log_head SET position = $1, era = greatest(era + 1, $2);
+
+-- name: import_refusals
+-- What keeps a log from being filled: its head, whether there is anything in it, and who is at work on it.
+SELECT (SELECT position FROM log_head), EXISTS (SELECT FROM events), EXISTS (SELECT FROM checkpoints),
+       EXISTS (SELECT FROM requests), (SELECT min(holder) FROM leases WHERE expires_at > clock_timestamp());
+
+-- name: export_requests
+-- The outcomes of requests up to a position.
+SELECT request_id, fingerprint, reply, position, recorded_at FROM requests WHERE position <= $1;
+
+-- name: export_timers
+-- Every timer.
+SELECT stream_type, stream_id, version, due FROM timers;
+
+-- name: export_checkpoints
+-- Where every consumer stands, or stood in the log that this one was imported from.
+SELECT consumer, position, event_position, event_id FROM checkpoints
+UNION ALL
+SELECT consumer, position, event_position, event_id FROM imported_checkpoints i
+ WHERE NOT EXISTS (SELECT FROM checkpoints c WHERE c.consumer = i.consumer);
+
+-- name: export_saga_tables
+-- The tables of all sagas.
+SELECT saga, version, fingerprint, shape::text, retired FROM saga_tables;
+-- name: links
+-- Links of the chain after a number, in order.
+SELECT number, kind, first_position, last_position, head, digest, marks, hash
+  FROM chain WHERE number > $1 ORDER BY number LIMIT $2;
+
+-- name: newest_link
+-- The last link of the chain.
+SELECT number, kind, first_position, last_position, head, digest, marks, hash
+  FROM chain ORDER BY number DESC LIMIT 1;
+
+-- name: cuts
+-- The links that say where repairs cut the log.
+SELECT number, kind, first_position, last_position, head, digest, marks, hash
+  FROM chain WHERE kind = 3 ORDER BY number;
+
+-- name: unlinked
+-- The ranges of positions without a link, as far as they are known to be without.
+SELECT first_position, last_position FROM unlinked
+UNION ALL SELECT linked + 1, position FROM log_head WHERE linked < position ORDER BY 1;
+
+-- name: next_unlinked
+-- The first range of positions without a link, to be sealed by this transaction alone.
+SELECT first_position, last_position FROM unlinked ORDER BY first_position LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: behind
+-- Whether something was appended without a link and without being noted as such.
+SELECT linked < position FROM log_head;
+
+-- name: note_unlinked
+-- Notes what was appended without a link.
+SELECT note_unlinked();
+
+-- name: seal_events
+-- Links events that were appended without a link.
+SELECT seal_events($1, $2, $3, $4);

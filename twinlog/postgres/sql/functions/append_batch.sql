@@ -1,91 +1,21 @@
--- revision: 2
--- Appends a batch atomically. Conflicts come back as data. `conflict` is null if the batch was appended; `first` is
--- then the position of its first event, or of the next one to come if the batch has none, and `before` the id of the
--- event before that, null if there is none.
+-- revision: 3
+-- Appends a batch of a program from before batches were linked; see append_linked. What it appends is sealed later.
 CREATE OR REPLACE FUNCTION append_batch(
     at           timestamptz,
-    streams      stream_version[],  -- each stream read or written, and the version it was at
+    streams      stream_version[],
     new_events   new_event[],
     outcomes     new_outcome[],
     moves        checkpoint_advance[],
     timers_set   timer_change[],
-    known_era      integer,  -- null: the writer knows nothing of the log's history
-    known_position bigint,   -- an event that the writer knows, and its id; null where the log is empty
+    known_era      integer,
+    known_position bigint,
     known_event    uuid,
     OUT first    bigint,
     OUT conflict jsonb,
     OUT before   uuid
--- The plans do not depend on the arrays' contents; planning at every call took a seventh of its time.
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    head        bigint;
-    now_era     integer;
-    stale       jsonb;
-    answered    jsonb;
-    elsewhere   jsonb;
 BEGIN
-    -- Serializes appends until commit: positions are gapless and become visible in order.
-    SELECT position, era INTO head, now_era FROM log_head FOR UPDATE;
-    SELECT event_id INTO before FROM events WHERE position = head;
-
-    -- A log that lost its last events, as in a failover, takes no others before it is repaired.
-    IF now_era <> known_era OR known_position > head OR (known_event IS DISTINCT FROM before AND NOT EXISTS (
-            SELECT FROM events WHERE position = known_position AND event_id = known_event) AND known_position > 0) THEN
-        conflict := '{"forked": true}';
-        RETURN;
-    END IF;
-
-    SELECT jsonb_agg(s.i) INTO stale
-      FROM unnest(streams) WITH ORDINALITY AS s (stream, version, i)
-     WHERE s.version <> coalesce((SELECT max(e.version) FROM events e
-                                    WHERE e.stream_type = (s.stream).type AND e.stream_id = (s.stream).id), 0);
-
-    IF cardinality(outcomes) > 0 THEN
-        SELECT jsonb_agg(r.request_id) INTO answered FROM unnest(outcomes) JOIN requests r USING (request_id);
-    END IF;
-
-    IF cardinality(moves) > 0 THEN
-        SELECT jsonb_object_agg(m.consumer, coalesce(k.position, 0)) INTO elsewhere
-          FROM unnest(moves) AS m LEFT JOIN checkpoints k USING (consumer)
-         WHERE coalesce(k.position, 0) <> m.after;
-    END IF;
-
-    IF stale IS NOT NULL OR answered IS NOT NULL OR elsewhere IS NOT NULL THEN
-        conflict := jsonb_build_object('streams', stale, 'requests', answered, 'checkpoints', elsewhere);
-        RETURN;
-    END IF;
-
-    first := head + 1;
-
-    IF cardinality(new_events) > 0 THEN
-        INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata,
-                            partition_key, tag, recorded_at, extra)
-        SELECT head + e.i, (e.stream).type, (e.stream).id, e.version, e.event_id, e.type, e.payload, e.metadata - 'extra',
-               e.partition_key, e.tag, at, e.metadata -> 'extra'
-          FROM unnest(new_events) WITH ORDINALITY
-            AS e (stream, version, event_id, type, payload, metadata, partition_key, tag, i);
-        UPDATE log_head SET position = head + cardinality(new_events);
-    END IF;
-
-    IF cardinality(outcomes) > 0 THEN
-        INSERT INTO requests (request_id, fingerprint, reply, position, recorded_at)
-        SELECT request_id, fingerprint, reply, head + after, at FROM unnest(outcomes);
-    END IF;
-
-    IF cardinality(moves) > 0 THEN
-        INSERT INTO checkpoints AS kept (consumer, position, event_position, event_id)
-        SELECT consumer, upto, CASE WHEN event_id IS NOT NULL THEN upto END, event_id FROM unnest(moves)
-        ON CONFLICT (consumer) DO UPDATE
-           SET position = excluded.position,
-               event_position = coalesce(excluded.event_position, kept.event_position),
-               event_id = coalesce(excluded.event_id, kept.event_id);
-    END IF;
-
-    IF cardinality(timers_set) > 0 THEN
-        DELETE FROM timers t USING unnest(timers_set) AS c
-         WHERE t.stream_type = (c.stream).type AND t.stream_id = (c.stream).id AND c.due IS NULL;
-        INSERT INTO timers (stream_type, stream_id, version, due)
-        SELECT (c.stream).type, (c.stream).id, c.version, c.due FROM unnest(timers_set) AS c WHERE c.due IS NOT NULL
-        ON CONFLICT (stream_id, stream_type) DO UPDATE SET version = excluded.version, due = excluded.due;
-    END IF;
+    SELECT a.first, a.conflict, a.before INTO first, conflict, before
+      FROM append_linked(at, streams, new_events, outcomes, moves, timers_set, known_era, known_position, known_event,
+                         NULL, NULL) AS a;
 END $$;

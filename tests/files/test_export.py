@@ -1,0 +1,268 @@
+"""A log in a file, and back: all of it, by piece after interruptions, and never from a file that is not sound."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+
+import asyncpg
+import pytest
+import zstandard
+
+from tests import servers
+from tests.kernel.batches import NOW, append, batch, counter, grow
+from tests.waiting import until
+from twinlog import ConfigurationError, PostgresViews, Recorded
+from twinlog.log import log_file
+from twinlog.log.log_file import FrameReader, LogFileDamaged, LogFileUnfinished, NotALogFile
+from twinlog.log.ports import NewReply, Timer, TimerChange
+from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog
+from twinlog.postgres.identity import ImportUnfinished, identify
+from twinlog.postgres.importing import LogInUse, LogNotEmpty
+from twinlog.service.export import Done, NoSuchFile, Options, export_log, import_file
+from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
+
+LOG = "counters"
+MANY = 600
+"""Events: several frames, as long as they are here."""
+
+
+@dataclass
+class Site:
+    """A log, a file for it, and an empty database."""
+
+    postgres_url: str
+    source: str
+    target: str
+    file: Path
+    log: PostgresLog
+
+    async def export(self, log: str = LOG, **given: bool) -> Done:
+        return await export_log(Options(log, self.file, self.postgres_url, self.source, **given))
+
+    async def imported(self, log: str = LOG, database: str = "") -> Done:
+        return await import_file(Options(log, self.file, self.postgres_url, database or self.target))
+
+    @asynccontextmanager
+    async def restored(self) -> AsyncIterator[PostgresLog]:
+        async with open_log(self.postgres_url, self.target, LOG) as log:
+            yield log
+
+    async def has_begun(self) -> bool:
+        return await self.brought() > 0
+
+    async def brought(self) -> int:
+        """Up to where an import has come."""
+        async with self.restored() as log:
+            return int(await log.pool.fetchval("SELECT max(position) FROM log_imports") or 0)
+
+
+@pytest.fixture
+async def site(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setattr(log_file, "FRAME_BYTES", 20_000)
+    async with AsyncExitStack() as stack:
+        source, target = [await stack.enter_async_context(servers.database(postgres_url)) for _ in range(2)]
+        log = await stack.enter_async_context(open_log(postgres_url, source, LOG))
+        yield Site(postgres_url, source, target, tmp_path / "counters.twinlog", log)
+
+
+async def filled(log: PostgresLog) -> None:
+    """Some megabytes, in no time."""
+    await grow(log, MANY)
+
+
+async def is_empty(site: Site) -> bool:
+    """Whether nothing came of an import."""
+    connection = await asyncpg.connect(database_url(site.postgres_url, site.target))
+    try:
+        return await connection.fetchval("SELECT to_regclass('events')") is None
+    finally:
+        await connection.close()
+
+
+async def all_of(log: PostgresLog) -> list[Recorded]:
+    return list(await log.read(0, 1_000_000))
+
+
+async def test_a_log_comes_back_as_it_was(site: Site) -> None:
+    await grow(site.log, 3)
+    events = await all_of(site.log)
+    stream, due = counter("a"), NOW + timedelta(days=1)
+    rest = batch(
+        reads={stream: 3},
+        replies=[NewReply("r-1", b"print", b"reply", 0)],
+        advances=[CheckpointAdvance("svc.other", 0, 7, events[1].event_id), CheckpointAdvance("view", 0, 5)],
+        timers=[TimerChange(stream, 3, due)],
+    )
+    await append(site.log, rest)
+    await site.log.begin_era()
+    shape = "INSERT INTO saga_tables (saga, version, fingerprint, shape) VALUES ('s', 1, 'f', '[1]')"
+    await site.log.pool.execute(shape)
+
+    exported = await site.export()
+    done = await site.imported()
+
+    assert (exported.events, done.events, done.resumed, done.digest) == (3, 3, 0, exported.digest)
+    async with site.restored() as log:
+        assert (await all_of(log), await log.head(), await log.era()) == (events, 3, 1)
+        assert await log.reply("r-1") == await site.log.reply("r-1")
+        assert await log.due(due, 9) == [Timer(stream, 3, due)]
+        assert await log.pool.fetchval("SELECT shape FROM saga_tables") == [1]
+        view = PostgresViews(log, "tests.dead_letters.sql", {})
+        assert (await view.checkpoint("view"), await view.checkpoint("svc.other")) == (0, 0)
+        assert await log.checkpoint("svc.other") == 7, "its effects are events of the log: it goes on"
+        assert await log.last_handled("svc.other") == (7, events[1].event_id)
+        assert await view.checkpoint("view") == 0, "its rows are not in the file: it begins anew"
+        assert len(await grow(log, 1)) == 1
+
+
+async def test_outcomes_of_requests_may_stay_behind(site: Site) -> None:
+    await append(site.log, batch((counter(), 0, 1), replies=[NewReply("r-1", b"print", b"reply", 1)]))
+    await site.export(requests=False)
+    await site.imported()
+    async with site.restored() as log:
+        assert (await log.reply("r-1"), await log.head()) == (None, 1)
+
+
+async def test_an_empty_log_comes_back_empty(site: Site) -> None:
+    await site.export()
+    await site.imported()
+    async with site.restored() as log:
+        assert (await log.head(), await all_of(log)) == (0, [])
+
+
+@pytest.mark.parametrize("cut", [0, 0.4, 0.9, -1])
+async def test_an_export_goes_on_where_it_was_interrupted(site: Site, cut: float) -> None:
+    """Wherever the file ends: at its beginning, in the middle of a frame, before its end."""
+    await filled(site.log)
+    await site.export()
+    whole = site.file.read_bytes()
+    site.file.write_bytes(whole[: int(cut * len(whole)) if 0 < cut < 1 else int(cut)])
+    done = await site.export()
+    assert (done.events, done.resumed > 0) == (MANY, cut != 0)
+    assert (await site.imported()).events == MANY
+    async with site.restored() as log:
+        assert await all_of(log) == await all_of(site.log)
+
+
+async def test_a_flipped_bit_is_noticed_wherever_it_is(site: Site) -> None:
+    await filled(site.log)
+    await site.export()
+    whole = site.file.read_bytes()
+    for offset in range(0, len(whole), len(whole) // 40):
+        site.file.write_bytes(whole[:offset] + bytes([whole[offset] ^ 4]) + whole[offset + 1 :])
+        with pytest.raises((LogFileDamaged, NotALogFile)) as refused:
+            await site.imported()
+        if isinstance(refused.value, LogFileDamaged):
+            assert re.search(
+                r"is damaged at byte \d+, after event \d+: .*[Ii]mport another copy", str(refused.value)
+            )
+    assert await is_empty(site)
+
+
+async def test_a_file_that_was_cut_off_is_refused(site: Site) -> None:
+    await filled(site.log)
+    await site.export()
+    whole = site.file.read_bytes()
+    ends = [frame.end for frame in FrameReader(BytesIO(whole), "", "").frames()]
+    for end in [*ends[:-1], ends[0] + 7, len(whole) - 1]:
+        site.file.write_bytes(whole[:end])
+        with pytest.raises((LogFileDamaged, LogFileUnfinished)) as refused:
+            await site.imported()
+        assert re.search(r"after event \d+", str(refused.value))
+    assert await is_empty(site)
+
+
+async def test_an_import_goes_on_where_it_was_killed(site: Site) -> None:
+    await filled(site.log)
+    await site.export()
+    command = [sys.executable, "-m", "twinlog", "import", LOG, str(site.file), "--database", site.target]
+    async with site.restored() as log, log.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")  # which it writes at its end
+            process = await asyncio.create_subprocess_exec(*command, "--postgres-url", site.postgres_url)
+            await until(site.has_begun)
+            process.kill()
+            await process.wait()
+        assert await log.head() == 0
+        resumed = await site.brought()
+        done = await site.imported()
+        assert (done.events, done.resumed) == (MANY, resumed)
+        assert await all_of(log) == await all_of(site.log)
+
+
+async def test_only_an_empty_log_is_filled(site: Site) -> None:
+    await grow(site.log, 2)
+    await site.export()
+    with pytest.raises(LogNotEmpty, match=r"2 events.*--database NAME"):
+        await site.imported(database=site.source)
+    await site.imported()
+    with pytest.raises(LogNotEmpty):
+        await site.imported()
+
+
+async def test_a_log_that_a_service_has_is_not_filled(site: Site) -> None:
+    await site.export()
+    async with site.restored() as log:
+        await log.pool.execute(
+            "INSERT INTO leases VALUES ('relay', 'order_svc@here', now() + interval '1 min')"
+        )
+    with pytest.raises(LogInUse, match=r"order_svc@here.*stop it"):
+        await site.imported()
+
+
+async def test_a_file_of_another_log_is_refused(site: Site) -> None:
+    await grow(site.log, 2)
+    await site.export()
+    with pytest.raises(FileOfAnotherLog, match="holds log counters, not log orders"):
+        await site.imported("orders")
+    with pytest.raises(FileIsWhole, match="up to event 2"):
+        await site.export()
+    site.file.write_bytes(site.file.read_bytes()[:-1])
+    with pytest.raises(FileOfAnotherLog, match="log counters, not log orders"):
+        await site.export("orders")
+    await identify(site.log.pool, "mine", "")
+    with pytest.raises(FileOfAnotherLog, match="another installation"):
+        await site.export()
+
+
+async def test_a_file_of_another_history_is_not_continued(site: Site) -> None:
+    await grow(site.log, 2)
+    await site.export()
+    site.file.write_bytes(site.file.read_bytes()[:-1])
+    await site.log.begin_era()
+    with pytest.raises(FileOfAnotherLog, match="another history"):
+        await site.export()
+
+
+async def test_a_service_does_not_start_on_half_a_log(site: Site) -> None:
+    async with site.restored() as log:
+        await log.pool.execute("INSERT INTO log_imports (file_id, position) VALUES (gen_random_uuid(), 7)")
+        with pytest.raises(ImportUnfinished, match=r"up to event 7.*twinlog import"):
+            await identify(log.pool, "mine", "")
+
+
+async def test_what_is_no_file_of_a_log_is_refused(site: Site) -> None:
+    with pytest.raises(NoSuchFile, match="No such file"):
+        await site.imported()
+    for data in (b"", b"PK\3\4 and more", zstandard.compress(b"something else")):
+        site.file.write_bytes(data)
+        with pytest.raises((NotALogFile, LogFileDamaged)):
+            await site.imported()
+        if data:
+            with pytest.raises(NotALogFile, match="no file of a log"):
+                await site.export()
+            assert site.file.read_bytes() == data, "it may be precious to somebody"
+
+
+async def test_without_the_extra_the_command_names_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ConfigurationError, match=r"pip install twinlog\[archive\]"):
+        await site.export()

@@ -1,0 +1,1 @@
+CREATE TABLE seen (stream text PRIMARY KEY, numbers text NOT NULL);

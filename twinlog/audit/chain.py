@@ -1,0 +1,374 @@
+"""Verifies the chain of one log: that events, messages of the twin and noted heads are those that were linked.
+
+It reads links, events and messages once, in the order in which they were linked, some thousands at a time. What it
+finds is named by the first position that differs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from struct import error as StructError
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from twinlog.audit.report import Findings
+from twinlog.audit.twins import Stored, span
+from twinlog.log.chain import (
+    CUT,
+    MARK_BYTES,
+    NOTHING_BEFORE,
+    SEALED,
+    Chained,
+    Head,
+    Link,
+    Unlinked,
+    event_digests,
+    link_hash,
+    summed,
+)
+from twinlog.log.installation import named
+from twinlog.log.twin import TwinState, mirrors
+from twinlog.log.wire import from_wire
+from twinlog.model.event import Recorded
+
+EVENTS = "events are as they were linked"
+LINKS = "links follow each other"
+TWIN = "twin is as it was linked"
+NOTED = "noted heads are in the chain"
+
+BATCH = 2_000
+"""Links, events or messages read at once."""
+_MOST = 100
+"""How many differences are told, those of the first positions."""
+_FORMS = (TypeError, ValueError, AttributeError, ArithmeticError, StructError)
+"""What is raised where a field holds what no event has."""
+
+T = TypeVar("T")
+
+
+class ChainedLog(Chained, Protocol):
+    """A log with a chain."""
+
+    name: str
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]: ...
+
+    async def head(self) -> int: ...
+
+
+class ReadableTwin(Protocol):
+    """What is read of a twin."""
+
+    @property
+    def state(self) -> TwinState: ...
+
+    async def messages(self, first: int, last: int) -> Mapping[int, Stored]: ...
+
+
+class ChainAudit:
+    """Verifies one log. It writes nothing."""
+
+    def __init__(
+        self,
+        log: ChainedLog,
+        twin: ReadableTwin | None,
+        noted: Sequence[Head] = (),
+        *,
+        namespace: str = "",
+        remedy: str = "",
+    ) -> None:
+        """``twin``: its state was read; None: it is not compared. ``noted``: heads of this log, noted elsewhere."""
+        # _agreed: noted heads that are in the chain, with the number of the link. _before: what the hash of the link
+        # before is by its content, and what it says. _rewritten: the first event, by the number of a link, that a
+        # repair has changed since.
+        self._log = log
+        self._twin = twin
+        self._namespace = namespace
+        self._remedy = remedy or f"compare with a backup or an export of {log.name} from before"
+        self._events = _Ahead(self._read)
+        self._messages = _Ahead(self._read_messages)
+        self._noted: defaultdict[int, list[Head]] = defaultdict(list)
+        for head in noted:
+            self._noted[head.position].append(head)
+        self._agreed: list[tuple[Head, int]] = []
+        self._before = [NOTHING_BEFORE]
+        self._cuts: Sequence[Link] = ()
+        self._rewritten: dict[int, int] = {}
+        self._covered = _Covered()
+        self._found: dict[tuple[int, str], tuple[str, str]] = {}
+        self.checked: Counter[str] = Counter()
+        self.newest: Link | None = None
+        """The last link that was verified."""
+        self.waiting = 0
+        """How many events are not sealed yet."""
+
+    @property
+    def first(self) -> int | None:
+        """The first position that differs; None: nothing does."""
+        return min((position for position, _ in self._found), default=None)
+
+    async def verify(self, findings: Findings) -> None:
+        """Verifies everything that was linked up to now. Raises Unavailable."""
+        wanted, unlinked = await self._log.head(), await self._log.unlinked()
+        self.newest = await self._log.newest_link()
+        ends = await self._log.head()
+        self._cuts = await self._log.cuts()
+        number, after = 0, 0
+        async for link in self._links(self.newest.number if self.newest else 0):
+            self._judge_link(link, number, after)
+            self._compare_noted(link)
+            if link.kind != CUT:
+                await self._judge_events(link)
+            number, after = link.number, max(after, link.last)
+        self._judge_ends(wanted, ends, unlinked)
+        self._judge_noted(ends)
+        self._report(findings)
+
+    async def _links(self, upto: int) -> AsyncIterator[Link]:
+        number = 0
+        while number < upto:
+            links = await self._log.links(number, min(BATCH, upto - number))
+            if not links:
+                break
+            for link in links:
+                self.checked["links"] += 1
+                yield link
+            number = links[-1].number
+
+    def _void(self, link: Link) -> bool:
+        """Whether a later repair changed what the link covers."""
+        return any(cut.number > link.number and link.last >= cut.first for cut in self._cuts)
+
+    def _judge_link(self, link: Link, number: int, after: int) -> None:
+        """``number``: that of the link before; ``after``: up to where links reach so far."""
+        hashes = [link_hash(before, *link[1:6]) for before in self._before]
+        if link.number != number + 1:
+            gone = span(number + 1, link.number - 1)
+            self._differs(min(after + 1, link.first), LINKS, f"link {gone} of the chain is gone")
+        elif link.hash not in hashes:
+            covers = f"of events {span(link.first, link.last)}"
+            self._differs(link.first, LINKS, f"link {link.number}, {covers}, does not follow the one before")
+        if link.kind != CUT and not self._void(link) and not self._covered.add(link.first, link.last):
+            self._differs(link.first, LINKS, f"link {link.number} covers events that have a link already")
+        # Where one link was changed, the next follows what it says or what it said.
+        self._before = [hashes[0], link.hash]
+
+    def _compare_noted(self, link: Link) -> None:
+        for head in list(self._noted.get(link.head, ())):
+            if link.hash.hex().startswith(head.hash):
+                self._noted[link.head].remove(head)
+                self._agreed.append((head, link.number))
+                self.checked["noted heads"] += 1
+
+    async def _judge_events(self, link: Link) -> None:
+        events = await self._events.between(link.first, link.last)
+        digests = _digests(events, link)
+        differing = (
+            [] if summed(digests) == (link.digest, link.marks) else [*_differing(link, digests, events)]
+        )
+        if self._void(link):
+            if differing:
+                self._rewritten[link.number] = differing[0][0]
+            return
+        self.checked["events"] += len(digests)
+        if link.kind == SEALED:
+            self.checked["events sealed later"] += len(digests)
+        for position, what in differing:
+            self._differs(position, EVENTS, what)
+        await self._judge_twin(link, events)
+
+    async def _judge_twin(self, link: Link, events: Mapping[int, Recorded]) -> None:
+        if not self._twin:
+            return
+        first, last = max(link.first, self._twin.state.first), min(link.last, self._twin.state.last)
+        if first <= last:
+            messages = await self._messages.between(first, last)
+            self._judge_messages(link, range(first, last + 1), messages, events)
+
+    def _judge_messages(
+        self,
+        link: Link,
+        positions: range,
+        messages: Mapping[int, Stored],
+        events: Mapping[int, Recorded],
+    ) -> None:
+        read = {position: self._message(position, messages.get(position)) for position in positions}
+        found = {position: event for position, event in read.items() if event}
+        self.checked["twin messages"] += len(found)
+        digests = dict(zip(found, event_digests(found.values()), strict=True))
+        for position in positions:
+            mark = _mark(link, position)
+            if position not in messages:
+                self._differs(position, TWIN, f"the stream has no message {position}")
+            elif position not in digests or not (
+                digests[position].startswith(mark) or _older(messages[position], events.get(position), mark)
+            ):
+                self._differs(position, TWIN, f"message {position} of the stream is not what was linked")
+
+    def _message(self, position: int, stored: Stored | None) -> Recorded | None:
+        """The event in a message; None where there is none that belongs there."""
+        try:
+            event = from_wire(stored.subject, stored.data) if stored else None
+        except DecodeError:
+            return None
+        if stored is None or event is None or event.position != position:
+            return None
+        # The subject's first word may have the namespace before it.
+        event = event._replace(log=self._log.name)
+        return event if named(self._namespace, event.subject) == stored.subject else None
+
+    def _judge_ends(self, wanted: int, ends: int, unlinked: Sequence[Unlinked]) -> None:
+        """``wanted`` and ``ends``: the position of the log, read before and after the rest."""
+        reached = self.newest.head if self.newest else 0
+        self.waiting = sum(each.last + 1 - each.first for each in unlinked)
+        for first, last in self._covered.missing(wanted):
+            for each in unlinked:  # some of which may have been sealed since
+                first = each.last + 1 if each.first <= first <= each.last else first
+            if first <= last:
+                self._differs(first, LINKS, f"no link covers events {span(first, last)}")
+        if ends < reached:
+            self._differs(ends + 1, EVENTS, f"the log ends with event {ends}; it was linked up to {reached}")
+
+    def _judge_noted(self, ends: int) -> None:
+        for head, number in self._agreed:
+            changed = [position for link, position in self._rewritten.items() if link <= number]
+            if changed:
+                why = f"event {min(changed)} was changed after head {head} was noted; the chain says, by a repair"
+                self._differs(min(changed), NOTED, why)
+        for head in (head for position in sorted(self._noted) for head in self._noted[position]):
+            same = max(
+                (other.position for other, _ in self._agreed if other.position < head.position), default=0
+            )
+            why = f"something from event {same + 1} on was changed, and every store with it"
+            if head.position > ends:
+                why = f"the log ends with event {ends}: it has lost what came after, or was set back"
+            self._differs(same + 1, NOTED, f"head {head} is not in the chain: {why}")
+
+    def _differs(self, position: int, check: str, says: str) -> None:
+        key = position, check
+        if len(self._found) < _MOST or position < max(self._found)[0]:
+            self._found.setdefault(key, (check, says))
+        if len(self._found) > _MOST:
+            del self._found[max(self._found)]
+
+    def _report(self, findings: Findings) -> None:
+        log = self._log.name
+        for (position, _), (check, says) in sorted(self._found.items()):
+            findings.add(
+                check, f"{log}/{position}: {says}", events=[f"{log}/{position}"], remedy=self._remedy
+            )
+        for cut in self._cuts:
+            findings.note(f"{log}: a repair changed the log from event {cut.first} on, by link {cut.number}")
+        if self.first:
+            findings.note(f"{log}: the first event that differs is {log}/{self.first}")
+        elif self.newest:
+            findings.note(f"{log}: note this head elsewhere: {Head.of(log, self.newest)}")
+
+    async def _read_messages(self, first: int, last: int) -> Mapping[int, Stored]:
+        assert self._twin
+        return await self._twin.messages(first, min(last, self._twin.state.last))
+
+    async def _read(self, first: int, last: int) -> Mapping[int, Recorded]:
+        """The events between two positions; without those that cannot be read."""
+        try:
+            events = await self._log.read(first - 1, last + 1 - first)
+        except _FORMS:
+            if first == last:
+                return {}
+            middle = (first + last) // 2
+            return {**await self._read(first, middle), **await self._read(middle + 1, last)}
+        return {event.position: event for event in events if event.position <= last}
+
+
+def _digests(events: Mapping[int, Recorded], link: Link) -> list[bytes]:
+    """The digests of a link's events; empty where there is none, or one that no log takes."""
+    positions = range(link.first, link.last + 1)
+    try:
+        if len(events) >= len(positions):
+            return event_digests([events[position] for position in positions])
+    except (KeyError, *_FORMS):
+        pass
+    return [_digest(events.get(position)) for position in positions]
+
+
+def _digest(event: Recorded | None) -> bytes:
+    try:
+        return event_digests([event])[0] if event else b""
+    except _FORMS:
+        return b""
+
+
+def _differing(
+    link: Link, digests: Sequence[bytes], events: Mapping[int, Recorded]
+) -> Iterator[tuple[int, str]]:
+    """Which events of a link are not as they were, and what is wrong with them."""
+    named = False
+    for position, digest in enumerate(digests, link.first):
+        if position not in events:
+            named = True
+            yield position, f"event {position} is gone, or cannot be read"
+        elif digest[:MARK_BYTES] != _mark(link, position):
+            named = True
+            yield position, f"event {position} is not what was linked"
+    if not named:
+        yield link.first, f"link {link.number}, of events {span(link.first, link.last)}, has another digest"
+
+
+def _mark(link: Link, position: int) -> bytes:
+    """Eight bytes; others where the link has lost them."""
+    at = (position - link.first) * MARK_BYTES
+    return link.marks[at : at + MARK_BYTES] or b"\0"
+
+
+def _older(message: Stored, event: Recorded | None, mark: bytes) -> bool:
+    """Whether it is the event that was linked, as a version wrote it that knew fewer fields."""
+    return event is not None and _digest(event).startswith(mark) and mirrors(message.data, event)
+
+
+class _Ahead(Generic[T]):
+    """Reads ahead: what is asked for in order is fetched in large pieces."""
+
+    def __init__(self, fetch: Callable[[int, int], Awaitable[Mapping[int, T]]]) -> None:
+        self._fetch = fetch
+        self._kept: Mapping[int, T] = {}
+        self._first, self._last = 1, 0
+
+    async def between(self, first: int, last: int) -> Mapping[int, T]:
+        """What there is between two positions, and maybe more."""
+        if not self._first <= first <= last <= self._last:
+            self._first, self._last = first, max(last, first + BATCH - 1)
+            self._kept = await self._fetch(self._first, self._last)
+        return self._kept
+
+
+class _Covered:
+    """Positions that links cover, as unbroken runs."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+
+    def add(self, first: int, last: int) -> bool:
+        """Whether none of them were covered before."""
+        at = bisect_left(self._lasts, first)
+        if at < len(self._firsts) and self._firsts[at] <= last:
+            return False
+        self._firsts.insert(at, first)
+        self._lasts.insert(at, last)
+        for index in (at + 1, at):  # with the neighbors
+            if 0 < index < len(self._firsts) and self._lasts[index - 1] + 1 == self._firsts[index]:
+                del self._firsts[index], self._lasts[index - 1]
+        return True
+
+    def missing(self, upto: int) -> Iterator[tuple[int, int]]:
+        """The runs up to a position that are not covered."""
+        after = 0
+        for first, last in zip(self._firsts, self._lasts, strict=True):
+            if first > after + 1:
+                yield after + 1, first - 1
+            after = max(after, last)
+        if after < upto:
+            yield after + 1, upto

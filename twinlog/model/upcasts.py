@@ -1,0 +1,315 @@
+"""What older events mean today, as lines of one table: renamed, split, merged, given a default, dropped.
+
+An upcaster sees one event at a time, wherever that is read: a fold, a policy, a view. So *merge* means that several
+types become one type; an event never waits for another one. (Greg Young, "Versioning in an Event Sourced System".)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, TypeVar
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from twinlog.model.errors import ConfigurationError
+
+Upcaster = Callable[[Any], Sequence[Message]]
+"""Replaces a message of an old type: ``lambda old: [CreditReserved(order_id=old.order_id, amount=old.amount)]``."""
+Old = TypeVar("Old", bound=Message)
+
+_PLAIN = (str, bytes, int, float, bool, type(None), tuple)
+
+
+class WrongUpcast(ConfigurationError):
+    """{line}: {what}"""
+
+    reason = "WRONG_UPCAST"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How events of one type are read."""
+
+    of: type[Message]
+    """The type that is stored."""
+    upcast: Upcaster
+    gives: Sequence[type[Message]]
+    """The types that ``upcast`` returns; the type itself where it is only completed."""
+    said: str = ""
+    """What else decides what it returns, so that a change of it can be told."""
+    completes: bool = False
+    """Whether the type stays what it is."""
+
+
+@dataclass(frozen=True)
+class Upcast:
+    """One line of the table of a :class:`~twinlog.Schema`, made by one of its methods.
+
+        Schema([Upcast.rename(OrderMade, OrderCreated, {"customer": "customer_id"}), Upcast.drop(OrderPrinted)])
+
+    Each raises ConfigurationError for a type or a field that does not exist.
+    """
+
+    line: str
+    """How it is told in errors."""
+    readings: Sequence[Reading]
+
+    @staticmethod
+    def rename(
+        old: type[Old],
+        new: type[Message],
+        fields: Mapping[str, str] | None = None,
+        *,
+        without: Sequence[str] = (),
+        by: Callable[[Old], Message] | None = None,
+    ) -> Upcast:
+        """Another name, or another shape: each old event is one new event.
+
+        Fields of one name and type are copied; ``fields``: old name → new name; ``without``: those that are left out.
+        ``by`` makes the new message instead, where that takes more than copying.
+        """
+        line = f"Upcast.rename({_name(old)}, {_name(new)})"
+        _refuse_unknown(line, [old, new])
+        return Upcast(line, [_one(line, old, new, fields or {}, without, by)])
+
+    @staticmethod
+    def split(
+        old: type[Old], into: Sequence[type[Message]], by: Callable[[Old], Sequence[Message]]
+    ) -> Upcast:
+        """Each old event is read as several: they share its position, version and id, and follow each other.
+
+        ``by`` makes them; it may leave some out. ``into``: all types that it returns.
+        """
+        line = f"Upcast.split({_name(old)}, {_names(into)})"
+        _refuse_unknown(line, [old, *into])
+        if not into:
+            raise WrongUpcast(line=line, what="there is no type to split it into; use Upcast.drop")
+        return Upcast(line, [Reading(old, by, into, _text(by))])
+
+    @staticmethod
+    def merge(olds: Mapping[type[Message], Callable[[Any], Message] | None], into: type[Message]) -> Upcast:
+        """Several types that became one: each old event is one event of the type ``into``.
+
+        ``olds``: old type → what makes the new message from an old one; None: fields of one name and type are copied.
+        """
+        line = f"Upcast.merge({_names([*olds])}, {_name(into)})"
+        _refuse_unknown(line, [*olds, into])
+        if len(olds) < 2:
+            raise WrongUpcast(line=line, what="it merges fewer than two types; use Upcast.rename")
+        return Upcast(line, [_one(line, old, into, {}, (), by) for old, by in olds.items()])
+
+    @staticmethod
+    def default(of: type[Message], **values: Any) -> Upcast:
+        """What a field, or several, had been before they existed: events without it are read as having this value.
+
+        A value is what the field takes, or a function from the message to it. The field has to know whether it is
+        there (``optional``, a message), or to be an enum, whose 0 then counts as not there.
+        """
+        line = f"Upcast.default({_name(of)})"
+        _refuse_unknown(line, [of])
+        if not values:
+            raise WrongUpcast(line=line, what="it names no field; give a value, as in currency=…")
+        for field, value in values.items():
+            _refuse_default(line, of, field, value)
+        said = {field: _text(value) for field, value in values.items()}
+        return Upcast(line, [Reading(of, _completing(values), [of], json.dumps(said, sort_keys=True), True)])
+
+    @staticmethod
+    def drop(old: type[Message]) -> Upcast:
+        """A type that means nothing any more: its events are kept, and nobody is given one."""
+        line = f"Upcast.drop({_name(old)})"
+        _refuse_unknown(line, [old])
+        return Upcast(line, [Reading(old, _nothing, ())])
+
+
+def table_of(upcasts: Mapping[type[Message], tuple[Upcaster, Sequence[type[Message]]]]) -> Sequence[Upcast]:
+    """The lines of a table in its short form: old type → (function, the types that it returns)."""
+    lines = []
+    for old, (upcast, gives) in upcasts.items():
+        line = f"Upcaster of {_name(old)}"
+        _refuse_unknown(line, [old, *gives])
+        lines.append(Upcast(line, [Reading(old, upcast, gives, _text(upcast))]))
+    return lines
+
+
+def fingerprint(readings: Sequence[Reading]) -> str:
+    """Names a table, as 16 hexadecimal digits: another one may come to other states. Empty for an empty one."""
+    if not readings:
+        return ""
+    said = sorted([_name(each.of), [_name(new) for new in each.gives], each.said] for each in readings)
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _one(
+    line: str,
+    old: type[Message],
+    new: type[Message],
+    fields: Mapping[str, str],
+    without: Sequence[str],
+    by: Callable[[Any], Message] | None,
+) -> Reading:
+    if by is None:
+        plan = _plan(line, old, new, fields, without)
+        return Reading(old, lambda message: [_copied(message, new, plan)], [new], json.dumps(plan))
+    if fields or without:
+        raise WrongUpcast(line=line, what="by= makes the whole message; leave the names of fields out")
+    return Reading(old, lambda message: [by(message)], [new], _text(by))
+
+
+Plan = Sequence[tuple[str, str]]
+"""Old field, new field."""
+
+
+def _plan(
+    line: str, old: type[Message], new: type[Message], fields: Mapping[str, str], without: Sequence[str]
+) -> Plan:
+    for name in (*fields, *without):
+        _field(line, old, name)
+    plan = []
+    for field in old.DESCRIPTOR.fields:
+        if field.name in without:
+            continue
+        target = fields.get(field.name, field.name)
+        if target not in new.DESCRIPTOR.fields_by_name and field.name not in fields:
+            what = f"{_name(new)} has no field {field.name!r} as {_name(old)} has; name its new one, or leave it out "
+            raise WrongUpcast(line=line, what=f"{what}with without=[{field.name!r}]")
+        one, other = _kind(field), _kind(_field(line, new, target))
+        if one != other:
+            what = f"{field.name} is {one} in {_name(old)}, and {target} is {other} in {_name(new)}"
+            raise WrongUpcast(line=line, what=f"{what}; say with by= how to make one of the other")
+        plan.append((field.name, target))
+    if twice := {name for _, name in plan if [target for _, target in plan].count(name) > 1}:
+        what = f"two fields become {', '.join(sorted(twice))}; say with by= what is made of them"
+        raise WrongUpcast(line=line, what=what)
+    return plan
+
+
+def _copied(message: Message, new: type[Message], plan: Plan) -> Message:
+    made = new()
+    of = message.DESCRIPTOR.fields_by_name
+    for source, target in plan:
+        field = of[source]
+        if _is_repeated(field):
+            getattr(made, target).MergeFrom(getattr(message, source))
+        elif field.has_presence and not message.HasField(source):
+            continue
+        elif field.message_type:
+            getattr(made, target).CopyFrom(getattr(message, source))
+        else:
+            setattr(made, target, getattr(message, source))
+    return made
+
+
+def _completing(values: Mapping[str, Any]) -> Upcaster:
+    def complete(message: Message) -> Sequence[Message]:
+        for name, value in values.items():
+            if _is_missing(message, name):
+                _fill(message, name, value(message) if callable(value) else value)
+        return [message]
+
+    return complete
+
+
+def _is_missing(message: Message, name: str) -> bool:
+    if message.DESCRIPTOR.fields_by_name[name].has_presence:
+        return not message.HasField(name)
+    return not getattr(message, name)
+
+
+def _fill(message: Message, name: str, value: Any) -> None:
+    if message.DESCRIPTOR.fields_by_name[name].message_type:
+        getattr(message, name).CopyFrom(value)
+    else:
+        setattr(message, name, value)
+
+
+def _refuse_default(line: str, of: type[Message], name: str, value: Any) -> None:
+    field = _field(line, of, name)
+    if _is_repeated(field) or not (field.has_presence or field.enum_type):
+        what = f"whether an event has {name} cannot be told from its value; declare it optional in the proto"
+        raise WrongUpcast(line=line, what=what)
+    if callable(value):
+        return
+    try:
+        _fill(of(), name, value)
+    except (TypeError, ValueError) as error:
+        raise WrongUpcast(line=line, what=f"{name} is {_kind(field)}, not {value!r}") from error
+
+
+def _refuse_unknown(line: str, types: Sequence[Any]) -> None:
+    for each in types:
+        if not (isinstance(each, type) and issubclass(each, Message)):
+            what = f"{each!r} is no message type; give the generated class"
+            raise WrongUpcast(line=line, what=what)
+        try:
+            descriptor_pool.Default().FindMessageTypeByName(each.DESCRIPTOR.full_name)
+        except KeyError as error:
+            what = (
+                f"{each.DESCRIPTOR.full_name} is in no proto that is imported, so that it could not be read"
+            )
+            raise WrongUpcast(line=line, what=what) from error
+
+
+def _field(line: str, of: type[Message], name: str) -> Any:
+    try:
+        return of.DESCRIPTOR.fields_by_name[name]
+    except KeyError as error:
+        fields = ", ".join(of.DESCRIPTOR.fields_by_name) or "none"
+        raise WrongUpcast(line=line, what=f"{_name(of)} has no field {name!r}; it has {fields}") from error
+
+
+def _kind(field: Any) -> str:
+    type = field.message_type or field.enum_type
+    said = type.full_name if type else _SCALARS[field.type]
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        said = "map of {} to {}".format(*map(_kind, field.message_type.fields))
+    elif _is_repeated(field):
+        said = f"repeated {said}"
+    return said
+
+
+def _is_repeated(field: Any) -> bool:
+    return bool(field.default_value == [])  # every protobuf from 6.30 on knows this
+
+
+_SCALARS = {
+    number: name.removeprefix("TYPE_").lower()
+    for name, number in vars(FieldDescriptor).items()
+    if name.startswith("TYPE_")
+}
+
+
+def _nothing(_old: Message) -> Sequence[Message]:
+    return ()
+
+
+def _name(of: Any) -> str:
+    return of.DESCRIPTOR.full_name if hasattr(of, "DESCRIPTOR") else repr(of)
+
+
+def _names(of: Sequence[Any]) -> str:
+    return f"[{', '.join(map(_name, of))}]"
+
+
+def _text(value: Any) -> str:
+    """What can be told of a value or a function, so that another one is told as another."""
+    if isinstance(value, Message):
+        return value.SerializeToString(deterministic=True).hex()
+    code = getattr(value, "__code__", None)
+    return json.dumps([*_in_code(code)]) if code else repr(value) if isinstance(value, _PLAIN) else ""
+
+
+def _in_code(code: CodeType) -> Iterator[str]:
+    """Without names of files and numbers of lines."""
+    yield from (code.co_code.hex(), repr(code.co_names))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _in_code(constant)
+        elif isinstance(constant, _PLAIN):
+            yield repr(constant)

@@ -1,0 +1,72 @@
+"""Rows by key, looked up together: what is asked for while a statement is under way goes into the next one.
+
+A query that is alone never waits for others: its statement is sent at once. The more there are, the more share one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+_LATE_SECONDS = 0.01
+"""Who has waited so long for the statement before gets another one: its connection may hang."""
+_MOST_AT_ONCE = 4
+"""Statements under way, of the few connections that a process has."""
+
+
+class Lookups:
+    """The queries of one view by key."""
+
+    def __init__(self, rows: Callable[[Sequence[str]], Awaitable[Mapping[str, Any]]]) -> None:
+        """``rows`` gives those that there are, by key, as they are when it is called or later."""
+        self._rows = rows
+        self._wanted: list[tuple[str, asyncio.Future[Any]]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._late: asyncio.TimerHandle | None = None
+
+    async def row(self, key: str) -> Any | None:
+        """The row as it is now or later; None where there is none. Raises what ``rows`` raises."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._wanted.append((key, answer))
+        if len(self._wanted) == 1:
+            if self._under_way:
+                self._late = loop.call_later(_LATE_SECONDS, self._begin, loop)
+            else:
+                self._begin(loop)
+        return await answer
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a task of its own, which no caller's end cuts off; it begins once others have had their turn to ask."""
+        if len(self._under_way) < _MOST_AT_ONCE:
+            task = loop.create_task(self._answer())
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._wanted:
+            self._begin(task.get_loop())
+
+    async def _answer(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        if self._late:
+            self._late.cancel()
+            self._late = None
+        if not wanted:  # another statement, which has begun meanwhile, has taken them along
+            return
+        try:
+            found = await self._rows(list({key for key, _ in wanted}))
+        except asyncio.CancelledError:
+            for _, answer in wanted:
+                answer.cancel()
+            raise
+        except Exception as error:
+            for _, answer in wanted:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for key, answer in wanted:
+            if not answer.done():
+                answer.set_result(found.get(key))

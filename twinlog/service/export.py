@@ -1,0 +1,145 @@
+"""``twinlog export`` and ``twinlog import``: a log of a database as a file, and back (docs/how-to/backup.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from twinlog.log.log_file import zstd
+from twinlog.model.errors import ConfigurationError, FailedPrecondition
+from twinlog.postgres.connection import open_database
+from twinlog.postgres.exporting import export
+from twinlog.postgres.identity import identity
+from twinlog.postgres.importing import checked, import_log
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.repair import databases, opened
+
+_TOLD_EVERY_SECONDS = 2.0
+
+
+class NoSuchFile(FailedPrecondition):
+    """{file} cannot be opened: {why}."""
+
+    reason = "NO_SUCH_FILE"
+
+
+class Options(NamedTuple):
+    """What is asked for."""
+
+    log: str
+    file: Path
+    postgres_url: str
+    database: str = ""
+    """That of the log; empty: the one that the server, or the file, shows."""
+    requests: bool = True
+    """With the outcomes of requests."""
+
+
+class Done(NamedTuple):
+    """What was done."""
+
+    log: str
+    database: str
+    events: int
+    resumed: int
+    """How many of them were there already."""
+    bytes: int
+    """Size of the file."""
+    digest: str
+    """That of the last seal, in hexadecimal: it proves the whole file."""
+    seconds: float
+
+
+Say = Callable[[str], None]
+
+
+async def export_log(options: Options, say: Say = lambda _line: None) -> Done:
+    """Writes a log into a file, or goes on with one that was interrupted.
+
+    Raises ConfigurationError, FailedPrecondition with what is wrong with the file, and Unavailable.
+    """
+    zstd()
+    began = time.monotonic()
+    database = options.database or await only_database(options)
+    await require(options.postgres_url, database)
+    async with opened(options.postgres_url, database) as pool:
+        log = PostgresLog(pool, options.log)
+        own = await identity(pool)
+        name = str(options.file)
+        with _opened(options.file, "r+b" if options.file.exists() else "x+b") as file:
+            made = await export(log, own, database, file, name, requests=options.requests, told=_telling(say))
+            await asyncio.to_thread(os.fsync, file.fileno())
+            size = file.tell()
+    seconds = time.monotonic() - began
+    return Done(log.name, database, made.events, made.resumed, size, made.seal.digest.hex(), seconds)
+
+
+async def import_file(options: Options, say: Say = lambda _line: None) -> Done:
+    """Checks a file, and fills an empty log from it, or goes on where that was interrupted.
+
+    The database is made where it is missing. Raises the same as :func:`export_log`.
+    """
+    zstd()
+    began = time.monotonic()
+    name = str(options.file)
+    with _opened(options.file, "rb") as file:
+        found = await asyncio.to_thread(checked, file, name)
+        say(f"{name} is whole: {found.end.position:,} events of log {found.header.log}.")
+        database = options.database or found.header.database
+        async with open_database(options.postgres_url, database, "twinlog.postgres.sql", size=2) as pool:
+            made = await import_log(pool, options.log, database, file, name, found, told=_telling(say))
+    seconds, size = time.monotonic() - began, options.file.stat().st_size
+    return Done(options.log, database, made.events, made.resumed, size, found.seal.digest.hex(), seconds)
+
+
+async def only_database(options: Options) -> str:
+    """The database of the server that holds a log, where there is one only. Raises ConfigurationError."""
+    found = await databases(options.postgres_url)
+    if len(found) == 1:
+        return found[0]
+    said = (
+        f"those of this server that have a log: {', '.join(found)}"
+        if found
+        else "none of this server has a log"
+    )
+    raise ConfigurationError(f"Say which database log {options.log} is in, with --database NAME; {said}")
+
+
+async def require(postgres_url: str, database: str) -> None:
+    """Raises ConfigurationError where a server has no database of that name with a log."""
+    if database not in (found := await databases(postgres_url)):
+        raise ConfigurationError(
+            f"There is no database {database} with a log on this server; it has {', '.join(found) or 'none'}"
+        )
+
+
+@contextmanager
+def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
+    try:
+        file: IO[bytes] = path.open(mode)
+    except OSError as error:
+        raise NoSuchFile(file=path, why=error.strerror or str(error)) from error
+    with file:
+        yield file
+
+
+def _telling(say: Say) -> Callable[[int, int], None]:
+    """Says now and then how far it is, how fast, and how long it still takes."""
+    began = last = time.monotonic()
+    start: int | None = None
+
+    def told(position: int, head: int) -> None:
+        nonlocal last, start
+        now = time.monotonic()
+        start = position if start is None else start
+        if now - last >= _TOLD_EVERY_SECONDS and position > start:
+            last, rate = now, (position - start) / (now - began)
+            left = (head - position) / rate
+            say(f"{position:,} of {head:,} events, {rate:,.0f} a second, {left:.0f} s left")
+
+    return told
