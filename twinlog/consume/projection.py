@@ -91,6 +91,11 @@ class Projection:
         """Its views."""
         return self._views
 
+    @property
+    def kept(self) -> Sequence[AnyView]:
+        """Those of its views that it keeps."""
+        return self._kept
+
     def keep(self, kept: Collection[AnyView]) -> None:
         """From now on it keeps these of its views; of the others, others have other builds."""
         self._kept = [view for view in self._views if view in kept]

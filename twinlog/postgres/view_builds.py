@@ -10,6 +10,7 @@ from twinlog.log.view_builds import Build, BuildGone, Rows
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_connection
+from twinlog.postgres.named_queries import load_queries
 
 _COMPARE_SECONDS = 3_600.0
 _SWITCH = "SET LOCAL lock_timeout = '2s'"
@@ -112,6 +113,13 @@ class ViewBuilds:
                 [name for name in columns[1] if name not in columns[0]],
                 [name for name in columns[0] if name not in columns[1]],
             )
+
+
+async def builds_in(pool: Pool) -> Sequence[Build]:
+    """All builds in a database, which may be of a program that knew of none."""
+    queries = load_queries("twinlog.postgres.sql")
+    [(there,)] = await fetch(pool, "SELECT to_regclass('view_builds') IS NOT NULL")
+    return await ViewBuilds(pool, queries).all() if there else []
 
 
 class _Comparing:

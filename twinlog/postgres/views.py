@@ -88,6 +88,11 @@ class PostgresViews:
     def kept(self) -> Self:
         return self.at(self._place or "")
 
+    @property
+    def place(self) -> str:
+        """Where the builds are that it keeps; empty: at home."""
+        return self._place or ""
+
     async def builds(self) -> Sequence[Build]:
         return await self._builds.all()
 
