@@ -174,18 +174,23 @@ def evolve(customer: Customer, event: Message) -> Customer:
             holds = customer.holds.insert(event.order_id, amount)
             return replace(customer, reserved=customer.reserved + amount, holds=holds)
         case CreditReleased():
-            return _released(replace(customer, customer_id=event.customer_id), event.order_id)
+            return _released(customer, event.customer_id, event.order_id)
         case CreditReservationFailed():
             return _settled(_at(replace(customer, customer_id=event.customer_id), event.week), event.order_id)
     return customer
 
 
-def _released(customer: Customer, order_id: str) -> Customer:
+def _released(customer: Customer, customer_id: str, order_id: str) -> Customer:
     held = customer.holds.get(order_id)
     if not held:
-        return replace(customer, holds=customer.holds.insert(order_id, 0))
-    released = replace(customer, reserved=customer.reserved - held, holds=customer.holds.remove(order_id))
-    return _settled(released, order_id)
+        return replace(customer, customer_id=customer_id, holds=customer.holds.insert(order_id, 0))
+    return replace(  # all at once: a copy costs as much as the rest of it
+        customer,
+        customer_id=customer_id,
+        reserved=customer.reserved - held,
+        holds=customer.holds.remove(order_id),
+        settled=customer.settled.insert(order_id, 0),
+    )
 
 
 def _settled(customer: Customer, order_id: str) -> Customer:

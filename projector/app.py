@@ -11,12 +11,14 @@ import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.dead_letters_pb2
 import twinlog.v1.saga_pb2  # noqa: F401
+from projector.past import MomentQueries, PastViews
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.customers import CUSTOMERS
 from projector.views.orders import ORDERS
 from projector.views.timeline import TIMELINE
 from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
+from shop.queries.v1.moment_query_service_pb2_grpc import add_MomentQueryServiceServicer_to_server
 from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
 from twinlog import (
     Address,
@@ -30,7 +32,7 @@ from twinlog import (
     load,
     open_service,
 )
-from twinlog.rpc import ReadModel
+from twinlog.rpc import Past, ReadModel
 
 PACKAGE = "projector.sql"
 VIEWS: Mapping[str, Sequence[View[Any]]] = {
@@ -79,7 +81,8 @@ async def main(shutdown: Shutdown) -> None:
         views = Views(service.log, PACKAGE, ROWS)
         reads = ReadModel(service, views, VIEWS, watched=[ORDERS])
         wire(service, views, reads.committed)
-        shared = (views, reads, await service.page_tokens())
+        past = PastViews(Past(service))
+        shared = (views, reads, await service.page_tokens(), past)
         await service.serve(
             (
                 OrderQueries(*shared),
@@ -90,5 +93,10 @@ async def main(shutdown: Shutdown) -> None:
                 CustomerQueries(*shared),
                 add_CustomerQueryServiceServicer_to_server,
                 "shop.queries.v1.CustomerQueryService",
+            ),
+            (
+                MomentQueries(views, reads, past),
+                add_MomentQueryServiceServicer_to_server,
+                "shop.queries.v1.MomentQueryService",
             ),
         )

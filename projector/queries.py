@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
+from projector.past import CustomerNotFound, OrderNotFound, PastViews
 from projector.reads import NEWEST, Views, timeline_message, write_customer, write_order
 from projector.views.customers import CustomerRow
 from projector.views.orders import OrderRow
@@ -13,20 +14,7 @@ from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog import NotFound
-from twinlog.rpc import Checks, Context, PageTokens, ReadModel
-
-
-class OrderNotFound(NotFound):
-    """There is no such order here; right after creating it, pass the consistency_token of the response."""
-
-    reason = "ORDER_NOT_FOUND"
-
-
-class CustomerNotFound(NotFound):
-    """There is no such customer here; right after creating it, pass the consistency_token of the response."""
-
-    reason = "CUSTOMER_NOT_FOUND"
+from twinlog.rpc import Checks, Context, Moment, PageTokens, ReadModel, moment_of
 
 
 class HasPosition(Protocol):
@@ -39,10 +27,19 @@ class HasPosition(Protocol):
 class _Queries:
     """What both services share."""
 
-    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens) -> None:
+    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens, past: PastViews) -> None:
         self._views = views
         self._reads = reads
         self._pages = pages
+        self._past = past
+
+    def _as_of(self, checks: Checks, request: Any) -> Moment:
+        """The moment that is asked for; ends the checks."""
+        as_of = moment_of(checks, "as_of", request.as_of)
+        if request.consistency_token:
+            checks.violate("consistency_token", "cannot be given with as_of: the past is in the log already")
+        checks.done()
+        return as_of
 
     def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
         """The size of the page, and the position before which its rows were created."""
@@ -61,6 +58,11 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
     async def GetOrder(self, request: orders.GetOrderRequest, context: Context) -> orders.GetOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
+        if request.HasField("as_of"):
+            as_of = self._as_of(checks, request)
+            past = orders.GetOrderResponse()
+            write_order(past.order, await self._past.order(order_id, as_of))
+            return past
         await self._reads.fresh(checks, request, context)
         response = orders.GetOrderResponse()
         write_order(response.order, await self._order(order_id))
@@ -123,6 +125,11 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
     ) -> customers.GetCustomerResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
+        if request.HasField("as_of"):
+            as_of = self._as_of(checks, request)
+            past = customers.GetCustomerResponse()
+            write_customer(past.customer, await self._past.customer(customer_id, as_of))
+            return past
         await self._reads.fresh(checks, request, context)
         response = customers.GetCustomerResponse()
         write_customer(response.customer, await self._customer(customer_id))

@@ -21,6 +21,7 @@ from twinlog.rpc import (
     SagaKey,
     SagaOperations,
     SelectedSagas,
+    moment_of,
 )
 
 NEWEST = 2**63 - 1
@@ -64,9 +65,11 @@ class SagaService(SagaServiceServicer):
         if key is None:
             raise InvalidArgument({"key": "is missing: give saga_id or order_id"})
         given = checks.uuid(key, getattr(request, key))
+        as_of = moment_of(checks, "as_of", request.as_of)
         checks.done()
         id = given if key == "saga_id" else saga_id(given)
-        return pb.GetSagaResponse(saga=await self._saga(id))
+        # Read from the log itself, so that it is up to date.
+        return pb.GetSagaResponse(saga=_shown(await self._sagas.get(SagaKey(CREDIT, id), as_of)))
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
         checks = Checks()
@@ -133,10 +136,6 @@ class SagaService(SagaServiceServicer):
             return SelectedSagas([SagaKey(CREDIT, id) for id in ids], total)
 
         return matching
-
-    async def _saga(self, id: str) -> pb.Saga:
-        """Read from the log itself, so that it is up to date."""
-        return _shown(await self._sagas.get(SagaKey(CREDIT, id)))
 
 
 def _listed(row: SagaRow) -> pb.Saga:

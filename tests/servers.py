@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.postgres_copies import Copies
 from tests.waiting import until
 from twinlog.dev import EmbeddedPostgres
 from twinlog.testing import servers
@@ -25,8 +26,19 @@ __all__ = [
 ]
 
 
+_COPIES = Copies()
+
+
 class _Postgres(EmbeddedPostgres):
-    """A Postgres that is gone once it was killed: until they notice, sessions of a dead server go on answering."""
+    """A Postgres that is gone once it was killed: until they notice, sessions of a dead server go on answering.
+
+    The data of all but the first are copies, each with an identifier of its own.
+    """
+
+    async def _initialise(self) -> None:
+        if not _COPIES.make(self._data):
+            await super()._initialise()
+            _COPIES.keep(self._data)
 
     async def kill(self) -> None:
         sessions = _children(self.pid)

@@ -47,3 +47,15 @@ async def test_nats_keeps_its_streams_over_a_kill(own_nats: EmbeddedNats) -> Non
         assert (await twin.state()).last == 4
     finally:
         await jetstream.close(client)
+
+
+async def test_each_postgres_is_another_one_whose_data_come_from_it_alone() -> None:
+    """Their data are copies, but for the first: who is who is told by an identifier of each."""
+    found = set()
+    for _ in range(2):
+        async with servers.postgres_server() as server:
+            await servers.execute(server.url, "CREATE TABLE mine ()")  # which none of them has yet
+            connection = await asyncpg.connect(database_url(server.url, "postgres"))
+            found.add(await connection.fetchval("SELECT system_identifier FROM pg_control_system()"))
+            await connection.close()
+    assert len(found) == 2

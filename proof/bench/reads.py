@@ -104,15 +104,15 @@ async def rows(shop: Shop, size: Size) -> list[Row]:
         reads, customer_id = await _reads(shop, size)
         found = []
         for read in reads:
-            await _compare(read, both)
+            await compare(read, both)
             measured = await _measured(read, both, size, shop.postgres.pid if shop.postgres else 0)
             print(f"{measured[1].what}: {measured[1].ratio:.2f} of the least program", flush=True)
             found += measured
         return found + await watching.rows(shop, both, customer_id, size.watched, size.rounds)
 
 
-async def _compare(read: Read, both: Sequence[Server]) -> None:
-    """They have to give the same answer, but for page tokens."""
+async def compare(read: Read, both: Sequence[Server]) -> None:
+    """Raises where they do not give the same answer, but for page tokens."""
     answers = []
     for server in both:
         (call,) = await Load(server.address, read.method).closed(read.messages(1), 1)
@@ -165,9 +165,14 @@ async def _reads(shop: Shop, size: Size) -> tuple[list[Read], str]:
         position = await database.fetchval(
             "SELECT position FROM checkpoints WHERE consumer = 'projector.orders'"
         )
+    return made(chosen, orchestrated, owners, f"orders:{position}"), owners[0]
+
+
+def made(chosen: Sequence[str], orchestrated: Sequence[str], owners: Sequence[str], token: str) -> list[Read]:
+    """The reads of choreographed and orchestrated orders and of customers; ``token``: one that the view has reached."""
     one, get = orders_pb.GetOrderResponse.FromString, orders_pb.GetOrderRequest
     plain = [get(order_id=id) for id in chosen]
-    fresh = [get(order_id=id, consistency_token=f"orders:{position}") for id in chosen]
+    fresh = [get(order_id=id, consistency_token=token) for id in chosen]
     customers = [customers_pb.GetCustomerRequest(customer_id=id) for id in owners]
     timelines = [orders_pb.GetOrderTimelineRequest(order_id=id) for id in orchestrated]
     customer, entries = customers_pb.GetCustomerResponse, orders_pb.GetOrderTimelineResponse
@@ -178,7 +183,7 @@ async def _reads(shop: Shop, size: Size) -> tuple[list[Read], str]:
         Read("GetCustomer", f"{_CUSTOMER}/GetCustomer", customers, customer.FromString, _SINGLE),
         Read(f"ListOrders of {_PAGE}", f"{_ORDERS}/ListOrders", [page], pages.FromString, _LIST),
         Read("GetOrderTimeline", f"{_ORDERS}/GetOrderTimeline", timelines, entries.FromString, _LIST),
-    ], owners[0]
+    ]
 
 
 async def _fill(shop: Shop, database: asyncpg.Connection[Any], orders: int) -> list[str]:

@@ -55,12 +55,12 @@ async def count(mode: str) -> Counts:
         customer = CreateCustomerRequest(name="A", credit_limit=Money(currency_code="EUR", units=10**6))
         customer_id = (await shop.customers.CreateCustomer(customer, NoContext())).customer_id
         await _orders(shop, customer_id, MODES[mode], _WARM_UP)
-        with _counted() as alone:
+        with counted() as alone:
             await _orders(shop, customer_id, MODES[mode], 1)
-        with _counted() as together:
+        with counted() as together:
             await _orders(shop, customer_id, MODES[mode], _TOGETHER)
     return {
-        "calls a saga, 200 together": round(_of_services(together) / _TOGETHER, 1),
+        "calls a saga, 200 together": round(of_services(together) / _TOGETHER, 1),
         "calls of metrics a saga, 200 together": round(await _metrics(mode) / _TOGETHER, 1),
         "round trips of 200 together": _round_trips(together),
         "round trips of one alone": _round_trips(alone),
@@ -73,7 +73,7 @@ async def _metrics(mode: str) -> int:
         customer = CreateCustomerRequest(name="A", credit_limit=Money(currency_code="EUR", units=10**6))
         customer_id = (await shop.customers.CreateCustomer(customer, NoContext())).customer_id
         await _orders(shop, customer_id, MODES[mode], _WARM_UP)
-        with _counted() as together:
+        with counted() as together:
             await _orders(shop, customer_id, MODES[mode], _TOGETHER)
     return sum(number for code, number in together.items() if code.co_filename.startswith(_METRICS))
 
@@ -97,7 +97,7 @@ async def _orders(shop: MemoryShop, customer_id: str, mode: SagaMode.ValueType, 
 
 
 @contextmanager
-def _counted() -> Iterator[Counter[CodeType]]:
+def counted() -> Iterator[Counter[CodeType]]:
     """How often each Python function is called within the block."""
     found: Counter[CodeType] = Counter()
 
@@ -113,7 +113,7 @@ def _counted() -> Iterator[Counter[CodeType]]:
         sys.setprofile(before)
 
 
-def _of_services(counts: Counter[CodeType]) -> int:
+def of_services(counts: Counter[CodeType]) -> int:
     """Calls of what the services run of this project: no tests, no ports in memory, nothing that watches them."""
     return sum(
         number

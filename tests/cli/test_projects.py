@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stack.topology import ROOT
+from tests import mypy_cache
 from twinlog.cli import main
 from twinlog.cli.exits import Usage
 from twinlog.cli.new import package_of
@@ -49,7 +50,8 @@ def test_a_new_project_passes_its_tests_and_its_checks(project: Path) -> None:
     assert " passed" in said
     assert "Warning" not in said
     run(project, _BIN / "ruff", "check", "--no-cache", ".")
-    run(project, _BIN / "mypy")
+    with mypy_cache.shared() as cache:
+        run(project, _BIN / "mypy", "--cache-dir", cache)
 
 
 def test_nothing_of_the_template_s_names_is_left(project: Path) -> None:

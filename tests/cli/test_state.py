@@ -14,8 +14,8 @@ async def test_state_shows_an_aggregate_now_then_and_what_changed(twinlog: Termi
     now = (await twinlog("state", stream, "--json", *served.at())).json
     assert (now["stream"], now["state"]["state"]) == (stream, "approved")
     assert isinstance(now["state"]["saga_mode"], int)
-    for when in ("1", "v1"):
-        then = (await twinlog("state", stream, "--as-of", when, "--json", *served.at())).json
+    for option, when in (("--as-of", "1"), ("--as-of", "v1"), ("--at", "1")):
+        then = (await twinlog("state", stream, option, when, "--json", *served.at())).json
         assert (then["version"], then["state"]["state"]) == (1, "pending")
     same = (await twinlog("state", stream, "--as-of", then["event"], "--json", *served.at())).json
     assert same == then
@@ -37,6 +37,8 @@ async def test_state_shows_an_aggregate_now_then_and_what_changed(twinlog: Termi
         (["STREAM", "--as-of", "400d"], "no service here has events"),
         (["STREAM", "--as-of", "customers/1"], "is in log orders"),
         (["STREAM", "--as-of", "yesterday"], "is no time"),
+        (["STREAM", "--at", "yesterday"], "yesterday is neither a moment nor host:port"),
+        (["STREAM", "--at", "1", "--as-of", "2"], "two moments are named"),
     ],
 )
 async def test_state_of_what_was_not_there_says_so(
@@ -47,3 +49,47 @@ async def test_state_of_what_was_not_there_says_so(
     said = await twinlog("state", *given, *served.at())
     assert said.code == 2
     assert words in said.err
+
+
+async def test_diff_shows_what_changed_and_by_which_events(twinlog: Terminal, served: Served) -> None:
+    stream = f"order/{await order(served.shop, await customer(served.shop), 7)}"
+    await served.shop.settle()
+    told = (await twinlog("diff", stream, "1", "--json", *served.at())).json
+    assert (told["from_version"], told["to_version"]) == (1, 2)
+    assert {change["path"]: change["after"] for change in told["changes"]}["state"] == '"approved"'
+    said = await twinlog("diff", stream, "1", "2", *served.at())
+    assert f"{stream} from version 1 to version 2" in said.out
+    assert f"{told['events'][0]}  OrderApproved" in said.out
+    assert 'state: "pending" → "approved"' in said.out
+    back = (await twinlog("diff", stream, "2", "1", "--json", *served.at())).json
+    assert {change["path"]: change["after"] for change in back["changes"]}["state"] == '"pending"'
+    assert back["events"] == []
+
+
+async def test_several_are_shown_at_one_moment(twinlog: Terminal, served: Served) -> None:
+    who = await customer(served.shop)
+    bought = await order(served.shop, who, 7)
+    await served.shop.settle()
+    streams = [f"order/{bought}", f"customer/{who}"]
+    peers = {name: address for name, address in served.addresses.items()}
+    for node in served.shop.nodes:
+        node.peers._services = {name: at for name, at in peers.items() if name != node.name}
+    told = (await twinlog("state", *streams, "--json", *served.at())).json
+    assert {"orders", "customers", "sagas", "projector"} == told["cut"].keys()
+    assert [each["stream"] for each in told["streams"]] == streams
+    assert told["streams"][1]["state"]["reserved"] == 7_000_000_000
+    first = await twinlog("state", *streams, "--at", "orders/1", *served.at())
+    assert "no effect without its cause: " in first.out
+    assert "orders/1" in first.out
+    said = await twinlog("state", *streams, "--at", "1", *served.at())
+    assert "a version is a moment of one stream" in said.err
+    said = await twinlog("state", *streams, "--at", "10000d", *served.at())
+    assert "had not begun by then" in said.err
+
+
+async def test_a_map_of_many_is_shown_by_its_entries(twinlog: Terminal, served: Served) -> None:
+    who = await customer(served.shop)
+    held = await order(served.shop, who, 7)
+    await served.shop.settle()
+    state = (await twinlog("state", f"customer/{who}", "--json", *served.at())).json["state"]
+    assert state["holds"] == {held: 7_000_000_000}

@@ -18,7 +18,9 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION, SagaMode
 from tests.controls import new_id
 from tests.memory_shop import MemoryShop, NoContext, Node
 from twinlog.dev import free_port, until_serving
+from twinlog.log.history import LogHistory
 from twinlog.rpc import Behavior, Context, Method, Registration
+from twinlog.rpc.peers import Peers
 from twinlog.service.service import Endpoint
 from twinlog.testing import START, ManualClock
 
@@ -31,6 +33,8 @@ class Served:
         self.name = node.name
         self.address = f"127.0.0.1:{free_port()}"
         self._edges = edges
+        self.others: Mapping[str, str] = {}
+        """Where the services are."""
         self._answers = asyncio.Event()
         self._answers.set()
         self._stop = asyncio.Event()
@@ -39,6 +43,7 @@ class Served:
     async def start(self) -> None:
         """Serves, if it does not."""
         self._stop = asyncio.Event()
+        self.node.peers = Peers(LogHistory(self.node.log), self.others, self.name)
         self.node._endpoint = Endpoint(self.address, domain="shop")
         self.node._until_stopped = self._stop.wait
         self._task = asyncio.create_task(self.node.serve(*self._edges, middleware=[self._hanging]))
@@ -102,6 +107,11 @@ class ServedShop:
             )
         }
 
+    def introduce(self) -> None:
+        """Tells each service where the others are."""
+        for each in self.services.values():
+            each.others = self.addresses
+
     @property
     def addresses(self) -> dict[str, str]:
         """Of all services, by name."""
@@ -142,6 +152,7 @@ async def served(now: datetime = START) -> AsyncIterator[ServedShop]:
     shop.clock = ManualClock(now)
     async with shop:
         made = ServedShop(shop)
+        made.introduce()
         try:
             await asyncio.gather(*(each.start() for each in made.services.values()))
             yield made

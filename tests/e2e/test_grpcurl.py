@@ -64,7 +64,11 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
         shop.orders: ["shop.orders.v1.OrderService"],
         shop.customers: ["shop.customers.v1.CustomerService"],
         shop.sagas: ["shop.sagas.v1.SagaService"],
-        shop.queries: ["shop.queries.v1.CustomerQueryService", "shop.queries.v1.OrderQueryService"],
+        shop.queries: [
+            "shop.queries.v1.CustomerQueryService",
+            "shop.queries.v1.MomentQueryService",
+            "shop.queries.v1.OrderQueryService",
+        ],
     }
     for address, services in expected.items():
         sagas = ["twinlog.v1.SagaService"] if address == shop.sagas else []
@@ -72,8 +76,10 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
             *STANDARD,
             *services,
             "twinlog.v1.DeadLetterService",
+            "twinlog.v1.HistoryService",
             "twinlog.v1.InspectionService",
             *sagas,
+            "twinlog.v1.SnapshotService",
         ]
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
+from tests import mypy_cache
 from tests.examples.conftest import HOTEL, Example
 from tests.examples.lines import by_hand, files
 
@@ -48,5 +49,6 @@ def test_it_passes_its_tests_and_its_checks(hotel: Example) -> None:
     assert seconds < _MOST_SECONDS, "its tests compute too much; `pytest --durations=5` tells which"
     hotel.run("ruff", "check", "--no-cache", ".")
     hotel.run("ruff", "format", "--check", "--no-cache", ".")
-    hotel.run("mypy", "--cache-dir", str(hotel.folder.parent / "mypy"))
+    with mypy_cache.shared() as cache:
+        hotel.run("mypy", "--cache-dir", cache)
     hotel.twinlog("simulate", "--seeds", "5")

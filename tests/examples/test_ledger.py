@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
+from tests import mypy_cache
 from tests.examples.conftest import Example, copy_of
 from twinlog.cli.reflected import pool_of
 from twinlog.dev import free_port, spawn, stop, until_serving
@@ -83,13 +84,13 @@ class Replica:
 class Ledger:
     """The service in whichever versions are started, on one log."""
 
-    def __init__(self, example: Example, postgres_url: str, nats_url: str) -> None:
+    def __init__(self, example: Example, postgres_url: str, nats_url: str, namespace: str) -> None:
         self._example = example
         self._env = {
             **example.env,
             "POSTGRES_URL": postgres_url,
             "NATS_URL": nats_url,
-            "TWINLOG_NAMESPACE": f"t{uuid4().hex[:12]}",
+            "TWINLOG_NAMESPACE": namespace,
         }
         self._address = ""
 
@@ -142,9 +143,11 @@ async def _read(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.read()).decode()
 
 
-async def test_a_rolling_change_of_events(ledger: Example, postgres_url: str, nats_url: str) -> None:
+async def test_a_rolling_change_of_events(
+    ledger: Example, postgres_url: str, nats_url: str, namespace: str
+) -> None:
     """Before beside during, then during beside after: nobody is refused, and all see the same."""
-    running = Ledger(ledger, postgres_url, nats_url)
+    running = Ledger(ledger, postgres_url, nats_url, namespace)
     async with AsyncExitStack() as second, AsyncExitStack() as third:
         async with running.version("before") as before:
             old = await before.open()
@@ -184,11 +187,18 @@ async def test_a_rolling_change_of_events(ledger: Example, postgres_url: str, na
         assert (await running.cents(old), await running.cents(old, version=3)) == (6_300, 900)
 
 
+def test_it_passes_its_checks(ledger: Example) -> None:
+    ledger.run("ruff", "check", "--no-cache", ".")
+    ledger.run("ruff", "format", "--check", "--no-cache", ".")
+    with mypy_cache.shared() as cache:
+        ledger.run("mypy", "--cache-dir", cache)
+
+
 async def test_written_too_early_new_events_are_refused_stream_by_stream(
-    ledger: Example, postgres_url: str, nats_url: str
+    ledger: Example, postgres_url: str, nats_url: str, namespace: str
 ) -> None:
     """Why it takes two steps: the first version cannot go on with an account that has an event of the second."""
-    running = Ledger(ledger, postgres_url, nats_url)
+    running = Ledger(ledger, postgres_url, nats_url, namespace)
     async with running.version("after") as after, running.version("before") as before:
         theirs, ours = await after.open(), await before.open()
         await after.pay_in(theirs, 10)

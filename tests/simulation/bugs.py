@@ -17,7 +17,7 @@ from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.simulation import shop
 from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, Writer
 from twinlog.consume.cursor import BATCH
-from twinlog.log import lineage, relay
+from twinlog.log import cuts, lineage, relay
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Common
 from twinlog.log.ports import LogSession
@@ -72,6 +72,19 @@ def _set(patches: Patches) -> None:
             setattr(target, name, value)
         else:
             object.__setattr__(target, name, value)  # aggregates are frozen
+
+
+# --- the past ---
+
+
+@bug("cut-by-time-alone", near=140)
+def cut_by_time_alone() -> Patches:
+    """A cut is what was recorded by a time, so there may be an effect before its cause in it."""
+
+    async def closed(_histories: Any, cut: Any) -> Any:
+        return cut
+
+    return [(cuts, "closed", closed)]
 
 
 # --- the writer ---

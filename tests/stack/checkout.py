@@ -34,7 +34,8 @@ class Checkout:
         self.addresses = {setting: f"127.0.0.1:{free_port()}" for setting in ADDRESSES}
         self.console = f"127.0.0.1:{free_port()}"
         for package in PACKAGES:
-            shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+            # With its bytecode, or each of the processes that start at once would compile all of it.
+            shutil.copytree(ROOT / package, folder / package)
 
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
         """`python -m stack` with its output in ``output``; ``settings`` are environment variables."""

@@ -24,6 +24,8 @@ COMMANDS = {
     "status": ("status", "services, logs, consumers and problems on one screen"),
     "log": ("log", "events of a log, decoded"),
     "state": ("state", "what an aggregate is, or was at any moment, and what changed"),
+    "diff": ("diff", "what changed in an aggregate between two moments, and by which events"),
+    "snapshots": ("snapshots", "snapshots of versions long past: list, drop, rebuild"),
     "dead-letters": ("dead_letters", "events that could not be handled: list, show, replay, discard"),
     "sagas": ("sagas", "sagas: list, show, retry, skip, abort"),
     "views": ("views", "views, and how far each is; rebuild one beside the old, compare, switch, drop"),

@@ -29,14 +29,15 @@ _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _MISUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares which servers are asked, and for how long."""
+def arguments(parser: argparse.ArgumentParser, *, when: str = "") -> None:
+    """Declares which servers are asked, and for how long. ``when``: what else ``--at`` may be, a moment."""
     parser.add_argument(
         "--at",
         action="append",
-        metavar="HOST:PORT",
+        metavar="WHEN|HOST:PORT" if when else "HOST:PORT",
         default=None,
-        help="a service's address, once for each; default: TWINLOG_ADDRESSES, or those of pyproject.toml",
+        help=(f"when: {when}; or " if when else "")
+        + "a service's address, once for each; default: TWINLOG_ADDRESSES, or those of pyproject.toml",
     )
     parser.add_argument(
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for each answer; default: 5"

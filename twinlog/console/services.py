@@ -105,7 +105,7 @@ class Services:
         """The answer to one call, such as ``ask("orders", lambda c: InspectionServiceStub(c).Describe, request)``."""
 
         async def call() -> T:
-            return await method(self._channel(service))(request, timeout=seconds)
+            return await method(self.channel(service))(request, timeout=seconds)
 
         return await _answer(service, call(), seconds)
 
@@ -133,11 +133,12 @@ class Services:
         """All responses of a call that answers with a stream and ends it."""
 
         async def call() -> list[T]:
-            return [each async for each in method(self._channel(service))(request, timeout=seconds)]
+            return [each async for each in method(self.channel(service))(request, timeout=seconds)]
 
         return await _answer(service, call(), seconds)
 
-    def _channel(self, service: str) -> grpc.aio.Channel:
+    def channel(self, service: str) -> grpc.aio.Channel:
+        """The channel to a service."""
         try:
             return self._channels[service]
         except KeyError:

@@ -15,12 +15,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Any
+from zlib import crc32
 
 import structlog
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.past import Nearest
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
@@ -37,6 +39,8 @@ _BYTES_PER_EVENT = 64
 
 _LARGE_BYTES = 256 * 1024
 """A state whose last snapshot was larger is encoded outside of the event loop."""
+_LARGE_TO_READ_BYTES = 1024 * 1024
+"""A larger snapshot is decoded there; smaller ones take some milliseconds, and going to and fro takes as long."""
 _MANY_EVENTS = 2_000
 """So is one of so many events of which no snapshot is known, as after its class has changed: it may be large."""
 
@@ -46,11 +50,11 @@ _BATCH = 50
 _NO_SCHEMA = "none"
 
 
-class StateCodec:
-    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
+class ValueCodec:
+    """Translates values of a class to JSON and back; pydantic must understand it."""
 
-    def __init__(self, aggregate: AnyAggregate) -> None:
-        self._adapter, self.schema, self._fields = _adapter(type(aggregate.initial))  # type: ignore[arg-type]
+    def __init__(self, of: type) -> None:
+        self._adapter, self.schema, self._fields = _adapter(of)
 
     def encode(self, state: Any) -> bytes:
         apart = Apart(_give_way)
@@ -58,10 +62,24 @@ class StateCodec:
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
+        if len(data) <= _LARGE_TO_READ_BYTES:
+            return self._decoded(data)
+        apart = Apart(_give_way)
+        state = self._decoded(apart.without(data), apart)
+        return state if apart.all_taken else self._decoded(data)
+
+    def _decoded(self, data: bytes, apart: Apart | None = None) -> Any:
         # A field that is missing would be filled with its default: a state, but not that of the stream.
         if self._fields and _keys(data) != self._fields:
             raise ValueError("it is not a state of this schema")
-        return self._adapter.validate_json(data)
+        return self._adapter.validate_json(data, context=apart)
+
+
+class StateCodec(ValueCodec):
+    """Translates an aggregate's state to JSON and back; pydantic must understand its class."""
+
+    def __init__(self, aggregate: AnyAggregate) -> None:
+        super().__init__(type(aggregate.initial))
 
 
 def _give_way() -> None:
@@ -93,7 +111,7 @@ def _keys(data: bytes) -> Set[str] | None:
     return read.keys() if isinstance(read, dict) else None
 
 
-def snapshot_schema(codec: StateCodec, events: Schema | None) -> str:
+def snapshot_schema(codec: ValueCodec, events: Schema | None) -> str:
     """What the snapshots of a state are marked with: its schema and the upcasters of its events, as a hash."""
     if not (events and events.fingerprint):
         return codec.schema
@@ -123,6 +141,27 @@ class StateCodecs:
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The state in a snapshot. Raises anything where it holds none."""
         return self.codec(aggregate).decode(snapshot.state)
+
+    async def restored(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
+        """The same; a large one is decoded by another thread, which gives this one its turns."""
+        if len(snapshot.state) <= _LARGE_TO_READ_BYTES:
+            return self.restore(aggregate, snapshot)
+        return await asyncio.to_thread(self.restore, aggregate, snapshot)
+
+    async def entry(self, aggregate: AnyAggregate, nearest: Nearest) -> Entry:
+        """A stream as it was at a snapshot. Raises anything where the snapshot holds no state, or is damaged."""
+        snapshot, checksum = nearest
+        if checksum not in (None, crc32(snapshot.state)):
+            raise ValueError("its bytes are not those that were kept")
+        state = await self.restored(aggregate, snapshot)
+        return Entry(aggregate, state, snapshot.version, snapshot.position, snapshot.version)
+
+    async def encoded(self, aggregate: AnyAggregate, state: Any, *, large: bool) -> bytes:
+        """A state as a snapshot has it; one that may be large is encoded by another thread."""
+        codec = self.codec(aggregate)
+        if not large:
+            return codec.encode(state)
+        return await asyncio.to_thread(codec.encode, state)  # states never change
 
     def ignore(self, stream: StreamId, why: Exception) -> None:
         """Notes that a snapshot was of no use."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
+from twinlog.log.kept_snapshots import Keeper
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
@@ -22,8 +23,10 @@ from twinlog.model.schema import Schema
 class StateCache:
     """Streams by id, the least recently used first; a stream that is absent is read when it is needed."""
 
-    def __init__(self, snapshots: Snapshots, schema: Schema, capacity: int) -> None:
-        """``capacity``: how many streams :meth:`evict` leaves."""
+    def __init__(
+        self, snapshots: Snapshots, schema: Schema, capacity: int, keeper: Keeper | None = None
+    ) -> None:
+        """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed."""
         self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
@@ -32,6 +35,7 @@ class StateCache:
         self._snapshots = snapshots
         self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
+        self._keeper = keeper
 
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
@@ -69,6 +73,8 @@ class StateCache:
 
     def keep(self, read: Iterable[StreamId], written: Mapping[StreamId, Entry]) -> None:
         """Keeps the streams of a committed batch: those written as they are now, and all as recently used."""
+        if self._keeper:
+            self._keeper.offer(self.known, written)
         self.known.update(written)
         self.known.update(self._snapshots.offer_all(written))
         for stream in read:
@@ -79,6 +85,8 @@ class StateCache:
         self.known.clear()
         self.unreadable.clear()
         self._snapshots.forget()
+        if self._keeper:
+            self._keeper.forget()
 
     def evict(self) -> None:
         """Forgets the least recently used streams beyond the capacity."""

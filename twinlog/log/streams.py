@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from twinlog.log.past import KeepsSnapshots
 from twinlog.log.ports import LogSession, ReadRequest, StreamSlice
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.transaction import Entry
@@ -48,22 +49,46 @@ class StreamReader:
         schema_of = self._codecs.schema if snapshots else _no_schema
         wanted = [ReadRequest(stream, at.version, schema_of(at.aggregate)) for stream, at in entries.items()]
         found: list[Found] = []
-        unfit: dict[StreamId, Entry] = {}
+        unfit: dict[StreamId, tuple[Entry, int]] = {}
         for (stream, at), slice in zip(entries.items(), await session.load(wanted), strict=True):
             try:
-                found.append(Found(stream, self._fold(at, slice)))
+                found.append(Found(stream, await self._fold(at, slice)))
             except _SnapshotUnfit as error:
                 self._codecs.ignore(stream, error)
-                unfit[stream] = at
-        again = await self.read(session, unfit, snapshots=False)
-        return found + [each._replace(unfit_snapshot=True) for each in again]
+                unfit[stream] = at, slice.snapshot.version - 1 if slice.snapshot else 0
+        if not unfit:
+            return found
+        return found + [each._replace(unfit_snapshot=True) for each in await self._again(session, unfit)]
 
-    def _fold(self, at: Entry, slice: StreamSlice) -> Entry | Unreadable:
+    async def _again(self, session: LogSession, unfit: Mapping[StreamId, tuple[Entry, int]]) -> list[Found]:
+        """Reads streams whose newest snapshot does not serve, each from what is known, or from a kept snapshot up to a
+        version; where that one does not serve either, from what is known."""
+        starts = {
+            stream: await self._kept(session, stream, at, upto) or at for stream, (at, upto) in unfit.items()
+        }
+        found = await self.read(session, starts, snapshots=False)
+        broken = {each.stream: unfit[each.stream][0] for each in found if isinstance(each.result, Unreadable)}
+        sound = [each for each in found if each.stream not in broken]
+        return sound + await self.read(session, broken, snapshots=False)
+
+    async def _kept(self, session: LogSession, stream: StreamId, at: Entry, upto: int) -> Entry | None:
+        if not isinstance(session, KeepsSnapshots):
+            return None
+        nearest = await session.nearest(stream, self._codecs.schema(at.aggregate), upto)
+        if nearest is None or nearest.snapshot.version <= at.version:
+            return None
+        try:
+            return await self._codecs.entry(at.aggregate, nearest)
+        except Exception as error:  # as in `_fold`
+            self._codecs.ignore(stream, error)
+            return None
+
+    async def _fold(self, at: Entry, slice: StreamSlice) -> Entry | Unreadable:
         snapshot = slice.snapshot
         if snapshot is None:
             return fold(self._schema, at, slice.events)
         try:
-            state = self._codecs.restore(at.aggregate, snapshot)
+            state = await self._codecs.restored(at.aggregate, snapshot)
         except Exception as error:  # what decodes a state may raise anything over bytes that are none
             raise _SnapshotUnfit(_named(error)) from error
         restored = Entry(at.aggregate, state, snapshot.version, snapshot.position, snapshot.version)
@@ -77,18 +102,23 @@ class StreamReader:
 
 def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unreadable:
     """A stream after more of its events."""
+    aggregate, state, last = at.aggregate, at.state, None
     for event in events:
         try:
-            state = at.aggregate.fold(schema.decode(event), at.state)
+            state = aggregate.fold(schema.decode(event), state)
         except (UnknownEventType, UndecodableEvent) as error:
-            return _unreadable(at, event, str(error), error)
+            return _unreadable(_after(at, state, last), event, str(error), error)
         except Exception as error:  # an evolve that does not know the event, or not this state
             what = f"evolve fails over {event.type} ({event.address})"
-            return _unreadable(
-                at, event, f"{what}: {_named(error)}; deploy a version that can bear it", error
-            )
-        at = Entry(at.aggregate, state, event.version, event.position, at.snapshot_version)
-    return at
+            why = f"{what}: {_named(error)}; deploy a version that can bear it"
+            return _unreadable(_after(at, state, last), event, why, error)
+        last = event
+    return _after(at, state, last)
+
+
+def _after(at: Entry, state: Any, last: Recorded | None) -> Entry:
+    """A stream after its event ``last``; None: as it was."""
+    return Entry(at.aggregate, state, last.version, last.position, at.snapshot_version) if last else at
 
 
 def beginning(aggregate: AnyAggregate) -> Entry:

@@ -25,6 +25,7 @@ from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
 from twinlog._aio.standing import seconds_since
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.kept_snapshots import Keeper
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import CheckpointAdvance, Log
 from twinlog.log.requests import Request, refusing_events
@@ -93,7 +94,8 @@ class Writer:
         self.linger = Linger()
         """How it pauses between batches."""
         self._snapshots = Snapshots(log, events=schema, randomness=randomness)
-        self._states = StateCache(self._snapshots, schema, cached_streams)
+        self._keeper = Keeper(log, schema, self._snapshots, randomness=randomness)
+        self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper)
         self._group_commit = GroupCommit(
             log,
             self._states,
@@ -120,7 +122,7 @@ class Writer:
             "appending_seconds": seconds_since(self._began),
             "unfinished": len(self.unfinished),
             "window": self.unfinished.window,
-            "snapshots_waiting": self._snapshots.waiting,
+            "snapshots_waiting": self._snapshots.waiting + self._keeper.waiting,
             "problem": self.problem,
         }
 
@@ -154,7 +156,7 @@ class Writer:
         await self.execute(lambda _transaction: None, preload=streams)
 
     async def __aenter__(self) -> Self:
-        work = (self._run(), self._snapshots.run(), self.unfinished.watch())
+        work = (self._run(), self._snapshots.run(), self._keeper.run(), self.unfinished.watch())
         self._tasks = [asyncio.create_task(each) for each in work]
         return self
 

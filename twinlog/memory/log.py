@@ -36,23 +36,22 @@ from twinlog.log.ports import (
     Tip,
 )
 from twinlog.log.repair import Plan
+from twinlog.memory.past import MemoryPast
 from twinlog.model.event import Recorded, StreamId
 
 
-class MemoryLog:
+class MemoryLog(MemoryPast):
     """A log that lives as long as this object."""
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.name = name
-        self.events: list[Recorded] = []
-        self.streams: dict[StreamId, list[Recorded]] = {}
         self.replies: dict[str, StoredReply] = {}
         self._replied_at: dict[str, datetime] = {}
         self.checkpoints: dict[str, int] = {}
         self.handled: dict[str, Handled] = {}
         self.eras = 0
         self.timers: dict[StreamId, Timer] = {}
-        self.snapshots: dict[StreamId, Snapshot] = {}
         self.chain: list[Link] = []
         self._noted: list[Unlinked] = []
         self._linked = 0

@@ -107,6 +107,10 @@ class MemoryViews:
         table = self.tables.get(self._table(view), {})
         return {key: table[key] for key in keys if key in table}
 
+    async def row(self, view: AnyView, key: str) -> Any | None:
+        """One row; None where there is none."""
+        return self.tables.get(self._table(view), {}).get(key)
+
     async def commit(
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
     ) -> Conflict | None:

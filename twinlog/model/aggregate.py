@@ -20,6 +20,10 @@ Events = Sequence[Message]
 """The result of a decision: generated protobuf messages."""
 
 
+LEAST_KEEP_EVERY = 100
+"""Versions between two kept snapshots, at least."""
+
+
 def _never(_state: Any) -> datetime | None:
     return None
 
@@ -50,6 +54,18 @@ class Aggregate(Generic[State, Command]):
     events: Sequence[type[Message]] = ()
     """The types of its events, where it says so. Then it decides no others, and no other aggregate of its service has
     one of them: a rule, a view or a saga that is about a type could not tell whose event it is."""
+    keep_every: int = 1_000
+    """A snapshot is kept at every so many versions, at least 100, so that any version of the past is read at once; 0:
+    none is."""
+    keep_bytes: int = 256 * 2**20
+    """About what the kept snapshots of one stream may take: where they would take more, every second one is left out,
+    then three of four, and so on."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every < LEAST_KEEP_EVERY and self.keep_every != 0:
+            raise ValueError(
+                f"aggregate {self.name}: keep_every is {self.keep_every}; give {LEAST_KEEP_EVERY} or more, or 0"
+            )
 
     @property
     def has_timers(self) -> bool:

@@ -6,13 +6,13 @@ from base64 import b64decode, b64encode
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
-from twinlog.model.apart import in_base64
+from twinlog.model.apart import in_base64, of_base64
 from twinlog.model.ids import uuid_bytes, uuid_text
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
-    from pydantic_core.core_schema import SerializationInfo
+    from pydantic_core.core_schema import SerializationInfo, ValidationInfo
 
 _KEY_BYTES, _VALUE_BYTES = 16, 12
 _RECORD_BYTES = _KEY_BYTES + _VALUE_BYTES
@@ -126,7 +126,7 @@ class UuidMap(Mapping[str, int]):
         )
 
         parts = core_schema.tuple_schema([core_schema.str_schema(), core_schema.str_schema()])
-        return core_schema.no_info_after_validator_function(
+        return core_schema.with_info_after_validator_function(
             cls._unpacked,
             parts,
             serialization=core_schema.plain_serializer_function_ser_schema(cls._packed, info_arg=True),
@@ -147,9 +147,12 @@ class UuidMap(Mapping[str, int]):
         return b64encode(shape).decode(), in_base64(b"".join(leaves), info and info.context)
 
     @classmethod
-    def _unpacked(cls, packed: tuple[str, str]) -> UuidMap:
+    def _unpacked(cls, packed: tuple[str, str], info: ValidationInfo | None = None) -> UuidMap:
         """Raises ValueError where the parts do not belong together."""
-        shape, records = iter(b64decode(packed[0], validate=True)), b64decode(packed[1], validate=True)
+        shape, records = (
+            iter(b64decode(packed[0], validate=True)),
+            of_base64(packed[1], info and info.context),
+        )
         at = 0
 
         def node() -> _Node:

@@ -26,6 +26,7 @@ from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database, use_of
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.past import PostgresPast
 
 _QUERIES = load_queries("twinlog.postgres.sql")
 
@@ -55,7 +56,7 @@ class _Connections:
         self.made += 1
 
 
-class PostgresLog:
+class PostgresLog(PostgresPast):
     """The log of one database."""
 
     def __init__(self, pool: Pool, name: str, connections: _Connections | None = None) -> None:

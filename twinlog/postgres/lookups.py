@@ -42,19 +42,12 @@ class Lookups:
         if len(self._under_way) < _MOST_AT_ONCE:
             task = loop.create_task(self._answer())
             self._under_way.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if self._wanted:
-            self._begin(task.get_loop())
 
     async def _answer(self) -> None:
-        wanted, self._wanted = self._wanted, []
-        if self._late:
-            self._late.cancel()
-            self._late = None
-        if not wanted:  # another statement, which has begun meanwhile, has taken them along
+        if not (
+            wanted := self._taken()
+        ):  # another statement, which has begun meanwhile, has taken them along
+            self._end()
             return
         try:
             found = await self._rows(list({key for key, _ in wanted}))
@@ -66,7 +59,24 @@ class Lookups:
             for _, answer in wanted:
                 if not answer.done():
                     answer.set_exception(error)
-            return
-        for key, answer in wanted:
-            if not answer.done():
-                answer.set_result(found.get(key))
+        else:
+            for key, answer in wanted:
+                if not answer.done():
+                    answer.set_result(found.get(key))
+        finally:
+            self._end()
+
+    def _taken(self) -> list[tuple[str, asyncio.Future[Any]]]:
+        wanted, self._wanted = self._wanted, []
+        if self._late:
+            self._late.cancel()
+            self._late = None
+        return wanted
+
+    def _end(self) -> None:
+        """Before the callers hear of it, so that who asks again at once finds nothing under way."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.discard(task)
+        if self._wanted:
+            self._begin(task.get_loop())

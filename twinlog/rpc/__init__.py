@@ -1,6 +1,7 @@
 """The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
 from twinlog._aio.watched import Watched
+from twinlog.log.past import Moment
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaKey, SagaList, SelectedSagas
 from twinlog.model.saga_list import NOT_ENDED, ChosenSagas, SagaRow, saga_change
 from twinlog.rpc import freshness, tokens
@@ -9,7 +10,9 @@ from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
+from twinlog.rpc.moments import moment_of
 from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.past import Past
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
@@ -30,7 +33,9 @@ __all__ = [
     "Limits",
     "Method",
     "Middleware",
+    "Moment",
     "PageTokens",
+    "Past",
     "ReadModel",
     "Registration",
     "SagaCensus",
@@ -45,6 +50,7 @@ __all__ = [
     "call_metadata",
     "decoded",
     "freshness",
+    "moment_of",
     "saga_change",
     "serve",
     "status_of",

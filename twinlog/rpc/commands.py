@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.history import LogHistory
+from twinlog.log.past import NOW, Moment
+from twinlog.log.ports import Log
 from twinlog.log.requests import Request
 from twinlog.log.streams import beginning, fold
 from twinlog.log.transaction import Transaction
@@ -94,17 +96,24 @@ class Commands:
         )
         return outcome.result
 
-    async def history(self, aggregate: AnyAggregate, id: str) -> Sequence[Recorded]:
-        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable."""
-        [stream] = await self._log.load([ReadRequest(StreamId(aggregate.name, id))])
-        return stream.events
+    async def history(self, aggregate: AnyAggregate, id: str, as_of: Moment = NOW) -> Sequence[Recorded]:
+        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable.
 
-    async def folded(self, aggregate: Aggregate[State, Any], id: str) -> tuple[Sequence[Recorded], State]:
+        ``as_of``: only those up to a moment, as :func:`moment_of` gives it.
+        """
+        history = LogHistory(self._log)
+        return [
+            event async for events in history.events(StreamId(aggregate.name, id), as_of) for event in events
+        ]
+
+    async def folded(
+        self, aggregate: Aggregate[State, Any], id: str, as_of: Moment = NOW
+    ) -> tuple[Sequence[Recorded], State]:
         """Every event of an aggregate, as :meth:`history` gives them, and the state that they come to.
 
         Raises StreamUnreadable or Unavailable.
         """
-        events = await self.history(aggregate, id)
+        events = await self.history(aggregate, id, as_of)
         folded = fold(self._writer.schema, beginning(aggregate), events)
         if isinstance(folded, Unreadable):
             raise folded.why

@@ -6,35 +6,38 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
 from functools import partial
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
 import twinlog
 from twinlog.log import scan
+from twinlog.log.past import Moment
 from twinlog.log.ports import Log, ReadRequest
-from twinlog.log.snapshots import StateCodecs
-from twinlog.log.streams import StreamReader, beginning, fold
-from twinlog.log.transaction import Entry
+from twinlog.log.streams import beginning
+from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.messages import as_object
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
+from twinlog.rpc.moments import moment_of
 from twinlog.rpc.saga_tables import saga_tables
-from twinlog.rpc.stream_states import MOST_STATES, shown, states
+from twinlog.rpc.stream_states import MOST_STATES, differences, shown, states
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
+_MOST_CHANGES = 1_000
 _LOOK_EVERY_SECONDS = 0.25
-_NEWEST_VERSION = 2**31 - 1
 _NO_END = 2**63 - 1
 
 
@@ -52,7 +55,7 @@ class InspectionService(InspectionServiceServicer):
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log
-        self._reader = StreamReader(inspected.schema, StateCodecs(inspected.schema))
+        self._past = TimeTravel(inspected.log, inspected.schema)
         self._logged = partial(logged, schema=inspected.schema)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
@@ -105,6 +108,7 @@ class InspectionService(InspectionServiceServicer):
         checks = Checks()
         stream = _stream(checks, request.stream)
         _one_moment(checks, request)
+        since = moment_of(checks, "since", request.since) if request.HasField("since") else None
         most = MOST_STATES if request.with_states else _MOST_NEWEST
         newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
         checks.done()
@@ -121,6 +125,8 @@ class InspectionService(InspectionServiceServicer):
             response.without_state = found
         else:
             response.state.CopyFrom(found)
+        if since and response.HasField("state"):
+            await self._compare(stream, since, response)
         if request.with_states:
             response.states.extend(await self._states(stream, slice.events))
         return response
@@ -137,17 +143,23 @@ class InspectionService(InspectionServiceServicer):
             yield response
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
-        """The version that is asked for; 0: the newest. Raises StreamNotFound where it had no events by then."""
-        last, moment = request.upto_position, request.upto_time.ToDatetime(UTC)
-        if last:
-            version = await scan.version_before(self._log, stream, lambda each: each.position > last)
-        elif request.HasField("upto_time"):
-            version = await scan.version_before(self._log, stream, lambda each: each.recorded_at > moment)
-        else:
-            return request.upto_version
-        if not version:
+        """The version that is asked for; of now, the largest number. Raises StreamNotFound: there was none."""
+        time = request.upto_time.ToDatetime(UTC) if request.HasField("upto_time") else None
+        moment = Moment(request.upto_version, request.upto_position, time)
+        if not (version := await self._past.version(stream, moment)):
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         return version
+
+    async def _compare(self, stream: StreamId, since: Moment, response: pb.GetStreamResponse) -> None:
+        """Fills in what has changed since a moment."""
+        before: dict[str, Any] = {}
+        if version := await self._past.version(stream, since):
+            version, found = await self._state(stream, version)
+            before = {} if isinstance(found, str) else as_object(found)
+        changes = list(differences(before, as_object(response.state)))
+        response.since_version = version
+        response.changes.extend(changes[:_MOST_CHANGES])
+        response.more_changes = max(0, len(changes) - _MOST_CHANGES)
 
     def _aggregate(self, stream: StreamId) -> AnyAggregate | None:
         return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
@@ -156,10 +168,13 @@ class InspectionService(InspectionServiceServicer):
         """What each of the events came to; none where that cannot be shown."""
         if (aggregate := self._aggregate(stream)) is None:
             return []
-        start, version = beginning(aggregate), events[0].version - 1
-        before = await self._entry(start, stream, version) if version else start
-        if isinstance(before, Unreadable):
-            return []
+        version = events[0].version - 1
+        before = beginning(aggregate)
+        if version:
+            found = await self._past.state(aggregate, stream.id, Moment(version))
+            if isinstance(found, Unreadable):
+                return []
+            before = found
         try:
             return states(self._inspected.schema, before, events)
         except Exception:  # of a state that cannot be shown; without_state says so
@@ -171,26 +186,14 @@ class InspectionService(InspectionServiceServicer):
         if aggregate is None:
             why = f"aggregate {stream.type} is not among those that this service declares"
             return await self._version(stream, upto), why
-        found = await self._entry(beginning(aggregate), stream, upto)
+        found = await self._past.state(aggregate, stream.id, Moment(upto))
         if isinstance(found, Unreadable):
             return await self._version(stream, upto), str(found.why)
         return found.version, shown(aggregate, found.state)
 
-    async def _entry(self, at: Entry, stream: StreamId, upto: int) -> Entry | Unreadable:
-        if not upto:
-            return (await self._reader.read(self._log, {stream: at}))[0].result
-        async for events in scan.versions(self._log, stream, upto):
-            found = fold(self._inspected.schema, at, events)
-            if isinstance(found, Unreadable):
-                return found
-            at = found
-        return at
-
     async def _version(self, stream: StreamId, upto: int) -> int:
-        last = 0
-        async for events in scan.versions(self._log, stream, upto or _NEWEST_VERSION):
-            last = events[-1].version
-        return last
+        """The last version up to one."""
+        return min(upto, await self._past.version(stream, Moment(position=_NO_END)))
 
 
 class _Reading:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
+from twinlog.log.past import NOW, Moment
 from twinlog.log.saga_list import SagaKey, SelectedSagas
 from twinlog.log.transaction import Transaction
 from twinlog.model.clock import Clock
@@ -69,10 +70,10 @@ class SagaOperations:
         self._clock = clock
         self._not_found = not_found
 
-    async def get(self, saga: SagaKey) -> FoundSaga:
-        """One saga, up to date. Raises NotFound, StreamUnreadable or Unavailable."""
+    async def get(self, saga: SagaKey, as_of: Moment = NOW) -> FoundSaga:
+        """One saga, up to date, or as it was at a moment. Raises NotFound, StreamUnreadable or Unavailable."""
         aggregate = self.sagas[saga.saga]
-        events, instance = await self._commands.folded(aggregate, saga.saga_id)
+        events, instance = await self._commands.folded(aggregate, saga.saga_id, as_of)
         if not events:
             raise self._not_found
         table = aggregate.versions[instance.version]

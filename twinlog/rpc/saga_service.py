@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from twinlog.log.past import NOW
 from twinlog.log.saga_list import NEWEST, SagaKey, SagaList, SagasFromTheOldest, SelectedSagas
 from twinlog.model.clock import Clock
 from twinlog.model.saga import Abort, Retry, Skip
 from twinlog.model.saga_list import ANY, NOT_ENDED, ChosenSagas, SagaRow
 from twinlog.model.saga_shown import awaited_answers
 from twinlog.rpc.context import Context, time_left
+from twinlog.rpc.moments import moment_of
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.saga_counts import SagaCounts
@@ -89,9 +91,11 @@ class SagaService(SagaServiceServicer):
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         checks = Checks()
         key = self._key(checks, "", request.saga, request.saga_id)
+        as_of = moment_of(checks, "as_of", request.as_of)
         checks.done()
-        found = await self._operations.get(key)
-        await self._tell(found, time_left(context, _ASK_SECONDS))
+        found = await self._operations.get(key, as_of)
+        if as_of == NOW:
+            await self._tell(found, time_left(context, _ASK_SECONDS))
         return pb.GetSagaResponse(saga=found.shown)
 
     async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:

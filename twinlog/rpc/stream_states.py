@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from itertools import islice
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -18,6 +20,7 @@ from twinlog.model.event import Recorded
 from twinlog.model.messages import StoredMessage
 from twinlog.model.saga import SagaInstance
 from twinlog.model.schema import Schema
+from twinlog.model.uuid_map import UuidMap
 from twinlog.v1 import inspection_pb2 as pb
 
 MOST_STATES = 100
@@ -25,16 +28,38 @@ MOST_STATES = 100
 _MOST_CHANGES = 200
 _MOST_BYTES = 1_500_000
 """States of one answer, as JSON: gRPC refuses messages of 4 MiB."""
+_MOST_ENTRIES = 500
+"""Of a map in a state; larger ones are told in part."""
 _LONG_VALUE = 2_000
 """Characters of a value in a change."""
 
 
 def as_object(aggregate: AnyAggregate, state: Any) -> dict[str, Any]:
     """A state as JSON has it; one that is no object is its field "value". Raises whatever pydantic does."""
+    maps = _maps(state)
+    if maps:  # they are bytes otherwise, and may be very many
+        state = replace(state, **dict.fromkeys(maps, UuidMap()))
     value = json.loads(StateCodec(aggregate).encode(state))
+    value |= {name: _entries(entries) for name, entries in maps.items()}
     if isinstance(state, SagaInstance):
         value |= _readable(state)
     return value if isinstance(value, dict) else {"value": value}
+
+
+def _maps(state: Any) -> Mapping[str, UuidMap]:
+    """The fields of a state that are maps in a compact form."""
+    if not is_dataclass(state):
+        return {}
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    return {name: value for name, value in values.items() if isinstance(value, UuidMap)}
+
+
+def _entries(entries: UuidMap) -> dict[str, Any]:
+    """A map as people read it; of a large one, so many entries and how many more there are."""
+    shown: dict[str, Any] = dict(islice(entries.items(), _MOST_ENTRIES))
+    if (more := len(entries) - len(shown)) > 0:
+        shown["…"] = f"and {more:,} more"
+    return shown
 
 
 def _readable(saga: SagaInstance) -> dict[str, Any]:

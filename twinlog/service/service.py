@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +28,9 @@ from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import SUBJECT as VIEWS_SWITCHED
 from twinlog.consume.view_builds import Kept, ViewBuilds
+from twinlog.log.chain import Chained
+from twinlog.log.heads import Heads, Sign, unsigned
+from twinlog.log.history import LogHistory
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import Lineage
@@ -54,17 +57,22 @@ from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serv
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.handlers import OnRefused
+from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.inspection import Followed, Inspected
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
+from twinlog.rpc.peers import Peers
 from twinlog.rpc.saga_service import SagaService
+from twinlog.rpc.snapshot_service import SnapshotService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.rpc.view_service import ViewService
 from twinlog.service import mistakes
 from twinlog.service.identity import needs_identity
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
+from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_server
 from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
+from twinlog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 from twinlog.v1.view_service_pb2_grpc import add_ViewServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
@@ -165,6 +173,7 @@ class Service:
         randomness: Randomness = random,
         observed: Observed = Observed(),
         open_log: OpenLog = out_of_reach,
+        sign: Sign = unsigned,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -176,8 +185,8 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a
-        view is built anew.
+        those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain. ``open_log``: how the
+        logs of other services are read, where a view is built anew.
         """
         self.name = name
         self.log = log
@@ -194,6 +203,8 @@ class Service:
         keeps one."""
         self._saga_list_store = saga_list
         self._services = services
+        self.peers = Peers(LogHistory(log), services, name)
+        """The histories of its log and of the logs of the services that it knows."""
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
         self._twins = [twin(log.name)]
@@ -232,6 +243,10 @@ class Service:
         self.retention = Retention(
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
         )
+        self.heads = (
+            Heads(log.name, log, sign=sign, randomness=randomness) if isinstance(log, Chained) else None
+        )
+        """What tells of the log's chain; None where it has none."""
         self.signals: dict[str, Watched] = {
             "leases": Together(self.leases.values()),
             "dead-letters": self.dead_letters,
@@ -243,7 +258,15 @@ class Service:
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
-            name, log, self._twins[0], schema, clock.now(), aggregates, settings, signals=self.signals
+            name,
+            log,
+            self._twins[0],
+            schema,
+            clock.now(),
+            aggregates,
+            settings,
+            signals=self.signals,
+            heads=self.heads,
         )
         """What inspection tells of this process."""
         self._randomness = randomness
@@ -261,7 +284,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
-        async with self._copying:
+        async with aclosing(self.peers), self._copying:
             self._copying.start("lineage", self.lineage.run())
             self._copying.start("relay", self.relay.run())
             async with self.writer:
@@ -269,6 +292,8 @@ class Service:
                     self.start("dead letters", self.dead_letters.run())
                     self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
                     self.start("requests", self.retention.run())
+                    if self.heads:
+                        self.start("heads", self.heads.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
@@ -362,6 +387,7 @@ class Service:
                 *services,
                 (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
                 (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
+                *self._past_services(pages),
                 *sagas,
                 *views,
             ],
@@ -375,6 +401,14 @@ class Service:
             on_refused=self._observed.on_refused,
         ):
             await self._until_stopped()
+
+    def _past_services(self, pages: PageTokens) -> Sequence[Registration]:
+        history = HistoryService(self.log, self.peers)
+        snapshots = SnapshotService(self.inspected, pages)
+        return (
+            (history, add_HistoryServiceServicer_to_server, HistoryService.NAME),
+            (snapshots, add_SnapshotServiceServicer_to_server, SnapshotService.NAME),
+        )
 
     def _saga_service(self, pages: PageTokens) -> Registration:
         sagas = self.saga_list

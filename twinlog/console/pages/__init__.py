@@ -1,6 +1,6 @@
 """The pages of the console, in the order of its navigation."""
 
-from twinlog.console.pages import dead_letters, events, saga, sagas, services, story, views
+from twinlog.console.pages import dead_letters, events, past, saga, sagas, services, story, views
 
 PAGES = [
     *services.PAGES,
@@ -9,6 +9,7 @@ PAGES = [
     *story.PAGES,
     *dead_letters.PAGES,
     *events.PAGES,
+    *past.PAGES,
     *views.PAGES,
 ]
 

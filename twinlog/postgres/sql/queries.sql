@@ -98,6 +98,133 @@ ON CONFLICT (stream_id, stream_type) DO UPDATE
    SET version = excluded.version, position = excluded.position, schema = excluded.schema, state = excluded.state
  WHERE kept.schema <> excluded.schema OR kept.version < excluded.version;
 
+-- name: keep_snapshots
+-- Keeps snapshots of versions whose events are there.
+INSERT INTO kept_snapshots (stream_type, stream_id, version, event_id, position, schema, checksum, state)
+SELECT e.stream_type, e.stream_id, e.version, e.event_id, e.position, s.schema, s.checksum, s.state
+  FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::bytea[])
+       AS s (type, id, version, position, schema, checksum, state)
+  JOIN events e ON e.stream_id = s.id AND e.stream_type = s.type AND e.version = s.version AND e.position = s.position
+ON CONFLICT (stream_id, stream_type, version) DO UPDATE
+   SET event_id = excluded.event_id, position = excluded.position, schema = excluded.schema,
+       checksum = excluded.checksum, state = excluded.state, kept_at = excluded.kept_at;
+
+-- name: nearest_snapshot
+-- The newest snapshot of a stream up to a version, kept or not, whose event is still the one that it was made at.
+SELECT s.version, s.position, s.schema, s.state, s.checksum FROM (
+    (SELECT k.version, k.position, k.schema, k.state, k.checksum FROM kept_snapshots k
+       JOIN events e ON e.stream_id = k.stream_id AND e.stream_type = k.stream_type AND e.version = k.version
+        AND e.event_id = k.event_id AND e.position = k.position
+      WHERE k.stream_id = $2 AND k.stream_type = $1 AND k.schema = $3 AND k.version <= $4
+      ORDER BY k.version DESC LIMIT 1)
+    UNION ALL
+    (SELECT n.version, n.position, n.schema, n.state, NULL FROM snapshots n
+       JOIN events e ON e.stream_id = n.stream_id AND e.stream_type = n.stream_type AND e.version = n.version
+        AND e.position = n.position
+      WHERE n.stream_id = $2 AND n.stream_type = $1 AND n.schema = $3 AND n.version <= $4)
+) s ORDER BY s.version DESC LIMIT 1;
+
+-- name: kept_snapshots
+-- A page of the kept snapshots of a stream, or of all streams of a type, or of all.
+SELECT k.stream_type, k.stream_id, k.version, k.position, k.schema, octet_length(k.state), k.kept_at, EXISTS (
+       SELECT FROM events e WHERE e.stream_id = k.stream_id AND e.stream_type = k.stream_type
+          AND e.version = k.version AND e.event_id = k.event_id AND e.position = k.position)
+  FROM kept_snapshots k
+ WHERE ($1 = '' OR k.stream_type = $1) AND ($2 = '' OR k.stream_id = $2)
+   AND (k.stream_type, k.stream_id, k.version) > ($3, $4, $5)
+ ORDER BY k.stream_type, k.stream_id, k.version LIMIT $6;
+
+-- name: drop_kept_snapshots
+-- Drops the kept snapshots of a stream, or of all streams of a type; with $3, only those of no multiple of that.
+WITH dropped AS (
+    DELETE FROM kept_snapshots WHERE stream_type = $1 AND ($2 = '' OR stream_id = $2) AND ($3 = 0 OR version % $3 <> 0)
+    RETURNING version
+)
+SELECT count(*) FROM dropped;
+
+-- name: long_streams
+-- The streams of a type that have an event of a version.
+SELECT stream_id FROM events WHERE stream_type = $1 AND version = $2 ORDER BY stream_id;
+
+-- name: version_at_position
+-- The last version of a stream up to a position, by halving: each step looks at one event.
+WITH RECURSIVE step (at, bit) AS (
+    SELECT 0, 1 << 30
+    UNION ALL
+    SELECT CASE WHEN e.position <= $3 THEN at + bit ELSE at END, bit / 2
+      FROM step LEFT JOIN LATERAL (
+           SELECT position FROM events WHERE stream_id = $2 AND stream_type = $1 AND version = at + bit
+           ) e ON true
+     WHERE bit > 0
+)
+SELECT at FROM step WHERE bit = 0;
+
+-- name: version_at_time
+-- The last version of a stream that was recorded by a time, by halving. It looks at the same events whatever was
+-- appended since, so the answer stays.
+WITH RECURSIVE step (at, bit) AS (
+    SELECT 0, 1 << 30
+    UNION ALL
+    SELECT CASE WHEN e.recorded_at <= $3 THEN at + bit ELSE at END, bit / 2
+      FROM step LEFT JOIN LATERAL (
+           SELECT recorded_at FROM events WHERE stream_id = $2 AND stream_type = $1 AND version = at + bit
+           ) e ON true
+     WHERE bit > 0
+)
+SELECT at FROM step WHERE bit = 0;
+
+-- name: position_at_time
+-- The last position that was recorded by a time, in the same way.
+WITH RECURSIVE step (at, bit) AS (
+    SELECT 0::bigint, 1::bigint << 40
+    UNION ALL
+    SELECT CASE WHEN e.recorded_at <= $1 THEN at + bit ELSE at END, bit / 2
+      FROM step LEFT JOIN LATERAL (SELECT recorded_at FROM events WHERE position = at + bit) e ON true
+     WHERE bit > 0
+)
+SELECT at FROM step WHERE bit = 0;
+
+-- name: causes_between
+-- Of each log, the last event that caused one of the events between two positions.
+SELECT split_part(cause, '/', 1), max(split_part(cause, '/', 2)::bigint) FROM (
+    SELECT metadata ->> 'causation_id' AS cause FROM events WHERE position > $1 AND position <= $2
+) e WHERE cause ~ '^[^/]+/[0-9]{1,18}$' GROUP BY 1;
+
+-- name: causes_of
+-- The events between two positions that another log caused: where they are, and what their cause is.
+SELECT position, metadata ->> 'causation_id' FROM events
+ WHERE position > $1 AND position <= $2 AND metadata ->> 'causation_id' ~ '^[^/]+/[0-9]{1,18}$' ORDER BY position;
+
+-- name: causal_marks
+-- The marks of a log whose events are still those that they were made at.
+SELECT m.position, m.causes FROM causal_marks m JOIN events e USING (position, event_id) ORDER BY m.position;
+
+-- name: mark_causes
+-- Remembers what the events up to a position were caused by.
+INSERT INTO causal_marks (position, event_id, causes)
+SELECT e.position, e.event_id, $2::jsonb FROM events e WHERE e.position = $1
+ON CONFLICT (position) DO UPDATE SET event_id = excluded.event_id, causes = excluded.causes;
+
+-- name: keep_row
+-- Keeps a row of a view as it was at a version of its stream.
+INSERT INTO kept_rows (view, log, stream, version, position, recorded_at, event_id, schema, row)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (stream, view, log, version) DO UPDATE
+   SET position = excluded.position, recorded_at = excluded.recorded_at, event_id = excluded.event_id,
+       schema = excluded.schema, row = excluded.row;
+
+-- name: nearest_row
+-- The newest kept row of a view and a stream up to a version, a position and a time.
+SELECT version, position, recorded_at, event_id, schema, row FROM kept_rows
+ WHERE view = $1 AND log = $2 AND stream = $3 AND schema = $4
+   AND version <= $5 AND position <= $6 AND recorded_at <= $7
+ ORDER BY version DESC LIMIT 1;
+
+-- name: drop_kept_rows
+-- Drops the kept rows of a view, or of one stream in it.
+WITH dropped AS (DELETE FROM kept_rows WHERE view = $1 AND ($2 = '' OR stream = $2) RETURNING version)
+SELECT count(*) FROM dropped;
+
 -- name: take_lease
 -- Takes or renews a lease for $3 seconds; says who has it, until when, and whether that is the caller. A lease that
 -- reaches further than that was granted by a clock that was ahead: it is void.

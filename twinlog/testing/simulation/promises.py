@@ -10,6 +10,7 @@ from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
 from twinlog.testing.simulation.commits import Commits
+from twinlog.testing.simulation.cuts import Cuts
 from twinlog.testing.simulation.folds import Folds
 from twinlog.testing.simulation.invariants import Invariants
 from twinlog.testing.simulation.mirrors import Mirrors
@@ -30,6 +31,7 @@ class Promises:
         self._commits = Commits(scene, invariants.event, repeatable)
         self._mirrors = Mirrors(scene, self._commits.events)
         self._folds = Folds(scene, self._commits.events)
+        self._cuts = Cuts(scene)
 
     @property
     def forked(self) -> set[str]:
@@ -39,6 +41,7 @@ class Promises:
     def committed(self, log: MemoryLog, batch: Batch, appended: Appended) -> None:
         """A batch is in a log."""
         self._commits.committed(log, batch, appended)
+        self._cuts.committed()
 
     def published(self, log: str, events: Sequence[Recorded]) -> None:
         """Events are in a stream."""
@@ -62,6 +65,7 @@ class Promises:
 
     def unfinished(self) -> Iterator[str]:
         """What keeps the world from being at rest."""
+        self._cuts.judge()
         yield from self._mirrors.unfinished()
         soon = self._scene.now() + _SOON
         for name, log in self._scene.logs.items():

@@ -1,0 +1,72 @@
+"""``twinlog snapshots``: what is kept of versions long past."""
+
+from __future__ import annotations
+
+import pytest
+
+from customer_svc.domain import CUSTOMER, ChangeCreditLimit
+from tests.cli.conftest import Served, Terminal
+from tests.inspection.conftest import customer
+from tests.waiting import until
+from twinlog import Money, Transaction
+
+EVENTS = 2_100
+
+
+@pytest.fixture
+async def long_stream(served: Served) -> str:
+    """A customer whose limit was changed very often."""
+    id = await customer(served.shop)
+
+    def change(tx: Transaction) -> None:
+        for number in range(EVENTS - 1):
+            tx.do(CUSTOMER, id, ChangeCreditLimit(Money((200 + number % 2) * 10**9, "EUR")))
+
+    await served.shop.customer_svc.writer.execute(change)
+    return f"customer/{id}"
+
+
+async def test_they_are_listed_dropped_and_rebuilt(
+    twinlog: Terminal, served: Served, long_stream: str
+) -> None:
+    async def listed() -> list[int]:
+        told = (await twinlog("snapshots", "list", "--json", *served.at())).json["snapshots"]
+        assert {each["stream"] for each in told} <= {long_stream}
+        return [each["version"] for each in told]
+
+    async def kept() -> bool:
+        return await listed() == [1_000, 2_000]
+
+    await until(kept)
+    said = await twinlog("snapshots", "list", long_stream, *served.at())
+    assert "2 snapshots, " in said.out
+    dropped = await twinlog("snapshots", "drop", long_stream, "--json", *served.at())
+    assert dropped.json == {"dropped": 2}
+    assert (await twinlog("snapshots", "list", *served.at())).out.strip() == "None."
+    for chosen in (long_stream, "customer"):
+        rebuilt = (await twinlog("snapshots", "rebuild", chosen, "--json", *served.at())).json["rebuilt"]
+        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": 2, "problem": ""}]
+    assert await listed() == [1_000, 2_000]
+    said = await twinlog("snapshots", "rebuild", "customer", *served.at())
+    assert f"{long_stream}: 2 kept up to version 2,100" in said.out
+    for version, limit in ((1, 100), (1_000, 200), (1_001, 201), (EVENTS, 200)):
+        state = (await twinlog("state", long_stream, "--at", str(version), "--json", *served.at())).json
+        assert state["version"] == version
+        assert state["state"]["limit"] == limit * 10**9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["drop", "nothing"], "no service here has an aggregate nothing; they have "),
+        (["rebuild", "nothing/1"], "no service here has an aggregate nothing"),
+        (["list", "/1"], "must be type/id"),
+        (["drop", "customer/"], "must be type/id"),
+    ],
+)
+async def test_mistakes_are_named(
+    twinlog: Terminal, served: Served, arguments: list[str], words: str
+) -> None:
+    said = await twinlog("snapshots", *arguments, *served.at())
+    assert said.code == 2
+    assert words in said.err + said.out

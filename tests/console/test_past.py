@@ -1,0 +1,59 @@
+"""The time machine in the browser: a stream at any moment, what has changed, and what else was there."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.console.browser import Window, window
+from tests.console.shop import ServedShop
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+async def test_an_order_is_shown_as_it_was_with_what_else_was_there(window: Window, shop: ServedShop) -> None:
+    [order] = await shop.orders(1)
+    page = await window.open(f"/past?stream=order/{order}&at=1&since=2")
+    state = page.locator("pre.json").first
+    await expect(state).to_contain_text("pending")
+    await expect(page.locator(".change").filter(has_text="approved")).to_contain_text("pending")
+    await expect(page.get_by_text("orders/1", exact=True).first).to_be_visible()
+    await page.get_by_role("link", name="2 →").click()
+    await expect(state).to_contain_text("approved")
+    beside = page.locator(".past-beside")
+    await expect(beside).to_have_count(1)
+    await expect(beside).to_contain_text("CreditReserved")
+    await beside.locator("summary").click()
+    await page.get_by_role("link", name="Go there").click()
+    await expect(page.get_by_label("Which moment")).to_contain_text("CreditReserved")
+    await window.accessible()
+
+
+async def test_the_slider_and_the_form_work_without_javascript(
+    chromium: Browser, shop: ServedShop, console: str
+) -> None:
+    [order] = await shop.orders(1)
+    async with window(chromium, console, javascript=False) as opened:
+        page = await opened.open("/past")
+        await page.get_by_label("Stream").fill(f"order/{order}")
+        await page.get_by_role("button", name="Go").click()
+        await expect(page.get_by_label("Which moment")).to_contain_text("version 2 of 2")
+        await page.get_by_role("slider", name="Version").fill("1")
+        await page.get_by_role("button", name="Show").click()
+        await expect(page.get_by_label("Which moment")).to_contain_text("version 1 of 2")
+        await page.get_by_role("link", name="Now").click()
+        await page.get_by_role("link", name="What did this event change?").click()
+        await expect(page.get_by_role("heading", name="Changed since version 1")).to_be_visible()
+
+
+async def test_what_is_no_moment_and_no_stream_is_said(window: Window, shop: ServedShop) -> None:
+    window.expected.append("404")
+    [order] = await shop.orders(1)
+    for asked, said in (
+        (f"order/{order}&at=yesterday", "'yesterday' is no moment; write a version (12)"),
+        (f"order/{order}&at=2000-01-01", "was not there by then"),
+        ("order", "is no stream: write type/id"),
+        ("order/x", "No service that answers has a stream order/x"),
+    ):
+        page = await window.open(f"/past?stream={asked}")
+        await expect(page.locator("main")).to_contain_text(said)

@@ -1,0 +1,20 @@
+"""The page "time-travel.md" of the how-tos: its Python runs, and says what it is said to."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from customer_svc.domain import CUSTOMER
+from stack.topology import ROOT
+
+PAGE = ROOT / "docs" / "how-to" / "time-travel.md"
+
+
+def test_an_aggregate_says_what_is_kept_of_it() -> None:
+    [block] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(block, made)
+    assert (made["CUSTOMER"].name, made["CUSTOMER"].keep_every) == (CUSTOMER.name, 500)
+    assert CUSTOMER.keep_every == 1_000
+    assert f"{CUSTOMER.keep_bytes // 2**20} MiB by default" in PAGE.read_text()

@@ -1,0 +1,77 @@
+"""``twinlog diff``: what changed in an aggregate between two moments, and by which events."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from twinlog.cli import moments, servers
+from twinlog.cli.exits import OK
+from twinlog.cli.output import console, line, plain, print_json
+from twinlog.model.messages import as_object
+from twinlog.rpc.stream_states import differences
+from twinlog.v1 import inspection_pb2 as pb
+
+_MOST_EVENTS = 100
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    servers.arguments(parser)
+    parser.add_argument(
+        "stream", help="the aggregate, type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
+    )
+    parser.add_argument("since", metavar="FROM", type=moments.parsed, help=moments.WHEN)
+    parser.add_argument("until", metavar="TO", type=moments.parsed, nargs="?", help="the same; default: now")
+
+
+def run(options: argparse.Namespace) -> int:
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    async with servers.connected(options) as asked:
+        before, after = await asyncio.gather(
+            moments.stream_at(asked, options.stream, options.since),
+            moments.stream_at(asked, options.stream, options.until or moments.NOW, _MOST_EVENTS),
+        )
+    moments.with_state(before), moments.with_state(after)
+    changes = changes_between(before, after)
+    between = [event for event in after.events if event.version > before.version]
+    if options.json:
+        print_json(
+            {
+                "stream": after.stream,
+                "from_version": before.version,
+                "to_version": after.version,
+                "events": [event.address for event in between],
+                "changes": [as_object(change) for change in changes],
+            }
+        )
+        return OK
+    out = console()
+    words = f"{after.stream} from version {before.version} to version {after.version}"
+    out.print(line(words, "bold"), soft_wrap=True)
+    if (more := after.version - before.version - len(between)) > 0:
+        out.print(line(f"    {more:,} events, and", "dim"), soft_wrap=True)
+    for event in between:
+        at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
+        out.print(plain(f"    {at}  {event.address}  {event.type.rpartition('.')[2]}"), soft_wrap=True)
+    print_changes(out, before, changes)
+    return OK
+
+
+def changes_between(before: pb.GetStreamResponse, after: pb.GetStreamResponse) -> Sequence[pb.StateChange]:
+    """The values that differ between two states of a stream, by path."""
+    return list(differences(as_object(before.state), as_object(after.state)))
+
+
+def print_changes(out: Console, before: pb.GetStreamResponse, changes: Sequence[pb.StateChange]) -> None:
+    """What has changed since a moment, a line for each value."""
+    words = "what has changed" if changes else "nothing has changed"
+    out.print(line(f"since version {before.version}: {words}", "bold"), soft_wrap=True)
+    for change in changes:
+        was, now = change.before or "(none)", change.after or "(none)"
+        out.print(line(f"    {change.path}: {was} → {now}", "green"), soft_wrap=True)

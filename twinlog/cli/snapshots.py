@@ -1,0 +1,139 @@
+"""``twinlog snapshots list|drop|rebuild``: the snapshots that services keep of versions long past."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from twinlog.cli import servers
+from twinlog.cli.exits import OK, WRONG, Usage
+from twinlog.cli.output import as_dict, console, line, print_json, table
+from twinlog.cli.servers import Server, failure
+from twinlog.v1 import inspection_pb2 as inspection
+from twinlog.v1 import snapshot_service_pb2 as pb
+from twinlog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+
+_PAGE = 1_000
+_SECONDS = 24 * 3600.0
+"""How long a rebuild of all streams may take."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="by stream and version")
+    servers.arguments(listing)
+    listing.add_argument("stream", nargs="?", default="", help="only those of this stream, TYPE/ID, or TYPE")
+    listing.set_defaults(action=_list)
+    for name, action, help in (
+        ("drop", _drop, "drop them; who reads the past next makes them anew"),
+        (
+            "rebuild",
+            _rebuild,
+            "make them anew, from the first event; exit code 1 where a stream cannot be read",
+        ),
+    ):
+        added = actions.add_parser(name, help=help)
+        servers.arguments(added)
+        views = "; or the past rows of a view, view:NAME" if name == "drop" else ""
+        added.add_argument(
+            "stream", help=f"those of this stream, TYPE/ID, or of all streams of a TYPE{views}"
+        )
+        added.set_defaults(action=action)
+
+
+def run(options: argparse.Namespace) -> int:
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    async with servers.connected(options) as asked:
+        return int(await options.action(options, asked))
+
+
+async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
+    async def listed(server: Server) -> list[pb.KeptSnapshot]:
+        return [each async for each in _all(server, options.stream)]
+
+    answers, failures = await servers.ask_all(asked, listed)
+    rows = [as_dict(each) for _, found in answers for each in found]
+    if options.json:
+        print_json({"snapshots": rows, "failures": [str(each) for each in failures]})
+        return servers.worst(failures)
+    out = console()
+    columns = ["stream", "version", "position", "bytes", "kept_at", "stale"]
+    shown = table(
+        "Kept snapshots", columns, [[row[name] for name in columns] for row in rows], right=columns[1:4]
+    )
+    out.print(shown if rows else "None.")
+    if rows:
+        out.print(f"{len(rows):,} snapshots, {sum(row['bytes'] for row in rows):,} bytes")
+    for each in failures:
+        out.print(line(each, "red"))
+    return servers.worst(failures)
+
+
+async def _all(server: Server, stream: str) -> AsyncIterator[pb.KeptSnapshot]:
+    token = ""
+    while True:
+        request = pb.ListSnapshotsRequest(stream=stream, page_size=_PAGE, page_token=token)
+        page = await server.ask(_service(server).ListSnapshots, request)
+        for each in page.snapshots:
+            yield each
+        if not (token := page.next_page_token):
+            return
+
+
+async def _drop(options: argparse.Namespace, asked: Sequence[Server]) -> int:
+    server = await _owner(options.stream, asked)
+    done = await server.ask(_service(server).DropSnapshots, pb.DropSnapshotsRequest(stream=options.stream))
+    if options.json:
+        print_json({"dropped": done.dropped})
+    else:
+        console().print(f"{done.dropped:,} dropped")
+    return OK
+
+
+async def _rebuild(options: argparse.Namespace, asked: Sequence[Server]) -> int:
+    server, out = await _owner(options.stream, asked), console()
+    made: list[dict[str, Any]] = []
+    request = pb.RebuildSnapshotsRequest(stream=options.stream)
+    try:
+        async for each in _service(server).RebuildSnapshots(request, timeout=_SECONDS):
+            made.append(as_dict(each))
+            if not options.json:
+                words = f"{each.stream}: {each.kept:,} kept up to version {each.version:,}"
+                out.print(line(f"{words}; {each.problem}" if each.problem else words), soft_wrap=True)
+    except grpc.aio.AioRpcError as error:
+        raise failure(server.address, error) from error
+    if options.json:
+        print_json({"rebuilt": made})
+    elif not made:
+        out.print(f"No {options.stream} has so many events that one is kept.")
+    return WRONG if any(each["problem"] for each in made) else OK
+
+
+async def _owner(stream: str, asked: Sequence[Server]) -> Server:
+    """The server whose log has the streams of a type. Raises Failed."""
+    type = stream.partition("/")[0]
+
+    async def aggregates(server: Server) -> Sequence[str]:
+        described = await server.ask(server.inspection.Describe, inspection.DescribeRequest())
+        return [*described.aggregates, *(f"view:{view.view}" for view in described.views)]
+
+    answers, failures = await servers.ask_all(asked, aggregates)
+    for server, names in answers:
+        if type in names:
+            return server
+    if failures:
+        raise max(failures, key=lambda each: each.code)
+    known = ", ".join(sorted({name for _, names in answers for name in names if ":" not in name}))
+    raise Usage(f"no service here has an aggregate {type}; they have {known or 'none'}") from None
+
+
+def _service(server: Server) -> Any:
+    return SnapshotServiceStub(server.channel)

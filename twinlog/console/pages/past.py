@@ -1,0 +1,83 @@
+"""The time machine: a stream as it was, what changed since another moment, and all logs at that moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twinlog.console.page import Gone, Page, Query
+from twinlog.console.past import Moment, NoMoment, moment_of, request_of, stream_then
+from twinlog.console.services import Services
+from twinlog.v1 import inspection_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Then:
+    """What the page shows of a stream."""
+
+    log: str
+    address: str
+    """Of the service, for commands."""
+    stream: pb.GetStreamResponse
+    newest: int
+    """The version that the stream has now."""
+    compared: bool
+    """Whether another moment was named, since which something may have changed."""
+    moment: Moment
+
+    @property
+    def event(self) -> pb.LoggedEvent:
+        """The last event by then."""
+        return self.stream.events[-1]
+
+
+@dataclass(frozen=True)
+class TimeMachine:
+    """The page."""
+
+    then: Then | None
+    """None where no stream is named, or where something is wrong."""
+    wrong: str = ""
+    """What is."""
+
+
+async def load(services: Services, query: Query) -> TimeMachine:
+    """A stream at a moment. Raises Gone where no service has it."""
+    name = query.get("stream").strip()
+    if not name:
+        return TimeMachine(None)
+    if not all(name.partition("/")):
+        return TimeMachine(
+            None, f"{name!r} is no stream: write type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
+        )
+    try:
+        # A version from the slider gives way to a moment that was written.
+        asked = request_of(name, query.get("at") or query.get("version"), query.get("since"))
+    except NoMoment as error:
+        return TimeMachine(None, str(error))
+    look = await services.look()
+    for log, said in look.logs.items():
+        now = await stream_then(services, said.service, pb.GetStreamRequest(stream=name, newest=1))
+        if now.message is None:
+            continue
+        found = await stream_then(services, said.service, asked)
+        if found.message is None:
+            return TimeMachine(None, f"{name} was not there by then: {found.problem}")
+        moment = await moment_of(services, look, found.message.events[-1])
+        return TimeMachine(
+            Then(log, said.address, found.message, now.message.version, asked.HasField("since"), moment)
+        )
+    raise Gone(f"No service that answers has a stream {name}; it must be type/id, and have begun.")
+
+
+PAGES = [
+    Page(
+        "/past",
+        "Time machine",
+        "past.html",
+        load,
+        navigation="Time machine",
+        key="p",
+        icon="undo",
+        live=False,
+    )
+]

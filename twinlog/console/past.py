@@ -1,0 +1,142 @@
+"""What the time machine asks for: a stream at a moment, what changed since another, and all logs at that moment."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from twinlog.console.looks import Look, Said
+from twinlog.console.reading import moment_in
+from twinlog.console.services import Answer, Services
+from twinlog.v1 import history_service_pb2 as history
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+from twinlog.v1.moment_pb2 import LogPosition
+from twinlog.v1.moment_pb2 import Moment as At
+
+_POSITION = re.compile(r"([^/\s]+)/([1-9][0-9]{0,17})")
+_VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
+_AGO = re.compile(r"([0-9]{1,6}) ?([smhd])( ago)?")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_MOST_BESIDE = 8
+_CORRELATED = 200
+
+
+class NoMoment(ValueError):
+    """A text that names no moment; the message says what does."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"{text!r} is no moment; write a version (12), a position (orders/17), a time (2026-01-31T12:00:00Z or "
+            "12:00) or how long ago (10m)"
+        )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another stream at the same moment."""
+
+    log: str
+    stream: str
+    answer: Answer[pb.GetStreamResponse]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All logs at one moment."""
+
+    cut: Mapping[str, int]
+    """A position of each log that could be asked."""
+    beside: Sequence[Beside]
+    """The streams that the same request touched, in the cut."""
+    problem: str = ""
+    """Why there is no cut; empty where there is one."""
+
+
+def request_of(stream: str, at: str, since: str) -> pb.GetStreamRequest:
+    """Asks for a stream at a moment, as people write it, and what has changed since another; empty: now, and not.
+
+    Raises NoMoment.
+    """
+    when = _moment(at)
+    request = pb.GetStreamRequest(
+        stream=stream, newest=1, upto_version=when.version, upto_position=when.position
+    )
+    if when.HasField("time"):
+        request.upto_time.CopyFrom(when.time)
+    if since:
+        request.since.CopyFrom(_moment(since))
+    return request
+
+
+def _moment(text: str) -> At:
+    request = At()
+    if match := _POSITION.fullmatch(text):
+        request.position = int(match[2])
+    elif match := _VERSION.fullmatch(text):
+        request.version = int(match[1])
+    elif match := _AGO.fullmatch(text):
+        request.time.FromDatetime(datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])}))
+    elif text:
+        try:
+            request.time.FromDatetime(moment_in(text) or datetime.now(UTC))
+        except ValueError as error:
+            raise NoMoment(text) from error
+    return request
+
+
+async def stream_then(
+    services: Services, service: str, request: pb.GetStreamRequest
+) -> Answer[pb.GetStreamResponse]:
+    """A stream at a moment."""
+    return await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
+
+
+async def moment_of(services: Services, look: Look, event: pb.LoggedEvent) -> Moment:
+    """All logs right after an event, as its service knows them: no effect is in there without its cause."""
+    log = event.address.rpartition("/")[0]
+    at = LogPosition(log=log, position=event.position)
+    answer = await services.ask(
+        look.logs[log].service, lambda c: HistoryServiceStub(c).GetCut, history.GetCutRequest(position=at)
+    )
+    if answer.message is None:
+        return Moment({}, [], f"{answer.service}: {answer.problem}")
+    cut = {each.log: each.position for each in answer.message.cut}
+    return Moment(cut, await _beside(services, look.logs, cut, event))
+
+
+async def _beside(
+    services: Services, owners: Mapping[str, Said], cut: Mapping[str, int], event: pb.LoggedEvent
+) -> Sequence[Beside]:
+    request = pb.ReadCorrelatedRequest(
+        correlation_ids=[event.correlation_id], around=[event.recorded_at], limit=_CORRELATED
+    )
+    logs = [log for log in owners if cut.get(log)]
+    found = await asyncio.gather(
+        *(
+            services.collect(owners[log].service, lambda c: InspectionServiceStub(c).ReadCorrelated, request)
+            for log in logs
+        )
+    )
+    touched = {
+        (log, each.event.stream): None
+        for log, answer in zip(logs, found, strict=True)
+        for each in answer.message or ()
+        if each.HasField("event") and each.event.position <= cut[log] and each.event.stream != event.stream
+    }
+    chosen = [*touched][:_MOST_BESIDE]
+    answers = await asyncio.gather(
+        *(
+            stream_then(
+                services,
+                owners[log].service,
+                pb.GetStreamRequest(stream=stream, newest=1, upto_position=cut[log]),
+            )
+            for log, stream in chosen
+        )
+    )
+    return [Beside(log, stream, answer) for (log, stream), answer in zip(chosen, answers, strict=True)]

@@ -1,0 +1,163 @@
+"""Kept snapshots: besides the newest, one at every so many versions of a stream, so that any version is read at once.
+
+An aggregate says how many versions lie between two, and how much space those of one stream may take. They are a cache
+like the newest ones: one that is missing, damaged, of another schema or of another history is passed over and made
+anew when somebody comes by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import structlog
+
+from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.past import KeepsSnapshots
+from twinlog.log.ports import Log, ReadRequest, Snapshot
+from twinlog.log.snapshots import StateCodecs
+from twinlog.log.streams import fold
+from twinlog.log.transaction import Entry
+from twinlog.log.unreadable import Unreadable
+from twinlog.model.aggregate import LEAST_KEEP_EVERY, AnyAggregate
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import StreamId
+from twinlog.model.schema import Schema
+
+_REMEMBERED_SIZES = 10_000
+_MOST_WAITING = 1_000
+_LARGE_BYTES = 256 * 1024
+_MANY_EVENTS = 2_000
+"""A state of so many events whose size is not known may be large."""
+
+
+def stride(aggregate: AnyAggregate, version: int, size: int) -> int:
+    """How many versions lie between two kept snapshots of a stream, once it has come to a version and a size in bytes.
+
+    It doubles until all of them would fit, so those that stay are spread evenly over the stream.
+    """
+    every = aggregate.keep_every
+    while version // every * size > aggregate.keep_bytes:
+        every *= 2
+    return every
+
+
+class KeptStates:
+    """Keeps states of streams, as their aggregates' policies say."""
+
+    def __init__(self, log: Log, codecs: StateCodecs) -> None:
+        self._log = log
+        self._codecs = codecs
+        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
+
+    def remember(self, stream: StreamId, size: int) -> None:
+        """Remembers how large a stream's state is, in bytes."""
+        self._sizes[stream] = size
+        if len(self._sizes) > _REMEMBERED_SIZES:
+            self._sizes.popitem(last=False)
+
+    async def keep(self, stream: StreamId, at: Entry) -> None:
+        """Keeps a snapshot of a stream, at a version of which one should be kept. Raises Unavailable.
+
+        A state that cannot be encoded is left out; that concerns no other.
+        """
+        known = self._sizes.get(stream)
+        if not isinstance(self._log, KeepsSnapshots) or at.version % stride(
+            at.aggregate, at.version, known or 0
+        ):
+            return
+        large = at.version > _MANY_EVENTS if known is None else known > _LARGE_BYTES
+        try:
+            state = await self._codecs.encoded(at.aggregate, at.state, large=large)
+        except Exception as error:
+            structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
+            return
+        self.remember(stream, len(state))
+        every = stride(at.aggregate, at.version, len(state))
+        if at.version % every == 0:
+            schema = self._codecs.schema(at.aggregate)
+            await self._log.keep([Snapshot(stream, at.version, at.position, schema, state)])
+        if every > at.aggregate.keep_every:
+            await self._log.drop_kept(*stream, but_multiples_of=every)
+
+
+class _Passed(NamedTuple):
+    """A stream that has come past a version of which a snapshot should be kept."""
+
+    stream: StreamId
+    before: Entry
+    """The stream before it; what lies between is in the log."""
+    upto: int
+    """The last such version."""
+
+
+class Keeper:
+    """The task that keeps snapshots of what a writer commits; each writer owns one."""
+
+    def __init__(self, log: Log, schema: Schema, codecs: StateCodecs, *, randomness: Randomness) -> None:
+        self._log = log
+        self._schema = schema
+        self._kept = KeptStates(log, codecs)
+        self._waiting: deque[_Passed] = deque(maxlen=_MOST_WAITING)
+        """Beyond that, the oldest are left to who reads the stream next."""
+        self._wake = asyncio.Event()
+        self._retrying = Retrying(
+            say_failing=self._say_failing, say_working=lambda: None, randomness=randomness
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many streams wait to have a snapshot kept."""
+        return len(self._waiting)
+
+    def offer(self, before: Mapping[StreamId, Entry], after: Mapping[StreamId, Entry]) -> None:
+        """Is told what streams were before a batch, and after it."""
+        for stream, entry in after.items():
+            if entry.version >= LEAST_KEEP_EVERY and (every := entry.aggregate.keep_every):
+                upto = entry.version // every * every
+                if (was := before.get(stream)) and was.version < upto:
+                    at_it = entry.version == upto and entry.version - was.version <= every
+                    self._waiting.append(_Passed(stream, entry if at_it else was, upto))
+                    self._wake.set()
+
+    def forget(self) -> None:
+        """Drops what was offered and is not kept yet."""
+        self._waiting.clear()
+
+    async def run(self) -> None:
+        """Keeps what is offered, endlessly. What cannot be kept is dropped: who reads the stream next keeps it."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                try:
+                    await self._keep(self._waiting.popleft())
+                except Exception as error:  # an outage, or a fault of this one: neither ends the task
+                    self._retrying.failed(error)
+                    await self._retrying.pause()
+                else:
+                    self._retrying.succeeded()
+
+    async def _keep(self, passed: _Passed) -> None:
+        stream, at, upto = passed
+        every = at.aggregate.keep_every
+        while at.version < upto:  # a batch went past it
+            end = (at.version // every + 1) * every
+            [slice] = await self._log.load([ReadRequest(stream, at.version, upto=end)])
+            found = fold(self._schema, at, slice.events)
+            if isinstance(found, Unreadable) or found.version != end:
+                return
+            at = found
+            await self._kept.keep(stream, at)
+        if at is passed.before:
+            await self._kept.keep(stream, at)
+
+    def _say_failing(self, error: Exception) -> None:
+        structlog.get_logger().warning(
+            "snapshots.not_kept",
+            log=self._log.name,
+            problem=str(error),
+            exc_info=None if isinstance(error, Unavailable) else error,
+        )

@@ -1,0 +1,140 @@
+"""Rows of views as they were, folded from the log of the stream that each is about; the view itself has only now.
+
+Like states, they are kept at every so many versions of the stream, so that any moment is read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+
+from twinlog.log.history import History, OtherHistory
+from twinlog.log.past import KeepsRows, KeptRow, Moment, RowKey
+from twinlog.log.ports import Log
+from twinlog.log.snapshots import ValueCodec, snapshot_schema
+from twinlog.model.errors import StreamUnreadable, Unavailable
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
+from twinlog.model.view import View
+
+KEEP_EVERY = 1_000
+"""Versions between two kept rows."""
+
+
+class PastRow(NamedTuple):
+    """A row of a view as it was."""
+
+    row: Any
+    """None: there was none."""
+    version: int
+    """Of its stream; 0: it had not begun."""
+    position: int
+    """Of the last event of its stream by then."""
+
+
+class PastRows:
+    """The rows of one process's views as they were."""
+
+    def __init__(self, history: Callable[[str], Awaitable[History]], store: Log, schema: Schema) -> None:
+        """``history`` gives that of a log, by name. ``store``: the log beside the views, where rows are kept."""
+        self._history = history
+        self._store = store
+        self._schema = schema
+        self._unfit: set[str] = set()
+        """Views whose rows pydantic does not understand: none of them is kept."""
+
+    async def row(
+        self, view: View[Any], of: type, log: str, stream: StreamId, key: str, upto: Moment
+    ) -> PastRow:
+        """A row of a view as it was at a moment of the stream that it is about.
+
+        ``of``: the class of its rows. Raises StreamUnreadable, HistoryOutOfReach or Unavailable.
+        """
+        history, codec = await self._history(log), self._codec(view, of)
+        at = RowKey(view.name, log, str(stream))
+        folding = _Folding(self._schema, view, key)
+        nearest = None
+        if codec and isinstance(self._store, KeepsRows):
+            nearest = await self._store.nearest_row(at, self._marked(codec), upto)
+        if codec and nearest:
+            with suppress(OtherHistory, ValueError):  # it was kept in another history, or is damaged
+                folding.begin(codec.decode(nearest.row), nearest.version, nearest.position)
+                return await self._folded(folding, codec, at, history, stream, upto, nearest)
+        folding.begin(None, 0, 0)
+        return await self._folded(folding, codec, at, history, stream, upto, None)
+
+    async def _folded(
+        self,
+        folding: _Folding,
+        codec: ValueCodec | None,
+        at: RowKey,
+        history: History,
+        stream: StreamId,
+        upto: Moment,
+        since: KeptRow | None,
+    ) -> PastRow:
+        after, after_id = (since.version, since.event_id) if since else (0, None)
+        async for events in history.events(stream, upto, after, after_id):
+            for event in events:
+                folding.take(event)
+                if codec and event.version % KEEP_EVERY == 0 and folding.row is not None:
+                    await self._keep(at, codec, event, folding.row)
+        return PastRow(folding.row, folding.version, folding.position)
+
+    async def _keep(self, at: RowKey, codec: ValueCodec, event: Recorded, row: Any) -> None:
+        if not isinstance(self._store, KeepsRows):
+            return
+        kept = KeptRow(
+            event.version,
+            event.position,
+            event.recorded_at,
+            event.event_id,
+            self._marked(codec),
+            codec.encode(row),
+        )
+        with suppress(Unavailable):  # it is only a cache
+            await self._store.keep_row(at, kept)
+
+    def _marked(self, codec: ValueCodec) -> str:
+        return snapshot_schema(codec, self._schema)
+
+    def _codec(self, view: View[Any], of: type) -> ValueCodec | None:
+        if view.name in self._unfit:
+            return None
+        try:
+            return ValueCodec(of)
+        except Exception as error:  # whatever pydantic raises over a class that it does not understand
+            self._unfit.add(view.name)
+            structlog.get_logger().warning("rows.not_kept", view=view.name, why=str(error))
+            return None
+
+
+class _Folding:
+    """A row, event by event."""
+
+    def __init__(self, schema: Schema, view: View[Any], key: str) -> None:
+        self._schema = schema
+        self._view = view
+        self._key = key
+        self.begin(None, 0, 0)
+
+    def begin(self, row: Any, version: int, position: int) -> None:
+        """Where it begins."""
+        self.row, self.version, self.position = row, version, position
+
+    def take(self, event: Recorded) -> None:
+        """The row after an event. Raises StreamUnreadable."""
+        view = self._view
+        try:
+            for message in self._schema.decode(event):
+                if self._key in view.keys(event, message):
+                    self.row = view.after(self._key, self.row, event, message)
+        except Exception as error:  # an event that cannot be read, or a view that cannot bear it
+            why = (
+                f"view {view.name} fails over {event.type} ({event.address}): {type(error).__name__}: {error}"
+            )
+            raise StreamUnreadable(stream=event.stream, version=event.version, why=why) from error
+        self.version, self.position = event.version, event.position

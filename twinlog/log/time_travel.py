@@ -1,0 +1,127 @@
+"""Streams as they were: the state of an aggregate at any moment, folded from the nearest snapshot before it.
+
+Snapshots that should be there and are not, because the stream is older than they are or one was damaged, are kept on
+the way, so the next look is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+from twinlog.log import scan
+from twinlog.log.kept_snapshots import KeptStates
+from twinlog.log.past import FindsMoments, KeepsSnapshots, Moment
+from twinlog.log.ports import Log, ReadRequest, Snapshot
+from twinlog.log.snapshots import StateCodecs
+from twinlog.log.streams import beginning, fold
+from twinlog.log.transaction import Entry
+from twinlog.log.unreadable import Unreadable
+from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
+
+_NEWEST = 2**31 - 1
+_PAGE = 1_000
+
+
+class TimeTravel:
+    """Reads the streams of one log as they were."""
+
+    def __init__(self, log: Log, schema: Schema, codecs: StateCodecs | None = None) -> None:
+        """``codecs`` counts the snapshots that were of no use."""
+        self._log = log
+        self._schema = schema
+        self._codecs = codecs or StateCodecs(schema)
+        self._kept = KeptStates(log, self._codecs)
+
+    async def version(self, stream: StreamId, moment: Moment) -> int:
+        """The version of a stream at a moment; 0: it had not begun. Raises Unavailable.
+
+        A version that it does not have yet, and now, are the largest number of all.
+        """
+        if not (moment.position or moment.time):
+            return moment.version or _NEWEST
+        if isinstance(self._log, FindsMoments):
+            return await self._log.version_at(stream, moment)
+        return await scan.version_before(self._log, stream, lambda event: _is_beyond(event, moment))
+
+    async def state(self, aggregate: AnyAggregate, id: str, moment: Moment) -> Entry | Unreadable:
+        """A stream as it was at a moment; at version 0 where it had not begun. Raises Unavailable."""
+        stream = StreamId(aggregate.name, id)
+        return await self._upto(aggregate, stream, await self.version(stream, moment))
+
+    async def rebuild(self, aggregate: AnyAggregate, id: str) -> Entry | Unreadable:
+        """Makes the kept snapshots of a stream anew, from its first event. Raises Unavailable."""
+        if isinstance(self._log, KeepsSnapshots):
+            await self._log.drop_kept(aggregate.name, id)
+        return await self._folded(beginning(aggregate), StreamId(aggregate.name, id), _NEWEST)
+
+    async def _upto(self, aggregate: AnyAggregate, stream: StreamId, upto: int) -> Entry | Unreadable:
+        below = upto
+        while below > 0:
+            start, snapshot = await self._nearest(aggregate, stream, below)
+            found = await self._folded(start, stream, upto) if start else None
+            if found and not (snapshot and _may_be_its_fault(found)):
+                return found
+            below = snapshot.version - 1 if snapshot else 0
+        return await self._folded(beginning(aggregate), stream, upto)
+
+    async def _nearest(
+        self, aggregate: AnyAggregate, stream: StreamId, upto: int
+    ) -> tuple[Entry | None, Snapshot | None]:
+        """Where to begin, and the snapshot that is there; no entry where that snapshot is of no use."""
+        nearest = None
+        if isinstance(self._log, KeepsSnapshots):
+            nearest = await self._log.nearest(stream, self._codecs.schema(aggregate), upto)
+        if nearest is None:
+            return beginning(aggregate), None
+        snapshot = nearest.snapshot
+        try:
+            entry = await self._codecs.entry(aggregate, nearest)
+        except Exception as error:  # what decodes a state may raise anything over bytes that are none
+            self._codecs.ignore(stream, error)
+            return None, snapshot
+        self._kept.remember(stream, len(snapshot.state))
+        return entry, snapshot
+
+    async def _folded(self, at: Entry, stream: StreamId, upto: int) -> Entry | Unreadable:
+        """A stream up to a version; what should be kept on the way is."""
+        every = at.aggregate.keep_every
+        async for events in self._events(stream, at.version, upto):
+            for part in _parts(events, every):
+                found = fold(self._schema, at, part)
+                if isinstance(found, Unreadable):
+                    return found
+                at = found
+                if every and at.version % every == 0:
+                    with suppress(Unavailable):  # it is only a cache
+                        await self._kept.keep(stream, at)
+        return at
+
+    async def _events(self, stream: StreamId, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
+        while after < upto:
+            [slice] = await self._log.load([ReadRequest(stream, after, upto=min(upto, after + _PAGE))])
+            if not slice.events:
+                return
+            yield slice.events
+            after = slice.events[-1].version
+
+
+def _parts(events: Sequence[Recorded], every: int) -> Sequence[Sequence[Recorded]]:
+    """Events of a stream, cut after each version of which a snapshot is kept."""
+    cuts = [n for n, event in enumerate(events, 1) if every and event.version % every == 0]
+    ends = [*cuts, len(events)]
+    return [events[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end]
+
+
+def _is_beyond(event: Recorded, moment: Moment) -> bool:
+    if moment.time is not None:
+        return event.recorded_at > moment.time
+    return event.position > moment.position
+
+
+def _may_be_its_fault(found: Entry | Unreadable) -> bool:
+    """Whether a stream cannot be read because of the snapshot that it was begun with: the events are sound."""
+    return isinstance(found, Unreadable) and not isinstance(found.why.__cause__, TwinlogError)
