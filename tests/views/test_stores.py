@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 from tests import servers
 from tests.dead_letters.journal import Row, Source
 from twinlog import PostgresViews, ViewStore
+from twinlog.log.ports import CheckpointAdvance
 from twinlog.model.view import AnyView
 from twinlog.testing import START, MemoryViews
 from twinlog.testing.conformance import RowOf, ViewsConformance
@@ -44,3 +46,11 @@ class TestViews(ViewsConformance):
     @pytest.fixture
     def row(self) -> RowOf:
         return lambda key, number: Row(key, f"{number}", START + timedelta(seconds=number))
+
+    async def test_one_row_is_given_as_among_others(
+        self, store: ViewStore, view: AnyView, row: RowOf
+    ) -> None:
+        assert isinstance(store, MemoryViews | PostgresViews)
+        await store.commit({view: {"a": row("a", 1), "b": row("b", 2)}}, CheckpointAdvance("c", 0, 1))
+        rows = await asyncio.gather(*(store.row(view, key) for key in ("a", "b", "nobody", "a")))
+        assert rows == [row("a", 1), row("b", 2), None, row("a", 1)]

@@ -58,6 +58,12 @@ class BuildGone(FailedPrecondition):
     reason = "VIEW_BUILD_GONE"
 
 
+class BuildWatched(FailedPrecondition):
+    """Watches of rows follow the home of view {view}, so it is kept; drop it with a program that does not watch it."""
+
+    reason = "VIEW_BUILD_WATCHED"
+
+
 class RowDifference(NamedTuple):
     """A row that is not the same in two builds."""
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, LogSession
-from twinlog.log.view_builds import Build, BuildGone, LiveBuilds, Rows
+from twinlog.log.view_builds import Build, BuildGone, BuildWatched, LiveBuilds, Rows
+from twinlog.log.view_store import ViewMoment
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
+from twinlog.model.row_changes import NO_ROWS, Mark, Marks, Note, Noted, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
+
+T = TypeVar("T")
 
 _BEGUN = datetime(2020, 1, 1, tzinfo=UTC)
 """Virtual worlds have no other clock here."""
+_MOST_NOTES = 1_000
+"""Of a view."""
 
 
 class MemoryViews:
@@ -27,6 +34,9 @@ class MemoryViews:
         """By name; those of builds that are not at home have their place before it, with a slash."""
         self.positions: dict[str, int] = {}
         """The checkpoints, by consumer."""
+        self._noted_views: dict[AnyView, Sequence[str]] = {}
+        self.notes: dict[str, list[Note]] = defaultdict(list)
+        """By view, in the order of their commits."""
         self.live = LiveBuilds()
         self._builds: dict[tuple[str, int], Build] = {}
         self._place: str | None = None
@@ -69,6 +79,8 @@ class MemoryViews:
         return {}
 
     async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
+        if build.home and any(view.name == build.view for view in self._noted_views):
+            raise BuildWatched(view=build.view)
         known = self._builds.get((build.view, build.number))
         if known is None or known.live:
             raise BuildGone(view=build.view, build=build.number)
@@ -111,11 +123,42 @@ class MemoryViews:
         """One row; None where there is none."""
         return self.tables.get(self._table(view), {}).get(key)
 
+    async def query(self, name: str, *arguments: Any) -> Sequence[Any]:
+        """Named queries are for stores with a language for them: here, look at ``tables``."""
+        raise NotImplementedError(f"views in memory have no query {name!r}")
+
+    def note(self, views: NotedViews) -> None:
+        self._noted_views |= views
+
+    async def forget_notes(self, older_than_seconds: float) -> None:
+        """They live as long as this object."""
+
+    async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+        return await read(self.kept())  # nothing in here waits
+
+    async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
+        notes = self.notes[view.name]
+        now = {
+            consumer: max(
+                (note.at for note in notes if note.consumer == consumer and note.at.position == position),
+                default=Mark(position),
+            )
+            for consumer in consumers
+            for position in [self.positions.get(consumer, 0)]
+        }
+        newer = [note for note in notes if note.consumer in since and note.at > since[note.consumer]]
+        return Noted(now, newer[::-1])
+
     async def commit(
-        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+        self,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Conflict | None:
         async with self.log.exclusive() as session:
-            return await self._commit(session, changes, advance, batch)
+            return await self._commit(session, changes, advance, batch, before)
 
     async def update(
         self,
@@ -123,13 +166,21 @@ class MemoryViews:
         change: Callable[[Changes], Changes],
         advance: CheckpointAdvance,
         batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Changes | Conflict:
         async with self.log.exclusive() as session:
-            changes = change({view: await self.rows(view, keys) for view, keys in wanted.items()})
-            return await self._commit(session, changes, advance, batch) or changes
+            rows = {view: await self.rows(view, keys) for view, keys in wanted.items()}
+            changes = change(rows)
+            return await self._commit(session, changes, advance, batch, {**before, **rows}) or changes
 
     async def _commit(
-        self, session: LogSession, changes: Changes, advance: CheckpointAdvance, batch: Batch | None
+        self,
+        session: LogSession,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None,
+        before: Changes,
     ) -> Conflict | None:
         actual = self.positions.get(advance.consumer, 0)
         if actual != advance.after:
@@ -138,6 +189,7 @@ class MemoryViews:
             return conflict
         self.positions[advance.consumer] = advance.upto
         self.log.note_handled(advance)
+        self._note(changes, advance, before)
         for view, rows in changes.items():
             table = self.tables.setdefault(self._table(view), {})
             for key, row in rows.items():
@@ -154,6 +206,23 @@ class MemoryViews:
             table = view.name if live.version == 1 else f"{view.name}_v{live.version}"
             return _at(live.place, table)
         return view.table
+
+    def _note(self, changes: Changes, advance: CheckpointAdvance, before: Changes) -> None:
+        for view, rows in to_note({} if self._place else self._noted_views, changes, before).items():
+            kept = [
+                note
+                for note in self.notes[view.name]
+                if note.consumer != advance.consumer or note.at.position <= advance.after
+            ]
+            parts = [
+                n.at.part for n in kept if n.consumer == advance.consumer and n.at.position == advance.upto
+            ]
+            at = Mark(advance.upto, max(parts, default=0) + 1 if advance.after == advance.upto else 0)
+            order = kept[-1].order + 1 if kept else 1
+            note = Note(
+                advance.consumer, at, advance.after, order, rows.keys, self._noted_views[view], rows.before
+            )
+            self.notes[view.name] = [*kept[-_MOST_NOTES:], note]
 
 
 def _at(place: str, table: str) -> str:

@@ -70,9 +70,8 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
     """Within seconds: asyncpg itself would wait endlessly."""
     if pool.get_idle_size():
-        return await pool.acquire(
-            timeout=None
-        )  # without the task and the timer that asyncpg spends on a limit
+        # Without the task and the timer that asyncpg spends on a limit.
+        return await pool.acquire(timeout=None)
     try:
         return await pool.acquire(timeout=_ACQUIRE_SECONDS)
     except TimeoutError as error:

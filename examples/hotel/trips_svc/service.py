@@ -68,7 +68,7 @@ class TripQueries(TripQueryServiceServicer):
         return trip_id
 
     async def _trip(self, trip_id: str) -> pb.Trip:
-        row = await self._views.row(TRIPS, trip_id)
+        row = (await self._views.rows(TRIPS, [trip_id])).get(trip_id)
         if row is None or not row.state:
             raise TripNotFound
         return pb.Trip(**row._asdict())
