@@ -36,6 +36,9 @@ demo: $(GENERATED) ## From nothing: start everything, run real orders through bo
 run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
 	@$(PY) -m stack run
 
+rebuild: $(GENERATED) ## Build a view anew beside the live one, and compare them: VIEW=orders (ARGS="--share 50")
+	@$(BIN)/twinlog views rebuild $(VIEW) $(ARGS)
+
 audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--watch", "--wait 30")
 	@$(PY) -m proof.auditor $(ARGS)
 

@@ -59,15 +59,15 @@ def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
     if isinstance(message, OrderCreated):
         return created(event, message)
     assert row is not None, "a stream of orders begins with OrderCreated"
-    row = row._replace(updated_at=event.recorded_at, version=event.version)
+    state, reason = row.state, row.reason
     match message:
         case OrderApproved():
-            return row._replace(state=ORDER_STATE_APPROVED)
+            state = ORDER_STATE_APPROVED
         case OrderRejected():
-            return row._replace(state=ORDER_STATE_REJECTED, reason=message.reason)
+            state, reason = ORDER_STATE_REJECTED, message.reason
         case OrderCancelled():
-            return row._replace(state=ORDER_STATE_CANCELLED)
-    return row
+            state = ORDER_STATE_CANCELLED
+    return row._replace(state=state, reason=reason, updated_at=event.recorded_at, version=event.version)
 
 
 def key(event: Recorded, _message: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
@@ -15,11 +15,13 @@ from twinlog import Clock, ConfigurationError, TwinlogError
 from twinlog.audit import GRACE, Report
 from twinlog.audit import Auditor as SystemAuditor
 from twinlog.testing.internals import (
+    Build,
     NatsClient,
     Pool,
     PostgresLog,
     StoreClock,
     SystemClock,
+    builds_in,
     connect,
     database_url,
     open_pool,
@@ -46,12 +48,13 @@ class Auditor(SystemAuditor):
         grace: timedelta = GRACE,
         at_rest: bool = False,
         clock: Clock | None = None,
+        builds: Sequence[Build] = (),
     ) -> None:
         """``pools`` by database. ``grace``: how long an order or a saga may be overdue before that is a violation.
-        ``at_rest``: no service is running, so that deadlines may pass.
+        ``at_rest``: no service is running, so that deadlines may pass. ``builds``: those of the projector's views.
         """
         clock = clock or SystemClock()
-        super().__init__(system(clock), Shop(grace), client, pools, at_rest=at_rest, clock=clock)
+        super().__init__(system(clock, builds), Shop(grace), client, pools, at_rest=at_rest, clock=clock)
 
 
 @asynccontextmanager
@@ -71,7 +74,8 @@ async def open_auditor(
         clock = StoreClock(PostgresLog(pools[VIEWS_DATABASE], "views").time, SystemClock())
         with outages():
             await clock.measure()
-        yield Auditor(client, pools, grace=grace, at_rest=at_rest, clock=clock)
+            builds = await builds_in(pools[VIEWS_DATABASE])
+        yield Auditor(client, pools, grace=grace, at_rest=at_rest, clock=clock, builds=builds)
 
 
 async def audit(

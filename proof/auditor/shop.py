@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import customer_svc.policies
 import order_svc.policies
@@ -18,6 +18,7 @@ from customer_svc.domain import CUSTOMER
 from order_svc.domain import ORDER, SAGA_MODE
 from projector.views.customers import CUSTOMERS, CustomerRow
 from projector.views.orders import ORDERS, OrderRow
+from projector.views.timeline import TIMELINE
 from proof.auditor.timeline import TimelineAudit
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.views import SAGAS, SHOWN, SagaRow
@@ -32,7 +33,14 @@ from twinlog.audit import (
     TableRows,
     ViewAudit,
 )
-from twinlog.testing.internals import DEAD_LETTERS, AnyAggregate, AnyView, load_queries
+from twinlog.testing.internals import (
+    DEAD_LETTERS,
+    AnyAggregate,
+    AnyView,
+    Build,
+    consumer_of,
+    load_queries,
+)
 
 SCHEMA = Schema()
 """Decodes the events of every log; knows no upcasters, as the services of the shop."""
@@ -55,9 +63,18 @@ DATABASES = [VIEWS_DATABASE, *SHOP_LOGS.values()]
 """In the order in which they have to be read, so that no view is ahead of its log."""
 
 
-def system(clock: Clock) -> System:
-    """The shop, as its services are wired."""
-    return System(LOGS, DATABASES, lambda dead: _followers(clock, dead), _views, NAMESPACE)
+def system(clock: Clock, builds: Sequence[Build] = ()) -> System:
+    """The shop, as its services are wired; ``builds``: those of the projector's views, where they were built anew."""
+    live = {build.view: build for build in builds if build.live}
+    gone = {build.view for build in builds if build.home and build.dropped}
+    return System(
+        LOGS,
+        DATABASES,
+        lambda dead: _followers(clock, dead),
+        lambda dead: _views(dead, live, gone),
+        NAMESPACE,
+        notes=["the timeline is not compared: its home was dropped"] if TIMELINE.name in gone else (),
+    )
 
 
 def _followers(clock: Clock, dead_letters: DeadLettersByConsumer) -> list[Follower]:
@@ -74,11 +91,13 @@ def _followers(clock: Clock, dead_letters: DeadLettersByConsumer) -> list[Follow
     ]
 
 
-def _views(dead_letters: DeadLettersByConsumer) -> list[RowsAudit]:
-    """Every view that is folded row by row, then the timeline of each log that has one."""
+def _views(
+    dead_letters: DeadLettersByConsumer, live: Mapping[str, Build], gone: Collection[str]
+) -> list[RowsAudit]:
+    """Every view that is folded row by row, as it is read, then the timeline of each log that has one."""
     return [
-        _view(ORDERS, OrderRow, ORDER_SVC.log, dead_letters),
-        _view(CUSTOMERS, CustomerRow, CUSTOMER_SVC.log, dead_letters),
+        _view(ORDERS, OrderRow, ORDER_SVC.log, dead_letters, live.get(ORDERS.name)),
+        _view(CUSTOMERS, CustomerRow, CUSTOMER_SVC.log, dead_letters, live.get(CUSTOMERS.name)),
         ViewAudit(
             SAGAS,
             _rows("saga_orchestrator.sql", SAGAS, SagaRow),
@@ -95,24 +114,27 @@ def _views(dead_letters: DeadLettersByConsumer) -> list[RowsAudit]:
                 database=VIEWS_DATABASE,
                 remedy=_rebuild_of_projector(log),
             )
-            for log in SHOWN_LOGS
+            for log in (SHOWN_LOGS if TIMELINE.name not in gone else ())
         ),
     ]
 
 
-def _view(view: AnyView, row_type: type, log: str, dead_letters: DeadLettersByConsumer) -> ViewAudit:
+def _view(
+    view: AnyView, row_type: type, log: str, dead_letters: DeadLettersByConsumer, live: Build | None
+) -> ViewAudit:
+    home = f"projector.{log}"
     return ViewAudit(
         view,
-        _rows("projector.sql", view, row_type),
+        _rows("projector.sql", view, row_type, live.place if live else ""),
         log=log,
-        dead_letters=dead_letters[f"projector.{log}"],
+        dead_letters=dead_letters[consumer_of(live, home, log) if live else home],
         database=VIEWS_DATABASE,
         remedy=_rebuild_of_projector(log),
     )
 
 
-def _rows(package: str, view: AnyView, row_type: type) -> TableRows:
-    return TableRows(view, load_queries(package)[f"{view.name}_rows"], row_type)
+def _rows(package: str, view: AnyView, row_type: type, place: str = "") -> TableRows:
+    return TableRows(view, load_queries(package)[f"{view.name}_rows"], row_type, place)
 
 
 def _rebuild_of_projector(log: str) -> str:

@@ -27,10 +27,12 @@ from twinlog.consume.projection import Projection
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.log.system import StoreClock, SystemClock
+from twinlog.log.view_builds import Build
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import AnyView
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.view_builds import builds_in
 from twinlog.postgres.views import PostgresViews
 from twinlog.service.runtime import Main
 
@@ -52,6 +54,8 @@ async def open_auditor(
     async with surveyed(mains) as services:
         if not services:
             raise CannotAudit(why="no program has opened a service; call open_service in its main")
+        for each in services:
+            add_builds(each.consumers, await builds_in(each.pool))
         system = system_of(services)
         client = await _connected(services[0].settings.nats_url)
         try:
@@ -116,7 +120,7 @@ def _views(services: Sequence[Wired], dead_letters: DeadLettersByConsumer) -> It
     for each in services:
         shared: dict[str, SharedRows] = {}
         for one in each.consumers:
-            for view in one.tables if isinstance(one, Projection) else ():
+            for view in one.kept if isinstance(one, Projection) else ():
                 assert isinstance(one, Projection)
                 yield _view(each, one, view, dead_letters, shared)
 
@@ -131,7 +135,7 @@ def _view(
     """``shared``: the rows that several logs change, by the name of their view."""
     store = projection.store
     rows = TableRows.of(view, store) if isinstance(store, PostgresViews) else None
-    if rows is None:
+    if rows is None or not isinstance(store, PostgresViews):
         followed = Unjudged(
             view,
             log=projection.source,
@@ -149,16 +153,22 @@ def _view(
         "schema": service.spec.schema,
         "remedy": remedy,
     }
-    if _shown_by(service.consumers, view.name) > 1:
-        together = shared.setdefault(view.name, SharedRows(view, rows, remedy))
+    if _shown_by(service.consumers, view, store.place) > 1:
+        together = shared.setdefault(f"{store.place}/{view.table}", SharedRows(view, rows, remedy))
         return SharedViewAudit(view, rows, shared=together, **parts), ""
     return ViewAudit(view, rows, **parts), ""
 
 
 def _rebuild(service: Wired, projection: Projection) -> str:
     """The command after which a projection makes its views again."""
-    several = [name for name in projection.views if _shown_by(service.consumers, name) > 1]
-    wipe = "; ".join(f"TRUNCATE {quoted(name)}".replace('"', "") for name in projection.views)
+    if isinstance(store := projection.store, PostgresViews) and store.place:
+        view, _, number = store.place.rpartition("@")
+        return (
+            f"twinlog views drop {view} {number}    # where it is live: first twinlog views rebuild {view} and twinlog "
+            f"views switch {view} --confirm"
+        )
+    several = [view.table for view in projection.kept if _shown_by(service.consumers, view) > 1]
+    wipe = "; ".join(f"TRUNCATE {quoted(view.table)}".replace('"', "") for view in projection.kept)
     return (
         f"psql {service.database} -1 -c \"{wipe}; DELETE FROM checkpoints WHERE consumer = '{projection.name}'\""
         f"    # with {service.spec.name} stopped; it makes the view again"
@@ -166,8 +176,28 @@ def _rebuild(service: Wired, projection: Projection) -> str:
     )
 
 
-def _shown_by(consumers: Sequence[Consumer], view: str) -> int:
-    return sum(isinstance(one, Projection) and view in one.views for one in consumers)
+def _shown_by(consumers: Sequence[Consumer], view: AnyView, place: str = "") -> int:
+    """How many consumers keep a view in a place."""
+    return sum(
+        isinstance(one, Projection)
+        and view.table in [each.table for each in one.kept]
+        and getattr(one.store, "place", "") == place
+        for one in consumers
+    )
+
+
+def add_builds(consumers: list[Consumer], builds: Sequence[Build]) -> None:
+    """The consumers of builds that are no homes are audited, too; homes that were dropped are not."""
+    homes = {build.view: 0 if build.dropped else build.version for build in builds if build.home}
+    for one in [each for each in consumers if isinstance(each, Projection)]:
+        for build in builds:
+            for view in one.tables:
+                if (view.name, view.version) == (build.view, build.version) and not (
+                    build.home or build.dropped
+                ):
+                    consumers.append(one.of_build(view, build))
+        if any(view.name in homes for view in one.tables):
+            one.keep([view for view in one.tables if homes.get(view.name, view.version) == view.version])
 
 
 async def _connected(nats_url: str) -> NatsClient:

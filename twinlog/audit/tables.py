@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -18,20 +19,22 @@ _QUERIES = load_queries("twinlog.audit.sql")
 class TableRows:
     """A view in a table of its name, whose first column is the key."""
 
-    def __init__(self, view: AnyView, query: str, row_type: Any) -> None:
-        """``query``: the named query ``<view>_rows``."""
-        self._query = query
+    def __init__(self, view: AnyView, query: str, row_type: Any, place: str = "") -> None:
+        """``query``: the named query ``<view>_rows``. ``place``: the schema of a build; empty: the home's."""
+        self._query = f"/* {place} */ {query}" if place else query
         self._row_type = row_type
-        self._table = quoted(view.name)
+        self._place = place
+        self._table = f"{quoted(place)}.{quoted(view.table)}" if place else quoted(view.table)
 
     @classmethod
     def of(cls, view: AnyView, store: PostgresViews) -> TableRows | None:
         """The view in this store; None where the store never reads its rows."""
         reading = store.reading(view)
-        return cls(view, *reading) if reading else None
+        return cls(view, *reading, store.place) if reading else None
 
     async def named(self, connection: Connection, keys: Sequence[str]) -> Mapping[str, Any]:
-        rows = await connection.fetch(self._query, keys)
+        async with _looking_in(connection, self._place):
+            rows = await connection.fetch(self._query, keys)
         return {str(row[0]): self._row_type(*row) for row in rows}
 
     async def as_stored(self, connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:
@@ -48,6 +51,18 @@ class TableRows:
 
     async def count(self, connection: Connection) -> int:
         return int(await connection.fetchval(f"SELECT count(*) FROM {self._table}"))
+
+
+@asynccontextmanager
+async def _looking_in(connection: Connection, place: str) -> AsyncIterator[None]:
+    """Inside the block, and the connection's transaction, names are looked up in this schema first."""
+    if not place:
+        yield
+        return
+    before = await connection.fetchval("SHOW search_path")
+    await connection.execute(f"SET LOCAL search_path TO {quoted(place)}, {before}")
+    yield
+    await connection.execute(f"SET LOCAL search_path TO {before}")
 
 
 def quoted(name: str) -> str:

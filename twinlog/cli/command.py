@@ -28,7 +28,7 @@ COMMANDS = {
     "snapshots": ("snapshots", "snapshots of versions long past: list, drop, rebuild"),
     "dead-letters": ("dead_letters", "events that could not be handled: list, show, replay, discard"),
     "sagas": ("sagas", "sagas: list, show, retry, skip, abort"),
-    "views": ("views", "views, and how far each is"),
+    "views": ("views", "views, and how far each is; rebuild one beside the old, compare, switch, drop"),
     "dashboards": ("dashboards", "write Grafana dashboards and Prometheus alert rules into a folder"),
     "doctor": ("doctor", "check servers and settings, and say what to do"),
     "audit": ("audit", "compare logs, streams, views, consumers and sagas, event by event"),

@@ -19,6 +19,7 @@ from twinlog.cli.exits import Failed, OutOfReach, Usage
 from twinlog.cli.project import Project
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
+from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
 T = TypeVar("T")
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
@@ -85,10 +86,17 @@ class Server:
         """Its twinlog.v1.DeadLetterService."""
         return DeadLetterServiceStub(self.channel)
 
-    async def ask(self, method: Callable[..., Awaitable[T]], request: Any) -> T:
-        """The answer of a unary method. Raises Failed."""
+    @property
+    def views(self) -> Any:
+        """Its twinlog.v1.ViewService."""
+        return ViewServiceStub(self.channel)
+
+    async def ask(
+        self, method: Callable[..., Awaitable[T]], request: Any, *, seconds: float | None = None
+    ) -> T:
+        """The answer of a unary method within ``seconds``, by default those that were given. Raises Failed."""
         try:
-            return await method(request, timeout=self.timeout_seconds)
+            return await method(request, timeout=seconds or self.timeout_seconds)
         except grpc.aio.AioRpcError as error:
             raise failure(self.address, error) from error
 

@@ -8,7 +8,7 @@ whoever folds a view again to check it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
+from twinlog.log.view_builds import Build, RebuildableStore, consumer_of, home_version
 from twinlog.log.view_store import CheckedViewStore, NotingViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
 from twinlog.model.routing import routing_key_of
@@ -48,13 +49,15 @@ class Projection:
         self.source = source or name.rpartition(".")[2]
         self.says_source = bool(source) or "." in name
         """Whether its log was named, and is not guessed from a name that has no dot."""
-        wanted = [type for view in views for type in view.events] if all(v.wanted for v in views) else []
+        every = all(view.wanted for view in views)
+        wanted = list(dict.fromkeys(type for view in views for type in view.events)) if every else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
         self.routing_key = schema.stored_routing_key(wanted, routing_key)
         self.projected_key = routing_key
         """The routing key of the events that change a view; older ones may be stored under another key."""
-        self._views = views
-        self.store = store
+        self._views = self._kept = views
+        self._knows_kept = all(view.version == 1 for view in views)
+        self.store = store.kept() if isinstance(store, RebuildableStore) else store
         self._wanted = schema.stored_names(wanted)
         self._shared = [view for view in views if view.shared and not view.append_only]
         self._on_commit = on_commit
@@ -64,18 +67,57 @@ class Projection:
             {"before": self._cache} if isinstance(store, NotingViewStore) else {}
         )
 
+    def of_build(self, view: AnyView, build: Build) -> Projection:
+        """What keeps another build of one of its views. It is sent what this one is, so that both get equally far."""
+        assert isinstance(self.store, RebuildableStore)
+        name = consumer_of(build, self.name, self.source)
+        of = Projection(
+            name,
+            [view],
+            self.store.at(build.place),
+            schema=self._schema,
+            source=self.source,
+            routing_key=self.projected_key,
+            on_commit=self._on_commit,
+        )
+        of.types, of._wanted, of.routing_key = self.types, self._wanted, self.routing_key
+        of.keep([view])
+        return of
+
     @property
     def views(self) -> Sequence[str]:
         """The names of its views."""
-        return [view.name for view in self._views]
+        return list(dict.fromkeys(view.name for view in self._views))
 
     @property
     def tables(self) -> Sequence[AnyView]:
         """Its views."""
         return self._views
 
+    @property
+    def kept(self) -> Sequence[AnyView]:
+        """Those of its views that it keeps."""
+        return self._kept
+
+    def keep(self, kept: Collection[AnyView]) -> None:
+        """From now on it keeps these of its views; of the others, others have other builds."""
+        self._kept = [view for view in self._views if view in kept]
+        self._knows_kept = True
+
     async def checkpoint(self) -> int:
+        if not self._knows_kept:
+            await self._find_kept()
         return await self.store.checkpoint(self.name)
+
+    async def _find_kept(self) -> None:
+        """Of a view that is declared in several versions, its home has one."""
+        assert isinstance(self.store, RebuildableStore), "see store_mistakes"
+        kept = set()
+        for name in self.views:
+            versions = sorted(view.version for view in self._views if view.name == name)
+            version = await home_version(self.store, name, versions, self.name.rpartition(".")[0])
+            kept |= {view for view in self._views if (view.name, view.version) == (name, version)}
+        self.keep(kept)
 
     def forget(self) -> None:
         for cached in self._cache.values():
@@ -88,7 +130,7 @@ class Projection:
         decoded = self._schema.decode_all(mine)
         if self.projected_key != self.routing_key:
             decoded = [each for each in decoded if routing_key_of(each[1]) == self.projected_key]
-        events_of = {view: keyed(view, decoded) for view in self._views}
+        events_of = {view: keyed(view, decoded) for view in self._kept}
         await self._fetch(events_of)
         committed = await self._commit(events_of, advance, progress)
         if isinstance(committed, Conflict):
@@ -106,6 +148,10 @@ class Projection:
         if self._shared and not isinstance(self.store, SharedViewStore):
             names = " and ".join(view.name for view in self._shared)
             found.append(f"the store of {self.name!r} cannot share views ({names}); use one with `update`")
+        if not self._knows_kept and not isinstance(self.store, RebuildableStore):
+            found.append(
+                f"the store of {self.name!r} cannot tell versions of a view apart; keep version 1 only"
+            )
         return found
 
     async def _commit(
@@ -119,7 +165,9 @@ class Projection:
             return await self.store.commit(changes, advance, progress.batch(), **self._before) or changes
         assert isinstance(self.store, SharedViewStore), "see store_mistakes"
         wanted = {
-            view: list({key: None for keys, *_ in events_of[view] for key in keys}) for view in self._shared
+            view: list({key: None for keys, *_ in events_of[view] for key in keys})
+            for view in self._shared
+            if view in events_of
         }
         return await self.store.update(
             wanted,

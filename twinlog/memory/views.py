@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from copy import copy
+from datetime import UTC, datetime
+from typing import Any, Self, TypeVar
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, LogSession
+from twinlog.log.view_builds import Build, BuildGone, BuildWatched, LiveBuilds, Rows
 from twinlog.log.view_store import ViewMoment
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
@@ -15,6 +18,8 @@ from twinlog.model.view import AnyView, Changes
 
 T = TypeVar("T")
 
+_BEGUN = datetime(2020, 1, 1, tzinfo=UTC)
+"""Virtual worlds have no other clock here."""
 _MOST_NOTES = 1_000
 """Of a view."""
 
@@ -26,11 +31,83 @@ class MemoryViews:
         """``log``: the log beside the views; by default a new one."""
         self.log = log or MemoryLog("views")
         self.tables: dict[str, dict[str, Any]] = {}
+        """By name; those of builds that are not at home have their place before it, with a slash."""
         self.positions: dict[str, int] = {}
         """The checkpoints, by consumer."""
         self._noted_views: dict[AnyView, Sequence[str]] = {}
         self.notes: dict[str, list[Note]] = defaultdict(list)
         """By view, in the order of their commits."""
+        self.live = LiveBuilds()
+        self._builds: dict[tuple[str, int], Build] = {}
+        self._place: str | None = None
+        """Where the builds are that it keeps; None: it reads those that are live."""
+
+    def at(self, place: str) -> Self:
+        kept = copy(self)
+        kept._place = place
+        return kept
+
+    def kept(self) -> Self:
+        return self.at(self._place or "")
+
+    async def builds(self) -> Sequence[Build]:
+        return [self._builds[key] for key in sorted(self._builds)]
+
+    async def settle_home(self, view: str, version: int) -> None:
+        self._builds.setdefault((view, 1), Build(view, 1, version, True, True, False, _BEGUN, _BEGUN))
+
+    async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
+        await self.settle_home(view.name, home_version)
+        number = max(number for name, number in self._builds if name == view.name) + 1
+        build = Build(view.name, number, view.version, False, False, False, _BEGUN, share=share)
+        self._builds[view.name, number] = build
+        return build
+
+    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+        behind = {
+            new: self.positions.get(old, 0) - self.positions.get(new, 0) for old, new in consumers.items()
+        }
+        if behind := {name: lack for name, lack in behind.items() if lack > 0}:
+            return behind
+        known = self._builds.get((to.view, to.number))
+        if known is None or known.dropped:
+            raise BuildGone(view=to.view, build=to.number)
+        for key, build in self._builds.items():
+            if build.view == to.view and build.live:
+                self._builds[key] = build._replace(live=False, live_until=_BEGUN)
+        self._builds[to.view, to.number] = known._replace(live=True, live_since=_BEGUN)
+        return {}
+
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
+        if build.home and any(view.name == build.view for view in self._noted_views):
+            raise BuildWatched(view=build.view)
+        known = self._builds.get((build.view, build.number))
+        if known is None or known.live:
+            raise BuildGone(view=build.view, build=build.number)
+        self.tables.pop(_at(build.place, table), None)
+        self._builds[build.view, build.number] = known._replace(dropped=True)
+        for consumer in () if build.home else consumers:
+            self.positions.pop(consumer, None)
+
+    async def compare_builds(
+        self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
+    ) -> Rows:
+        one, other = (
+            self.tables.get(_at(build.place, view.table), {})
+            for build, view in zip((old, new), views, strict=True)
+        )
+        looked_at = keys if keys is not None else [*{**one, **other}]
+        differing = {
+            key: _why(one.get(key), other.get(key)) for key in looked_at if one.get(key) != other.get(key)
+        }
+        found = [*differing.values()]
+        counts = found.count("missing"), found.count("added")
+        return Rows(
+            len(looked_at),
+            dict([*differing.items()][:limit]),
+            (len(found) - sum(counts), *counts),
+            dict(self.positions),
+        )
 
     async def checkpoint(self, consumer: str) -> int:
         return self.positions.get(consumer, 0)
@@ -39,12 +116,12 @@ class MemoryViews:
         return dict(self.positions)
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        table = self.tables.get(view.name, {})
+        table = self.tables.get(self._table(view), {})
         return {key: table[key] for key in keys if key in table}
 
     async def row(self, view: AnyView, key: str) -> Any | None:
         """One row; None where there is none."""
-        return self.tables.get(view.name, {}).get(key)
+        return self.tables.get(self._table(view), {}).get(key)
 
     async def query(self, name: str, *arguments: Any) -> Sequence[Any]:
         """Named queries are for stores with a language for them: here, look at ``tables``."""
@@ -57,7 +134,7 @@ class MemoryViews:
         """They live as long as this object."""
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
-        return await read(self)  # nothing in here waits
+        return await read(self.kept())  # nothing in here waits
 
     async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
         notes = self.notes[view.name]
@@ -114,7 +191,7 @@ class MemoryViews:
         self.log.note_handled(advance)
         self._note(changes, advance, before)
         for view, rows in changes.items():
-            table = self.tables.setdefault(view.name, {})
+            table = self.tables.setdefault(self._table(view), {})
             for key, row in rows.items():
                 if row is None:
                     table.pop(key, None)
@@ -122,8 +199,16 @@ class MemoryViews:
                     table[key] = row
         return None
 
+    def _table(self, view: AnyView) -> str:
+        if self._place is not None:
+            return _at(self._place, view.table)
+        if live := self.live.current.get(view.name):
+            table = view.name if live.version == 1 else f"{view.name}_v{live.version}"
+            return _at(live.place, table)
+        return view.table
+
     def _note(self, changes: Changes, advance: CheckpointAdvance, before: Changes) -> None:
-        for view, rows in to_note(self._noted_views, changes, before).items():
+        for view, rows in to_note({} if self._place else self._noted_views, changes, before).items():
             kept = [
                 note
                 for note in self.notes[view.name]
@@ -138,3 +223,11 @@ class MemoryViews:
                 advance.consumer, at, advance.after, order, rows.keys, self._noted_views[view], rows.before
             )
             self.notes[view.name] = [*kept[-_MOST_NOTES:], note]
+
+
+def _at(place: str, table: str) -> str:
+    return f"{place}/{table}" if place else table
+
+
+def _why(one: Any, other: Any) -> str:
+    return "missing" if other is None else "added" if one is None else f"{one} → {other}"

@@ -36,7 +36,7 @@ class View(Generic[Row]):
     """
 
     name: str
-    """The name of the table."""
+    """The name of the view, and of its table."""
     key: Callable[[Recorded, Any], str | Sequence[str] | None]
     """The key of the row that an event changes, the keys of several rows, or None if it changes none."""
     evolve: Callable[[Row | None, Recorded, Any], Row | None] = unchanged
@@ -58,6 +58,9 @@ class View(Generic[Row]):
         default=None, hash=False
     )
     """By event type, a function as ``evolve`` is: the two in one table. ``events`` then are its keys."""
+    version: int = 1
+    """A changed view is declared beside the old one, with the next version. From 2 on, the version is part of the names
+    of its table and its queries, as in ``rooms_v2``."""
     wanted: frozenset[type[Message]] = field(default=frozenset(), init=False, repr=False, compare=False)
     """The types that it is about; empty: any."""
 
@@ -69,6 +72,11 @@ class View(Generic[Row]):
             object.__setattr__(self, "events", self.rules)
         object.__setattr__(self, "events", tuple(self.events))  # it is a key of dictionaries
         object.__setattr__(self, "wanted", frozenset(() if Message in self.events else self.events))
+
+    @property
+    def table(self) -> str:
+        """The name of its table."""
+        return self.name if self.version == 1 else f"{self.name}_v{self.version}"
 
     @property
     def shares(self) -> bool:

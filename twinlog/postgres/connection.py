@@ -80,12 +80,12 @@ async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
     """The rows of a statement, which completes even if its caller is cancelled. Raises Unavailable."""
-    return await to_its_end(fetched(pool, query, *arguments))
+    return await to_its_end(in_task(pool, lambda connection: connection.fetch(query, *arguments)))
 
 
-async def fetched(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
-    """The same in a task that is cancelled only when the process ends."""
-    return await _on_connection(pool, lambda connection: connection.fetch(query, *arguments))
+async def in_task(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """As :func:`on_connection`, in a task that is cancelled only when the process ends."""
+    return await _on_connection(pool, work)
 
 
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -106,6 +106,29 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         first_seconds=_RETRY_FIRST_SECONDS,
     )
     return await retrying(attempted)
+
+
+class PlacedConnection(asyncpg.Connection):
+    """A connection that remembers in which schemas its session looks first."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.path = ""
+        self._own_path = ""
+
+    async def go_to(self, path: str) -> None:
+        """Has names looked up in these schemas first; empty: as the session began."""
+        if path == self.path:
+            return
+        self._own_path = self._own_path or str(await self.fetchval("SHOW search_path"))
+        await self.execute(f"SET search_path TO {path + ', ' if path else ''}{self._own_path}")
+        self.path = path
+
+
+async def go_to(connection: Connection, path: str) -> None:
+    """The same of a connection of a pool."""
+    if getattr(connection, "path", "") != path:
+        await connection.go_to(path)  # type: ignore[union-attr]
 
 
 async def _set_up(connection: Connection) -> None:
@@ -148,6 +171,7 @@ async def open_pool(
             command_timeout=_STATEMENT_SECONDS,
             timeout=_POOL_CONNECT_SECONDS,
             init=set_up,
+            connection_class=PlacedConnection,
             reset=_no_reset,
         )
 

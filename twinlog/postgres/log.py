@@ -279,14 +279,15 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
         event_id,
         type,
         payload,
-        _metadata(metadata),
+        metadata_of(metadata),
         partition_key,
         routing_key,
         recorded_at,
     )
 
 
-def _metadata(stored: Mapping[str, Any]) -> Metadata:
+def metadata_of(stored: Mapping[str, Any]) -> Metadata:
+    """What is known of an event, by the names under which it is stored."""
     try:
         return Metadata(**stored)
     except TypeError:  # a newer version of the program knows more about an event

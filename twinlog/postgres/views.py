@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import timedelta
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.view_builds import Build, BuildWatched, LiveBuilds, Rows
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import fetch, fetched, on_connection
+from twinlog.postgres.connection import Pool, fetch, go_to, in_task, on_connection
 from twinlog.postgres.log import PostgresLog, append
 from twinlog.postgres.lookups import Lookups
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.view_builds import ViewBuilds, quoted
 from twinlog.postgres.view_moment import PostgresMoment
 
 T = TypeVar("T")
+
+
+class Runs(Protocol):
+    """Runs work on a connection of a pool."""
+
+    async def __call__(self, pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T: ...
+
 
 _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
@@ -75,8 +85,48 @@ class PostgresViews:
         self._statements: dict[tuple[tuple[str, ...], int], str] = {}
         self._lookups: dict[str, Lookups] = {}
         self._fitting: set[str] = set()
-        """Views whose row type has been compared with the table."""
+        """Tables whose row type has been compared with them."""
         self._noted: dict[AnyView, Sequence[str]] = {}
+        """Views whose changes are noted, those of their homes: watches follow these."""
+        self.live = LiveBuilds()
+        self._place: str | None = None
+        """Where the builds are that it keeps; None: it reads those that are live."""
+        self._builds = ViewBuilds(self.pool, self._queries)
+
+    def at(self, place: str) -> Self:
+        kept = copy(self)
+        kept._place, kept._statements, kept._lookups, kept._fitting = place, {}, {}, set()
+        return kept
+
+    def kept(self) -> Self:
+        return self.at(self._place or "")
+
+    @property
+    def place(self) -> str:
+        """Where the builds are that it keeps; empty: at home."""
+        return self._place or ""
+
+    async def builds(self) -> Sequence[Build]:
+        return await self._builds.all()
+
+    async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
+        return await self._builds.begin(view, home_version, share)
+
+    async def settle_home(self, view: str, version: int) -> None:
+        await self._builds.settle_home(view, version)
+
+    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+        return await self._builds.switch(to, consumers)
+
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
+        if build.home and any(view.name == build.view for view in self._noted):
+            raise BuildWatched(view=build.view)
+        await self._builds.drop(build, consumers, table)
+
+    async def compare_builds(
+        self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
+    ) -> Rows:
+        return await self._builds.compare(old, new, views, keys, limit)
 
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
@@ -89,10 +139,12 @@ class PostgresViews:
 
     async def query(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of a named query of the package. Raises Unavailable while the database is out of service."""
-        return await fetch(self.pool, self._queries[name], *arguments)
+        return await self._read(
+            lambda connection: connection.fetch(self._placed(self._live(name)), *arguments)
+        )
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return self._by_key(view, await fetch(self.pool, self._queries[f"{view.name}_rows"], keys))
+        return await self._read(lambda connection: self._rows(connection, view, keys))
 
     async def row(self, view: AnyView, key: str) -> Any | None:
         """One row; None where there is none. Where many are asked for at once, they share a statement.
@@ -105,27 +157,77 @@ class PostgresViews:
         return await lookups.row(key)
 
     async def _looked_up(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return self._by_key(view, await fetched(self.pool, self._queries[f"{view.name}_rows"], keys))
-
-    def _by_key(self, view: AnyView, found: Iterable[asyncpg.Record]) -> Mapping[str, Any]:
-        row_type = self._types[view.name]
-        return {row[0]: row_type(*row) for row in found}
+        return await self._read(lambda connection: self._rows(connection, view, keys), in_task)
 
     def reading(self, view: AnyView) -> tuple[str, Any] | None:
         """The query that gives rows of a view by their keys, and their type; None where there is no such query."""
-        query, row_type = self._queries.get(f"{view.name}_rows"), self._types.get(view.name)
+        query, row_type = self._queries.get(f"{view.table}_rows"), self._types.get(view.table)
         return (query, row_type) if query and row_type else None
+
+    async def _read(self, read: Callable[[Connection], Awaitable[T]], run: Runs = on_connection) -> T:
+        if self._place is not None:
+            return await self._on_connection(read, run)
+        live = self.live
+        while live.opened:
+            await live.opened.wait()
+        live.reads += 1
+        try:
+            return await self._on_connection(read, run)
+        finally:
+            live.reads -= 1
+
+    async def _on_connection(
+        self, work: Callable[[Connection], Awaitable[T]], run: Runs = on_connection
+    ) -> T:
+        path = self._path()
+
+        async def placed(connection: Connection) -> T:
+            await go_to(connection, path)
+            return await work(connection)
+
+        return await run(self.pool, placed)
+
+    def _path(self) -> str:
+        """The schemas to look in first."""
+        if self._place is not None:
+            return quoted(self._place) if self._place else ""
+        if not self.live.elsewhere:
+            return ""
+        return ", ".join(quoted(build.place) for build in self.live.current.values() if build.place)
+
+    def _placed(self, name: str) -> str:
+        """A query as a text of its own for each place: a session keeps the types that its first one meant."""
+        path = self._path()
+        return f"/* {path} */ {self._query(name)}" if path else self._query(name)
+
+    def _live(self, query: str) -> str:
+        """The name of a query, or of its namesake for the version of a view that is read."""
+        for build in self.live.current.values() if self.live.elsewhere else ():
+            if build.version > 1 and f"{query}_v{build.version}" in self._queries:
+                return f"{query}_v{build.version}"
+        return query
+
+    def _table(self, view: AnyView) -> str:
+        """The table of a view's version that is read; that of the given one where it is kept."""
+        live = self.live.current.get(view.name) if self._place is None else None
+        return (
+            view.name
+            if live and live.version == 1
+            else f"{view.name}_v{live.version}"
+            if live
+            else view.table
+        )
 
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What its package lacks for a view."""
-        needed = [f"{view.name}_upsert", *([] if view.append_only else [f"{view.name}_rows"])]
+        needed = [f"{view.table}_upsert", *([] if view.append_only else [f"{view.table}_rows"])]
         lacks = [
-            f"view {view.name!r} has no query {query!r}; add it to the queries.sql of its package"
+            f"view {view.table!r} has no query {query!r}; add it to the queries.sql of its package"
             for query in needed
             if query not in self._queries
         ]
-        if view.name not in self._types:
-            lacks.append(f"view {view.name!r} has no row type in this store; name it in `rows`")
+        if view.table not in self._types:
+            lacks.append(f"view {view.table!r} has no row type in this store; name it in `rows`")
         return lacks
 
     async def update(
@@ -141,8 +243,8 @@ class PostgresViews:
             try:
                 async with connection.transaction():
                     # In one order everywhere, so that two updates never wait for each other.
-                    for name in sorted(view.name for view in wanted):
-                        await connection.execute(self._queries["lock_view"], name)
+                    for name in sorted(view.table for view in wanted):
+                        await connection.execute(self._queries["lock_view"], f"{self._place or ''}{name}")
                     rows = {view: await self._rows(connection, view, keys) for view, keys in wanted.items()}
                     changes = change(rows)
                     await self._store(connection, changes, advance, {**before, **rows})
@@ -152,10 +254,13 @@ class PostgresViews:
             except _Undone as undone:
                 return undone.conflict
 
-        return await on_connection(self.pool, work)
+        return await self._on_connection(work)
 
     async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return self._by_key(view, await connection.fetch(self._queries[f"{view.name}_rows"], keys))
+        table = self._table(view)
+        found = await connection.fetch(self._placed(f"{table}_rows"), keys)
+        row_type = self._types[table]
+        return {row[0]: row_type(*row) for row in found}
 
     def note(self, views: NotedViews) -> None:
         self._noted |= views
@@ -164,11 +269,13 @@ class PostgresViews:
         await fetch(self.pool, self._queries["forget_view_notes"], timedelta(seconds=older_than_seconds))
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+        home = self.kept()  # whose changes are noted
+
         async def work(connection: Connection) -> T:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await read(PostgresMoment(connection, self._queries, self._rows))
+                return await read(PostgresMoment(connection, self._queries, home._rows))
 
-        return await on_connection(self.pool, work)
+        return await home._on_connection(work)
 
     async def commit(
         self,
@@ -192,7 +299,7 @@ class PostgresViews:
                 return undone.conflict
             return None
 
-        return await on_connection(self.pool, work)
+        return await self._on_connection(work)
 
     async def _store(
         self, connection: Connection, changes: Changes, advance: CheckpointAdvance, before: Changes
@@ -201,10 +308,10 @@ class PostgresViews:
         changed: dict[str, Sequence[Any]] = {}
         for view, rows in changes.items():
             if kept := [row for row in rows.values() if row is not None]:
-                changed[f"{view.name}_upsert"] = kept
+                changed[f"{view.table}_upsert"] = kept
             if len(kept) < len(rows):
-                changed[f"{view.name}_delete"] = [key for key, row in rows.items() if row is None]
-        notes = to_note(self._noted, changes, before) if self._noted else {}
+                changed[f"{view.table}_delete"] = [key for key, row in rows.items() if row is None]
+        notes = to_note(self._noted, changes, before) if self._noted and not self._place else {}
         noted = [(view.name, rows.keys, self._noted[view], rows.before) for view, rows in notes.items()]
         try:
             if advance.after == advance.upto and noted:  # a replay
@@ -228,13 +335,13 @@ class PostgresViews:
     async def _compare_columns(self, connection: Connection, views: Iterable[AnyView]) -> None:
         """Raises OtherColumns where a row has a table's columns in another order: they would change places."""
         for view in views:
-            if view.name in self._fitting:
+            if view.table in self._fitting:
                 continue
-            fields = list(getattr(self._types.get(view.name), "_fields", ()))
-            columns = [row[0] for row in await connection.fetch(self._queries["columns"], view.name)]
+            fields = list(getattr(self._types.get(view.table), "_fields", ()))
+            columns = [row[0] for row in await connection.fetch(self._queries["columns"], view.table)]
             if columns != fields and sorted(columns) == sorted(fields):
-                raise OtherColumns(view=view.name, fields=", ".join(fields), columns=", ".join(columns))
-            self._fitting.add(view.name)
+                raise OtherColumns(view=view.table, fields=", ".join(fields), columns=", ".join(columns))
+            self._fitting.add(view.table)
 
     async def _replay(
         self,
@@ -261,7 +368,8 @@ class PostgresViews:
             for parameter in range(first, first + noted * _NOTE_PARAMETERS, _NOTE_PARAMETERS):
                 parts.append(f"noted_{parameter} AS ({_shifted(self._query('note_advance'), parameter)})")
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
-            with_parts = f"WITH {', '.join(parts)} " if parts else ""
+            place = f"/* {self._place} */ " if self._place else ""
+            with_parts = f"{place}WITH {', '.join(parts)} " if parts else ""
             self._statements[names, noted] = f"{with_parts}SELECT advance_checkpoint($1, $2, $3, $4)"
         return self._statements[names, noted]
 

@@ -64,8 +64,11 @@ class Freshness:
 
     def __init__(self, consumers: Mapping[str, str]) -> None:
         """``consumers``: the log that each consumer reads."""
-        self._logs = consumers
+        self._logs = dict(consumers)
+        self._reached: dict[str, int] = dict.fromkeys(consumers, 0)
+        """By consumer."""
         self.positions: dict[str, int] = dict.fromkeys(consumers.values(), 0)
+        """What all consumers of a log have reached."""
         self.wants_look = asyncio.Event()
         """Set where somebody waits for what only a look at the checkpoints can tell."""
         self._advanced = asyncio.Event()
@@ -86,8 +89,22 @@ class Freshness:
     def advanced(self, consumer: str, position: int) -> None:
         """Notes that a view has advanced; wakes the queries that wait for it."""
         log = self._logs.get(consumer)
-        if log is not None and position > self.positions[log]:
-            self.positions[log] = position
+        if log is not None and position > self._reached[consumer]:
+            self._reached[consumer] = position
+            self._recount(log)
+
+    def follow(self, consumers: Mapping[str, str], positions: Mapping[str, int]) -> None:
+        """From now on these consumers keep what is read, by consumer the log; they are at least as far as those
+        before."""
+        self._logs = dict(consumers)
+        self._reached = {name: max(self._reached.get(name, 0), positions.get(name, 0)) for name in consumers}
+        for log in {*consumers.values()}:
+            self._recount(log)
+
+    def _recount(self, log: str) -> None:
+        reached = min(self._reached[name] for name, of in self._logs.items() if of == log)
+        if reached > self.positions[log]:
+            self.positions[log] = reached
             self._token = None
             self._advanced.set()
             self._advanced = asyncio.Event()

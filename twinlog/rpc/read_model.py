@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from twinlog.consume import Consumer
 from twinlog.consume.projection import Projection
+from twinlog.log.view_builds import RebuildableStore, consumer_of
 from twinlog.log.view_store import NotingViewStore, ViewStore
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import NotedViews
@@ -83,6 +84,8 @@ class ReadModel:
         self._announcer = Announcer(messages, store, self.freshness, names)
         self.committed = self._announcer.committed
         """What a projection of one's own calls after its commits, as ``on_commit``."""
+        if isinstance(store, RebuildableStore):
+            store.live.on_change.append(self._follow)
         service.start("announcer", self._announcer.run())
         if isinstance(store, NotingViewStore):
             self._note(chosen, store, keep_changes_seconds)
@@ -100,6 +103,17 @@ class ReadModel:
             self._watches[view] = Watches(view, fields, consumers, store, self.freshness)
             self._service.start(f"watches of {view.name}", self._watches[view].run())
         self._service.start("changes of views", _forget(store, keep_seconds))
+
+    def _follow(self, positions: Mapping[str, int]) -> None:
+        """Other builds are read now, which other consumers keep."""
+        assert isinstance(self._store, RebuildableStore)
+        live, consumers = self._store.live.current, {}
+        for declared, log in self._logs.items():
+            for view in self._views[log]:
+                build = live.get(view.name)
+                consumers[consumer_of(build, declared, log) if build else declared] = log
+        self.freshness.follow(consumers, positions)
+        self.freshness.wake_all()
 
     def subscribe(self, linger_seconds: Mapping[str, float] = {}) -> None:
         """Feeds the views. ``linger_seconds``: by log, the pause between batches; by default none."""

@@ -216,16 +216,16 @@ def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iter
         yield f"projection {projection.name!r} does not say which log it projects; pass source=, or call it service.log"
     if not projection.tables:
         yield f"projection {projection.name!r} has no view; give it one, or leave it out"
-    for name, times in Counter(view.name for view in projection.tables).items():
+    for name, times in Counter(view.table for view in projection.tables).items():
         if times > 1:
             yield f"projection {projection.name!r} has {times} views on table {name!r}; make them one view"
     for view in projection.tables:
         yield from _in_view(view)
         for other in others:
-            theirs = next((their for their in other.tables if their.name == view.name), None)
+            theirs = next((their for their in other.tables if their.table == view.table), None)
             if theirs and other.store.log is projection.store.log and not (view.shares and theirs.shares):
                 yield (
-                    f"projections {other.name!r} and {projection.name!r} both keep table {view.name!r} and would "
+                    f"projections {other.name!r} and {projection.name!r} both keep table {view.table!r} and would "
                     f"overwrite each other's rows; declare the view with shared=True in both, or keep two tables"
                 )
     yield from projection.store_mistakes()

@@ -33,6 +33,7 @@ from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
+from twinlog.postgres.source import log_of
 from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
@@ -128,6 +129,7 @@ async def _opened(
                 tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
                 observed=observed(metrics),
+                open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
                 sign=_signing(settings.chain_key_file),
                 keys=keys,
             )

@@ -22,15 +22,18 @@ from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
+from twinlog.consume.filling import Filling, OpenLog
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
+from twinlog.consume.view_builds import SUBJECT as VIEWS_SWITCHED
+from twinlog.consume.view_builds import Kept, ViewBuilds
 from twinlog.log.chain import Chained
 from twinlog.log.heads import Heads, Sign, unsigned
 from twinlog.log.history import LogHistory
 from twinlog.log.installation import ForeignStream
 from twinlog.log.keys import Keys
-from twinlog.log.lease import Lease
+from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
@@ -64,6 +67,8 @@ from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.snapshot_service import SnapshotService
+from twinlog.rpc.view_operations import ViewOperations
+from twinlog.rpc.view_service import ViewService
 from twinlog.service import mistakes
 from twinlog.service.identity import needs_identity
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
@@ -71,6 +76,7 @@ from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_se
 from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
 from twinlog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
+from twinlog.v1.view_service_pb2_grpc import add_ViewServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
 _CHECK_TIMERS_SECONDS = 30.0
@@ -126,6 +132,12 @@ class Observed(NamedTuple):
     """Is told of calls that never come to ``calls``."""
 
 
+@asynccontextmanager
+async def out_of_reach(_log: str, _twin: Twin) -> AsyncIterator[None]:
+    """Logs of other services cannot be read: builds of views are filled from the streams."""
+    yield None
+
+
 class UndeclaredSaga(ConfigurationError):
     """Saga {saga} is no aggregate of {service}, so its deadlines would never come: add it to the spec's aggregates."""
 
@@ -163,6 +175,7 @@ class Service:
         tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
         observed: Observed = Observed(),
+        open_log: OpenLog = out_of_reach,
         sign: Sign = unsigned,
         keys: Keys | None = None,
     ) -> None:
@@ -176,8 +189,9 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain. ``keys``: those of
-        persons, which seal personal fields; None: keys in memory.
+        those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a view
+        is built anew. ``sign`` signs the heads of the log's chain. ``keys``: those of persons, which seal personal
+        fields; None: keys in memory.
         """
         self.name = name
         self.log = log
@@ -266,6 +280,9 @@ class Service:
         )
         """What inspection tells of this process."""
         self._randomness = randomness
+        self._open_log = open_log
+        self.view_builds = ViewBuilds(self._keep_build)
+        """The builds of its views; twinlog.v1.ViewService shows them."""
         self._observed = observed
         self._tracing = tracing
         self._middleware = [*observed.consumers, *middleware, Logged, *tracing.consumers(schema)]
@@ -314,6 +331,7 @@ class Service:
         made = [self._consumer(one) for one in asked]
         mistakes.refuse([*mistakes.in_consumers(self._consumers, made, self.schema)], self.name)
         self._consumers += made
+        self._add_views(made)
         for one, consumer in zip(asked, made, strict=True):
             if isinstance(one, Effects) and isinstance(consumer, EffectConsumer):
                 linger = Linger(self.writer.linger, least=linger_seconds)
@@ -366,7 +384,14 @@ class Service:
         pages = await self.page_tokens()
         operations = DeadLetterService(self.dead_letters, pages, self.schema)
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
-        parts = self.inspected.parts = [self.relay, self.lineage, self.writer, *self.watched]
+        views = [await self._view_service()] if self.view_builds.declared else []
+        parts = self.inspected.parts = [
+            self.relay,
+            self.lineage,
+            self.writer,
+            *self.watched,
+            self.view_builds,
+        ]
         inspection = InspectionService(self.inspected)
         async with serve(
             [
@@ -375,6 +400,7 @@ class Service:
                 (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
                 *self._past_services(pages),
                 *sagas,
+                *views,
             ],
             address=self._endpoint.address,
             setting=self._endpoint.setting,
@@ -413,7 +439,55 @@ class Service:
         service = SagaService(commands, sagas, owners, pages, self.clock)
         return service, add_SagaServiceServicer_to_server, SagaService.NAME
 
+    def _add_views(self, consumers: Sequence[Consumer]) -> None:
+        began = bool(self.view_builds.declared)
+        for one in consumers:
+            if isinstance(one, Projection):
+                self.view_builds.add(one)
+        if self.view_builds.declared and not began:
+            self.start("view builds", self.view_builds.run())
+
+    async def _view_service(self) -> Registration:
+        await self.view_builds.look()  # no query is answered from a build that is live no more
+        await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
+        operations = ViewOperations(
+            self.view_builds, self.twin, self.messages, lambda name: self.dead_letters.consumers.get(name)
+        )
+        return ViewService(operations), add_ViewServiceServicer_to_server, ViewService.NAME
+
+    async def _hear_of_views(self, _message: Any) -> None:
+        self.view_builds.look_soon()
+
+    def _keep_build(self, projection: Projection, share: int) -> Kept:
+        followed = self._followed(projection, Linger(), BATCH, held=True)
+        filling = Filling(
+            followed.twin,
+            followed.handler,
+            followed.cursor,
+            followed.lease,
+            self._open_log,
+            log=projection.source,
+            share=share,
+            randomness=self._randomness,
+        )
+        task = self._tasks.start(projection.name, filling.run())
+
+        def stop() -> None:
+            task.cancel()
+            self.inspected.followed.remove(followed)
+            self.dead_letters.consumers.pop(projection.name, None)
+            self.leases.pop(projection.name, None)
+            self._twins.remove(followed.twin)
+
+        return Kept(projection.name, followed.handler, filling, followed.twin, stop)
+
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
+        followed = self._followed(consumer, linger, batch)
+        self.start(consumer.name, followed.cursor.run())
+        return followed.cursor
+
+    def _followed(self, consumer: Consumer, linger: Linger, batch: int, *, held: bool = False) -> Followed:
+        """What feeds a consumer. ``held``: the lease is held around its cursor."""
         for wrap in reversed(self._middleware):
             consumer = wrap(consumer)
         handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
@@ -423,14 +497,14 @@ class Service:
         cursor = Cursor(
             self._twins[-1],
             handler,
-            lease,
+            ALWAYS_HELD if held else lease,
             linger=linger,
             batch=batch,
             randomness=self._randomness,
         )
-        self.inspected.followed.append(Followed(consumer, handler, cursor, self._twins[-1], lease))
-        self.start(consumer.name, cursor.run())
-        return cursor
+        followed = Followed(consumer, handler, cursor, self._twins[-1], lease)
+        self.inspected.followed.append(followed)
+        return followed
 
     def _with_policies_of_sagas(
         self, subscribers: Sequence[Policies | Effects | SagaAggregate | Consumer]

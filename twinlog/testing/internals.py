@@ -15,6 +15,7 @@ from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
+from twinlog.log.view_builds import Build, consumer_of
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType
@@ -31,7 +32,9 @@ from twinlog.postgres.identity import identity
 from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.source import reader_of
 from twinlog.postgres.urls import database_url
+from twinlog.postgres.view_builds import builds_in
 from twinlog.service.logging import configure_logging
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "AnyView",
     "Appended",
     "Batch",
+    "Build",
     "Changes",
     "CheckpointAdvance",
     "CheckpointMoved",
@@ -69,9 +73,11 @@ __all__ = [
     "TwinState",
     "UndecodableEvent",
     "UnknownEventType",
+    "builds_in",
     "close",
     "configure_logging",
     "connect",
+    "consumer_of",
     "database_url",
     "ensure_database",
     "fetch",
@@ -85,6 +91,7 @@ __all__ = [
     "open_log",
     "open_pool",
     "outages",
+    "reader_of",
     "routing_key_of",
     "summed",
     "to_wire",

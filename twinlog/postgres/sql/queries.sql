@@ -431,6 +431,57 @@ SELECT s.stream_id, s.payload FROM events s
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
+-- name: view_builds
+-- All builds of all views.
+SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds ORDER BY view, build;
+
+-- name: lock_builds
+-- Has others wait who begin, switch or drop builds, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('twinlog.builds.' || $1::text, 0));
+
+-- name: settle_home
+-- Stores what the home of a view is, unless it is known.
+INSERT INTO view_builds (view, build, version, home, live, live_since)
+SELECT $1, 1, $2, true, true, clock_timestamp()
+ WHERE NOT EXISTS (SELECT FROM view_builds WHERE view = $1)
+ON CONFLICT DO NOTHING;
+
+-- name: begin_build
+-- Numbers a new build.
+INSERT INTO view_builds (view, build, version, home, live, share)
+SELECT $1, max(build) + 1, $2, false, false, $3 FROM view_builds WHERE view = $1
+RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share;
+
+-- name: lock_checkpoints
+-- Where consumers stand; they stay there until the transaction ends.
+SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]) ORDER BY consumer FOR UPDATE;
+
+-- name: leave_build
+-- The live build is left.
+UPDATE view_builds SET live = false, live_until = clock_timestamp() WHERE view = $1 AND live;
+
+-- name: enter_build
+-- A build becomes the live one.
+UPDATE view_builds SET live = true, live_since = clock_timestamp() WHERE view = $1 AND build = $2 AND NOT dropped
+RETURNING build;
+
+-- name: drop_build
+-- Notes that nobody keeps a build, where it is not live. Its number is never used again: its dead letters have it.
+UPDATE view_builds SET dropped = true WHERE view = $1 AND build = $2 AND NOT live AND NOT dropped RETURNING build;
+
+-- name: forget_checkpoints
+-- Forgets where consumers stand.
+DELETE FROM checkpoints WHERE consumer = ANY ($1::text[]);
+
+-- name: checkpoints_of
+-- Where some consumers stand.
+SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]);
+
+-- name: columns_of
+-- The columns of a table, in their order, and whether each is of its primary key.
+SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
+  FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+ WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum;
 -- name: note_advance
 -- Notes which rows of a view $4 were changed with a checkpoint's advance. One from before the checkpoint was set back gives
 -- way.

@@ -1,0 +1,1 @@
+"""Views that are built anew beside the old ones, on real servers."""

@@ -1,0 +1,121 @@
+"""The service in this process, in a namespace of its own, and a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import grpc.aio
+import pytest
+
+from tests.rebuild.program import STAY, STAYS, Running, main
+from tests.waiting import until
+from twinlog import Metadata, Shutdown, Transaction
+from twinlog.dev import free_port
+from twinlog.v1 import view_service_pb2 as pb
+from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
+
+PATIENCE = 30.0
+
+
+class Stays(NamedTuple):
+    """A running service and its client."""
+
+    running: Running
+    stub: Any
+    address: str
+
+    async def write(self, *guests: str) -> int:
+        """Has stays change, each named by its guest's first word; gives the last position."""
+        position = 0
+        for guest in guests:
+
+            def work(transaction: Transaction, guest: str = guest) -> None:
+                transaction.do(STAY, guest.split()[0], guest, Metadata())
+
+            position = (await self.running.service.writer.execute(work)).position
+        await self.running.reads.after(f"stays:{position}", PATIENCE)
+        return position
+
+    async def guests(self) -> list[str]:
+        """What a query answers."""
+        return [row[0] for row in await self.running.views.query("guests")]
+
+    async def ready(self, build: int = 0) -> pb.ViewBuild:
+        """The build, once it has caught up."""
+        request = pb.GetRebuildRequest(view="stays", build=build)
+
+        async def is_ready() -> bool:
+            shown: pb.ViewBuild = (await self.stub.GetRebuild(request, timeout=PATIENCE)).build
+            return shown.state != pb.VIEW_BUILD_STATE_FILLING and shown.percent == 100
+
+        await until(is_ready)
+        shown: pb.ViewBuild = (await self.stub.GetRebuild(request, timeout=PATIENCE)).build
+        return shown
+
+    async def rebuilt(self, version: int = 0) -> int:
+        """The number of a new build that has caught up."""
+        request = pb.RebuildViewRequest(view="stays", version=version)
+        number = (await self.stub.RebuildView(request, timeout=PATIENCE)).build.build
+        await self.ready(number)
+        return int(number)
+
+    async def switch(self, build: int = 0, **options: bool) -> pb.SwitchViewResponse:
+        """Switches to a build."""
+        request = pb.SwitchViewRequest(view="stays", build=build, **options)
+        answer: pb.SwitchViewResponse = await self.stub.SwitchView(request, timeout=PATIENCE)
+        return answer
+
+    async def back(self) -> pb.SwitchViewBackResponse:
+        """Switches back."""
+        request = pb.SwitchViewBackRequest(view="stays")
+        answer: pb.SwitchViewBackResponse = await self.stub.SwitchViewBack(request, timeout=PATIENCE)
+        return answer
+
+    async def drop(self, build: int) -> pb.DropViewBuildResponse:
+        """Drops a build."""
+        request = pb.DropViewBuildRequest(view="stays", build=build)
+        answer: pb.DropViewBuildResponse = await self.stub.DropViewBuild(request, timeout=PATIENCE)
+        return answer
+
+    async def compared(self, build: int = 0) -> pb.ViewComparison:
+        """How a build differs from the live one."""
+        request = pb.CompareViewRequest(view="stays", build=build)
+        answer: pb.CompareViewResponse = await self.stub.CompareView(request, timeout=PATIENCE)
+        return answer.comparison
+
+
+@asynccontextmanager
+async def serving(
+    monkeypatch: pytest.MonkeyPatch, versions: Sequence[Any] = (STAYS,)
+) -> AsyncIterator[Stays]:
+    """The service, until the block ends."""
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("STAYS_ADDRESS", address)
+    told: list[Running] = []
+    shutdown = Shutdown(asyncio.create_task(asyncio.sleep(0)))
+    running = asyncio.create_task(main(shutdown, told.append, versions))
+    try:
+        await until(lambda: bool(told) or running.done())
+        async with grpc.aio.insecure_channel(address) as channel:
+            await channel.channel_ready()
+            yield Stays(told[0], ViewServiceStub(channel), address)
+    finally:
+        shutdown.request("the test is over")
+        await running
+
+
+@pytest.fixture(autouse=True)
+def environment(postgres_url: str, nats_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_URL", postgres_url)
+    monkeypatch.setenv("NATS_URL", nats_url)
+    monkeypatch.setenv("TWINLOG_NAMESPACE", namespace)
+
+
+@pytest.fixture
+async def stays(environment: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stays]:
+    """The service with version 1 of its view."""
+    async with serving(monkeypatch) as running:
+        yield running

@@ -1,0 +1,237 @@
+"""The builds of a service's views: keeps those that there are, and has queries read those that are live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.filling import Filling
+from twinlog.consume.projection import Projection
+from twinlog.log.twin import Twin
+from twinlog.log.view_builds import Build, LiveBuilds, RebuildableStore, consumer_of
+from twinlog.model.errors import Unavailable
+from twinlog.model.view import AnyView
+
+LOOK_EVERY_SECONDS = 1.0
+_ADOPT_SECONDS = 2.0
+_POLL_SECONDS = 0.005
+_RATE_OVER_LOOKS = 10
+NEVER = datetime.fromtimestamp(0, UTC)
+"""When a home was begun: nobody has noted it."""
+SUBJECT = "views.switched"
+"""Of the message that has other replicas look at once."""
+
+
+class Kept(NamedTuple):
+    """A build that this process keeps up to date with one log."""
+
+    consumer: str
+    handler: DeadLettering
+    filling: Filling
+    twin: Twin
+    stop: Callable[[], None]
+
+
+class Keeps(Protocol):
+    """Runs the consumer of a build."""
+
+    def __call__(self, projection: Projection, share: int) -> Kept: ...
+
+
+@dataclass
+class Declared:
+    """A view as the program declares it."""
+
+    name: str
+    store: RebuildableStore
+    versions: dict[int, AnyView] = field(default_factory=dict)
+    projections: list[Projection] = field(default_factory=list)
+    """Those that keep its home, one for each log."""
+
+    def home(self, version: int) -> Build:
+        """The only build of a view that was never built anew."""
+        return Build(self.name, 1, version, True, True, False, NEVER)
+
+    def feeding(self, version: int) -> Sequence[tuple[Projection, AnyView]]:
+        """What feeds a version: by log, the declared projection."""
+        view = self.versions.get(version)
+        return [(each, view) for each in self.projections if view in each.tables] if view else []
+
+    def consumers(self, build: Build) -> Mapping[str, str]:
+        """The consumers that keep a build, by log."""
+        return {
+            each.source: consumer_of(build, each.name, each.source) for each, _ in self.feeding(build.version)
+        }
+
+
+class ViewBuilds:
+    """Runs the consumers of all builds, and chooses what is read."""
+
+    def __init__(self, keep: Keeps) -> None:
+        self._keep = keep
+        self.declared: dict[str, Declared] = {}
+        self.kept: dict[tuple[str, int], list[Kept]] = {}
+        """By view and number; homes are kept by the declared projections."""
+        self.builds: dict[str, list[Build]] = defaultdict(list)
+        """By view, as of the last look."""
+        self._samples: dict[str, deque[tuple[float, int]]] = {}
+        self._looking = asyncio.Lock()
+        self._wanted = asyncio.Event()
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps live builds from being up to date, or None."""
+        found = [
+            kept.filling.problem
+            for view, builds in self.builds.items()
+            for build in builds
+            if build.live
+            for kept in self.kept.get((view, build.number), ())
+        ]
+        return "; ".join(filter(None, found)) or None
+
+    def problem_of(self, consumer: str) -> str:
+        """What is wrong with the consumer of a build, as far as this process knows; empty: nothing."""
+        for kept in (each for builds in self.kept.values() for each in builds):
+            if kept.consumer == consumer:
+                return kept.filling.problem or ""
+        return ""
+
+    def add(self, projection: Projection) -> None:
+        """Its views can be built anew, if its store knows of builds."""
+        if not isinstance(projection.store, RebuildableStore):
+            return
+        for view in projection.tables:
+            declared = self.declared.setdefault(view.name, Declared(view.name, projection.store))
+            declared.versions[view.version] = view
+            if projection not in declared.projections:
+                declared.projections.append(projection)
+
+    async def run(self) -> None:
+        """Looks now and then, and when asked to."""
+        while True:
+            with suppress(Unavailable):
+                await self.look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                    await self._wanted.wait()
+            self._wanted.clear()
+
+    def look_soon(self) -> None:
+        """Has the builds looked at."""
+        self._wanted.set()
+
+    async def look(self) -> None:
+        """Runs what is to run, stops what is gone, and reads what is live. Raises Unavailable."""
+        if not self.declared:
+            return
+        async with self._looking:
+            for stores in self._stores():
+                store = stores[0].store
+                names = {each.name for each in stores}
+                found = [build for build in await store.builds() if build.view in names]
+                self._tell_homes(found)
+                for name in names:
+                    self.builds[name] = [build for build in found if build.view == name]
+                self._run_builds(found, names)
+                await self._adopt(store, stores[0].store.live, found)
+                await self._sample(store)
+
+    def _stores(self) -> Sequence[Sequence[Declared]]:
+        """The views, those of one store together."""
+        stores: dict[int, list[Declared]] = defaultdict(list)
+        for each in self.declared.values():
+            stores[id(each.store.live)].append(each)
+        return [*stores.values()]
+
+    def _tell_homes(self, builds: Sequence[Build]) -> None:
+        """What each declared projection keeps: of its views, the versions that are at home, unless dropped."""
+        homes = {build.view: 0 if build.dropped else build.version for build in builds if build.home}
+        for declared in {id(p): p for d in self.declared.values() for p in d.projections}.values():
+            if any(view.name in homes for view in declared.tables):
+                declared.keep([v for v in declared.tables if homes.get(v.name, v.version) == v.version])
+
+    def _run_builds(self, builds: Sequence[Build], names: set[str]) -> None:
+        there = {
+            (build.view, build.number): build for build in builds if not build.home and not build.dropped
+        }
+        for key in [key for key in self.kept if key[0] in names and key not in there]:
+            for kept in self.kept.pop(key):
+                kept.stop()
+        for key, build in there.items():
+            if key not in self.kept and (feeding := self.declared[build.view].feeding(build.version)):
+                self.kept[key] = [
+                    self._keep(projection.of_build(view, build), build.share) for projection, view in feeding
+                ]
+
+    async def _adopt(self, store: RebuildableStore, live: LiveBuilds, builds: Sequence[Build]) -> None:
+        """Reads what is live, once that shows all that was read before."""
+        wanted = {build.view: build for build in builds if build.live}
+        if {view: build.number for view, build in wanted.items()} == {
+            view: build.number for view, build in live.current.items()
+        }:
+            return
+        pairs = [*self._pairs(live.current, wanted)]
+        async with live.changing(_ADOPT_SECONDS):
+            positions = await self._caught_up(store, pairs)
+            if positions is None and live.current:
+                structlog.get_logger().warning("view_build.waiting", views=sorted(wanted))
+                return
+            before = live.current
+            live.read(wanted)
+        for tell in live.on_change:
+            tell(positions or {})
+        for build in wanted.values():
+            if build.number != (known.number if (known := before.get(build.view)) else 1):
+                structlog.get_logger().info("view_build.live", view=build.view, build=build.number)
+
+    def _pairs(self, before: Mapping[str, Build], after: Mapping[str, Build]) -> Iterator[tuple[str, str]]:
+        """The consumers of what was read and of what will be, of the same logs."""
+        for view, build in after.items():
+            declared = self.declared[view]
+            old = before.get(view) or next((b for b in self.builds[view] if b.home), None)
+            if old is None or old.number == build.number:
+                continue
+            new = declared.consumers(build)
+            for log, consumer in declared.consumers(old).items():
+                if log in new:
+                    yield consumer, new[log]
+
+    async def _caught_up(
+        self, store: RebuildableStore, pairs: Sequence[tuple[str, str]]
+    ) -> Mapping[str, int] | None:
+        """The checkpoints, once each new consumer is at least as far as the old one; None: that takes too long."""
+        floor: Mapping[str, int] | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ADOPT_SECONDS):
+                while True:
+                    positions = await store.checkpoints()
+                    floor = floor or positions
+                    if all(positions.get(new, 0) >= floor.get(old, 0) for old, new in pairs):
+                        return positions
+                    await asyncio.sleep(_POLL_SECONDS)
+        return None
+
+    async def _sample(self, store: RebuildableStore) -> None:
+        kept = [each for builds in self.kept.values() for each in builds]
+        if not kept:
+            return
+        now, positions = asyncio.get_running_loop().time(), await store.checkpoints()
+        for each in kept:
+            samples = self._samples.setdefault(each.consumer, deque(maxlen=_RATE_OVER_LOOKS))
+            samples.append((now, positions.get(each.consumer, 0)))
+
+    def rate(self, consumer: str) -> float:
+        """Events a second that came into a build of late; 0: not known."""
+        samples = self._samples.get(consumer)
+        if not samples or len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+            return 0.0
+        return (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])

@@ -1,0 +1,218 @@
+"""Builds of a view: tables with the same view, each filled from the logs by itself; one of them is read.
+
+A view begins with one build, its *home*: the table that its migration made, kept by the projections that the program
+declares. A rebuild adds another one beside it, with consumers and checkpoints of its own. Both are kept up to date
+until one is dropped, so that to switch is to say which of them is read, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Protocol, Self, runtime_checkable
+
+from twinlog.log.view_store import SharedViewStore
+from twinlog.model.errors import FailedPrecondition
+from twinlog.model.view import AnyView
+
+
+class Build(NamedTuple):
+    """One build of a view."""
+
+    view: str
+    number: int
+    """1, 2, 3 … within the view."""
+    version: int
+    """The version of the view that it is of."""
+    home: bool
+    """Whether it is the table that a migration made, which the declared projections keep."""
+    live: bool
+    """Whether queries read it."""
+    dropped: bool
+    """Whether nobody keeps it any more; only a home is remembered then."""
+    begun_at: datetime
+    live_since: datetime | None = None
+    live_until: datetime | None = None
+    """When queries left it last; None: never."""
+    share: int = 100
+    """Percent of the time that it may be filled in."""
+
+    @property
+    def place(self) -> str:
+        """Where its table is; empty: at home."""
+        return "" if self.home else f"{self.view}@{self.number}"
+
+
+def consumer_of(build: Build, projection: str, source: str) -> str:
+    """The name of the consumer that keeps a build up to date with a log, by that of the declared projection."""
+    prefix = projection.rpartition(".")[0] or projection
+    return projection if build.home else f"{prefix}.{build.place}.{source}"
+
+
+class BuildGone(FailedPrecondition):
+    """Build {build} of view {view} was dropped, or is the live one, since it was looked at; look again."""
+
+    reason = "VIEW_BUILD_GONE"
+
+
+class BuildWatched(FailedPrecondition):
+    """Watches of rows follow the home of view {view}, so it is kept; drop it with a program that does not watch it."""
+
+    reason = "VIEW_BUILD_WATCHED"
+
+
+class RowDifference(NamedTuple):
+    """A row that is not the same in two builds."""
+
+    key: str
+    why: str
+    """In words."""
+
+
+class Comparison(NamedTuple):
+    """How the rows of a build differ from those of the live one, both at the same positions."""
+
+    compared: int
+    """How many keys were looked at."""
+    changed: int
+    missing: int
+    """Rows of the live build that the other does not have."""
+    added: int
+    """Rows that only the other one has."""
+    unsettled: int
+    """Rows that changed so often meanwhile that they could not be compared."""
+    examples: Sequence[RowDifference]
+    columns_added: Sequence[str] = ()
+    columns_gone: Sequence[str] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything that has to be confirmed."""
+        return bool(
+            self.changed
+            or self.missing
+            or self.added
+            or self.unsettled
+            or self.columns_added
+            or self.columns_gone
+        )
+
+
+class Rows(NamedTuple):
+    """What a comparison found at one instant."""
+
+    compared: int
+    differing: Mapping[str, str]
+    """By key, how: ``missing``, ``added``, or in words; at most so many as were asked for."""
+    counts: tuple[int, int, int]
+    """All that are changed, missing and added."""
+    checkpoints: Mapping[str, int]
+    """Where the consumers stood."""
+    columns_added: Sequence[str] = ()
+    columns_gone: Sequence[str] = ()
+
+
+@dataclass
+class LiveBuilds:
+    """Which build of each view this process reads. Reads wait while that changes."""
+
+    current: Mapping[str, Build] = field(default_factory=dict)
+    """By view; where there is none, its home is read."""
+    on_change: list[Callable[[Mapping[str, int]], None]] = field(default_factory=list)
+    """Called after a change, with the checkpoints of all consumers."""
+    elsewhere: bool = False
+    """Whether any of them is not at home."""
+    reads: int = 0
+    """Reads under way. A read counts itself, once it may begin."""
+    opened: asyncio.Event | None = None
+    """Set when reads may go on; None: they may."""
+
+    def read(self, builds: Mapping[str, Build]) -> None:
+        """From now on these are read."""
+        self.current = builds
+        self.elsewhere = any(build.place or build.version > 1 for build in builds.values())
+
+    @asynccontextmanager
+    async def changing(self, seconds: float) -> AsyncIterator[None]:
+        """No read is under way inside the block, unless one has taken longer than ``seconds``."""
+        self.opened = asyncio.Event()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while self.reads:
+                        await asyncio.sleep(0.001)
+            yield
+        finally:
+            self.opened.set()
+            self.opened = None
+
+    def version(self, view: AnyView) -> int:
+        """The version of a view that is read; 0: not known, so that of the declared one."""
+        build = self.current.get(view.name)
+        return build.version if build else 0
+
+
+@runtime_checkable
+class RebuildableStore(SharedViewStore, Protocol):
+    """A store whose views can have several builds."""
+
+    @property
+    def live(self) -> LiveBuilds:
+        """Which builds are read."""
+        ...
+
+    def at(self, place: str) -> Self:
+        """The store as who keeps the builds in a place sees it; empty: the homes."""
+        ...
+
+    def kept(self) -> Self:
+        """The store as it is where it keeps builds in a place already, else at home."""
+        ...
+
+    async def builds(self) -> Sequence[Build]:
+        """All builds of all views, by view and number; of views that have but their home none may be told."""
+        ...
+
+    async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
+        """A new build with an empty table. ``home_version``: that of the home, where nothing is stored of it yet."""
+        ...
+
+    async def settle_home(self, view: str, version: int) -> None:
+        """Stores that the home has this version and is live, unless it is known already."""
+        ...
+
+    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+        """Makes a build the live one, in one transaction.
+
+        ``consumers``: by each of the live build's, the one of the new build that reads the same log. Those of the new
+        one have to be at least as far. Returns how far each lacks: then nothing was done; empty: it is live.
+        """
+        ...
+
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
+        """Drops the table of a build that is not live, and its checkpoints; of a home, the rows."""
+        ...
+
+    async def compare_builds(
+        self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
+    ) -> Rows:
+        """Compares the rows of two builds at one instant, all or those with some keys."""
+        ...
+
+
+async def home_version(store: RebuildableStore, view: str, declared: Sequence[int], prefix: str) -> int:
+    """The version that the home of a view has: what is stored of it, or else, and stored now, the newest that is
+    declared where nothing was ever projected, and the oldest otherwise.
+
+    ``prefix``: what the names of the consumers begin with.
+    """
+    while True:
+        for build in await store.builds():
+            if build.view == view and build.home:
+                return 0 if build.dropped else build.version
+        checkpoints = await store.checkpoints()
+        fresh = not any(name.startswith(f"{prefix}.") for name in checkpoints)
+        await store.settle_home(view, max(declared) if fresh else min(declared))

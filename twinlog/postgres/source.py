@@ -1,0 +1,151 @@
+"""The log behind a stream, where it is in a database of the same server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import cast
+
+import structlog
+from pydantic_core import from_json
+
+from twinlog.log.twin import Twin
+from twinlog.log.wire import event_id_of
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.database import SESSION, connect
+from twinlog.postgres.log import metadata_of
+from twinlog.postgres.meaning import outages
+from twinlog.postgres.repair import databases
+from twinlog.postgres.urls import database_url
+
+_READ = """
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
+       extra
+  FROM events WHERE position > $1 ORDER BY position LIMIT $2
+"""
+
+
+class ReadEvent(Recorded):
+    """An event whose metadata is parsed when somebody looks at it: hardly any view does."""
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        stored, extra = cast("tuple[str, str | None]", self[7])
+        given = from_json(stored)
+        if extra is not None:
+            given["extra"] = from_json(extra)
+        return metadata_of(given)
+
+
+class FastReader:
+    """Reads a log from its first event on, many at a time, over a connection of its own."""
+
+    def __init__(self, connection: Connection, log: str) -> None:
+        """``connection`` gives jsonb as text."""
+        self._connection = connection
+        self._log = log
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        """Up to ``limit`` events with a position greater than ``after``, in order. Raises Unavailable."""
+        with outages():
+            rows = await self._connection.fetch(_READ, after, limit)
+        log, make, found = self._log, tuple.__new__, []
+        for (
+            position,
+            type,
+            id,
+            version,
+            event_id,
+            name,
+            payload,
+            metadata,
+            key,
+            tag,
+            recorded_at,
+            extra,
+        ) in rows:
+            # As the class would, without its call: a rebuild makes millions.
+            found.append(
+                make(
+                    ReadEvent,
+                    (
+                        log,
+                        position,
+                        make(StreamId, (type, id)),
+                        version,
+                        event_id,
+                        name,
+                        payload,
+                        (metadata, extra),
+                        key,
+                        tag,
+                        recorded_at,
+                    ),
+                )
+            )
+        return found
+
+
+@asynccontextmanager
+async def log_of(server_url: str, log: str, twin: Twin) -> AsyncIterator[FastReader | None]:
+    """The log that has the events of its stream, to be read; None where no database of the server shows it.
+
+    Raises Unavailable, TwinMissing and TwinDamaged.
+    """
+    database = await _database(server_url, twin)
+    if not database:
+        structlog.get_logger().info("view_build.from_stream", stream=twin.name)
+        yield None
+        return
+    async with reader_of(database_url(server_url, database), log) as reader:
+        yield reader
+
+
+@asynccontextmanager
+async def reader_of(url: str, log: str) -> AsyncIterator[FastReader]:
+    """Reads the log in a database. Raises Unavailable."""
+    connection = await connect(url)
+    try:
+        with outages():
+            await connection.execute(f"{SESSION}; SET jit = off")
+        yield FastReader(connection, log)
+    finally:
+        connection.terminate()
+
+
+async def _database(server_url: str, twin: Twin) -> str:
+    """The database whose log has the last event of the stream; empty: there is none within reach."""
+    last = (await twin.state()).last
+    message = await twin.message(last) if last else None
+    wanted = event_id_of(message, last) if message else None
+    if wanted is None:
+        return ""
+    for database in await _known(server_url):
+        if await _has(database_url(server_url, database), last, str(wanted)):
+            return database
+    return ""
+
+
+async def _known(server_url: str) -> list[str]:
+    try:
+        return [*await databases(server_url)]
+    except Unavailable:  # of this user's rights, too
+        return []
+
+
+async def _has(url: str, position: int, event_id: str) -> bool:
+    try:
+        with outages():
+            connection = await connect(url)
+            try:
+                found = await connection.fetchval(
+                    "SELECT event_id::text FROM events WHERE position = $1", position
+                )
+            finally:
+                await connection.close()
+    except Unavailable:
+        return False
+    return bool(found == event_id)

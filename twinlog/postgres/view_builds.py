@@ -1,0 +1,197 @@
+"""Builds of views in Postgres: a table in a schema of its own for each build that is not the home."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twinlog.log.view_builds import Build, BuildGone, Rows
+from twinlog.model.view import AnyView
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_connection
+from twinlog.postgres.named_queries import load_queries
+
+_COMPARE_SECONDS = 3_600.0
+_SWITCH = "SET LOCAL lock_timeout = '2s'"
+
+
+class ViewBuilds:
+    """The builds of the views of one database."""
+
+    def __init__(self, pool: Pool, queries: Mapping[str, str]) -> None:
+        self._pool = pool
+        self._queries = queries
+
+    async def all(self) -> Sequence[Build]:
+        return [Build(*row) for row in await fetch(self._pool, self._queries["view_builds"])]
+
+    async def settle_home(self, view: str, version: int) -> None:
+        await fetch(self._pool, self._queries["settle_home"], view, version)
+
+    async def begin(self, view: AnyView, home_version: int, share: int) -> Build:
+        async def work(connection: Connection) -> Build:
+            async with connection.transaction():
+                await connection.execute(self._queries["lock_builds"], view.name)
+                await connection.execute(self._queries["settle_home"], view.name, home_version)
+                row = await connection.fetchrow(self._queries["begin_build"], view.name, view.version, share)
+                assert row is not None
+                build, table = Build(*row), quoted(view.table)
+                schema = quoted(build.place)
+                await connection.execute(
+                    f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.{table} (LIKE {table} INCLUDING ALL)"
+                )
+                return build
+
+        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+
+    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+        async def work(connection: Connection) -> Mapping[str, int]:
+            async with connection.transaction():
+                await connection.execute(_SWITCH)
+                await connection.execute(self._queries["lock_builds"], to.view)
+                names = [*consumers, *consumers.values()]
+                stands = dict(map(tuple, await connection.fetch(self._queries["lock_checkpoints"], names)))
+                behind = {
+                    new: stands.get(old, 0) - stands.get(new, 0)
+                    for old, new in consumers.items()
+                    if stands.get(new, 0) < stands.get(old, 0)
+                }
+                if behind:
+                    return behind
+                await connection.execute(self._queries["leave_build"], to.view)
+                if not await connection.fetchval(self._queries["enter_build"], to.view, to.number):
+                    raise BuildGone(view=to.view, build=to.number)
+                return {}
+
+        return await on_connection(self._pool, work)
+
+    async def drop(self, build: Build, consumers: Sequence[str], table: str) -> None:
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                await connection.execute(self._queries["lock_builds"], build.view)
+                dropped = self._queries["drop_build"]
+                if not await connection.fetchval(dropped, build.view, build.number):
+                    raise BuildGone(view=build.view, build=build.number)
+                if build.home:
+                    await connection.execute(f"TRUNCATE {quoted(table)}")
+                else:
+                    await connection.execute(f"DROP SCHEMA {quoted(build.place)} CASCADE")
+                    await connection.execute(self._queries["forget_checkpoints"], [*consumers])
+
+        await on_connection(self._pool, lambda connection: _at_home(connection, work))
+
+    async def compare(
+        self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
+    ) -> Rows:
+        async with (
+            connection_of(self._pool) as connection,
+            _looking_home(connection),
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            await connection.execute("SET LOCAL enable_seqscan = on")
+            tables = [table_of(build, view.table) for build, view in zip((old, new), views, strict=True)]
+            shapes = [await connection.fetch(self._queries["columns_of"], table) for table in tables]
+            stands = await connection.fetch(self._queries["checkpoints"])
+            columns = [[row[0] for row in shape] for shape in shapes]
+            comparing = _Comparing(tables, [row[0] for row in shapes[0] if row[1]], columns)
+            counts = await connection.fetchrow(
+                comparing.counts(keys), *([[*keys]] if keys is not None else []), timeout=_COMPARE_SECONDS
+            )
+            assert counts is not None
+            rows = await connection.fetch(
+                comparing.rows(keys),
+                limit,
+                *([[*keys]] if keys is not None else []),
+                timeout=_COMPARE_SECONDS,
+            )
+            return Rows(
+                counts[0],
+                {row[0]: comparing.why(row[1], row[2]) for row in rows},
+                (counts[1], counts[2], counts[3]),
+                dict(map(tuple, stands)),
+                [name for name in columns[1] if name not in columns[0]],
+                [name for name in columns[0] if name not in columns[1]],
+            )
+
+
+async def builds_in(pool: Pool) -> Sequence[Build]:
+    """All builds in a database, which may be of a program that knew of none."""
+    queries = load_queries("twinlog.postgres.sql")
+    [(there,)] = await fetch(pool, "SELECT to_regclass('view_builds') IS NOT NULL")
+    return await ViewBuilds(pool, queries).all() if there else []
+
+
+class _Comparing:
+    """The statements that compare two tables."""
+
+    def __init__(self, tables: Sequence[str], key: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
+        """``key``: the columns of the primary key; empty: the first one is it."""
+        self._tables = tables
+        self._key = key or columns[0][:1]
+        self._common = [name for name in columns[0] if name in columns[1]]
+
+    def counts(self, keys: Sequence[str] | None) -> str:
+        """All rows, and those that are changed, missing and added."""
+        first = quoted(self._key[0])
+        return (
+            f"SELECT count(*), count(*) FILTER (WHERE a.{first} IS NOT NULL AND b.{first} IS NOT NULL AND "
+            f"{self._differ()}), count(*) FILTER (WHERE b.{first} IS NULL), "
+            f"count(*) FILTER (WHERE a.{first} IS NULL) FROM {self._joined(keys, 1)}"
+        )
+
+    def rows(self, keys: Sequence[str] | None) -> str:
+        """The keys of those that differ, with both rows."""
+        key = ", ".join(f"coalesce(a.{quoted(each)}, b.{quoted(each)})" for each in self._key)
+        return (
+            f"SELECT concat_ws('/', {key}), to_jsonb(a), to_jsonb(b) FROM {self._joined(keys, 2)} "
+            f"WHERE {self._differ()} LIMIT $1"
+        )
+
+    def why(self, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+        """The difference of two rows, in words."""
+        if old is None or new is None:
+            return "added" if old is None else "missing"
+        return "; ".join(
+            f"{name}: {_short(old[name])} → {_short(new[name])}"
+            for name in self._common
+            if old[name] != new[name]
+        )
+
+    def _differ(self) -> str:
+        one, other = (", ".join(f"{side}.{quoted(name)}" for name in self._common) for side in ("a", "b"))
+        return f"ROW({one}) IS DISTINCT FROM ROW({other})"
+
+    def _joined(self, keys: Sequence[str] | None, parameter: int) -> str:
+        chosen = ", ".join(map(quoted, self._key))
+        where = "" if keys is None else f" WHERE concat_ws('/', {chosen}) = ANY (${parameter}::text[])"
+        one, other = (f"(SELECT * FROM {table}{where})" for table in self._tables)
+        on = " AND ".join(f"a.{quoted(each)} = b.{quoted(each)}" for each in self._key)
+        return f"{one} AS a FULL JOIN {other} AS b ON {on}"
+
+
+@asynccontextmanager
+async def _looking_home(connection: Connection) -> AsyncIterator[None]:
+    await go_to(connection, "")
+    yield
+
+
+async def _at_home(connection: Connection, work: Any) -> Any:
+    """Where names mean the homes."""
+    await go_to(connection, "")
+    return await work(connection)
+
+
+def table_of(build: Build, table: str) -> str:
+    """The name of a build's table, as SQL."""
+    return f"{quoted(build.place)}.{quoted(table)}" if build.place else quoted(table)
+
+
+def quoted(name: str) -> str:
+    """An identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -1,0 +1,421 @@
+"""What operators do with the builds of views: begin, look at, compare, switch, switch back, drop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from twinlog.consume.dead_letters import DeadLetters
+from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
+from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
+from twinlog.log.view_builds import Build, Comparison, RowDifference, Rows
+from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
+from twinlog.model.view import AnyView
+
+_NEAR = 1_000
+"""A build with fewer events ahead is ready."""
+_CATCH_UP_SECONDS = 10.0
+_POLL_SECONDS = 0.02
+_ROUNDS = 50
+_MOST_DIFFERING = 10_000
+"""Rows that are looked at again, since they may only lag."""
+_EXAMPLES = 20
+
+
+class ViewUnknown(NotFound):
+    """There is no view {view} here; the views are {views}."""
+
+    reason = "VIEW_UNKNOWN"
+
+
+class ViewVersionUnknown(NotFound):
+    """View {view} is not declared in version {version} here; deploy the program that declares it."""
+
+    reason = "VIEW_VERSION_UNKNOWN"
+
+
+class ViewBuildUnknown(NotFound):
+    """View {view} has no build {build}; its builds are {builds}."""
+
+    reason = "VIEW_BUILD_UNKNOWN"
+
+
+class RebuildUnderWay(FailedPrecondition):
+    """Build {build} of view {view} was begun and never switched to; switch to it, or drop it first."""
+
+    reason = "REBUILD_UNDER_WAY"
+
+
+class ViewBuildLive(FailedPrecondition):
+    """Build {build} of view {view} is the live one; switch to another one first."""
+
+    reason = "VIEW_BUILD_LIVE"
+
+
+class ViewBuildDropped(FailedPrecondition):
+    """Build {build} of view {view} was dropped; rebuild the view."""
+
+    reason = "VIEW_BUILD_DROPPED"
+
+
+class ViewBuildBehind(FailedPrecondition):
+    """Build {build} of view {view} is not as far as the live one: {behind}. Wait until it is ready, then try again."""
+
+    reason = "VIEW_BUILD_BEHIND"
+
+
+class ViewBuildDiffers(FailedPrecondition):
+    """Build {build} of view {view} differs from the live one: {differences}. Look at `twinlog views compare {view}`; if that is meant, confirm the differences."""  # noqa: E501 - the docstring is the message
+
+    reason = "VIEW_BUILD_DIFFERS"
+
+
+class ViewBuildHasDeadLetters(FailedPrecondition):
+    """Build {build} of view {view} has set events aside that the live one has not: {events}. Replay or discard them, or confirm that they may wait."""  # noqa: E501 - the docstring is the message
+
+    reason = "VIEW_BUILD_HAS_DEAD_LETTERS"
+
+
+class ViewNeverSwitched(FailedPrecondition):
+    """View {view} has no build that was live before; there is nothing to switch back to."""
+
+    reason = "VIEW_NEVER_SWITCHED"
+
+
+class Publishes(Protocol):
+    """Sends short messages, which may get lost."""
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Sends to whoever subscribes at this moment."""
+        ...
+
+
+class Standing(NamedTuple):
+    """How far a build is in one log."""
+
+    log: str
+    consumer: str
+    position: int
+    head: int
+    ahead: int
+    """Events in between that are wanted."""
+    dead_letters: int
+    problem: str
+
+
+class Shown(NamedTuple):
+    """A build, as it is now."""
+
+    build: Build
+    table: str
+    orphaned: bool
+    standings: Sequence[Standing]
+    rate: float
+    """Events a second, of late."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is nearly as far as the streams."""
+        return bool(self.standings) and all(each.ahead <= _NEAR for each in self.standings)
+
+
+class ViewOperations:
+    """The operations."""
+
+    def __init__(
+        self,
+        builds: ViewBuilds,
+        twin: Callable[[str], Twin],
+        messages: Publishes,
+        dead_letters: Callable[[str], DeadLettersOf | None],
+    ) -> None:
+        """``dead_letters``: those of a consumer, by its name."""
+        self._builds = builds
+        self._twin = twin
+        self._messages = messages
+        self._dead_letters = dead_letters
+
+    async def views(self) -> Sequence[tuple[Declared, Sequence[Shown]]]:
+        """All views, by name, with their builds."""
+        found = []
+        for _, declared in sorted(self._builds.declared.items()):
+            kept = [each for each in await self._of(declared) if not each.dropped]
+            found.append((declared, [await self._shown(declared, each) for each in kept]))
+        return found
+
+    async def rebuild(self, view: str, version: int, share: int, *, dry_run: bool) -> Shown:
+        """Begins a build. Raises ViewUnknown, ViewVersionUnknown, RebuildUnderWay."""
+        declared = self._declared(view)
+        version = version or max(declared.versions)
+        if version not in declared.versions:
+            raise ViewVersionUnknown(view=view, version=version)
+        known = await self._of(declared)
+        for each in known:
+            if not each.live and not each.live_until and not each.dropped:
+                raise RebuildUnderWay(view=view, build=each.number)
+        home = next(each for each in known if each.home)
+        if dry_run:
+            begun = home._replace(number=0, version=version, home=False, live=False, share=share)
+            return Shown(begun, "", False, (), 0.0)
+        build = await declared.store.begin_build(declared.versions[version], home.version, share)
+        structlog.get_logger().info("view_build.begun", view=view, build=build.number, version=version)
+        await self._tell()
+        return await self._shown(declared, build)
+
+    async def build(self, view: str, number: int) -> Shown:
+        """One build; 0: the newest. Raises ViewUnknown, ViewBuildUnknown."""
+        declared = self._declared(view)
+        return await self._shown(declared, await self._build(declared, number))
+
+    async def compare(self, view: str, number: int) -> tuple[Shown, Comparison]:
+        """Compares a build with the live one. Raises as :meth:`build`, ViewBuildDropped, ViewBuildBehind."""
+        declared = self._declared(view)
+        build, live = await self._build(declared, number), await self._live(declared)
+        await self._catch_up(declared, build, live)
+        return await self._shown(declared, build), await self._compared(declared, live, build)
+
+    async def switch(
+        self, view: str, number: int, *, differences: bool, dead_letters: bool, dry_run: bool
+    ) -> tuple[Shown, Comparison]:
+        """Makes a build the live one. ``differences`` and ``dead_letters``: whether they are confirmed.
+
+        Raises as :meth:`compare`, ViewBuildDiffers and ViewBuildHasDeadLetters.
+        """
+        declared = self._declared(view)
+        build, live = await self._build(declared, number), await self._live(declared)
+        if build.live:
+            raise ViewBuildLive(view=view, build=build.number)
+        await self._catch_up(declared, build, live)
+        if not dead_letters:
+            await self._refuse_dead_letters(declared, build, live)
+        comparison = await self._compared(declared, live, build)
+        if comparison.differs and not differences:
+            raise ViewBuildDiffers(view=view, build=build.number, differences=in_words(comparison))
+        if not dry_run:
+            await self._switch(declared, build, live)
+        return await self.build(view, build.number), comparison
+
+    async def switch_back(self, view: str, *, dry_run: bool) -> Shown:
+        """Makes the build the live one that was so before. Raises ViewNeverSwitched, ViewBuildDropped, …"""
+        declared = self._declared(view)
+        left = [
+            each
+            for each in await self._of(declared)
+            if each.live_until and not each.live and not each.dropped
+        ]
+        if not left:
+            raise ViewNeverSwitched(view=view)
+        build = max(left, key=lambda each: (each.live_until, each.number))
+        live = await self._live(declared)
+        await self._catch_up(declared, build, live)
+        if not dry_run:
+            await self._switch(declared, build, live)
+        return await self.build(view, build.number)
+
+    async def drop(self, view: str, number: int, *, dry_run: bool) -> Shown:
+        """Drops a build. Raises ViewBuildLive and ViewBuildDropped."""
+        declared = self._declared(view)
+        build = await self._build(declared, number)
+        if build.live:
+            raise ViewBuildLive(view=view, build=build.number)
+        if build.dropped:
+            raise ViewBuildDropped(view=view, build=build.number)
+        shown = await self._shown(declared, build)
+        if not dry_run:
+            consumers = [*declared.consumers(build).values()]
+            await declared.store.drop_build(build, consumers, _table(declared, build))
+            structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
+            await self._tell()
+        return shown
+
+    async def _switch(self, declared: Declared, build: Build, live: Build) -> None:
+        pairs = _pairs(declared, live, build)
+        deadline = asyncio.get_running_loop().time() + _CATCH_UP_SECONDS
+        while behind := await declared.store.switch(build, pairs):
+            if asyncio.get_running_loop().time() > deadline:
+                raise _behind(build, behind)
+            await asyncio.sleep(_POLL_SECONDS)
+        structlog.get_logger().info(
+            "view_build.switched", view=build.view, build=build.number, before=live.number
+        )
+        await self._tell()
+
+    async def _catch_up(self, declared: Declared, build: Build, live: Build) -> None:
+        """Waits a little where the build is not as far as the live one. Raises ViewBuildDropped, ViewBuildBehind."""
+        if build.dropped:
+            raise ViewBuildDropped(view=build.view, build=build.number)
+        pairs = _pairs(declared, live, build)
+        deadline = asyncio.get_running_loop().time() + _CATCH_UP_SECONDS
+        floor = await declared.store.checkpoints()
+        while True:
+            stands = await declared.store.checkpoints()
+            lacks = {new: floor.get(old, 0) - stands.get(new, 0) for old, new in pairs.items()}
+            behind = {name: lack for name, lack in lacks.items() if lack > 0}
+            if not behind:
+                return
+            late = asyncio.get_running_loop().time() > deadline
+            if late or max(behind.values()) > 100 * _NEAR or not pairs:
+                raise _behind(build, behind)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _refuse_dead_letters(self, declared: Declared, build: Build, live: Build) -> None:
+        known = _pairs(declared, live, build)
+        for old, new in known.items():
+            log = next(log for log, name in declared.consumers(build).items() if name == new)
+            extra = await self._parked(new) - await self._parked(old)
+            if extra:
+                shown = ", ".join(f"{log}/{position}" for position in sorted(extra)[:_EXAMPLES])
+                raise ViewBuildHasDeadLetters(view=build.view, build=build.number, events=shown)
+
+    async def _parked(self, consumer: str) -> frozenset[int]:
+        handler = self._dead_letters(consumer)
+        if handler is None:
+            return frozenset()
+        return frozenset(letter.position for _, letter in (await handler.dead_letters()).letters())
+
+    async def _compared(self, declared: Declared, live: Build, build: Build) -> Comparison:
+        """Rows that differ may only lag: they are looked at until both builds stood at the same positions."""
+        views = declared.versions[live.version], declared.versions[build.version]
+        pairs = _pairs(declared, live, build)
+        first = rows = await declared.store.compare_builds(live, build, views, None, _MOST_DIFFERING)
+        differing = dict(rows.differing)
+        settled = _same(rows, pairs) or sum(rows.counts) > len(differing)
+        for _ in range(_ROUNDS):
+            if settled or not differing:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+            rows = await declared.store.compare_builds(live, build, views, [*differing], _MOST_DIFFERING)
+            differing = {key: why for key, why in rows.differing.items() if key in differing}
+            settled = _same(rows, pairs)
+        return _comparison(first, rows, differing, settled=settled)
+
+    def _declared(self, view: str) -> Declared:
+        declared = self._builds.declared.get(view)
+        if declared is None:
+            raise ViewUnknown(view=view, views=", ".join(sorted(self._builds.declared)) or "none")
+        return declared
+
+    async def _of(self, declared: Declared) -> Sequence[Build]:
+        found = [build for build in await declared.store.builds() if build.view == declared.name]
+        if found:
+            return found
+        began = next(iter(declared.versions))
+        return [declared.home(began)]
+
+    async def _build(self, declared: Declared, number: int) -> Build:
+        known = await self._of(declared)
+        if not number:
+            return next((each for each in reversed(known) if not each.dropped), known[-1])
+        for each in known:
+            if each.number == number:
+                return each
+        raise ViewBuildUnknown(
+            view=declared.name, build=number, builds=", ".join(str(each.number) for each in known)
+        )
+
+    async def _live(self, declared: Declared) -> Build:
+        live = next((each for each in await self._of(declared) if each.live), None)
+        if live is None or live.version not in declared.versions:
+            raise ViewVersionUnknown(view=declared.name, version=live.version if live else "?")
+        return live
+
+    async def _shown(self, declared: Declared, build: Build) -> Shown:
+        stands = await declared.store.checkpoints()
+        standings = [
+            await self._standing(projection.source, consumer, stands.get(consumer, 0), projection)
+            for projection, _ in declared.feeding(build.version)
+            for consumer in [declared.consumers(build)[projection.source]]
+        ]
+        table = f"{build.place}.{_table(declared, build)}" if build.place else _table(declared, build)
+        rate = sum(self._builds.rate(each.consumer) for each in standings)
+        return Shown(build, table, build.version not in declared.versions, standings, rate)
+
+    async def _standing(self, log: str, consumer: str, position: int, projection: Wants) -> Standing:
+        twin, problem = self._twin(log), self._builds.problem_of(consumer)
+        head = ahead = position
+        try:
+            head = (await twin.state()).last
+            ahead = max(0, head - position)
+            if ahead and isinstance(twin, Counting):
+                ahead = await twin.ahead(position, projection.types, projection.routing_key)
+        except (TwinMissing, TwinDamaged, Unavailable) as error:
+            problem = problem or str(error)
+        handler = self._dead_letters(consumer)
+        return Standing(log, consumer, position, head, ahead, handler.count if handler else 0, problem)
+
+    async def _tell(self) -> None:
+        await self._builds.look()
+        await self._messages.publish(SUBJECT, b"")
+
+
+class Wants(Protocol):
+    """What a consumer is sent."""
+
+    types: Sequence[str]
+    routing_key: str
+
+
+class DeadLettersOf(Protocol):
+    """The dead letters of one consumer."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, as far as this process knows."""
+        ...
+
+    async def dead_letters(self) -> DeadLetters:
+        """The dead letters as they are now."""
+        ...
+
+
+def in_words(comparison: Comparison) -> str:
+    """What is different, on one line."""
+    counts = {
+        "changed": comparison.changed,
+        "missing": comparison.missing,
+        "added": comparison.added,
+        "not settled": comparison.unsettled,
+    }
+    found = [f"{count} rows {what}" for what, count in counts.items() if count]
+    for what, columns in (("added", comparison.columns_added), ("gone", comparison.columns_gone)):
+        if columns:
+            found.append(f"columns {what}: {', '.join(columns)}")
+    if comparison.examples:
+        found.append(f"such as {comparison.examples[0].key} ({comparison.examples[0].why})")
+    return ", ".join(found)
+
+
+def _table(declared: Declared, build: Build) -> str:
+    view: AnyView | None = declared.versions.get(build.version)
+    return view.table if view else f"{build.view}_v{build.version}"
+
+
+def _pairs(declared: Declared, old: Build, new: Build) -> Mapping[str, str]:
+    """By each consumer of one build, that of the other which reads the same log."""
+    consumers = declared.consumers(new)
+    return {consumer: consumers[log] for log, consumer in declared.consumers(old).items() if log in consumers}
+
+
+def _same(rows: Rows, pairs: Mapping[str, str]) -> bool:
+    stands = rows.checkpoints
+    return all(stands.get(old, 0) == stands.get(new, 0) for old, new in pairs.items())
+
+
+def _behind(build: Build, behind: Mapping[str, int]) -> ViewBuildBehind:
+    lacks = ", ".join(f"{consumer} lacks {lack} events" for consumer, lack in sorted(behind.items()))
+    return ViewBuildBehind(view=build.view, build=build.number, behind=lacks)
+
+
+def _comparison(first: Rows, last: Rows, differing: Mapping[str, str], *, settled: bool) -> Comparison:
+    examples = [RowDifference(key, why) for key, why in [*differing.items()][:_EXAMPLES]]
+    columns = first.columns_added, first.columns_gone
+    if sum(first.counts) > len(first.differing):  # too many to look at again
+        return Comparison(first.compared, *first.counts, 0, examples, *columns)
+    kinds = [*differing.values()]
+    missing, added = kinds.count("missing"), kinds.count("added")
+    if not settled:
+        return Comparison(first.compared, 0, 0, 0, len(kinds), examples, *columns)
+    return Comparison(first.compared, len(kinds) - missing - added, missing, added, 0, examples, *columns)

@@ -1,0 +1,155 @@
+"""The edge of the builds of views: twinlog.v1.ViewService."""
+
+from __future__ import annotations
+
+from twinlog.log.view_builds import Comparison
+from twinlog.model.times import timestamp
+from twinlog.rpc.context import Context
+from twinlog.rpc.validation import Checks
+from twinlog.rpc.view_operations import Shown, ViewOperations
+from twinlog.v1 import view_service_pb2 as pb
+from twinlog.v1.view_service_pb2_grpc import ViewServiceServicer
+
+
+class ViewService(ViewServiceServicer):
+    """twinlog.v1.ViewService."""
+
+    NAME = pb.DESCRIPTOR.services_by_name["ViewService"].full_name
+
+    def __init__(self, operations: ViewOperations) -> None:
+        self._operations = operations
+
+    async def ListViews(self, request: pb.ListViewsRequest, context: Context) -> pb.ListViewsResponse:
+        return pb.ListViewsResponse(
+            views=[
+                pb.ViewDetails(
+                    view=declared.name, versions=sorted(declared.versions), builds=map(_build, builds)
+                )
+                for declared, builds in await self._operations.views()
+            ]
+        )
+
+    async def RebuildView(self, request: pb.RebuildViewRequest, context: Context) -> pb.RebuildViewResponse:
+        checks = Checks()
+        view = checks.name("view", request.view)
+        _number(checks, "version", request.version)
+        if not 0 <= request.share <= 100:
+            checks.violate("share", "must be 1 to 100 percent, or 0 for 100")
+        checks.done()
+        begun = await self._operations.rebuild(
+            view, request.version, request.share or 100, dry_run=request.dry_run
+        )
+        return pb.RebuildViewResponse(build=_build(begun))
+
+    async def GetRebuild(self, request: pb.GetRebuildRequest, context: Context) -> pb.GetRebuildResponse:
+        view, number = _asked(request)
+        return pb.GetRebuildResponse(build=_build(await self._operations.build(view, number)))
+
+    async def CompareView(self, request: pb.CompareViewRequest, context: Context) -> pb.CompareViewResponse:
+        view, number = _asked(request)
+        shown, comparison = await self._operations.compare(view, number)
+        return pb.CompareViewResponse(build=_build(shown), comparison=_compared(comparison))
+
+    async def SwitchView(self, request: pb.SwitchViewRequest, context: Context) -> pb.SwitchViewResponse:
+        view, number = _asked(request)
+        shown, comparison = await self._operations.switch(
+            view,
+            number,
+            differences=request.confirm_differences,
+            dead_letters=request.confirm_dead_letters,
+            dry_run=request.dry_run,
+        )
+        return pb.SwitchViewResponse(build=_build(shown), comparison=_compared(comparison))
+
+    async def SwitchViewBack(
+        self, request: pb.SwitchViewBackRequest, context: Context
+    ) -> pb.SwitchViewBackResponse:
+        checks = Checks()
+        view = checks.name("view", request.view)
+        checks.done()
+        shown = await self._operations.switch_back(view, dry_run=request.dry_run)
+        return pb.SwitchViewBackResponse(build=_build(shown))
+
+    async def DropViewBuild(
+        self, request: pb.DropViewBuildRequest, context: Context
+    ) -> pb.DropViewBuildResponse:
+        checks = Checks()
+        view = checks.name("view", request.view)
+        if request.build < 1:
+            checks.violate("build", "is missing: give the number of the build to drop")
+        checks.done()
+        shown = await self._operations.drop(view, request.build, dry_run=request.dry_run)
+        return pb.DropViewBuildResponse(build=_build(shown))
+
+
+def _asked(request: pb.GetRebuildRequest | pb.CompareViewRequest | pb.SwitchViewRequest) -> tuple[str, int]:
+    """The view and the number of the build that a request names."""
+    checks = Checks()
+    view = checks.name("view", request.view)
+    _number(checks, "build", request.build)
+    checks.done()
+    return view, request.build
+
+
+def _number(checks: Checks, field: str, value: int) -> None:
+    if value < 0:
+        checks.violate(field, "must be 1 or more, or 0 for the newest")
+
+
+def _build(shown: Shown) -> pb.ViewBuild:
+    build = shown.build
+    handled, all_of_them, ahead = (
+        sum(getattr(each, of) for each in shown.standings) for of in ("position", "head", "ahead")
+    )
+    left = 0.0 if not ahead else ahead / shown.rate if shown.rate > 0 else -1.0
+    described = pb.ViewBuild(
+        view=build.view,
+        build=build.number,
+        version=build.version,
+        state=_state(shown),
+        table=shown.table,
+        begun_at=timestamp(build.begun_at),
+        progress=[
+            pb.ViewBuildProgress(
+                log=each.log,
+                consumer=each.consumer,
+                position=each.position,
+                head=each.head,
+                dead_letters=each.dead_letters,
+                problem=each.problem,
+            )
+            for each in shown.standings
+        ],
+        percent=100.0 if not ahead else min(99.9, 100 * handled / max(1, all_of_them)),
+        events_per_second=shown.rate,
+        seconds_left=left,
+        share=build.share,
+    )
+    if build.live_since:
+        described.live_since.CopyFrom(timestamp(build.live_since))
+    if build.live_until:
+        described.live_until.CopyFrom(timestamp(build.live_until))
+    return described
+
+
+def _state(shown: Shown) -> pb.ViewBuildState.ValueType:
+    if shown.build.dropped:
+        return pb.VIEW_BUILD_STATE_DROPPED
+    if shown.build.live:
+        return pb.VIEW_BUILD_STATE_LIVE
+    if shown.orphaned:
+        return pb.VIEW_BUILD_STATE_ORPHANED
+    return pb.VIEW_BUILD_STATE_READY if shown.ready else pb.VIEW_BUILD_STATE_FILLING
+
+
+def _compared(comparison: Comparison) -> pb.ViewComparison:
+    return pb.ViewComparison(
+        compared=comparison.compared,
+        changed=comparison.changed,
+        missing=comparison.missing,
+        added=comparison.added,
+        unsettled=comparison.unsettled,
+        examples=[pb.ViewRowDifference(key=each.key, difference=each.why) for each in comparison.examples],
+        columns_added=comparison.columns_added,
+        columns_gone=comparison.columns_gone,
+    )
