@@ -196,13 +196,14 @@ async def _fill(shop: Shop, database: asyncpg.Connection[Any], orders: int) -> l
         ).SerializeToString()
         for number in range(orders)
     ]
+    recorded = "SELECT count(*) FROM timeline WHERE log = 'sagas' AND type LIKE '%.SagaCompleted'"
+    before = await database.fetchval(recorded)
     await Load(shop.orders, METHOD, refusals=True).closed(messages, _CLIENTS)
     ended = "SELECT count(*) FROM orders WHERE state <> $1 AND customer_id = ANY ($2::text[])"
-    recorded = "SELECT count(*) FROM timeline WHERE log = 'sagas' AND type LIKE '%.SagaCompleted'"
     async with asyncio.timeout(_SETTLED_SECONDS):
         while await database.fetchval(ended, ORDER_STATE_PENDING, owners) < orders:
             await asyncio.sleep(0.1)
-        while await database.fetchval(recorded) < orders // 2:
+        while await database.fetchval(recorded) < before + orders // 2:
             await asyncio.sleep(0.1)
     return owners
 
