@@ -41,6 +41,8 @@ VIEWS: Mapping[str, Sequence[View[Any]]] = {
     "sagas": [TIMELINE],
 }
 """The views that each log feeds."""
+WATCHED: Mapping[View[Any], Sequence[str]] = {ORDERS: ("customer_id", "state"), CUSTOMERS: ()}
+"""The views whose rows are watched, each with the fields by which one may choose among them."""
 LINGER_SECONDS: Mapping[str, float] = {"sagas": 0.05}
 """By log, the pause between batches: a saga's steps are read once it is over, and no order's state waits for them."""
 
@@ -79,7 +81,7 @@ async def main(shutdown: Shutdown) -> None:
     settings = load(QuerySettings)
     async with open_service(SPEC, settings, shutdown) as service:
         views = Views(service.log, PACKAGE, ROWS)
-        reads = ReadModel(service, views, VIEWS, watched=[ORDERS])
+        reads = ReadModel(service, views, VIEWS, watched=WATCHED)
         wire(service, views, reads.committed)
         past = PastViews(Past(service))
         shared = (views, reads, await service.page_tokens(), past)

@@ -6,15 +6,38 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from projector.past import CustomerNotFound, OrderNotFound, PastViews
-from projector.reads import NEWEST, Views, timeline_message, write_customer, write_order
-from projector.views.customers import CustomerRow
-from projector.views.orders import OrderRow
+from projector.reads import NEWEST, Views, matching, timeline_message, write_customer, write_order
+from projector.views.customers import CUSTOMERS, CustomerRow
+from projector.views.orders import ORDERS, OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog.rpc import Checks, Context, Moment, PageTokens, ReadModel, moment_of
+from twinlog.rpc import Change, Checks, Context, Moment, PageTokens, ReadModel, moment_of
+
+
+def _order_changed(change: Change) -> orders.WatchOrderResponse:
+    if change.row is None:
+        raise OrderNotFound
+    response = orders.WatchOrderResponse(resume_token=change.resume_token)
+    write_order(response.order, change.row)
+    return response
+
+
+def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
+    response = orders.WatchOrdersResponse(left_order_ids=change.left, resume_token=change.resume_token)
+    for row in change.rows.values():
+        write_order(response.orders.add(), row)
+    return response
+
+
+def _customer_changed(change: Change) -> customers.WatchCustomerResponse:
+    if change.row is None or not change.row.created_position:
+        raise CustomerNotFound
+    response = customers.WatchCustomerResponse(resume_token=change.resume_token)
+    write_customer(response.customer, change.row)
+    return response
 
 
 class HasPosition(Protocol):
@@ -89,15 +112,28 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
         await self._reads.fresh(checks, request, context)
-        version = 0
-        async for row in self._reads.watch(lambda: self._order(order_id), order_id):
-            if row.version > version:
-                version = row.version
-                response = orders.WatchOrderResponse()
-                write_order(response.order, row)
-                yield response
-            if row.state != ORDER_STATE_PENDING:
-                return
+        watch = self._reads.watch_row(
+            ORDERS, order_id, request.resume_token, lambda row: row.state != ORDER_STATE_PENDING
+        )
+        async for change in watch:
+            yield change.once(_order_changed)
+
+    async def WatchOrders(
+        self, request: orders.WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[orders.WatchOrdersResponse]:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id, required=False)
+        state = checks.enum("state", request.state, OrderState, required=False)
+        await self._reads.fresh(checks, request, context)
+        chosen = {"customer_id": customer_id, "state": state}
+        watch = self._reads.watch_rows(
+            ORDERS,
+            {field: value for field, value in chosen.items() if value},
+            request.resume_token,
+            None if request.changes_only else matching(customer_id, state),
+        )
+        async for change in watch:
+            yield change.once(_orders_changed)
 
     async def GetOrderTimeline(
         self, request: orders.GetOrderTimelineRequest, context: Context
@@ -161,6 +197,15 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         for order in rows[:size]:
             write_order(response.orders.add(), order)
         return response
+
+    async def WatchCustomer(
+        self, request: customers.WatchCustomerRequest, context: Context
+    ) -> AsyncIterator[customers.WatchCustomerResponse]:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id)
+        await self._reads.fresh(checks, request, context)
+        async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
+            yield change.once(_customer_changed)
 
     async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)

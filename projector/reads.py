@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
@@ -13,14 +14,22 @@ from projector.views.orders import ORDERS, OrderRow
 from projector.views.timeline import TIMELINE, TimelineRow
 from shop.queries.v1.customer_query_service_pb2 import Customer
 from shop.queries.v1.order_query_service_pb2 import Order, TimelineEntry
-from twinlog import PostgresViews, timestamp
-from twinlog.rpc import decoded
+from twinlog import FailedPrecondition, PostgresViews, timestamp
+from twinlog.rpc import ViewMoment, decoded
 
 ROWS: Mapping[str, type] = {"orders": OrderRow, "customers": CustomerRow, "timeline": TimelineRow}
 NEWEST = 2**63 - 1
+MOST_WATCHED = 1_000
+"""Orders that a watch may begin with."""
 _NANOS_PER_UNIT = 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_PER_DAY = 24 * 60 * 60
+
+
+class TooManyToWatch(FailedPrecondition):
+    """More than {most} orders match; watch fewer, or list them and set changes_only."""
+
+    reason = "TOO_MANY_TO_WATCH"
 
 
 class Views(PostgresViews):
@@ -46,6 +55,18 @@ class Views(PostgresViews):
         """The events of an order's saga, causes before effects."""
         rows = await self.query("timeline_of_order", order_id)
         return causes_first([TimelineRow(*row) for row in rows])
+
+
+def matching(customer_id: str, state: int) -> Callable[[ViewMoment], Coroutine[Any, Any, Sequence[OrderRow]]]:
+    """Reads the orders that a watch begins with, the newest first. Raises TooManyToWatch."""
+
+    async def first(moment: ViewMoment) -> Sequence[OrderRow]:
+        rows = await moment.query("list_orders", customer_id, state, NEWEST, MOST_WATCHED + 1)
+        if len(rows) > MOST_WATCHED:
+            raise TooManyToWatch(most=MOST_WATCHED)
+        return [OrderRow(*row) for row in rows]
+
+    return first
 
 
 def causes_first(rows: Sequence[TimelineRow]) -> list[TimelineRow]:

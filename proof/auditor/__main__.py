@@ -21,7 +21,7 @@ from proof.auditor.auditor import CannotAudit, audit, open_auditor
 from stack.attach import Running, only_one
 from stack.console import console
 from stack.topology import NAMESPACE, ROOT
-from twinlog import Unavailable
+from twinlog import ConfigurationError, Unavailable
 from twinlog.audit import GRACE, Report, chain_options
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, StartFailed
 from twinlog.testing.internals import configure_logging
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging("error")
     try:
         return asyncio.run(_watch(options) if options.watch else _once(options))
-    except (CannotAudit, Unavailable) as error:
+    except (CannotAudit, ConfigurationError, Unavailable) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
@@ -109,7 +109,7 @@ async def _once(options: argparse.Namespace) -> int:
     async with servers() as at:
         if options.chain:
             async with open_auditor(at.postgres_url, at.nats_url) as auditor:
-                return _told(await auditor.verify_chains(options.heads))
+                return _told(await auditor.verify_chains(options.heads, options.key))
         report = await audit(at.postgres_url, at.nats_url, wait=options.wait, grace=grace, at_rest=at.at_rest)
     code = _told(report)
     return CANNOT if report.clean and options.wait and not report.settled else code

@@ -105,6 +105,11 @@ class Orders(OrderQueryServiceServicer):
             yield orders.WatchOrderResponse(order=order)
         self.watchers[request.order_id].discard(mine)
 
+    def WatchOrders(
+        self, request: orders.WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[orders.WatchOrdersResponse]:
+        raise NotImplementedError
+
     async def changed(self, message: Msg) -> None:
         """One read a changed order, for all who watch it."""
         for order_id in json.loads(message.data)["orders"]:

@@ -81,7 +81,8 @@ async def reads(postgres_url: str, database: str) -> AsyncIterator[Mapping[str, 
         views = Views(log, PACKAGE, ROWS)
         model = ReadModel(_Alone(), views, VIEWS, watched=[ORDERS])
         model.freshness.advanced("projector.orders", 17)
-        shared = (views, model, PageTokens(b"secret"))
+        past: Any = None  # no read here is of the past
+        shared = (views, model, PageTokens(b"secret"), past)
         ours, theirs = OrderQueries(*shared), CustomerQueries(*shared)
         yield {
             "GetOrder": _read(ours.GetOrder, orders.GetOrderRequest(order_id=order)),

@@ -17,21 +17,29 @@ from statistics import median, quantiles
 from time import perf_counter, process_time
 from typing import NamedTuple
 
+import grpc.aio
 from google.protobuf.message import Message
 
 from customer_svc.domain import CUSTOMER
+from projector.views.customers import CUSTOMERS, CustomerRow
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved, CustomerCreated
 from twinlog import Log, Metadata, Money, Schema, StreamId
 from twinlog.dev import EmbeddedPostgres
+from twinlog.log.history import History, LogHistory
 from twinlog.log.past import Moment
+from twinlog.log.past_rows import PastRows
 from twinlog.log.time_travel import TimeTravel
 from twinlog.model.event import NewEvent
+from twinlog.rpc import serve
+from twinlog.rpc.history_service import HistoryService
+from twinlog.rpc.peers import Peers, RemoteHistory
 from twinlog.testing.internals import Batch, RandomIds, open_log
 from twinlog.testing.servers import postgres_server
+from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_server
 
 EVENTS = 100_000
 _LOOKS = 200
-_BATCH = 1_000
+_BATCH = 100
 _IDS = RandomIds()
 _CUSTOMER = "01890a5d-ac96-774b-bcce-b302099a8057"
 _STREAM = StreamId(CUSTOMER.name, _CUSTOMER)
@@ -76,6 +84,12 @@ class Taken(NamedTuple):
     processor: float
     """The median of this process's processor time, which other programs on the machine hardly change."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.median:.1f} ms at the median, {self.most:.1f} ms at the 90th percentile; "
+            f"{self.processor:.1f} ms of this process's processor time"
+        )
+
 
 async def measured(looks: int, look: Callable[[], Awaitable[object]]) -> Taken:
     """What so many looks take."""
@@ -109,11 +123,37 @@ async def bench(postgres: EmbeddedPostgres, count: int) -> None:
             return past.state(CUSTOMER, _CUSTOMER, Moment(time=time))
 
         for name, look in (("version", at_version), ("position", at_position), ("time", at_time)):
-            took = await measured(_LOOKS, look)
-            print(
-                f"at a random {name}: {took.median:.1f} ms at the median, {took.most:.1f} ms at the 90th percentile; "
-                f"{took.processor:.1f} ms of this process's processor time"
-            )
+            print(f"at a random {name}: {await measured(_LOOKS, look)}")
+        await rows(log, count)
+
+
+async def rows(log: Log, count: int) -> None:
+    """Prints what looks at a row of a view take, folded from the log of another service over gRPC."""
+    random = Random(17)
+    registration = (
+        HistoryService(log, Peers(LogHistory(log))),
+        add_HistoryServiceServicer_to_server,
+        HistoryService.NAME,
+    )
+    async with (
+        serve([registration], domain="shop") as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        remote = RemoteHistory("customers", "customer_svc", channel)
+
+        async def history(_log: str) -> History:
+            return remote
+
+        past = PastRows(history, log, Schema())
+
+        def row(version: int) -> Awaitable[object]:
+            moment = Moment(version=version)
+            return past.row(CUSTOMERS, CustomerRow, "customers", _STREAM, _CUSTOMER, moment)
+
+        for version in range(10_000, count + 1, 10_000):  # keeps rows on the way
+            await row(version)
+        took = await measured(_LOOKS, lambda: row(random.randint(1, count)))
+        print(f"a row of a view at a random version, over gRPC: {took}")
 
 
 async def main(count: int) -> None:

@@ -24,6 +24,8 @@ from shop.queries.v1.order_query_service_pb2 import (
     Order,
     WatchOrderRequest,
     WatchOrderResponse,
+    WatchOrdersRequest,
+    WatchOrdersResponse,
 )
 from twinlog.rpc import Context, Limits, Middleware, Watched, serve
 from twinlog.rpc.errors import DETAILS_KEY
@@ -61,6 +63,11 @@ class Edge(generated.OrderQueryServiceServicer):
     ) -> AsyncIterator[WatchOrderResponse]:
         async for response in self._watch(request, context):
             yield response
+
+    def WatchOrders(
+        self, request: WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[WatchOrdersResponse]:
+        raise NotImplementedError
 
     async def ListOrders(self, request: ListOrdersRequest, context: Context) -> ListOrdersResponse:
         raise NotImplementedError

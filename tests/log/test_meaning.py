@@ -175,6 +175,9 @@ class Failing:
         self.opens = opens
         self.tried = self.taken = self.expired = 0
 
+    def get_idle_size(self) -> int:
+        return 0
+
     async def acquire(self, *, timeout: float) -> Failing:
         if not self.opens:
             self.tried += 1

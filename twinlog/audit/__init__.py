@@ -1,6 +1,7 @@
 """Audits a system: that logs, twins, views, consumers and states agree, event by event. A domain adds what it knows."""
 
 from twinlog.audit.auditor import GRACE, Auditor
+from twinlog.audit.chain import ChainAudit
 from twinlog.audit.dead_letters import DeadLetter, DeadLetters, DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import Follower, set_checkpoint
@@ -19,6 +20,7 @@ __all__ = [
     "VIEW_EQUAL",
     "AuditedLog",
     "Auditor",
+    "ChainAudit",
     "Change",
     "DeadLetter",
     "DeadLetters",

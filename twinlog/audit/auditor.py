@@ -51,6 +51,7 @@ from twinlog.audit.report import Figures, Findings, Report
 from twinlog.audit.system import System
 from twinlog.jetstream.client import NatsClient
 from twinlog.log.chain import Head
+from twinlog.log.signing import is_signed, public_key
 from twinlog.log.system import SystemClock
 from twinlog.model.clock import Clock
 from twinlog.model.event import StreamId
@@ -125,10 +126,11 @@ class Auditor:
         figures = self._figures(databases, seen)
         return self._report(found, figures, now, time.monotonic() - started)
 
-    async def verify_chains(self, noted: Sequence[Head] = ()) -> Report:
+    async def verify_chains(self, noted: Sequence[Head] = (), key_file: str | None = None) -> Report:
         """Verifies each log and its twin against its chain, and the chain against heads that were noted elsewhere.
 
-        It reads everything once, in bounded memory. Raises Unavailable.
+        ``key_file``: the public key by which each of these has to be signed; None: signatures do not matter. It reads
+        everything once, in bounded memory. Raises ConfigurationError and Unavailable.
         """
         started, found = time.monotonic(), Findings()
         checked: Counter[str] = Counter()
@@ -152,6 +154,16 @@ class Auditor:
             if head.log not in logs:
                 remedy = f"the logs are {', '.join(sorted(logs))}"
                 found.add(NOTED, f"head {head} is of a log that is not there", ids=[head.log], remedy=remedy)
+        if key_file:
+            key = public_key(key_file)
+            for head in (head for head in noted if not is_signed(head, key)):
+                remedy = "find out where the head comes from; do not rely on it"
+                found.add(
+                    NOTED,
+                    f"head {head} is not signed by the key in {key_file}",
+                    ids=[head.log],
+                    remedy=remedy,
+                )
         figures = Figures(events=events, checked=checked)
         took = timedelta(seconds=time.monotonic() - started)
         return Report(found.kept, found.counts, figures, waiting, took, found.notes)

@@ -8,7 +8,7 @@ from twinlog.log.chain import Head
 
 
 def chain_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--chain`` and ``--head``, whose values are ``chain`` and ``heads``."""
+    """Adds ``--chain``, ``--head`` and ``--key``, whose values are ``chain``, ``heads`` and ``key``."""
     parser.add_argument(
         "--chain",
         action="store_true",
@@ -20,8 +20,11 @@ def chain_options(parser: argparse.ArgumentParser) -> None:
         type=_head,
         action="append",
         default=[],
-        metavar="LOG:POSITION:HASH",
+        metavar="LOG:POSITION:HASH[:SIGNATURE]",
         help="with --chain: a head of a log that was noted elsewhere; as many as you have",
+    )
+    parser.add_argument(
+        "--key", metavar="FILE", help="with --head: each is to be signed by the key whose public part this is"
     )
 
 

@@ -64,7 +64,7 @@ async def _audited(options: argparse.Namespace, mains: Mapping[str, Any], domain
     grace = timedelta(seconds=options.grace)
     async with open_auditor(mains, grace=grace, at_rest=options.at_rest, domain=domain) as auditor:
         if options.chain:
-            return await auditor.verify_chains(options.heads)
+            return await auditor.verify_chains(options.heads, options.key)
         return await auditor.until_settled(options.wait)
 
 

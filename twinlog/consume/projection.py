@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
-from twinlog.log.view_store import CheckedViewStore, SharedViewStore, ViewStore
+from twinlog.log.view_store import CheckedViewStore, NotingViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
 from twinlog.model.routing import routing_key_of
 from twinlog.model.schema import Schema
@@ -60,6 +60,9 @@ class Projection:
         self._on_commit = on_commit
         self._schema = schema
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
+        self._before: Mapping[str, Any] = (
+            {"before": self._cache} if isinstance(store, NotingViewStore) else {}
+        )
 
     @property
     def views(self) -> Sequence[str]:
@@ -113,7 +116,7 @@ class Projection:
 
         if not self._shared:
             changes = fold(self._cache)
-            return await self.store.commit(changes, advance, progress.batch()) or changes
+            return await self.store.commit(changes, advance, progress.batch(), **self._before) or changes
         assert isinstance(self.store, SharedViewStore), "see store_mistakes"
         wanted = {
             view: list({key: None for keys, *_ in events_of[view] for key in keys}) for view in self._shared
@@ -123,6 +126,7 @@ class Projection:
             lambda rows: fold({**self._cache, **rows}),
             advance,
             progress.batch(),
+            **self._before,
         )
 
     async def _staying(self) -> CheckpointAdvance:

@@ -29,10 +29,13 @@ MARK_BYTES = 8
 NOTHING_BEFORE = bytes(32)
 """What the first link follows."""
 
+SHORT_HASH = 12
+"""Hexadecimal digits of a hash that a metric tells: a double holds no more."""
+
 _LAYOUT = 1
 _EVENT = struct.Struct(">BqqI")
 _LINK = struct.Struct(">hqqq")
-_HEAD = re.compile(r"(\w[\w.-]*):(\d+):([0-9a-fA-F]{12,64})")
+_HEAD = re.compile(r"(\w[\w.-]*):(\d+):([0-9a-fA-F]{12,64})(?::([A-Za-z0-9+/=]+))?")
 
 Content = tuple[StreamId, int, UUID, str, bytes, Metadata, str, str]
 """An event without its log, position and time: all fields of a NewEvent, in their order."""
@@ -142,10 +145,12 @@ class Head(NamedTuple):
     log: str
     position: int
     hash: str
-    """In hexadecimal digits; the first twelve will do, as metrics have them."""
+    """In hexadecimal digits; of a head that comes from metrics the first twelve."""
+    signature: str = ""
+    """In base64; empty: it has none."""
 
     def __str__(self) -> str:
-        return f"{self.log}:{self.position}:{self.hash}"
+        return ":".join(map(str, self if self.signature else self[:3]))
 
     @classmethod
     def of(cls, log: str, link: Link) -> Head:
@@ -154,8 +159,8 @@ class Head(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """The head that is written as ``log:position:hash``. Raises ValueError."""
+        """The head that is written as ``log:position:hash`` or ``log:position:hash:signature``. Raises ValueError."""
         match = _HEAD.fullmatch(text.strip())
         if not match:
             raise ValueError(f"{text!r} is no head; write it as it was told, such as orders:120:{'4f' * 32}")
-        return cls(match[1], int(match[2]), match[3].lower())
+        return cls(match[1], int(match[2]), match[3].lower(), match[4] or "")

@@ -145,7 +145,7 @@ class Keeper:
         every = at.aggregate.keep_every
         while at.version < upto:  # a batch went past it
             end = (at.version // every + 1) * every
-            [slice] = await self._log.load([ReadRequest(stream, at.version, upto=end)])
+            [slice] = await self._log.load([ReadRequest(stream, at.version, upto=end, to_fold=True)])
             found = fold(self._schema, at, slice.events)
             if isinstance(found, Unreadable) or found.version != end:
                 return

@@ -108,6 +108,8 @@ class ReadRequest(NamedTuple):
     """A snapshot with this schema hash may replace older events; empty: no snapshot may."""
     upto: int = 2**31 - 1
     """Only events up to this version."""
+    to_fold: bool = False
+    """Whether the events are only folded: a store may leave out all but position, version, type and payload."""
 
 
 class StreamSlice(NamedTuple):

@@ -102,7 +102,9 @@ class TimeTravel:
 
     async def _events(self, stream: StreamId, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
         while after < upto:
-            [slice] = await self._log.load([ReadRequest(stream, after, upto=min(upto, after + _PAGE))])
+            [slice] = await self._log.load(
+                [ReadRequest(stream, after, upto=min(upto, after + _PAGE), to_fold=True)]
+            )
             if not slice.events:
                 return
             yield slice.events

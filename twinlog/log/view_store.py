@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.model.row_changes import NO_ROWS, Marks, Noted, NotedViews
 from twinlog.model.view import AnyView, Changes
+
+T = TypeVar("T")
 
 
 class ViewStore(Protocol):
@@ -56,6 +59,56 @@ class SharedViewStore(ViewStore, Protocol):
         All in one transaction, in which nobody else updates rows of these views. Returns the changes, or the conflict
         if the batch has one.
         """
+        ...
+
+
+class ViewMoment(Protocol):
+    """A store of views at one moment: whatever is read of it belongs together."""
+
+    async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        """The requested rows that exist, by key."""
+        ...
+
+    async def query(self, name: str, *arguments: Any) -> Sequence[Any]:
+        """The rows of a named query, where the store has such."""
+        ...
+
+    async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
+        """The notes about a view after some marks, and where these consumers are.
+
+        Of consumers without a mark only that. Once ``most`` keys were found, the older notes are left out.
+        """
+        ...
+
+
+@runtime_checkable
+class NotingViewStore(ViewStore, Protocol):
+    """A store that notes which rows change, so that watches miss none; see :mod:`twinlog.model.row_changes`.
+
+    Its ``commit`` and ``update`` take the rows as they were ``before``.
+    """
+
+    def note(self, views: NotedViews) -> None:
+        """Has the changes of these views noted from now on, too."""
+        ...
+
+    async def forget_notes(self, older_than_seconds: float) -> None:
+        """Drops older notes."""
+        ...
+
+    async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+        """What ``read`` makes of one moment; it may be called again. Raises Unavailable."""
+        ...
+
+    async def commit(
+        self,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
+    ) -> Conflict | None:
+        """As that of every store. ``before``: the rows before the changes, as far as there were any."""
         ...
 
 

@@ -69,10 +69,14 @@ class UuidMap(Mapping[str, int]):
 
     def remove(self, key: str) -> UuidMap:
         """A map without this entry, itself where there is none. What was inserted and removed leaves nothing behind."""
-        if key not in self:
+        try:
+            root = _removed(self._root, uuid_bytes(key), 0)
+        except ValueError:
+            return self
+        if root is self._root:
             return self
         new = UuidMap.__new__(UuidMap)
-        new._root = _removed(self._root, uuid_bytes(key), 0)
+        new._root = root
         return new
 
     def __getitem__(self, key: str) -> int:
@@ -196,13 +200,19 @@ def _inserted(node: _Node, key: bytes, value: bytes, depth: int) -> _Node:
 
 
 def _removed(node: _Node, key: bytes, depth: int) -> _Node:
+    """The node without a key, itself where it has none."""
     if not isinstance(node, tuple):
         at = _find(node, key)
-        return node[:at] + node[at + _RECORD_BYTES :]
+        return node if at < 0 else node[:at] + node[at + _RECORD_BYTES :]
     way = _way(key, depth)
-    nodes = (*node[:way], _removed(node[way], key, depth + 1), *node[way + 1 :])
-    small = sum(_LEAF_BYTES + 1 if isinstance(each, tuple) else len(each) for each in nodes) <= _LEAF_BYTES
-    return b"".join(_leaves(nodes)) if small else nodes
+    before = node[way]
+    after = _removed(before, key, depth + 1)
+    if after is before:
+        return node
+    nodes = (*node[:way], after, *node[way + 1 :])
+    if tuple in map(type, nodes) or sum(map(len, nodes)) > _LEAF_BYTES:
+        return nodes
+    return b"".join(_leaves(nodes))
 
 
 def _node(records: Sequence[bytes], depth: int) -> _Node:

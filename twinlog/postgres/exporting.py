@@ -31,9 +31,11 @@ from twinlog.postgres.connection import connection_of
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.v1.log_file_pb2 import (
     ExportedCheckpoint,
+    ExportedLink,
     ExportedRequest,
     ExportedSagaTable,
     ExportedTimer,
+    ExportedUnlinked,
     LogFileHeader,
     LogRecord,
 )
@@ -213,3 +215,11 @@ async def _rest(connection: Connection, head: int, requests: bool) -> AsyncItera
             saga=saga, version=version, fingerprint=fingerprint, shape=shape, retired=retired
         )
         yield LogRecord(saga_table=table)
+    async for row in connection.cursor(_QUERIES["links"], 0, 2**62):
+        number, kind, first, last, at, digest, marks, hash = row
+        link = ExportedLink(
+            number=number, kind=kind, first=first, last=last, head=at, digest=digest, marks=marks, hash=hash
+        )
+        yield LogRecord(link=link)
+    async for row in connection.cursor(_QUERIES["unlinked"]):
+        yield LogRecord(unlinked=ExportedUnlinked(first=row[0], last=row[1]))

@@ -177,6 +177,15 @@ def _saga_table(record: Any) -> tuple[Any, ...]:
     return record.saga, record.version, record.fingerprint, json.loads(record.shape), record.retired
 
 
+def _link(record: Any) -> tuple[Any, ...]:
+    place = record.number, record.kind, record.first, record.last, record.head
+    return *place, record.digest, record.marks, record.hash
+
+
+def _unlinked(record: Any) -> tuple[Any, ...]:
+    return record.first, record.last
+
+
 _TABLES: dict[str, tuple[str, Sequence[str], Callable[[Any], tuple[Any, ...]]]] = {
     "requests": ("request", ("request_id", "fingerprint", "reply", "position", "recorded_at"), _request),
     "timers": ("timer", ("stream_type", "stream_id", "version", "due"), _timer),
@@ -190,5 +199,11 @@ _TABLES: dict[str, tuple[str, Sequence[str], Callable[[Any], tuple[Any, ...]]]] 
         ("saga", "version", "fingerprint", "shape", "retired"),
         _saga_table,
     ),
+    "chain": (
+        "link",
+        ("number", "kind", "first_position", "last_position", "head", "digest", "marks", "hash"),
+        _link,
+    ),
+    "unlinked": ("unlinked", ("first_position", "last_position"), _unlinked),
 }
 """Where each kind of record goes, and as which columns."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -29,6 +30,8 @@ from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.past import PostgresPast
 
 _QUERIES = load_queries("twinlog.postgres.sql")
+_NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
+"""What an event has that is only folded."""
 
 
 @asynccontextmanager
@@ -272,8 +275,9 @@ def _metadata(stored: Mapping[str, Any]) -> Metadata:
 async def _load(connection: Connection, log: str, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
     snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
     after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
+    to_fold = all(want.to_fold for want in wanted)
     rows = await connection.fetch(
-        _QUERIES["histories"],
+        _QUERIES["histories_to_fold" if to_fold else "histories"],
         [want.stream.type for want in wanted],
         [want.stream.id for want in wanted],
         after,
@@ -282,10 +286,18 @@ async def _load(connection: Connection, log: str, wanted: Sequence[ReadRequest])
     events: list[list[Recorded]] = [[] for _ in wanted]
     for row in rows:
         index = row[0] - 1
-        events[index].append(_recorded(log, row[1], wanted[index].stream, row[2:]))
+        stream = wanted[index].stream
+        events[index].append(
+            _to_fold(log, stream, row) if to_fold else _recorded(log, row[1], stream, row[2:])
+        )
     return [
         StreamSlice(snapshots.get(want.stream), found) for want, found in zip(wanted, events, strict=True)
     ]
+
+
+def _to_fold(log: str, stream: StreamId, row: Sequence[Any]) -> Recorded:
+    _, position, version, type, payload = row
+    return Recorded(log, position, stream, version, _NO_ID, type, payload, _NOTHING, "", "", _NEVER)
 
 
 async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> dict[StreamId, Snapshot]:

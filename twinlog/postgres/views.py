@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from itertools import chain
+from typing import Any, TypeVar
 
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
+from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import fetch, fetched, on_connection
 from twinlog.postgres.log import PostgresLog, append
 from twinlog.postgres.lookups import Lookups
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.view_moment import PostgresMoment
+
+T = TypeVar("T")
 
 _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
@@ -22,6 +30,11 @@ _MISFIT = "42"
 """SQLSTATE class of statements that do not fit the tables."""
 _NOT_THE_TABLES = ("42501", "42P05")
 """Of that class: a right that is missing, and a pooler that parts sessions."""
+
+
+_NOTE_PARAMETERS = 4
+_NoteOfView = tuple[str, Sequence[str], Sequence[str], Sequence[str | None]]
+"""A view's name, the changed keys, the fields, and their values before."""
 
 
 class OtherTables(ConfigurationError):
@@ -59,10 +72,11 @@ class PostgresViews:
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
-        self._statements: dict[tuple[str, ...], str] = {}
+        self._statements: dict[tuple[tuple[str, ...], int], str] = {}
         self._lookups: dict[str, Lookups] = {}
         self._fitting: set[str] = set()
         """Views whose row type has been compared with the table."""
+        self._noted: dict[AnyView, Sequence[str]] = {}
 
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
@@ -120,6 +134,8 @@ class PostgresViews:
         change: Callable[[Changes], Changes],
         advance: CheckpointAdvance,
         batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Changes | Conflict:
         async def work(connection: Connection) -> Changes | Conflict:
             try:
@@ -129,7 +145,7 @@ class PostgresViews:
                         await connection.execute(self._queries["lock_view"], name)
                     rows = {view: await self._rows(connection, view, keys) for view, keys in wanted.items()}
                     changes = change(rows)
-                    await self._store(connection, changes, advance)
+                    await self._store(connection, changes, advance, {**before, **rows})
                     if batch and isinstance(refused := await append(connection, batch), Conflict):
                         raise _Undone(refused)
                     return changes
@@ -141,16 +157,34 @@ class PostgresViews:
     async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return self._by_key(view, await connection.fetch(self._queries[f"{view.name}_rows"], keys))
 
+    def note(self, views: NotedViews) -> None:
+        self._noted |= views
+
+    async def forget_notes(self, older_than_seconds: float) -> None:
+        await fetch(self.pool, self._queries["forget_view_notes"], timedelta(seconds=older_than_seconds))
+
+    async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+        async def work(connection: Connection) -> T:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await read(PostgresMoment(connection, self._queries, self._rows))
+
+        return await on_connection(self.pool, work)
+
     async def commit(
-        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+        self,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Conflict | None:
         async def work(connection: Connection) -> Conflict | None:
             if batch is None:
-                await self._store(connection, changes, advance)
+                await self._store(connection, changes, advance, before)
                 return None
             try:
                 async with connection.transaction():
-                    await self._store(connection, changes, advance)
+                    await self._store(connection, changes, advance, before)
                     # Last, because it locks out every other append until the commit.
                     if isinstance(refused := await append(connection, batch), Conflict):
                         raise _Undone(refused)
@@ -160,7 +194,9 @@ class PostgresViews:
 
         return await on_connection(self.pool, work)
 
-    async def _store(self, connection: Connection, changes: Changes, advance: CheckpointAdvance) -> None:
+    async def _store(
+        self, connection: Connection, changes: Changes, advance: CheckpointAdvance, before: Changes
+    ) -> None:
         await self._compare_columns(connection, changes)
         changed: dict[str, Sequence[Any]] = {}
         for view, rows in changes.items():
@@ -168,8 +204,14 @@ class PostgresViews:
                 changed[f"{view.name}_upsert"] = kept
             if len(kept) < len(rows):
                 changed[f"{view.name}_delete"] = [key for key, row in rows.items() if row is None]
+        notes = to_note(self._noted, changes, before) if self._noted else {}
+        noted = [(view.name, rows.keys, self._noted[view], rows.before) for view, rows in notes.items()]
         try:
-            await connection.execute(self._statement(tuple(changed)), *advance, *changed.values())
+            if advance.after == advance.upto and noted:  # a replay
+                await self._replay(connection, changed, advance, noted)
+                return
+            statement = self._statement(tuple(changed), len(noted))
+            await connection.execute(statement, *advance, *changed.values(), *chain.from_iterable(noted))
         except asyncpg.PostgresError as error:
             if error.sqlstate == _MOVED:
                 actual = int(error.detail or 0)
@@ -194,17 +236,34 @@ class PostgresViews:
                 raise OtherColumns(view=view.name, fields=", ".join(fields), columns=", ".join(columns))
             self._fitting.add(view.name)
 
-    def _statement(self, names: tuple[str, ...]) -> str:
-        """The advance and the changes as one statement: one round trip, and one transaction."""
-        if names not in self._statements:
-            upserts = [
+    async def _replay(
+        self,
+        connection: Connection,
+        changed: Mapping[str, Sequence[Any]],
+        advance: CheckpointAdvance,
+        noted: Sequence[_NoteOfView],
+    ) -> None:
+        async with connection.transaction():
+            await connection.execute(self._statement(tuple(changed), 0), *advance, *changed.values())
+            # Only now it sees what another replay has noted that it had to wait for.
+            for note in noted:
+                await connection.execute(self._queries["note_replay"], advance.consumer, advance.upto, *note)
+
+    def _statement(self, names: tuple[str, ...], noted: int) -> str:
+        """The advance, the changes and the notes of them as one statement: one round trip, and one transaction."""
+        if (names, noted) not in self._statements:
+            first = len(CheckpointAdvance._fields) + 1
+            parts = [
                 f"{name} AS ({self._query(name).replace('$1', f'${parameter}')})"
-                for parameter, name in enumerate(names, len(CheckpointAdvance._fields) + 1)
+                for parameter, name in enumerate(names, first)
             ]
+            first += len(names)
+            for parameter in range(first, first + noted * _NOTE_PARAMETERS, _NOTE_PARAMETERS):
+                parts.append(f"noted_{parameter} AS ({_shifted(self._query('note_advance'), parameter)})")
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
-            with_upserts = f"WITH {', '.join(upserts)} " if upserts else ""
-            self._statements[names] = f"{with_upserts}SELECT advance_checkpoint($1, $2, $3, $4)"
-        return self._statements[names]
+            with_parts = f"WITH {', '.join(parts)} " if parts else ""
+            self._statements[names, noted] = f"{with_parts}SELECT advance_checkpoint($1, $2, $3, $4)"
+        return self._statements[names, noted]
 
     def _query(self, name: str) -> str:
         if name not in self._queries:
@@ -212,3 +271,8 @@ class PostgresViews:
                 f"There is no query {name!r}; add it to the queries.sql of the views' package"
             )
         return self._queries[name]
+
+
+def _shifted(note: str, first: int) -> str:
+    """The statement of a note with the parameters of its own, from $4 on, moved to ``first``."""
+    return re.sub(r"\$([4-7])", lambda found: f"${int(found[1]) - 4 + first}", note)

@@ -3,6 +3,7 @@
 from twinlog._aio.watched import Watched
 from twinlog.log.past import Moment
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaKey, SagaList, SelectedSagas
+from twinlog.log.view_store import ViewMoment
 from twinlog.model.saga_list import NOT_ENDED, ChosenSagas, SagaRow, saga_change
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
@@ -17,11 +18,13 @@ from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
 from twinlog.rpc.validation import Checks, Currencies
+from twinlog.rpc.watches import Change, WatchExpired, WatchTooSlow
 
 __all__ = [
     "CODES",
     "NOT_ENDED",
     "Behavior",
+    "Change",
     "Checks",
     "ChosenSagas",
     "Commands",
@@ -46,6 +49,9 @@ __all__ = [
     "SagaRow",
     "SelectedSagas",
     "Server",
+    "ViewMoment",
+    "WatchExpired",
+    "WatchTooSlow",
     "Watched",
     "call_metadata",
     "decoded",

@@ -23,7 +23,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
-from twinlog.rpc import tokens
+from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, call_metadata
 from twinlog.rpc.validation import Checks
 
@@ -54,8 +54,9 @@ class Commands:
 
         Where the request has a field ``request_id``, its outcome is kept under that id in the same transaction: a
         retry is given the first response. Where the response has a field ``consistency_token``, it is set to the
-        position at which the effects are visible. Events carry the call's metadata; their cause is ``rpc/<Method>``,
-        by the name of the request's type, ``<Method>Request``.
+        position at which the effects are visible; so is the response's metadata ``twinlog-consistency-token``. Events
+        carry the call's metadata; their cause is ``rpc/<Method>``, by the name of the request's type,
+        ``<Method>Request``.
 
         ``work`` must be synchronous and pure, since it may run again. ``preload`` names the streams that it reads,
         ``assume_empty`` those of them that should not exist yet; both only save time. ``begins`` names the stream whose
@@ -74,9 +75,10 @@ class Commands:
             outside=True,
             begins=begins,
         )
+        token = tokens.write({self._log.name: outcome.position})
         if "consistency_token" in response_type.DESCRIPTOR.fields_by_name:
-            token = tokens.write({self._log.name: outcome.position})
             outcome.result.consistency_token = token  # type: ignore[attr-defined]
+        consistency.tell(context, token)
         return outcome.result
 
     @staticmethod

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import Changes
+from twinlog.rpc import tokens
 
 SUBJECT = "views.changed"
 _KEYS = "orders"
@@ -69,6 +70,8 @@ class Freshness:
         """Set where somebody waits for what only a look at the checkpoints can tell."""
         self._advanced = asyncio.Event()
         self._waiting = 0
+        self._looked = asyncio.Event()
+        self._token: str | None = None
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._hinted: dict[str, int] = {}
         """The positions that views may have reached, by log, as far as hints since the last look go."""
@@ -78,20 +81,21 @@ class Freshness:
         """Notes that a view has advanced and which rows have changed; wakes the queries and watchers concerned."""
         self.advanced(consumer, position)
         self.wake(keys)
-        self.wake([ANY])
+        self.wake([ANY, consumer])
 
     def advanced(self, consumer: str, position: int) -> None:
         """Notes that a view has advanced; wakes the queries that wait for it."""
         log = self._logs.get(consumer)
         if log is not None and position > self.positions[log]:
             self.positions[log] = position
+            self._token = None
             self._advanced.set()
             self._advanced = asyncio.Event()
 
     def hinted(self, consumer: str, position: int, keys: Collection[str]) -> None:
         """Has the checkpoints looked at if the hint, were it true, concerned a waiting query or a watched row."""
         log = self._logs.get(consumer)
-        watched = self._watchers.keys() & {*keys, *([ANY] if log else [])} if self._watchers else ()
+        watched = self._watchers.keys() & {*keys, *([ANY, consumer] if log else [])} if self._watchers else ()
         self._maybe_changed.update(watched)
         if log is not None and position > self.positions[log]:
             self._hinted[log] = position
@@ -130,20 +134,49 @@ class Freshness:
         for log, position in self._lagging(wanted).items():  # none if the last advance came with the timeout
             raise ViewLagging(log=log, reached=self.positions[log], wanted=position)
 
+    @property
+    def token(self) -> str:
+        """The consistency token of what the views have reached, at least."""
+        if self._token is None:
+            self._token = tokens.write(self.positions)
+        return self._token
+
+    async def staleness(self, wanted: Mapping[str, int], seconds: float) -> Mapping[str, int]:
+        """How many events the views lack of the wanted positions, by log; empty where they are there.
+
+        The checkpoints are looked at first, for ``seconds`` at most.
+        """
+        if self._lagging(wanted):
+            self.wants_look.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._looked.wait()
+        return {log: position - self.positions[log] for log, position in self._lagging(wanted).items()}
+
+    def end_look(self) -> None:
+        """The checkpoints have been looked at."""
+        self._looked.set()
+        self._looked = asyncio.Event()
+
     def _lagging(self, wanted: Mapping[str, int]) -> Mapping[str, int]:
         return {log: position for log, position in wanted.items() if self.positions[log] < position}
 
     @asynccontextmanager
-    async def watching(self, key: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever a row with this key may have changed; the watcher clears it."""
+    async def watching(self, *keys: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever a row with one of these keys may have changed; the watcher clears it.
+
+        The name of a consumer stands for every row that it changes.
+        """
         changed = asyncio.Event()
-        self._watchers[key].add(changed)
+        for key in keys:
+            self._watchers[key].add(changed)
         try:
             yield changed
         finally:
-            self._watchers[key].discard(changed)
-            if not self._watchers[key]:
-                del self._watchers[key]
+            for key in keys:
+                self._watchers[key].discard(changed)
+                if not self._watchers[key]:
+                    del self._watchers[key]
 
 
 class Announcer:
@@ -214,6 +247,7 @@ class Announcer:
             seen = await self._checkpoints() or seen
             for consumer, position in seen.items():
                 self._freshness.advanced(consumer, position)
+            self._freshness.end_look()
             self._freshness.wake(named)
             if loop.time() - woken >= _LOOK_EVERY_SECONDS:
                 if seen != seen_then:

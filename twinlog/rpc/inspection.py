@@ -13,6 +13,7 @@ from twinlog.consume import Consumer, ConsumerWrapper
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.projection import Projection
+from twinlog.log.heads import Heads
 from twinlog.log.lease import Lease
 from twinlog.log.ports import Log
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
@@ -58,6 +59,8 @@ class Inspected:
     """Their problems make the service NOT_SERVING."""
     signals: Mapping[str, Watched] = field(default_factory=dict)
     """Their problems call for an operator, by their names in health."""
+    heads: Heads | None = None
+    """What tells of the own log's chain."""
 
     @property
     def sagas(self) -> list[str]:
@@ -70,6 +73,10 @@ class Inspected:
         twins.pop(self.log.name, None)
         own = await _described(self.log.name, self.twin)
         own.own, own.head = True, await self.log.head()
+        if self.heads and (head := await self.heads.newest()):
+            own.chain.CopyFrom(
+                pb.ChainHead(position=head.position, hash=head.hash, signature=head.signature, text=str(head))
+            )
         return [own, *[await _described(name, twin) for name, twin in sorted(twins.items())]]
 
     def views(self) -> list[pb.ViewDescription]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from twinlog.consume import Consumer
 from twinlog.consume.projection import Projection
-from twinlog.log.view_store import ViewStore
+from twinlog.log.view_store import NotingViewStore, ViewStore
+from twinlog.model.errors import Unavailable
+from twinlog.model.row_changes import NotedViews
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView
-from twinlog.rpc import tokens
+from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, time_left
-from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages
+from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages, ViewLagging
 from twinlog.rpc.validation import Checks
+from twinlog.rpc.watches import Change, First, Watches
 
 T = TypeVar("T")
 
 _TOKEN_WAIT_SECONDS = 5.0
 """How long a query without a deadline waits for the positions of its consistency token."""
+_LOOK_SECONDS = 0.5
+"""How long a query that is not to wait looks at how far the views are."""
+_FORGET_EVERY_SECONDS = 300.0
 
 
 class Subscribes(Protocol):
@@ -50,15 +58,18 @@ class ReadModel:
         store: ViewStore,
         views: Mapping[str, Sequence[AnyView]],
         *,
-        watched: Collection[AnyView] | None = None,
+        watched: Collection[AnyView] | NotedViews | None = None,
         name: str = "",
+        keep_changes_seconds: float = 3600.0,
     ) -> None:
         """``views``: those that each log feeds; one that several logs feed is declared ``shared=True``.
 
         ``name`` is part of its consumers' names, which are ``service.log`` without one: give it one where the service
         has policies of the same logs.
 
-        ``watched``: the views whose rows are watched; by default all that do not only grow.
+        ``watched``: the views whose rows are watched; by default all that do not only grow. As a mapping, with the
+        fields of their rows by which :meth:`watch_rows` may choose. A watch of rows is resumed up to
+        ``keep_changes_seconds`` later.
         """
         self._service = service
         self._store = store
@@ -66,11 +77,29 @@ class ReadModel:
         self._logs = {".".join(filter(None, (service.name, name, log))): log for log in views}
         messages: Messages = service.messages
         self.freshness = Freshness(self._logs)
-        names = None if watched is None else {view.name for view in watched}
+        self._watches: dict[AnyView, Watches] = {}
+        chosen = self._noted(watched)
+        names = None if watched is None else {view.name for view in chosen}
         self._announcer = Announcer(messages, store, self.freshness, names)
         self.committed = self._announcer.committed
         """What a projection of one's own calls after its commits, as ``on_commit``."""
         service.start("announcer", self._announcer.run())
+        if isinstance(store, NotingViewStore):
+            self._note(chosen, store, keep_changes_seconds)
+
+    def _noted(self, watched: Collection[AnyView] | NotedViews | None) -> NotedViews:
+        if isinstance(watched, Mapping):
+            return watched
+        every = {view for views in self._views.values() for view in views if not view.append_only}
+        return dict.fromkeys(every if watched is None else watched, ())
+
+    def _note(self, views: NotedViews, store: NotingViewStore, keep_seconds: float) -> None:
+        store.note(views)
+        for view, fields in views.items():
+            consumers = {name: log for name, log in self._logs.items() if view in self._views[log]}
+            self._watches[view] = Watches(view, fields, consumers, store, self.freshness)
+            self._service.start(f"watches of {view.name}", self._watches[view].run())
+        self._service.start("changes of views", _forget(store, keep_seconds))
 
     def subscribe(self, linger_seconds: Mapping[str, float] = {}) -> None:
         """Feeds the views. ``linger_seconds``: by log, the pause between batches; by default none."""
@@ -86,14 +115,26 @@ class ReadModel:
             self._service.subscribe(projection, linger_seconds=linger_seconds.get(log, 0.0))
 
     async def fresh(self, checks: Checks, request: Any, context: Incoming) -> None:
-        """Ends the checks, and waits until the views are at the positions of the request's ``consistency_token``.
+        """Ends the checks, and waits until the views are at the positions of the request's ``consistency_token``, and
+        of that in the call's metadata; see :mod:`twinlog.rpc.consistency` for what else a caller may choose. The
+        response's metadata tell how far the views are.
 
         Raises InvalidArgument, and ViewLagging where that takes longer than the call has, or 5 s without a deadline.
         """
-        wanted = checks.consistency_token("consistency_token", request.consistency_token, self._views)
+        in_request = checks.consistency_token(
+            "consistency_token", getattr(request, "consistency_token", ""), self._views
+        )
         checks.done()
-        if wanted:
+        wanted, choice = consistency.wanted(context, self._views, in_request)
+        stale_by: Mapping[str, int] = {}
+        if wanted and choice == consistency.WAIT:
             await self.freshness.reached(wanted, time_left(context, _TOKEN_WAIT_SECONDS))
+        elif wanted:
+            stale_by = await self.freshness.staleness(wanted, time_left(context, _LOOK_SECONDS))
+            if choice == consistency.FAIL:
+                for log in stale_by:
+                    raise ViewLagging(log=log, reached=self.freshness.positions[log], wanted=wanted[log])
+        consistency.tell(context, self.freshness.token, stale_by)
 
     async def after(self, token: str, seconds: float = _TOKEN_WAIT_SECONDS) -> None:
         """Waits until the views have what a command did, by the ``consistency_token`` of its response.
@@ -101,6 +142,47 @@ class ReadModel:
         Raises InvalidArgument, and ViewLagging after ``seconds``.
         """
         await self.freshness.reached(tokens.parse(token, self._views), seconds)
+
+    def watch_row(
+        self,
+        view: AnyView,
+        key: str,
+        resume_token: str = "",
+        until: Callable[[Any], bool] = lambda _row: False,
+    ) -> AsyncIterator[Change]:
+        """The row of a view as it is, then each change of it, up to a state for which ``until`` holds.
+
+        After a ``resume_token``, the last that the watcher was given, only what is not what it was told last. Several
+        changes within milliseconds, or while it was away, are told as one: the newest state. However many watch a view,
+        a change is read once for all. Raises InvalidArgument for a token that is none, :class:`WatchTooSlow` where more
+        than 100 changes wait to be taken, and Unavailable.
+        """
+        return self._watches_of(view).row(key, resume_token, until)
+
+    def watch_rows(
+        self,
+        view: AnyView,
+        by: Mapping[str, Any],
+        resume_token: str = "",
+        first: First | None = None,
+    ) -> AsyncIterator[Change]:
+        """Every change of the rows of a view whose fields have the values ``by``; those that cease to are told as such.
+
+        It begins with the rows that ``first`` reads, of the same moment, without it with none; after a ``resume_token``
+        with what has changed since, told as :meth:`watch_row` tells it. What comes first is told also where it is
+        nothing: its token is what to resume with.
+
+        Raises InvalidArgument for a token that is none, :class:`WatchExpired` for one from too long ago or where a
+        release without notes of changes has projected, :class:`WatchTooSlow` and Unavailable.
+        """
+        return self._watches_of(view).many(by, resume_token, first)
+
+    def _watches_of(self, view: AnyView) -> Watches:
+        if view not in self._watches:
+            raise ValueError(
+                f"view {view.name} is not watched: name it in `watched`, in a store that notes changes"
+            )
+        return self._watches[view]
 
     async def watch(self, read: Callable[[], Awaitable[T]], key: str = ANY) -> AsyncIterator[T]:
         """What ``read`` gives, now and whenever that has changed.
@@ -120,3 +202,10 @@ class ReadModel:
 
 
 _NOTHING = object()
+
+
+async def _forget(store: NotingViewStore, older_than_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(_FORGET_EVERY_SECONDS)
+        with suppress(Unavailable):
+            await store.forget_notes(older_than_seconds)

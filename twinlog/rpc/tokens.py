@@ -17,10 +17,11 @@ def write(positions: Mapping[str, int]) -> str:
     return ",".join([f"{log}:{position}" for log, position in sorted(positions.items())])
 
 
-def parse(token: str, logs: Collection[str], field: str = "consistency_token") -> dict[str, int]:
+def parse(token: str, logs: Collection[str] | None, field: str = "consistency_token") -> dict[str, int]:
     """The positions in a token, by log; none in an empty token.
 
-    Raises :class:`InvalidArgument`, naming ``field``, for what is no token and for a log that is not in ``logs``.
+    Raises :class:`InvalidArgument`, naming ``field``, for what is no token and for a log that is not in ``logs``; None:
+    any log.
     """
     positions: dict[str, int] = {}
     if not token:
@@ -29,7 +30,7 @@ def parse(token: str, logs: Collection[str], field: str = "consistency_token") -
         match = _PART.fullmatch(part)
         if match is None or match[1] in positions or int(match[2]) > _MAX_POSITION:
             raise InvalidArgument({field: "is not a token that a command gave; pass it unchanged, or none"})
-        if match[1] not in logs:
+        if logs is not None and match[1] not in logs:
             raise InvalidArgument({field: f"names another log than {', '.join(sorted(logs))}"})
         positions[match[1]] = int(match[2])
     return positions

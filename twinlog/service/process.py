@@ -18,6 +18,7 @@ from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.heads import Sign, unsigned
 from twinlog.log.installation import named
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
@@ -117,6 +118,7 @@ async def _opened(
                 tracing=tracing(tracer, clock),
                 keep_requests=timedelta(days=settings.keep_requests_days),
                 observed=observed(metrics),
+                sign=_signing(settings.chain_key_file),
             )
             shutdown.dump.add(lambda: parts_of(service))
             async with service.running(), _told(metrics, service, settings.metrics_address):
@@ -125,6 +127,15 @@ async def _opened(
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+def _signing(key_file: str) -> Sign:
+    """Loaded only where it is asked for. Raises ConfigurationError."""
+    if not key_file:
+        return unsigned
+    from twinlog.log.signing import signer
+
+    return signer(key_file)
 
 
 def _metrics(clock: Clock) -> Metrics:

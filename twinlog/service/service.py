@@ -25,6 +25,8 @@ from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
+from twinlog.log.chain import Chained
+from twinlog.log.heads import Heads, Sign, unsigned
 from twinlog.log.history import LogHistory
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import Lease
@@ -158,6 +160,7 @@ class Service:
         tracing: Tracing = NO_TRACING,
         randomness: Randomness = random,
         observed: Observed = Observed(),
+        sign: Sign = unsigned,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -169,7 +172,7 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries.
+        those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain.
         """
         self.name = name
         self.log = log
@@ -226,6 +229,10 @@ class Service:
         self.retention = Retention(
             log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
         )
+        self.heads = (
+            Heads(log.name, log, sign=sign, randomness=randomness) if isinstance(log, Chained) else None
+        )
+        """What tells of the log's chain; None where it has none."""
         self.signals: dict[str, Watched] = {
             "leases": Together(self.leases.values()),
             "dead-letters": self.dead_letters,
@@ -237,7 +244,15 @@ class Service:
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
-            name, log, self._twins[0], schema, clock.now(), aggregates, settings, signals=self.signals
+            name,
+            log,
+            self._twins[0],
+            schema,
+            clock.now(),
+            aggregates,
+            settings,
+            signals=self.signals,
+            heads=self.heads,
         )
         """What inspection tells of this process."""
         self._randomness = randomness
@@ -260,6 +275,8 @@ class Service:
                     self.start("dead letters", self.dead_letters.run())
                     self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
                     self.start("requests", self.retention.run())
+                    if self.heads:
+                        self.start("heads", self.heads.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()

@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
     """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
+    chain_key_file: str = ""
+    """A file with an Ed25519 key in PEM, which signs the heads of the log's chain; empty: they are not signed."""
     share_port: bool = False
     """Whether replicas listen on the same address, each with this set; the system shares out connections among them."""
     metrics_address: OptionalAddress = ""

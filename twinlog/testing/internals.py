@@ -6,6 +6,7 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.chain import leaves, summed
 from twinlog.log.installation import ForeignStream, Identity, named
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Snapshot, Timer
 from twinlog.log.relay import BATCH as RELAY_BATCH
@@ -76,6 +77,7 @@ __all__ = [
     "fetch",
     "from_wire",
     "identity",
+    "leaves",
     "load_queries",
     "message_class",
     "mirrors",
@@ -84,5 +86,6 @@ __all__ = [
     "open_pool",
     "outages",
     "routing_key_of",
+    "summed",
     "to_wire",
 ]

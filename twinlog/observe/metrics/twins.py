@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from twinlog.log.chain import SHORT_HASH
 from twinlog.log.relay import Relay
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.model.clock import Clock
@@ -40,13 +41,34 @@ LAG_SECONDS = Metric(
 COPYING = Metric(
     "twinlog_relay_copying", "gauge", "Whether this replica copies its log into its stream.", ("log",)
 )
+CHAIN_POSITION = Metric(
+    "twinlog_chain_position_events",
+    "gauge",
+    "The position of the own log when the last link was added to its chain.",
+    ("log",),
+)
+CHAIN_HASH = Metric(
+    "twinlog_chain_hash_number",
+    "gauge",
+    "The first 48 bits of the hash of that link, as a number: its hexadecimal digits are the head to verify against.",
+    ("log",),
+)
 
 
 class Twins:
     """Looks at logs and streams."""
 
     name = "twins"
-    metrics: Sequence[Metric] = (LOG_POSITION, TWIN_POSITION, TWIN_HOLES, LAG_EVENTS, LAG_SECONDS, COPYING)
+    metrics: Sequence[Metric] = (
+        LOG_POSITION,
+        TWIN_POSITION,
+        TWIN_HOLES,
+        LAG_EVENTS,
+        LAG_SECONDS,
+        COPYING,
+        CHAIN_POSITION,
+        CHAIN_HASH,
+    )
 
     def __init__(self, inspected: Inspected, relay: Relay, clock: Clock) -> None:
         self._inspected = inspected
@@ -69,7 +91,16 @@ class Twins:
                 Sample(LAG_EVENTS, max(0, head - copied[0]), (log.name,)),
                 Sample(LAG_SECONDS, await self._age_after(copied[0], head), (log.name,)),
             ]
-        return samples
+        return [*samples, *await self._chain()]
+
+    async def _chain(self) -> Sequence[Sample]:
+        heads = self._inspected.heads
+        if heads is None or (head := await heads.newest()) is None:
+            return []
+        return [
+            Sample(CHAIN_POSITION, head.position, (head.log,)),
+            Sample(CHAIN_HASH, int(head.hash[:SHORT_HASH], 16), (head.log,)),
+        ]
 
     async def _states(self) -> Mapping[str, tuple[int, int]]:
         """The last sequence and the number of holes, by log; a stream that is not to be had is left out."""

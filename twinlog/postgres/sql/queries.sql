@@ -20,6 +20,13 @@ SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
  ORDER BY w.i, e.version;
 
+-- name: histories_to_fold
+-- The same with what a fold takes of them.
+SELECT w.i, e.position, e.version, e.type, e.payload
+  FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
+  JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
+ ORDER BY w.i, e.version;
+
 -- name: read
 -- Events after a position, in order.
 SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
@@ -403,6 +410,41 @@ SELECT s.stream_id, s.payload FROM events s
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
+-- name: note_advance
+-- Notes which rows of a view $4 were changed with a checkpoint's advance. One from before the checkpoint was set back gives
+-- way.
+INSERT INTO view_changes (consumer, view, position, part, after, keys, fields, before)
+VALUES ($1, $4, $3, 0, $2, $5::text[], $6::text[], $7::text[])
+ON CONFLICT (consumer, view, position, part) DO UPDATE
+   SET after = excluded.after, ordinal = DEFAULT, keys = excluded.keys, fields = excluded.fields,
+       before = excluded.before, recorded_at = excluded.recorded_at;
+
+-- name: note_replay
+-- Notes which rows of a view were changed where the checkpoint stayed.
+INSERT INTO view_changes (consumer, view, position, part, after, keys, fields, before)
+SELECT $1, $3, $2, 1 + coalesce(max(part), 0), $2, $4, $5, $6
+  FROM view_changes WHERE consumer = $1 AND view = $3 AND position = $2;
+
+-- name: view_marks
+-- Where consumers are with a view.
+SELECT consumer, position, coalesce((
+         SELECT max(c.part) FROM view_changes c
+          WHERE c.consumer = p.consumer AND c.view = $1 AND c.position = p.position), 0)
+  FROM checkpoints p WHERE consumer = ANY ($2::text[]);
+
+-- name: view_notes
+-- What a consumer changed of a view after a mark and before another one, newest first.
+SELECT position, part, after, ordinal, keys, fields, before FROM view_changes
+ WHERE view = $1 AND consumer = $2 AND (position, part) > ($3::bigint, $4::integer)
+   AND (position, part) < ($5::bigint, $6::integer)
+ ORDER BY position DESC, part DESC LIMIT $7;
+
+-- name: forget_view_notes
+-- Drops what is older than some time, whole positions of each consumer and view, from the oldest on.
+DELETE FROM view_changes v
+ USING (SELECT consumer, view, max(position) AS upto FROM view_changes
+         WHERE recorded_at < clock_timestamp() - $1::interval GROUP BY consumer, view) AS old
+ WHERE v.consumer = old.consumer AND v.view = old.view AND v.position < old.upto;
 -- name: adopt_checkpoint
 -- Has a consumer go on where it stood in the log that this one was imported from.
 INSERT INTO checkpoints (consumer, position, event_position, event_id)
@@ -427,8 +469,12 @@ UPDATE log_imports SET position = $2 WHERE position = $1 AND finished_at IS NULL
 
 -- name: import_finish
 -- The log is there; whoever knew the empty one looks again.
-WITH finished AS (UPDATE log_imports SET finished_at = now())
-UPDATE log_head SET position = $1, era = greatest(era + 1, $2);
+WITH finished AS (UPDATE log_imports SET finished_at = now()),
+     newest AS (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1)
+UPDATE log_head
+   SET position = $1, era = greatest(era + 1, $2),
+       linked = CASE WHEN EXISTS (SELECT FROM newest) OR EXISTS (SELECT FROM unlinked) THEN $1 ELSE 0::bigint END,
+       links = coalesce((SELECT number FROM newest), 0), hash = coalesce((SELECT n.hash FROM newest n), log_head.hash);
 
 -- name: import_refusals
 -- What keeps a log from being filled: its head, whether there is anything in it, and who is at work on it.
@@ -453,6 +499,7 @@ SELECT consumer, position, event_position, event_id FROM imported_checkpoints i
 -- name: export_saga_tables
 -- The tables of all sagas.
 SELECT saga, version, fingerprint, shape::text, retired FROM saga_tables;
+
 -- name: links
 -- Links of the chain after a number, in order.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Conflict
+from twinlog.log.view_store import ViewMoment
 from twinlog.memory.views import MemoryViews
+from twinlog.model.row_changes import NO_ROWS, NotedViews
 from twinlog.model.view import AnyView, Changes
 from twinlog.testing.simulation.log import LogServer, RemoteLog
 from twinlog.testing.simulation.network import Client, Network, Store, at_once
@@ -30,10 +32,12 @@ class ViewServer(Store):
         self.committed = committed
         """Told of every commit, at its moment."""
 
-    def commit(self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None) -> Conflict | None:
+    def commit(
+        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None, before: Changes
+    ) -> Conflict | None:
         """Stores or refuses."""
         first = len(self.views.log.events) + 1
-        conflict = at_once(self.views.commit(changes, advance, batch))
+        conflict = at_once(self.views.commit(changes, advance, batch, before=before))
         if conflict is None:
             self._tell(changes, advance, batch, first)
         return conflict
@@ -44,10 +48,11 @@ class ViewServer(Store):
         change: Callable[[Changes], Changes],
         advance: CheckpointAdvance,
         batch: Batch | None,
+        before: Changes,
     ) -> Changes | Conflict:
         """Changes rows that others change, too, or refuses."""
         first = len(self.views.log.events) + 1
-        done = at_once(self.views.update(wanted, change, advance, batch))
+        done = at_once(self.views.update(wanted, change, advance, batch, before=before))
         if not isinstance(done, Conflict):
             self._tell(done, advance, batch, first)
         return done
@@ -76,10 +81,29 @@ class RemoteViews:
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return await self._ask("rows", lambda: at_once(self._server.views.rows(view, keys)))
 
+    def note(self, views: NotedViews) -> None:
+        self._server.views.note(views)
+
+    async def forget_notes(self, older_than_seconds: float) -> None:
+        await self._ask("forget", lambda: None)
+
+    async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+        def at_the_store() -> T:
+            reading: Coroutine[Any, Any, T] = self._server.views.at_once(read)
+            return at_once(reading)
+
+        return await self._ask("look", at_the_store)
+
     async def commit(
-        self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
+        self,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Conflict | None:
-        return await self._ask("commit", lambda: self._server.commit(changes, advance, batch))
+        sent = {view: _some(before.get(view, {}), rows) for view, rows in changes.items()}
+        return await self._ask("commit", lambda: self._server.commit(changes, advance, batch, sent))
 
     async def update(
         self,
@@ -87,8 +111,16 @@ class RemoteViews:
         change: Callable[[Changes], Changes],
         advance: CheckpointAdvance,
         batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
     ) -> Changes | Conflict:
-        return await self._ask("update", lambda: self._server.update(wanted, change, advance, batch))
+        sent = {view: dict(rows) for view, rows in before.items()}
+        return await self._ask("update", lambda: self._server.update(wanted, change, advance, batch, sent))
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
         return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)
+
+
+def _some(rows: Mapping[str, Any], keys: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rows with these keys, as they are when they are sent."""
+    return {key: rows[key] for key in keys if key in rows}

@@ -1,26 +1,23 @@
 -- revision: 1
--- Adds a link to the chain. The caller holds the lock of log_head.
+-- Adds a link to the chain, other than that of an append. The caller holds the lock of log_head.
 CREATE OR REPLACE FUNCTION add_link(
     kind           smallint,
     first_position bigint,
     last_position  bigint,
-    head           bigint,
+    at             bigint,  -- the position of the log
     digest         bytea,
     marks          bytea
 ) RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
-    number_before bigint := 0;
-    hash_before   bytea := decode(repeat('00', 32), 'hex');
-    newest        record;
+    links bigint;
+    hash  bytea;
 BEGIN
-    SELECT c.number, c.hash INTO newest FROM chain c ORDER BY c.number DESC LIMIT 1;
-    IF FOUND THEN
-        number_before := newest.number;
-        hash_before := newest.hash;
-    END IF;
-    INSERT INTO chain AS c (number, kind, first_position, last_position, head, digest, marks, hash)
-    VALUES (number_before + 1, kind, first_position, last_position, head, digest, marks,
-            sha256(hash_before || int2send(kind) || int8send(first_position) || int8send(last_position)
-                   || int8send(head) || digest));
+    SELECT h.links, h.hash INTO links, hash FROM log_head h;
+    links := links + 1;
+    -- As append_linked has it.
+    hash := sha256(hash || int2send(kind) || int8send(first_position) || int8send(last_position) || int8send(at)
+                   || digest);
+    INSERT INTO chain VALUES (links, kind, first_position, last_position, at, digest, marks, hash);
+    UPDATE log_head h SET links = links, hash = hash;
 END $$;

@@ -22,13 +22,16 @@ CREATE OR REPLACE FUNCTION append_linked(
 DECLARE
     head        bigint;
     reached     bigint;
+    head_after  bigint;
+    last_link   bigint;
+    last_hash   bytea;
     now_era     integer;
     stale       jsonb;
     answered    jsonb;
     elsewhere   jsonb;
 BEGIN
     -- Serializes appends until commit: positions are gapless and become visible in order.
-    SELECT position, era, linked INTO head, now_era, reached FROM log_head FOR UPDATE;
+    SELECT position, era, linked, links, hash INTO head, now_era, reached, last_link, last_hash FROM log_head FOR UPDATE;
     SELECT event_id INTO before FROM events WHERE position = head;
 
     -- A log that lost its last events, as in a failover, takes no others before it is repaired.
@@ -73,9 +76,13 @@ BEGIN
             IF reached < head THEN
                 PERFORM note_unlinked();
             END IF;
-            PERFORM add_link(1::smallint, first, head + cardinality(new_events), head + cardinality(new_events),
-                             digest, marks);
-            UPDATE log_head SET position = head + cardinality(new_events), linked = head + cardinality(new_events);
+            head_after := head + cardinality(new_events);
+            -- As add_link has it, whose call would take a tenth of an append.
+            last_hash := sha256(last_hash || int2send(1::smallint) || int8send(first) || int8send(head_after)
+                                || int8send(head_after) || digest);
+            INSERT INTO chain VALUES (last_link + 1, 1, first, head_after, head_after, digest, marks, last_hash);
+            UPDATE log_head
+               SET position = head_after, linked = head_after, links = last_link + 1, hash = last_hash;
         END IF;
     END IF;
 

@@ -17,8 +17,12 @@ CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON chain
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 REVOKE UPDATE, DELETE, TRUNCATE ON chain FROM PUBLIC, CURRENT_USER;
 
--- Every position up to here has a link, or is among the unlinked. Programs from before it leave it behind `position`.
-ALTER TABLE log_head ADD COLUMN linked bigint NOT NULL DEFAULT 0;
+-- `linked`: every position up to here has a link, or is among the unlinked; programs from before leave it behind
+-- `position`. `links` and `hash` are those of the last link: an append need not look for it.
+ALTER TABLE log_head
+    ADD COLUMN linked bigint NOT NULL DEFAULT 0,
+    ADD COLUMN links  bigint NOT NULL DEFAULT 0,
+    ADD COLUMN hash   bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex');
 
 -- Ranges of positions that wait to be sealed.
 CREATE TABLE unlinked (

@@ -1,0 +1,1 @@
+"""Watches of views: what is told, once, whatever happens in between."""

@@ -1,0 +1,413 @@
+"""Watches of a view: every change of a row, or of the rows that have some values, resumable by a token.
+
+One look serves all watchers: at one moment it reads the notes of which rows have changed, and those rows. So a change
+costs one read, however many watch, and what is told at a moment is what has changed since the moment before, exactly.
+Who joins takes part in the next look, which then begins where the one that was away longest had stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from twinlog.log.view_store import NotingViewStore, ViewMoment
+from twinlog.model.errors import FailedPrecondition, InvalidArgument, Overloaded, TwinlogError, Unavailable
+from twinlog.model.row_changes import Before, Changed, Mark, Marks, plain, since
+from twinlog.model.view import AnyView
+from twinlog.rpc import resume_tokens
+from twinlog.rpc.freshness import Freshness, ViewLagging
+
+T = TypeVar("T")
+
+MOST_WAITING = 100
+"""Changes that wait for a watcher to take them; with one more it is cut off."""
+_MOST_KEYS = 50_000
+"""Changed rows that a watcher may be behind when it resumes."""
+_LOOKS_APART_SECONDS = 0.01
+_LOOK_EVERY_SECONDS = 5.0
+"""Also without a sign of a change: each may get lost."""
+_RETRY_SECONDS = 0.5
+_REACH_SECONDS = 5.0
+"""How long a resumed watch waits for views that are not as far as it has seen them elsewhere."""
+
+
+class WatchTooSlow(Overloaded):
+    """More than {waiting} changes wait for this watcher, which takes them too slowly; it may watch again from resume_token {resume_token}, where one is given."""  # noqa: E501 - the docstring is the message
+
+    reason = "WATCH_TOO_SLOW"
+
+
+class WatchExpired(FailedPrecondition):
+    """What has changed since then is not known any more; watch again without a resume_token."""
+
+    reason = "WATCH_EXPIRED"
+
+
+class Change:
+    """What a watcher is told at once."""
+
+    __slots__ = ("_made", "left", "resume_token", "rows")
+
+    def __init__(self, rows: Mapping[str, Any], left: Sequence[str], resume_token: str) -> None:
+        self.rows = rows
+        """The rows as they are now, by key."""
+        self.left = left
+        """The keys of rows that were among those watched and are not any more, or are gone."""
+        self.resume_token = resume_token
+        """Goes on after this change."""
+        self._made: Any = None
+
+    @property
+    def row(self) -> Any:
+        """The row of a watch of one; None: there is none."""
+        return next(iter(self.rows.values()), None)
+
+    def once(self, make: Callable[[Change], T]) -> T:
+        """What ``make`` makes of it, made once for all watchers that are told of it."""
+        if self._made is None:
+            self._made = make(self)
+        made: T = self._made
+        return made
+
+
+Filter = tuple[tuple[str, ...], tuple[Any, ...]]
+"""Fields of a row, and their values."""
+First = Callable[[ViewMoment], Awaitable[Iterable[Any]]]
+"""Reads the rows that a watch begins with."""
+
+
+class _Watcher:
+    __slots__ = ("failed", "filter", "first", "given", "key", "marks", "state", "waiting", "watched", "woken")
+
+    def __init__(self, watched: str, *, key: str = "", filter: Filter | None = None) -> None:
+        self.watched = watched
+        """The hash of what it watches."""
+        self.key = key
+        self.filter = filter
+        """None: it watches one row."""
+        self.first: First | None = None
+        self.marks: Marks | None = None
+        """Where it resumes, until it has joined."""
+        self.state = ""
+        """The hash of the row that it was told last."""
+        self.given = ""
+        """The token of the last change that it took."""
+        self.waiting: list[Change] = []
+        self.woken = asyncio.Event()
+        self.failed: Exception | None = None
+
+    def tell(self, change: Change) -> None:
+        if len(self.waiting) >= MOST_WAITING:
+            self.fail(WatchTooSlow(waiting=MOST_WAITING, resume_token=self.given))
+            return
+        self.waiting.append(change)
+        self.woken.set()
+
+    def fail(self, why: Exception) -> None:
+        self.failed = self.failed or why
+        self.waiting = []  # it resumes after what it took
+        self.woken.set()
+
+    async def take(self) -> Change:
+        while not self.waiting:
+            if self.failed:
+                raise self.failed
+            self.woken.clear()
+            await self.woken.wait()
+        change = self.waiting.pop(0)
+        self.given = change.resume_token
+        return change
+
+
+class _Seen(NamedTuple):
+    """What one look has found."""
+
+    now: Marks
+    changed: Changed | None
+    """Since the look before, for those who watch already; None: that is not known."""
+    resumed: Mapping[tuple[tuple[str, Mark], ...], Changed | None]
+    """The same, by where watches resume."""
+    rows: Mapping[str, Any]
+    firsts: Mapping[_Watcher, Mapping[str, Any]]
+
+
+class Watches:
+    """Those who watch one view."""
+
+    def __init__(
+        self,
+        view: AnyView,
+        fields: Collection[str],
+        consumers: Mapping[str, str],
+        store: NotingViewStore,
+        freshness: Freshness,
+    ) -> None:
+        """``fields``: those that filters may name; ``consumers``: the log that each consumer which feeds it reads."""
+        self._view = view
+        self._fields = fields
+        self._consumers = consumers
+        self._logs = set(consumers.values())
+        self._store = store
+        self._freshness = freshness
+        self._joining: list[_Watcher] = []
+        self._of_key: dict[str, dict[_Watcher, None]] = defaultdict(dict)
+        self._of_filter: dict[tuple[str, ...], dict[tuple[Any, ...], dict[_Watcher, None]]] = defaultdict(
+            dict
+        )
+        self._open: set[_Watcher] = set()
+        self._marks: Marks | None = None
+        """Up to where those who watch have been told; None while nobody does."""
+        self._wanted = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.looks = 0
+        """How often the store was read."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def row(
+        self, key: str, resume_token: str = "", until: Callable[[Any], bool] = lambda _row: False
+    ) -> AsyncIterator[Change]:
+        """See :meth:`twinlog.rpc.ReadModel.watch_row`."""
+        watcher = _Watcher(resume_tokens.hash_of(self._view.name, key), key=key)
+        await self._resume(watcher, resume_token)
+        told = watcher.state
+        async for change in self._join(watcher):
+            if resume_tokens.hash_of(change.row) != told:
+                yield change
+            told = ""
+            if change.row is not None and until(change.row):
+                return
+
+    async def many(
+        self, by: Mapping[str, Any], resume_token: str = "", first: First | None = None
+    ) -> AsyncIterator[Change]:
+        """See :meth:`twinlog.rpc.ReadModel.watch_rows`."""
+        if unknown := by.keys() - set(self._fields):
+            raise ValueError(
+                f"view {self._view.name}: {', '.join(sorted(unknown))} are not named in `watched`"
+            )
+        fields = tuple(sorted(by))
+        filter = fields, tuple(plain(by[field]) for field in fields)
+        watcher = _Watcher(resume_tokens.hash_of(self._view.name, *filter), filter=filter)
+        watcher.first = None if resume_token else first
+        await self._resume(watcher, resume_token)
+        async for change in self._join(watcher):
+            yield change
+
+    async def run(self) -> None:
+        """Looks while anybody watches, until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wanted.wait()
+            async with self._freshness.watching(*self._consumers) as self._changed:
+                while self._open:
+                    self._changed.clear()  # before it is read, so that no change is missed
+                    began = loop.time()
+                    await self._look()
+                    await asyncio.sleep(began + _LOOKS_APART_SECONDS - loop.time())
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_EVERY_SECONDS):
+                            await self._changed.wait()
+            self._marks = None
+            if not self._open:
+                self._wanted.clear()
+
+    async def _resume(self, watcher: _Watcher, token: str) -> None:
+        if not token:
+            return
+        resumed = resume_tokens.read(token, self._logs, watcher.watched)
+        if bool(resumed.state) != (watcher.filter is None):
+            raise InvalidArgument({resume_tokens.FIELD: "is of another watch; pass none to start anew"})
+        watcher.given, watcher.state = token, resumed.state
+        wanted = {log: mark.position for log, mark in resumed.marks.items()}
+        await self._freshness.reached(wanted, _REACH_SECONDS)
+        watcher.marks = {consumer: resumed.marks[log] for consumer, log in self._consumers.items()}
+
+    async def _join(self, watcher: _Watcher) -> AsyncIterator[Change]:
+        self._open.add(watcher)
+        self._joining.append(watcher)
+        self._wanted.set()
+        self._changed.set()
+        try:
+            while True:
+                yield await watcher.take()
+        finally:
+            self._leave(watcher)
+
+    def _leave(self, watcher: _Watcher) -> None:
+        self._open.discard(watcher)
+        crowd: Any
+        if watcher.filter is None:
+            crowd, place = self._of_key, watcher.key
+        else:
+            crowd, place = self._of_filter[watcher.filter[0]], watcher.filter[1]  # type: ignore[assignment]
+        if place in crowd:
+            crowd[place].pop(watcher, None)
+            if not crowd[place]:
+                del crowd[place]
+        if not self._open:
+            self._changed.set()
+
+    # --- one look ---
+
+    async def _look(self) -> None:
+        joining, self._joining = [each for each in self._joining if each in self._open], []
+        try:
+            seen = await self._store.at_once(partial(self._read, joining))
+            self.looks += 1
+        except Unavailable as error:
+            _fail(joining, error)  # the others wait: nothing is lost to them
+            await asyncio.sleep(_RETRY_SECONDS)
+            self._changed.set()
+        except Exception as error:  # of a query that reads what a watch begins with, where there are any
+            _fail([each for each in joining if each.first] or self._open, error)
+            self._joining += [each for each in joining if not each.failed]
+        else:
+            # A database that was set back gets there again, and nobody is shown how it does.
+            if self._lagging(self._marks, seen.now) is None:
+                self._tell(seen)
+                self._marks = seen.now
+            for watcher in joining:
+                self._welcome(watcher, seen)
+
+    async def _read(self, joining: Sequence[_Watcher], moment: ViewMoment) -> _Seen:
+        resuming = {_place(each.marks): each.marks for each in joining if each.filter and each.marks}
+        marks = [*resuming.values(), *([self._marks] if self._marks is not None else [])]
+        oldest = {consumer: min(each[consumer] for each in marks) for consumer in self._consumers if marks}
+        noted = await moment.noted(self._view, list(self._consumers), oldest, _MOST_KEYS)
+        changed = since(noted, self._marks) if self._marks is not None else {}
+        resumed = {place: since(noted, marks) for place, marks in resuming.items()}
+        wanted = {each.key for each in joining if each.filter is None}
+        wanted.update(self._wanted_of(changed))
+        for of_others in resumed.values():
+            wanted.update(of_others or ())
+        rows = await moment.rows(self._view, list(wanted)) if wanted else {}
+        firsts = {each: await self._first(each, moment) for each in joining if each.first}
+        return _Seen(noted.now, changed, resumed, rows, firsts)
+
+    def _wanted_of(self, changed: Changed | None) -> Collection[str]:
+        """The changed rows that anybody watches."""
+        if changed is None:
+            return self._of_key.keys()
+        return changed.keys() if any(self._of_filter.values()) else changed.keys() & self._of_key.keys()
+
+    @staticmethod
+    async def _first(watcher: _Watcher, moment: ViewMoment) -> Mapping[str, Any]:
+        assert watcher.first is not None
+        try:
+            return {row[0]: row for row in await watcher.first(moment)}
+        except Unavailable:
+            raise
+        except TwinlogError as refusal:
+            watcher.fail(refusal)
+            return {}
+
+    def _tell(self, seen: _Seen) -> None:
+        """Tells those who watch what has changed since they were told last."""
+        for key in list(self._of_key if seen.changed is None else seen.changed.keys() & self._of_key.keys()):
+            self._tell_of_row(key, seen)
+        for fields, crowds in self._of_filter.items():
+            everybody = [watcher for crowd in crowds.values() for watcher in crowd]
+            found = _sorted(fields, crowds, seen.changed, seen.rows) if everybody else {}
+            if found is None:
+                _fail(everybody, WatchExpired())
+                continue
+            for values, (rows, left) in found.items():
+                watchers = crowds[values]
+                change = Change(rows, left, self._token(seen, next(iter(watchers)).watched))
+                for watcher in watchers:
+                    watcher.tell(change)
+
+    def _tell_of_row(self, key: str, seen: _Seen) -> None:
+        row, watchers = seen.rows.get(key), self._of_key[key]
+        state = resume_tokens.hash_of(row)
+        token = self._token(seen, next(iter(watchers)).watched, state)
+        change = Change({} if row is None else {key: row}, [key] if row is None else [], token)
+        for watcher in watchers:
+            if watcher.state != state:
+                watcher.state = state
+                watcher.tell(change)
+
+    def _welcome(self, watcher: _Watcher, seen: _Seen) -> None:
+        """Tells a watcher what it has not seen, and has it watch from here on."""
+        if watcher not in self._open or watcher.failed:
+            return
+        if lagging := self._lagging(watcher.marks, seen.now) or self._lagging(self._marks, seen.now):
+            watcher.fail(lagging)
+            return
+        if watcher.filter is None:
+            row = seen.rows.get(watcher.key)
+            watcher.state = resume_tokens.hash_of(row)
+            token = self._token(seen, watcher.watched, watcher.state)
+            watcher.tell(Change({} if row is None else {watcher.key: row}, [], token))
+            self._of_key[watcher.key][watcher] = None
+            return
+        fields, values = watcher.filter
+        rows: Mapping[str, Any] = seen.firsts.get(watcher, {})
+        left: Sequence[str] = []
+        if watcher.marks:
+            found = _sorted(fields, {values}, seen.resumed[_place(watcher.marks)], seen.rows)
+            if found is None:
+                watcher.fail(WatchExpired())
+                return
+            rows, left = found.get(values, ({}, []))
+        watcher.tell(Change(rows, left, self._token(seen, watcher.watched)))
+        watcher.marks = watcher.first = None
+        self._of_filter[fields].setdefault(values, {})[watcher] = None
+
+    def _lagging(self, marks: Marks | None, now: Marks) -> ViewLagging | None:
+        for consumer, mark in (marks or {}).items():
+            if now[consumer] < mark:
+                reached = now[consumer].position
+                return ViewLagging(log=self._consumers[consumer], reached=reached, wanted=mark.position)
+        return None
+
+    def _token(self, seen: _Seen, watched: str, state: str = "") -> str:
+        marks = {log: seen.now[consumer] for consumer, log in self._consumers.items()}
+        return resume_tokens.write(marks, watched, state)
+
+
+Sorted = dict[tuple[Any, ...], tuple[dict[str, Any], list[str]]]
+"""By values of a filter, the changed rows that have them, and the keys of those that had them."""
+
+
+def _sorted(
+    fields: tuple[str, ...],
+    watched: Collection[tuple[Any, ...]],
+    changed: Changed | None,
+    rows: Mapping[str, Any],
+) -> Sorted | None:
+    """What has changed for those who watch by these fields; None where that is not known."""
+    found: Sorted = {}
+    if changed is None:
+        return None
+    for key, before in changed.items():
+        if not set(fields) <= set(before.fields):
+            return None
+        row = rows.get(key)
+        now = None if row is None else tuple(plain(getattr(row, field)) for field in fields)
+        was = _values(fields, before)
+        if now is not None and now in watched:
+            found.setdefault(now, ({}, []))[0][key] = row
+        if was is not None and was != now and was in watched:
+            found.setdefault(was, ({}, []))[1].append(key)
+    return found
+
+
+def _values(fields: tuple[str, ...], before: Before) -> tuple[Any, ...] | None:
+    told = before.told()
+    return None if told is None else tuple(told[field] for field in fields)
+
+
+def _place(marks: Marks | None) -> tuple[tuple[str, Mark], ...]:
+    return tuple(sorted((marks or {}).items()))
+
+
+def _fail(watchers: Iterable[_Watcher], why: Exception) -> None:
+    for watcher in watchers:
+        watcher.fail(why)
