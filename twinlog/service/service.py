@@ -29,8 +29,10 @@ from twinlog.log.chain import Chained
 from twinlog.log.heads import Heads, Sign, unsigned
 from twinlog.log.history import LogHistory
 from twinlog.log.installation import ForeignStream
+from twinlog.log.keys import Keys
 from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
@@ -38,6 +40,7 @@ from twinlog.log.saga_list import SagaList, SagaListStore
 from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
+from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
@@ -161,6 +164,7 @@ class Service:
         randomness: Randomness = random,
         observed: Observed = Observed(),
         sign: Sign = unsigned,
+        keys: Keys | None = None,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -172,7 +176,8 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain.
+        those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain. ``keys``: those of
+        persons, which seal personal fields; None: keys in memory.
         """
         self.name = name
         self.log = log
@@ -205,6 +210,8 @@ class Service:
             on_fork=self.lineage.doubt,
             randomness=randomness,
         )
+        self.personal = _personal(keys or MemoryKeys())
+        """Opens personal texts for queries, and erases persons."""
         self.writer = Writer(
             observed.log(tracing.log(log)),
             schema=schema,
@@ -213,6 +220,7 @@ class Service:
             on_commit=self.relay.offer,
             lineage=self.lineage,
             randomness=randomness,
+            personal=self.personal,
         )
         self.timers = Timers(
             log,
@@ -238,6 +246,7 @@ class Service:
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
             "timers": self.timers,
+            "keys": self.personal,
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
@@ -253,6 +262,7 @@ class Service:
             settings,
             signals=self.signals,
             heads=self.heads,
+            personal=self.personal,
         )
         """What inspection tells of this process."""
         self._randomness = randomness
@@ -277,6 +287,7 @@ class Service:
                     self.start("requests", self.retention.run())
                     if self.heads:
                         self.start("heads", self.heads.run())
+                    self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
@@ -455,6 +466,10 @@ class Service:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
             await self.relay.drain(_DRAIN_SECONDS)
+
+
+def _personal(keys: Keys) -> Personal:
+    return Personal(keys, nonces=keys.nonces) if isinstance(keys, MemoryKeys) else Personal(keys)
 
 
 def _in_memory(log: Log) -> SagaListStore:
