@@ -128,6 +128,8 @@ async def _measured(read: Read, both: Sequence[Server], size: Size, postgres: in
     answered = Table(f"{read.name}, answered", "calls/s")
     stored = Table(f"{read.name}, in Postgres", "µs a call")
     count = size.calls if read.least == _SINGLE else size.calls // 10
+    for server in both:  # statements get prepared, and what filled the views comes to rest
+        await Load(server.address, read.method).closed(read.messages(count // 3), _CLIENTS)
     for _ in range(size.rounds):
         for server in both:
             processes = {"server": server.pid, **({"postgres": postgres} if postgres else {})}
