@@ -69,8 +69,7 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
     """Within seconds: asyncpg itself would wait endlessly."""
-    if pool.get_idle_size():
-        # Without the task and the timer that asyncpg spends on a limit.
+    if pool.get_idle_size():  # a limit costs asyncpg a task and a timer
         return await pool.acquire(timeout=None)
     try:
         return await pool.acquire(timeout=_ACQUIRE_SECONDS)
