@@ -189,8 +189,8 @@ class Service:
         health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a view
-        is built anew. ``sign`` signs the heads of the log's chain. ``keys``: those of persons, which seal personal
+        those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a
+        view is built anew. ``sign`` signs the heads of the log's chain. ``keys``: those of persons, which seal personal
         fields; None: keys in memory.
         """
         self.name = name
