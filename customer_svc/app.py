@@ -31,7 +31,7 @@ SPEC = ServiceSpec(
 def wire(service: Service) -> CustomerService:
     """The service's reactions and its edge."""
     service.subscribe(*policies(service.clock))
-    return CustomerService(Commands(service.log, service.writer), ids=service.ids)
+    return CustomerService(Commands(service.log, service.writer), ids=service.ids, personal=service.personal)
 
 
 async def main(shutdown: Shutdown) -> None:

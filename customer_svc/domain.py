@@ -15,6 +15,7 @@ from shop.customers.v1.events_pb2 import (
     CreditReservationFailed,
     CreditReserved,
     CustomerCreated,
+    CustomerErased,
 )
 from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_CURRENCY_MISMATCH,
@@ -51,6 +52,7 @@ class Customer:
     """One customer; amounts are nanos of the one currency."""
 
     exists: bool = False
+    erased: bool = False
     customer_id: str = ""
     currency: str = ""
     limit: int = 0
@@ -128,7 +130,12 @@ class ReleaseCredit:
     saga_mode: SagaMode.ValueType
 
 
-Command = CreateCustomer | ChangeCreditLimit | ReserveCredit | ReleaseCredit
+@dataclass(frozen=True, slots=True)
+class EraseCustomer:
+    """Records that the key of the customer's personal fields is destroyed."""
+
+
+Command = CreateCustomer | ChangeCreditLimit | ReserveCredit | ReleaseCredit | EraseCustomer
 
 
 # --- errors ---
@@ -168,6 +175,8 @@ def evolve(customer: Customer, event: Message) -> Customer:
             )
         case CreditLimitChanged():
             return replace(customer, limit=Money.of(event.credit_limit).nanos)
+        case CustomerErased():
+            return replace(customer, erased=True)
         case CreditReserved():
             customer = _at(customer, event.week)
             amount = Money.of(event.amount).nanos
@@ -222,6 +231,8 @@ def decide(customer: Customer, command: Command) -> Events:
             return [CustomerCreated(customer_id=customer_id, name=name, credit_limit=limit.to_proto())]
         case ChangeCreditLimit(limit):
             return _change(customer, limit)
+        case EraseCustomer():
+            return _erase(customer)
         case ReserveCredit() | ReleaseCredit():
             return _move(customer, command)
 
@@ -253,6 +264,12 @@ def _change(customer: Customer, limit: Money) -> Events:
     return [CreditLimitChanged(customer_id=customer.customer_id, credit_limit=limit.to_proto())]
 
 
+def _erase(customer: Customer) -> Events:
+    if not customer.exists:
+        raise CustomerNotFound
+    return [] if customer.erased else [CustomerErased(customer_id=customer.customer_id)]
+
+
 def _reserved(customer: Customer, command: ReserveCredit) -> CreditReserved | CreditReservationFailed:
     ids: dict[str, Any] = {
         "customer_id": command.customer_id,
@@ -280,5 +297,10 @@ def _refusal(customer: Customer, command: ReserveCredit) -> RejectionReason.Valu
 
 
 CUSTOMER: Aggregate[Customer, Command] = Aggregate(
-    "customer", Customer(), decide, evolve, partition_key=lambda customer: customer.customer_id
+    "customer",
+    Customer(),
+    decide,
+    evolve,
+    partition_key=lambda customer: customer.customer_id,
+    keeps_personal=False,
 )

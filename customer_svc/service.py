@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from customer_svc.domain import CUSTOMER, ChangeCreditLimit, CreateCustomer
+from customer_svc.domain import CUSTOMER, ChangeCreditLimit, CreateCustomer, CustomerNotFound, EraseCustomer
 from shop.customers.v1 import customer_service_pb2 as pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceServicer
-from twinlog import Ids, Transaction
+from twinlog import FailedPrecondition, Ids, Personal, Transaction
 from twinlog.rpc import Checks, Commands, Context, Currencies
+
+
+class PlainEvents(FailedPrecondition):
+    """Events {positions} of the customers log hold the name in plain text, and would keep it; to erase the rest and be told of these, set accept_plain_events."""  # noqa: E501 - the docstring is the message
+
+    reason = "PLAIN_EVENTS"
 
 
 class CustomerService(CustomerServiceServicer):
     """shop.customers.v1.CustomerService."""
 
-    def __init__(self, commands: Commands, *, ids: Ids) -> None:
+    def __init__(self, commands: Commands, *, ids: Ids, personal: Personal) -> None:
         self._commands = commands
         self._ids = ids
+        self._personal = personal
 
     async def CreateCustomer(
         self, request: pb.CreateCustomerRequest, context: Context
@@ -53,4 +60,27 @@ class CustomerService(CustomerServiceServicer):
 
         return await self._commands.execute(
             request, context, checks, change, pb.ChangeCreditLimitResponse, preload=[(CUSTOMER, customer_id)]
+        )
+
+    async def EraseCustomer(
+        self, request: pb.EraseCustomerRequest, context: Context
+    ) -> pb.EraseCustomerResponse:
+        checks = Checks()
+        customer_id = checks.uuid("customer_id", request.customer_id)
+        self._commands.check(request, checks, pb.EraseCustomerResponse)
+        if not (await self._commands.state(CUSTOMER, customer_id)).exists:
+            raise CustomerNotFound
+        plain = self._personal.plain(await self._commands.history(CUSTOMER, customer_id))
+        positions = [event.position for event in plain]
+        if positions and not request.accept_plain_events:
+            raise PlainEvents(positions=", ".join(map(str, positions)))
+        # First the key, then the record: what is recorded is true. A crash between the two is mended by a retry.
+        await self._personal.erase(customer_id)
+
+        def record(tx: Transaction) -> pb.EraseCustomerResponse:
+            tx.do(CUSTOMER, customer_id, EraseCustomer())
+            return pb.EraseCustomerResponse(plain_positions=positions)
+
+        return await self._commands.execute(
+            request, context, checks, record, pb.EraseCustomerResponse, preload=[(CUSTOMER, customer_id)]
         )

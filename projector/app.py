@@ -83,8 +83,8 @@ async def main(shutdown: Shutdown) -> None:
         views = Views(service.log, PACKAGE, ROWS)
         reads = ReadModel(service, views, VIEWS, watched=WATCHED)
         wire(service, views, reads.committed)
-        past = PastViews(Past(service))
-        shared = (views, reads, await service.page_tokens(), past)
+        past = PastViews(Past(service), service.personal)
+        shared = (views, reads, await service.page_tokens(), past, service.personal)
         await service.serve(
             (
                 OrderQueries(*shared),

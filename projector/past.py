@@ -15,7 +15,7 @@ from shop.queries.v1 import moment_query_service_pb2 as pb
 from shop.queries.v1.moment_query_service_pb2_grpc import MomentQueryServiceServicer
 from shop.sagas.v1.saga_service_pb2 import GetSagaRequest, Saga
 from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceStub
-from twinlog import NotFound, StreamId, Unavailable
+from twinlog import NotFound, Personal, StreamId, Unavailable
 from twinlog.rpc import Checks, Context, Moment, Past, ReadModel, moment_of, time_left, tokens
 from twinlog.v1.moment_pb2 import LogPosition
 
@@ -38,8 +38,9 @@ class CustomerNotFound(NotFound):
 class PastViews:
     """The views as they were, folded from the logs that they follow."""
 
-    def __init__(self, past: Past) -> None:
+    def __init__(self, past: Past, personal: Personal) -> None:
         self._past = past
+        self._personal = personal
 
     async def order(self, order_id: str, as_of: Moment) -> OrderRow:
         """An order at a moment. Raises OrderNotFound."""
@@ -50,13 +51,13 @@ class PastViews:
         return row
 
     async def customer(self, customer_id: str, as_of: Moment) -> CustomerRow:
-        """A customer at a moment. Raises CustomerNotFound."""
+        """A customer at a moment, the name as it is opened today. Raises CustomerNotFound."""
         stream = StreamId("customer", customer_id)
         found = await self._past.row(CUSTOMERS, CustomerRow, "customers", stream, customer_id, as_of)
         row: CustomerRow | None = found.row
         if row is None or not row.created_position:
             raise CustomerNotFound
-        return row
+        return row._replace(name=await self._personal.open(customer_id, row.name))
 
     async def cut(self, order_id: str, at: Moment) -> Mapping[str, int]:
         """A position of each log at a moment of an order. Raises OrderNotFound."""
@@ -111,7 +112,7 @@ class MomentQueries(MomentQueryServiceServicer):
         if customers := cut.get("customers"):
             try:
                 customer = await self._past.customer(order.customer_id, Moment(position=customers))
-                write_customer(response.customer, customer)
+                write_customer(response.customer, customer, customer.name)
             except CustomerNotFound:
                 pass  # the order was made for nobody, or before its customer
         await self._reads.after(tokens.write(self._in_views(cut)), time_left(context, _SECONDS))

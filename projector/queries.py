@@ -14,6 +14,7 @@ from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
+from twinlog import Personal
 from twinlog.rpc import Change, Checks, Context, Moment, PageTokens, ReadModel, moment_of
 
 
@@ -32,14 +33,6 @@ def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
     return response
 
 
-def _customer_changed(change: Change) -> customers.WatchCustomerResponse:
-    if change.row is None or not change.row.created_position:
-        raise CustomerNotFound
-    response = customers.WatchCustomerResponse(resume_token=change.resume_token)
-    write_customer(response.customer, change.row)
-    return response
-
-
 class HasPosition(Protocol):
     """A row of a list: lists are ordered by the position at which their rows were created."""
 
@@ -50,8 +43,11 @@ class HasPosition(Protocol):
 class _Queries:
     """What both services share."""
 
-    def __init__(self, views: Views, reads: ReadModel, pages: PageTokens, past: PastViews) -> None:
+    def __init__(
+        self, views: Views, reads: ReadModel, pages: PageTokens, past: PastViews, personal: Personal
+    ) -> None:
         self._views = views
+        self._personal = personal
         self._reads = reads
         self._pages = pages
         self._past = past
@@ -164,11 +160,13 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         if request.HasField("as_of"):
             as_of = self._as_of(checks, request)
             past = customers.GetCustomerResponse()
-            write_customer(past.customer, await self._past.customer(customer_id, as_of))
+            then = await self._past.customer(customer_id, as_of)
+            write_customer(past.customer, then, then.name)
             return past
         await self._reads.fresh(checks, request, context)
         response = customers.GetCustomerResponse()
-        write_customer(response.customer, await self._customer(customer_id))
+        row = await self._customer(customer_id)
+        write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
         return response
 
     async def ListCustomers(
@@ -179,8 +177,9 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         await self._reads.fresh(checks, request, context)
         rows = await self._views.customers(before, size + 1)
         response = customers.ListCustomersResponse(next_page_token=self._next(rows, size, "customers"))
-        for row in rows[:size]:
-            write_customer(response.customers.add(), row)
+        names = await self._names(rows[:size])
+        for row, name in zip(rows[:size], names, strict=True):
+            write_customer(response.customers.add(), row, name)
         return response
 
     async def GetOrderHistory(
@@ -193,7 +192,8 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         await self._reads.fresh(checks, request, context)
         rows = await self._views.orders(customer_id, 0, before, size + 1)
         response = customers.GetOrderHistoryResponse(next_page_token=self._next(rows, size, filters))
-        write_customer(response.customer, await self._customer(customer_id))
+        row = await self._customer(customer_id)
+        write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
         for order in rows[:size]:
             write_order(response.orders.add(), order)
         return response
@@ -205,10 +205,18 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         customer_id = checks.uuid("customer_id", request.customer_id)
         await self._reads.fresh(checks, request, context)
         async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
-            yield change.once(_customer_changed)
+            row = change.row
+            if row is None or not row.created_position:
+                raise CustomerNotFound
+            response = customers.WatchCustomerResponse(resume_token=change.resume_token)
+            write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
+            yield response
 
     async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)
         if row is None:
             raise CustomerNotFound
         return row
+
+    async def _names(self, rows: Sequence[CustomerRow]) -> Sequence[str]:
+        return await self._personal.open_all([(row.customer_id, row.name) for row in rows])

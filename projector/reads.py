@@ -105,10 +105,10 @@ def write_order(message: Order, row: OrderRow) -> None:
     message.version = row.version
 
 
-def write_customer(message: Customer, row: CustomerRow) -> None:
-    """Fills the message in."""
+def write_customer(message: Customer, row: CustomerRow, name: str) -> None:
+    """Fills the message in, with the name as it is opened."""
     message.customer_id = row.customer_id
-    message.name = row.name
+    message.name = name
     _write_money(message.credit_limit, row.limit_nanos, row.currency)
     _write_money(message.reserved, row.reserved_nanos, row.currency)
     _write_money(message.available, row.limit_nanos - row.reserved_nanos, row.currency)

@@ -23,6 +23,7 @@ TOGETHER = (
     "tests/docs/test_site.py",
     "tests/docs/test_third_service.py",
     "tests/e2e/",
+    "tests/erasure/test_shop.py",
     "tests/log/test_faults.py",
     "tests/observe/running/",
     "tests/packaging/",

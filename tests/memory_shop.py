@@ -16,6 +16,7 @@ from twinlog import Clock, Schema, Service
 from twinlog.consume import Consumer
 from twinlog.consume.cursor import BATCH
 from twinlog.log.lease import AlwaysHeld
+from twinlog.memory.keys import MemoryKeys
 from twinlog.observe.metrics.process import Metrics
 from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.service.process import observed
@@ -64,6 +65,7 @@ class Node(Service):
             ids=shop.ids,
             on_crash=shop.crashed,
             aggregates=aggregates,
+            keys=shop.keys,
             middleware=[lambda consumer: Gated(consumer, self.works)],
             observed=observed(self.metrics),
             tracing=shop.tracing(name),
@@ -94,6 +96,7 @@ class MemoryShop:
         self._tracing = tracing
         self.clock = ManualClock()
         self.ids = CountedIds()
+        self.keys = MemoryKeys()
         self.logs = {name: MemoryLog(name) for name in ("orders", "customers", "sagas", "projector")}
         self.views = MemoryViews(self.logs["projector"])
         self.saga_views = MemoryViews(self.logs["sagas"])

@@ -1,6 +1,7 @@
 """The public names of Twinlog."""
 
 from .consume.projection import Projection as Projection
+from .log.personal import Personal as Personal
 from .log.ports import CheckpointAdvance as CheckpointAdvance
 from .log.ports import Log as Log
 from .log.transaction import Transaction as Transaction

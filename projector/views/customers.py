@@ -12,13 +12,19 @@ from shop.customers.v1.events_pb2 import (
     CreditReleased,
     CreditReserved,
     CustomerCreated,
+    CustomerErased,
 )
 from twinlog import Money, Recorded, View
 
+ERASED = "erased"
+"""The name of a customer who is erased."""
+
 
 class CustomerRow(NamedTuple):
-    """One customer. Asking credit of one who does not exist makes a row, too, which no query shows: its
-    ``created_position`` is 0."""
+    """One customer, the name sealed: queries open it.
+
+    Asking credit of one who does not exist makes a row, too, which no query shows: its ``created_position`` is 0.
+    """
 
     customer_id: str
     name: str
@@ -43,6 +49,8 @@ def evolve(row: CustomerRow | None, event: Recorded, message: Any) -> CustomerRo
                 created_position=event.position,
                 created_at=now,
             )
+        case CustomerErased():
+            return row._replace(name=ERASED)
         case CreditLimitChanged():
             return row._replace(limit_nanos=Money.of(message.credit_limit).nanos)
         case CreditReserved():

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import asyncpg
 import grpc
 
 from projector.app import PACKAGE, VIEWS
+from projector.past import PastViews
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.orders import ORDERS
@@ -27,7 +28,8 @@ from tests.bench.counting import Counts, counted, least, of_services
 from tests.controls import new_id
 from tests.memory_shop import NoContext
 from tests.servers import execute, postgres_server
-from twinlog import Schema
+from twinlog import Personal, Schema
+from twinlog.memory.keys import MemoryKeys
 from twinlog.rpc import PageTokens, ReadModel
 from twinlog.rpc.handlers import Boundary
 from twinlog.service.identity import needs_identity
@@ -81,8 +83,7 @@ async def reads(postgres_url: str, database: str) -> AsyncIterator[Mapping[str, 
         views = Views(log, PACKAGE, ROWS)
         model = ReadModel(_Alone(), views, VIEWS, watched=[ORDERS])
         model.freshness.advanced("projector.orders", 17)
-        past: Any = None  # no read here is of the past
-        shared = (views, model, PageTokens(b"secret"), past)
+        shared = (views, model, PageTokens(b"secret"), cast(PastViews, None), Personal(MemoryKeys()))
         ours, theirs = OrderQueries(*shared), CustomerQueries(*shared)
         yield {
             "GetOrder": _read(ours.GetOrder, orders.GetOrderRequest(order_id=order)),

@@ -19,10 +19,11 @@ from customer_svc.domain import (
     Customer,
     CustomerExists,
     CustomerNotFound,
+    EraseCustomer,
     ReleaseCredit,
     ReserveCredit,
 )
-from shop.customers.v1.events_pb2 import CreditReservationFailed, CreditReserved
+from shop.customers.v1.events_pb2 import CreditReservationFailed, CreditReserved, CustomerErased
 from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_CURRENCY_MISMATCH,
     REJECTION_REASON_INSUFFICIENT_CREDIT,
@@ -240,3 +241,18 @@ def test_a_reservation_takes_the_credit_for_good_or_until_its_release(wants: lis
 def test_its_state_survives_a_snapshot(past: Sequence[Message]) -> None:
     codec, customer = StateCodec(CUSTOMER), CUSTOMER.fold(past)
     assert codec.decode(codec.encode(customer)) == customer
+
+
+def test_a_customer_is_erased_once_and_keeps_the_credit() -> None:
+    erased = CustomerErased(customer_id=CUSTOMER_ID)
+    given(CUSTOMER, *RESERVED).when(EraseCustomer()).then(erased)
+    given(CUSTOMER, *RESERVED, erased).when(EraseCustomer()).then_nothing()
+    given(CUSTOMER, *CREATED, erased).when(reserve()).then(credit_reserved())
+    given(CUSTOMER).when(EraseCustomer()).then_refused(CustomerNotFound)
+
+
+def test_a_customers_state_keeps_no_name() -> None:
+    """So its snapshots need no sealing."""
+    named = CUSTOMER.fold([customer_created(name="Zephyrine")])
+    assert b"Zephyrine" not in StateCodec(CUSTOMER).encode(named)
+    assert not CUSTOMER.keeps_personal

@@ -141,39 +141,39 @@ class TwinAudit:
         """The messages from ``first`` to ``last`` that exist, by sequence (direct get in batches, NATS ADR-31)."""
         found: dict[int, Stored] = {}
         while first <= last:
-            got = await self._batch(first, last - first + 1)
+            got = await read_messages(self._client, self._stream, first, last - first + 1)
             found.update((sequence, stored) for sequence, stored in got.items() if sequence <= last)
             if not got:
                 break
             first = max(got) + 1
         return found
 
-    async def _batch(self, first: int, count: int) -> dict[int, Stored]:
-        got: dict[int, Stored] = {}
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def on_message(message: Msg) -> None:
-            headers = message.headers or {}
-            if "Nats-Sequence" in headers:
-                got[int(headers["Nats-Sequence"])] = Stored(headers["Nats-Subject"], message.data)
-            elif not done.done():
-                done.set_result(None)
+async def read_messages(client: NatsClient, stream: str, first: int, count: int) -> dict[int, Stored]:
+    """Up to so many messages of a stream from a sequence on, by sequence. Raises Unavailable."""
+    got: dict[int, Stored] = {}
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    async def on_message(message: Msg) -> None:
+        headers = message.headers or {}
+        if "Nats-Sequence" in headers:
+            got[int(headers["Nats-Sequence"])] = Stored(headers["Nats-Subject"], message.data)
+        elif not done.done():
+            done.set_result(None)
+
+    try:
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, cb=on_message)
         try:
-            inbox = self._client.new_inbox()
-            subscription = await self._client.subscribe(inbox, cb=on_message)
-            try:
-                request = json.dumps({"seq": first, "batch": count}).encode()
-                await self._client.publish(f"$JS.API.DIRECT.GET.{self._stream}", request, reply=inbox)
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
-                    await done
-            finally:
-                await subscription.unsubscribe()
-        except (NatsError, TimeoutError, OSError) as error:
-            raise Unavailable(
-                f"stream {self._stream} cannot be read ({str(error) or type(error).__name__})"
-            ) from error
-        return got
+            request = json.dumps({"seq": first, "batch": count}).encode()
+            await client.publish(f"$JS.API.DIRECT.GET.{stream}", request, reply=inbox)
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                await done
+        finally:
+            await subscription.unsubscribe()
+    except (NatsError, TimeoutError, OSError) as error:
+        raise Unavailable(f"stream {stream} cannot be read ({str(error) or type(error).__name__})") from error
+    return got
 
 
 def runs(positions: Iterable[int]) -> list[tuple[int, int]]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": ("audit", "compare logs, streams, views, consumers and sagas, event by event"),
     "simulate": ("simulate", "run a project's services in simulated worlds in which everything goes wrong"),
     "repair": ("repair", "mend a log whose history is not the one in its stream"),
+    "erasure": ("erasure", "keys of personal data: count, wrap anew, and prove that a text is nowhere"),
     "export": ("export", "write a log into a file"),
     "import": ("import_", "fill an empty log from a file"),
     "completion": ("completion", "what makes the shell complete this command"),

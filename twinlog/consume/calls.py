@@ -17,10 +17,11 @@ from uuid import UUID
 from structlog.contextvars import bound_contextvars
 
 from twinlog._aio.retrying import Randomness, backoff
-from twinlog.consume.dead_letters import TriedInVain
+from twinlog.consume.dead_letters import TriedInVain, without_text
 from twinlog.model.effects import Attempt, Call, Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
+from twinlog.model.personal import holds_personal
 from twinlog.model.policies import Dispatch
 from twinlog.model.trace import log_fields
 
@@ -189,7 +190,9 @@ class Calls:
                 suspect.doubted = found = True
         if suspects and not found:
             self._down = True
-            error = suspects[0].error
+            assert suspects[0].error
+            event = suspects[0].event
+            error = without_text(suspects[0].error, holds_personal(event.type, event.payload))
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise ProviderDown(consumer=self.effects.consumer, error=why, events=events) from error
 

@@ -27,12 +27,14 @@ from twinlog.consume.dead_letters import (
     Failure,
     NotFirst,
     NotParked,
+    without_text,
 )
 from twinlog.consume.parked_times import ParkedTimes
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.wire import from_wire
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.model.personal import holds_personal
 from twinlog.v1.dead_letters_pb2 import EventParked, EventReplayFailed
 
 _LOOK_EVERY_SECONDS = 5.0
@@ -247,14 +249,17 @@ class DeadLetterOperations:
 
     async def _replay(self, one: Listed, metadata: Metadata | None) -> Failure | None:
         [(record, parked)] = await self.stored([one])
+        personal = False
         try:
-            await one.consumer.replay(from_wire(parked.log, parked.event), metadata or record.metadata)
+            event = from_wire(parked.log, parked.event)
+            personal = holds_personal(event.type, event.payload)
+            await one.consumer.replay(event, metadata or record.metadata)
         except (*NOT_THE_EVENTS_FAULT, NotParked, NotFirst):
             raise
         except Exception as error:
-            failure = Failure.of(error, 1)
+            failure, shown = Failure.of(error, 1, personal=personal), without_text(error, personal)
             if metadata or failure[:2] != one.letter[2:4]:
-                await one.consumer.note(FailReplay(one.id, failure), metadata or record.metadata, error)
+                await one.consumer.note(FailReplay(one.id, failure), metadata or record.metadata, shown)
             return failure
         return None
 

@@ -26,6 +26,7 @@ from twinlog.consume.dead_letters import (
     Failure,
     Replay,
     TriedInVain,
+    without_text,
 )
 from twinlog.log.ports import CheckpointAdvance, Handled, Log
 from twinlog.log.snapshots import StateCodecs
@@ -43,6 +44,7 @@ from twinlog.model.errors import (
     UpcasterFailed,
 )
 from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.model.personal import holds_personal
 from twinlog.model.schema import Schema
 
 NOT_THE_EVENTS_FAULT = (Unavailable, CheckpointMoved, DeadLettersChanged, ConfigurationError)
@@ -167,7 +169,9 @@ class DeadLettering:
                 raise
             except Exception as again:
                 error, attempts = again, attempts + 1
-        return await self.dead_letter(event, Failure.of(error, attempts), after, error)
+        personal = holds_personal(event.type, event.payload)
+        failure = Failure.of(error, attempts, personal=personal)
+        return await self.dead_letter(event, failure, after, without_text(error, personal))
 
     async def _attempt(self, events: Sequence[Recorded], after: int) -> int:
         advance = CheckpointAdvance(self.name, after, events[-1].position, events[-1].event_id)

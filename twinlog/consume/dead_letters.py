@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from traceback import format_exception
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from google.protobuf.message import Message
 
@@ -20,6 +20,7 @@ from twinlog.model.aggregate import Aggregate, Events
 from twinlog.model.errors import FailedPrecondition, NotFound, TwinlogError
 from twinlog.model.event import Recorded
 from twinlog.model.maps import EMPTY, Map
+from twinlog.model.personal import withheld
 from twinlog.v1 import dead_letters_pb2 as pb
 
 _LONGEST_ERROR = 500
@@ -86,12 +87,21 @@ class Failure(NamedTuple):
     """The end of it, where it is longest."""
 
     @classmethod
-    def of(cls, error: BaseException, attempts: int) -> Failure:
-        """What is kept of an error."""
+    def of(cls, error: BaseException, attempts: int, *, personal: bool = False) -> Failure:
+        """What is kept of an error; ``personal``: the event may hold personal fields, and so may the error's text."""
         if isinstance(error, TriedInVain):
-            return cls.of(error.error, error.attempts)
+            return cls.of(error.error, error.attempts, personal=personal)
+        if personal and (shown := withheld(error, personal)) is not error:
+            return cls.of(shown, attempts)._replace(error_type=type(error).__name__)
         text = (str(error) or type(error).__name__)[:_LONGEST_ERROR]
         return cls(type(error).__name__, text, attempts, _traceback(error))
+
+
+def without_text(error: Exception, personal: bool) -> Exception:
+    """An error for the logs; ``personal``: as for :meth:`Failure.of`."""
+    inner = error.error if isinstance(error, TriedInVain) else error
+    shown = withheld(inner, personal)
+    return error if shown is inner else cast(Exception, shown)
 
 
 def _traceback(error: BaseException) -> str:

@@ -57,6 +57,8 @@ class EffectConsumer:
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         """Where events call for nothing, the checkpoint stays: seeing them again does no harm."""
+        if personal := self._writer.personal:
+            events = await personal.opened(events)
         advance = progress.advance
         if advance:
             self._calls.forget((), upto=advance.after)

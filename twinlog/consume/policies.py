@@ -57,6 +57,8 @@ class PolicyConsumer:
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         """Where events call for nothing, the checkpoint stays: seeing them again does no harm."""
+        if personal := self._writer.personal:
+            events = await personal.opened(events)
         called_for = self.called_for(events)
         advance = progress.advance
         if advance and not called_for and not progress.commands:

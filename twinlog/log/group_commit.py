@@ -14,7 +14,9 @@ from uuid import UUID
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.keys import KeysUnavailable
 from twinlog.log.lineage import Lineage
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
 from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
@@ -22,7 +24,7 @@ from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
-from twinlog.model.errors import CheckpointMoved, StreamUnreadable, Unavailable
+from twinlog.model.errors import CheckpointMoved, StreamUnreadable, TwinlogError, Unavailable
 from twinlog.model.event import Recorded, StreamId
 
 _OPTIMISTIC_ROUNDS = 3
@@ -69,8 +71,11 @@ class GroupCommit:
         lineage: Lineage | None,
         on_outage: Callable[[], None],
         randomness: Randomness,
+        personal: Personal | None = None,
     ) -> None:
-        """``on_commit`` gets the events of every batch right after its commit, and the id of the event before them.
+        """``personal`` seals what is decided.
+
+        ``on_commit`` gets the events of every batch right after its commit, and the id of the event before them.
         ``lineage``: what is known of the log's history; None: nothing, so that no fork is noticed. ``on_outage`` is
         called, again and again, while an append has found no answer for some seconds."""
         self._log = log
@@ -80,6 +85,7 @@ class GroupCommit:
         self._on_commit = on_commit
         self._lineage = lineage
         self._breaks = 0
+        self._personal = personal
         self._on_outage = on_outage
         self.down = False
         """Whether an append has found no answer for some seconds."""
@@ -107,11 +113,12 @@ class GroupCommit:
         """Commits units together; where the store cannot take what one of them reads or decides, all but that one."""
         try:
             await self._commit_together([*units])
-        except Unavailable:
-            raise
         except Exception as error:  # the store has undone all of it
+            if isinstance(error, Unavailable) and not isinstance(error, KeysUnavailable):
+                raise
             if len(units) == 1:
-                structlog.get_logger().exception("writer.failed", log=self._log.name)
+                if not isinstance(error, TwinlogError):
+                    structlog.get_logger().exception("writer.failed", log=self._log.name)
                 units[0].fail(error)
                 return
             waiting = [unit for unit in units if not unit.done.done()]
@@ -196,6 +203,8 @@ class GroupCommit:
                 refs = [(aggregate, stream.id) for stream, aggregate in missing.items()]
                 await self._states.load(session, refs)
                 continue
+            if self._personal and draft.events:
+                draft.events = await self._personal.sealed(draft.events)
             try:
                 return _Plan(draft, decided, refused, self._batch(draft, decided))
             except StreamUnreadable as error:  # decided once more, without the units that read that stream

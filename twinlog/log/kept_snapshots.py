@@ -78,7 +78,9 @@ class KeptStates:
         every = stride(at.aggregate, at.version, len(state))
         if at.version % every == 0:
             schema = self._codecs.schema(at.aggregate)
-            await self._log.keep([Snapshot(stream, at.version, at.position, schema, state)])
+            kept = await self._codecs.sealed([Snapshot(stream, at.version, at.position, schema, state)])
+            if kept:
+                await self._log.keep(kept)
         if every > at.aggregate.keep_every:
             await self._log.drop_kept(*stream, but_multiples_of=every)
 
@@ -99,6 +101,7 @@ class Keeper:
     def __init__(self, log: Log, schema: Schema, codecs: StateCodecs, *, randomness: Randomness) -> None:
         self._log = log
         self._schema = schema
+        self._codecs = codecs
         self._kept = KeptStates(log, codecs)
         self._waiting: deque[_Passed] = deque(maxlen=_MOST_WAITING)
         """Beyond that, the oldest are left to who reads the stream next."""
@@ -146,7 +149,7 @@ class Keeper:
         while at.version < upto:  # a batch went past it
             end = (at.version // every + 1) * every
             [slice] = await self._log.load([ReadRequest(stream, at.version, upto=end, to_fold=True)])
-            found = fold(self._schema, at, slice.events)
+            found = fold(self._schema, at, await self._codecs.opened(slice.events))
             if isinstance(found, Unreadable) or found.version != end:
                 return
             at = found

@@ -23,12 +23,14 @@ from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.past import Nearest
+from twinlog.log.personal import SEALED_STATE, Personal
 from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import StreamId
+from twinlog.model.event import Recorded, StreamId
+from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
 
 EVERY = 100
@@ -121,9 +123,13 @@ def snapshot_schema(codec: ValueCodec, events: Schema | None) -> str:
 class StateCodecs:
     """The codecs of aggregates."""
 
-    def __init__(self, events: Schema | None = None) -> None:
-        """``events``: what reads the events that the states come from; None: one without upcasters."""
+    def __init__(self, events: Schema | None = None, personal: Personal | None = None) -> None:
+        """``events``: what reads the events that the states come from; None: one without upcasters.
+
+        ``personal`` opens events, and seals states that may hold personal texts; None: all is as it is stored.
+        """
         self._events = events
+        self.personal = personal
         self._codecs: dict[str, StateCodec] = {}
         self.ignored = 0
         """How many snapshots were of no use."""
@@ -135,8 +141,22 @@ class StateCodecs:
         return self._codecs[aggregate.name]
 
     def schema(self, aggregate: AnyAggregate) -> str:
-        """What the snapshots of an aggregate's state are marked with."""
-        return snapshot_schema(self.codec(aggregate), self._events)
+        """What the snapshots of an aggregate's state are marked with; by its end it tells whether they are sealed."""
+        schema = snapshot_schema(self.codec(aggregate), self._events)
+        sealed = self.personal and aggregate.keeps_personal and holds(aggregate)
+        return f"{schema}{SEALED_STATE}" if sealed else schema
+
+    async def opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Events as a fold is given them."""
+        return await self.personal.opened(events) if self.personal else events
+
+    async def sealed(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+        """Snapshots as they are stored: those sealed that are marked so, without those that may not be stored."""
+        marked = [each for each in snapshots if each.schema.endswith(SEALED_STATE)]
+        if not (marked and self.personal):
+            return [*snapshots]
+        plain = [each for each in snapshots if each not in marked]
+        return plain + await self.personal.sealed_states(marked)
 
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The state in a snapshot. Raises anything where it holds none."""
@@ -153,6 +173,8 @@ class StateCodecs:
         snapshot, checksum = nearest
         if checksum not in (None, crc32(snapshot.state)):
             raise ValueError("its bytes are not those that were kept")
+        if self.personal:
+            snapshot = await self.personal.opened_state(snapshot)
         state = await self.restored(aggregate, snapshot)
         return Entry(aggregate, state, snapshot.version, snapshot.position, snapshot.version)
 
@@ -181,8 +203,10 @@ class Snapshots(StateCodecs):
         *,
         events: Schema | None = None,
         randomness: Randomness = random,
+        personal: Personal | None = None,
     ) -> None:
-        super().__init__(events)
+        """``personal`` seals the states that may hold personal texts."""
+        super().__init__(events, personal)
         self._log = log
         self._every = every
         self._sizes: OrderedDict[StreamId, int] = OrderedDict()
@@ -277,7 +301,7 @@ class Snapshots(StateCodecs):
             except Exception as error:  # a state that cannot be encoded concerns no other
                 structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
             await asyncio.sleep(0)
-        return list(chosen.values())
+        return await self.sealed([*chosen.values()])
 
     def _may_be_large(self, stream: StreamId, entry: Entry) -> bool:
         size = self._sizes.get(stream)

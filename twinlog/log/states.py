@@ -36,10 +36,17 @@ class StateCache:
         self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
         self._keeper = keeper
+        self._personal = personal = snapshots.personal
+        self._erased: set[str] = set()
+        """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
+        if personal:
+            personal.on_erased.append(self._erased.add)
 
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
+        if self._erased:
+            self._forget_erased()
 
     def assume_empty(self, refs: Iterable[StreamRef]) -> None:
         """Takes unknown streams for empty, which spares looking; the append finds out where that is wrong."""
@@ -79,6 +86,13 @@ class StateCache:
         self.known.update(self._snapshots.offer_all(written))
         for stream in read:
             self.known.move_to_end(stream)
+
+    def _forget_erased(self) -> None:
+        assert self._personal
+        for stream in list(self.known):
+            if stream.id in self._erased or self._personal.is_mixed(stream.type):
+                del self.known[stream]
+        self._erased.clear()
 
     def clear(self) -> None:
         """Forgets all, and what was to be saved of it."""

@@ -13,6 +13,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable, TwinlogError, UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.personal import decides_personal, holds_personal, withheld
 from twinlog.model.schema import Schema
 
 
@@ -33,6 +34,7 @@ class StreamReader:
     """Reads and folds the streams of one log."""
 
     def __init__(self, schema: Schema, codecs: StateCodecs) -> None:
+        """``codecs`` open personal fields, too, where they can."""
         self._schema = schema
         self._codecs = codecs
 
@@ -50,7 +52,10 @@ class StreamReader:
         wanted = [ReadRequest(stream, at.version, schema_of(at.aggregate)) for stream, at in entries.items()]
         found: list[Found] = []
         unfit: dict[StreamId, tuple[Entry, int]] = {}
-        for (stream, at), slice in zip(entries.items(), await session.load(wanted), strict=True):
+        slices = await session.load(wanted)
+        if personal := self._codecs.personal:
+            slices = await personal.opened_slices(slices)
+        for (stream, at), slice in zip(entries.items(), slices, strict=True):
             try:
                 found.append(Found(stream, await self._fold(at, slice)))
             except _SnapshotUnfit as error:
@@ -109,9 +114,10 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
         except (UnknownEventType, UndecodableEvent) as error:
             return _unreadable(_after(at, state, last), event, str(error), error)
         except Exception as error:  # an evolve that does not know the event, or not this state
+            shown = withheld(error, decides_personal(aggregate) or holds_personal(event.type, event.payload))
             what = f"evolve fails over {event.type} ({event.address})"
-            why = f"{what}: {_named(error)}; deploy a version that can bear it"
-            return _unreadable(_after(at, state, last), event, why, error)
+            why = f"{what}: {_named(shown)}; deploy a version that can bear it"
+            return _unreadable(_after(at, state, last), event, why, shown)
         last = event
     return _after(at, state, last)
 
@@ -130,11 +136,11 @@ def _no_schema(_aggregate: AnyAggregate) -> str:
     return ""
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def _unreadable(at: Entry, event: Recorded, why: str, error: Exception) -> Unreadable:
+def _unreadable(at: Entry, event: Recorded, why: str, error: BaseException) -> Unreadable:
     unreadable = StreamUnreadable(stream=event.stream, version=event.version, why=why)
     unreadable.__cause__ = error
     return Unreadable(at, unreadable)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from twinlog.log import scan
 from twinlog.log.kept_snapshots import KeptStates
 from twinlog.log.past import FindsMoments, KeepsSnapshots, Moment
+from twinlog.log.personal import Erased
 from twinlog.log.ports import Log, ReadRequest, Snapshot
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.streams import beginning, fold
@@ -80,6 +81,8 @@ class TimeTravel:
         snapshot = nearest.snapshot
         try:
             entry = await self._codecs.entry(aggregate, nearest)
+        except Erased:  # so are all others
+            return beginning(aggregate), None
         except Exception as error:  # what decodes a state may raise anything over bytes that are none
             self._codecs.ignore(stream, error)
             return None, snapshot
@@ -107,7 +110,7 @@ class TimeTravel:
             )
             if not slice.events:
                 return
-            yield slice.events
+            yield await self._codecs.opened(slice.events)
             after = slice.events[-1].version
 
 

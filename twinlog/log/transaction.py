@@ -17,6 +17,7 @@ from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId
+from twinlog.model.personal import decides_personal, withheld
 from twinlog.model.schema import Schema
 
 State = TypeVar("State")
@@ -74,6 +75,7 @@ class Draft:
         self.written: dict[StreamId, Entry] = {}
         """Every stream with new events, as it is after them."""
         self.events: list[NewEvent] = []
+        """As decided; sealed before they are appended."""
         self.statements: list[Statement] = []
         self.checked: set[StreamId] = set()
         """Streams whose stored timers may be wrong."""
@@ -94,8 +96,9 @@ class Draft:
                 before = self.read[stream]
                 changed = due != (before.due if before.due_known else after.aggregate.due(before.state))
             except Exception as error:
-                self.failed[stream] = _unreadable(stream, after.version, "due fails", error)
-                raise self.failed[stream] from error
+                cause = withheld(error, decides_personal(after.aggregate))
+                self.failed[stream] = _unreadable(stream, after.version, "due fails", cause)
+                raise self.failed[stream] from cause
             if changed or stream in self.checked:
                 changes.append(TimerChange(stream, after.version, due))
         for stream in self.checked - self.written.keys():
@@ -161,9 +164,10 @@ class Transaction:
         except TwinlogError:
             raise
         except Exception as error:  # a defect of the aggregate, or a state that it was not made for
+            shown = withheld(error, decides_personal(aggregate, command, error))
             raise _unreadable(
-                stream, entry.version, f"{at_work} fails on {type(command).__name__}", error
-            ) from error
+                stream, entry.version, f"{at_work} fails on {type(command).__name__}", shown
+            ) from shown
         if events:
             self._events += events
             self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
@@ -229,6 +233,6 @@ class Transaction:
         return entry
 
 
-def _unreadable(stream: StreamId, version: int, what: str, error: Exception) -> StreamUnreadable:
+def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:
     why = f"{what} ({type(error).__name__}: {error}); deploy a version that can bear it"
     return StreamUnreadable(stream=stream, version=version, why=why)

@@ -27,6 +27,7 @@ from twinlog._aio.standing import seconds_since
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.kept_snapshots import Keeper
 from twinlog.log.lineage import Lineage
+from twinlog.log.personal import Personal
 from twinlog.log.ports import CheckpointAdvance, Log
 from twinlog.log.requests import Request, refusing_events
 from twinlog.log.snapshots import Snapshots
@@ -65,8 +66,10 @@ class Writer:
         cached_streams: int = 20_000,
         max_waiting: int = 10_000,
         randomness: Randomness = random,
+        personal: Personal | None = None,
     ) -> None:
-        """``schema`` decodes the log's events. ``on_commit`` gets every batch of events right after its commit, in
+        """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they are in
+        plain text. ``on_commit`` gets every batch of events right after its commit, in
         order, and the id of the event before them (the relay's offer). ``lineage`` tells a log that lost its last
         events, and refuses to append to it.
 
@@ -93,7 +96,8 @@ class Writer:
         self._idle.set()
         self.linger = Linger()
         """How it pauses between batches."""
-        self._snapshots = Snapshots(log, events=schema, randomness=randomness)
+        self.personal = personal
+        self._snapshots = Snapshots(log, events=schema, randomness=randomness, personal=personal)
         self._keeper = Keeper(log, schema, self._snapshots, randomness=randomness)
         self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper)
         self._group_commit = GroupCommit(
@@ -105,6 +109,7 @@ class Writer:
             lineage=lineage,
             on_outage=self._fail_waiting,
             randomness=randomness,
+            personal=personal,
         )
 
     @property

@@ -60,6 +60,9 @@ class Aggregate(Generic[State, Command]):
     keep_bytes: int = 256 * 2**20
     """About what the kept snapshots of one stream may take: where they would take more, every second one is left out,
     then three of four, and so on."""
+    keeps_personal: bool = True
+    """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
+    stream's own id. False: the fold drops them."""
 
     def __post_init__(self) -> None:
         if self.keep_every < LEAST_KEEP_EVERY and self.keep_every != 0:

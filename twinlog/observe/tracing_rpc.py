@@ -13,6 +13,7 @@ from opentelemetry.trace import Span, StatusCode
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from twinlog.model.errors import TwinlogError
+from twinlog.model.personal import OWN_TYPES, withheld
 from twinlog.model.trace import trace_fields
 from twinlog.observe.tracing_spans import Attributes, Spans, current, traceparent_of
 from twinlog.rpc.context import TRACE, Context, given_trace
@@ -85,7 +86,8 @@ def _serving(span: Span, context: Context) -> Iterator[None]:
         _tell(span, _NAMES[status_of(error, "").code], str(error))
         raise
     except BaseException as error:
-        _tell(span, "INTERNAL", f"{type(error).__name__}: {error}")
+        shown = withheld(error, bool(OWN_TYPES))
+        _tell(span, "INTERNAL", str(shown) if shown is not error else f"{type(error).__name__}: {error}")
         raise
     finally:
         TRACE.reset(token)

@@ -26,6 +26,7 @@ from opentelemetry.util.types import AttributeValue
 from structlog.contextvars import bound_contextvars
 
 from twinlog.model.clock import Clock
+from twinlog.model.personal import OWN_TYPES, withheld
 from twinlog.model.trace import SAMPLED, trace_fields
 
 APART = timedelta(seconds=60)
@@ -115,7 +116,7 @@ def ending(spans: Collection[Span]) -> Iterator[None]:
     except Exception as error:
         for span in spans:
             span.set_attribute("error.type", type(error).__name__)
-            span.set_status(StatusCode.ERROR, str(error))
+            span.set_status(StatusCode.ERROR, str(withheld(error, bool(OWN_TYPES))))
         raise
     finally:
         for span in spans:

@@ -99,7 +99,7 @@ class Commands:
         return outcome.result
 
     async def history(self, aggregate: AnyAggregate, id: str, as_of: Moment = NOW) -> Sequence[Recorded]:
-        """Every event of an aggregate, oldest first; none where it does not exist. Raises Unavailable.
+        """Every event of an aggregate as it is stored, oldest first; none where it does not exist. Raises Unavailable.
 
         ``as_of``: only those up to a moment, as :func:`moment_of` gives it.
         """
@@ -116,7 +116,8 @@ class Commands:
         Raises StreamUnreadable or Unavailable.
         """
         events = await self.history(aggregate, id, as_of)
-        folded = fold(self._writer.schema, beginning(aggregate), events)
+        opened = await self._writer.personal.opened(events) if self._writer.personal else events
+        folded = fold(self._writer.schema, beginning(aggregate), opened)
         if isinstance(folded, Unreadable):
             raise folded.why
         state: State = folded.state

@@ -16,11 +16,13 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from twinlog.model.errors import InvalidArgument, Overloaded, TwinlogError, Unavailable
+from twinlog.model.personal import has_own, withheld
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
 from twinlog.rpc.gates import Gate
@@ -223,9 +225,20 @@ class Boundary:
                 _log.error("rpc.failed", method=method, exc_info=error)
         else:
             error_id = str(uuid4())
-            _log.error("rpc.failed", method=method, error_id=error_id, exc_info=error)
+            shown = withheld(error, _asks_personal(method))
+            _log.error("rpc.failed", method=method, error_id=error_id, exc_info=shown)
             status = _unexpected(error_id, self._domain)
         await _abort(context, status)
+
+
+def _asks_personal(method: str) -> bool:
+    """Whether the requests of a method, as /package.Service/Method, have personal fields."""
+    service, _, name = method.strip("/").partition("/")
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+    except KeyError:
+        return False
+    return has_own(found.input_type.full_name)
 
 
 def _decoding(

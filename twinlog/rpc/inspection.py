@@ -15,6 +15,7 @@ from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.projection import Projection
 from twinlog.log.heads import Heads
 from twinlog.log.lease import Lease
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.model.aggregate import AnyAggregate
@@ -61,6 +62,8 @@ class Inspected:
     """Their problems call for an operator, by their names in health."""
     heads: Heads | None = None
     """What tells of the own log's chain."""
+    personal: Personal | None = None
+    """Opens personal fields, of states; events are shown as they are stored."""
 
     @property
     def sagas(self) -> list[str]:

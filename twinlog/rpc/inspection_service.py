@@ -14,6 +14,7 @@ import twinlog
 from twinlog.log import scan
 from twinlog.log.past import Moment
 from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.snapshots import StateCodecs
 from twinlog.log.streams import beginning
 from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
@@ -55,7 +56,8 @@ class InspectionService(InspectionServiceServicer):
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log
-        self._past = TimeTravel(inspected.log, inspected.schema)
+        codecs = StateCodecs(inspected.schema, inspected.personal)
+        self._past = TimeTravel(inspected.log, inspected.schema, codecs)
         self._logged = partial(logged, schema=inspected.schema)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
@@ -176,7 +178,7 @@ class InspectionService(InspectionServiceServicer):
                 return []
             before = found
         try:
-            return states(self._inspected.schema, before, events)
+            return states(self._inspected.schema, before, await self._opened(events))
         except Exception:  # of a state that cannot be shown; without_state says so
             return []
 
@@ -190,6 +192,10 @@ class InspectionService(InspectionServiceServicer):
         if isinstance(found, Unreadable):
             return await self._version(stream, upto), str(found.why)
         return found.version, shown(aggregate, found.state)
+
+    async def _opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        personal = self._inspected.personal
+        return await personal.opened(events) if personal else events
 
     async def _version(self, stream: StreamId, upto: int) -> int:
         """The last version up to one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from twinlog.log.past import KeepsRows, KeepsSnapshots, KeptKey, KeptSnapshot
+from twinlog.log.personal import SEALED_STATE
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
@@ -36,7 +37,7 @@ class SnapshotService(SnapshotServiceServicer):
     def __init__(self, inspected: Inspected, pages: PageTokens) -> None:
         self._inspected = inspected
         self._pages = pages
-        self._codecs = StateCodecs(inspected.schema)
+        self._codecs = StateCodecs(inspected.schema, inspected.personal)
         self._past = TimeTravel(inspected.log, inspected.schema, self._codecs)
 
     async def ListSnapshots(
@@ -110,7 +111,9 @@ class SnapshotService(SnapshotServiceServicer):
         aggregate = self._aggregate(kept.stream.type)
         if aggregate is None:
             return "the service does not declare its aggregate"
-        if self._codecs.schema(aggregate) != kept.schema:
+        if self._codecs.schema(aggregate).removesuffix(SEALED_STATE) != kept.schema.removesuffix(
+            SEALED_STATE
+        ):
             return "the state's class has changed since"
         return ""
 

@@ -15,6 +15,7 @@ from inspect import iscoroutinefunction, isfunction, unwrap
 from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from twinlog.consume import Consumer
@@ -23,6 +24,7 @@ from twinlog.consume.projection import Projection
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
+from twinlog.model.personal import has_own, personal_fields
 from twinlog.model.policies import Policies
 from twinlog.model.routing import may_have_routing_key
 from twinlog.model.saga_aggregate import SagaAggregate
@@ -255,10 +257,32 @@ def in_sagas(sagas: Sequence[SagaAggregate], consumers: Sequence[Consumer]) -> I
     """What is wrong with the sagas of a service, by what it has subscribed when it begins to serve."""
     actors = {consumer.actor for consumer in consumers}
     for saga in sagas:
+        yield from _in_kept_events(saga)
         if saga.newest.sources and not any(actor.endswith(f".{saga.name}") for actor in actors):
             yield (
                 f"saga {saga.newest.name!r} is declared and not subscribed, so that it would hear of no event; call "
                 f"service.subscribe with it before serve, or leave out its sources where policies of your own feed it"
+            )
+
+
+def _in_kept_events(saga: SagaAggregate) -> Iterator[str]:
+    """What a saga keeps of events, it keeps in a stream of its own: there nobody could tell whom they are about."""
+    for event in dict.fromkeys(each for types in saga.newest.sources.values() for each in types):
+        fields = personal_fields(event.DESCRIPTOR)
+        if fields and fields.own and not fields.subject:
+            yield (
+                f"saga {saga.newest.name!r} keeps {fields.type}, whose personal fields do not say whose they are; mark "
+                f"the field that names the person with (twinlog.v1.subject)"
+            )
+
+
+def _in_methods(service: ServiceDescriptor) -> Iterator[str]:
+    """Outcomes of requests are stored as they are, under the request's id."""
+    for method in service.methods:
+        if "request_id" in method.input_type.fields_by_name and has_own(method.output_type.full_name):
+            yield (
+                f"{method.full_name} is given a request_id, so its outcome is stored, and "
+                f"{method.output_type.name} has personal fields; leave them out of it"
             )
 
 
@@ -268,7 +292,7 @@ def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
         if times > 1:
             yield f"gRPC service {name} is served {times} times; serve it once"
         try:
-            descriptor_pool.Default().FindServiceByName(name)
+            yield from _in_methods(descriptor_pool.Default().FindServiceByName(name))
         except KeyError:
             yield f"gRPC service {name!r} is in no proto that is imported; use its full name, package.Service"
 

@@ -20,9 +20,12 @@ from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.heads import Sign, unsigned
 from twinlog.log.installation import named
+from twinlog.log.keys import Keys, require_cipher
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
+from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.model.clock import Clock
+from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import identify
@@ -81,9 +84,16 @@ async def _opened(
     ids, namespace = RandomIds(), settings.twinlog_namespace
     database = named(namespace, settings.postgres_database or spec.database)
     try:
-        async with open_log(
-            settings.postgres_url, database, spec.log, *spec.migrations, size=settings.postgres_connections
-        ) as own:
+        async with (
+            opened_keys(settings) as keys,
+            open_log(
+                settings.postgres_url,
+                database,
+                spec.log,
+                *spec.migrations,
+                size=settings.postgres_connections,
+            ) as own,
+        ):
             clock = StoreClock(own.time, SystemClock())
             await until_available("clock", clock.measure)
             identity = await until_available(
@@ -121,6 +131,7 @@ async def _opened(
                 observed=observed(metrics),
                 open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
                 sign=_signing(settings.chain_key_file),
+                keys=keys,
             )
             shutdown.dump.add(lambda: parts_of(service))
             async with service.running(), _told(metrics, service, settings.metrics_address):
@@ -138,6 +149,25 @@ def _signing(key_file: str) -> Sign:
     from twinlog.log.signing import signer
 
     return signer(key_file)
+
+
+@asynccontextmanager
+async def opened_keys(settings: Settings) -> AsyncIterator[Keys | None]:
+    """The keys of persons; None where no event that this program knows has personal fields.
+
+    Raises ConfigurationError, also where nothing can encrypt.
+    """
+    if not (types := personal_types()):
+        yield None
+        return
+    require_cipher(types)
+    from twinlog.postgres.keys import open_keys  # with what encrypts: only here is it needed
+
+    server = settings.personal_keys_url or settings.postgres_url
+    database = named(settings.twinlog_namespace, settings.personal_keys_database)
+    wrapping = Wrapping(wrapping_keys(settings.personal_wrapping_keys))
+    async with open_keys(server, database, wrapping) as keys:
+        yield keys
 
 
 def _metrics(clock: Clock) -> Metrics:

@@ -32,8 +32,10 @@ from twinlog.log.chain import Chained
 from twinlog.log.heads import Heads, Sign, unsigned
 from twinlog.log.history import LogHistory
 from twinlog.log.installation import ForeignStream
+from twinlog.log.keys import Keys
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import Lineage
+from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
@@ -41,6 +43,7 @@ from twinlog.log.saga_list import SagaList, SagaListStore
 from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.log.writer import Writer
+from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
@@ -174,6 +177,7 @@ class Service:
         observed: Observed = Observed(),
         open_log: OpenLog = out_of_reach,
         sign: Sign = unsigned,
+        keys: Keys | None = None,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
         right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
@@ -186,7 +190,8 @@ class Service:
         them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
         they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
         those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain. ``open_log``: how the
-        logs of other services are read, where a view is built anew.
+        logs of other services are read, where a view is built anew. ``keys``: those of persons, which seal personal
+        fields; None: keys in memory.
         """
         self.name = name
         self.log = log
@@ -219,6 +224,8 @@ class Service:
             on_fork=self.lineage.doubt,
             randomness=randomness,
         )
+        self.personal = _personal(keys or MemoryKeys())
+        """Opens personal texts for queries, and erases persons."""
         self.writer = Writer(
             observed.log(tracing.log(log)),
             schema=schema,
@@ -227,6 +234,7 @@ class Service:
             on_commit=self.relay.offer,
             lineage=self.lineage,
             randomness=randomness,
+            personal=self.personal,
         )
         self.timers = Timers(
             log,
@@ -252,6 +260,7 @@ class Service:
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
             "timers": self.timers,
+            "keys": self.personal,
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
@@ -267,6 +276,7 @@ class Service:
             settings,
             signals=self.signals,
             heads=self.heads,
+            personal=self.personal,
         )
         """What inspection tells of this process."""
         self._randomness = randomness
@@ -294,6 +304,7 @@ class Service:
                     self.start("requests", self.retention.run())
                     if self.heads:
                         self.start("heads", self.heads.run())
+                    self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
                     yield
                 await self._drain()
@@ -529,6 +540,10 @@ class Service:
             return  # the store is away: what waits is refused as UNAVAILABLE
         if self.relay.position is not None:
             await self.relay.drain(_DRAIN_SECONDS)
+
+
+def _personal(keys: Keys) -> Personal:
+    return Personal(keys, nonces=keys.nonces) if isinstance(keys, MemoryKeys) else Personal(keys)
 
 
 def _in_memory(log: Log) -> SagaListStore:

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.jetstream.urls import servers
+from twinlog.log.wrapping import wrapping_keys
 from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
@@ -70,6 +71,11 @@ PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
 NatsUrl = Annotated[str, _url(servers), Field(repr=False)]
 """Never shown, since it may hold a password."""
 
+OptionalPostgresUrl = Annotated[str, _url(lambda url: url and check_url(url)), Field(repr=False)]
+"""The same, or empty."""
+WrappingKeys = Annotated[str, _url(wrapping_keys), Field(repr=False)]
+"""Never shown: they are keys."""
+
 Namespace = Annotated[
     str, _text(_NAMESPACE, "1 to 31 of a-z, 0-9 and -, the first a letter, such as staging, or empty")
 ]
@@ -106,6 +112,12 @@ class Settings(BaseSettings):
     """One name for all services that work together; by default derived from the Postgres server and the namespace."""
     twinlog_services: Services = ""
     """Where other services serve, as name=host:port with commas; they are asked about answers that sagas wait for."""
+    personal_keys_url: OptionalPostgresUrl = ""
+    """The Postgres server of the keys of personal data, where it is not that of POSTGRES_URL."""
+    personal_keys_database: Database = "twinlog_keys"
+    """The database of the keys of personal data; all services of an installation share it."""
+    personal_wrapping_keys: WrappingKeys = ""
+    """What encrypts those keys, the newest first, as name=key with commas, each key 32 bytes in base64."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """On how many servers of a NATS cluster each stream is kept."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)

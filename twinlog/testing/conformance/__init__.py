@@ -7,6 +7,7 @@ class TestMyLog(LogConformance):
 """
 
 from twinlog.testing.conformance.damage import Damage, MemoryDamage
+from twinlog.testing.conformance.keys import KeysConformance
 from twinlog.testing.conformance.lease import LeaseConformance, LeaseOf
 from twinlog.testing.conformance.log import LogConformance
 from twinlog.testing.conformance.twin import TwinConformance
@@ -14,6 +15,7 @@ from twinlog.testing.conformance.views import RowOf, ViewsConformance
 
 __all__ = [
     "Damage",
+    "KeysConformance",
     "LeaseConformance",
     "LeaseOf",
     "LogConformance",

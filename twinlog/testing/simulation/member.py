@@ -10,6 +10,7 @@ from twinlog._aio.linger import Linger
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.log.lease import ALWAYS_HELD
+from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.clock import Clock, Ids
@@ -69,6 +70,7 @@ class Member(Service):
         clock: Clock,
         ids: Ids,
         on_crash: Callable[[str, BaseException], None],
+        keys: MemoryKeys,
     ) -> None:
         self.works = asyncio.Event()
         """Cleared: its consumers handle nothing."""
@@ -85,6 +87,7 @@ class Member(Service):
             ids=ids,
             on_crash=on_crash,
             aggregates=hosted.spec.aggregates,
+            keys=keys,
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from twinlog._aio.retrying import Retrying
 from twinlog.consume import Consumer
 from twinlog.log.system import StoreClock
+from twinlog.memory.keys import MemoryKeys
 from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.policies import Policies
@@ -40,6 +41,7 @@ class Surroundings(Protocol):
     logs: Mapping[str, LogServer]
     twins: Mapping[str, TwinServer]
     views: Mapping[str, ViewServer]
+    keys: MemoryKeys
 
     def lease(self, service: str, work: str) -> LeaseServer:
         """The lease on a service's piece of work."""
@@ -149,6 +151,7 @@ class Process:
             on_crash=lambda _task, error: world.fail(error),
             aggregates=spec.aggregates,
             signals={"clock": clock},
+            keys=world.keys,
             randomness=jitter,
         )
         service.writer._snapshots._every = _SNAPSHOT_EVERY

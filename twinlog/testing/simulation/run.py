@@ -71,6 +71,7 @@ class Run:
         self._leases: dict[tuple[str, str], LeaseServer] = {}
 
         scene = self.scene = Scene(scenario.surveyed(plan.options), self.loop.time, plan.options)
+        self.keys = scene.keys
         hosted, repeated = scene.survey.hosted, {call.correlation_id for call in plan.calls if call.repeats}
         domain = invariants(scene)
         self.promises = Promises(scene, domain, repeated.__contains__)

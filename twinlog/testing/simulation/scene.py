@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
+
+from twinlog.log.personal import opened_with
+from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryViews
@@ -39,6 +43,8 @@ class Scene:
         """The stores of projections, by service."""
         self.requested: Mapping[str, list[Recorded]] = defaultdict(list)
         """The events that clients' commands led to, by correlation id."""
+        self.keys = MemoryKeys()
+        """Those of persons, which the services share. States and messages are given opened; rows as they are stored."""
         self._log_of = {
             aggregate.name: each.spec.log
             for each in survey.hosted.values()
@@ -56,17 +62,17 @@ class Scene:
 
     def decoded(self, event: Recorded) -> Any:
         """The message of an event; the last, where an upcaster makes several of it."""
-        return self._schemas[event.log].decode(event)[-1]
+        return self._decoded(event)[-1]
 
     def messages(self, log: str) -> Sequence[Any]:
         """The messages of all events of a log, in order."""
-        return [message for event in self.logs[log].events for message in self._schemas[log].decode(event)]
+        return [message for event in self.logs[log].events for message in self._decoded(event)]
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The state of an aggregate; the initial one where it has no events."""
         log = self._log(aggregate)
         events = self.logs[log].streams.get(StreamId(aggregate.name, id), ())
-        return aggregate.fold([message for event in events for message in self._schemas[log].decode(event)])
+        return aggregate.fold([message for event in events for message in self._decoded(event)])
 
     def states(self, aggregate: Aggregate[State, Any]) -> Mapping[str, State]:
         """The states of all aggregates of a kind, by id."""
@@ -78,6 +84,9 @@ class Scene:
         """The rows of a view, by key, as its projections have stored them."""
         stored = (store.tables[view.name] for store in self.views.values() if view.name in store.tables)
         return next(stored, {})
+
+    def _decoded(self, event: Recorded) -> Sequence[Message]:
+        return self._schemas[event.log].decode(opened_with(self.keys.known(), event))
 
     def _log(self, aggregate: AnyAggregate) -> str:
         if aggregate.name not in self._log_of:

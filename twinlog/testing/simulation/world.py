@@ -148,7 +148,7 @@ class World(Scene):
         for twin in self.twins.values():
             await twin.create(1)
         for name, hosted in self.survey.hosted.items():
-            member = Member(hosted, self.logs, self.twins, clock, self._ids, self._crashed)
+            member = Member(hosted, self.logs, self.twins, clock, self._ids, self._crashed, self.keys)
             await self._stack.enter_async_context(member.running())
             self._members[name] = member
             self._edges[name] = edges(hosted.wire(member, self.views[name]))

@@ -1,0 +1,98 @@
+"""The keys of persons, in memory and in Postgres, and their wrapping."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.servers import database
+from twinlog import ConfigurationError
+from twinlog.log.keys import Keys, KeysUnavailable
+from twinlog.log.wrapping import Wrapping, wrapping_keys
+from twinlog.memory.keys import MemoryKeys
+from twinlog.postgres.keys import PostgresKeys, open_keys
+from twinlog.postgres.urls import database_url
+from twinlog.service.settings import Settings, load
+from twinlog.testing.conformance import KeysConformance
+
+OLD, NEW = os.urandom(32), os.urandom(32)
+
+
+class TestKeys(KeysConformance):
+    """All adapters, and Postgres with wrapped keys, too."""
+
+    @pytest.fixture(params=["memory", "postgres", "wrapped"])
+    def store(self, request: pytest.FixtureRequest) -> tuple[str, str]:
+        kind: str = request.param
+        return kind, "" if kind == "memory" else request.getfixturevalue("postgres_url")
+
+    @pytest.fixture
+    async def keys(self, store: tuple[str, str]) -> AsyncIterator[Keys]:
+        kind, url = store
+        if kind == "memory":
+            yield MemoryKeys()
+            return
+        wrapping = Wrapping({"a": OLD} if kind == "wrapped" else {})
+        async with database(url) as name, open_keys(url, name, wrapping) as opened:
+            yield opened
+
+
+async def _stored(url: str, name: str) -> list[bytes]:
+    connection = await asyncpg.connect(database_url(url, name))
+    try:
+        return [
+            row[0] for row in await connection.fetch("SELECT key FROM subject_keys WHERE key IS NOT NULL")
+        ]
+    finally:
+        await connection.close()
+
+
+async def test_the_wrapping_rotates(postgres_url: str) -> None:
+    async with database(postgres_url) as name:
+        await _rotate(postgres_url, name)
+
+
+async def _rotate(url: str, name: str) -> None:
+    people = [f"person-{number}" for number in range(7)]
+    async with open_keys(url, name, Wrapping({})) as keys:
+        made = await keys.get_or_make(people)
+        assert set(await _stored(url, name)) == set(made.values()), "as they are"
+    async with open_keys(url, name, Wrapping({"old": OLD})) as keys:
+        assert await keys.get(people) == made
+        assert [await keys.rewrap(5), await keys.rewrap(5), await keys.rewrap(5)] == [5, 2, 0]
+        assert await keys.wrapped_by() == {"old": 7}
+        assert not set(await _stored(url, name)) & set(made.values())
+    async with open_keys(url, name, Wrapping({"new": NEW, "old": OLD})) as keys:
+        assert await keys.get(people) == made
+        assert await keys.rewrap(100) == 7
+    async with open_keys(url, name, Wrapping({"new": NEW})) as keys:
+        assert await keys.get(people) == made
+
+
+async def test_a_wrapping_key_that_is_gone_is_an_outage(postgres_url: str) -> None:
+    async with database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:
+        await keys.get_or_make(["ada"])
+        for wrapping in (Wrapping({}), Wrapping({"new": NEW}), Wrapping({"old": NEW})):
+            with pytest.raises(KeysUnavailable, match="PERSONAL_WRAPPING_KEYS"):
+                await PostgresKeys(keys.pool, wrapping).get(["ada"])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["a", "a=b", f"a={b64encode(OLD[:31]).decode()}", "=" + b64encode(OLD).decode()]
+)
+def test_a_wrong_wrapping_key_is_refused_and_not_shown(wrong: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match="PERSONAL_WRAPPING_KEYS is wrong: must be name=key"
+    ) as refused:
+        load(Settings, postgres_url="postgresql://h", nats_url="nats://h", personal_wrapping_keys=wrong)
+    assert len(wrong) < 9 or wrong.partition("=")[2] not in str(refused.value)
+
+
+def test_the_newest_wrapping_key_comes_first() -> None:
+    text = f"new={b64encode(NEW).decode()},\n old={b64encode(OLD).decode()}\n"
+    assert list(wrapping_keys(text).items()) == [("new", NEW), ("old", OLD)]
+    assert Wrapping(wrapping_keys(text)).newest == "new"

@@ -1,0 +1,235 @@
+"""What the kernel stores of personal fields, over the log's adapters, and what deciders and policies are given."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.erasure.guests import GUEST, ROOM, Book, Guest, M, Name
+from tests.servers import database
+from tests.waiting import until
+from twinlog import Events, Log, Policies, Schema, StreamId, Unavailable, Writer
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.consume.logged import Logged
+from twinlog.consume.policies import PolicyConsumer
+from twinlog.log.keys import Keys, KeysUnavailable
+from twinlog.log.personal import SEALED_STATE, Personal
+from twinlog.log.ports import ReadRequest, Snapshot
+from twinlog.log.snapshots import EVERY, StateCodecs
+from twinlog.memory.keys import MemoryKeys
+from twinlog.model.errors import StreamUnreadable
+from twinlog.model.personal import ERASED, MARK
+from twinlog.postgres.log import open_log
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import RandomIds, SystemClock
+
+NAME = "Zephyrine Quartermaine"
+ADA = StreamId("guest", "ada")
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def server(request: pytest.FixtureRequest) -> str | None:
+    """The URL of a Postgres; None: in memory."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def log(server: str | None) -> AsyncIterator[Log]:
+    if server is None:
+        yield MemoryLog("guests")
+        return
+    async with database(server) as name, open_log(server, name, "guests") as opened:
+        yield opened
+
+
+def _writer(log: Log, keys: Keys | None) -> Writer:
+    personal = Personal(keys) if keys else None
+    return Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds(), personal=personal)
+
+
+async def _name(writer: Writer, name: str, guest: str = "ada") -> Guest:
+    return (await writer.execute(lambda tx: tx.do(GUEST, guest, Name(name)))).result
+
+
+async def _guest(writer: Writer, guest: str = "ada") -> Guest:
+    return (await writer.execute(lambda tx: tx.state(GUEST, guest))).result
+
+
+async def _snapshot(log: Log, stream: StreamId = ADA) -> Snapshot | None:
+    """The snapshot of a stream, whether it is sealed or not."""
+    plain = StateCodecs().schema(GUEST if stream.type == "guest" else ROOM)
+    for schema in (plain + SEALED_STATE, plain):
+        [slice] = await log.load([ReadRequest(stream, schema=schema)])
+        if slice.snapshot:
+            return slice.snapshot
+    return None
+
+
+async def _stored(log: Log) -> bytes:
+    """Everything that is kept of events and of a snapshot."""
+    snapshot = await _snapshot(log)
+    return b"".join(
+        [*(event.payload for event in await log.read(0, 1_000)), snapshot.state if snapshot else b""]
+    )
+
+
+async def test_deciders_are_given_what_nothing_stores(log: Log) -> None:
+    keys = MemoryKeys()
+    async with _writer(log, keys) as writer:
+        assert await _name(writer, NAME) == Guest(NAME, 1)
+    async with _writer(log, keys) as another:
+        assert await _guest(another) == Guest(NAME, 1)
+    [event] = await log.read(0, 10)
+    assert M["GuestNamed"].FromString(event.payload).name.startswith(MARK)
+    assert NAME.encode() not in await _stored(log)
+
+
+async def test_a_fold_gives_erased_in_every_process(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    keys = MemoryKeys()
+    async with _writer(log, keys) as here, _writer(log, keys) as there:
+        await _name(here, NAME)
+        assert (await _guest(there)).name == NAME
+        assert here.personal and there.personal
+        looking = asyncio.create_task(there.personal.run())
+        await here.personal.erase("ada")
+        assert (await _guest(here)).name == ERASED
+
+        async def forgotten() -> bool:
+            return (await _guest(there)).name == ERASED
+
+        await until(forgotten)
+        looking.cancel()
+        assert await _name(there, "another name", "bob") == Guest("another name", 1)
+        await _name(here, NAME)
+    async with _writer(log, keys) as later:
+        assert await _guest(later) == Guest(ERASED, 2), "what is said later is not kept at all"
+    assert NAME.encode() not in await _stored(log)
+
+
+async def test_snapshots_are_sealed_and_serve(log: Log) -> None:
+    keys = MemoryKeys()
+    async with _writer(log, keys) as writer:
+        await asyncio.gather(*(_name(writer, f"{NAME} {number}") for number in range(EVERY + 5)))
+        newest = await _guest(writer)
+    async with _writer(log, keys) as restarted:
+        await _guest(restarted)  # from here on it knows that guests have something personal
+
+        async def sealed() -> bool:
+            return (found := await _snapshot(log)) is not None and found.schema.endswith(SEALED_STATE)
+
+        await _name(restarted, "Bob", "bob")
+        restarted._states.known.clear()
+        assert await _guest(restarted) == newest
+        await until(sealed)
+        assert NAME.encode() not in await _stored(log)
+        assert restarted.personal
+        await restarted.personal.erase("ada")
+        restarted._states.known.clear()
+        assert await _guest(restarted) == Guest(ERASED, EVERY + 5), (
+            "the snapshot opens no more, so events are read"
+        )
+
+
+async def test_of_a_stream_about_several_persons_no_snapshot_is_kept(log: Log) -> None:
+    async with _writer(log, MemoryKeys()) as writer:
+        for number in range(EVERY + 1):
+            await writer.execute(lambda tx, n=number: tx.do(ROOM, "101", Book(f"guest-{n}", NAME)))  # type: ignore[misc]
+        await writer.execute(lambda tx: tx.state(ROOM, "101"))
+        await until(lambda: not writer._snapshots.waiting)
+    assert await _snapshot(log, StreamId("room", "101")) is None
+    assert NAME.encode() not in b"".join(event.payload for event in await log.read(0, 1_000))
+
+
+async def test_while_the_keys_are_away_others_go_on(log: Log) -> None:
+    class Away(MemoryKeys):
+        async def get_or_make(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
+            raise Unavailable("no answer")
+
+    async with _writer(log, Away()) as writer:
+        outcomes = await asyncio.gather(
+            *(_name(writer, name, guest) for name, guest in ((NAME, "ada"), ("", "bob"), (NAME, "carol"))),
+            return_exceptions=True,
+        )
+    kinds = [type(each).__name__ for each in outcomes]
+    assert kinds == [KeysUnavailable.__name__, Guest.__name__, KeysUnavailable.__name__]
+    assert len(await log.read(0, 10)) == 1
+
+
+async def test_events_from_before_the_mark_stay_readable(log: Log) -> None:
+    async with _writer(log, None) as before:
+        await _name(before, NAME)
+    async with _writer(log, MemoryKeys()) as writer:
+        assert (await _guest(writer)).name == NAME
+        assert writer.personal
+        assert [event.position for event in writer.personal.plain(await log.read(0, 10))] == [1]
+
+
+async def test_the_text_of_an_error_is_told_nobody(log: Log) -> None:
+    async with _writer(log, MemoryKeys()) as writer:
+        await _name(writer, NAME)
+        with (
+            capture_logs() as lines,
+            pytest.raises(StreamUnreadable, match="_Refused, whose text is left out"),
+        ):
+            await _name(writer, f"!{NAME}")
+    assert "Quartermaine" not in _with_traceback(lines)
+
+
+@pytest.mark.parametrize("text", ["a defect", "no such thing"])
+async def test_where_no_state_keeps_a_name_only_what_quotes_the_command_is_left_out(text: str) -> None:
+    forgetful = replace(GUEST, keeps_personal=False)
+    async with _writer(MemoryLog("guests"), MemoryKeys()) as writer:
+        await _name(writer, NAME)
+        for said, told in ((text, text), ("not Zephyrine again", "whose text is left out")):
+
+            def fail(_guest: Guest, _command: Name, said: str = said) -> Events:
+                raise ValueError(said)
+
+            failing = replace(forgetful, decide=fail)
+            with pytest.raises(StreamUnreadable, match=told):
+                await writer.execute(lambda tx, failing=failing: tx.do(failing, "ada", Name(NAME)))  # type: ignore[misc]
+
+
+async def test_a_dead_letter_holds_no_name(log: Log) -> None:
+    """Neither the event in it, nor the error, nor the lines that tell of it."""
+    keys = MemoryKeys()
+    own = MemoryLog("own")
+    told: list[str] = []
+
+    def react(event: Any) -> Any:
+        told.append(event.name)
+        raise ValueError(f"cannot bear {event.name}")
+
+    policies = Policies(log="guests", actor="tests", rules={M["GuestNamed"]: react})
+    async with _writer(log, keys) as writer, _writer(own, keys) as follower:
+        await _name(writer, NAME)
+        consumer = Logged(PolicyConsumer(policies, follower, own, Schema()))
+        handler = DeadLettering(consumer, own, clock=SystemClock(), ids=RandomIds(), schema=Schema())
+        with capture_logs() as lines:
+            events = await log.read(0, 10)
+            await handler.checkpoint()
+            assert await handler.handle(events, 0) == 1
+    assert set(told) == {NAME}, "the policy is given it"
+    [parked] = own.streams[StreamId(DEAD_LETTERS.name, "tests.guests")]
+    assert NAME.encode() not in parked.payload
+    assert b"ValueError" in parked.payload and b"react" in parked.payload, "what is wrong, and where"
+    assert [line["event"] for line in lines if line["event"] == "dead_letter.parked"]
+    assert NAME not in _with_traceback(lines)
+
+
+def _with_traceback(lines: list[Any]) -> str:
+    found = []
+    for line in lines:
+        found.append(str(line))
+        error = line.get("exc_info")
+        if isinstance(error, BaseException):
+            found += traceback.format_exception(error)
+    return "\n".join(found)

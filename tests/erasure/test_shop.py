@@ -1,0 +1,168 @@
+"""The running shop: a customer's name is on no disk and in no log line, and is gone for good once it is erased."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from customer_svc.domain import CUSTOMER, CreateCustomer
+from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest, EraseCustomerRequest
+from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
+from shop.queries.v1.customer_query_service_pb2 import ListCustomersRequest
+from stack.shop import Shop, running
+from tests.controls import MODES, new_id, wire
+from tests.e2e.client import PATIENCE, Client, connect, refusal
+from tests.erasure.disks import files_with
+from tests.servers import execute, folder
+from twinlog import Money, Schema, Writer
+from twinlog.audit.erasure import search
+from twinlog.postgres.log import open_log
+from twinlog.testing.internals import RandomIds, SystemClock
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+NAME = "Zephyrine Quartermaine-Okonkwo"
+PLAIN = NAME.encode()
+DATABASES = ("shop_orders", "shop_customers", "shop_sagas", "shop_views", "twinlog_keys")
+
+
+class Running:
+    """The shop, its data, and what it said."""
+
+    def __init__(self, shop: Shop, data: Path, spoken: list[str], client: Client) -> None:
+        self.shop, self.data, self.spoken, self.client = shop, data, spoken, client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def at_work() -> AsyncIterator[Running]:
+    spoken: list[str] = []
+    with folder() as data:
+        async with running(spoken.append, data=data) as shop, connect(shop) as client:
+            yield Running(shop, data, spoken, client)
+        assert not files_with(data, PLAIN), "also of what the stop wrote"
+    assert not [line for line in spoken if NAME in line]
+
+
+async def _created(client: Client, **more: str) -> str:
+    request = CreateCustomerRequest(name=NAME, credit_limit=wire("20"), request_id=new_id(), **more)
+    created = await client.customers.CreateCustomer(request, timeout=PATIENCE)
+    assert await client.customers.CreateCustomer(request, timeout=PATIENCE) == created, "a retry"
+    assert (await client.get_customer(created.customer_id, created.consistency_token)).name == NAME
+    return str(created.customer_id)
+
+
+async def _flushed(shop: Shop) -> None:
+    """Whatever Postgres has in memory is on disk, too."""
+    for database in DATABASES:
+        await execute(shop.postgres_url, "CHECKPOINT", database)
+
+
+def _cli(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "twinlog", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+async def test_a_name_is_on_no_disk_while_queries_show_it(at_work: Running) -> None:
+    client = at_work.client
+    customer = await _created(client)
+    for mode in MODES:
+        assert (await client.order(customer, "1", mode)).state == ORDER_STATE_APPROVED
+    listed = await client.customer_queries.ListCustomers(ListCustomersRequest(), timeout=PATIENCE)
+    assert NAME in {each.name for each in listed.customers}
+    await _flushed(at_work.shop)
+    assert not await asyncio.to_thread(files_with, at_work.data, PLAIN)
+    found = await asyncio.to_thread(files_with, at_work.data, customer.encode())
+    assert [path for path in found if "/pg" in path] and [path for path in found if "/nats" in path]
+
+
+async def test_an_erased_customer_has_no_name_and_goes_on(at_work: Running) -> None:
+    client, shop = at_work.client, at_work.shop
+    customer, other = await _created(client), await _created(client)
+    erase = EraseCustomerRequest(request_id=new_id(), customer_id=customer)
+    erased = await client.customers.EraseCustomer(erase, timeout=PATIENCE)
+    assert await client.customers.EraseCustomer(erase, timeout=PATIENCE) == erased, "a retry"
+    assert not erased.plain_positions
+    shown = await client.get_customer(customer, erased.consistency_token)
+    assert (shown.name, shown.credit_limit) == ("erased", wire("20"))
+    assert (await client.order(customer, "1")).state == ORDER_STATE_APPROVED
+    assert (await client.get_customer(other)).name == NAME
+    again = await client.customers.EraseCustomer(EraseCustomerRequest(customer_id=customer), timeout=PATIENCE)
+    assert not again.plain_positions, "it is recorded once"
+    told = await asyncio.to_thread(
+        _cli, "log", "--stream", f"customer/{customer}", "--at", shop.customers, "--json"
+    )
+    types = [json.loads(line)["type"] for line in told.splitlines() if line.startswith("{")]
+    assert types.count("shop.customers.v1.CustomerErased") == 1
+    assert NAME not in told
+
+
+async def test_a_log_as_a_file_holds_no_name(at_work: Running, tmp_path: Path) -> None:
+    await _created(at_work.client)
+    file = tmp_path / "customers.twinlog"
+    url = at_work.shop.postgres_url
+    await asyncio.to_thread(
+        _cli, "export", "customers", str(file), "--database", "shop_customers", "--postgres-url", url
+    )
+    done = await search([NAME], "", "", [tmp_path])
+    assert (done.files, done.found) == (1, [])
+    assert (await search(["shop.customers.v1.CustomerCreated"], "", "", [tmp_path])).found, (
+        "it is looked into"
+    )
+
+
+async def test_the_report_finds_the_name_nowhere(at_work: Running) -> None:
+    shop, customer = at_work.shop, await _created(at_work.client)
+    done = await search([NAME], shop.postgres_url, shop.nats_url)
+    assert not done.found
+    there = {each.where for each in (await search([customer], shop.postgres_url, shop.nats_url)).found}
+    assert {"customers", "shop_customers.public.events", "shop_views.public.customers"} <= there
+
+
+async def test_names_from_before_the_encryption_are_told(at_work: Running) -> None:
+    """As 0.1.0 wrote them: they stay, and the call says so."""
+    client, shop, customer = at_work.client, at_work.shop, new_id()
+    await asyncio.to_thread(_written_plainly, shop.postgres_url, customer)
+    erase = EraseCustomerRequest(customer_id=customer)
+    refused = await refusal(client.customers.EraseCustomer(erase, timeout=PATIENCE))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PLAIN_EVENTS")
+    position = int(refused.facts["positions"])
+    assert (await client.get_customer(customer, f"customers:{position}")).name == "Plain Before"
+    erase.accept_plain_events = True
+    erased = await client.customers.EraseCustomer(erase, timeout=PATIENCE)
+    assert erased.plain_positions == [position]
+    assert (await client.get_customer(customer, erased.consistency_token)).name == "erased"
+
+
+def _written_plainly(postgres_url: str, customer: str) -> None:
+    """Appends a customer as a program does that does not seal."""
+
+    async def write() -> None:
+        async with open_log(postgres_url, "shop_customers", "customers") as log:
+            writer = Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds())
+            create = CreateCustomer(customer, "Plain Before", Money.of(wire("20")))
+            async with writer:
+                await writer.execute(lambda tx: tx.do(CUSTOMER, customer, create))
+
+    asyncio.run(write())
+
+
+async def test_who_does_not_exist_is_not_erased(at_work: Running) -> None:
+    refused = await refusal(
+        at_work.client.customers.EraseCustomer(EraseCustomerRequest(customer_id=new_id()), timeout=PATIENCE)
+    )
+    assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "CUSTOMER_NOT_FOUND")
+    bad: Any = EraseCustomerRequest(customer_id="me", request_id="you")
+    refused = await refusal(at_work.client.customers.EraseCustomer(bad, timeout=PATIENCE))
+    assert refused.fields == {"customer_id", "request_id"}

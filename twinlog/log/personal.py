@@ -1,0 +1,359 @@
+"""Personal fields on their way to the log and back: sealed before an append, opened for who decides.
+
+What is stored anywhere is sealed: events, and with them the stream, dead letters, views and files; and snapshots. The
+keys are read before they are needed, those of a batch together, and kept for as long as nobody destroys them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from twinlog._aio.retrying import Retrying
+from twinlog.log.keys import Keys, KeysUnavailable, cipher
+from twinlog.log.ports import Snapshot, StreamSlice
+from twinlog.model.errors import Unavailable
+from twinlog.model.event import NewEvent, Recorded
+from twinlog.model.messages import message_class
+from twinlog.model.personal import (
+    ERASED,
+    FIELDS_OF,
+    HOLDING,
+    KEPT_NOTHING,
+    MARK,
+    MARK_BYTES,
+    NONCE_BYTES,
+    OWN_TYPES,
+    Cipher,
+    change_texts,
+    has_own,
+    personal_types,
+    persons_in,
+    seal,
+    texts_in,
+    unseal,
+)
+
+T = TypeVar("T")
+
+CACHED_KEYS = 10_000
+LOOK_SECONDS = 1.0
+"""How often a process asks whose keys were destroyed."""
+TRUSTED_SECONDS = 5.0
+"""Keys that nobody could ask about for so long are forgotten: then a destroyed one is in no process any more."""
+_WITHIN = timedelta(minutes=10)
+SEALED_STATE = ".sealed"
+"""Ends the schema of a snapshot that is sealed, so that it is no snapshot for programs that cannot open it."""
+
+
+class Erased(Exception):
+    """The person is erased, and the snapshot with them."""
+
+
+class NotOpened(ValueError):
+    """It was sealed with another key."""
+
+
+class Personal:
+    """Seals and opens the personal fields of one process."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        cached: int = CACHED_KEYS,
+        nonces: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """``cached``: how many keys are kept in memory. ``nonces``: gives so many bytes, the same ones never again."""
+        personal_types()  # those that are known from the start
+        self.keys = keys
+        self._nonces = nonces
+        self._most = cached
+        self._ciphers: OrderedDict[str, Cipher | None] = OrderedDict()
+        """By person; None: erased."""
+        self._confirmed = 0.0
+        """When it was last known who is erased, by the loop's time."""
+        self._mixed: set[str] = set()
+        """Types of streams that hold fields of others than the stream's own person."""
+        self._told: set[str] = set()
+        self.on_erased: list[Callable[[str], None]] = []
+        """Told of each person whose key turns out to be destroyed."""
+        self._retrying = Retrying(
+            say_failing=lambda error: structlog.get_logger().warning("keys.unavailable", problem=str(error)),
+            say_working=lambda: structlog.get_logger().info("keys.available"),
+            on=(Unavailable,),
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Why keys cannot be read at the moment, or None."""
+        return self._retrying.problem
+
+    @property
+    def cached(self) -> int:
+        """How many keys are in memory."""
+        return len(self._ciphers)
+
+    # --- what a domain calls ---
+
+    async def open(self, subject: str, text: str) -> str:
+        """A personal text, as a view keeps it: opened; "erased" where its key is destroyed.
+
+        A text that is not sealed for that person is given as it is. Raises Unavailable.
+        """
+        if not text.startswith(MARK):
+            return text
+        return self._opened(await self._known((subject,)), subject, text)
+
+    async def open_all(self, texts: Sequence[tuple[str, str]]) -> list[str]:
+        """The same for several, each with its person; their keys are read together. Raises Unavailable."""
+        keys = await self._known({subject for subject, text in texts if text.startswith(MARK)})
+        return [self._opened(keys, subject, text) for subject, text in texts]
+
+    async def erase(self, subject: str) -> bool:
+        """Destroys the key of a person, for good: none of the texts sealed for them can be read any more.
+
+        Gives whether there was a key. Repeating it does no harm. Every process that has the key in memory forgets it
+        within 5 s. Raises Unavailable: then it is not known whether it is done, and it is to be repeated.
+        """
+        was = await self._ask(lambda: self.keys.destroy(subject))
+        self._forget(subject)
+        return was
+
+    def plain(self, events: Iterable[Recorded]) -> list[Recorded]:
+        """Those of the events that hold personal fields in plain text, as events from before the mark do."""
+        return [event for event in events if has_own(event.type) and self._is_plain(event)]
+
+    # --- what the kernel calls ---
+
+    async def sealed(self, events: list[NewEvent]) -> list[NewEvent]:
+        """Events about to be appended, with their personal fields sealed. Raises NoSubject and KeysUnavailable."""
+        fields_of, names_one = FIELDS_OF, OWN_TYPES.found_in
+        touched = [
+            number
+            for number, event in enumerate(events)
+            if (fields := fields_of[event.type]) and (fields.own or names_one(event.payload))
+        ]
+        if not touched:
+            return events
+        messages = {at: message_class(events[at].type).FromString(events[at].payload) for at in touched}
+        subjects: dict[str, None] = {}
+        for at, message in messages.items():
+            stream = events[at].stream
+            own = persons_in(message, stream.id)
+            self._note(stream.type, stream.id, own)
+            subjects |= dict.fromkeys(own)
+        keys = await self._known(subjects, make=True)
+        changed = list(events)
+        for at, message in messages.items():
+            change_texts(
+                message, events[at].stream.id, lambda subject, text: self._sealed(keys, subject, text)
+            )
+            changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
+        return changed
+
+    async def opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Events as who decides sees them; only in memory. Raises KeysUnavailable."""
+        fields_of = FIELDS_OF
+        touched = [
+            number
+            for number, event in enumerate(events)
+            if (fields := fields_of[event.type]) and (fields.own or MARK_BYTES in event.payload)
+        ]
+        if not touched:
+            return events
+        messages = {}
+        subjects: set[str] = set()
+        for at in touched:
+            event = events[at]
+            try:
+                message = message_class(event.type).FromString(event.payload)
+                own = persons_in(message, event.stream.id)
+            except Exception:  # who decodes it tells what is wrong
+                continue
+            self._note(event.stream.type, event.stream.id, own)
+            if MARK_BYTES in event.payload:
+                messages[at] = message
+                subjects.update(own)
+        if not messages:
+            return events
+        keys = await self._known(subjects)
+        changed = list(events)
+        for at, message in messages.items():
+            change_texts(
+                message, events[at].stream.id, lambda subject, text: self._opened(keys, subject, text)
+            )
+            changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
+        return changed
+
+    def is_mixed(self, stream_type: str) -> bool:
+        """Whether streams of that type were seen to hold personal fields of others than their own person."""
+        return stream_type in self._mixed
+
+    async def sealed_states(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+        """Snapshots that are marked as sealed, sealed; without those that may not be saved. Raises KeysUnavailable.
+
+        A state that may hold texts of several persons is not saved, nor that of a person who is erased: it was made
+        from what was known of them before.
+        """
+        own = [each for each in snapshots if each.stream.type not in self._mixed]
+        keys = await self._known(dict.fromkeys(each.stream.id for each in own), make=True)
+        return [self._sealed_state(key, each) for each in own if (key := keys[each.stream.id])]
+
+    def _sealed_state(self, key: Cipher, snapshot: Snapshot) -> Snapshot:
+        nonce = self._nonces(NONCE_BYTES)
+        state = nonce + key.encrypt(nonce, snapshot.state, _of_stream(snapshot))
+        return snapshot._replace(state=MARK_BYTES + state)
+
+    async def opened_state(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot as it was before it was sealed. Raises Erased, NotOpened and KeysUnavailable."""
+        if not snapshot.schema.endswith(SEALED_STATE):
+            return snapshot
+        keys = await self._known([snapshot.stream.id])
+        opened = self._opened_state(keys, snapshot)
+        if opened is None or opened is snapshot:
+            raise Erased if keys.get(snapshot.stream.id, self) is None else NotOpened
+        return opened
+
+    async def opened_slices(self, slices: Sequence[StreamSlice]) -> Sequence[StreamSlice]:
+        """What a load gave, with events and snapshots opened; one that cannot be opened stays as it is.
+
+        Raises KeysUnavailable.
+        """
+        events = [event for slice in slices for event in slice.events]
+        opened = await self.opened(events)
+        sealed = [s for slice in slices if (s := slice.snapshot) and s.schema.endswith(SEALED_STATE)]
+        if opened is events and not sealed:
+            return slices
+        keys = await self._known(dict.fromkeys(each.stream.id for each in sealed))
+        in_order = iter(opened)
+        return [
+            StreamSlice(self._opened_state(keys, slice.snapshot), [next(in_order) for _ in slice.events])
+            for slice in slices
+        ]
+
+    def _opened_state(self, keys: Mapping[str, Cipher | None], snapshot: Snapshot | None) -> Snapshot | None:
+        if snapshot is None or not snapshot.schema.endswith(SEALED_STATE):
+            return snapshot
+        HOLDING.add(snapshot.stream.type)
+        data, key = snapshot.state.removeprefix(MARK_BYTES), keys.get(snapshot.stream.id)
+        if key is None:
+            return snapshot
+        try:
+            state = key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], _of_stream(snapshot))
+        except Exception:  # the cipher's own: it is of another key, or damaged
+            return snapshot
+        return snapshot._replace(schema=snapshot.schema.removesuffix(SEALED_STATE), state=state)
+
+    async def run(self) -> None:
+        """Asks who is erased, once a second while keys are in memory, endlessly."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._ciphers:
+                continue
+            began = loop.time()
+            try:
+                async with asyncio.timeout(TRUSTED_SECONDS / 2):
+                    gone = await self._ask(lambda: self.keys.destroyed(_WITHIN))
+            except (Unavailable, TimeoutError) as error:
+                self._retrying.failed(error)
+                continue
+            self._retrying.succeeded()
+            self._confirmed = began
+            for subject in gone:
+                if self._ciphers.get(subject) is not None:
+                    self._forget(subject)
+
+    # --- how it is done ---
+
+    def _forget(self, subject: str) -> None:
+        self._ciphers[subject] = None
+        for told in self.on_erased:
+            told(subject)
+
+    def _note(self, stream_type: str, stream: str, subjects: Collection[str]) -> None:
+        HOLDING.add(stream_type)
+        if any(subject != stream for subject in subjects):
+            self._mixed.add(stream_type)
+
+    def _is_plain(self, event: Recorded) -> bool:
+        message = message_class(event.type).FromString(event.payload)
+        return any(not text.startswith(MARK) for _, text in texts_in(message, event.stream.id))
+
+    def _sealed(self, keys: Mapping[str, Cipher | None], subject: str, text: str) -> str:
+        key = keys[subject]
+        return KEPT_NOTHING if key is None else seal(key, self._nonces(NONCE_BYTES), subject, text)
+
+    def _opened(self, keys: Mapping[str, Cipher | None], subject: str, text: str) -> str:
+        if not text.startswith(MARK):
+            return text
+        if subject in keys:
+            key = keys[subject]
+            opened = ERASED if key is None else unseal(key, subject, text)
+            if opened is not None:
+                return opened
+        if text == KEPT_NOTHING:
+            return ERASED
+        if subject not in self._told and len(self._told) < self._most:
+            self._told.add(subject)
+            structlog.get_logger().warning("personal.not_opened", subject=subject)
+        return text
+
+    async def _known(self, subjects: Iterable[str], *, make: bool = False) -> Mapping[str, Cipher | None]:
+        """The ciphers of persons; None: erased. Of who never had a key there is none, unless one is made."""
+        cache, found, missing = self._ciphers, {}, []
+        now = asyncio.get_running_loop().time()
+        if now - self._confirmed > TRUSTED_SECONDS:
+            cache.clear()
+        for subject in subjects:
+            if subject in cache:
+                found[subject] = cache[subject]
+                cache.move_to_end(subject)
+            else:
+                missing.append(subject)
+        if not missing:
+            return found
+        if not cache:
+            self._confirmed = now
+        keys = self.keys
+        read = await self._ask(lambda: keys.get_or_make(missing) if make else keys.get(missing))
+        for subject, key in read.items():
+            found[subject] = cache[subject] = None if key is None else cipher(key)
+        while len(cache) > self._most:
+            cache.popitem(last=False)
+        return found
+
+    @staticmethod
+    async def _ask(question: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await question()
+        except KeysUnavailable:
+            raise
+        except Unavailable as error:
+            raise KeysUnavailable(why=error) from error
+
+
+def opened_with(keys: Mapping[str, bytes | None], event: Recorded) -> Recorded:
+    """An event as who decides sees it, by keys that are at hand; for tests."""
+    if MARK_BYTES not in event.payload or not FIELDS_OF[event.type]:
+        return event
+    message = message_class(event.type).FromString(event.payload)
+
+    def opened(subject: str, text: str) -> str:
+        key = keys.get(subject)
+        found = unseal(cipher(key), subject, text) if key else ERASED if text.startswith(MARK) else text
+        return text if found is None else found
+
+    change_texts(message, event.stream.id, opened)
+    return event._replace(payload=message.SerializeToString(deterministic=True))
+
+
+def _of_stream(snapshot: Snapshot) -> bytes:
+    return b"twinlog.v1.snapshot\0" + str(snapshot.stream).encode()
