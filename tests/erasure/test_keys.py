@@ -82,7 +82,9 @@ async def test_a_wrapping_key_that_is_gone_is_an_outage(postgres_url: str) -> No
 
 
 @pytest.mark.parametrize(
-    "wrong", ["a", "a=b", f"a={b64encode(OLD[:31]).decode()}", "=" + b64encode(OLD).decode()]
+    "wrong",
+    ["a", "a=b", f"a={b64encode(OLD[:31]).decode()}", "=" + b64encode(OLD).decode()],
+    ids=["no key", "no base64", "a short key", "no name"],
 )
 def test_a_wrong_wrapping_key_is_refused_and_not_shown(wrong: str) -> None:
     with pytest.raises(

@@ -180,23 +180,18 @@ class Service:
         keys: Keys | None = None,
     ) -> None:
         """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
-                right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
-                every log that it follows. ``on_crash`` is told of a task that raises.
+        right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
+        every log that it follows. ``on_crash`` is told of a task that raises.
 
-                ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
-                around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
-                ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
-                health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
-                them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
-                they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        <<<<<<< HEAD
-                those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a
-                view is built anew. ``sign`` signs the heads of the log's chain. ``keys``: those of persons, which seal personal
-        =======
-                those. ``randomness``: the jitter of retries. ``sign`` signs the heads of the log's chain. ``open_log``: how the
-                logs of other services are read, where a view is built anew. ``keys``: those of persons, which seal personal
-        >>>>>>> h/views
-                fields; None: keys in memory.
+        ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
+        around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
+        ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
+        health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
+        them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
+        they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
+        those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a
+        view is built anew. ``sign`` signs the heads of the log's chain. ``keys``: those of persons, which seal personal
+        fields; None: keys in memory.
         """
         self.name = name
         self.log = log

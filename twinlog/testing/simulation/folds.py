@@ -75,7 +75,12 @@ class Folds:
 
     def _fold(self, projection: Projected, upto: int) -> None:
         events = self._events[projection.log][self._folded[projection.consumer] : upto]
-        wanted = [(event, self._scene.decoded(event)) for event in events if _is_wanted(projection, event)]
+        wanted = [
+            (event, message)
+            for event in events
+            if _is_wanted(projection, event)
+            for message in self._scene.as_stored(event)
+        ]
         for view, rows in fold(projection.views, wanted, self._rows).items():
             self._rows[view] = stored({**self._rows[view], **rows})
         self._folded[projection.consumer] = upto

@@ -64,6 +64,10 @@ class Scene:
         """The message of an event; the last, where an upcaster makes several of it."""
         return self._decoded(event)[-1]
 
+    def as_stored(self, event: Recorded) -> Sequence[Any]:
+        """The messages of an event with their personal fields sealed, as projections are given them."""
+        return self._schemas[event.log].decode(event)
+
     def messages(self, log: str) -> Sequence[Any]:
         """The messages of all events of a log, in order."""
         return [message for event in self.logs[log].events for message in self._decoded(event)]
