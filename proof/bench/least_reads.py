@@ -1,7 +1,8 @@
 """The least program that answers the projector's queries: grpc.aio, and one statement of asyncpg a call.
 
 It reads the same tables and gives the same answers. Left out is all else: checks, errors, page tokens and filters,
-deadlines, outages, metrics, logs. Run as ``python -m proof.bench.least_reads ADDRESS DATABASE_URL NATS_URL``.
+deadlines, outages, metrics, logs. Run as ``python -m proof.bench.least_reads ADDRESS POSTGRES_URL DATABASE
+NATS_URL``. Names are opened by the library, with keys from its database.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ from shop.queries.v1.order_query_service_pb2_grpc import (
     OrderQueryServiceServicer,
     add_OrderQueryServiceServicer_to_server,
 )
-from twinlog import timestamp
+from twinlog import Personal, Settings, timestamp
 from twinlog.rpc import freshness
-from twinlog.testing.internals import message_class
+from twinlog.testing.internals import Wrapping, database_url, message_class, open_keys
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 _CONNECTIONS = 5
+_KEYS = str(Settings.model_fields["personal_keys_database"].default)
 _NANOS = "div(total_nanos, 1000000000)::bigint AS units, mod(total_nanos, 1000000000)::integer AS nanos"
 _ORDER = f"""SELECT order_id, customer_id, currency, {_NANOS}, state, reason, saga_mode, created_at, updated_at, version
     FROM orders"""
@@ -126,8 +128,9 @@ class Orders(OrderQueryServiceServicer):
 class Customers(CustomerQueryServiceServicer):
     """shop.queries.v1.CustomerQueryService."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, personal: Personal) -> None:
         self._pool = pool
+        self._personal = personal
 
     async def GetCustomer(
         self, request: customers.GetCustomerRequest, _context: Context
@@ -137,7 +140,7 @@ class Customers(CustomerQueryServiceServicer):
         return customers.GetCustomerResponse(
             customer=customers.Customer(
                 customer_id=row["customer_id"],
-                name=row["name"],
+                name=await self._personal.open(row["customer_id"], row["name"]),
                 credit_limit=Money(currency_code=currency, units=row["units"], nanos=row["nanos"]),
                 reserved=Money(currency_code=currency, units=row["held"], nanos=row["held_nanos"]),
                 available=Money(currency_code=currency, units=row["rest"], nanos=row["rest_nanos"]),
@@ -184,18 +187,23 @@ async def _no_second_statement(_connection: Any) -> None:
 
 async def main(arguments: Sequence[str]) -> None:
     """Serves until it is killed."""
-    address, database, nats_url = arguments
+    address, postgres_url, database, nats_url = arguments
     pool = await asyncpg.create_pool(
-        database, min_size=_CONNECTIONS, max_size=_CONNECTIONS, reset=_no_second_statement
+        database_url(postgres_url, database),
+        min_size=_CONNECTIONS,
+        max_size=_CONNECTIONS,
+        reset=_no_second_statement,
     )
     servicer, server = Orders(pool), grpc.aio.server()
     add_OrderQueryServiceServicer_to_server(servicer, server)
-    add_CustomerQueryServiceServicer_to_server(Customers(pool), server)  # type: ignore[abstract]
-    bus = await nats.connect(nats_url)
-    await bus.subscribe(freshness.SUBJECT, cb=servicer.changed)
-    server.add_insecure_port(address)
-    await server.start()
-    await server.wait_for_termination()
+    async with open_keys(postgres_url, _KEYS, Wrapping({})) as keys:
+        personal = Personal(keys)
+        add_CustomerQueryServiceServicer_to_server(Customers(pool, personal), server)  # type: ignore[abstract]
+        bus = await nats.connect(nats_url)
+        await bus.subscribe(freshness.SUBJECT, cb=servicer.changed)
+        server.add_insecure_port(address)
+        await server.start()
+        await asyncio.gather(server.wait_for_termination(), personal.run())
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from projector.views.orders import ORDERS
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
 from twinlog import Metadata, Money, PostgresViews, Projection, Recorded, Schema, StreamId
-from twinlog.consume.dead_lettering import DeadLettering
-from twinlog.consume.filling import CHUNK
 from twinlog.dev import EmbeddedPostgres
 from twinlog.testing.internals import (
+    FILLED_AT_ONCE,
     NANOS_PER_UNIT,
     Batch,
+    DeadLettering,
     NewEvent,
     PostgresLog,
     RandomIds,
@@ -100,9 +100,9 @@ def _filling(url: str, events: int) -> Run:
     async def fill(handler: DeadLettering) -> None:
         async with reader_of(url, "orders") as reader:
             after = 0
-            ahead = asyncio.create_task(reader.read(0, CHUNK))
+            ahead = asyncio.create_task(reader.read(0, FILLED_AT_ONCE))
             while chunk := await ahead:
-                ahead = asyncio.create_task(reader.read(chunk[-1].position, CHUNK))
+                ahead = asyncio.create_task(reader.read(chunk[-1].position, FILLED_AT_ONCE))
                 after = await handler.handle(chunk, after)
             assert after == events
 

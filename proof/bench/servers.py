@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from stack.shop import Shop
 from stack.topology import PROJECTOR, ROOT
 from twinlog.dev import free_port, spawn, stop
-from twinlog.testing.internals import database_url
 
 LEAST = "the least program"
 
@@ -35,8 +34,8 @@ def projector(shop: Shop) -> Server:
 async def least(shop: Shop) -> AsyncIterator[Server]:
     """The least program, on the same views."""
     address = f"127.0.0.1:{free_port()}"
-    database = database_url(shop.postgres_url, PROJECTOR.database)
-    command = [sys.executable, "-m", "proof.bench.least_reads", address, database, shop.nats_url]
+    of = [address, shop.postgres_url, PROJECTOR.database, shop.nats_url]
+    command = [sys.executable, "-m", "proof.bench.least_reads", *of]
     process = await spawn(command, output=sys.stderr.fileno(), env=dict(os.environ), cwd=ROOT)
     try:
         await _listening(address)

@@ -156,7 +156,7 @@ async def test_every_name_on_the_page_of_probes_is_answered(
 async def test_a_view_is_built_anew_as_the_page_says(
     postgres_url: str, nats_url: str, namespace: str
 ) -> None:
-    (statement,) = statements("rebuild.md")
+    *_, statement = statements("rebuild.md")
     statement = statement.replace("stays", "journal").replace("stay_svc.rooms", "counter_svc.orders")
     counted = "first "
 

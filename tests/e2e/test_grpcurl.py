@@ -72,6 +72,7 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
     }
     for address, services in expected.items():
         sagas = ["twinlog.v1.SagaService"] if address == shop.sagas else []
+        views = ["twinlog.v1.ViewService"] if address in (shop.sagas, shop.queries) else []
         assert (await grpcurl(address, "list")).out.split() == [
             *STANDARD,
             *services,
@@ -80,6 +81,7 @@ async def test_lists_the_services_of_every_server(client: Client) -> None:
             "twinlog.v1.InspectionService",
             *sagas,
             "twinlog.v1.SnapshotService",
+            *views,
         ]
 
 

@@ -210,10 +210,10 @@ async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator
             seconds=_PATIENCE_SECONDS,
         )
         assert not reading.done(), said
-        assert sum("metrics of" in line for line in said) == len(addresses)
+        assert sum("metrics of" in line for line in said) == len(addresses) + 1  # the console
         [up] = [json.loads(line) for line in said if line.startswith('{"services"')]
         assert up["services"] == addresses
-        assert up["metrics"].keys() == addresses.keys()
+        assert up["metrics"].keys() == {*addresses, "twinlog.console"}
         assert up["postgres"].startswith("127.0.0.1:")
         yield
         process.send_signal(signal.SIGINT)

@@ -63,7 +63,7 @@ async def test_the_first_is_the_outermost_and_each_goes_around_a_method_once() -
             "1",
             "2",
         ]
-    methods = ("GetOrder", "GetOrderTimeline", "ListOrders", "WatchOrder")
+    methods = ("GetOrder", "GetOrderTimeline", "ListOrders", "WatchOrder", "WatchOrders")
     assert at_start == [f"{who} around {method}" for who in "ab" for method in methods]
     assert notes[:2] == ["a GetOrder", "b GetOrder"]
     assert notes[2:] == [

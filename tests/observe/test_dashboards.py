@@ -70,6 +70,8 @@ def test_dashboards_and_alerts_ask_for_what_there_is() -> None:
         "twinlog_writer_cached_streams",
         "twinlog_snapshots_ignored_total",
         "twinlog_log_position_events",
+        "twinlog_chain_position_events",
+        "twinlog_chain_hash_number",
         "twinlog_twin_position_events",
         "twinlog_twin_missing_events",
         "twinlog_relay_copying",

@@ -89,9 +89,9 @@ async def test_the_console_is_up_and_its_address_comes_first(own: Checkout) -> N
 
 async def test_it_says_where_the_metrics_are(own: Checkout) -> None:
     await own.up()
-    await until(lambda: own.said.count("metrics of ") == 4)
+    await until(lambda: own.said.count("metrics of ") == 5)
     found = dict(re.findall(r"metrics of (\w+) +(http://\S+)$", own.said, re.MULTILINE))
-    assert [*found] == NAMES
+    assert [*found] == [*NAMES, "console"]
     for service, url in found.items():
         assert Scrape(await scraped(url)).value("twinlog_info", name=service, version=__version__) == 1
 

@@ -24,6 +24,8 @@ MISCONFIGURED = 2
 
 STOP_SECONDS = 15.0
 """How long an orderly stop may take; then it is cut off."""
+_ECHO_SECONDS = 0.05
+"""A signal right behind the first is the same one: uvloop tells it twice where it comes together with another one."""
 
 
 class Shutdown:
@@ -31,6 +33,7 @@ class Shutdown:
 
     def __init__(self, main: asyncio.Task[Any], dump: Dump | None = None) -> None:
         self._wanted = asyncio.Event()
+        self._asked_at = 0.0
         self._main = main
         self._awaited = False
         self.failure: BaseException | None = None
@@ -50,9 +53,12 @@ class Shutdown:
 
     def request(self, why: str) -> None:
         """Asks the process to stop in order; asked again, it stops at once."""
+        now = asyncio.get_running_loop().time()
         if self.wanted:
-            self._cut_off(f"{why} again")
+            if now - self._asked_at > _ECHO_SECONDS:
+                self._cut_off(f"{why} again")
             return
+        self._asked_at = now
         _log.info("process.stopping", why=why)
         self._end()
 

@@ -2,7 +2,9 @@
 
 from twinlog._aio.linger import Linger
 from twinlog.consume.cursor import Cursor
+from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.consume.filling import CHUNK as FILLED_AT_ONCE
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
@@ -17,6 +19,7 @@ from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
 from twinlog.log.view_builds import Build, consumer_of
 from twinlog.log.wire import from_wire, to_wire
+from twinlog.log.wrapping import Wrapping
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType
 from twinlog.model.event import NewEvent
@@ -29,6 +32,7 @@ from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, open_pool
 from twinlog.postgres.database import ensure_database
 from twinlog.postgres.identity import identity
+from twinlog.postgres.keys import open_keys
 from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import load_queries
@@ -39,6 +43,7 @@ from twinlog.service.logging import configure_logging
 
 __all__ = [
     "DEAD_LETTERS",
+    "FILLED_AT_ONCE",
     "NANOS_PER_UNIT",
     "RELAY_BATCH",
     "AnyAggregate",
@@ -51,6 +56,7 @@ __all__ = [
     "CheckpointMoved",
     "Connection",
     "Cursor",
+    "DeadLettering",
     "ForeignStream",
     "Identity",
     "JetStreamTwin",
@@ -73,6 +79,7 @@ __all__ = [
     "TwinState",
     "UndecodableEvent",
     "UnknownEventType",
+    "Wrapping",
     "builds_in",
     "close",
     "configure_logging",
@@ -88,6 +95,7 @@ __all__ = [
     "message_class",
     "mirrors",
     "named",
+    "open_keys",
     "open_log",
     "open_pool",
     "outages",
