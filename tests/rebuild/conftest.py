@@ -46,13 +46,14 @@ class Stays(NamedTuple):
     async def ready(self, build: int = 0) -> pb.ViewBuild:
         """The build, once it has caught up."""
         request = pb.GetRebuildRequest(view="stays", build=build)
+        shown = pb.ViewBuild()
 
         async def is_ready() -> bool:
-            shown: pb.ViewBuild = (await self.stub.GetRebuild(request, timeout=PATIENCE)).build
+            nonlocal shown
+            shown = (await self._answer(self.stub.GetRebuild, request)).build
             return shown.state != pb.VIEW_BUILD_STATE_FILLING and shown.percent == 100
 
         await until(is_ready)
-        shown: pb.ViewBuild = (await self.stub.GetRebuild(request, timeout=PATIENCE)).build
         return shown
 
     async def rebuilt(self, version: int = 0) -> int:
@@ -83,8 +84,23 @@ class Stays(NamedTuple):
     async def compared(self, build: int = 0) -> pb.ViewComparison:
         """How a build differs from the live one."""
         request = pb.CompareViewRequest(view="stays", build=build)
-        answer: pb.CompareViewResponse = await self.stub.CompareView(request, timeout=PATIENCE)
+        answer: pb.CompareViewResponse = await self._answer(self.stub.CompareView, request)
         return answer.comparison
+
+    async def _answer(self, method: Any, request: Any) -> Any:
+        """Asks again while the database's sessions are being ended."""
+        answers: list[Any] = []
+
+        async def answered() -> bool:
+            try:
+                answers.append(await method(request, timeout=PATIENCE))
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+            return bool(answers)
+
+        await until(answered)
+        return answers[0]
 
 
 @asynccontextmanager
