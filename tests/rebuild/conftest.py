@@ -51,7 +51,7 @@ class Stays(NamedTuple):
         async def is_ready() -> bool:
             nonlocal shown
             shown = (await self._answer(self.stub.GetRebuild, request)).build
-            return shown.state != pb.VIEW_BUILD_STATE_FILLING and shown.percent == 100
+            return bool(shown.state != pb.VIEW_BUILD_STATE_FILLING and shown.percent == 100)
 
         await until(is_ready)
         return shown
