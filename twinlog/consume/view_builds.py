@@ -180,15 +180,17 @@ class ViewBuilds:
         }:
             return
         pairs = [*self._pairs(live.current, wanted)]
+        before = live.current
         async with live.changing(_ADOPT_SECONDS):
             positions = await self._caught_up(store, pairs)
-            if positions is None and live.current:
-                structlog.get_logger().warning("view_build.waiting", views=sorted(wanted))
-                return
-            before = live.current
-            live.read(wanted)
+            late = positions is None and bool(before)
+            if not late:
+                live.read(wanted)
         for tell in live.on_change:
             tell(positions or {})
+        if late:
+            structlog.get_logger().warning("view_build.waiting", views=sorted(wanted))
+            return
         for build in wanted.values():
             if build.number != (known.number if (known := before.get(build.view)) else 1):
                 structlog.get_logger().info("view_build.live", view=build.view, build=build.number)

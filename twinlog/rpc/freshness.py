@@ -62,8 +62,11 @@ class ViewLagging(Unavailable):
 class Freshness:
     """The positions that the views have reached, by log."""
 
-    def __init__(self, consumers: Mapping[str, str]) -> None:
-        """``consumers``: the log that each consumer reads."""
+    def __init__(self, consumers: Mapping[str, str], held: Callable[[], bool] = lambda: False) -> None:
+        """``consumers``: the log that each consumer reads. ``held``: whether what is read is being changed; until it
+        is, nothing newer is told, which the next build might not have.
+        """
+        self._held = held
         self._logs = dict(consumers)
         self._reached: dict[str, int] = dict.fromkeys(consumers, 0)
         """By consumer."""
@@ -102,6 +105,8 @@ class Freshness:
             self._recount(log)
 
     def _recount(self, log: str) -> None:
+        if self._held():
+            return
         reached = min(self._reached[name] for name, of in self._logs.items() if of == log)
         if reached > self.positions[log]:
             self.positions[log] = reached

@@ -77,7 +77,7 @@ class ReadModel:
         self._views = views
         self._logs = {".".join(filter(None, (service.name, name, log))): log for log in views}
         messages: Messages = service.messages
-        self.freshness = Freshness(self._logs)
+        self.freshness = Freshness(self._logs, self._is_changing)
         self._watches: dict[AnyView, Watches] = {}
         chosen = self._noted(watched)
         names = None if watched is None else {view.name for view in chosen}
@@ -103,6 +103,9 @@ class ReadModel:
             self._watches[view] = Watches(view, fields, consumers, store, self.freshness)
             self._service.start(f"watches of {view.name}", self._watches[view].run())
         self._service.start("changes of views", _forget(store, keep_seconds))
+
+    def _is_changing(self) -> bool:
+        return isinstance(self._store, RebuildableStore) and self._store.live.opened is not None
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Other builds are read now, which other consumers keep."""
