@@ -37,7 +37,7 @@ run: $(GENERATED) ## Start everything and stay up, with grpcurl commands to copy
 	@$(PY) -m stack run
 
 rebuild: $(GENERATED) ## Build a view anew beside the live one, and compare them: VIEW=orders (ARGS="--share 50")
-	@$(BIN)/twinlog views rebuild $(VIEW) $(ARGS)
+	@TWINLOG_ADDRESSES=$${QUERIES_ADDRESS:-127.0.0.1:50054} $(PY) -m twinlog views rebuild $(VIEW) $(ARGS)
 
 audit: $(GENERATED) ## Compare logs, streams, views, credit and sagas (ARGS="--watch", "--wait 30")
 	@$(PY) -m proof.auditor $(ARGS)
@@ -85,7 +85,7 @@ docs: $(GENERATED) ## Build the documentation into .data/site; a broken link fai
 	@echo "To read it: $(PY) -m http.server --bind 127.0.0.1 --directory .data/site"
 
 dashboards: $(GENERATED) ## Write Grafana dashboards and Prometheus alert rules into .data/dashboards
-	@$(BIN)/twinlog dashboards .data/dashboards
+	@$(PY) -m twinlog dashboards .data/dashboards
 
 screenshots: $(GENERATED) ## Take pictures of the console's pages with this machine's Chromium, into docs/console
 	@$(PY) -m tests.console.screenshots
