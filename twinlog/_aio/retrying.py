@@ -76,6 +76,16 @@ class Retrying:
                 self.succeeded()
                 return result
 
+    async def bear(self, work: Awaitable[object]) -> None:
+        """Awaits work that may fail: it records the fault, whatever it is, and waits instead of raising."""
+        try:
+            await work
+        except Exception as error:
+            self.failed(error)
+            await self.pause()
+        else:
+            self.succeeded()
+
     def failed(self, error: Exception) -> None:
         """Records the fault, and says so unless the last fault was of the same type. Call it while handling it."""
         self.problem = self.last = str(error) or type(error).__name__

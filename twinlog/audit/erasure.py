@@ -18,7 +18,7 @@ from twinlog.audit.twins import read_messages
 from twinlog.jetstream.connection import close
 from twinlog.jetstream.connection import connect as connect_nats
 from twinlog.model.errors import FailedPrecondition
-from twinlog.postgres.database import connect
+from twinlog.postgres.database import all_databases, connect
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import database_url
 
@@ -101,24 +101,13 @@ async def search(
 
 async def _in_postgres(server_url: str, wanted: Sequence[bytes]) -> AsyncIterator[Found]:
     with outages():
-        for database in await _databases(server_url):
+        for database in await all_databases(server_url):
             connection = await connect(database_url(server_url, database))
             try:
                 for schema, table, columns in await _tables(connection):
                     yield await _in_table(connection, database, schema, table, columns, wanted)
             finally:
                 await connection.close()
-
-
-async def _databases(server_url: str) -> list[str]:
-    connection = await connect(database_url(server_url, "postgres"))
-    try:
-        rows = await connection.fetch(
-            "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
-        )
-    finally:
-        await connection.close()
-    return [row[0] for row in rows]
 
 
 async def _tables(connection: asyncpg.Connection) -> Sequence[Any]:

@@ -12,9 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from twinlog.cli.dev import specs
-from twinlog.cli.exits import OK, WRONG, OutOfReach, Usage
+from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import console, print_json
 from twinlog.cli.project import Project, servers
+from twinlog.cli.refusals import told_in_a_line
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,22 +34,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from twinlog.audit.renderer import report as lines
-    from twinlog.model.errors import TwinlogError, Unavailable, WrongSetting
     from twinlog.service.logging import configure_logging
 
     project = Project.required()
     if not project.services:
         raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
     configure_logging("error", "pretty")
-    try:
-        with _set(servers(project)):
-            report = asyncio.run(_audited(options, _mains(project), _domain(project)))
-    except WrongSetting as error:
-        raise Usage(_line(error)) from error
-    except Unavailable as error:
-        raise OutOfReach(_line(error)) from error
-    except TwinlogError as error:
-        raise Usage(_line(error)) from error
+    with told_in_a_line(), _set(servers(project)):
+        report = asyncio.run(_audited(options, _mains(project), _domain(project)))
     if options.json:
         print_json(_as_dict(report))
     else:
@@ -117,7 +110,3 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

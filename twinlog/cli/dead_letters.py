@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -58,12 +57,7 @@ def _selection(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return asyncio.run(_run(options))
-
-
-async def _run(options: argparse.Namespace) -> int:
-    async with servers.connected(options) as asked:
-        return int(await options.action(options, asked))
+    return servers.act(options)
 
 
 async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:

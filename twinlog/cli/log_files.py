@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from twinlog.cli.exits import OK, OutOfReach, Usage
+from twinlog.cli.exits import OK, Usage
 from twinlog.cli.output import print_json
-from twinlog.model.errors import TwinlogError, Unavailable, WrongSetting
+from twinlog.cli.refusals import told_in_a_line
 from twinlog.service.logging import configure_logging
 
 
@@ -49,14 +49,8 @@ def done(work: Callable[..., Awaitable[Any]], options: Any, quiet: bool) -> Any:
     """Does it, and gives what it gives. Raises Failed."""
     configure_logging("error", "pretty")
     say = (lambda _line: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
-    try:
+    with told_in_a_line():
         return asyncio.run(work(options, say))  # type: ignore[arg-type]
-    except WrongSetting as error:
-        raise Usage(_line(error)) from error
-    except Unavailable as error:
-        raise OutOfReach(_line(error)) from error
-    except TwinlogError as error:
-        raise Usage(_line(error)) from error
 
 
 def tell(done: Any, first: str, as_json: bool) -> int:
@@ -70,7 +64,3 @@ def tell(done: Any, first: str, as_json: bool) -> int:
     print(f"{first}: {done.events:,} events{before}, {done.bytes:,} bytes, {done.seconds:.1f} s{rate}.")
     print(f"SHA-256 chain: {done.digest}", flush=True)
     return OK
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

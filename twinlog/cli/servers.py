@@ -115,6 +115,16 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     return Failed(f"{address}: {code.name}: {details}")
 
 
+def act(options: argparse.Namespace) -> int:
+    """Runs the chosen action over the servers to ask; gives the exit code. Raises Failed."""
+
+    async def acted() -> int:
+        async with connected(options) as asked:
+            return int(await options.action(options, asked))
+
+    return asyncio.run(acted())
+
+
 @asynccontextmanager
 async def connected(options: argparse.Namespace) -> AsyncIterator[Sequence[Server]]:
     """The servers to ask, in the order of their addresses. Raises Usage."""

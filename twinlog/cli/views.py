@@ -84,12 +84,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return asyncio.run(_run(options))
-
-
-async def _run(options: argparse.Namespace) -> int:
-    async with servers.connected(options) as asked:
-        return int(await options.action(options, asked))
+    return servers.act(options)
 
 
 # --- what there is ---

@@ -135,13 +135,9 @@ class Keeper:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                try:
-                    await self._keep(self._waiting.popleft())
-                except Exception as error:  # an outage, or a fault of this one: neither ends the task
-                    self._retrying.failed(error)
-                    await self._retrying.pause()
-                else:
-                    self._retrying.succeeded()
+                await self._retrying.bear(
+                    self._keep(self._waiting.popleft())
+                )  # neither outage nor fault ends the task
 
     async def _keep(self, passed: _Passed) -> None:
         stream, at, upto = passed

@@ -263,13 +263,12 @@ class Snapshots(StateCodecs):
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                try:
-                    await self._save(await self._encoded())
-                except Exception as error:  # an outage, or a fault of these few: neither ends the task
-                    self._retrying.failed(error)
-                    await self._retrying.pause()
-                else:
-                    self._retrying.succeeded()
+                await self._retrying.bear(
+                    self._save_some()
+                )  # neither an outage nor a fault of these few ends it
+
+    async def _save_some(self) -> None:
+        await self._save(await self._encoded())
 
     async def _save(self, chosen: Sequence[Snapshot]) -> None:
         unfit = [s.stream for s in chosen if s.stream in self._unfit]

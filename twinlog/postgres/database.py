@@ -44,6 +44,18 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
         ) from error
 
 
+async def all_databases(server_url: str) -> list[str]:
+    """The databases of a server that take connections, in order. Raises what asyncpg does."""
+    connection = await connect(database_url(server_url, "postgres"))
+    try:
+        rows = await connection.fetch(
+            "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
+        )
+    finally:
+        await connection.close()
+    return [row[0] for row in rows]
+
+
 async def ensure_database(server_url: str, database: str) -> str:
     """Creates the database if it is missing, checks that it can be used, and returns its URL.
 

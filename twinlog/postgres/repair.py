@@ -14,7 +14,7 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, StreamId
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
-from twinlog.postgres.database import connect
+from twinlog.postgres.database import all_databases, connect
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import database_url
@@ -41,14 +41,7 @@ async def databases(server_url: str) -> Sequence[str]:
     """The databases of a server that hold a log. Raises Unavailable."""
     found = []
     with outages():
-        connection = await connect(database_url(server_url, "postgres"))
-        try:
-            rows = await connection.fetch(
-                "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
-            )
-        finally:
-            await connection.close()
-        for (name,) in rows:
+        for name in await all_databases(server_url):
             connection = await connect(database_url(server_url, name))
             try:
                 if await connection.fetchval("SELECT to_regclass('log_head') IS NOT NULL"):
