@@ -10,7 +10,8 @@ from twinlog.rpc import Checks, Commands, Context, Currencies
 
 
 class PlainEvents(FailedPrecondition):
-    """Events {positions} of the customers log hold the name in plain text, and would keep it; to erase the rest and be told of these, set accept_plain_events."""  # noqa: E501 - the docstring is the message
+    """Events {positions} of the customers log hold the name in plain text, and would keep it; to erase the rest and be
+    told of these, set accept_plain_events."""
 
     reason = "PLAIN_EVENTS"
 

@@ -24,7 +24,8 @@ class KeysUnavailable(Unavailable):
 
 
 class NoCipher(ConfigurationError):
-    """{types} has personal fields, and the package that encrypts them is not installed: pip install 'twinlog[erasure]'."""  # noqa: E501 - the docstring is the message
+    """{types} has personal fields, and the package that encrypts them is not installed: pip install
+    'twinlog[erasure]'."""
 
     reason = "NO_CIPHER"
 

@@ -29,7 +29,8 @@ class Request(NamedTuple):
 
 
 class RequestIdIgnored(TwinlogError):
-    """{method} was called with a request_id and appends events without it, so that a retry would append them again; call `Commands.execute`, or give `Writer.execute` a `request`."""  # noqa: E501 - the docstring is the message
+    """{method} was called with a request_id and appends events without it, so that a retry would append them again;
+    call `Commands.execute`, or give `Writer.execute` a `request`."""
 
     reason = "REQUEST_ID_IGNORED"
 

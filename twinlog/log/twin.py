@@ -39,7 +39,9 @@ class TwinDamaged(TwinlogError):
 
 
 class LogForked(Unavailable):
-    """Log {log} and its stream tell two histories from event {since} on ({why}). Until that is repaired, nothing is copied and no command accepted. `twinlog repair {log} --dry-run` says what was lost; `twinlog repair {log}` puts it back."""  # noqa: E501 - the docstring is the message
+    """Log {log} and its stream tell two histories from event {since} on ({why}). Until that is repaired, nothing is
+    copied and no command accepted. `twinlog repair {log} --dry-run` says what was lost; `twinlog repair {log}` puts it
+    back."""
 
     reason = "LOG_FORKED"
 
@@ -51,7 +53,8 @@ class StreamBehind(Unavailable):
 
 
 class CheckpointForked(Unavailable):
-    """{consumer} has handled another event {position} than the one in stream {stream}; nothing more is handled. `twinlog repair {stream} --dry-run` says what to do."""  # noqa: E501 - the docstring is the message
+    """{consumer} has handled another event {position} than the one in stream {stream}; nothing more is handled.
+    `twinlog repair {stream} --dry-run` says what to do."""
 
     reason = "CHECKPOINT_FORKED"
 

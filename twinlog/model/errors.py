@@ -17,8 +17,13 @@ class TwinlogError(Exception):
 
     def __init__(self, message: str | None = None, **facts: object) -> None:
         self.facts: Mapping[str, str] = {name: str(fact) for name, fact in facts.items()}
-        template = message if message is not None else (self.__doc__ or "").split("\n\n")[0]
+        template = message if message is not None else _first_paragraph(self.__doc__)
         super().__init__(template.format_map(self.facts) if self.facts else template)
+
+
+def _first_paragraph(text: str | None) -> str:
+    """A docstring's first paragraph in one line: the message of an error that has no other."""
+    return " ".join((text or "").split("\n\n")[0].split())
 
 
 class InvalidArgument(TwinlogError):

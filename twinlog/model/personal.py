@@ -50,7 +50,8 @@ class WrongMark(ConfigurationError):
 
 
 class NoSubject(FailedPrecondition):
-    """{type} has personal fields and is part of {inside}, and does not say whose they are; mark the field that names the person with (twinlog.v1.subject)."""  # noqa: E501 - the docstring is the message
+    """{type} has personal fields and is part of {inside}, and does not say whose they are; mark the field that names
+    the person with (twinlog.v1.subject)."""
 
     reason = "NO_SUBJECT"
 

@@ -41,7 +41,8 @@ Say = Callable[[str], None]
 
 
 class ArchiveDiffers(FailedPrecondition):
-    """{file} does not have events {first} to {last} of log {log} as they are in the table: {why}. Nothing was taken out. Try again, or choose another place."""  # noqa: E501 - the docstring is the message
+    """{file} does not have events {first} to {last} of log {log} as they are in the table: {why}. Nothing was taken
+    out. Try again, or choose another place."""
 
     reason = "ARCHIVE_DIFFERS"
 

@@ -13,7 +13,8 @@ from twinlog.postgres.log import _QUERIES
 
 
 class ImportUnfinished(ConfigurationError):
-    """POSTGRES_URL: database {database} is being filled from a file, up to event {position} so far. Run its `twinlog import` again, which goes on there to its end; or drop the database."""  # noqa: E501 - the docstring is the message
+    """POSTGRES_URL: database {database} is being filled from a file, up to event {position} so far. Run its `twinlog
+    import` again, which goes on there to its end; or drop the database."""
 
     reason = "IMPORT_UNFINISHED"
 

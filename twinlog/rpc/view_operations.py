@@ -68,13 +68,15 @@ class ViewBuildBehind(FailedPrecondition):
 
 
 class ViewBuildDiffers(FailedPrecondition):
-    """Build {build} of view {view} differs from the live one: {differences}. Look at `twinlog views compare {view}`; if that is meant, confirm the differences."""  # noqa: E501 - the docstring is the message
+    """Build {build} of view {view} differs from the live one: {differences}. Look at `twinlog views compare {view}`; if
+    that is meant, confirm the differences."""
 
     reason = "VIEW_BUILD_DIFFERS"
 
 
 class ViewBuildHasDeadLetters(FailedPrecondition):
-    """Build {build} of view {view} has set events aside that the live one has not: {events}. Replay or discard them, or confirm that they may wait."""  # noqa: E501 - the docstring is the message
+    """Build {build} of view {view} has set events aside that the live one has not: {events}. Replay or discard them, or
+    confirm that they may wait."""
 
     reason = "VIEW_BUILD_HAS_DEAD_LETTERS"
 

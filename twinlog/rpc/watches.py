@@ -36,7 +36,8 @@ _REACH_SECONDS = 5.0
 
 
 class WatchTooSlow(Overloaded):
-    """More than {waiting} changes wait for this watcher, which takes them too slowly; it may watch again from resume_token {resume_token}, where one is given."""  # noqa: E501 - the docstring is the message
+    """More than {waiting} changes wait for this watcher, which takes them too slowly; it may watch again from
+    resume_token {resume_token}, where one is given."""
 
     reason = "WATCH_TOO_SLOW"
 
