@@ -260,7 +260,7 @@ class ChainAudit:
             same = max(
                 (other.position for other, _ in self._agreed if other.position < head.position), default=0
             )
-            why = f"something from event {same + 1} on was changed, and every store with it"
+            why = f"something from event {same + 1} on was changed, and every store with it, if the head is this log's"
             if head.position > ends:
                 why = f"the log ends with event {ends}: it has lost what came after, or was set back"
             self._differs(same + 1, NOTED, f"head {head} is not in the chain: {why}")

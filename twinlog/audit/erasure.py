@@ -1,7 +1,7 @@
 """Looks for texts in all stores: that of a person who is erased is in none of them, in whatever form it may be stored.
 
-It reads every table of every database of the server, every message of every stream, the files that it is given and those
-of archives. Of Twinlog's tables it knows the one that names these, so it finds what nobody thought of, too.
+It reads every table of every database of the server, every message of every stream, the files that it is given and
+those of archives. Of Twinlog's tables it knows only the one that names these, so it finds what nobody thought of, too.
 """
 
 from __future__ import annotations
