@@ -86,7 +86,8 @@ class Reading:
             await view.begin(databases[view.database].connection, self.findings)
         for event_id, positions in await own.doubled_ids(self.history.position):
             self._doubled(event_id, positions)
-        self.history.begin(await own.snapshots())
+        seen_versions = {stream: head.version for stream, head in self.history.heads.items()}
+        self.history.begin(await own.snapshots(), await own.kept_snapshots(seen_versions))
         position = self._start(databases, own.head)
         while position < own.head:
             events = [e for e in await self.log.read(position, BATCH) if e.position <= own.head]
@@ -181,9 +182,8 @@ class Reading:
     async def _compare_snapshots(self, own: DatabaseSnapshot) -> None:
         while self.history.captured:
             key, state = self.history.captured.pop()
-            self.checked["snapshots"] += 1
-            stored = await own.snapshot(key.stream)
-            self.history.judge_snapshot(key, state, stored, self.findings)
+            self.checked["kept snapshots" if key.event_id else "snapshots"] += 1
+            self.history.judge_snapshot(key, state, await own.stored(key), self.findings)
 
     def _doubled(self, event_id: str, positions: Sequence[int]) -> None:
         self.findings.add(
