@@ -324,6 +324,7 @@ class Service:
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
+        mistakes.refuse([*mistakes.in_subscribers(subscribers)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
         found = [mistake for one in asked for mistake in self._in_table(one)]
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
