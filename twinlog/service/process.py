@@ -35,10 +35,11 @@ from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.postgres.source import log_of
 from twinlog.service.dumped import parts_of
+from twinlog.service.environment import Endpoint, Observed
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
-from twinlog.service.service import Endpoint, Observed, Service
+from twinlog.service.service import Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
