@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from importlib.util import find_spec
 from inspect import iscoroutinefunction, isfunction, unwrap
@@ -320,6 +320,17 @@ def in_sagas(sagas: Sequence[SagaAggregate], consumers: Sequence[Consumer]) -> I
             yield (
                 f"saga {saga.newest.name!r} is declared and not subscribed, so that it would hear of no event; call "
                 f"service.subscribe with it before serve, or leave out its sources where policies of your own feed it"
+            )
+
+
+def in_read_models(read_models: Sequence[Collection[str]], consumers: Sequence[Consumer]) -> Iterator[str]:
+    """Read models that nothing feeds, by the names of their consumers."""
+    known = {consumer.name for consumer in consumers}
+    for names in read_models:
+        for name in sorted({*names} - known):
+            yield (
+                f"a ReadModel waits for a consumer {name!r}, and none is subscribed, so that its views would stay as "
+                f"they are; call its subscribe(), or subscribe a Projection of that name, before serve"
             )
 
 
