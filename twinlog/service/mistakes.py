@@ -380,6 +380,6 @@ def _is_mutable(value: object) -> bool:
 
 def _is_package(name: str) -> bool:
     try:
-        return find_spec(name) is not None
+        return isinstance(name, str) and find_spec(name) is not None
     except (ImportError, ValueError):
         return False
