@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import Message
@@ -83,6 +84,7 @@ class Projection:
         self._on_commit = on_commit
         self.schema = schema
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
+        self._prepared: tuple[Sequence[Recorded], Sequence[tuple[Recorded, Message]]] | None = None
         self._before: Mapping[str, Any] = (
             {"before": self._cache} if isinstance(store, NotingViewStore) else {}
         )
@@ -143,13 +145,23 @@ class Projection:
         for cached in self._cache.values():
             cached.clear()
 
-    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        advance = progress.advance or await self._staying()
+    def prepare(self, events: Sequence[Recorded]) -> None:
+        """Decodes what it will be given next. What is wrong with an event is told when it is its turn."""
+        with suppress(Exception):
+            self._prepared = events, self._decode(events)
+
+    def _decode(self, events: Sequence[Recorded]) -> Sequence[tuple[Recorded, Message]]:
         wanted = self._wanted
         mine = [event for event in events if event.type in wanted] if wanted else events
         decoded = self.schema.decode_all(mine)
         if self.projected_key != self.routing_key:
             decoded = [each for each in decoded if routing_key_of(each[1]) == self.projected_key]
+        return decoded
+
+    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        advance = progress.advance or await self._staying()
+        prepared, self._prepared = self._prepared, None
+        decoded = prepared[1] if prepared and prepared[0] is events else self._decode(events)
         events_of = {view: keyed(view, decoded) for view in self._kept}
         await self._fetch(events_of)
         committed = await self._commit(events_of, advance, progress)

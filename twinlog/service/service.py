@@ -411,6 +411,7 @@ class Service:
             followed.lease,
             self._open_log,
             log=projection.source,
+            prepare=projection.prepare,
             share=share,
             randomness=self._randomness,
         )
