@@ -1,8 +1,8 @@
 """Fields of a state that hold many values, as a dict or a tuple does: written and read some thousand at a time.
 
 pydantic writes and reads a state in one call, which gives other threads no turn: 0.1 s and 0.6 s for 800,000 values. So
-such fields of a dataclass are left out of that call, and done in pieces of their own. The bytes are the same. While they
-are read, what remains is that a dict of 400,000 entries grows at times, and garbage collection: tens of milliseconds.
+such fields of a dataclass are left out of that call, and done in pieces of their own. The bytes are the same. What
+remains while they are read are garbage collection and a dict of 400,000 entries that grows: tens of milliseconds.
 """
 
 from __future__ import annotations
