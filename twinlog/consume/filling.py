@@ -163,7 +163,8 @@ class Filling:
             if log is None:
                 return
             after = read = await self._handler.checkpoint()
-            while (upto := (await self._twin.state()).last) > read + _NEAR:
+            while (state := await self._twin.state()).last > read + _NEAR or state.first > read + 1:
+                upto = state.last
                 before = read
                 async with self._reading(log, read, upto) as chunks:
                     while (taken := await self._take(chunks, after)) is not None:

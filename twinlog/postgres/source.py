@@ -14,6 +14,7 @@ from twinlog.log.twin import Twin
 from twinlog.log.wire import event_id_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.postgres.archive import Archive
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.database import SESSION, connect
 from twinlog.postgres.log import metadata_of
@@ -42,15 +43,21 @@ class ReadEvent(Recorded):
 
 
 class FastReader:
-    """Reads a log from its first event on, many at a time, over a connection of its own."""
+    """Reads a log and its archive from the first event on, many at a time, over a connection of its own."""
 
     def __init__(self, connection: Connection, log: str) -> None:
         """``connection`` gives jsonb as text."""
         self._connection = connection
         self._log = log
+        self._archive = Archive(log)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """Up to ``limit`` events with a position greater than ``after``, in order. Raises Unavailable."""
+        events = await self._table(after, limit)
+        with outages():
+            return await self._archive.filled(self._connection.fetch, self._table, after, limit, events)
+
+    async def _table(self, after: int, limit: int) -> Sequence[Recorded]:
         with outages():
             rows = await self._connection.fetch(_READ, after, limit)
         # As the classes would, without their calls: a rebuild makes millions.
