@@ -97,7 +97,8 @@ class Reading:
             self._doubled(event_id, positions)
         if not self.history.position and await self.log.archived_upto():
             self._ids = array("Q")
-        self.history.begin(await own.snapshots())
+        seen_versions = {stream: head.version for stream, head in self.history.heads.items()}
+        self.history.begin(await own.snapshots(), await own.kept_snapshots(seen_versions))
         position = self._start(databases, own.head)
         while position < own.head:
             events = [e for e in await self.log.read(position, BATCH) if e.position <= own.head]
@@ -195,9 +196,8 @@ class Reading:
     async def _compare_snapshots(self, own: DatabaseSnapshot) -> None:
         while self.history.captured:
             key, state = self.history.captured.pop()
-            self.checked["snapshots"] += 1
-            stored = await own.snapshot(key.stream)
-            self.history.judge_snapshot(key, state, stored, self.findings)
+            self.checked["kept snapshots" if key.event_id else "snapshots"] += 1
+            self.history.judge_snapshot(key, state, await own.stored(key), self.findings)
 
     async def _judge_ids(self) -> None:
         """Where events are in an archive, the database alone cannot tell which ids stand twice."""

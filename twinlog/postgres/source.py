@@ -34,8 +34,9 @@ class ReadEvent(Recorded):
 
     @cached_property
     def metadata(self) -> Metadata:
-        stored, extra = cast("tuple[str, str | None]", self[7])
-        given = from_json(stored)
+        stored = cast("str | tuple[str, str]", self[7])
+        metadata, extra = (stored, None) if isinstance(stored, str) else stored
+        given = from_json(metadata)
         if extra is not None:
             given["extra"] = from_json(extra)
         return metadata_of(given)
@@ -59,41 +60,27 @@ class FastReader:
     async def _table(self, after: int, limit: int) -> Sequence[Recorded]:
         with outages():
             rows = await self._connection.fetch(_READ, after, limit)
-        log, make, found = self._log, tuple.__new__, []
-        for (
-            position,
-            type,
-            id,
-            version,
-            event_id,
-            name,
-            payload,
-            metadata,
-            key,
-            tag,
-            recorded_at,
-            extra,
-        ) in rows:
-            # As the class would, without its call: a rebuild makes millions.
-            found.append(
-                make(
-                    ReadEvent,
-                    (
-                        log,
-                        position,
-                        make(StreamId, (type, id)),
-                        version,
-                        event_id,
-                        name,
-                        payload,
-                        (metadata, extra),
-                        key,
-                        tag,
-                        recorded_at,
-                    ),
-                )
+        # As the classes would, without their calls: a rebuild makes millions.
+        log, make, event, stream = self._log, tuple.__new__, ReadEvent, StreamId
+        return [
+            make(
+                event,
+                (
+                    log,
+                    position,
+                    make(stream, (type, id)),
+                    version,
+                    event_id,
+                    name,
+                    payload,
+                    metadata if extra is None else (metadata, extra),
+                    key,
+                    tag,
+                    at,
+                ),
             )
-        return found
+            for position, type, id, version, event_id, name, payload, metadata, key, tag, at, extra in rows
+        ]
 
 
 @asynccontextmanager

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -170,6 +179,7 @@ class Service:
             lineage=self.lineage,
             randomness=randomness,
             personal=self.personal,
+            owners={event: each.name for each in aggregates for event in each.events},
         )
         self.timers = Timers(
             log,
@@ -199,6 +209,8 @@ class Service:
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
+        self.read_models: list[Collection[str]] = []
+        """Of each read model, the names of the consumers that are to feed it."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
@@ -259,6 +271,7 @@ class Service:
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
+        mistakes.refuse([*mistakes.in_subscribers(subscribers)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
         found = [mistake for one in asked for mistake in self._in_table(one)]
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
@@ -274,6 +287,13 @@ class Service:
             else:
                 behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
                 self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
+
+    def refuse_unfinished(self) -> None:
+        """Raises ConfigurationError where what is declared or read here is fed by nothing, once all is subscribed."""
+        wrong = [*mistakes.in_sagas(self.sagas, self._consumers)]
+        wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
+        wrong += mistakes.in_read_models(self.read_models, self._consumers)
+        mistakes.refuse(wrong, self.name)
 
     def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
         if isinstance(asked, Policies):
@@ -312,9 +332,8 @@ class Service:
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
         installation's, and where the services are put together wrongly.
         """
-        wrong = [*mistakes.in_registrations(services), *mistakes.in_sagas(self.sagas, self._consumers)]
-        wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
-        mistakes.refuse(wrong, self.name)
+        mistakes.refuse([*mistakes.in_registrations(services)], self.name)
+        self.refuse_unfinished()
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
@@ -392,6 +411,7 @@ class Service:
             followed.lease,
             self._open_log,
             log=projection.source,
+            prepare=projection.prepare,
             share=share,
             randomness=self._randomness,
         )
