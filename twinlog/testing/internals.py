@@ -26,6 +26,7 @@ from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEvent
 from twinlog.model.event import NewEvent
 from twinlog.model.messages import message_class
 from twinlog.model.money import NANOS_PER_UNIT
+from twinlog.model.personal import NONCE_BYTES, seal, unseal
 from twinlog.model.routing import routing_key_of
 from twinlog.model.saga import StepState
 from twinlog.model.view import AnyView, Changes
@@ -47,6 +48,7 @@ from twinlog.service.logging import configure_logging
 __all__ = [
     "DEAD_LETTERS",
     "NANOS_PER_UNIT",
+    "NONCE_BYTES",
     "RELAY_BATCH",
     "AnyAggregate",
     "AnyView",
@@ -108,6 +110,8 @@ __all__ = [
     "outages",
     "reader_of",
     "routing_key_of",
+    "seal",
     "summed",
     "to_wire",
+    "unseal",
 ]
