@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twinlog.console.page import Gone, Page, Query
+from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.past import Moment, NoMoment, moment_of, request_of, stream_then
-from twinlog.console.services import Services
+from twinlog.console.services import Answer, Services
 from twinlog.v1 import inspection_pb2 as pb
 
 
@@ -41,7 +41,7 @@ class TimeMachine:
 
 
 async def load(services: Services, query: Query) -> TimeMachine:
-    """A stream at a moment. Raises Gone where no service has it."""
+    """A stream at a moment. Raises Gone where no service has it, Unanswered where one does not answer."""
     name = query.get("stream").strip()
     if not name:
         return TimeMachine(None)
@@ -55,18 +55,23 @@ async def load(services: Services, query: Query) -> TimeMachine:
     except NoMoment as error:
         return TimeMachine(None, str(error))
     look = await services.look()
+    silent: Answer[pb.GetStreamResponse] | None = None
     for log, said in look.logs.items():
         now = await stream_then(services, said.service, pb.GetStreamRequest(stream=name, newest=1))
         if now.message is None:
+            silent = now if now.silent else silent
             continue
         found = await stream_then(services, said.service, asked)
         if found.message is None:
+            if found.silent:
+                raise refused("", found)
             return TimeMachine(None, f"{name} was not there by then: {found.problem}")
         moment = await moment_of(services, look, found.message.events[-1])
         return TimeMachine(
             Then(log, said.address, found.message, now.message.version, asked.HasField("since"), moment)
         )
-    raise Gone(f"No service that answers has a stream {name}; it must be type/id, and have begun.")
+    nobody = f"No service that answers has a stream {name}; it must be type/id, and have begun."
+    raise refused(nobody, silent) if silent else missing(look, nobody)
 
 
 PAGES = [
