@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from tests import chromium, servers
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
 
@@ -100,6 +100,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Each takes its free ports from a share of its own, so that no two find the same one free.
     number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     process._PORTS = process._PORTS[number::workers]
+
+
+# Shops that tests run in this process do without initdb, too.
+system.EmbeddedPostgres = servers.Postgres  # type: ignore[misc]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,5 +1,7 @@
 """Data of a new Postgres as a copy: making them takes more than a second of a processor, copying them a tenth.
 
+A copy has the password of the first, too: to set another one takes a start of the server.
+
 A copy gets an identifier of its own, since that says whose server it is: in the control file, which has a checksum, and
 at the head of the write-ahead log.
 """
@@ -11,8 +13,10 @@ import secrets
 import shutil
 import struct
 import subprocess
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+
+from twinlog.testing import servers
 
 _WAL_IDENTIFIER = 24
 """Where a segment of the write-ahead log has the identifier: behind the header that every page has."""
@@ -21,16 +25,19 @@ _POLYNOMIAL = 0x82F63B78
 
 
 class Copies:
-    """The data of the first server that this process made, before it ever ran."""
+    """The data of the first server that this process made, before it ever ran, with its password."""
 
     def __init__(self) -> None:
         self._original: Path | None = None
+        self._folders = ExitStack()
+        atexit.register(self._folders.close)
 
-    def keep(self, data: Path) -> None:
-        """Takes a copy of data that initdb has just made."""
-        folder = Path(tempfile.mkdtemp(prefix="twinlog-"))
-        folder.chmod(0o755)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    def keep(self, data: Path, password: Path) -> None:
+        """Takes a copy of data that initdb has just made, to which the password in this file leads."""
+        if self._original is not None:
+            return
+        folder = Path(self._folders.enter_context(servers.folder()))
+        shutil.copy(password, folder / "password")
         _copy(data, folder / "data")
         self._original = folder / "data"
 
@@ -42,6 +49,7 @@ class Copies:
         shutil.rmtree(new, ignore_errors=True)
         _copy(self._original, new)
         give_identifier(new, secrets.randbits(63))
+        shutil.copy(self._original.with_name("password"), data.with_name("password"))
         new.rename(data)
         return True
 

@@ -14,6 +14,7 @@ from twinlog.testing import servers
 from twinlog.testing.servers import database, execute, folder, nats_server, stream, unique
 
 __all__ = [
+    "Postgres",
     "database",
     "execute",
     "folder",
@@ -29,7 +30,7 @@ __all__ = [
 _COPIES = Copies()
 
 
-class _Postgres(EmbeddedPostgres):
+class Postgres(EmbeddedPostgres):
     """A Postgres that is gone once it was killed: until they notice, sessions of a dead server go on answering.
 
     The data of all but the first are copies, each with an identifier of its own.
@@ -38,7 +39,10 @@ class _Postgres(EmbeddedPostgres):
     async def _initialise(self) -> None:
         if not _COPIES.make(self._data):
             await super()._initialise()
-            _COPIES.keep(self._data)
+
+    async def _lock_out_others(self) -> None:
+        await super()._lock_out_others()
+        _COPIES.keep(self._data, self.folder / "password")
 
     async def kill(self) -> None:
         sessions = _children(self.pid)
@@ -55,7 +59,7 @@ def _children(pid: int) -> list[Path]:
 @asynccontextmanager
 async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
     """A Postgres that the test may stop, kill and start again."""
-    async with servers.postgres_server(_Postgres) as server:
+    async with servers.postgres_server(Postgres) as server:
         yield server
 
 

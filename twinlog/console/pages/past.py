@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from twinlog.console.looks import Look, Said
 from twinlog.console.page import Page, Query, missing, refused
-from twinlog.console.past import Moment, NoMoment, moment_of, request_of, stream_then
+from twinlog.console.past import Moment, NoMoment, is_to_come, log_of, moment_of, request_of, stream_then
 from twinlog.console.services import Answer, Services
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -22,6 +23,8 @@ class Then:
     """The version that the stream has now."""
     compared: bool
     """Whether another moment was named, since which something may have changed."""
+    to_come: bool
+    """Whether the moment has not come yet, so that this is how it is now."""
     moment: Moment
 
     @property
@@ -56,22 +59,33 @@ async def load(services: Services, query: Query) -> TimeMachine:
         return TimeMachine(None, str(error))
     look = await services.look()
     silent: Answer[pb.GetStreamResponse] | None = None
-    for log, said in look.logs.items():
+    for said in look.logs.values():
         now = await stream_then(services, said.service, pb.GetStreamRequest(stream=name, newest=1))
         if now.message is None:
             silent = now if now.silent else silent
             continue
-        found = await stream_then(services, said.service, asked)
-        if found.message is None:
-            if found.silent:
-                raise refused("", found)
-            return TimeMachine(None, f"{name} was not there by then: {found.problem}")
-        moment = await moment_of(services, look, found.message.events[-1])
-        return TimeMachine(
-            Then(log, said.address, found.message, now.message.version, asked.HasField("since"), moment)
-        )
+        return await _then(services, look, said, query, now.message.version, asked)
     nobody = f"No service that answers has a stream {name}; it must be type/id, and have begun."
     raise refused(nobody, silent) if silent else missing(look, nobody)
+
+
+async def _then(
+    services: Services, look: Look, said: Said, query: Query, newest: int, asked: pb.GetStreamRequest
+) -> TimeMachine:
+    """The stream at that moment, of the service that has it. Raises Unanswered."""
+    log = said.own_log.log if said.own_log else ""
+    for text in (query.get("at"), query.get("since")):
+        if (other := log_of(text)) not in ("", log):
+            words = f"{asked.stream} is in log {log}: name a position of that, or a time, not one of {other}"
+            return TimeMachine(None, words)
+    found = await stream_then(services, said.service, asked)
+    if found.message is None:
+        if found.silent:
+            raise refused("", found)
+        return TimeMachine(None, f"{asked.stream} was not there by then: {found.problem}")
+    moment = await moment_of(services, look, found.message.events[-1])
+    compared, to_come = asked.HasField("since"), is_to_come(asked, newest)
+    return TimeMachine(Then(log, said.address, found.message, newest, compared, to_come, moment))
 
 
 PAGES = [
