@@ -28,7 +28,7 @@ class OrderService(OrderServiceServicer):
         given = checks.uuid("order_id", request.order_id, required=False)
         customer_id = checks.uuid("customer_id", request.customer_id)
         # Whether it is the customer's currency is for customer_svc to say: a customer may have one from before.
-        total = checks.money("total", request.total, positive=True, currencies=Currencies.OWED)
+        total = checks.money("total", request.total, positive=True, currencies=Currencies.ANY)
         checks.enum("saga_mode", request.saga_mode, SagaMode, required=False)
         order_id = given or str(self._ids.uuid7())
         deadline = self._clock.now() + self._deadline

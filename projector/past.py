@@ -35,6 +35,14 @@ class CustomerNotFound(NotFound):
     reason = "CUSTOMER_NOT_FOUND"
 
 
+class OrderNotThere(OrderNotFound):
+    """There was no such order by then; without the moment, the answer is how it is now."""
+
+
+class CustomerNotThere(CustomerNotFound):
+    """There was no such customer by then; without the moment, the answer is how it is now."""
+
+
 class PastViews:
     """The views as they were, folded from the logs that they follow."""
 
@@ -47,7 +55,7 @@ class PastViews:
         stream = StreamId("order", order_id)
         row: OrderRow | None = (await self._past.row(ORDERS, OrderRow, "orders", stream, order_id, as_of)).row
         if row is None:
-            raise OrderNotFound
+            raise OrderNotThere
         return row
 
     async def customer(self, customer_id: str, as_of: Moment) -> CustomerRow:
@@ -56,7 +64,7 @@ class PastViews:
         found = await self._past.row(CUSTOMERS, CustomerRow, "customers", stream, customer_id, as_of)
         row: CustomerRow | None = found.row
         if row is None or not row.created_position:
-            raise CustomerNotFound
+            raise CustomerNotThere
         return row._replace(name=await self._personal.open(customer_id, row.name))
 
     async def cut(self, order_id: str, at: Moment) -> Mapping[str, int]:
@@ -65,7 +73,7 @@ class PastViews:
             stream = StreamId("order", order_id)
             found = await self._past.row(ORDERS, OrderRow, "orders", stream, order_id, at)
             if found.row is None:
-                raise OrderNotFound
+                raise OrderNotThere
             at = Moment(position=found.position)
         return await self._past.cut("orders", at)
 
@@ -102,7 +110,7 @@ class MomentQueries(MomentQueryServiceServicer):
         checks.done()
         cut = await self._past.cut(order_id, at)
         if not cut["orders"]:
-            raise OrderNotFound
+            raise OrderNotThere
         order = await self._past.order(order_id, Moment(position=cut["orders"]))
         response = pb.GetMomentResponse(
             cut=[LogPosition(log=log, position=position) for log, position in sorted(cut.items())],

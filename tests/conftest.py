@@ -116,7 +116,7 @@ def pytest_collection_finish() -> None:
 
 
 # Shops that tests run in this process do without initdb, too.
-system.EmbeddedPostgres = servers.Postgres  # type: ignore[misc]
+vars(system)["EmbeddedPostgres"] = servers.Postgres
 
 
 @pytest.hookimpl(optionalhook=True)

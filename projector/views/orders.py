@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,6 +20,13 @@ from shop.orders.v1.order_pb2 import (
 )
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import Money, Recorded, View
+
+_STATE_AFTER: Mapping[type[Message], OrderState.ValueType] = {
+    OrderApproved: ORDER_STATE_APPROVED,
+    OrderRejected: ORDER_STATE_REJECTED,
+    OrderCancelled: ORDER_STATE_CANCELLED,
+}
+"""Other events leave the state as it is."""
 
 
 class OrderRow(NamedTuple):
@@ -56,18 +64,15 @@ def created(event: Recorded, message: OrderCreated) -> OrderRow:
 
 
 def evolve(row: OrderRow | None, event: Recorded, message: Any) -> OrderRow:
-    if isinstance(message, OrderCreated):
+    if type(message) is OrderCreated:
         return created(event, message)
     assert row is not None, "a stream of orders begins with OrderCreated"
-    state, reason = row.state, row.reason
-    match message:
-        case OrderApproved():
-            state = ORDER_STATE_APPROVED
-        case OrderRejected():
-            state, reason = ORDER_STATE_REJECTED, message.reason
-        case OrderCancelled():
-            state = ORDER_STATE_CANCELLED
-    return row._replace(state=state, reason=reason, updated_at=event.recorded_at, version=event.version)
+    return row._replace(
+        state=_STATE_AFTER.get(type(message), row.state),
+        reason=message.reason if type(message) is OrderRejected else row.reason,
+        updated_at=event.recorded_at,
+        version=event.version,
+    )
 
 
 def key(event: Recorded, _message: Any) -> str | None:

@@ -95,7 +95,7 @@ async def compare(size: Size) -> None:
         print("rivals", flush=True)
         rivals, missing = await others.rivals(shop, systems, size.rounds, size.orders)
         print("kernel", flush=True)
-        kernel = await others.kernels(shop, quick=size is _QUICK)
+        kernel, unknown = await others.kernels(shop, quick=size is _QUICK)
     sections = {
         "Sagas, end to end into the view": sagas,
         "CreateOrder, accepted": accepted,
@@ -107,7 +107,8 @@ async def compare(size: Size) -> None:
         "Memory": memory.sizes(before, after),
         "Bytes kept": kept,
     }
-    _write(size, "results", sections, [_NOTE, storage.NOTE, reads.NOTE, _RIVALS_NOTE, _KERNEL_NOTE, *missing])
+    notes = [_NOTE, storage.NOTE, reads.NOTE, _RIVALS_NOTE, _KERNEL_NOTE, *missing, *unknown]
+    _write(size, "results", {title: rows for title, rows in sections.items() if rows}, notes)
 
 
 async def grow(size: Size, million: bool) -> None:

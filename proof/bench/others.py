@@ -50,12 +50,15 @@ async def _rival(shop: Shop, module: str, orders: int) -> list[Row]:
     return await apart.rows(command, {"POSTGRES_URL": shop.postgres_url})
 
 
-async def kernels(shop: Shop, *, quick: bool) -> list[Row]:
-    """The kernel's own rows, and the projector's beside the bare cursor's."""
+async def kernels(shop: Shop, *, quick: bool) -> tuple[list[Row], list[str]]:
+    """The kernel's own rows, and the projector's beside the bare cursor's; and why there are none, if so."""
     env = {"POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url}
     options = [kernel.QUICK] if quick else []
-    parts = await apart.rows([sys.executable, "-m", "proof.bench.kernel", *options], env)
-    (caught_up,) = await apart.rows([sys.executable, "-m", "proof.bench.catch_up"], env)
+    try:
+        parts = await apart.rows([sys.executable, "-m", "proof.bench.kernel", *options], env)
+        (caught_up,) = await apart.rows([sys.executable, "-m", "proof.bench.catch_up"], env)
+    except apart.Failed as error:
+        return [], [f"The kernel was not measured: {error}."]
     (cursor,) = (row for row in parts if row.what == kernel.CURSOR)
     caught_up.base, caught_up.ratios = "the cursor alone", [caught_up.value / cursor.value]
-    return [*parts, caught_up]
+    return [*parts, caught_up], []

@@ -18,6 +18,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import psutil
+import uvloop
 
 from projector.app import PACKAGE
 from projector.reads import ROWS
@@ -27,13 +28,13 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
 from twinlog import Metadata, Money, PostgresViews, Projection, Recorded, Schema, StreamId
 from twinlog.dev import EmbeddedPostgres
 from twinlog.testing.internals import (
-    FILLED_AT_ONCE,
     NANOS_PER_UNIT,
     Batch,
     DeadLettering,
     NewEvent,
     PostgresLog,
     RandomIds,
+    ReadAhead,
     SystemClock,
     database_url,
     from_wire,
@@ -47,7 +48,7 @@ _ROUNDS = 3
 _DELIVERED = 500
 """Events that a cursor hands on at once."""
 _IDS = RandomIds()
-Run = Callable[[DeadLettering], Awaitable[None]]
+Run = Callable[[DeadLettering, Projection], Awaitable[None]]
 
 
 async def grow(log: PostgresLog, count: int) -> None:
@@ -86,7 +87,7 @@ async def _measure(what: str, own: PostgresLog, events: int, run: Run) -> None:
     kept = home.of_build(ORDERS, await views.begin_build(ORDERS, 1))
     handler = DeadLettering(kept, own, clock=SystemClock(), ids=_IDS, schema=Schema())
     wall, python, postgres = perf_counter(), process_time(), _postgres_seconds()
-    await run(handler)
+    await run(handler, kept)
     wall, python = perf_counter() - wall, process_time() - python
     postgres = _postgres_seconds() - postgres
     print(
@@ -97,20 +98,21 @@ async def _measure(what: str, own: PostgresLog, events: int, run: Run) -> None:
 
 
 def _filling(url: str, events: int) -> Run:
-    async def fill(handler: DeadLettering) -> None:
-        async with reader_of(url, "orders") as reader:
-            after = 0
-            ahead = asyncio.create_task(reader.read(0, FILLED_AT_ONCE))
-            while chunk := await ahead:
-                ahead = asyncio.create_task(reader.read(chunk[-1].position, FILLED_AT_ONCE))
+    async def fill(handler: DeadLettering, kept: Projection) -> None:
+        after = 0
+        async with (
+            reader_of(url, "orders") as reader,
+            ReadAhead(reader, 0, events, kept.prepare) as ahead,
+        ):
+            while chunk := await ahead.next():
                 after = await handler.handle(chunk, after)
-            assert after == events
+        assert after == events
 
     return fill
 
 
 def _catching_up(wires: list[bytes]) -> Run:
-    async def catch_up(handler: DeadLettering) -> None:
+    async def catch_up(handler: DeadLettering, _kept: Projection) -> None:
         after = 0
         for start in range(0, len(wires), _DELIVERED):
             events = [from_wire("orders", data) for data in wires[start : start + _DELIVERED]]
@@ -151,4 +153,5 @@ async def _measured(url: str, orders: PostgresLog, own: PostgresLog, events: int
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else _EVENTS))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in a service
+        runner.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else _EVENTS))

@@ -15,6 +15,7 @@ import shop.customers.v1.events_pb2
 import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.saga_pb2  # noqa: F401
+from proof.chaos.annotated import TYPE as ANNOTATED
 from proof.chaos.load import Outcome, Sent
 from shop.orders.v1 import order_pb2
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
@@ -145,6 +146,8 @@ class Ledger:
                 self._take(log, row)
 
     def _take(self, log: str, row: Any) -> None:
+        if row["type"] == ANNOTATED:
+            return
         message: Any = message_class(row["type"]).FromString(row["payload"])
         name = message.DESCRIPTOR.name
         if '"causation_id": "rpc/' in row["metadata"]:
@@ -154,7 +157,7 @@ class Ledger:
             self._events[name, subject or row["stream_id"]] += 1
         if log == "orders":
             self._take_order(name, message)
-        elif log == "customers":
+        elif log == "customers" and not row["type"].startswith("twinlog."):  # of dead letters
             self._take_customer(name, message)
         elif name.startswith("Saga"):
             self._sagas[row["stream_id"]] = name

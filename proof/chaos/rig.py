@@ -58,7 +58,11 @@ class Layout:
 class Replica:
     """One process of a service, which its supervisor restarts whenever it ends."""
 
-    def __init__(self, service: str, number: int, supervisor: Supervisor, address: str) -> None:
+    def __init__(
+        self, service: str, number: int, supervisor: Supervisor, address: str, env: dict[str, str]
+    ) -> None:
+        self.env = env
+        """Its own environment variables, as of its next start."""
         self.service = service
         self.number = number
         self.supervisor = supervisor
@@ -201,10 +205,10 @@ def _replica(rig: Rig, service: ServiceSpec, number: int) -> Replica:
         env["PYTHONPATH"] = f"{ROOT / 'proof' / 'chaos' / 'skewed'}:{ROOT}"
     say = _prefixed(rig.lines, f"{name}/{number}")
     folder = rig.folder / f"{name}{number}"
-    supervisor = Supervisor(
-        [Program(name, service.address_setting, address)], env, say, root=ROOT, folder=folder
-    )
-    return Replica(name, number, supervisor, address)
+    own: dict[str, str] = {}
+    program = Program(name, service.address_setting, address, env=own)
+    supervisor = Supervisor([program], env, say, root=ROOT, folder=folder)
+    return Replica(name, number, supervisor, address, own)
 
 
 def _prefixed(lines: list[str], name: str) -> Callable[[str], None]:

@@ -14,6 +14,7 @@ import asyncpg
 
 from proof.auditor import audit
 from proof.chaos import rig
+from proof.chaos.annotated import TYPE as ANNOTATED
 from proof.chaos.ledger import Figures, Ledger
 from proof.chaos.load import Clients, Load
 from proof.chaos.rig import NotPermitted, Rig
@@ -95,9 +96,7 @@ class Run:
         figures.recovery = recovery
         figures.problems += problems
         figures.problems += _unexpected_codes(load, scenario)
-        figures.problems += [line for line in shop.lines if "Traceback" in line or "writer.failed" in line][
-            :3
-        ]
+        figures.problems += [line for line in shop.lines if _tells_of_a_defect(line)][:3]
         return figures
 
     async def _break(self, stage: Stage, scenario: Scenario, problems: list[str]) -> float:
@@ -153,6 +152,10 @@ async def _audited(shop: Rig) -> list[str]:
     except TwinlogError as error:
         return [f"could not audit: {error}"]
     return [f"audit: {found.check}: {found.says} {' '.join(found.events)}" for found in report.violations]
+
+
+def _tells_of_a_defect(line: str) -> bool:
+    return ("Traceback" in line and ANNOTATED not in line) or "writer.failed" in line
 
 
 def _unexpected_codes(load: Load, scenario: Scenario) -> list[str]:

@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 
 from proof.chaos import crowds
 from proof.chaos.load import MODES, Load
+from proof.chaos.poison import poison
 from proof.chaos.rig import Layout, Replica, Rig
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from stack.topology import DATABASES, NAMES, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
@@ -538,6 +539,7 @@ SCENARIOS = [
         # Without a second replica, sagas wait for the service that is away.
         codes=frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"}),
     ),
+    Scenario("poison", "events that only a newer version knows", PLAIN, poison),
     Scenario("log-locked", "an operator's session holds the log's lock", PLAIN, crowds.log_locked),
     Scenario(
         "watchers",

@@ -27,7 +27,6 @@ from proof.mutants.mutations import Mutant, count, mutant
 _ROOT = Path(__file__).parents[2]
 _LIST = Path(__file__).with_name("survivors.toml")
 _ROOMS = ("twinlog/model", "twinlog/log", "twinlog/consume")
-_PROCESSES = 2
 _TEST_TIMEOUT_SECONDS, _MUTANT_TIMEOUT_SECONDS = 30, 300
 _NOT_COPIED = shutil.ignore_patterns(
     ".*cache*", ".git", ".venv*", ".data", "__pycache__", ".hypothesis", "dist"
@@ -39,6 +38,7 @@ def main() -> int:
     asked.add_argument("--count", type=int, default=100, help="how many mutants")
     asked.add_argument("--seed", type=int, default=random.randrange(10**6), help="which ones")
     asked.add_argument("--only", default="", help="only of modules whose paths contain this")
+    asked.add_argument("--processes", type=int, default=2, help="how many at a time")
     args = asked.parse_args()
     reasons = {each["mutant"]: each["reason"] for each in tomllib.loads(_LIST.read_text())["survivors"]}
     paths = [
@@ -49,8 +49,8 @@ def main() -> int:
     sample = random.Random(args.seed).sample(every, min(args.count, len(every)))
     chosen = [mutant(path, sources[path], number) for path, number in sample]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        trees = [_copy(Path(folder) / str(number)) for number in range(_PROCESSES)]
-        survivors = _survivors(chosen, trees, _reached(trees[0]))
+        trees = [_copy(Path(folder) / str(number)) for number in range(args.processes)]
+        survivors = _survivors(chosen, trees, _reached(trees[0], args.processes))
     unlisted = sorted({name for name in survivors if name not in reasons})
     print(
         f"{len(chosen)} of {len(every)} mutants, seed {args.seed}: {len(chosen) - len(survivors)} noticed, "
@@ -75,11 +75,11 @@ def _pytest(tree: Path, *arguments: str, timeout: float | None = None) -> int:
         ).returncode
 
 
-def _reached(tree: Path) -> Mapping[tuple[str, int], Sequence[str]]:
+def _reached(tree: Path, processes: int) -> Mapping[tuple[str, int], Sequence[str]]:
     """The tests that run a line of a module, those first that do the least else; as line 0: any line of it."""
     print("Running the fast tests, to see which lines each of them reaches …", flush=True)
     rooms = [f"--cov={room}" for room in _ROOMS]
-    if _pytest(tree, "-n", str(_PROCESSES), *rooms, "--cov-context=test", "--cov-report=") > 1:
+    if _pytest(tree, "-n", str(processes), *rooms, "--cov-context=test", "--cov-report=") > 1:
         sys.exit((tree / "pytest.log").read_text())
     failing = set(re.findall(r"^FAILED ([^\[\s]+)", (tree / "pytest.log").read_text(), re.MULTILINE))
     for test in failing:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from zlib import crc32
 
 import pytest
 from google.protobuf.message import Message
 
 import customer_svc.policies
+from customer_svc.domain import CUSTOMER
 from proof.auditor import Report, open_auditor, renderer
 from proof.auditor.ledger import ANSWERED, DEADLINES
 from proof.auditor.shop import LOGS
@@ -21,9 +24,10 @@ from tests.audit.world import DATABASE_OF, World
 from tests.controls import new_id
 from tests.twin.messages import newer, older
 from tests.waiting import in_service
-from twinlog import Metadata, Recorded
+from twinlog import Metadata, Recorded, Schema
 from twinlog.audit import dead_letters, history, twins, views
 from twinlog.consume.dead_letters import DeadLetterId, Discard, Failure
+from twinlog.log.time_travel import TimeTravel
 from twinlog.testing import ManualClock
 from twinlog.testing.internals import StateCodec
 from twinlog.v1.saga_pb2 import SagaStarted
@@ -232,6 +236,60 @@ async def test_a_snapshot_that_is_no_state_is_named_in_every_log(shop: World, lo
     report = await shop.audit()
     assert set(report.counts) == {history.SNAPSHOTS}
     assert report.violations[0].ids == [str(event.stream)]
+
+
+async def _keep(shop: World, change: Callable[[bytes], bytes] = bytes, *, checksum_of: bytes = b"") -> str:
+    """Keeps the newest snapshot of a customer at its version, with a state that is changed; gives the stream."""
+    [stream_id, state] = await shop.ask(
+        "shop_customers", "SELECT ARRAY[stream_id, convert_from(state, 'UTF8')] FROM snapshots LIMIT 1"
+    )
+    changed = change(state.encode())
+    await shop.sql(
+        "shop_customers",
+        "INSERT INTO kept_snapshots (stream_type, stream_id, version, event_id, position, schema, checksum, state) "
+        "SELECT s.stream_type, s.stream_id, s.version, e.event_id, s.position, s.schema, $2, $3 "
+        "FROM snapshots s JOIN events e USING (position) WHERE s.stream_id = $1",
+        stream_id,
+        crc32(checksum_of or changed),
+        changed,
+    )
+    return str(stream_id)
+
+
+async def test_a_sound_kept_snapshot_is_checked(shop: World) -> None:
+    before = (await shop.audit()).figures.checked["kept snapshots"]
+    await _keep(shop)
+    report = await shop.audit()
+    assert (report.violations, report.figures.checked["kept snapshots"]) == ([], before + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "checksum_of", "why"),
+    [
+        (lambda state: re.sub(rb'"reserved":\d+', b'"reserved":1', state), b"", "not the fold of its events"),
+        (lambda _: b"{", b"", "cannot be read"),
+        (lambda state: state, b"another", "its bytes are not those that were kept"),
+    ],
+    ids=["another state", "no state", "damaged"],
+)
+async def test_a_wrong_kept_snapshot_is_named_with_what_mends_it(
+    shop: World, change: Callable[[bytes], bytes], checksum_of: bytes, why: str
+) -> None:
+    id = await _keep(shop, change, checksum_of=checksum_of)
+    report = await shop.audit()
+    [violation] = report.violations
+    assert (violation.check, violation.ids) == (history.KEPT_SNAPSHOTS, [f"customer/{id}"])
+    assert why in violation.says
+    assert violation.remedy.startswith(f"twinlog snapshots rebuild customer/{id} ")
+    await TimeTravel(shop.log("customers"), Schema()).rebuild(CUSTOMER, id)  # which the command calls
+    assert (await shop.audit()).violations == []
+
+
+async def test_a_kept_snapshot_of_another_history_is_ignored(shop: World) -> None:
+    """As services do, who make it anew."""
+    await _keep(shop, lambda _: b"{")
+    await shop.sql("shop_customers", "UPDATE kept_snapshots SET event_id = gen_random_uuid()")
+    assert (await shop.audit()).violations == []
 
 
 @pytest.mark.parametrize("write", [older, newer])

@@ -31,6 +31,7 @@ from twinlog import (
 )
 from twinlog.audit import Report, views
 from twinlog.audit.project import open_auditor
+from twinlog.log.chain import Head
 from twinlog.service.runtime import Main
 from twinlog.testing import MemoryViews
 from twinlog.testing.internals import database_url
@@ -154,3 +155,27 @@ async def test_a_hotel_is_audited_by_its_programs(postgres_url: str, namespace: 
     assert violation.remedy.startswith(
         f'psql {namespace}_hotel_trips -1 -c "TRUNCATE saga_instances; DELETE FROM'
     )
+    await _chains(postgres_url, f"{namespace}_hotel_bookings")
+
+
+async def _chains(postgres_url: str, database: str) -> None:
+    """The chains of a domain that is not the shop, also under a namespace."""
+    async with open_auditor(MAINS, at_rest=True) as auditor:
+        verified = await auditor.verify_chains()
+        assert verified.violations == []
+        checked = verified.figures.checked
+        assert checked["events"] == checked["twin messages"] == sum(verified.figures.events.values()) > 20
+        told = [note.rpartition(": ")[2] for note in verified.notes if "note this head elsewhere" in note]
+        noted = [Head.parse(head) for head in told]
+        assert len(noted) >= 3
+        again = await auditor.verify_chains(noted)
+        assert again.violations == []
+        assert again.figures.checked["noted heads"] == len(noted)
+        connection = await asyncpg.connect(database_url(postgres_url, database))
+        try:
+            await connection.execute("SET session_replication_role = replica")
+            await connection.execute("UPDATE events SET payload = payload || '\\x00' WHERE position = 2")
+        finally:
+            await connection.close()
+        [found] = (await auditor.verify_chains(noted)).violations
+        assert found.says == "bookings/2: event 2 is not what was linked"

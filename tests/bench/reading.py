@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,9 @@ class _Alone:
     name = "projector"
     schema = Schema()
     messages = None
+
+    def __init__(self) -> None:
+        self.read_models: list[Collection[str]] = []
 
     def subscribe(self, *subscribers: Any, linger_seconds: float = 0.0) -> None:
         """Feeds no view."""

@@ -21,7 +21,7 @@ from twinlog.dev import free_port, until_serving
 from twinlog.log.history import LogHistory
 from twinlog.rpc import Behavior, Context, Method, Registration
 from twinlog.rpc.peers import Peers
-from twinlog.service.service import Endpoint
+from twinlog.service.environment import Endpoint
 from twinlog.testing import START, ManualClock
 
 

@@ -46,12 +46,36 @@ async def test_the_slider_and_the_form_work_without_javascript(
         await expect(page.get_by_role("heading", name="Changed since version 1")).to_be_visible()
 
 
+async def test_what_changed_between_two_moments_is_asked_for_in_the_form(
+    window: Window, shop: ServedShop
+) -> None:
+    [order] = await shop.orders(1)
+    page = await window.open("/past")
+    await page.get_by_label("Stream").fill(f"order/{order}")
+    await page.get_by_label("At", exact=True).fill("2")
+    await page.get_by_label("Changed since").fill("orders/1")
+    await page.get_by_role("button", name="Go").click()
+    await expect(page.get_by_role("heading", name="Changed since version 1")).to_be_visible()
+    await expect(page.locator(".change").filter(has_text="pending")).to_contain_text("approved")
+
+
 async def test_what_is_no_moment_and_no_stream_is_said(window: Window, shop: ServedShop) -> None:
     window.expected.append("404")
     [order] = await shop.orders(1)
     for asked, said in (
         (f"order/{order}&at=yesterday", "'yesterday' is no moment; write a version (12)"),
         (f"order/{order}&at=2000-01-01", "was not there by then"),
+        (f"order/{order}&at=0", "'0' is no moment"),
+        (f"order/{order}&at=-1", "'-1' is no moment"),
+        (f"order/{order}&at=999999d", "'999999d' is no moment"),
+        (f"order/{order}&at=0001-01-01T00:00:00%2B05:00", "is no moment"),
+        (
+            f"order/{order}&at=customers/1",
+            "is in log orders: name a position of that, or a time, not one of customers",
+        ),
+        (f"order/{order}&since=customers/1", "is in log orders"),
+        (f"order/{order}&at=9000-01-01", "has not come yet, so this is how it is now"),
+        (f"order/{order}&at=99", "has not come yet, so this is how it is now"),
         ("order", "is no stream: write type/id"),
         ("order/x", "No service that answers has a stream order/x"),
     ):

@@ -124,6 +124,40 @@ async def test_no_effect_is_at_a_moment_without_its_cause(client: Client, mode: 
         assert (then.saga.status == sagas.SAGA_STATUS_COMPLETED) == ("SagaCompleted" in kinds)
 
 
+@pytest.mark.parametrize("mode", [SAGA_MODE_ORCHESTRATION, SAGA_MODE_CHOREOGRAPHY])
+async def test_moments_at_the_ends_of_time(client: Client, mode: Any) -> None:
+    """What has not come yet is now; before the beginning is nothing; what is no moment is refused by its field."""
+    customer, order, _ = await story(client, mode)
+    queries, far = client.order_queries, Timestamp(seconds=253_402_300_799)
+    now = (await queries.GetOrder(GetOrderRequest(order_id=order))).order
+    for to_come in (Moment(version=now.version + 5), Moment(position=2**63 - 1), Moment(time=far)):
+        then = await queries.GetOrder(GetOrderRequest(order_id=order, as_of=to_come), timeout=PATIENCE)
+        assert then.order == now
+    assert (await get_moment(client, order, Moment(time=far))).order == now
+    for early in (Timestamp(seconds=1), Timestamp(seconds=-62_135_596_800)):
+        request = GetOrderRequest(order_id=order, as_of=Moment(time=early))
+        with pytest.raises(grpc.aio.AioRpcError, match="no such order by then"):
+            await queries.GetOrder(request, timeout=PATIENCE)
+        of_customer = GetCustomerRequest(customer_id=customer, as_of=Moment(time=early))
+        with pytest.raises(grpc.aio.AioRpcError, match="no such customer by then"):
+            await client.customer_queries.GetCustomer(of_customer, timeout=PATIENCE)
+        assert (await refusal(get_moment(client, order, Moment(time=early)))).reason == "ORDER_NOT_FOUND"
+    for wrong, field in (
+        (Moment(version=0), "version"),
+        (Moment(version=2**31 - 1), "version"),
+        (Moment(position=-1), "position"),
+        (Moment(time=Timestamp(seconds=10**15)), "time"),
+        (Moment(time=Timestamp(nanos=-1)), "time"),
+    ):
+        for asked in (
+            queries.GetOrder(GetOrderRequest(order_id=order, as_of=wrong)),
+            client.customer_queries.GetCustomer(GetCustomerRequest(customer_id=customer, as_of=wrong)),
+            client.sagas.GetSaga(sagas.GetSagaRequest(order_id=order, as_of=wrong)),
+        ):
+            assert (await refusal(asked)).fields == {f"as_of.{field}"}
+        assert (await refusal(get_moment(client, order, wrong))).fields == {f"at.{field}"}
+
+
 async def test_what_a_moment_cannot_be_is_said(client: Client) -> None:
     order = new_id()
     for moment, reason in (

@@ -21,7 +21,7 @@ from twinlog import ConfigurationError, Schema, Service
 from twinlog.dev import free_port
 from twinlog.log.lease import AlwaysHeld
 from twinlog.rpc.health import PROBLEM_KEY
-from twinlog.service.service import Endpoint
+from twinlog.service.environment import Endpoint
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import RandomIds, SystemClock, Twin
 

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import database
+from twinlog import Unavailable
 from twinlog.audit.erasure import Found, TextTooShort, forms, search
 from twinlog.cli import main
 from twinlog.jetstream.client import NatsClient
+from twinlog.postgres.log import open_log
 from twinlog.postgres.urls import database_url
 
 TEXT = "Zephyrine Öhman"
@@ -85,6 +87,21 @@ async def test_files_are_searched_packed_ones_too(tmp_path: Path) -> None:
         ("plain", str(2**20 - 5)),
     ]
     assert done.files == 3
+
+
+async def test_files_that_an_archive_names_are_searched_wherever_they_are(postgres_url: str) -> None:
+    fsspec, zstandard = pytest.importorskip("fsspec"), pytest.importorskip("zstandard")
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/erasure/1", zstandard.ZstdCompressor().compress(b"." * 10 + TEXT.encode()))
+    async with database(postgres_url) as name, open_log(postgres_url, name, "guests") as log:
+        note = "INSERT INTO archived_ranges VALUES ($1, $1, 1, $2, 1, '', '{}', '{}', '{}')"
+        await log.pool.execute(note, 1, "memory://erasure/1")
+        done = await search([TEXT], postgres_url, "")
+        assert Found("archive", "memory://erasure/1", 1, "10") in done.found
+        await log.pool.execute(note, 2, "memory://erasure/2")
+        with pytest.raises(Unavailable, match="memory://erasure/2 cannot be searched"):
+            await search([TEXT], postgres_url, "")
+    store.rm("/erasure", recursive=True)
 
 
 def test_the_command_looks_for_what_stdin_says(

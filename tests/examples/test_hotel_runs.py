@@ -15,6 +15,7 @@ from uuid import uuid4
 import grpc.aio
 from google.protobuf.message_factory import GetMessageClass
 
+from tests.chain.test_heads import key_pair
 from tests.examples.conftest import Example
 from tests.waiting import until
 from twinlog.cli.reflected import pool_of
@@ -29,6 +30,8 @@ _NIGHTS = ("2027-05-01", "2027-05-02", "2027-05-03")
 
 
 async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
+    private, public = key_pair(hotel.folder)
+    hotel = Example(hotel.folder, {**hotel.env, "CHAIN_KEY_FILE": private})
     ports = {service: free_port() for service in _SERVICES}
     addresses = {service: f"127.0.0.1:{port}" for service, port in ports.items()}
     async with running(hotel, addresses):
@@ -60,6 +63,18 @@ async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
         audited = json.loads(await asyncio.to_thread(hotel.twinlog, "audit", "--wait", "60", "--json"))
         assert (audited["violations"], audited["in_flight"]) == ([], [])
         assert audited["figures"]["checked"]["events"] > 2 * len(states)
+        described = [await asked.described(service) for service in _SERVICES]
+        heads = [log["chain"]["text"] for of in described for log in of["logs"] if "chain" in log]
+        await asyncio.to_thread(verified, hotel, heads, public)
+
+
+def verified(hotel: Example, heads: Sequence[str], key: str) -> None:
+    """The chains of all logs, with heads that the services told and signed."""
+    given = [word for head in heads for word in ("--head", head)]
+    told = json.loads(hotel.twinlog("audit", "--chain", "--json", "--key", key, *given))
+    assert told["violations"] == []
+    assert told["figures"]["checked"]["noted heads"] == len(heads) == len(_SERVICES)
+    assert len([note for note in told["notes"] if "note this head elsewhere" in note]) == len(heads)
 
 
 class Asked:
@@ -72,6 +87,12 @@ class Asked:
     async def grpcurl(self, service: str, method: str, **request: Any) -> Any:
         """The answer."""
         return json.loads(await self._run(service, method, request))
+
+    async def described(self, service: str) -> Any:
+        """What a service tells of itself."""
+        command = ["grpcurl", "-plaintext", self._addresses[service]]
+        asked = "twinlog.v1.InspectionService/Describe"
+        return json.loads(await asyncio.to_thread(self._hotel.run, *command, asked))
 
     async def watched(self, trip_id: str, token: str) -> Sequence[Any]:
         """All answers of a watch, until it ends."""

@@ -110,6 +110,8 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
     shape = "INSERT INTO saga_tables (saga, version, fingerprint, shape) VALUES ('s', 1, 'f', '[1]')"
     await site.log.pool.execute(shape)
 
+    await site.log.pool.execute("INSERT INTO erased_subjects VALUES ('ada')")
+
     exported = await site.export()
     done = await site.imported()
 
@@ -123,6 +125,8 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
         )
         assert await log.due(due, 9) == [Timer(stream, 3, due)]
         assert await log.pool.fetchval("SELECT shape FROM saga_tables") == [1]
+        erased = "SELECT subject, erased_at FROM erased_subjects"
+        assert await log.pool.fetchrow(erased) == await site.log.pool.fetchrow(erased)
         view = PostgresViews(log, "tests.dead_letters.sql", {})
         assert (await view.checkpoint("view"), await view.checkpoint("svc.other")) == (0, 0)
         assert await log.checkpoint("svc.other") == 7, "its effects are events of the log: it goes on"

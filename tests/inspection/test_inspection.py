@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
 
 import twinlog
 from tests.inspection.conftest import customer, inspection, order
@@ -232,10 +233,20 @@ async def test_a_stream_is_shown_as_of_a_position_and_a_time(shop: MemoryShop) -
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.GetStream(later)
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "had not begun by then: its first event is orders/" in (refused.value.details() or "")
         later.upto_position = 1
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.GetStream(later)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("time", [Timestamp(seconds=10**15), Timestamp(nanos=-1)], ids=["far", "none"])
+async def test_a_time_that_is_none_is_refused(shop: MemoryShop, time: Timestamp) -> None:
+    async with inspection(shop.order_svc) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetStream(pb.GetStreamRequest(stream="order/a", upto_time=time))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "upto_time: must be a time of the years 1 to 9999" in (refused.value.details() or "")
 
 
 async def test_a_stream_of_an_aggregate_that_is_not_declared_has_events_and_no_state(

@@ -26,7 +26,7 @@ from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.observe.metrics.scrape import registry
 from twinlog.observe.metrics.serving import serving
 from twinlog.observe.metrics.tallies import Histogram
-from twinlog.service.service import Observed
+from twinlog.service.environment import Observed
 from twinlog.service.settings import load
 
 _ONE = Metric("twinlog_one", "gauge", "One.")

@@ -139,6 +139,25 @@ async def test_once_its_stream_can_be_read_all_goes_on_by_itself_and_in_order(
     assert all(not e.metadata.actor.startswith("operator") for e in log.events)
 
 
+async def test_what_came_behind_while_the_earlier_ones_were_replayed_goes_on_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It never failed, and what it waits for is gone."""
+    source, log, kind = Source(), MemoryLog("own"), unknown_type()
+    async with consuming(source, log, "policies", monkeypatch) as handler:
+        at = await handler.handle(source.add("bad:1"), 0)
+        await poison(log, BAD, kind)
+        await handler.handle(source.add("bad:2", "bad:3"), at)
+        learn(kind)
+        operations = DeadLetterOperations(log)
+        operations.add(handler)
+        first, _ = await operations.listed()
+        assert [tried.failure async for tried in operations.replay([first])] == [None]
+        assert positions(await handler.dead_letters()) == {"bad": [3]}
+        async with operating(handler, log=log) as running:
+            await until(lambda: running.problem is None and log.streams[BAD][-1].version == 4)
+
+
 @pytest.mark.parametrize("consumer", ["policies", "view"])
 async def test_an_unknown_event_is_replayed_once_its_type_is_known(
     consumer: str, monkeypatch: pytest.MonkeyPatch, lines: list[EventDict]

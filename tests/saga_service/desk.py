@@ -25,7 +25,7 @@ from twinlog.log.lease import AlwaysHeld
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
-from twinlog.service.service import Endpoint
+from twinlog.service.environment import Endpoint
 from twinlog.testing import START, ManualClock, MemoryLog, MemoryTwin
 from twinlog.testing.internals import RandomIds, Twin
 from twinlog.v1 import inspection_pb2

@@ -16,16 +16,19 @@ from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.simulation import shop
 from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, Writer
+from twinlog.consume import dead_letter_operations
 from twinlog.consume.cursor import BATCH
+from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, DeadLettering
+from twinlog.consume.dead_letters import Failure
 from twinlog.log import cuts, lineage, relay
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Common
-from twinlog.log.ports import LogSession
+from twinlog.log.ports import CheckpointAdvance, LogSession
 from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
-from twinlog.testing import Kinds, MemoryTwin, MemoryViews
+from twinlog.testing import Kinds, MemoryTwin, MemoryViews, Simulation
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
 from twinlog.testing.simulation.twin import RemoteDelivery
 
@@ -41,6 +44,8 @@ class Bug:
     patches: Callable[[], Patches]
     near: int = 0
     """Where the test begins to look: a seed that found it soon, once. Elsewhere it only takes longer."""
+    simulation: Simulation = shop.SHOP
+    """What it shows in."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -56,11 +61,13 @@ class Bug:
 BUGS: dict[str, Bug] = {}
 
 
-def bug(name: str, near: int = 0) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+def bug(
+    name: str, near: int = 0, simulation: Simulation = shop.SHOP
+) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
     """Enters a bug into the list."""
 
     def enter(patches: Callable[[], Patches]) -> Callable[[], Patches]:
-        BUGS[name] = Bug(str(patches.__doc__), patches, near)
+        BUGS[name] = Bug(str(patches.__doc__), patches, near, simulation)
         return patches
 
     return enter
@@ -336,6 +343,45 @@ def views_without_fence() -> Patches:
 def stale_rows() -> Patches:
     """A projection keeps its rows although another replica may have changed them."""
     return [(Projection, "forget", lambda self: None)]
+
+
+# --- poison ---
+
+
+@bug("neighbors-set-aside", near=80, simulation=shop.UNREADABLE)
+def neighbors_set_aside() -> Patches:
+    """What fails over a stream that cannot be read is set aside with its whole batch."""
+
+    async def handle(self: DeadLettering, events: Sequence[Recorded], after: int, _pauses: Any) -> int:
+        try:
+            return await self._attempt(events, after)
+        except NOT_THE_EVENTS_FAULT:
+            raise
+        except Exception as error:
+            for event in events:
+                after = await self.dead_letter(event, Failure.of(error, 1), after)
+            return after
+
+    return [(DeadLettering, "_handle", handle)]
+
+
+@bug("parked-key-overtaken", simulation=shop.UNREADABLE)
+def parked_key_overtaken() -> Patches:
+    """Later events of a key are handled although an earlier one is set aside."""
+
+    async def attempt(self: DeadLettering, events: Sequence[Recorded], after: int) -> int:
+        advance = CheckpointAdvance(self.name, after, events[-1].position, events[-1].event_id)
+        async with self._turn:
+            await self._refresh()
+            return await self._apply(events, advance)
+
+    return [(DeadLettering, "_attempt", attempt)]
+
+
+@bug("never-tried-waits-for-ever", near=50, simulation=shop.UNREADABLE)
+def never_tried_waits_for_ever() -> Patches:
+    """An event that was set aside behind others during their replay is not replayed."""
+    return [(dead_letter_operations, "_REPLAYED", dead_letter_operations._REPLAYED - {""})]
 
 
 # --- the shop ---

@@ -14,7 +14,7 @@ from os import cpu_count
 
 from tests.simulation.bugs import BUGS
 from tests.simulation.shop import SHOP, sweep
-from twinlog.testing import Sweep
+from twinlog.testing import Simulation, Sweep
 
 _AT_ONCE = 25
 
@@ -80,7 +80,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 def _one(seed: int, bug: AbstractContextManager[None], name: str) -> int:
     with bug:
-        result = SHOP.run(seed)
+        result = _simulation(name).run(seed)
         print("\n".join(result.trace))
         if result.failure is None:
             print(
@@ -96,7 +96,7 @@ def _find(name: str) -> int:
     print(f"{name}: {BUGS[name].about}")
     with BUGS[name].planted():
         for seed in range(5_000):
-            result = SHOP.run(seed)
+            result = _simulation(name).run(seed)
             if result.failure is not None:
                 print(f"found by seed {seed} ({result.failure.promise}): {result.failure.facts}")
                 _explain(seed, result.failure.promise, name)
@@ -107,8 +107,13 @@ def _find(name: str) -> int:
 
 def _explain(seed: int, promise: str, bug: str) -> None:
     """Prints the least that leads to the failure."""
-    print(f"\n{SHOP.explained(seed, promise)}")
+    print(f"\n{_simulation(bug).explained(seed, promise)}")
     print(f"\nreplay: make simulate SEED={seed}" + (f" BUG={bug}" if bug else ""))
+
+
+def _simulation(bug: str) -> Simulation:
+    """What a planted bug shows in; without one, everything."""
+    return BUGS[bug].simulation if bug else SHOP
 
 
 def _counted(things: Sequence[object], what: str) -> str:

@@ -14,6 +14,7 @@ from tests.simulation import tally
 from tests.simulation.model import Model
 from tests.simulation.workload import FAULTY_SECONDS, script
 from twinlog.testing import Hosted, Kinds, Scenario, Simulation, Sweep
+from twinlog.testing.simulation.faults import with_unreadable_streams
 
 
 def services(order_deadline: float) -> Sequence[Hosted]:
@@ -44,9 +45,30 @@ SHOP = Simulation(
 )
 
 
-def sweep(seeds: Iterable[int]) -> Sweep:
+def unreadable(every: Kinds) -> Kinds:
+    """What goes wrong where streams become unreadable: neither restores nor checkpoints that operators move."""
+    return {
+        name: kind
+        for name, kind in with_unreadable_streams(every).items()
+        if name not in ("set back", "replay")
+    }
+
+
+UNREADABLE = Simulation(
+    Scenario(
+        services=services,  # without the tally, which has to see every event in order
+        script=script,
+        options=lambda chance: _deadline(chance),
+        kinds=unreadable,
+        faulty_seconds=FAULTY_SECONDS,
+    ),
+    Model,
+)
+
+
+def sweep(seeds: Iterable[int], simulation: Simulation = SHOP) -> Sweep:
     """Runs seeds up to the first that fails."""
-    return SHOP.sweep(seeds)
+    return simulation.sweep(seeds)
 
 
 def _deadline(chance: Random) -> float:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.shop import SHOP, sweep
+from tests.simulation.shop import SHOP, UNREADABLE, sweep
 
 SEEDS = 300
 SECONDS = 15.0
@@ -31,6 +31,15 @@ def test_seeds_keep_every_promise() -> None:
                 f"{failure.promise}: {failure.facts}\n{trace}\nmake simulate SEED={seed}", pytrace=False
             )
         done += swept.seeds
+
+
+def test_streams_that_become_unreadable_concern_their_own_key_and_all_comes_right() -> None:
+    began, done = time.monotonic(), 0
+    while done < SEEDS and (done < AT_LEAST or time.monotonic() - began < SECONDS / 5):
+        for seed, failure in sweep(range(done, done + 10), UNREADABLE).failures:
+            trace = "\n".join(failure.trace)
+            pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}", pytrace=False)
+        done += 10
 
 
 @pytest.mark.parametrize("seed", [1, 7, 11])
@@ -56,7 +65,7 @@ def digest(seed: int) -> str:
 def test_every_bug_is_found(name: str) -> None:
     with BUGS[name].planted():
         seeds = range(BUGS[name].near, BUGS[name].near + SEARCHED)
-        assert sweep(seeds).failures, f"{name} was not found: {BUGS[name].about}"
+        assert sweep(seeds, BUGS[name].simulation).failures, f"{name} was not found: {BUGS[name].about}"
 
 
 def test_a_failure_is_cut_down_to_what_it_needs() -> None:

@@ -1,7 +1,7 @@
-"""What traces cost: ``python -m tests.tracing.cost`` prints it.
+"""What traces cost: ``python -m tests.tracing.cost`` prints it, in a minute or two.
 
 Microseconds: what one call costs more than without a tracing middleware. Calls: those of Python functions that a saga
-of the shop takes, its services' own wiring over memory, 200 together, OpenTelemetry's included. Processor time: of the
+of the shop takes, its services' own wiring over memory, 100 together, OpenTelemetry's included. Processor time: of the
 same sagas, the encoding of the spans included. Where 1 % is sampled, the callers of the others say that theirs are not.
 """
 
@@ -12,9 +12,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -32,13 +33,15 @@ from tests.controls import Mode, wire
 from tests.memory_shop import MemoryShop, NoContext
 from twinlog import Clock
 from twinlog.observe.tracing import NO_TRACING, Tracing, tracing
+from twinlog.observe.tracing_encoding import encoding
 from twinlog.observe.tracing_export import tracer_of
 from twinlog.rpc import Method
 from twinlog.rpc.context import TRACE
 from twinlog.testing import ManualClock
 
-ORDERS, RUNS, CALLS = 200, 7, 20_000
+ORDERS, ROUNDS, RUNS, CALLS = 100, 60, 7, 20_000
 MODES: dict[str, Mode] = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}
+_ENCODE = encoding(encode_spans)
 _METHOD = Method("shop.orders.v1.OrderService/CreateOrder", False)
 
 
@@ -46,7 +49,7 @@ class Encoding(SpanExporter):
     """Makes of spans what would be sent, and throws it away."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        encode_spans(spans).SerializeToString()
+        _ENCODE(spans).SerializeToString()
         return SpanExportResult.SUCCESS
 
 
@@ -62,6 +65,11 @@ class Traces:
             return NO_TRACING
         self._processors.append(BatchSpanProcessor(Encoding()))
         return tracing(tracer_of(self._processors[-1], Resource({"service.name": service})), clock)
+
+    def encode(self) -> None:
+        """Encodes what has ended by now."""
+        for processor in self._processors:
+            processor.force_flush()
 
     def end(self) -> None:
         for processor in self._processors:
@@ -88,11 +96,15 @@ class Cost:
     calls: float
     of_traces: float
     """Those calls of them that are of traces and of OpenTelemetry."""
-    processor_us: float
 
 
-async def saga(mode: Mode, traces: Traces, sampled: int, counted: bool = True) -> Cost:
-    """The cost of one of ORDERS sagas, of which some are sampled."""
+Orders = Callable[[int, int], Awaitable[None]]
+"""Runs a number of sagas, of which some are sampled, until all have had their effects."""
+
+
+@asynccontextmanager
+async def ordering(mode: Mode, traces: Traces) -> AsyncIterator[Orders]:
+    """A shop in memory that has had its first sagas."""
     async with MemoryShop(tracing=traces.tracing) as shop:
         customer = CreateCustomerRequest(name="Ada", credit_limit=wire("1000000"))
         customer_id = (await shop.customers.CreateCustomer(customer, NoContext())).customer_id
@@ -107,17 +119,47 @@ async def saga(mode: Mode, traces: Traces, sampled: int, counted: bool = True) -
             await shop.settle()
 
         await orders(20, 0)
-        began = time.process_time()
-        if counted:
-            with _counted() as found:
-                await orders(ORDERS, sampled)
-        else:
-            found = Counter()
-            await orders(ORDERS, sampled)
+        yield orders
         traces.end()
-        spent = time.process_time() - began
+
+
+async def saga(mode: Mode, traces: Traces, sampled: int) -> Cost:
+    """The cost of one of ORDERS sagas, of which some are sampled."""
+    async with ordering(mode, traces) as orders:
+        with _counted() as found:
+            await orders(ORDERS, sampled)
     ours = sum(number for file, number in found.items() if _is_of_traces(file))
-    return Cost(found.total() / ORDERS, ours / ORDERS, spent / ORDERS * 1e6)
+    return Cost(found.total() / ORDERS, ours / ORDERS)
+
+
+async def processor_time(mode: Mode, share: float, rounds: int) -> tuple[float, float]:
+    """The microseconds of a saga while traces are off, and by which part of them it takes more while they are on.
+
+    Medians of rounds, in each of which both take their turns, so that what else runs on the machine bears on both;
+    and the encoding of all spans at the end, since batches of a few would cost more each than those of a load.
+    """
+    traces = Traces(True)
+    async with ordering(mode, Traces(False)) as off, ordering(mode, traces) as on:
+        spent: list[float] = []
+        more: list[float] = []
+        turns = [(off, 0), (on, round(ORDERS * share))]
+        for _ in range(rounds):
+            took = {}
+            for orders, sampled in turns:
+                began = time.process_time()
+                await orders(ORDERS, sampled)
+                took[orders] = _micros(began, ORDERS)
+            turns.reverse()
+            spent.append(took[off])
+            more.append(took[on] / took[off] - 1)
+        began = time.process_time()
+        traces.encode()
+        encoding = _micros(began, ORDERS * rounds)
+    return median(spent), median(more) + encoding / median(spent)
+
+
+def _micros(began: float, sagas: int) -> float:
+    return (time.process_time() - began) / sagas * 1e6
 
 
 @contextmanager
@@ -180,24 +222,22 @@ async def _each(work: Callable[[], Awaitable[object]]) -> float:
 
 async def main() -> None:
     os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_always_off"
+    os.environ["OTEL_BSP_SCHEDULE_DELAY"] = (
+        "600000"  # spans are encoded when they are many, or when it is said so
+    )
+    os.environ["OTEL_BSP_MAX_QUEUE_SIZE"] = "100000"
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     print(f"off:                        {await microseconds_off():6.1f} µs a call")
     for said, flags in (("unsampled", ""), ("unsampled by the caller", "00"), ("sampled", "01")):
         print(f"on, {said + ':':23} {await microseconds(flags, Traces(True)):6.1f} µs a call")
-    shares = {"off": 0, "1 %": ORDERS // 100, "100 %": ORDERS}
     for name, mode in MODES.items():
         print(f"{name}, a saga:")
-        spent: dict[str, list[float]] = {share: [] for share in shares}
-        for _ in range(RUNS):  # in turn: what else runs on the machine comes and goes
-            for share, sampled in shares.items():
-                cost = await saga(mode, Traces(share != "off"), sampled, counted=False)
-                spent[share].append(cost.processor_us)
-        least = {share: min(times) for share, times in spent.items()}  # others can only add to it
-        for share, sampled in shares.items():
-            cost = await saga(mode, Traces(share != "off"), sampled)
+        for share, rounds in ((0.01, ROUNDS), (1.0, ROUNDS // 10)):
+            calls = await saga(mode, Traces(True), round(ORDERS * share))
+            off, more = await processor_time(mode, share, rounds)
             print(
-                f"  {share:>5}: {cost.calls:5.0f} calls, {cost.of_traces:6.1f} of traces; "
-                f"{least[share]:5.0f} µs of processor time, {least[share] - least['off']:+.0f}"
+                f"  {share:>4.0%}: {calls.of_traces:6.1f} of {calls.calls:5.0f} calls are of traces; "
+                f"{more:+.1%} of {off:.0f} µs of processor time"
             )
 
 

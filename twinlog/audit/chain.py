@@ -10,12 +10,13 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from struct import error as StructError
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
 from twinlog.audit.report import Findings
 from twinlog.audit.twins import Stored, span
+from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import (
     CUT,
     MARK_BYTES,
@@ -59,6 +60,13 @@ class ChainedLog(Chained, Protocol):
     async def head(self) -> int: ...
 
 
+@runtime_checkable
+class InSeveralPlaces(Protocol):
+    """A log that may have an event in its table and in its archive, too."""
+
+    async def copies(self, after: int, upto: int) -> Mapping[str, Sequence[Recorded]]: ...
+
+
 class ReadableTwin(Protocol):
     """What is read of a twin."""
 
@@ -83,7 +91,8 @@ class ChainAudit:
         """``twin``: its state was read; None: it is not compared. ``noted``: heads of this log, noted elsewhere."""
         # _agreed: noted heads that are in the chain, with the number of the link. _before: what the hash of the link
         # before is by its content, and what it says. _rewritten: the first event, by the number of a link, that a
-        # repair has changed since.
+        # repair has changed since. _copies: events that another place has otherwise than what was read. _damaged: what
+        # is wrong with the archive.
         self._log = log
         self._twin = twin
         self._namespace = namespace
@@ -97,6 +106,8 @@ class ChainAudit:
         self._before = [NOTHING_BEFORE]
         self._cuts: Sequence[Link] = ()
         self._rewritten: dict[int, int] = {}
+        self._copies: dict[int, tuple[str, Recorded]] = {}
+        self._damaged = ""
         self._covered = _Covered()
         self._found: dict[tuple[int, str], tuple[str, str]] = {}
         self.checked: Counter[str] = Counter()
@@ -178,7 +189,14 @@ class ChainAudit:
             self.checked["events sealed later"] += len(digests)
         for position, what in differing:
             self._differs(position, EVENTS, what)
+        self._judge_copies(link)
         await self._judge_twin(link, events)
+
+    def _judge_copies(self, link: Link) -> None:
+        """What the table and the archive both have is the same, and is what was linked."""
+        for position, (place, event) in self._copies.items() if self._copies else ():
+            if link.first <= position <= link.last and not _digest(event).startswith(_mark(link, position)):
+                self._differs(position, EVENTS, f"event {position} in {place} is not what was linked")
 
     async def _judge_twin(self, link: Link, events: Mapping[int, Recorded]) -> None:
         if not self._twin:
@@ -242,7 +260,7 @@ class ChainAudit:
             same = max(
                 (other.position for other, _ in self._agreed if other.position < head.position), default=0
             )
-            why = f"something from event {same + 1} on was changed, and every store with it"
+            why = f"something from event {same + 1} on was changed, and every store with it, if the head is this log's"
             if head.position > ends:
                 why = f"the log ends with event {ends}: it has lost what came after, or was set back"
             self._differs(same + 1, NOTED, f"head {head} is not in the chain: {why}")
@@ -260,6 +278,8 @@ class ChainAudit:
             findings.add(
                 check, f"{log}/{position}: {says}", events=[f"{log}/{position}"], remedy=self._remedy
             )
+        if self._damaged:
+            findings.note(f"{log}: {self._damaged}")
         for cut in self._cuts:
             findings.note(f"{log}: a repair changed the log from event {cut.first} on, by link {cut.number}")
         if self.first:
@@ -275,12 +295,29 @@ class ChainAudit:
         """The events between two positions; without those that cannot be read."""
         try:
             events = await self._log.read(first - 1, last + 1 - first)
+            await self._note_copies(events, first, last)
+        except ArchiveDamaged as error:
+            if (
+                self._damaged or first == last
+            ):  # the first event is found exactly, then whole files are left out
+                self._damaged = str(error)
+                file = int(error.facts["first"]), int(error.facts["last"])
+                before = await self._read(first, file[0] - 1) if first < file[0] else {}
+                return {**before, **(await self._read(file[1] + 1, last) if file[1] < last else {})}
         except _FORMS:
             if first == last:
                 return {}
-            middle = (first + last) // 2
-            return {**await self._read(first, middle), **await self._read(middle + 1, last)}
-        return {event.position: event for event in events if event.position <= last}
+        else:
+            return {event.position: event for event in events if event.position <= last}
+        middle = (first + last) // 2
+        return {**await self._read(first, middle), **await self._read(middle + 1, last)}
+
+    async def _note_copies(self, events: Sequence[Recorded], first: int, last: int) -> None:
+        if not isinstance(self._log, InSeveralPlaces) or len(self._copies) >= _MOST:
+            return
+        read = {event.position: event for event in events}
+        for place, copy in (await self._log.copies(first - 1, last)).items():
+            self._copies |= {e.position: (place, e) for e in copy if e != read.get(e.position)}
 
 
 def _digests(events: Mapping[int, Recorded], link: Link) -> list[bytes]:

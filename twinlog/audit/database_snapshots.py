@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from twinlog.audit.history import SnapshotKey
+from twinlog.audit.history import SnapshotKey, StoredState
 from twinlog.log.ports import Timer
 from twinlog.model.event import StreamId
 from twinlog.postgres.codecs import Connection
@@ -40,8 +40,20 @@ class DatabaseSnapshot(NamedTuple):
         rows = await self.connection.fetch(QUERIES["snapshots"])
         return [SnapshotKey(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
 
-    async def snapshot(self, stream: StreamId) -> bytes:
-        return bytes(await self.connection.fetchval(QUERIES["snapshot"], *stream))
+    async def kept_snapshots(self, after: Mapping[StreamId, int]) -> list[SnapshotKey]:
+        """Those that are kept of versions beyond some that were looked at already."""
+        rows = await self.connection.fetch(QUERIES["kept_keys"])
+        keys = (SnapshotKey(StreamId(row[0], row[1]), row[2], row[3], row[4]) for row in rows)
+        return [key for key in keys if key.version > after.get(key.stream, 0)]
+
+    async def stored(self, key: SnapshotKey) -> StoredState:
+        """What a snapshot holds."""
+        if key.event_id:
+            row = await self.connection.fetchrow(QUERIES["kept_state"], *key.stream, key.version)
+        else:
+            row = await self.connection.fetchrow(QUERIES["snapshot"], *key.stream)
+        assert row is not None
+        return StoredState(*row)
 
     async def dead_letters(self, after: int, limit: int) -> Sequence[tuple[int, str, str, bytes]]:
         """The events about dead letters after a position: position, consumer, type and payload."""

@@ -1,23 +1,25 @@
 """Looks for texts in all stores: that of a person who is erased is in none of them, in whatever form it may be stored.
 
-It reads every table of every database of the server, every message of every stream, and the files that it is given. It
-knows nothing of Twinlog's tables, so it finds what nobody thought of, too.
+It reads every table of every database of the server, every message of every stream, the files that it is given and
+those of archives. Of Twinlog's tables it knows only the one that names these, so it finds what nobody thought of, too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import asyncpg
 
 from twinlog.audit.twins import read_messages
 from twinlog.jetstream.connection import close
 from twinlog.jetstream.connection import connect as connect_nats
-from twinlog.model.errors import FailedPrecondition
+from twinlog.log.archive import filesystem
+from twinlog.model.errors import FailedPrecondition, Unavailable
 from twinlog.postgres.database import all_databases, connect
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import database_url
@@ -26,6 +28,7 @@ SHORTEST = 4
 """Characters of a text that can be looked for: shorter ones are found by chance."""
 _PIECE_BYTES = 2**20
 _BATCH = 500
+_FILES = "SELECT file FROM archived_ranges ORDER BY first"
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -39,7 +42,7 @@ class Found(NamedTuple):
     """A place where a text is."""
 
     store: str
-    """postgres, nats or file."""
+    """postgres, archive, nats or file."""
     where: str
     """Database, table and columns; stream; or path."""
     times: int
@@ -92,6 +95,9 @@ async def search(
         async for stream, read in _in_nats(nats_url, wanted):
             messages += read
             found += [stream] if stream.times else []
+        async for file in _in_archives(postgres_url, wanted):
+            files += 1
+            found += [file] if file.times else []
     for folder in folders:
         for file in _in_files(folder, wanted):
             files += 1
@@ -173,46 +179,65 @@ async def _in_nats(url: str, wanted: Sequence[bytes]) -> AsyncIterator[tuple[Fou
         await close(client)
 
 
+async def _in_archives(server_url: str, wanted: Sequence[bytes]) -> AsyncIterator[Found]:
+    """The files that the archives of the server's logs name, wherever they are. Raises Unavailable."""
+    files: list[str] = []
+    with outages():
+        for database in await all_databases(server_url):
+            connection = await connect(database_url(server_url, database))
+            try:
+                if await connection.fetchval("SELECT to_regclass('archived_ranges') IS NOT NULL"):
+                    files += [row[0] for row in await connection.fetch(_FILES)]
+            finally:
+                await connection.close()
+    for file in files:
+        yield await asyncio.to_thread(_in_archive, file, wanted)
+
+
+def _in_archive(url: str, wanted: Sequence[bytes]) -> Found:
+    files, path = filesystem(url)
+    try:
+        with files.open(path, "rb") as file:
+            places = list(_places(file, wanted))
+    except Exception as error:  # a file system may raise anything
+        why = f"{url} cannot be searched: {str(error) or type(error).__name__}"
+        raise Unavailable(why) from error
+    return Found("archive", url, len(places), str(places[0]) if places else "")
+
+
 def _in_files(folder: Path, wanted: Sequence[bytes]) -> Iterator[Found]:
     for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
         if not path.is_file():
             continue
         named = _any(wanted, str(path).encode())
-        places = list(_places(path, wanted))
+        with path.open("rb") as opened_file:
+            places = list(_places(opened_file, wanted))
         yield Found(
             "file", str(path), len(places) + named, str(places[0]) if places else "its name" if named else ""
         )
 
 
-def _places(path: Path, wanted: Sequence[bytes]) -> Iterator[int]:
+def _places(file: IO[bytes], wanted: Sequence[bytes]) -> Iterator[int]:
     """Where in a file a text begins, in bytes of what is unpacked; once for each piece of 1 MiB."""
     overlap = max(map(len, wanted), default=1) - 1
-    at, kept = 0, b""
-    with _opened(path) as read:
-        while piece := read(_PIECE_BYTES):
-            data = kept + piece
-            if hits := [found for each in wanted if (found := data.find(each)) >= 0]:
-                yield at - len(kept) + min(hits)
-            at, kept = at + len(piece), data[-overlap:] if overlap else b""
+    at, kept, read = 0, b"", _unpacked(file)
+    while piece := read(_PIECE_BYTES):
+        data = kept + piece
+        if hits := [found for each in wanted if (found := data.find(each)) >= 0]:
+            yield at - len(kept) + min(hits)
+        at, kept = at + len(piece), data[-overlap:] if overlap else b""
 
 
-class _opened:
+def _unpacked(file: IO[bytes]) -> Callable[[int], bytes]:
     """Reads a file, unpacked where it is packed by zstd."""
+    packed = file.read(4) == b"\x28\xb5\x2f\xfd"
+    file.seek(0)
+    if not packed:
+        return file.read
+    from zstandard import ZstdDecompressor  # of the extra that makes such files
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-
-    def __enter__(self) -> Callable[[int], bytes]:
-        packed = self._file.peek(4)[:4] == b"\x28\xb5\x2f\xfd"
-        if not packed:
-            return self._file.read
-        from zstandard import ZstdDecompressor  # of the extra that makes such files
-
-        reader = ZstdDecompressor().stream_reader(self._file, read_across_frames=True)
-        return lambda count: bytes(reader.read(count))
-
-    def __exit__(self, *_exc: object) -> None:
-        self._file.close()
+    reader = ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    return lambda count: bytes(reader.read(count))
 
 
 def _any(wanted: Sequence[bytes], *data: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Reads one log from its beginning to its head and checks what needs no other log.
 
 Positions and the versions of each stream are gapless, and positions agree with log_head; every event decodes, folds
-and has its aggregate's partition key; timers and snapshots are those that the states call for.
+and has its aggregate's partition key; timers and snapshots, kept ones included, are those that the states call for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
+from zlib import crc32
 
 from google.protobuf.message import Message
 
@@ -29,6 +31,7 @@ FOLDS = "events fold"
 PARTITION = "partition key"
 TIMERS = "timers equal states"
 SNAPSHOTS = "snapshots equal folds"
+KEPT_SNAPSHOTS = "kept snapshots equal folds"
 
 
 class Change(NamedTuple):
@@ -57,6 +60,16 @@ class SnapshotKey(NamedTuple):
     stream: StreamId
     version: int
     schema: str
+    event_id: UUID | None = None
+    """The event that a kept one was made at; None: it is the newest of its stream, which is no kept one."""
+
+
+class StoredState(NamedTuple):
+    """What a snapshot holds."""
+
+    state: bytes
+    checksum: int | None = None
+    """The CRC-32 of its state; None where none is stored."""
 
 
 class HistoryAudit:
@@ -76,11 +89,16 @@ class HistoryAudit:
         self.due: dict[StreamId, datetime] = {}
         """When each stream that waits for a time is due."""
         self._snapshots: Mapping[StreamId, SnapshotKey] = {}
+        self._kept: Mapping[tuple[StreamId, int], SnapshotKey] = {}
 
-    def begin(self, snapshots: Sequence[SnapshotKey]) -> None:
-        """Takes in the snapshots that exist. Those with another schema are ignored, as the services ignore them."""
+    def begin(self, snapshots: Sequence[SnapshotKey], kept: Sequence[SnapshotKey]) -> None:
+        """Takes in the snapshots that exist, and those that are kept of older versions.
+
+        Those with another schema are ignored, as the services ignore them; so are kept ones of another history.
+        """
         current = {name: snapshot_schema(codec, self._schema) for name, codec in self._codecs.items()}
         self._snapshots = {s.stream: s for s in snapshots if current.get(s.stream.type) == s.schema}
+        self._kept = {(s.stream, s.version): s for s in kept if current.get(s.stream.type) == s.schema}
 
     def take(self, event: Recorded, findings: Findings) -> Iterator[Change]:
         """Checks the next event; yields the changes that it made."""
@@ -107,7 +125,7 @@ class HistoryAudit:
             elif self._evolve(event, head, message, findings):
                 yield Change(event, message, before, head.state)
         if not head.unreadable:
-            self._capture(event.stream, head)
+            self._capture(event, head)
 
     def unreadable(self) -> list[StreamId]:
         """The streams that cannot be read to their end."""
@@ -176,10 +194,15 @@ class HistoryAudit:
             if head is None or head.version < key.version:
                 self._bad_snapshot(key, f"its stream has only {head.version if head else 0} events", findings)
 
-    def judge_snapshot(self, key: SnapshotKey, expected: Any, stored: bytes, findings: Findings) -> None:
+    def judge_snapshot(
+        self, key: SnapshotKey, expected: Any, stored: StoredState, findings: Findings
+    ) -> None:
         """Compares the state in a snapshot with the fold of its stream."""
+        if stored.checksum not in (None, crc32(stored.state)):
+            self._bad_snapshot(key, "its bytes are not those that were kept", findings)
+            return
         try:
-            equal = self._codecs[key.stream.type].decode(stored) == expected
+            equal = self._codecs[key.stream.type].decode(stored.state) == expected
         except Exception:  # over bytes that are no state, what decodes it may raise anything
             self._bad_snapshot(key, "its state cannot be read", findings)
             return
@@ -187,11 +210,16 @@ class HistoryAudit:
             self._bad_snapshot(key, "its state is not the fold of its events", findings)
 
     def _bad_snapshot(self, key: SnapshotKey, why: str, findings: Findings) -> None:
+        check, kind = SNAPSHOTS, "snapshot"
+        remedy = f'psql {self._database} -c "TRUNCATE snapshots"    # and restart its service; a cache'
+        if key.event_id:
+            check, kind = KEPT_SNAPSHOTS, "kept snapshot"
+            remedy = f"twinlog snapshots rebuild {key.stream}    # or drop; a cache"
         findings.add(
-            SNAPSHOTS,
-            f"the snapshot of {key.stream} at version {key.version} is wrong: {why}",
+            check,
+            f"the {kind} of {key.stream} at version {key.version} is wrong: {why}",
             ids=[str(key.stream)],
-            remedy=f'psql {self._database} -c "TRUNCATE snapshots"    # and restart its service; a cache',
+            remedy=remedy,
         )
 
     def _gap(self, upto: int, findings: Findings) -> None:
@@ -254,7 +282,10 @@ class HistoryAudit:
             self.due[event.stream] = due
         return True
 
-    def _capture(self, stream: StreamId, head: Head) -> None:
-        key = self._snapshots.get(stream)
+    def _capture(self, event: Recorded, head: Head) -> None:
+        key = self._snapshots.get(event.stream)
         if key is not None and key.version == head.version:
             self.captured.append((key, head.state))
+        kept = self._kept.get((event.stream, head.version)) if self._kept else None
+        if kept is not None and kept.event_id == event.event_id:
+            self.captured.append((kept, head.state))

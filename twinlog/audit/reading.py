@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from google.protobuf.message import Message
 
@@ -27,6 +29,9 @@ from twinlog.postgres.log import PostgresLog
 
 BATCH = 2_000
 """Events read at once."""
+
+_LOW = 2**64 - 1
+"""The half of an id that is random, whatever made it."""
 
 IDS = "event ids unique"
 CAUSES = "causes exist"
@@ -57,6 +62,10 @@ class Reading:
         self._domain = domain
         self._followers = [follower for follower in followers if follower.log == of.log]
         self._actors = _by_actor(followers)
+        self._ids: array[int] | None = None
+        """What tells the ids of events apart, by position; None: the database has them all."""
+        self._judged = 0
+        self._told: set[str] = set()
         self._early: deque[tuple[str, int, str]] = deque()
         """Effects of causes beyond what was read of the cause's log: that log, the cause's position, the case."""
 
@@ -86,7 +95,10 @@ class Reading:
             await view.begin(databases[view.database].connection, self.findings)
         for event_id, positions in await own.doubled_ids(self.history.position):
             self._doubled(event_id, positions)
-        self.history.begin(await own.snapshots())
+        if not self.history.position and await self.log.archived_upto():
+            self._ids = array("Q")
+        seen_versions = {stream: head.version for stream, head in self.history.heads.items()}
+        self.history.begin(await own.snapshots(), await own.kept_snapshots(seen_versions))
         position = self._start(databases, own.head)
         while position < own.head:
             events = [e for e in await self.log.read(position, BATCH) if e.position <= own.head]
@@ -96,6 +108,7 @@ class Reading:
             self._take(events, heads, seen)
             await self._compare_snapshots(own)
             position = events[-1].position
+        await self._judge_ids()
         self.history.end(own.head, await own.newest(), self.findings)
 
     def _start(self, databases: Mapping[str, DatabaseSnapshot], head: int) -> int:
@@ -132,6 +145,8 @@ class Reading:
         for event in events:
             if event.position > self.history.position:
                 self.checked["events"] += 1
+                if self._ids is not None:
+                    self._ids.append(event.event_id.int & _LOW)
                 for change in self.history.take(event, self.findings):
                     self._follow(change, self._enter(change), heads, seen)
 
@@ -181,11 +196,26 @@ class Reading:
     async def _compare_snapshots(self, own: DatabaseSnapshot) -> None:
         while self.history.captured:
             key, state = self.history.captured.pop()
-            self.checked["snapshots"] += 1
-            stored = await own.snapshot(key.stream)
-            self.history.judge_snapshot(key, state, stored, self.findings)
+            self.checked["kept snapshots" if key.event_id else "snapshots"] += 1
+            self.history.judge_snapshot(key, state, await own.stored(key), self.findings)
+
+    async def _judge_ids(self) -> None:
+        """Where events are in an archive, the database alone cannot tell which ids stand twice."""
+        if not self._ids or len(self._ids) == self._judged:
+            return
+        self._judged, in_order = len(self._ids), sorted(self._ids)
+        for one in {one for one, next in pairwise(in_order) if one == next}:
+            found = await self._events_of(one)
+            self._doubled(str(found[0].event_id), [event.position for event in found])
+
+    async def _events_of(self, low: int) -> Sequence[Recorded]:
+        positions = [at for at, one in enumerate(self._ids or (), 1) if one == low]
+        return [event for at in positions for event in await self.log.read(at - 1, 1)]
 
     def _doubled(self, event_id: str, positions: Sequence[int]) -> None:
+        if event_id in self._told:
+            return
+        self._told.add(event_id)
         self.findings.add(
             IDS,
             f"event id {event_id} stands {len(positions)} times in log {self.of.log}",

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> int:
     async with servers.connected(options) as asked:
         before, after = await asyncio.gather(
-            moments.stream_at(asked, options.stream, options.since),
+            moments.stream_since(asked, options.stream, options.since),
             moments.stream_at(asked, options.stream, options.until or moments.NOW, _MOST_EVENTS),
         )
     moments.with_state(before), moments.with_state(after)

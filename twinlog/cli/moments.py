@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -15,11 +18,15 @@ from twinlog.cli import servers
 from twinlog.cli.exits import Failed, Usage
 from twinlog.cli.servers import Server, failure
 from twinlog.cli.times import moment
+from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
 
 WHEN = "a version (12), a position (orders/17), a time (2026-01-31T12:00:00Z) or how long ago (10m, 2h)"
 _POSITION = re.compile(r"([^/\s]+)/([1-9][0-9]{0,18})")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,9})")
+_NUMBER = re.compile(r"([^/\s]+/|v)?-?[0-9]+")
+_MOST_VERSION = 2**31
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,11 @@ class Moment:
 
 
 NOW = Moment(pb.GetStreamRequest())
+_FIRST = Moment(pb.GetStreamRequest(upto_version=1))
+
+
+class NotBegun(Usage):
+    """The stream had not begun by a moment."""
 
 
 def parsed(text: str) -> Moment:
@@ -44,9 +56,16 @@ def parsed(text: str) -> Moment:
     if match := _POSITION.fullmatch(text):
         return Moment(pb.GetStreamRequest(upto_position=min(int(match[2]), 2**63 - 1)), match[1])
     if match := _VERSION.fullmatch(text):
-        return Moment(pb.GetStreamRequest(upto_version=min(int(match[1]), 2**31 - 1)))
+        return Moment(pb.GetStreamRequest(upto_version=min(int(match[1]), _MOST_VERSION - 1)))
     request = pb.GetStreamRequest()
-    request.upto_time.FromDatetime(moment(text.removesuffix(" ago")))
+    try:
+        request.upto_time.FromDatetime(moment(text.removesuffix(" ago")))
+    except argparse.ArgumentTypeError as error:
+        if _NUMBER.fullmatch(text):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no moment: a version is 1 to {_MOST_VERSION - 1:,}, a position 1 or more"
+            ) from None
+        raise argparse.ArgumentTypeError(f"{error}. A moment is {WHEN}") from None
     return Moment(request)
 
 
@@ -89,17 +108,71 @@ async def stream_at(
         return found
 
     answers, failures = await servers.ask_all(asked, ask)
-    for _, found in answers:
+    for server, found in answers:
         if found is not None:
             own = found.events[0].address.partition("/")[0]
             if when.log not in ("", own):
                 raise Usage(
                     f"{stream} is in log {own}: name a position of that, or a time, not one of {when.log}"
                 )
+            await _say_if_to_come(server, found, when)
             return found
     if failures:
         raise max(failures, key=lambda each: each.code)
-    raise Usage(f"no service here has events of {stream} by then; it must be type/id, and have begun")
+    if when is NOW:
+        raise Usage(
+            f"no service here has events of {stream}: it must be type/id, and have begun{await _types(asked)}"
+        )
+    begun = await stream_at(asked, stream, NOW if when.request == _FIRST.request else _FIRST)
+    raise NotBegun(f"no service here has events of {stream} by then: it began with {_told(begun)}")
+
+
+async def stream_since(asked: Sequence[Server], stream: str, when: Moment) -> pb.GetStreamResponse:
+    """The same to compare with: a stream that had not begun by then has version 0, and nothing in it. Raises Failed."""
+    try:
+        return await stream_at(asked, stream, when)
+    except NotBegun:
+        return pb.GetStreamResponse(stream=stream)
+
+
+def say_if_future(when: Moment) -> None:
+    """Tells the user of a time that has not come yet."""
+    request = when.request
+    if request.HasField("upto_time") and (time := request.upto_time.ToDatetime(UTC)) > datetime.now(UTC):
+        _say(f"{time.isoformat()} has not come yet (times without a zone are UTC): this is how it is now")
+
+
+async def _say_if_to_come(server: Server, found: pb.GetStreamResponse, when: Moment) -> None:
+    """Tells the user of a moment that the stream or its log has not come to yet; what is shown is how it is now."""
+    say_if_future(when)
+    if (version := when.request.upto_version) > found.version:
+        _say(f"{found.stream} has no version {version:,} yet: this is its newest")
+    if when.position:
+        asked: Any = HistoryServiceStub(server.channel)
+        head = await server.ask(asked.FindPosition, history.FindPositionRequest(position=when.position))
+        if head.position.position < when.position:
+            _say(f"log {when.log} ends at {head.position.position:,}: this is how it is now")
+
+
+async def _types(asked: Sequence[Server]) -> str:
+    """The types of streams that there are, as the end of a sentence."""
+
+    async def ask(server: Server) -> Sequence[str]:
+        return [*(await server.ask(server.inspection.Describe, pb.DescribeRequest())).aggregates]
+
+    answers, _ = await servers.ask_all(asked, ask)
+    types = sorted({each for _, found in answers for each in found})
+    return f". The types here are {', '.join(types)}" if types else ""
+
+
+def _told(found: pb.GetStreamResponse) -> str:
+    first = found.events[0]
+    at = first.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
+    return f"{first.address}, recorded {at}"
+
+
+def _say(note: str) -> None:
+    print(note, file=sys.stderr)
 
 
 def with_state(found: pb.GetStreamResponse) -> pb.GetStreamResponse:

@@ -43,7 +43,7 @@ async def _run(options: argparse.Namespace) -> int:
     [stream] = options.streams
     async with servers.connected(options) as asked:
         found = moments.with_state(await moments.stream_at(asked, stream, when))
-        before = await moments.stream_at(asked, stream, options.since) if options.since else None
+        before = await moments.stream_since(asked, stream, options.since) if options.since else None
     state = as_object(found.state)
     if options.json:
         told = {

@@ -12,15 +12,17 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def moment(text: str, now: datetime | None = None) -> datetime:
     """A time: ISO 8601, UTC unless it says otherwise, or how long ago, such as 90s, 10m, 2h, 7d."""
-    if match := _AGO.fullmatch(text):
-        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
+        if match := _AGO.fullmatch(text):
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])})
         parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} lies outside the years 1 to 9999 in UTC") from None
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time: give one such as 2026-01-31T12:00:00, or how long ago, such as 10m or 2h"
         ) from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def since(seconds: float) -> str:

@@ -27,6 +27,7 @@ async def show_together(options: argparse.Namespace, when: Moment) -> int:
         raise Usage("--since goes with one stream: compare each by itself")
     if when.request.upto_version:
         raise Usage("a version is a moment of one stream: give a position, such as orders/17, or a time")
+    moments.say_if_future(when)
     async with servers.connected(options) as asked:
         cut = await _cut(asked, when)
         found = [await _in_cut(asked, stream, cut) for stream in options.streams]

@@ -57,6 +57,19 @@ class Moment:
     """Why there is no cut; empty where there is one."""
 
 
+def log_of(text: str) -> str:
+    """The log that a moment is a position of; empty: it is none."""
+    match = _POSITION.fullmatch(text)
+    return match[1] if match else ""
+
+
+def is_to_come(request: pb.GetStreamRequest, newest: int) -> bool:
+    """Whether a moment has not come yet, for a stream that has so many versions now."""
+    if request.HasField("upto_time"):
+        return request.upto_time.ToDatetime(UTC) > datetime.now(UTC)
+    return request.upto_version > newest
+
+
 def request_of(stream: str, at: str, since: str) -> pb.GetStreamRequest:
     """Asks for a stream at a moment, as people write it, and what has changed since another; empty: now, and not.
 
@@ -79,14 +92,18 @@ def _moment(text: str) -> At:
         request.position = int(match[2])
     elif match := _VERSION.fullmatch(text):
         request.version = int(match[1])
-    elif match := _AGO.fullmatch(text):
-        request.time.FromDatetime(datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])}))
     elif text:
         try:
-            request.time.FromDatetime(moment_in(text) or datetime.now(UTC))
-        except ValueError as error:
+            request.time.FromDatetime(_time(text).astimezone(UTC))
+        except (ValueError, OverflowError) as error:
             raise NoMoment(text) from error
     return request
+
+
+def _time(text: str) -> datetime:
+    if match := _AGO.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return moment_in(text) or datetime.now(UTC)
 
 
 async def stream_then(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -21,8 +21,9 @@ from twinlog.consume.dead_letters import TriedInVain, without_text
 from twinlog.model.effects import Attempt, Call, Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
+from twinlog.model.forms import shown
 from twinlog.model.personal import holds_personal
-from twinlog.model.policies import Dispatch
+from twinlog.model.policies import Dispatch, NoDispatch, several_dispatches
 from twinlog.model.trace import log_fields
 
 ALONE_SECONDS = 60.0
@@ -162,6 +163,7 @@ class Calls:
             self._silent += 1
         except Exception as error:
             effect.error, effect.transient = error, False
+            effect.given_up = isinstance(error, NoDispatch)  # the call was made, and would come to the same
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task and task.cancelling():
@@ -173,9 +175,12 @@ class Calls:
         with bound_contextvars(**log_fields(effect.event.metadata)):  # what it logs says what for
             for number, (function, message) in enumerate(effect.calls):
                 key = self.effects.key(effect.event, number)
-                answer = await function(message, Attempt(key, effect.attempts, effect.event))
+                call = function(message, Attempt(key, effect.attempts, effect.event))
+                if not isinstance(call, Awaitable):
+                    raise NoDispatch(f"it gave {shown(call)} and nothing to wait for; make it async def")
+                answer = await call
                 if answer is not None:
-                    results += [answer] if isinstance(answer, Dispatch) else answer
+                    results += [answer] if isinstance(answer, Dispatch) else several_dispatches(answer)
         return results
 
     def _judge(self, suspects: Sequence[Effect], events: int) -> None:

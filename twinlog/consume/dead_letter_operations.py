@@ -44,7 +44,8 @@ _REPLAYED_KEYS = 20
 """How many keys of a consumer are tried at once, where none of them goes through."""
 _LOOKED_BACK = 2_000
 """How many of a consumer's events about dead letters are looked through for a traceback."""
-_UNREADABLE = {error.__name__ for error in NOT_MENDED_BY_TRYING}
+_REPLAYED = {"", *(error.__name__ for error in NOT_MENDED_BY_TRYING)}
+"""The errors of those that are replayed by themselves; none: it only waited, and what it waited for is gone."""
 
 
 class Listed(NamedTuple):
@@ -127,7 +128,7 @@ class DeadLetterOperations:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
     async def _look(self, consumer: DeadLettering) -> None:
-        """Counts one consumer's dead letters, and replays now and then what it could not read before."""
+        """Counts one consumer's dead letters, and replays now and then what may go through now."""
         name = consumer.name
         try:
             dead = await consumer.dead_letters()
@@ -150,8 +151,8 @@ class DeadLetterOperations:
                 )
 
     async def _replay_readable(self, consumer: DeadLettering, dead: DeadLetters) -> int:
-        """Replays the keys whose first event could not be read; gives how many events had their effects now."""
-        keys = [key for key, letters in dead.parked.items() if letters[0].error_type in _UNREADABLE]
+        """Replays the keys whose first event could not be read, or waits for nothing; gives how many went through."""
+        keys = [key for key, letters in dead.parked.items() if letters[0].error_type in _REPLAYED]
         replayed = failed = 0
         for key in sorted(keys, key=lambda key: (key <= self._last_key[consumer.name], key)):
             letters = dead.parked[key]

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -21,8 +21,9 @@ from twinlog.log.twin import Twin, TwinMissing
 from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
-CHUNK = 5_000
-"""Events that are read and committed at a time: it bounds memory, and how much a kill undoes."""
+CHUNK = 2_000
+"""Events that are read and committed at a time: it bounds memory, how much a kill undoes, and for how long the loop is
+held. More would not be faster: the collector would look at them before they are gone."""
 _NEAR = 500
 """So few events ahead are left to the cursor."""
 
@@ -40,17 +41,35 @@ OpenLog = Callable[[str, Twin], AbstractAsyncContextManager[LogReader | None]]
 to do."""
 
 
-class _Ahead:
-    """Reads a log chunk by chunk, the next one while this one is taken in."""
+Prepare = Callable[[Sequence[Recorded]], None]
+"""Does what it can with events before their turn."""
 
-    def __init__(self, log: LogReader, after: int, upto: int) -> None:
+
+class ReadAhead:
+    """Reads a log chunk by chunk; the next one is read and prepared while this one is committed."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        after: int,
+        upto: int,
+        prepare: Prepare,
+        routing_key: str = "",
+        *,
+        ahead: bool = True,
+    ) -> None:
+        """``routing_key``: that of the wanted events; empty: all are. ``ahead``: without it nothing is read until it
+        is asked for."""
         self._log = log
-        self._read = after
+        self.read = after
+        """The position up to which events were given."""
         self._upto = upto
-        self._reading: asyncio.Task[Sequence[Recorded]] | None = None
+        self._prepare = prepare
+        self._routing_key = routing_key
+        self._ahead = ahead
+        self._reading: asyncio.Task[_Chunk] | None = None
 
-    async def __aenter__(self) -> _Ahead:
-        self._begin()
+    async def __aenter__(self) -> ReadAhead:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -58,23 +77,32 @@ class _Ahead:
             self._reading.cancel()
             await asyncio.wait([self._reading])
 
-    async def next(self) -> Sequence[Recorded]:
-        """The next events; none where there are no more."""
-        if self._reading is None:
-            return ()
-        events = await self._reading
+    async def next(self) -> Sequence[Recorded] | None:
+        """The next events that are wanted, which may be none; None where there are no more."""
+        chunk = await (self._reading or self._chunk(self.read))
         self._reading = None
-        if events:
-            self._read = events[-1].position
-            self._begin()
-        return events
+        if chunk.last is None:
+            return None
+        self.read = chunk.last
+        if self._ahead:
+            self._reading = asyncio.create_task(self._chunk(self.read))
+        return chunk.wanted
 
-    def _begin(self) -> None:
-        if self._read < self._upto:
-            self._reading = asyncio.create_task(self._chunk())
+    async def _chunk(self, after: int) -> _Chunk:
+        limit = min(CHUNK, self._upto - after)
+        events = await self._log.read(after, limit) if limit > 0 else ()
+        if not events:
+            return _Chunk((), None)
+        key = self._routing_key
+        wanted = [event for event in events if event.routing_key == key] if key else events
+        self._prepare(wanted)
+        return _Chunk(wanted, events[-1].position)
 
-    async def _chunk(self) -> Sequence[Recorded]:
-        return await self._log.read(self._read, min(CHUNK, self._upto - self._read))
+
+class _Chunk(NamedTuple):
+    wanted: Sequence[Recorded]
+    last: int | None
+    """The position of the last event that was read."""
 
 
 class Filling:
@@ -89,10 +117,12 @@ class Filling:
         open_log: OpenLog,
         *,
         log: str,
+        prepare: Prepare = lambda _events: None,
         share: int = 100,
         randomness: Randomness = random,
     ) -> None:
         """``cursor`` follows without a lease of its own. ``log``: the log's name.
+        ``prepare`` is told what will be handled next, while that before is committed.
         ``share``: percent of the time that filling may take."""
         self._twin = twin
         self._handler = handler
@@ -100,6 +130,7 @@ class Filling:
         self._lease = lease
         self._open_log = open_log
         self._log = log
+        self._prepare = prepare
         self._rest = 100 / max(1, min(100, share)) - 1
         self._retrying = Retrying(
             say_failing=self._say_stopped, say_working=self._say_going_on, randomness=randomness
@@ -132,28 +163,32 @@ class Filling:
             if log is None:
                 return
             after = read = await self._handler.checkpoint()
-            while (upto := (await self._twin.state()).last) > read + _NEAR:
+            while (state := await self._twin.state()).last > read + _NEAR or state.first > read + 1:
+                upto = state.last
                 before = read
-                async with _Ahead(log, read, upto) as chunks:
-                    while events := await chunks.next():
-                        after = await self._take(events, after)
-                        read = events[-1].position
+                async with self._reading(log, read, upto) as chunks:
+                    while (taken := await self._take(chunks, after)) is not None:
+                        after, read = taken, chunks.read
                 if read == before:
                     return  # the log does not go on
 
-    async def _take(self, events: Sequence[Recorded], after: int) -> int:
-        """Takes in the next events; gives the checkpoint."""
+    def _reading(self, log: LogReader, after: int, upto: int) -> ReadAhead:
+        # What rests reads nothing meanwhile, so that its share is of all that it does.
+        key, ahead = self._handler.routing_key, not self._rest
+        return ReadAhead(log, after, upto, self._prepare, key, ahead=ahead)
+
+    async def _take(self, chunks: ReadAhead, after: int) -> int | None:
+        """Takes in the next events; gives the checkpoint, or None where there are no more."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        if wanted := self._wanted(events):
-            after = await self._handler.handle(wanted, after)
+        events = await chunks.next()
+        if events is None:
+            return None
+        if events:
+            after = await self._handler.handle(events, after)
         self._retrying.succeeded()
         await asyncio.sleep(self._rest * (loop.time() - began))
         return after
-
-    def _wanted(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
-        key = self._handler.routing_key
-        return [event for event in events if event.routing_key == key] if key else events
 
     def _say_stopped(self, error: Exception) -> None:
         log, name = structlog.get_logger(), self._handler.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,11 +20,28 @@ from twinlog.log.ports import CheckpointAdvance, Conflict
 from twinlog.log.view_builds import Build, RebuildableStore, consumer_of, home_version
 from twinlog.log.view_store import CheckedViewStore, NotingViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
+from twinlog.model.forms import NAME, Form, Forms, one, refuse_other, several
+from twinlog.model.functions import not_plain
 from twinlog.model.routing import routing_key_of
 from twinlog.model.schema import Schema
-from twinlog.model.view import AnyView, Changes, Keyed, fold_keyed, keyed
+from twinlog.model.view import AnyView, Changes, Keyed, View, fold_keyed, keyed
 
 _CACHED_ROWS = 20_000
+_FORMS: Forms = {
+    "name": NAME,
+    "views": several(View, "views"),
+    "store": Form(
+        lambda given: hasattr(given, "commit") and not isinstance(given, type),
+        "a store of views, such as PostgresViews(service.log, …)",
+    ),
+    "schema": one(Schema, "the schema of the service: schema=service.schema"),
+    "source": NAME,
+    "routing_key": NAME,
+    "on_commit": Form(
+        lambda given: callable(given) and not not_plain(given),
+        "a plain function of the projection's name, a position and the changes",
+    ),
+}
 
 
 class Projection:
@@ -45,6 +63,9 @@ class Projection:
         ``routing_key``: that of the events that change a view; empty: all do. ``on_commit`` is told of every batch
         after its commit: the projection's name, the position that its views are at, and the changed rows.
         """
+        given = {"name": name, "views": views, "store": store, "schema": schema, "source": source}
+        given |= {"routing_key": routing_key, "on_commit": on_commit}
+        refuse_other(f"projection {name!r}", given, _FORMS)
         self.name = self.actor = name
         self.source = source or name.rpartition(".")[2]
         self.says_source = bool(source) or "." in name
@@ -61,8 +82,9 @@ class Projection:
         self._wanted = schema.stored_names(wanted)
         self._shared = [view for view in views if view.shared and not view.append_only]
         self._on_commit = on_commit
-        self._schema = schema
+        self.schema = schema
         self._cache: dict[AnyView, OrderedDict[str, Any]] = {view: OrderedDict() for view in views}
+        self._prepared: tuple[Sequence[Recorded], Sequence[tuple[Recorded, Message]]] | None = None
         self._before: Mapping[str, Any] = (
             {"before": self._cache} if isinstance(store, NotingViewStore) else {}
         )
@@ -75,7 +97,7 @@ class Projection:
             name,
             [view],
             self.store.at(build.place),
-            schema=self._schema,
+            schema=self.schema,
             source=self.source,
             routing_key=self.projected_key,
             on_commit=self._on_commit,
@@ -123,13 +145,23 @@ class Projection:
         for cached in self._cache.values():
             cached.clear()
 
-    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        advance = progress.advance or await self._staying()
+    def prepare(self, events: Sequence[Recorded]) -> None:
+        """Decodes what it will be given next. What is wrong with an event is told when it is its turn."""
+        with suppress(Exception):
+            self._prepared = events, self._decode(events)
+
+    def _decode(self, events: Sequence[Recorded]) -> Sequence[tuple[Recorded, Message]]:
         wanted = self._wanted
         mine = [event for event in events if event.type in wanted] if wanted else events
-        decoded = self._schema.decode_all(mine)
+        decoded = self.schema.decode_all(mine)
         if self.projected_key != self.routing_key:
             decoded = [each for each in decoded if routing_key_of(each[1]) == self.projected_key]
+        return decoded
+
+    async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        advance = progress.advance or await self._staying()
+        prepared, self._prepared = self._prepared, None
+        decoded = prepared[1] if prepared and prepared[0] is events else self._decode(events)
         events_of = {view: keyed(view, decoded) for view in self._kept}
         await self._fetch(events_of)
         committed = await self._commit(events_of, advance, progress)

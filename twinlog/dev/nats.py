@@ -8,24 +8,20 @@ import signal
 import sys
 from pathlib import Path
 from secrets import token_hex
-from typing import Self
 
 from twinlog.dev.process import (
     StartFailed,
-    end_leftover,
     free_port,
     password_in,
     spawn,
-    stop,
-    tail,
     write_private,
 )
+from twinlog.dev.server import EmbeddedServer
 
 _USER = "twinlog"
-_READY_SECONDS = 30.0
 
 
-class EmbeddedNats:
+class EmbeddedNats(EmbeddedServer):
     """A server that keeps its streams in ``folder``. Use as an async context manager.
 
     It answers to the password in ``folder``/password only, which this user alone may read.
@@ -48,11 +44,16 @@ class EmbeddedNats:
         self.store = self.folder / "store"
         self.max_file = max_file
         self.extra = extra
-        self._log = self.folder / "nats.log"
         self._config = self.folder / "nats.conf"
-        self._pid_file = self.folder / "nats.pid"
         self._password = password or password_in(self.folder) or token_hex(24)
-        self._process: asyncio.subprocess.Process | None = None
+        super().__init__(
+            "nats-server",
+            self.folder / "nats.log",
+            pid_file=self.folder / "nats.pid",
+            sign=self._config,
+            shuts_down_at=signal.SIGTERM,
+            ready_seconds=30.0,
+        )
 
     @property
     def url(self) -> str:
@@ -63,26 +64,10 @@ class EmbeddedNats:
         """The same for another port, such as that of a proxy."""
         return f"nats://{_USER}:{self._password}@127.0.0.1:{port}"
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    async def __aenter__(self) -> Self:
+    async def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.end_leftover()
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Starts the server and waits until it answers. Raises StartFailed."""
+    async def _spawn(self, output: int) -> asyncio.subprocess.Process:
         write_private(self.folder / "password", f"{self._password}\n")
         write_private(
             self._config,
@@ -93,41 +78,7 @@ class EmbeddedNats:
             f'authorization {{ user: {_USER}, password: "{self._password}" }}\n'
             f"{self.extra}\n",
         )
-        with self._log.open("ab") as log:
-            self._process = await spawn([_binary(), "-c", self._config], output=log.fileno(), cwd=self.folder)
-        await self._until_ready()
-
-    async def stop(self) -> None:
-        if self._process:
-            await stop(self._process)
-
-    async def ended(self) -> None:
-        """Waits until the server has ended, and raises StartFailed then."""
-        assert self._process is not None
-        code = await self._process.wait()
-        raise StartFailed(f"nats-server went down ({code}):\n{tail(self._log)}")
-
-    def end_leftover(self) -> None:
-        """Ends the server that a killed run left in this folder."""
-        end_leftover(self._pid_file, str(self._config), signal.SIGTERM)
-
-    async def kill(self) -> None:
-        """Sends SIGKILL, as in a crash, and waits for the end."""
-        assert self._process is not None
-        self._process.kill()
-        await self._process.wait()
-
-    async def _until_ready(self) -> None:
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                while not await self._answers():
-                    if self._process and self._process.returncode is not None:
-                        raise StartFailed(f"nats-server ended at start:\n{tail(self._log)}")
-                    await asyncio.sleep(0.02)
-        except TimeoutError as error:
-            raise StartFailed(
-                f"nats-server did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}"
-            ) from error
+        return await spawn([_binary(), "-c", self._config], output=output, cwd=self.folder)
 
     async def _answers(self) -> bool:
         try:

@@ -14,22 +14,19 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
-from typing import Self
 
 import asyncpg
 
 from twinlog.dev.process import (
     StartFailed,
-    end_leftover,
     free_port,
     password_in,
     spawn,
     stop,
-    tail,
     write_private,
 )
+from twinlog.dev.server import EmbeddedServer
 
-_READY_SECONDS = 60.0
 _ACCESS = """\
 # TYPE  DATABASE     USER  ADDRESS       METHOD
 local   all          all                 scram-sha-256
@@ -40,7 +37,7 @@ host    replication  all   127.0.0.1/32  scram-sha-256
 """pg_hba.conf: nobody gets in without the password."""
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """A server that keeps its data in ``folder``; by default as durably as Postgres does (fsync on).
 
     It answers to the password in ``folder``/password only, which this user alone may read. Data of a release that had
@@ -60,9 +57,15 @@ class EmbeddedPostgres:
         self.port = port or free_port()
         self._fsync = fsync
         self._data = self.folder / "data"
-        self._log = self.folder / "postgres.log"
         self._password = ""
-        self._process: asyncio.subprocess.Process | None = None
+        super().__init__(
+            "Postgres",
+            self.folder / "postgres.log",
+            pid_file=self._data / "postmaster.pid",
+            sign=self._data,
+            shuts_down_at=signal.SIGINT,  # a fast shutdown: it does not wait for sessions
+            ready_seconds=60.0,
+        )
 
     @property
     def url(self) -> str:
@@ -73,31 +76,14 @@ class EmbeddedPostgres:
         """The same for another port, such as that of a proxy."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{port}"
 
-    @property
-    def pid(self) -> int:
-        """The process id of the postmaster."""
-        assert self._process is not None
-        return self._process.pid
-
-    async def __aenter__(self) -> Self:
-        self.end_leftover()
+    async def _prepare(self) -> None:
         self._make_folder()
         self._bin = self._reachable_binaries()
         if not (self._data / "PG_VERSION").exists():
             await self._initialise()
         await self._lock_out_others()
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Starts the server and waits until it answers. Raises StartFailed."""
+    async def _spawn(self, output: int) -> asyncio.subprocess.Process:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -108,36 +94,13 @@ class EmbeddedPostgres:
             "fsync": "on" if self._fsync else "off",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        with self._log.open("ab") as log:
-            self._process = await spawn(
-                [self._bin / "postgres", "-D", self._data, *options],
-                output=log.fileno(),
-                cwd=self.folder,
-                user=self._user,
-                on_parents_death=signal.SIGINT,
-            )
-        await self._until_ready()
-
-    async def stop(self) -> None:
-        """Shuts down fast: sessions end, everything committed is kept."""
-        if self._process:
-            await stop(self._process, signal.SIGINT)
-
-    async def ended(self) -> None:
-        """Waits until the server has ended, and raises StartFailed then."""
-        assert self._process is not None
-        code = await self._process.wait()
-        raise StartFailed(f"Postgres went down ({code}):\n{tail(self._log)}")
-
-    def end_leftover(self) -> None:
-        """Ends the server that a killed run left in this folder."""
-        end_leftover(self._data / "postmaster.pid", str(self._data), signal.SIGINT)
-
-    async def kill(self) -> None:
-        """Sends SIGKILL, as in a crash, and waits for the end."""
-        assert self._process is not None
-        self._process.kill()
-        await self._process.wait()
+        return await spawn(
+            [self._bin / "postgres", "-D", self._data, *options],
+            output=output,
+            cwd=self.folder,
+            user=self._user,
+            on_parents_death=signal.SIGINT,
+        )
 
     def _make_folder(self) -> None:
         """Makes the folder, and the link to it; data below /var/tmp without a link is of an earlier checkout."""
@@ -202,18 +165,6 @@ class EmbeddedPostgres:
             raise
         if process.returncode:
             raise StartFailed(f"{Path(command[0]).name} failed:\n{output.decode(errors='replace')}")
-
-    async def _until_ready(self) -> None:
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                while not await self._answers():
-                    if self._process and self._process.returncode is not None:
-                        raise StartFailed(f"Postgres ended at start:\n{tail(self._log)}")
-                    await asyncio.sleep(0.05)
-        except TimeoutError as error:
-            raise StartFailed(
-                f"Postgres did not answer in {_READY_SECONDS:g} s:\n{tail(self._log)}"
-            ) from error
 
     async def _answers(self) -> bool:
         try:

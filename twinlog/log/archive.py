@@ -13,19 +13,27 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from twinlog.log.log_file import FrameReader, NotALogFile, Seal, zstd
+from twinlog.log.log_file import FrameReader, LogFileDamaged, NotALogFile, Seal, zstd
 from twinlog.log.log_file_records import event_of
 from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.model.event import Recorded
 
 _FRAMES_KEPT = 16
 """Frames that were read last, of some 500 events each: readers go forward in pages."""
+_DAMAGE = (LogFileDamaged, NotALogFile, FileNotFoundError)
 
 
 class ArchiveUnavailable(Unavailable):
     """Events {first} to {last} of log {log} are in the archive, in {file}, which cannot be read: {why}."""
 
     reason = "ARCHIVE_UNAVAILABLE"
+
+
+class ArchiveDamaged(ArchiveUnavailable):
+    """Events {first} to {last} of log {log} are in the archive, and {file} is gone or not as it was written: {why}.
+    Put back a copy of it."""
+
+    reason = "ARCHIVE_DAMAGED"
 
 
 class ArchivedRange(NamedTuple):
@@ -99,10 +107,10 @@ class ArchiveReader:
                 f"Events {of.first} to {of.last} of log {self._log} are archived. {error}"
             ) from error
         except Exception as error:  # a file system may raise anything
-            why = str(error) or type(error).__name__
-            raise ArchiveUnavailable(
-                log=self._log, first=of.first, last=of.last, file=of.file, why=why
-            ) from error
+            kind = ArchiveDamaged if isinstance(error, _DAMAGE) else ArchiveUnavailable
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            why = why or type(error).__name__
+            raise kind(log=self._log, first=of.first, last=of.last, file=of.file, why=why) from error
 
     def _decoded(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
         zstd()
@@ -111,8 +119,10 @@ class ArchiveReader:
         end = of.frame_offsets[number + 1] if number + 1 < len(of.frame_offsets) else of.size
         data = files.cat_file(path, start=offset, end=end)
         before = Seal(of.frame_digests[number], of.frame_firsts[number] - 1)
-        reader = FrameReader(BytesIO(data), of.file, "Put back a copy of the file", before)
-        frame = next(reader.frames())
+        reader = FrameReader(BytesIO(data), of.file, "", before)
+        frame = next(reader.frames(), None)  # from a thread no StopIteration comes back
+        if frame is None:
+            raise NotALogFile(file=of.file, why=f"it ends before byte {offset}: it was cut off")
         if frame.seal.digest != of.frame_digests[number + 1]:
             raise NotALogFile(file=of.file, why=f"frame {number} is not the one that was archived")
         return [event_of(record, self._log) for record in frame.records if record.HasField("event")]

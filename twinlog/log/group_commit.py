@@ -6,12 +6,13 @@ Lost races are decided again on newer states; after a few, other writers are loc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
+from google.protobuf.message import Message
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.keys import KeysUnavailable
@@ -72,8 +73,9 @@ class GroupCommit:
         on_outage: Callable[[], None],
         randomness: Randomness,
         personal: Personal | None = None,
+        owners: Mapping[type[Message], str] = {},
     ) -> None:
-        """``personal`` seals what is decided.
+        """``personal`` seals what is decided. ``owners``: the aggregate that declares a type of events, by its name.
 
         ``on_commit`` gets the events of every batch right after its commit, and the id of the event before them.
         ``lineage``: what is known of the log's history; None: nothing, so that no fork is noticed. ``on_outage`` is
@@ -86,6 +88,7 @@ class GroupCommit:
         self._lineage = lineage
         self._breaks = 0
         self._personal = personal
+        self._owners = owners
         self._on_outage = on_outage
         self.down = False
         """Whether an append has found no answer for some seconds."""
@@ -177,7 +180,9 @@ class GroupCommit:
     async def _decide(self, session: LogSession, units: Sequence[Unit]) -> _Plan:
         await self._states.load(session, [ref for unit in units for ref in unit.preload])
         while True:
-            draft = Draft(self._states.known, self._states.failed, self._ids, self._states.schema)
+            draft = Draft(
+                self._states.known, self._states.failed, self._ids, self._states.schema, self._owners
+            )
             decided: list[_Decided] = []
             refused: list[_Refused] = []
             missing: dict[StreamId, AnyAggregate] = {}

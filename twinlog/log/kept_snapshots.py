@@ -34,12 +34,16 @@ _MANY_EVENTS = 2_000
 
 
 def stride(aggregate: AnyAggregate, version: int, size: int) -> int:
-    """How many versions lie between two kept snapshots of a stream, once it has come to a version and a size in bytes.
+    """How many versions lie between two kept snapshots of a stream that has come to a version and a size in bytes."""
+    return spread(aggregate.keep_every, aggregate.keep_bytes, version, size)
 
-    It doubles until all of them would fit, so those that stay are spread evenly over the stream.
+
+def spread(every: int, most: int, version: int, size: int) -> int:
+    """``every``, doubled until all that is kept up to a version takes no more than ``most`` bytes.
+
+    So what stays is spread evenly over the stream.
     """
-    every = aggregate.keep_every
-    while version // every * size > aggregate.keep_bytes:
+    while version // every * size > most:
         every *= 2
     return every
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from twinlog.log.history import History, OtherHistory
+from twinlog.log.kept_snapshots import spread
 from twinlog.log.past import KeepsRows, KeptRow, Moment, RowKey
 from twinlog.log.ports import Log
 from twinlog.log.snapshots import ValueCodec, snapshot_schema
@@ -20,8 +21,10 @@ from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
 from twinlog.model.view import View
 
-KEEP_EVERY = 1_000
-"""Versions between two kept rows."""
+KEEP_EVERY = 200
+"""Versions between two kept rows: they are small, and the events between come from another service."""
+KEEP_BYTES = 16 * 2**20
+"""About what the rows of one stream may take: where they would take more, they are kept at fewer versions."""
 
 
 class PastRow(NamedTuple):
@@ -87,13 +90,16 @@ class PastRows:
     async def _keep(self, at: RowKey, codec: ValueCodec, event: Recorded, row: Any) -> None:
         if not isinstance(self._store, KeepsRows):
             return
+        encoded = codec.encode(row)
+        if event.version % spread(KEEP_EVERY, KEEP_BYTES, event.version, len(encoded)):
+            return
         kept = KeptRow(
             event.version,
             event.position,
             event.recorded_at,
             event.event_id,
             self._marked(codec),
-            codec.encode(row),
+            encoded,
         )
         with suppress(Unavailable):  # it is only a cache
             await self._store.keep_row(at, kept)

@@ -50,7 +50,10 @@ class StreamReader:
         if not entries:
             return []
         schema_of = self._codecs.schema if snapshots else _no_schema
-        wanted = [ReadRequest(stream, at.version, schema_of(at.aggregate)) for stream, at in entries.items()]
+        wanted = [
+            ReadRequest(stream, at.version, schema_of(at.aggregate), to_fold=True)
+            for stream, at in entries.items()
+        ]
         found: list[Found] = []
         unfit: dict[StreamId, tuple[Entry, int]] = {}
         try:

@@ -63,8 +63,12 @@ class Draft:
         failed: MutableMapping[StreamId, StreamUnreadable],
         ids: Ids,
         schema: Schema,
+        owners: Mapping[type[Message], str] = {},
     ) -> None:
-        """``failed``: the streams that cannot be read in this batch. ``schema``: what will read the events."""
+        """``failed``: the streams that cannot be read in this batch. ``schema``: what will read the events.
+
+        ``owners``: the aggregate that declares a type among its ``events``, by its name."""
+        self.owners = owners
         self.upcasting = schema if schema.fingerprint else None
         """What reads the events that are decided as something else, where they are of an older type."""
         self.known = known
@@ -142,11 +146,12 @@ class Transaction:
         stream = StreamId(aggregate.name, id)
         entry = self._entry(aggregate, stream)
         state, version, events = entry.state, entry.version, []
-        at_work, upcasting = "decide", self._draft.upcasting
+        at_work, upcasting, owners = "decide", self._draft.upcasting, self._draft.owners
         try:
             for message in aggregate.decide(entry.state, command):
-                if aggregate.events and type(message) not in aggregate.events and not self._is_old(message):
-                    raise TypeError(f"{message.DESCRIPTOR.full_name} is not among its `events`")
+                kind = type(message)
+                if (kind not in aggregate.events) if aggregate.events else (kind in owners):
+                    self._refuse_event(aggregate, message)
                 at_work = "evolve"
                 if upcasting is None:
                     state, version = aggregate.evolve(state, message), version + 1
@@ -212,6 +217,17 @@ class Transaction:
         """Adds what the unit read to the draft, so that the append checks it."""
         for stream, entry in self._read.items():
             self._draft.read.setdefault(stream, entry)
+
+    def _refuse_event(self, aggregate: AnyAggregate, message: Message) -> None:
+        """Raises TypeError, unless it is an event as an older version writes it."""
+        name = message.DESCRIPTOR.full_name
+        if not aggregate.events:
+            owner = self._draft.owners[type(message)]
+            raise TypeError(
+                f"{name} is among the `events` of aggregate {owner!r}; give this one an event of its own"
+            )
+        if not self._is_old(message):
+            raise TypeError(f"{name} is not among its `events`")
 
     def _is_old(self, message: Message) -> bool:
         """Whether it is an event as an older version writes it, and still has to be written for its sake."""

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import structlog
+from google.protobuf.message import Message
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
@@ -67,6 +68,7 @@ class Writer:
         max_waiting: int = 10_000,
         randomness: Randomness = random,
         personal: Personal | None = None,
+        owners: Mapping[type[Message], str] = {},
     ) -> None:
         """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they are in
         plain text. ``on_commit`` gets every batch of events right after its commit, in
@@ -75,6 +77,8 @@ class Writer:
 
         ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many commands from outside may
         wait; one more is refused as Overloaded, however fast they are worked off.
+
+        ``owners``: the aggregate that declares a type among its ``events``, by its name; no other decides one.
         """
         self.schema = schema
         self._log = log
@@ -110,6 +114,7 @@ class Writer:
             on_outage=self._fail_waiting,
             randomness=randomness,
             personal=personal,
+            owners=owners,
         )
 
     @property

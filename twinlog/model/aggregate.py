@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import EVENTS, FLAG, NAME, Form, Forms, function_of, refuse_other, whole
+
 State = TypeVar("State")
 Command = TypeVar("Command")
 
@@ -65,10 +67,7 @@ class Aggregate(Generic[State, Command]):
     stream's own id. False: the fold drops them."""
 
     def __post_init__(self) -> None:
-        if self.keep_every < LEAST_KEEP_EVERY and self.keep_every != 0:
-            raise ValueError(
-                f"aggregate {self.name}: keep_every is {self.keep_every}; give {LEAST_KEEP_EVERY} or more, or 0"
-            )
+        refuse_other(f"aggregate {self.name!r}", self, _FORMS)
 
     @property
     def has_timers(self) -> bool:
@@ -89,3 +88,19 @@ class Aggregate(Generic[State, Command]):
 
 
 AnyAggregate = Aggregate[Any, Any]
+
+_FORMS: Forms = {
+    "name": NAME,
+    "decide": function_of("the state and a command"),
+    "evolve": function_of("the state and an event"),
+    "partition_key": function_of("the state"),
+    "due": function_of("the state"),
+    "on_due": function_of("the state and the time"),
+    "events": EVENTS,
+    "keep_every": Form(
+        lambda every: whole(0).holds(every) and (every == 0 or every >= LEAST_KEEP_EVERY),
+        f"{LEAST_KEEP_EVERY} or more, or 0",
+    ),
+    "keep_bytes": whole(0, 2**63 - 1),
+    "keeps_personal": FLAG,
+}

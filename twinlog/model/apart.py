@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -100,7 +101,16 @@ class Apart:
 def of_base64(text: str, context: Any) -> bytes:
     """The bytes of a text in base64, or of what stands for one. Raises ValueError where it is none."""
     taken = context.taken(text) if isinstance(context, Apart) else None
-    return b64decode(text, validate=True) if taken is None else taken
+    return _decoder()(text) if taken is None else taken
+
+
+@cache
+def _decoder() -> Callable[[str], bytes]:
+    """pydantic's own, which takes a third of the time of the standard library's."""
+    from pydantic_core import SchemaValidator, core_schema  # only snapshots need it
+
+    decoder: Any = SchemaValidator(core_schema.bytes_schema(), {"val_json_bytes": "base64"})
+    return decoder.validate_strings  # type: ignore[no-any-return]
 
 
 def in_base64(data: bytes, context: Any) -> str:

@@ -18,10 +18,36 @@ from google.protobuf.message import Message
 
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
+from twinlog.model.forms import (
+    DURATION,
+    ERRORS,
+    NAME,
+    RULES,
+    Forms,
+    WrongForm,
+    refuse,
+    refuse_other,
+    whole,
+    wrong_events,
+    wrong_functions,
+)
 from twinlog.model.policies import Dispatch
 from twinlog.model.routing import has_routing_key, routing_key_of
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
+_FORMS: Forms = {
+    "log": NAME,
+    "actor": NAME,
+    "name": NAME,
+    "rules": RULES,
+    "routing_key": NAME,
+    "timeout": DURATION,
+    "retries": whole(0),
+    "first_wait": DURATION,
+    "longest_wait": DURATION,
+    "concurrency": whole(1, 10_000),
+    "transient": ERRORS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +102,23 @@ class Effects:
     nobody is, the other system is down: it is asked again until it is back, and nothing is set aside."""
 
     def __post_init__(self) -> None:
+        refuse_other(of := f"effects {self.name!r}", self, _FORMS)
+        refuse(of, wrong_events("rules", self.rules))
         if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"effects {self.name!r}: the name has to be lower case, such as mail or card_charges"
-            )
+            raise WrongForm(of=of, what="the name has to be lower case, such as mail or card_charges")
         if not self.rules:
-            raise ValueError(f"{self.consumer}: there is no rule; give an async function for an event type")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= timedelta():
-            raise ValueError(
-                f"{self.consumer}: concurrency has to be 1 or more, retries 0 or more, timeout more than 0"
-            )
+            raise WrongForm(of=of, what="there is no rule; give an async function for an event type")
+        if not self.timeout:
+            raise WrongForm(of=of, what="timeout is 0, and every call would be cut off; give it some seconds")
+        object.__setattr__(self, "transient", tuple(self.transient))
         for event in self.rules if self.routing_key else ():
             if not has_routing_key(event):
-                raise ValueError(
-                    f"{self.consumer}: {event.DESCRIPTOR.full_name} has no routing key, so it would never come; "
-                    "declare one in its proto, or leave routing_key out"
+                what = (
+                    f"{event.DESCRIPTOR.full_name} has no routing key, so it would never come; declare one in its "
+                    "proto, or leave routing_key out"
                 )
+                raise WrongForm(of=self.consumer, what=what)
+        refuse(of, wrong_functions("rules", self.rules))
 
     @property
     def consumer(self) -> str:

@@ -5,14 +5,16 @@ A policy is a table from event types to the commands that they call for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import ConfigurationError
+from twinlog.model.forms import NAME, RULES, Forms, refuse, refuse_other, shown, wrong_events, wrong_functions
 from twinlog.model.routing import has_routing_key, rule_of
 
 
@@ -46,7 +48,31 @@ def on(aggregate: AnyAggregate, id: str) -> Target:
     return Target(aggregate, id)
 
 
+class NoDispatch(TypeError):
+    """A rule gave something else than commands."""
+
+
+def several_dispatches(called_for: Any) -> Sequence[Dispatch]:
+    """The commands of a rule that gave no single one. Raises NoDispatch where it gave something else."""
+    if isinstance(called_for, Target):
+        raise NoDispatch(
+            "on(…) alone is no command; say what is to be done, as in on(ROOM, id).do(FreeRoom())"
+        )
+    if isinstance(called_for, str | bytes) or not isinstance(called_for, Iterable):
+        if isinstance(called_for, Coroutine):
+            called_for.close()
+        raise NoDispatch(f"it gave {shown(called_for)}; give a command, as on(…).do(…), several, or None")
+    commands = called_for if isinstance(called_for, list | tuple) else tuple(called_for)
+    for command in commands:
+        if not isinstance(command, Dispatch):
+            raise NoDispatch(f"among its commands is {shown(command)}; each has to be made by on(…).do(…)")
+    return commands
+
+
 Rule = Callable[[Any], Dispatch | Sequence[Dispatch] | None]
+
+
+_FORMS: Forms = {"log": NAME, "actor": NAME, "rules": RULES, "routing_key": NAME}
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,8 @@ class Policies:
     """Only events with this routing key are wanted (:mod:`twinlog.model.routing`); empty: all."""
 
     def __post_init__(self) -> None:
+        refuse_other(of := f"Policies(log={self.log!r}, actor={self.actor!r})", self, _FORMS)
+        refuse(of, chain(wrong_events("rules", self.rules), wrong_functions("rules", self.rules)))
         for event in self.rules if self.routing_key else ():
             if not has_routing_key(event):
                 raise ConfigurationError(
@@ -92,4 +120,4 @@ class Policies:
         called_for = rule(message)
         if called_for is None:
             return ()
-        return (called_for,) if isinstance(called_for, Dispatch) else called_for
+        return (called_for,) if isinstance(called_for, Dispatch) else several_dispatches(called_for)

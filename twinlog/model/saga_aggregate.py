@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate, Events
 from twinlog.model.errors import ConfigurationError, TwinlogError
+from twinlog.model.forms import WrongForm, shown
 from twinlog.model.saga import Command, Saga, SagaInstance, Wake
 from twinlog.model.saga_table import WrongSagaTable
 from twinlog.v1 import saga_pb2 as pb
@@ -84,6 +85,11 @@ def _refuse_mixed(versions: tuple[Saga, ...]) -> None:
         raise ConfigurationError("saga_aggregate needs the tables of a saga: give it at least one")
     seen: set[int] = set()
     for saga in versions:
+        if not isinstance(saga, Saga):
+            raise WrongForm(
+                of="saga_aggregate",
+                what=f"{shown(saga)} is no Saga; give its tables, as in saga_aggregate(V1, V2)",
+            )
         if saga.name != versions[0].name:
             what = f"it is put together with saga {versions[0].name}; make one saga_aggregate of each"
             raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from inspect import iscoroutinefunction
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
+from twinlog.model.functions import not_plain, takes
+
 if TYPE_CHECKING:
     from twinlog.model.saga_table import Backoff, Saga, Step
 
-_FUNCTIONS = ("send", "why", "undo", "matches", "deadline", "transient", "when", "lasts")
+_FUNCTIONS = {
+    "send": "the context",
+    "undo": "the context",
+    "when": "the context",
+    "why": "the refusal",
+    "matches": "the event",
+    "transient": "the refusal",
+    "deadline": "the trigger",
+    "lasts": "the trigger",
+}
+"""Of a step, with what each is given."""
 
 
 def silent_mistakes(saga: Saga) -> Iterator[str]:
@@ -24,6 +35,7 @@ def silent_mistakes(saga: Saga) -> Iterator[str]:
         yield f"versions count from 1, and {saga.version} would stand for an instance that has not begun; renumber it"
     yield from _in_backoff("its", saga.backoff)
     yield from _in_types(saga)
+    yield from _in_functions(saga)
     for step in (*saga.steps, *_closing(saga)):
         yield from (f'the step "{step.name}" {what}' for what in _in_step(step))
     for one, other in combinations((*saga.steps, *_closing(saga)), 2):
@@ -37,13 +49,12 @@ def _closing(saga: Saga) -> Sequence[Step]:
 def _in_step(step: Step) -> Iterator[str]:
     if not step.name:
         yield "has no name; give it one, which people see and replies are kept by"
-    for name in _FUNCTIONS:
-        if iscoroutinefunction(getattr(step, name)):
-            yield f"has an async {name}, and a table decides without waiting; make it a plain function"
+    for name, given in _FUNCTIONS.items():
+        yield from (f"has {what}" for what in _in_function(name, getattr(step, name), given))
     for name in ("deadline", "lasts"):
-        given = getattr(step, name)
-        if isinstance(given, timedelta) and given <= timedelta():
-            yield f"has {name}={given}, which is over at once; give it more than 0"
+        time = getattr(step, name)
+        if isinstance(time, timedelta) and time <= timedelta():
+            yield f"has {name}={time}, which is over at once; give it more than 0"
     if step.retries < 0:
         yield f"has retries={step.retries}; give 0 or more"
     if step.backoff:
@@ -51,6 +62,23 @@ def _in_step(step: Step) -> Iterator[str]:
     others = [answer for answer in (step.refused, step.undone, step.transient) if isinstance(answer, type)]
     if step.done in others:
         yield f"has {_name(step.done)} for success and for something else; let each have an event of its own"
+
+
+def _in_function(name: str, function: Any, given: str) -> Iterator[str]:
+    if not callable(function) or isinstance(function, type):
+        return
+    if what := not_plain(function):
+        kind = "an async" if "async" in what else "a yielding"
+        yield f"{kind} {name}, and a table decides without waiting; make it a plain function"
+    if not takes(function, 1):
+        yield f"a {name} that cannot be called with 1 argument; let it take {given}"
+
+
+def _in_functions(saga: Saga) -> Iterator[str]:
+    functions = {"partition_key": saga.partition_key, "id": saga.id}
+    reasons = {f"reason for {_name(event)}": reason for event, reason in saga.interrupted_by.items()}
+    for name, function in {**functions, **reasons}.items():
+        yield from (f"it has {what}" for what in _in_function(name, function, "the event"))
 
 
 def _in_backoff(whose: str, backoff: Backoff) -> Iterator[str]:

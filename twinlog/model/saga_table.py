@@ -27,7 +27,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from twinlog.model.errors import ConfigurationError
+from twinlog.model.forms import shown, wrong_events, wrong_functions, wrong_parts
 from twinlog.model.messages import unpack
+from twinlog.model.saga_forms import saga_forms, step_forms
 from twinlog.model.saga_mistakes import silent_mistakes
 
 
@@ -188,6 +190,8 @@ class Saga:
     """Only events with this routing key are heard; empty: all."""
 
     def __post_init__(self) -> None:
+        if what := _of_other_form(self):
+            raise WrongSagaTable(saga=self.name, version=self.version, what=what)
         flat = [step for each in self.steps for step in _flattened(each)]
         object.__setattr__(self, "steps", tuple(flat))
         if what := _wrong(self):
@@ -220,6 +224,30 @@ class Saga:
         found = [answer for step in self.steps for answer in (*step.answers, step.undone)]
         closing = self.on_compensated.done if self.on_compensated else None
         return list(dict.fromkeys(answer for answer in (*found, closing, *self.interrupted_by) if answer))
+
+
+def _wrong_in_table(saga: Saga) -> Iterator[str]:
+    yield from wrong_parts(saga, saga_forms(Step, Backoff))
+    yield from wrong_events("interrupted_by", saga.interrupted_by)
+    yield from wrong_functions("interrupted_by", saga.interrupted_by)
+
+
+def _of_other_form(saga: Saga) -> str:
+    """What is not what a table is made of; empty: nothing."""
+    if wrong := next(_wrong_in_table(saga), ""):
+        return wrong
+    forms = step_forms(Backoff)
+    closing = [saga.on_compensated] if saga.on_compensated else []
+    for step in (*saga.steps, *closing):
+        if isinstance(step, Parallel):
+            if not step.together:
+                return "a Parallel has no steps; give it some, or leave it out"
+            if other := next((each for each in step.together if not isinstance(each, Step)), None):
+                return f"a Parallel has {shown(other)} among its steps; give steps, as in Parallel(Step(…), Step(…))"
+        for each in step.together or [step]:
+            if wrong := next(wrong_parts(each, forms), ""):
+                return f"in the step {each.name!r}, {wrong}"
+    return ""
 
 
 def _flattened(step: Step) -> Sequence[Step]:

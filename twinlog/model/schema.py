@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from twinlog.model.errors import ConfigurationError, UndecodableEvent, UnknownEventType, UpcasterFailed
 from twinlog.model.event import Recorded
+from twinlog.model.forms import WrongForm, shown
 from twinlog.model.messages import message_class, pack, unpack
 from twinlog.model.routing import rule_of
 from twinlog.model.upcasts import Reading, Upcast, Upcaster, WrongUpcast, fingerprint, table_of
@@ -47,7 +48,7 @@ class Schema:
 
         Raises UpcasterCycle, and WrongUpcast where two lines are about one type.
         """
-        lines = table_of(upcasts) if isinstance(upcasts, Mapping) else upcasts
+        lines = table_of(upcasts) if isinstance(upcasts, Mapping) else _lines(upcasts)
         self._readings = [*_by_type(lines)]
         self._replacing = {_name(each.of): each for each in self._readings if not each.completes}
         self._completing = {_name(each.of): each for each in self._readings if each.completes}
@@ -172,6 +173,17 @@ class Schema:
         """Upcasts the event inside an event of a saga. It has to stay one: of a split one the first is taken."""
         if packed.TypeName() in self._upcast and (today := self._today(unpack(packed))):
             packed.CopyFrom(pack(today[0]))
+
+
+def _lines(upcasts: Any) -> Sequence[Upcast]:
+    if not isinstance(upcasts, Iterable):
+        raise WrongForm(of="Schema", what=f"its table is {shown(upcasts)}; give a list of Upcast lines")
+    lines = list(upcasts)
+    for line in lines:
+        if not isinstance(line, Upcast):
+            what = f"its table has {shown(line)}; each line is made by a method such as Upcast.rename"
+            raise WrongForm(of="Schema", what=what)
+    return lines
 
 
 def _by_type(lines: Sequence[Upcast]) -> Iterator[Reading]:

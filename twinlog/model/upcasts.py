@@ -18,6 +18,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from twinlog.model.errors import ConfigurationError
+from twinlog.model.forms import shown
+from twinlog.model.functions import not_plain, takes
 
 Upcaster = Callable[[Any], Sequence[Message]]
 """Replaces a message of an old type: ``lambda old: [CreditReserved(order_id=old.order_id, amount=old.amount)]``."""
@@ -86,10 +88,15 @@ class Upcast:
 
         ``by`` makes them; it may leave some out. ``into``: all types that it returns.
         """
-        line = f"Upcast.split({_name(old)}, {_names(into)})"
+        line = f"Upcast.split({_name(old)}, {_names(_types(into))})"
+        if isinstance(into, type):
+            raise WrongUpcast(
+                line=line, what="it names one type and not several; give a list, or use Upcast.rename"
+            )
         _refuse_unknown(line, [old, *into])
         if not into:
             raise WrongUpcast(line=line, what="there is no type to split it into; use Upcast.drop")
+        _refuse_other(line, by)
         return Upcast(line, [Reading(old, by, into, _text(by))])
 
     @staticmethod
@@ -99,6 +106,7 @@ class Upcast:
         ``olds``: old type → what makes the new message from an old one; None: fields of one name and type are copied.
         """
         line = f"Upcast.merge({_names([*olds])}, {_name(into)})"
+        _refuse_no_mapping(line, olds)
         _refuse_unknown(line, [*olds, into])
         if len(olds) < 2:
             raise WrongUpcast(line=line, what="it merges fewer than two types; use Upcast.rename")
@@ -131,11 +139,45 @@ class Upcast:
 def table_of(upcasts: Mapping[type[Message], tuple[Upcaster, Sequence[type[Message]]]]) -> Sequence[Upcast]:
     """The lines of a table in its short form: old type → (function, the types that it returns)."""
     lines = []
-    for old, (upcast, gives) in upcasts.items():
+    for old, said in upcasts.items():
         line = f"Upcaster of {_name(old)}"
+        upcast, gives = _pair(line, said)
         _refuse_unknown(line, [old, *gives])
         lines.append(Upcast(line, [Reading(old, upcast, gives, _text(upcast))]))
     return lines
+
+
+def _pair(line: str, said: Any) -> tuple[Upcaster, Sequence[type[Message]]]:
+    if not isinstance(said, tuple | list) or len(said) != 2 or isinstance(said[1], type | str):
+        what = "it needs a function and the types that it returns, such as (renamed, [RoomAdded])"
+        raise WrongUpcast(line=line, what=what)
+    _refuse_other(line, said[0])
+    return said[0], said[1]
+
+
+def _refuse_other(line: str, by: Any) -> None:
+    """What makes messages has to be a function, of the old one, that answers at once."""
+    if not callable(by) or isinstance(by, type):
+        raise WrongUpcast(line=line, what=f"{shown(by)} makes no message; give a function of the old one")
+    if what := not_plain(by, may_yield=True):
+        raise WrongUpcast(line=line, what=f"its function {what}")
+    if not takes(by, 1):
+        raise WrongUpcast(
+            line=line, what="its function cannot be called with 1 argument; let it take the old message"
+        )
+
+
+def _refuse_no_mapping(line: str, olds: object) -> None:
+    if not isinstance(olds, Mapping):
+        what = (
+            "the old types have to be a mapping to functions, or to None, such as {Sent: None, Posted: None}"
+        )
+        raise WrongUpcast(line=line, what=what)
+
+
+def _types(of: Any) -> Sequence[Any]:
+    """Several types, also where one is given by itself: it then is refused by name."""
+    return [of] if isinstance(of, type) else of
 
 
 def fingerprint(readings: Sequence[Reading]) -> str:
@@ -159,6 +201,7 @@ def _one(
         return Reading(old, lambda message: [_copied(message, new, plan)], [new], json.dumps(plan))
     if fields or without:
         raise WrongUpcast(line=line, what="by= makes the whole message; leave the names of fields out")
+    _refuse_other(line, by)
     return Reading(old, lambda message: [by(message)], [new], _text(by))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from twinlog.model.apart import in_base64, of_base64
@@ -153,26 +154,29 @@ class UuidMap(Mapping[str, int]):
     @classmethod
     def _unpacked(cls, packed: tuple[str, str], info: ValidationInfo | None = None) -> UuidMap:
         """Raises ValueError where the parts do not belong together."""
-        shape, records = (
-            iter(b64decode(packed[0], validate=True)),
-            of_base64(packed[1], info and info.context),
-        )
+        shape = b64decode(packed[0], validate=True)
+        records = of_base64(packed[1], info and info.context)
+        ends = [*accumulate([size * _RECORD_BYTES for size in shape if size != _INNER], initial=0)]
+        leaves = iter([records[start:end] for start, end in pairwise(ends)])
         at = 0
 
         def node() -> _Node:
             nonlocal at
-            size = next(shape)
-            if size == _INNER:
+            size, at = shape[at], at + 1
+            if size != _INNER:
+                return next(leaves)
+            below = shape[at : at + _WAYS]
+            if len(below) < _WAYS or _INNER in below:
                 return tuple([node() for _ in range(_WAYS)])
-            start, at = at, at + size * _RECORD_BYTES
-            return records[start:at]
+            at += _WAYS  # all are leaves, as with most nodes
+            return tuple(islice(leaves, _WAYS))
 
         new = cls()
         try:
             new._root = node()
-        except (StopIteration, RuntimeError) as error:
+        except (IndexError, RecursionError) as error:
             raise ValueError("the shape of the map is cut off") from error
-        if at != len(records) or next(shape, None) is not None:
+        if at != len(shape) or ends[-1] != len(records):
             raise ValueError("the map has other records than its shape says")
         return new
 

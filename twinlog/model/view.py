@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from twinlog.model.event import Recorded
+from twinlog.model.forms import (
+    ANY_EVENTS,
+    EVENT,
+    FLAG,
+    NAME,
+    RULES,
+    Forms,
+    WrongForm,
+    function_of,
+    optional,
+    refuse,
+    refuse_other,
+    shown,
+    whole,
+    wrong_events,
+    wrong_functions,
+)
 
 Row = TypeVar("Row")
 
@@ -65,9 +83,13 @@ class View(Generic[Row]):
     """The types that it is about; empty: any."""
 
     def __post_init__(self) -> None:
+        refuse_other(of := f"view {self.name!r}", self, _FORMS)
         if self.rules is not None:
+            refuse(of, chain(wrong_events("rules", self.rules), wrong_functions("rules", self.rules)))
             if self.each or not (self.evolve is unchanged or isinstance(self.evolve, _ByType)):
-                raise ValueError(f"view {self.name!r} has rules beside evolve or each; keep one of them")
+                raise WrongForm(
+                    of=f"view {self.name!r}", what="it has rules beside evolve or each; keep one of them"
+                )
             object.__setattr__(self, "evolve", _ByType(self.rules))
             object.__setattr__(self, "events", self.rules)
         object.__setattr__(self, "events", tuple(self.events))  # it is a key of dictionaries
@@ -94,14 +116,38 @@ class View(Generic[Row]):
         found = self.key(event, message)
         if found is None:
             return ()
-        return (found,) if isinstance(found, str) else found
+        return (found,) if isinstance(found, str) else several_keys(self, found)
 
     def after(self, key: str, row: Row | None, event: Recorded, message: Message) -> Row | None:
         """The row with that key after an event; None: there is none."""
         return self.each(key, row, event, message) if self.each else self.evolve(row, event, message)
 
 
+def several_keys(view: View[Any], keys: Any) -> Sequence[str]:
+    """The keys that a view gave, where it is not one. Raises TypeError where they are none."""
+    if not isinstance(keys, Iterable) or isinstance(keys, bytes):
+        raise TypeError(f"view {view.name!r}: key gave {shown(keys)}; give a text, several, or None")
+    found = keys if isinstance(keys, list | tuple) else tuple(keys)
+    for key in found:
+        if not isinstance(key, str):
+            raise TypeError(f"view {view.name!r}: among the keys is {shown(key)}; each has to be a text")
+    return found
+
+
 AnyView = View[Any]
+
+_FORMS: Forms = {
+    "name": NAME,
+    "key": function_of("the record and the event"),
+    "evolve": function_of("the row, the record and the event"),
+    "created_by": optional(EVENT),
+    "append_only": FLAG,
+    "shared": FLAG,
+    "events": ANY_EVENTS,
+    "each": optional(function_of("the key, the row, the record and the event")),
+    "rules": optional(RULES),
+    "version": whole(1),
+}
 Changes = Mapping[AnyView, Mapping[str, Any]]
 """Changed rows, by view and key; None: the row is deleted."""
 Keyed = tuple[Sequence[str], Recorded, Message]
@@ -122,7 +168,7 @@ def keyed(view: AnyView, decoded: Sequence[tuple[Recorded, Message]]) -> Sequenc
             continue
         keys = view.key(event, message)
         if keys is not None:
-            found.append(((keys,) if isinstance(keys, str) else keys, event, message))
+            found.append(((keys,) if isinstance(keys, str) else several_keys(view, keys), event, message))
     return found
 
 

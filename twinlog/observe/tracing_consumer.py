@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.projection import Projection
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
 from twinlog.model.trace import SAMPLED
-from twinlog.observe.tracing_spans import Attributes, Spans, current, ending, traceparent_of
+from twinlog.observe.tracing_kept import KeptSpan
+from twinlog.observe.tracing_spans import Attributes, Spans, current, ending
 
 
 class TracedConsumer(ConsumerWrapper):
@@ -44,7 +45,10 @@ class TracedConsumer(ConsumerWrapper):
         wanted = [event for event in traced if self._is_wanted(event)]
         with self._begun(wanted, progress, alone=len(events) == 1) as spans:
             if not self._changes_rows:  # rows may show the event's own metadata
-                events = [_within(spans.get(event.position), event) for event in events]
+                events = [
+                    _within(spans[event.position], event) if event.position in spans else event
+                    for event in events
+                ]
             return await self.inner.apply(events, progress)
 
     def _is_wanted(self, event: Recorded) -> bool:
@@ -59,9 +63,9 @@ class TracedConsumer(ConsumerWrapper):
     @contextmanager
     def _begun(
         self, events: Sequence[Recorded], progress: Progress, *, alone: bool
-    ) -> Iterator[Mapping[int, Span]]:
+    ) -> Iterator[Mapping[int, KeptSpan]]:
         """The spans of a batch; gives them by the positions of their events. ``alone``: it is all that is handled."""
-        spans: dict[int, Span] = {}
+        spans: dict[int, KeptSpan] = {}
         late: list[Recorded] = []
         for event in events:
             if self._spans.long_ago(event.recorded_at):
@@ -78,7 +82,7 @@ class TracedConsumer(ConsumerWrapper):
         with ending(spans.values()), current(*spans.values()) if alone and spans else nullcontext():
             yield spans
 
-    def _linked(self, events: Sequence[Recorded], progress: Progress) -> Span:
+    def _linked(self, events: Sequence[Recorded], progress: Progress) -> KeptSpan:
         return self._spans.linked(
             [event.metadata.traceparent for event in events],
             self._span_name,
@@ -101,8 +105,6 @@ class TracedConsumer(ConsumerWrapper):
         }
 
 
-def _within(span: Span | None, event: Recorded) -> Recorded:
+def _within(span: KeptSpan, event: Recorded) -> Recorded:
     """The event, as what it causes is to see it: set off by its span."""
-    if span is None:
-        return event
-    return event._replace(metadata=event.metadata._replace(traceparent=traceparent_of(span)))
+    return event._replace(metadata=event.metadata._replace(traceparent=span.traceparent))

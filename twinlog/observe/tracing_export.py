@@ -18,9 +18,12 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from twinlog import __version__
+from twinlog.observe.tracing_encoding import encode_in_place
+from twinlog.observe.tracing_kept import origin
 from twinlog.observe.tracing_spans import Tracer
 
 _LAST_SECONDS = 2.0
@@ -40,6 +43,7 @@ async def tracer(service: str) -> AsyncIterator[Tracer]:
     """Begins spans that are sent to the receiver; what is left when the block ends is sent, as far as it can be."""
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    encode_in_place()
     exporter = SaysOnce(OTLPSpanExporter())
     processor = BatchSpanProcessor(exporter)
     try:
@@ -53,9 +57,8 @@ async def tracer(service: str) -> AsyncIterator[Tracer]:
 def tracer_of(processor: SpanProcessor, resource: Resource) -> Tracer:
     """What begins spans that ``processor`` takes; calls are sampled as OTEL_TRACES_SAMPLER says."""
     sampler = TracerProvider(shutdown_on_exit=False).sampler
-    provider = TracerProvider(ALWAYS_ON, _Known(resource), shutdown_on_exit=False)
-    provider.add_span_processor(processor)
-    return Tracer(provider.get_tracer("twinlog", __version__), sampler, isinstance(sampler, ParentBased))
+    scope = InstrumentationScope("twinlog", __version__)
+    return Tracer(origin(processor, _Known(resource), scope), sampler, isinstance(sampler, ParentBased))
 
 
 class _Known(Resource):

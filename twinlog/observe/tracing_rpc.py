@@ -9,13 +9,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from opentelemetry.trace import Span, StatusCode
+from opentelemetry.trace import StatusCode
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from twinlog.model.errors import TwinlogError
 from twinlog.model.personal import OWN_TYPES, withheld
-from twinlog.model.trace import trace_fields
-from twinlog.observe.tracing_spans import Attributes, Spans, current, traceparent_of
+from twinlog.model.trace import UNSAMPLED, trace_fields
+from twinlog.observe.tracing_kept import KeptSpan
+from twinlog.observe.tracing_spans import Attributes, Spans, current
 from twinlog.rpc.context import TRACE, Context, given_trace
 from twinlog.rpc.errors import status_of
 from twinlog.rpc.handlers import Behavior, Method
@@ -38,12 +39,16 @@ class TracedMethods:
     def _unary(self, method: Method, behavior: Behavior) -> Behavior:
         said = _said_of(method)
 
-        async def call(request: Any, context: Context) -> Any:
-            span = self._spans.call(given_trace(context), method.name, said)
-            if span is None:
-                return await behavior(request, context)
+        async def sampled(span: KeptSpan, request: Any, context: Context) -> Any:
             with _serving(span, context):
                 return await behavior(request, context)
+
+        def call(request: Any, context: Context) -> Any:
+            given = given_trace(context)
+            if self._spans.follows and given[-1:] in UNSAMPLED:
+                return behavior(request, context)
+            span = self._spans.call(given, method.name, said)
+            return behavior(request, context) if span is None else sampled(span, request, context)
 
         return call
 
@@ -65,9 +70,9 @@ def _said_of(method: Method) -> Attributes:
 
 
 @contextmanager
-def _serving(span: Span, context: Context) -> Iterator[None]:
+def _serving(span: KeptSpan, context: Context) -> Iterator[None]:
     """What the call sets off, and what it logs, is of this span; it ends with the call, and says how that went."""
-    traceparent = traceparent_of(span)
+    traceparent = span.traceparent
     token = TRACE.set(traceparent)
     bind_contextvars(**trace_fields(traceparent))
     try:
@@ -96,7 +101,7 @@ def _serving(span: Span, context: Context) -> Iterator[None]:
         span.end()
 
 
-def _tell(span: Span, code: str, why: str = "") -> None:
+def _tell(span: KeptSpan, code: str, why: str = "") -> None:
     span.set_attribute("rpc.response.status_code", code)
     if code != "OK":
         span.set_attribute("error.type", code)

@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from random import getrandbits
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
-    Span,
     SpanContext,
     SpanKind,
     StatusCode,
@@ -28,6 +26,7 @@ from structlog.contextvars import bound_contextvars
 from twinlog.model.clock import Clock
 from twinlog.model.personal import OWN_TYPES, withheld
 from twinlog.model.trace import SAMPLED, trace_fields
+from twinlog.observe.tracing_kept import KeptSpan, Origin
 
 APART = timedelta(seconds=60)
 """What is handled later than this after it was recorded begins a trace of its own, which links to the one before:
@@ -40,7 +39,7 @@ _NOTHING = Context()
 class Tracer(NamedTuple):
     """What begins a process's spans."""
 
-    tracer: trace.Tracer
+    origin: Origin
     """Keeps every span that it begins."""
     sampler: Sampler
     """Decides of calls."""
@@ -52,24 +51,23 @@ class Spans:
     """Begins the spans of one process."""
 
     def __init__(self, tracer: Tracer, clock: Clock) -> None:
-        self._tracer, self._sampler, self._follows = tracer
+        self._origin, self._sampler, self.follows = tracer
         self._clock = clock
 
-    def call(self, given: str, name: str, attributes: Attributes) -> Span | None:
+    def call(self, given: str, name: str, attributes: Attributes) -> KeptSpan | None:
         """The span of a call, whose caller gave a trace context or none; None where it is not sampled."""
-        follows = self._follows and given
-        if follows and given[-1] not in SAMPLED:
+        parent = span_context(given) if given else None
+        if not (self.follows and given):
+            # Asked here, since a span that is only begun to be dropped costs five times as much.
+            trace_id = parent.trace_id if parent else getrandbits(128)
+            within = set_span_in_context(NonRecordingSpan(parent), _NOTHING) if parent else _NOTHING
+            sampled = self._sampler.should_sample(within, trace_id, name, SpanKind.SERVER, attributes)
+            if sampled.decision is not Decision.RECORD_AND_SAMPLE:
+                return None
+            attributes = {**attributes, **cast(Attributes, sampled.attributes or {})}
+        elif given[-1] not in SAMPLED:
             return None
-        parent = parent_of(given) if given else _NOTHING
-        if follows:
-            return self._tracer.start_span(name, parent, kind=SpanKind.SERVER, attributes=attributes)
-        # Asked here, since a span that is only begun to be dropped costs five times as much.
-        trace_id = int(given[3:35], 16) if given else getrandbits(128)
-        sampled = self._sampler.should_sample(parent, trace_id, name, SpanKind.SERVER, attributes)
-        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
-            return None
-        said = {**attributes, **(sampled.attributes or {})}
-        return self._tracer.start_span(name, parent, kind=SpanKind.SERVER, attributes=said)
+        return self._origin.begin(name, parent, SpanKind.SERVER, attributes)
 
     def long_ago(self, recorded_at: datetime) -> bool:
         """Whether what follows from then is linked to its trace, and is no part of it."""
@@ -77,29 +75,29 @@ class Spans:
 
     def child(
         self, traceparent: str, name: str, kind: SpanKind, attributes: Attributes, links: Sequence[Link] = ()
-    ) -> Span:
+    ) -> KeptSpan:
         """A span in the trace that ``traceparent`` names."""
-        return self._tracer.start_span(
-            name, parent_of(traceparent), kind=kind, attributes=attributes, links=links
-        )
+        return self._origin.begin(name, span_context(traceparent), kind, attributes, links)
 
-    def linked(self, traceparents: Sequence[str], name: str, kind: SpanKind, attributes: Attributes) -> Span:
+    def linked(
+        self, traceparents: Sequence[str], name: str, kind: SpanKind, attributes: Attributes
+    ) -> KeptSpan:
         """A span that links to others: in a trace of its own, or in the operator's who has it done."""
         links = [Link(span_context(each)) for each in traceparents]
         current = get_current_span()
-        parent = set_span_in_context(current, _NOTHING) if current.is_recording() else _NOTHING
-        return self._tracer.start_span(name, parent, kind=kind, attributes=attributes, links=links)
+        parent = current.get_span_context() if current.is_recording() else None
+        return self._origin.begin(name, parent, kind, attributes, links)
 
     @contextmanager
     def together(
         self, name: str, kind: SpanKind, parts: Mapping[str, Attributes]
-    ) -> Iterator[Mapping[str, Span]]:
+    ) -> Iterator[Mapping[str, KeptSpan]]:
         """What is done at once for several commands: a span in the trace of each, by its trace context.
 
         The first span links to the other commands, the others to the first span.
         """
-        spans: dict[str, Span] = {}
-        links = [Link(span_context(each)) for each in parts][1:]
+        spans: dict[str, KeptSpan] = {}
+        links = [Link(span_context(each)) for each in [*parts][1:]]
         for traceparent, attributes in parts.items():
             span = spans[traceparent] = self.child(traceparent, name, kind, attributes, links)
             if len(spans) == 1:
@@ -109,7 +107,7 @@ class Spans:
 
 
 @contextmanager
-def ending(spans: Collection[Span]) -> Iterator[None]:
+def ending(spans: Collection[KeptSpan]) -> Iterator[None]:
     """Ends spans with the block; what it raises is their error, unless the process stops."""
     try:
         yield
@@ -124,20 +122,14 @@ def ending(spans: Collection[Span]) -> Iterator[None]:
 
 
 @contextmanager
-def current(span: Span) -> Iterator[None]:
+def current(span: KeptSpan) -> Iterator[None]:
     """Has what the block logs, and whatever else is instrumented in the process, belong to the span."""
     token = attach(set_span_in_context(span))
     try:
-        with bound_contextvars(**trace_fields(traceparent_of(span))):
+        with bound_contextvars(**trace_fields(span.traceparent)):
             yield
     finally:
         detach(token)
-
-
-def traceparent_of(span: Span) -> str:
-    """The trace context that what a span sets off is given."""
-    context = span.get_span_context()
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
 def span_context(traceparent: str) -> SpanContext:
@@ -149,8 +141,3 @@ def span_context(traceparent: str) -> SpanContext:
         )
     except ValueError:
         return SpanContext(0, 0, is_remote=True)
-
-
-def parent_of(traceparent: str) -> Context:
-    """The context of what a trace context sets off."""
-    return set_span_in_context(NonRecordingSpan(span_context(traceparent)), _NOTHING)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from twinlog.log.ports import Timer
 from twinlog.log.timers import Causes
 from twinlog.model.event import Recorded
 from twinlog.model.trace import SAMPLED
-from twinlog.observe.tracing_spans import Spans, ending, traceparent_of
+from twinlog.observe.tracing_kept import KeptSpan
+from twinlog.observe.tracing_spans import Spans, ending
 
 
 @contextmanager
@@ -23,10 +24,10 @@ def fired(causes: Causes, spans: Spans) -> Iterator[Mapping[Timer, str]]:
         if event.metadata.traceparent[-1:] in SAMPLED
     }
     with ending(begun.values()):
-        yield {timer: traceparent_of(span) for timer, span in begun.items()}
+        yield {timer: span.traceparent for timer, span in begun.items()}
 
 
-def _begun(timer: Timer, event: Recorded, spans: Spans) -> Span:
+def _begun(timer: Timer, event: Recorded, spans: Spans) -> KeptSpan:
     name, trace = f"timer {timer.stream.type}", event.metadata.traceparent
     said = {
         "twinlog.stream": str(timer.stream),

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
-from twinlog.log.archive import ArchivedRange, ArchiveReader
+from twinlog.log.archive import ArchiveDamaged, ArchivedRange, ArchiveReader
 from twinlog.model.event import Recorded
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
 _RANGES_KEPT = 16
+_PAGE = 2_000
 
 Fetch = Callable[..., Awaitable[Sequence[Any]]]
 """Gives the rows of a query with its arguments."""
+Table = Callable[[int, int], Awaitable[Sequence[Recorded]]]
+"""Gives up to so many events of the table after a position, in order, whether it has gaps or not."""
 
 
 class Archive:
     """The archive of one log."""
 
     def __init__(self, log: str) -> None:
+        self._log = log
         self._reader = ArchiveReader(log)
         self._ranges: OrderedDict[int, ArchivedRange] = OrderedDict()
+
+    async def filled(
+        self, fetch: Fetch, table: Table, after: int, limit: int, events: Sequence[Recorded]
+    ) -> Sequence[Recorded]:
+        """``events`` of the table after a position, or where these have gaps, the same with those of the files.
+
+        ``table`` gives up to so many events of the table after a position.
+        """
+        if not events or (events[0].position == after + 1 and events[-1].position == after + len(events)):
+            return events
+        found = await self.read(fetch, after, limit)
+        if len(found) == limit:
+            return found
+        return [*found, *await table(found[-1].position if found else after, limit - len(found))]
+
+    async def pages(self, fetch: Fetch, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
+        """The events between two positions, as far as they are in the archive."""
+        while after < upto and (events := await self.read(fetch, after, min(_PAGE, upto - after))):
+            yield events
+            after = events[-1].position
 
     async def read(self, fetch: Fetch, after: int, limit: int) -> list[Recorded]:
         """Up to ``limit`` events that follow a position without a gap, as far as they are in the archive."""
@@ -33,11 +57,13 @@ class Archive:
         return found
 
     async def at(self, fetch: Fetch, positions: Collection[int]) -> dict[int, Recorded]:
-        """The events at some positions that are in the archive."""
+        """The events at some positions of the archive. Raises ArchiveDamaged where one is not there."""
         by_range: defaultdict[ArchivedRange, list[int]] = defaultdict(list)
         for position in positions:
-            if of := await self._range_at(fetch, position):
-                by_range[of].append(position)
+            if not (of := await self._range_at(fetch, position)):
+                why = "table archived_ranges has no range with them"
+                raise ArchiveDamaged(log=self._log, first=position, last=position, file="its file", why=why)
+            by_range[of].append(position)
         found = [e for of, wanted in by_range.items() for e in await self._reader.at(of, wanted)]
         return {event.position: event for event in found}
 

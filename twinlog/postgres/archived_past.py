@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -61,23 +61,25 @@ class ArchivedPast(PostgresPast):
 
         return await _halved(_POSITION_BITS, by_then)
 
+    async def mark_causes(self, position: int, causes: Mapping[str, int]) -> None:
+        for event in await self.read(position - 1, 1):
+            await self._ask("mark_causes", position, causes, event.event_id)
+
     async def causes_between(self, after: int, upto: int) -> Mapping[str, int]:
         last: dict[str, int] = dict(await super().causes_between(after, upto))
-        for caused in await self._archived_causes(after, upto):
+        async for caused in self._archived_causes(after, upto):
             last[caused.log] = max(last.get(caused.log, 0), caused.cause)
         return last
 
     async def causes_of(self, after: int, upto: int) -> Sequence[CausedAt]:
-        archived = await self._archived_causes(after, upto)
+        archived = [caused async for caused in self._archived_causes(after, upto)]
         return sorted({*archived, *await super().causes_of(after, upto)})
 
-    async def _archived_causes(self, after: int, upto: int) -> Sequence[CausedAt]:
-        upto = min(upto, await self.archived_upto())
-        if after >= upto:
-            return []
-        events = await self.archive.read(self._query, after, upto - after)
-        causes = ((event.position, _CAUSE.fullmatch(event.metadata.causation_id)) for event in events)
-        return [CausedAt(position, match[1], int(match[2])) for position, match in causes if match]
+    async def _archived_causes(self, after: int, upto: int) -> AsyncIterator[CausedAt]:
+        async for events in self.archive.pages(self._query, after, min(upto, await self.archived_upto())):
+            for event in events:
+                if match := _CAUSE.fullmatch(event.metadata.causation_id):
+                    yield CausedAt(event.position, match[1], int(match[2]))
 
     async def _query(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         return await fetch(self.pool, query, *arguments)

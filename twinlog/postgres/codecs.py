@@ -19,6 +19,8 @@ _JSONB = b"\1"
 _BASE, _NEGATIVE = 10_000, 0x4000
 _HEADER = struct.Struct("!hhHh")
 """Of numeric: the number of digits in that base, the power of the first digit, the sign, and the decimals to show."""
+_WITH_DIGITS = [struct.Struct(f"!hhHh{count}h") for count in range(16)]
+"""The header and so many digits, as most numbers have them."""
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 
@@ -55,8 +57,10 @@ def _to_numeric(number: int) -> bytes:
     while rest:
         rest, digit = divmod(rest, _BASE)
         digits.append(digit)
-    header = _HEADER.pack(len(digits), len(digits) - 1, _NEGATIVE if number < 0 else 0, 0)
-    return header + struct.pack(f"!{len(digits)}h", *reversed(digits))
+    digits.reverse()
+    count = len(digits)
+    packing = _WITH_DIGITS[count] if count < len(_WITH_DIGITS) else struct.Struct(f"!hhHh{count}h")
+    return packing.pack(count, count - 1, _NEGATIVE if number < 0 else 0, 0, *digits)
 
 
 def _from_numeric(data: bytes) -> int:

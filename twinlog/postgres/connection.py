@@ -184,6 +184,16 @@ async def open_pool(
         pool.terminate()
 
 
+class Connections:
+    """How many connections a pool has made: a new one may lead to another server."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def count(self) -> None:
+        self.made += 1
+
+
 def use_of(pool: Pool) -> Mapping[str, int]:
     """The connections of a pool, by what they do, and who waits for one."""
     made, idle = pool.get_size(), pool.get_idle_size()

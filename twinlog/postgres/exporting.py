@@ -31,6 +31,7 @@ from twinlog.postgres.connection import connection_of
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.v1.log_file_pb2 import (
     ExportedCheckpoint,
+    ExportedErasure,
     ExportedLink,
     ExportedRequest,
     ExportedSagaTable,
@@ -223,3 +224,5 @@ async def _rest(connection: Connection, head: int, requests: bool) -> AsyncItera
         yield LogRecord(link=link)
     async for row in connection.cursor(_QUERIES["unlinked"]):
         yield LogRecord(unlinked=ExportedUnlinked(first=row[0], last=row[1]))
+    async for row in connection.cursor(_QUERIES["export_erased"]):
+        yield LogRecord(erasure=ExportedErasure(subject=row[0], erased_at_us=microseconds(row[1])))

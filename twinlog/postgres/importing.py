@@ -182,6 +182,10 @@ def _link(record: Any) -> tuple[Any, ...]:
     return *place, record.digest, record.marks, record.hash
 
 
+def _erasure(record: Any) -> tuple[Any, ...]:
+    return record.subject, time_of(record.erased_at_us)
+
+
 def _unlinked(record: Any) -> tuple[Any, ...]:
     return record.first, record.last
 
@@ -204,6 +208,7 @@ _TABLES: dict[str, tuple[str, Sequence[str], Callable[[Any], tuple[Any, ...]]]] 
         ("number", "kind", "first_position", "last_position", "head", "digest", "marks", "hash"),
         _link,
     ),
+    "erased_subjects": ("erasure", ("subject", "erased_at"), _erasure),
     "unlinked": ("unlinked", ("first_position", "last_position"), _unlinked),
 }
 """Where each kind of record goes, and as which columns."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from twinlog.log.keys import KEY_BYTES
 from twinlog.log.wrapping import Wrapping
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import Pool, fetch, on_connection, open_database
+from twinlog.postgres.connection import Connections, Pool, fetch, on_connection, open_database
 from twinlog.postgres.named_queries import load_queries
 
 PACKAGE = "twinlog.postgres.keys_sql"
@@ -21,16 +21,23 @@ _CONNECTIONS = 2
 @asynccontextmanager
 async def open_keys(server_url: str, database: str, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
     """The keys in a database of a server; it is created if it is missing. Raises ConfigurationError."""
-    async with open_database(server_url, database, PACKAGE, size=_CONNECTIONS) as pool:
-        yield PostgresKeys(pool, wrapping)
+    made = Connections()
+    async with open_database(server_url, database, PACKAGE, size=_CONNECTIONS, on_connect=made.count) as pool:
+        yield PostgresKeys(pool, wrapping, made)
 
 
 class PostgresKeys:
     """The keys of one installation."""
 
-    def __init__(self, pool: Pool, wrapping: Wrapping) -> None:
+    def __init__(self, pool: Pool, wrapping: Wrapping, connections: Connections | None = None) -> None:
         self.pool = pool
         self._wrapping = wrapping
+        self._connections = connections or Connections()
+
+    @property
+    def connections(self) -> int:
+        """How many connections were made."""
+        return self._connections.made
 
     async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
         rows = await fetch(self.pool, _QUERIES["keys"], list(subjects))

@@ -27,7 +27,15 @@ from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_database, use_of
+from twinlog.postgres.connection import (
+    Connections,
+    Pool,
+    connection_of,
+    fetch,
+    on_connection,
+    open_database,
+    use_of,
+)
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
@@ -43,30 +51,20 @@ async def open_log(
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
     """
-    connections = _Connections()
+    connections = Connections()
     async with open_database(
         server_url, database, "twinlog.postgres.sql", *packages, size=size, on_connect=connections.count
     ) as pool:
         yield PostgresLog(pool, name, connections)
 
 
-class _Connections:
-    """How many connections a pool has made."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    def count(self) -> None:
-        self.made += 1
-
-
 class PostgresLog(ArchivedPast):
     """The log of one database."""
 
-    def __init__(self, pool: Pool, name: str, connections: _Connections | None = None) -> None:
+    def __init__(self, pool: Pool, name: str, connections: Connections | None = None) -> None:
         self.name = name
         self.pool = pool
-        self._connections = connections or _Connections()
+        self._connections = connections or Connections()
         self.archive = Archive(name)
 
     def dumped(self) -> Mapping[str, Any]:
@@ -87,32 +85,39 @@ class PostgresLog(ArchivedPast):
             yield _Session(connection, self)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        rows = await self._fetch("read", after, limit)
-        if rows and (rows[0][0] != after + 1 or rows[-1][0] != after + len(rows)):
-            return await self._read_archived(after, limit)
-        return [self.recorded(row) for row in rows]
+        return await self.read_by(self._query, after, limit)
 
-    async def _read_archived(self, after: int, limit: int) -> Sequence[Recorded]:
-        """The same where the table has gaps: below the end of the archive, its files have every event."""
-        found = await self.archive.read(self._query, after, limit)
-        if len(found) < limit:
-            after = found[-1].position if found else after
-            rows = await self._fetch("read", after, limit - len(found))
-            found += [self.recorded(row) for row in rows]
-        return found
+    async def read_by(self, fetch: Fetch, after: int, limit: int) -> Sequence[Recorded]:
+        """The same in the transaction of whoever fetches."""
+
+        async def table(after: int, limit: int) -> Sequence[Recorded]:
+            return [self.recorded(row) for row in await fetch(_QUERIES["read"], after, limit)]
+
+        return await self.archive.filled(fetch, table, after, limit, await table(after, limit))
+
+    async def copies(self, after: int, upto: int) -> Mapping[str, Sequence[Recorded]]:
+        """What each place has of the events between two positions, where there is an archive of them."""
+        if after >= await self.archived_upto():
+            return {}
+        rows = await self._fetch("read", after, upto - after)
+        return {
+            "table events": [self.recorded(row) for row in rows if row[0] <= upto],
+            "the archive": await self.archive.read(self._query, after, upto - after),
+        }
 
     async def related(
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
     ) -> Sequence[Recorded]:
         """The events between two positions that have one of these correlation ids or causes, in order."""
-        rows = await self._fetch("related", after, upto, [*correlations], [*causes])
-        found = [self.recorded(row) for row in rows]
         archived = await self.archived_upto()
-        if after >= archived:
-            return found
-        old = await self.archive.read(self._query, after, min(upto, archived) - after)
-        related = (e for e in old if _is_related(e, correlations, causes))
-        return [*related, *(event for event in found if event.position > archived)]
+        old = [
+            event
+            async for events in self.archive.pages(self._query, after, min(upto, archived))
+            for event in events
+            if _is_related(event, correlations, causes)
+        ]
+        rows = await self._fetch("related", max(after, archived), upto, [*correlations], [*causes])
+        return [*old, *(self.recorded(row) for row in rows)]
 
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
@@ -259,7 +264,7 @@ async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
             return 0
         first = int(waiting[0])
         upto = min(int(waiting[1]), first + limit - 1)
-        events = [log.recorded(row) for row in await connection.fetch(_QUERIES["read"], first - 1, limit)]
+        events = await log.read_by(connection.fetch, first - 1, limit)
         if [event.position for event in events][: upto - first + 1] != [*range(first, upto + 1)]:
             return 0
         proof = summed(event_digests(events[: upto - first + 1]))
@@ -353,7 +358,7 @@ async def _add_archived(
         want = wanted[index]
         snapshot = found.snapshots.get(want.stream)
         after = snapshot.version if snapshot else want.after
-        more = [old[position] for position in positions if position in old]
+        more = [old[position] for position in positions]
         events[index] += [event for event in more if after < event.version <= want.upto]
         events[index].sort(key=lambda event: event.version)
 

@@ -88,8 +88,5 @@ class PostgresPast:
     async def causal_marks(self) -> Sequence[tuple[int, Mapping[str, int]]]:
         return [(row[0], row[1]) for row in await self._ask("causal_marks")]
 
-    async def mark_causes(self, position: int, causes: Mapping[str, int]) -> None:
-        await self._ask("mark_causes", position, causes)
-
     async def _ask(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         return await fetch(self.pool, _QUERIES[query], *arguments)

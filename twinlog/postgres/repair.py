@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-from twinlog.log.repair import Difference, Plan, plan
+from twinlog.log.repair import Difference, Plan, Unrepairable, plan
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, StreamId
 from twinlog.postgres.codecs import Connection
@@ -21,6 +22,8 @@ from twinlog.postgres.urls import database_url
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
+_CLOCKS = timedelta(minutes=10)
+"""So far are two clocks apart at most: an effect may seem to be earlier than its cause."""
 EVENT_COLUMNS = (
     "position", "stream_type", "stream_id", "version", "event_id", "type", "payload", "metadata", "partition_key",
     "tag", "recorded_at", "extra",
@@ -63,9 +66,11 @@ async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
     return [FollowerState(*row) for row in await fetch(pool, _QUERIES["followers"], log)]
 
 
-async def effects(pool: Pool, addresses: Collection[str]) -> Sequence[asyncpg.Record]:
-    """The events of a database that were caused by the events at some addresses."""
-    return await fetch(pool, _QUERIES["effects"], list(addresses))
+async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
+    """The events of a database that were caused by some others, of which the first was recorded first."""
+    log = PostgresLog(pool, "")  # its own name does not matter
+    before = await log.position_at(of[0].recorded_at - _CLOCKS) if of else 0
+    return await log.related(before, await log.head(), [], [event.address for event in of])
 
 
 async def set_checkpoints(pool: Pool, positions: dict[str, int]) -> None:
@@ -94,8 +99,14 @@ async def carry_out(log: PostgresLog, found: Difference) -> Plan:
 
 
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:
-    rows = await connection.fetch(_QUERIES["read"], max(0, found.since - 2), _EVERYTHING)
-    events = [log.recorded(row) for row in rows]
+    archived = await connection.fetchval(_QUERIES["archived_upto"])
+    if found.since <= archived:
+        why = (
+            f"its stream has another event {found.since}, and the log has archived its own, up to {archived}; find out "
+            "whose stream it is. If nobody needs it, delete it, and the relay makes it anew"
+        )
+        raise Unrepairable(log=log.name, why=why)
+    events = await log.read_by(connection.fetch, max(0, found.since - 2), _EVERYTHING)
     if found.shared and (not events or events[0].event_id != found.shared.event_id):
         raise Unavailable(f"log {log.name} has changed meanwhile; try again")
     ours = [event for event in events if event.position >= found.since]

@@ -14,6 +14,7 @@ from twinlog.log.twin import Twin
 from twinlog.log.wire import event_id_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.postgres.archive import Archive
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.database import SESSION, connect
 from twinlog.postgres.log import metadata_of
@@ -33,60 +34,53 @@ class ReadEvent(Recorded):
 
     @cached_property
     def metadata(self) -> Metadata:
-        stored, extra = cast("tuple[str, str | None]", self[7])
-        given = from_json(stored)
+        stored = cast("str | tuple[str, str]", self[7])
+        metadata, extra = (stored, None) if isinstance(stored, str) else stored
+        given = from_json(metadata)
         if extra is not None:
             given["extra"] = from_json(extra)
         return metadata_of(given)
 
 
 class FastReader:
-    """Reads a log from its first event on, many at a time, over a connection of its own."""
+    """Reads a log and its archive from the first event on, many at a time, over a connection of its own."""
 
     def __init__(self, connection: Connection, log: str) -> None:
         """``connection`` gives jsonb as text."""
         self._connection = connection
         self._log = log
+        self._archive = Archive(log)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """Up to ``limit`` events with a position greater than ``after``, in order. Raises Unavailable."""
+        events = await self._table(after, limit)
+        with outages():
+            return await self._archive.filled(self._connection.fetch, self._table, after, limit, events)
+
+    async def _table(self, after: int, limit: int) -> Sequence[Recorded]:
         with outages():
             rows = await self._connection.fetch(_READ, after, limit)
-        log, make, found = self._log, tuple.__new__, []
-        for (
-            position,
-            type,
-            id,
-            version,
-            event_id,
-            name,
-            payload,
-            metadata,
-            key,
-            tag,
-            recorded_at,
-            extra,
-        ) in rows:
-            # As the class would, without its call: a rebuild makes millions.
-            found.append(
-                make(
-                    ReadEvent,
-                    (
-                        log,
-                        position,
-                        make(StreamId, (type, id)),
-                        version,
-                        event_id,
-                        name,
-                        payload,
-                        (metadata, extra),
-                        key,
-                        tag,
-                        recorded_at,
-                    ),
-                )
+        # As the classes would, without their calls: a rebuild makes millions.
+        log, make, event, stream = self._log, tuple.__new__, ReadEvent, StreamId
+        return [
+            make(
+                event,
+                (
+                    log,
+                    position,
+                    make(stream, (type, id)),
+                    version,
+                    event_id,
+                    name,
+                    payload,
+                    metadata if extra is None else (metadata, extra),
+                    key,
+                    tag,
+                    at,
+                ),
             )
-        return found
+            for position, type, id, version, event_id, name, payload, metadata, key, tag, at, extra in rows
+        ]
 
 
 @asynccontextmanager

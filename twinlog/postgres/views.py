@@ -28,6 +28,9 @@ from twinlog.postgres.view_moment import PostgresMoment
 T = TypeVar("T")
 
 
+_TABLE = re.compile(r"[^\W\d]\w{0,49}")
+
+
 class Runs(Protocol):
     """Runs work on a connection of a pool."""
 
@@ -220,6 +223,10 @@ class PostgresViews:
 
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What its package lacks for a view."""
+        if not _TABLE.fullmatch(view.table):
+            return [
+                f"view {view.table!r} cannot name a table and its queries; take at most 50 letters, digits and _"
+            ]
         needed = [f"{view.table}_upsert", *([] if view.append_only else [f"{view.table}_rows"])]
         lacks = [
             f"view {view.table!r} has no query {query!r}; add it to the queries.sql of its package"

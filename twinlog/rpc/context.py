@@ -77,8 +77,8 @@ def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Met
 def given_trace(context: Incoming) -> str:
     """The trace context that the caller gave; empty where it gave none, or none that is well-formed."""
     for key, text in context.invocation_metadata() or ():
-        if key == TRACE_KEY and isinstance(text, str):
-            return _matching(_TRACEPARENT, text)
+        if key == TRACE_KEY:
+            return text if isinstance(text, str) and _TRACEPARENT.fullmatch(text) else ""
     return ""
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from uuid import UUID
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog.log import cuts
 from twinlog.log.history import Cut, LogHistory
@@ -16,7 +13,7 @@ from twinlog.model.event import StreamId
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection_relations import EventNotFound
-from twinlog.rpc.moments import moment_of
+from twinlog.rpc.moments import moment_of, time_of
 from twinlog.rpc.peers import HasHistories, positions
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import history_service_pb2 as pb
@@ -65,7 +62,7 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.FindPositionRequest, context: Context
     ) -> pb.FindPositionResponse:
         checks = Checks()
-        time = _time(checks, "time", request.time) if request.HasField("time") else None
+        time = time_of(checks, "time", request.time) if request.HasField("time") else None
         if request.position < 0 or (request.position and time):
             checks.violate("position", "must be 1 or more, without a time, or 0")
         checks.done()
@@ -92,7 +89,7 @@ class HistoryService(HistoryServiceServicer):
 
     async def GetCut(self, request: pb.GetCutRequest, context: Context) -> pb.GetCutResponse:
         checks = Checks()
-        time = _time(checks, "time", request.time) if request.HasField("time") else None
+        time = time_of(checks, "time", request.time) if request.HasField("time") else None
         at = request.position
         if request.HasField("position") and (not at.log or at.position < 1):
             checks.violate(
@@ -130,11 +127,3 @@ def _event_id(checks: Checks, given: bytes) -> UUID | None:
         checks.violate("after_event_id", f"must be the 16 bytes of a UUID; it has {len(given)}")
         return None
     return UUID(bytes=given)
-
-
-def _time(checks: Checks, field: str, given: Timestamp) -> datetime | None:
-    try:
-        return given.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        checks.violate(field, "must be a time of the years 1 to 9999, such as 2026-01-31T12:00:00Z")
-        return None

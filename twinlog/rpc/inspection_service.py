@@ -28,7 +28,7 @@ from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
-from twinlog.rpc.moments import moment_of
+from twinlog.rpc.moments import moment_of, time_of
 from twinlog.rpc.saga_tables import saga_tables
 from twinlog.rpc.stream_states import MOST_STATES, differences, shown, states
 from twinlog.rpc.validation import Checks
@@ -46,6 +46,12 @@ class StreamNotFound(NotFound):
     """Log {log} has no stream {stream}."""
 
     reason = "STREAM_NOT_FOUND"
+
+
+class StreamNotBegun(NotFound):
+    """Stream {stream} had not begun by then: its first event is {first}, recorded {at}."""
+
+    reason = "STREAM_NOT_BEGUN"
 
 
 class InspectionService(InspectionServiceServicer):
@@ -145,12 +151,17 @@ class InspectionService(InspectionServiceServicer):
             yield response
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
-        """The version that is asked for; of now, the largest number. Raises StreamNotFound: there was none."""
+        """The version that is asked for; of now, the largest number. Raises StreamNotFound and StreamNotBegun."""
         time = request.upto_time.ToDatetime(UTC) if request.HasField("upto_time") else None
         moment = Moment(request.upto_version, request.upto_position, time)
-        if not (version := await self._past.version(stream, moment)):
-            raise StreamNotFound(log=self._log.name, stream=str(stream))
-        return version
+        if version := await self._past.version(stream, moment):
+            return version
+        [slice] = await self._log.load([ReadRequest(stream, upto=1)])
+        for first in slice.events:
+            raise StreamNotBegun(
+                stream=stream, first=first.address, at=first.recorded_at.isoformat(timespec="milliseconds")
+            )
+        raise StreamNotFound(log=self._log.name, stream=str(stream))
 
     async def _compare(self, stream: StreamId, since: Moment, response: pb.GetStreamResponse) -> None:
         """Fills in what has changed since a moment."""
@@ -279,6 +290,8 @@ def _one_moment(checks: Checks, request: pb.GetStreamRequest) -> None:
     given += ["upto_time"] * request.HasField("upto_time")
     if len(given) > 1:
         checks.violate(given[1], f"cannot be given with {given[0]}: name one moment")
+    if request.HasField("upto_time"):
+        time_of(checks, "upto_time", request.upto_time)
 
 
 def _bounded(checks: Checks, field: str, value: int, default: int, most: int) -> int:

@@ -36,6 +36,8 @@ class Subscribes(Protocol):
     name: str
     schema: Schema
     messages: Any
+    read_models: list[Collection[str]]
+    """Of each read model, the names of the consumers that are to feed it."""
 
     def subscribe(self, *subscribers: Any, linger_seconds: float = 0.0) -> None:
         """Has a consumer handle a log's events."""
@@ -76,6 +78,7 @@ class ReadModel:
         self._store = store
         self._views = views
         self._logs = {".".join(filter(None, (service.name, name, log))): log for log in views}
+        service.read_models.append(self._logs)
         messages: Messages = service.messages
         self.freshness = Freshness(self._logs, self._is_changing)
         self._watches: dict[AnyView, Watches] = {}

@@ -40,8 +40,6 @@ _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\U0001d159\U00013441\U0001344
 """Letters and symbols by their category, blank by definition: the Hangul fillers, and the blanks of Braille, of musical
 notation and of Egyptian hieroglyphs."""
 _NOTHING = Money(0, "XXX")
-_NOT_MONEY = frozenset({"XTS", "XXX"})
-"""Of ISO 4217, for tests and for no currency at all."""
 _WITHDRAWN: frozenset[str] = frozenset()
 """Codes that a release took and that ISO 4217 has withdrawn since: what is denominated in them stays so."""
 
@@ -52,10 +50,9 @@ class Currencies(Enum):
     CURRENT = "current"
     """Of ISO 4217, with a number of decimals, which may be 0: what one can owe. Metals, units of account, the test code
     and "no currency" have "N.A." there."""
-    OWED = "owed"
-    """Also those that somebody may owe from before: any code of ISO 4217 but XTS and XXX, and withdrawn ones."""
     ANY = "any"
-    """Any code that a release took; whether it is the right one is decided later."""
+    """Any code that a release took, XTS, XXX and withdrawn ones too, for what has its currency already; whether it is
+    that one is decided later."""
 
 
 class EnumType(Protocol):
@@ -221,6 +218,5 @@ def _allowed(which: Currencies) -> frozenset[str]:
     match which:
         case Currencies.CURRENT:
             return frozenset(code for code, owed in _listed().items() if owed)
-        case Currencies.OWED:
-            return (_WITHDRAWN | _listed().keys()) - _NOT_MONEY
-    return _WITHDRAWN | _listed().keys()
+        case Currencies.ANY:
+            return _WITHDRAWN | _listed().keys()

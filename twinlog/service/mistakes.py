@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from importlib.util import find_spec
 from inspect import iscoroutinefunction, isfunction, unwrap
@@ -21,16 +21,19 @@ from google.protobuf.message import Message
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.projection import Projection
-from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
+from twinlog.model.forms import shown
+from twinlog.model.functions import called_by, in_arguments, in_functions, named
 from twinlog.model.personal import has_own, personal_fields
 from twinlog.model.policies import Policies
 from twinlog.model.routing import may_have_routing_key
 from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
-from twinlog.model.view import AnyView, unchanged
-from twinlog.service.functions import in_arguments, in_functions, named
+from twinlog.model.view import AnyView, View, unchanged
+from twinlog.service.settings import is_address
 
 if TYPE_CHECKING:
     from twinlog.rpc import Registration
@@ -41,12 +44,18 @@ OWN_WORK = ("relay", "timers", "requests")
 _LOG = re.compile("[a-z][a-z0-9_]*")
 _PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PARTS = (
-    (("decide", "evolve"), ("the state", "a command or event")),
-    (("partition_key", "due"), ("the state",)),
-    (("on_due",), ("the state", "the time")),
+    (("decide",), ("the state", "a command or event"), True),
+    (("evolve",), ("the state", "a command or event"), False),
+    (("partition_key", "due"), ("the state",), False),
+    (("on_due",), ("the state", "the time"), False),
 )
-"""Functions of an aggregate, and what each is given."""
+"""Functions of an aggregate, what each is given, and whether it may yield its results."""
 _MUTABLE = (list, dict, set, bytearray)
+_CONSUMER = ("name", "source", "types", "routing_key", "checkpoint", "apply")
+"""Parts of a consumer."""
+LONGEST_DATABASE = 63
+"""Characters of a name in Postgres."""
+_TEMPLATES = ("template0", "template1")
 
 
 class Mistake(ConfigurationError):
@@ -75,9 +84,47 @@ def in_spec(spec: ServiceSpec) -> Iterator[str]:
     for package in spec.migrations:
         if not _is_package(package):
             yield f"migrations {package!r}: there is no such package; correct its name or install it"
+    if others := [each for each in spec.aggregates if not isinstance(each, Aggregate)]:
+        hint = "make it one by saga_aggregate(…)" if isinstance(others[0], Saga) else "leave it out"
+        yield f"among its aggregates is {shown(others[0])}; {hint}"
+        return
+    yield from _in_names(spec)
     yield from in_aggregates(spec.aggregates)
     for aggregate in spec.aggregates:
         yield from _in_old_types(f"aggregate {aggregate.name!r}", aggregate.events, spec.schema)
+
+
+def _in_names(spec: ServiceSpec) -> Iterator[str]:
+    for field in ("log", "database"):
+        if len(name := getattr(spec, field)) > LONGEST_DATABASE:
+            yield f"{field} {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten it"
+    if spec.database in _TEMPLATES:
+        yield f"database {spec.database!r} is what Postgres makes others from; name one of its own"
+    if isinstance(default := spec.settings.model_fields[spec.address].default, str) and not is_address(
+        default
+    ):
+        yield f"its address is by default {default!r}, and is to be host:port; name the field that says where it serves"
+
+
+def in_subscribers(subscribers: Sequence[object]) -> Iterator[str]:
+    """What cannot be subscribed at all, and what to do with it."""
+    for each in subscribers:
+        if isinstance(each, Policies | Effects | SagaAggregate):
+            continue
+        if isinstance(each, type) or not all(hasattr(each, part) for part in _CONSUMER):
+            yield f"{shown(each)} cannot be subscribed; {_instead(each)}"
+
+
+def _instead(of: object) -> str:
+    if isinstance(of, Saga):
+        return "subscribe its aggregate, as saga_aggregate(…) makes it"
+    if isinstance(of, View):
+        return "put it into a Projection or a ReadModel"
+    if isinstance(of, Aggregate):
+        return "declare it among the aggregates of the ServiceSpec"
+    if isinstance(of, list | tuple | set):
+        return "give its members one by one, as in subscribe(*several)"
+    return "give Policies, Effects, a Projection or what saga_aggregate(…) makes"
 
 
 def in_aggregates(aggregates: Sequence[AnyAggregate]) -> Iterator[str]:
@@ -105,16 +152,21 @@ def in_aggregates(aggregates: Sequence[AnyAggregate]) -> Iterator[str]:
 
 def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
     name = aggregate.name
-    if _is_mutable(aggregate.initial):
+    if isinstance(aggregate.initial, type):
+        yield (
+            f"aggregate {name!r}: its initial state is {shown(aggregate.initial)} and no state; call it, as in "
+            f"{aggregate.initial.__name__}()"
+        )
+    elif _is_mutable(aggregate.initial):
         yield (
             f"aggregate {name!r}: its initial state is a mutable {type(aggregate.initial).__name__}, which all its "
             f"streams would share; make it a frozen dataclass"
         )
     if aggregate.has_timers and not aggregate.answers_timers:
         yield f"aggregate {name!r} has `due` and no `on_due`, so that no timer could be fired; give it both"
-    for parts, arguments in _PARTS:
+    for parts, arguments, may_yield in _PARTS:
         functions = {part: getattr(aggregate, part) for part in parts}
-        yield from in_functions(f"aggregate {name!r}", functions, arguments)
+        yield from in_functions(f"aggregate {name!r}", functions, arguments, may_yield=may_yield)
 
 
 def in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
@@ -124,9 +176,9 @@ def in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
         yield f"{table} has no rule, and would be sent every event in vain; give it one, or leave it out"
     if not policies.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
-    yield from _in_routing(table, policies)
+    yield from _in_routing(table, policies.rules, policies.routing_key)
     yield from _in_old_types(table, policies.rules, schema)
-    yield from in_functions(table, named(policies.rules), ("the event",))
+    yield from in_functions(table, named(policies.rules), ("the event",), may_yield=True)
 
 
 def in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
@@ -134,11 +186,11 @@ def in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
     table = f"Effects({effects.name!r}, log={effects.log!r})"
     if not effects.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
-    yield from _in_routing(table, effects)
+    yield from _in_routing(table, effects.rules, effects.routing_key)
     yield from _in_old_types(table, effects.rules, schema)
     yield from in_arguments(table, named(effects.rules), ("the event", "the attempt"))
     for event, function in effects.rules.items():
-        called = unwrap(function)
+        called = called_by(unwrap(function))
         if isfunction(called) and called.__name__ != "<lambda>" and not iscoroutinefunction(called):
             yield (
                 f"{table}: {called.__qualname__}, the function of {event.DESCRIPTOR.full_name}, is no async function, "
@@ -177,11 +229,11 @@ def in_upcasts(
             )
 
 
-def _in_routing(table: str, of: Policies | Effects) -> Iterator[str]:
-    for event in of.rules if of.routing_key else ():
-        if not may_have_routing_key(event, of.routing_key):
+def _in_routing(table: str, events: Iterable[type[Message]], routing_key: str) -> Iterator[str]:
+    for event in events if routing_key else ():
+        if not may_have_routing_key(event, routing_key):
             yield (
-                f"{table}: no {event.DESCRIPTOR.full_name} has the routing key {of.routing_key!r}, so that none would "
+                f"{table}: no {event.DESCRIPTOR.full_name} has the routing key {routing_key!r}, so that none would "
                 f"come; correct routing_key, or the option in the event's proto"
             )
 
@@ -208,6 +260,11 @@ def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer], schema: Sch
             yield from _in_projection(consumer, [p for p in before if isinstance(p, Projection)])
             for view in consumer.tables:
                 yield from _in_old_types(f"view {view.name!r}", view.wanted, schema)
+            if schema.fingerprint and consumer.schema.fingerprint != schema.fingerprint:
+                yield (
+                    f"projection {name!r} has not the upcasters of its service, and would read old events as they "
+                    f"are; give it schema=service.schema"
+                )
         before.append(consumer)
 
 
@@ -221,6 +278,7 @@ def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iter
             yield f"projection {projection.name!r} has {times} views on table {name!r}; make them one view"
     for view in projection.tables:
         yield from _in_view(view)
+        yield from _in_routing(f"view {view.name!r}", view.wanted, projection.projected_key)
         for other in others:
             theirs = next((their for their in other.tables if their.table == view.table), None)
             if theirs and other.store.log is projection.store.log and not (view.shares and theirs.shares):
@@ -233,7 +291,7 @@ def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iter
 
 def _in_view(view: AnyView) -> Iterator[str]:
     of = f"view {view.name!r}"
-    yield from in_functions(of, {"key": view.key}, ("the record", "the event"))
+    yield from in_functions(of, {"key": view.key}, ("the record", "the event"), may_yield=True)
     evolving = {"evolve": view.evolve, **named(view.rules or {})}
     yield from in_functions(of, evolving, ("the row", "the record", "the event"))
     if view.each:
@@ -265,6 +323,17 @@ def in_sagas(sagas: Sequence[SagaAggregate], consumers: Sequence[Consumer]) -> I
             )
 
 
+def in_read_models(read_models: Sequence[Collection[str]], consumers: Sequence[Consumer]) -> Iterator[str]:
+    """Read models that nothing feeds, by the names of their consumers."""
+    known = {consumer.name for consumer in consumers}
+    for names in read_models:
+        for name in sorted({*names} - known):
+            yield (
+                f"a ReadModel waits for a consumer {name!r}, and none is subscribed, so that its views would stay as "
+                f"they are; call its subscribe(), or subscribe a Projection of that name, before serve"
+            )
+
+
 def _in_kept_events(saga: SagaAggregate) -> Iterator[str]:
     """What a saga keeps of events, it keeps in a stream of its own: there nobody could tell whom they are about."""
     for event in dict.fromkeys(each for types in saga.newest.sources.values() for each in types):
@@ -288,6 +357,12 @@ def _in_methods(service: ServiceDescriptor) -> Iterator[str]:
 
 def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
     """What is wrong with the gRPC services that are to be served."""
+    if others := [each for each in registrations if not (isinstance(each, tuple) and len(each) == 3)]:
+        yield (
+            f"{shown(others[0])} cannot be served; give the servicer, the function that adds it and its full name, as "
+            f"in serve((servicer, add_RoomServiceServicer_to_server, 'hotel.v1.RoomService'))"
+        )
+        return
     for name, times in Counter(name for _, _, name in registrations).items():
         if times > 1:
             yield f"gRPC service {name} is served {times} times; serve it once"

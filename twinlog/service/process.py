@@ -18,9 +18,10 @@ from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.erasures import ConnectedKeys, RememberedKeys
 from twinlog.log.heads import Sign, unsigned
 from twinlog.log.installation import named
-from twinlog.log.keys import Keys, require_cipher
+from twinlog.log.keys import require_cipher
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
@@ -28,6 +29,7 @@ from twinlog.model.clock import Clock
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
+from twinlog.postgres.erasures import PostgresErasures
 from twinlog.postgres.identity import identify
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
@@ -35,10 +37,11 @@ from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.postgres.source import log_of
 from twinlog.service.dumped import parts_of
+from twinlog.service.environment import Endpoint, Observed
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
-from twinlog.service.service import Endpoint, Observed, Service
+from twinlog.service.service import Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 
@@ -103,6 +106,9 @@ async def _opened(
             await until_available(
                 "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
             )
+            remembered = RememberedKeys(keys, PostgresErasures(own.pool)) if keys else None
+            if remembered:
+                await until_available("keys", remembered.agree)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
                 spec.name,
@@ -131,7 +137,7 @@ async def _opened(
                 observed=observed(metrics),
                 open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
                 sign=_signing(settings.chain_key_file),
-                keys=keys,
+                keys=remembered,
             )
             shutdown.dump.add(lambda: parts_of(service))
             async with service.running(), _told(metrics, service, settings.metrics_address):
@@ -152,7 +158,7 @@ def _signing(key_file: str) -> Sign:
 
 
 @asynccontextmanager
-async def opened_keys(settings: Settings) -> AsyncIterator[Keys | None]:
+async def opened_keys(settings: Settings) -> AsyncIterator[ConnectedKeys | None]:
     """The keys of persons; None where no event that this program knows has personal fields.
 
     Raises ConfigurationError, also where nothing can encrypt.

@@ -176,18 +176,18 @@ class _Repair:
 
     async def _tell_effects(self, lost: Sequence[Recorded]) -> None:
         """What other services did because of lost events."""
-        addresses = [event.address for event in lost]
         for database, pool in self._pools.items():
             if database == self._database:
                 continue
-            rows = await postgres.effects(pool, addresses)
-            if rows:
-                said = "1 event was" if len(rows) == 1 else f"{len(rows)} events were"
+            found = await postgres.effects(pool, lost)
+            if found:
+                said = "1 event was" if len(found) == 1 else f"{len(found)} events were"
                 self._say(f"Because of them, {said} recorded in {database}:")
-            for row in rows[:_SHOWN]:
-                position, stream_type, stream_id, type, cause, actor = row
-                self._say(f"  {position} {type} of {stream_type} {stream_id}, by {actor} for {cause}")
-            self._more(len(rows))
+            for event in found[:_SHOWN]:
+                what = f"{event.type} of {event.stream.type} {event.stream.id}"
+                why = f"by {event.metadata.actor} for {event.metadata.causation_id}"
+                self._say(f"  {event.position} {what}, {why}")
+            self._more(len(found))
 
     async def _accept(self, found: Difference) -> int:
         """Takes the log as it is: what it lacks is gone, or was of use to nobody else."""

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness
@@ -58,84 +67,19 @@ from twinlog.model.schema import Schema
 from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
-from twinlog.rpc.dead_letter_service import DeadLetterService
-from twinlog.rpc.handlers import OnRefused
-from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.inspection import Followed, Inspected
-from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
 from twinlog.rpc.saga_service import SagaService
-from twinlog.rpc.snapshot_service import SnapshotService
 from twinlog.rpc.view_operations import ViewOperations
-from twinlog.rpc.view_service import ViewService
-from twinlog.service import mistakes
+from twinlog.service import mistakes, operator_services
+from twinlog.service.environment import Endpoint, Messages, NoMessages, Observed, out_of_reach
 from twinlog.service.identity import needs_identity
-from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
-from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_server
-from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
-from twinlog.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
-from twinlog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
-from twinlog.v1.view_service_pb2_grpc import add_ViewServiceServicer_to_server
 
 _DRAIN_SECONDS = 1.0
 _CHECK_TIMERS_SECONDS = 30.0
 _LIST_LINGER_SECONDS = 0.25
 """The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
-
-
-class Messages(Protocol):
-    """Short messages between replicas. They may get lost, and anybody may send one: a hint to look, never a fact."""
-
-    async def publish(self, subject: str, payload: bytes) -> None:
-        """Sends to whoever subscribes at this moment."""
-        ...
-
-    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
-        """``cb`` gets each message; its bytes are ``data``."""
-        ...
-
-
-class NoMessages:
-    """Every message gets lost."""
-
-    async def publish(self, subject: str, payload: bytes) -> None:
-        """Loses it."""
-
-    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> None:
-        """Never hears any."""
-
-
-class Endpoint(NamedTuple):
-    """Where a service is called."""
-
-    address: str = "127.0.0.1:0"
-    """host:port; port 0: any that is free."""
-    setting: str = "the address"
-    """Where the address is set, for the error where it cannot be had."""
-    domain: str = "twinlog"
-    """The ErrorInfo domain of its errors."""
-    shared: bool = False
-    """Whether replicas listen there, too."""
-
-
-class Observed(NamedTuple):
-    """What goes around the parts of a service, so that they are observed; by default nothing does."""
-
-    log: Callable[[Log], Log] = lambda log: log
-    """Around the log that the writer decides and appends on."""
-    calls: Sequence[RpcMiddleware] = ()
-    """Around each method, outside of other middleware."""
-    consumers: Sequence[Middleware] = ()
-    """Around each consumer, outside of other middleware."""
-    on_refused: OnRefused = lambda _method, _reason: None
-    """Is told of calls that never come to ``calls``."""
-
-
-@asynccontextmanager
-async def out_of_reach(_log: str, _twin: Twin) -> AsyncIterator[None]:
-    """Logs of other services cannot be read: builds of views are filled from the streams."""
-    yield None
 
 
 class UndeclaredSaga(ConfigurationError):
@@ -235,6 +179,7 @@ class Service:
             lineage=self.lineage,
             randomness=randomness,
             personal=self.personal,
+            owners={event: each.name for each in aggregates for event in each.events},
         )
         self.timers = Timers(
             log,
@@ -264,6 +209,8 @@ class Service:
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
+        self.read_models: list[Collection[str]] = []
+        """Of each read model, the names of the consumers that are to feed it."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
@@ -324,6 +271,7 @@ class Service:
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
+        mistakes.refuse([*mistakes.in_subscribers(subscribers)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
         found = [mistake for one in asked for mistake in self._in_table(one)]
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
@@ -339,6 +287,13 @@ class Service:
             else:
                 behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
                 self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
+
+    def refuse_unfinished(self) -> None:
+        """Raises ConfigurationError where what is declared or read here is fed by nothing, once all is subscribed."""
+        wrong = [*mistakes.in_sagas(self.sagas, self._consumers)]
+        wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
+        wrong += mistakes.in_read_models(self.read_models, self._consumers)
+        mistakes.refuse(wrong, self.name)
 
     def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
         if isinstance(asked, Policies):
@@ -377,12 +332,10 @@ class Service:
         ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
         installation's, and where the services are put together wrongly.
         """
-        wrong = [*mistakes.in_registrations(services), *mistakes.in_sagas(self.sagas, self._consumers)]
-        wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
-        mistakes.refuse(wrong, self.name)
+        mistakes.refuse([*mistakes.in_registrations(services)], self.name)
+        self.refuse_unfinished()
         await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
         pages = await self.page_tokens()
-        operations = DeadLetterService(self.dead_letters, pages, self.schema)
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
         views = [await self._view_service()] if self.view_builds.declared else []
         parts = self.inspected.parts = [
@@ -392,13 +345,13 @@ class Service:
             *self.watched,
             self.view_builds,
         ]
-        inspection = InspectionService(self.inspected)
         async with serve(
             [
                 *services,
-                (operations, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
-                (inspection, add_InspectionServiceServicer_to_server, InspectionService.NAME),
-                *self._past_services(pages),
+                operator_services.dead_letters(self.dead_letters, pages, self.schema),
+                operator_services.inspection(self.inspected),
+                operator_services.history(self.log, self.peers),
+                operator_services.snapshots(self.inspected, pages),
                 *sagas,
                 *views,
             ],
@@ -412,14 +365,6 @@ class Service:
             on_refused=self._observed.on_refused,
         ):
             await self._until_stopped()
-
-    def _past_services(self, pages: PageTokens) -> Sequence[Registration]:
-        history = HistoryService(self.log, self.peers)
-        snapshots = SnapshotService(self.inspected, pages)
-        return (
-            (history, add_HistoryServiceServicer_to_server, HistoryService.NAME),
-            (snapshots, add_SnapshotServiceServicer_to_server, SnapshotService.NAME),
-        )
 
     def _saga_service(self, pages: PageTokens) -> Registration:
         sagas = self.saga_list
@@ -436,8 +381,7 @@ class Service:
             self.subscribe(kept, linger_seconds=_LIST_LINGER_SECONDS)
         commands = SagaOperations(Commands(self.log, self.writer), self.sagas, self.clock)
         owners = Owners(self._services, self._twins[0])
-        service = SagaService(commands, sagas, owners, pages, self.clock)
-        return service, add_SagaServiceServicer_to_server, SagaService.NAME
+        return operator_services.sagas(SagaService(commands, sagas, owners, pages, self.clock))
 
     def _add_views(self, consumers: Sequence[Consumer]) -> None:
         began = bool(self.view_builds.declared)
@@ -453,7 +397,7 @@ class Service:
         operations = ViewOperations(
             self.view_builds, self.twin, self.messages, lambda name: self.dead_letters.consumers.get(name)
         )
-        return ViewService(operations), add_ViewServiceServicer_to_server, ViewService.NAME
+        return operator_services.views(operations)
 
     async def _hear_of_views(self, _message: Any) -> None:
         self.view_builds.look_soon()
@@ -467,6 +411,7 @@ class Service:
             followed.lease,
             self._open_log,
             log=projection.source,
+            prepare=projection.prepare,
             share=share,
             randomness=self._randomness,
         )

@@ -172,13 +172,14 @@ def _shown(field: FieldInfo, name: str, value: Any) -> str:
         return address_of(str(value))
     if name == "nats_url":
         return ",".join(servers(str(value)).urls)
-    plain = name in Settings.model_fields or isinstance(value, bool | int | float) or _is_address(value)
+    plain = name in Settings.model_fields or isinstance(value, bool | int | float) or is_address(value)
     if field.repr and (plain or value == field.default):
         return str(value)
     return "(set)" if value else "(not set)"
 
 
-def _is_address(value: Any) -> bool:
+def is_address(value: Any) -> bool:
+    """Whether it is host:port."""
     return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
 
 

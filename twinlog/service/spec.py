@@ -6,8 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.forms import NAME, Form, Forms, WrongForm, one, refuse_other
 from twinlog.model.schema import Schema
 from twinlog.service.settings import Settings
+
+_FORMS: Forms = {
+    "name": NAME,
+    "log": NAME,
+    "database": NAME,
+    "domain": NAME,
+    "settings": Form(
+        lambda given: isinstance(given, type) and issubclass(given, Settings),
+        "a class derived from twinlog.Settings, and no instance of it",
+    ),
+    "address": NAME,
+    "schema": one(Schema, "a Schema, such as Schema([Upcast.drop(Old)])"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,10 @@ class ServiceSpec:
     def __post_init__(self) -> None:
         if not self.log and not self.aggregates:
             object.__setattr__(self, "log", self.name)
+        refuse_other(of := f"service {self.name!r}", self, _FORMS)
         if self.address not in self.settings.model_fields:
-            raise ValueError(f"{self.name}: {self.settings.__name__} has no field {self.address}")
+            what = f"{self.settings.__name__} has no field {self.address}; name the one that says where it serves"
+            raise WrongForm(of=of, what=what)
 
     @property
     def address_setting(self) -> str:

@@ -4,7 +4,7 @@ from twinlog._aio.linger import Linger
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
-from twinlog.consume.filling import CHUNK as FILLED_AT_ONCE
+from twinlog.consume.filling import ReadAhead
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
@@ -43,7 +43,6 @@ from twinlog.service.logging import configure_logging
 
 __all__ = [
     "DEAD_LETTERS",
-    "FILLED_AT_ONCE",
     "NANOS_PER_UNIT",
     "RELAY_BATCH",
     "AnyAggregate",
@@ -67,6 +66,7 @@ __all__ = [
     "Pool",
     "PostgresLog",
     "RandomIds",
+    "ReadAhead",
     "Relay",
     "Snapshot",
     "StateCodec",

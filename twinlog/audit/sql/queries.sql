@@ -27,6 +27,14 @@ SELECT stream_type, stream_id, version, schema FROM snapshots;
 -- The state in one snapshot.
 SELECT state FROM snapshots WHERE stream_type = $1 AND stream_id = $2;
 
+-- name: kept_keys
+-- Which snapshots of older versions are kept.
+SELECT stream_type, stream_id, version, schema, event_id FROM kept_snapshots;
+
+-- name: kept_state
+-- The state in one of them, and its checksum.
+SELECT state, checksum FROM kept_snapshots WHERE stream_type = $1 AND stream_id = $2 AND version = $3;
+
 -- name: dead_letters
 -- What happened to dead letters after a position.
 SELECT position, stream_id, type, payload FROM events

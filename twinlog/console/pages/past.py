@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from twinlog.console.page import Gone, Page, Query
-from twinlog.console.past import Moment, NoMoment, moment_of, request_of, stream_then
+from twinlog.console.past import Moment, NoMoment, is_to_come, log_of, moment_of, request_of, stream_then
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -22,6 +22,8 @@ class Then:
     """The version that the stream has now."""
     compared: bool
     """Whether another moment was named, since which something may have changed."""
+    to_come: bool
+    """Whether the moment has not come yet, so that this is how it is now."""
     moment: Moment
 
     @property
@@ -59,12 +61,24 @@ async def load(services: Services, query: Query) -> TimeMachine:
         now = await stream_then(services, said.service, pb.GetStreamRequest(stream=name, newest=1))
         if now.message is None:
             continue
+        for text in (query.get("at"), query.get("since")):
+            if (other := log_of(text)) not in ("", log):
+                words = f"{name} is in log {log}: name a position of that, or a time, not one of {other}"
+                return TimeMachine(None, words)
         found = await stream_then(services, said.service, asked)
         if found.message is None:
             return TimeMachine(None, f"{name} was not there by then: {found.problem}")
         moment = await moment_of(services, look, found.message.events[-1])
         return TimeMachine(
-            Then(log, said.address, found.message, now.message.version, asked.HasField("since"), moment)
+            Then(
+                log,
+                said.address,
+                found.message,
+                now.message.version,
+                asked.HasField("since"),
+                is_to_come(asked, now.message.version),
+                moment,
+            )
         )
     raise Gone(f"No service that answers has a stream {name}; it must be type/id, and have begun.")
 

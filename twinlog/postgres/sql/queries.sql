@@ -119,10 +119,10 @@ ON CONFLICT (stream_id, stream_type) DO UPDATE
 -- name: keep_snapshots
 -- Keeps snapshots of versions whose events are there.
 INSERT INTO kept_snapshots (stream_type, stream_id, version, event_id, position, schema, checksum, state)
-SELECT e.stream_type, e.stream_id, e.version, e.event_id, e.position, s.schema, s.checksum, s.state
+SELECT s.type, s.id, s.version, coalesce(e.id, '00000000-0000-0000-0000-000000000000'), e.at, s.schema, s.checksum, s.state
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::bytea[])
        AS s (type, id, version, position, schema, checksum, state)
-  JOIN events e ON e.stream_id = s.id AND e.stream_type = s.type AND e.version = s.version AND e.position = s.position
+  JOIN LATERAL event_at(s.type, s.id, s.version) e ON e.at = s.position
 ON CONFLICT (stream_id, stream_type, version) DO UPDATE
    SET event_id = excluded.event_id, position = excluded.position, schema = excluded.schema,
        checksum = excluded.checksum, state = excluded.state, kept_at = excluded.kept_at;
@@ -131,22 +131,21 @@ ON CONFLICT (stream_id, stream_type, version) DO UPDATE
 -- The newest snapshot of a stream up to a version, kept or not, whose event is still the one that it was made at.
 SELECT s.version, s.position, s.schema, s.state, s.checksum FROM (
     (SELECT k.version, k.position, k.schema, k.state, k.checksum FROM kept_snapshots k
-       JOIN events e ON e.stream_id = k.stream_id AND e.stream_type = k.stream_type AND e.version = k.version
-        AND e.event_id = k.event_id AND e.position = k.position
+       JOIN LATERAL event_at(k.stream_type, k.stream_id, k.version) e
+         ON e.at = k.position AND coalesce(e.id, k.event_id) = k.event_id
       WHERE k.stream_id = $2 AND k.stream_type = $1 AND k.schema = $3 AND k.version <= $4
       ORDER BY k.version DESC LIMIT 1)
     UNION ALL
     (SELECT n.version, n.position, n.schema, n.state, NULL FROM snapshots n
-       JOIN events e ON e.stream_id = n.stream_id AND e.stream_type = n.stream_type AND e.version = n.version
-        AND e.position = n.position
+       JOIN LATERAL event_at(n.stream_type, n.stream_id, n.version) e ON e.at = n.position
       WHERE n.stream_id = $2 AND n.stream_type = $1 AND n.schema = $3 AND n.version <= $4)
 ) s ORDER BY s.version DESC LIMIT 1;
 
 -- name: kept_snapshots
 -- A page of the kept snapshots of a stream, or of all streams of a type, or of all.
 SELECT k.stream_type, k.stream_id, k.version, k.position, k.schema, octet_length(k.state), k.kept_at, EXISTS (
-       SELECT FROM events e WHERE e.stream_id = k.stream_id AND e.stream_type = k.stream_type
-          AND e.version = k.version AND e.event_id = k.event_id AND e.position = k.position)
+       SELECT FROM event_at(k.stream_type, k.stream_id, k.version) e
+        WHERE e.at = k.position AND coalesce(e.id, k.event_id) = k.event_id)
   FROM kept_snapshots k
  WHERE ($1 = '' OR k.stream_type = $1) AND ($2 = '' OR k.stream_id = $2)
    AND (k.stream_type, k.stream_id, k.version) > ($3, $4, $5)
@@ -174,10 +173,7 @@ WITH RECURSIVE step (at, bit) AS (
     UNION ALL
     SELECT CASE WHEN e.position <= $3 THEN at + bit ELSE at END, bit / 2
       FROM step LEFT JOIN LATERAL (
-           SELECT position FROM events WHERE stream_id = $2 AND stream_type = $1 AND version = at + bit
-           UNION ALL
-           SELECT a.positions[at + bit - a.first_version + 1] FROM archived_streams a
-            WHERE a.stream_id = $2 AND a.stream_type = $1 AND a.version >= at + bit AND a.first_version <= at + bit
+           SELECT f.at AS position FROM event_at($1, $2, step.at + bit) f
            ) e ON true
      WHERE bit > 0
 )
@@ -220,13 +216,16 @@ SELECT position, metadata ->> 'causation_id' FROM events
  WHERE position > $1 AND position <= $2 AND metadata ->> 'causation_id' ~ '^[^/]+/[0-9]{1,18}$' ORDER BY position;
 
 -- name: causal_marks
--- The marks of a log whose events are still those that they were made at.
-SELECT m.position, m.causes FROM causal_marks m JOIN events e USING (position, event_id) ORDER BY m.position;
+-- The marks of a log whose events are still those that they were made at. What is archived does not change.
+SELECT m.position, m.causes FROM causal_marks m LEFT JOIN events e USING (position)
+ WHERE e.event_id = m.event_id
+    OR e.event_id IS NULL AND m.position <= (SELECT coalesce(max(last), 0) FROM archived_ranges)
+ ORDER BY m.position;
 
 -- name: mark_causes
 -- Remembers what the events up to a position were caused by.
 INSERT INTO causal_marks (position, event_id, causes)
-SELECT e.position, e.event_id, $2::jsonb FROM events e WHERE e.position = $1
+SELECT $1::bigint, $3::uuid, $2::jsonb
 ON CONFLICT (position) DO UPDATE SET event_id = excluded.event_id, causes = excluded.causes;
 
 -- name: keep_row
@@ -327,11 +326,6 @@ SELECT stream_type, stream_id, max(version) FROM (
 ) AS before
   JOIN unnest($2::text[], $3::text[]) AS s (type, id) ON stream_type = s.type AND stream_id = s.id
  GROUP BY stream_type, stream_id;
-
--- name: effects
--- Events that were caused by some others, by their addresses.
-SELECT position, stream_type, stream_id, type, metadata ->> 'causation_id', metadata ->> 'actor'
-  FROM events WHERE metadata ->> 'causation_id' = ANY ($1::text[]) ORDER BY position;
 
 -- name: followers
 -- The consumers of a log: where they stand, and the last event that each is known to have handled.
@@ -669,3 +663,15 @@ SELECT position FROM trimmed_stream;
 -- Lets the stream be empty up to a position of the archive, or have all.
 INSERT INTO trimmed_stream (position) SELECT least($1, coalesce(max(last), 0)) FROM archived_ranges
 ON CONFLICT (single) DO UPDATE SET position = excluded.position RETURNING position;
+
+-- name: note_erased
+-- Notes that persons are erased.
+INSERT INTO erased_subjects (subject) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING;
+
+-- name: erased
+-- Who is erased.
+SELECT subject FROM erased_subjects;
+
+-- name: export_erased
+-- Who is erased, and since when.
+SELECT subject, erased_at FROM erased_subjects;

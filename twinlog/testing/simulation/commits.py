@@ -11,8 +11,11 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
+from twinlog.testing.simulation.newer import NEWER
 from twinlog.testing.simulation.scene import Scene
-from twinlog.testing.simulation.violation import Violation, check
+from twinlog.testing.simulation.set_aside import SetAside
+from twinlog.testing.simulation.violation import check
+from twinlog.v1.dead_letters_pb2 import EventReplayed
 
 CLOCKS_AGREE_SECONDS = 3.0
 """Half of the longest round trip, in which a store told the time."""
@@ -31,6 +34,7 @@ class Commits:
         """What each log has to hold."""
         self.forked: set[str] = set()
         """Logs that were set back, and are not repaired yet."""
+        self.set_aside = SetAside()
         self._scene = scene
         self._told = told
         self._repeatable = repeatable
@@ -58,12 +62,25 @@ class Commits:
         requested = {event.metadata.correlation_id for event in events if _is_requested(event)}
         again = {id for id in requested if self._scene.requested.get(id) and not self._repeatable(id)}
         covered = {advance.consumer: advance for advance in batch.advances}
+        letters = [
+            (event, self._scene.decoded(event)) for event in events if event.stream.type == DEAD_LETTERS.name
+        ]
+        replayed = {
+            (letter.consumer, letter.log, letter.position)
+            for _, letter in letters
+            if isinstance(letter, EventReplayed)
+        }
+        for event, letter in letters:
+            if not isinstance(letter, EventReplayed):
+                self.set_aside.took(shown(event), letter)
         for position, event in enumerate(events, appended.first):
             self._numbers(log.name, event, position)
-            self._cause(event, covered, again)
-            if event.stream.type == DEAD_LETTERS.name:
-                raise Violation("parked", f"{shown(event)}: {self._scene.decoded(event)}")
-            self._told(event, self._scene.decoded(event))
+            if event.stream.type != DEAD_LETTERS.name and event.type != NEWER:
+                self._cause(event, covered, again, replayed)
+                self._told(event, self._scene.decoded(event))
+        for event, letter in letters:
+            if isinstance(letter, EventReplayed):
+                self.set_aside.took(shown(event), letter)
 
     def _numbers(self, log: str, event: Recorded, position: int) -> None:
         check(event.position == position, "positions", f"{event.address} is at {position}")
@@ -73,8 +90,14 @@ class Commits:
         )
         self._versions[log, event.stream] = version
 
-    def _cause(self, event: Recorded, advances: Mapping[str, CheckpointAdvance], again: set[str]) -> None:
-        """An event of a policy commits with its consumer's checkpoint, and once."""
+    def _cause(
+        self,
+        event: Recorded,
+        advances: Mapping[str, CheckpointAdvance],
+        again: set[str],
+        replayed: set[tuple[str, str, int]],
+    ) -> None:
+        """An event of a policy commits with its consumer's checkpoint, or with its replay, in order and once."""
         cause, actor = event.metadata.causation_id, event.metadata.actor
         log, _, position = cause.partition("/")
         if log == "rpc":
@@ -83,16 +106,22 @@ class Commits:
             check(once, "requests", f"{shown(event)}, and the same request led to {[*map(shown, effects)]}")
             effects.append(event)
         elif log in self.events and actor in self._actors:
+            consumers = [
+                name
+                for name, advance in advances.items()
+                if (actor, name) in self._acting
+                and self._scene.survey.consumers[name].source == log
+                and advance.after < int(position) <= advance.upto
+            ]
+            consumers += [name for name, source, at in replayed if (source, at) == (log, int(position))]
             check(
-                any(
-                    (actor, name) in self._acting
-                    and self._scene.survey.consumers[name].source == log
-                    and advance.after < int(position) <= advance.upto
-                    for name, advance in advances.items()
-                ),
+                bool(consumers),
                 "checkpoint",
                 f"{shown(event)}, caused by {cause}, came without its checkpoint",
             )
+            key = self.events[log][int(position) - 1].partition_key
+            for name in consumers:
+                self.set_aside.has_effect(shown(event), name, key, int(position))
             effect = (actor, cause, str(event.stream), event.type)
             first = self._caused.setdefault(effect, self._batches)
             check(first == self._batches, "exactly once", f"{shown(event)}: {cause} had this effect before")

@@ -84,6 +84,18 @@ def kinds_of(survey: Survey) -> Kinds:
     }
 
 
+def with_unreadable_streams(kinds: Kinds) -> Kinds:
+    """Adds streams whose last event is of a newer version: no process can read it for a while, then all can.
+
+    ``size``: which stream of the log, from the newest, round and round. A consumer that has to see the events of all
+    keys in order does not bear it.
+    """
+    return {
+        **kinds,
+        "unreadable": Kind(kinds["wipe"].targets, longest=9.0, smallest=1, largest=12, weight=24),
+    }
+
+
 def replica(service: str, number: int) -> str:
     """The name of a replica of a service, from 1."""
     return f"{service}.{number}"

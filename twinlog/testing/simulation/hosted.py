@@ -16,6 +16,7 @@ from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryViews
 from twinlog.model.view import AnyView
+from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.service import Service
 from twinlog.service.spec import ServiceSpec
 from twinlog.testing.fakes import CountedIds, ManualClock
@@ -121,7 +122,8 @@ class Survey:
 def survey(hosted: Sequence[Hosted]) -> Survey:
     """Looks at the wiring of services.
 
-    Raises ValueError where two have one name or one log, or where one follows a log that none of them has.
+    Raises ConfigurationError where one is put together wrongly, and ValueError where two have one name or one log, or
+    where one follows a log that none of them has.
     """
     for what, names in (
         ("name", [each.name for each in hosted]),
@@ -130,6 +132,8 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two services have the {what} {', '.join(twice)}: give each its own")
+    for each in hosted:
+        refuse(list(in_spec(each.spec)), each.name)
     found = Survey({each.name: each for each in hosted})
     for name, consumer in found.consumers.items():
         if (log := consumer.source) not in found.logs:
@@ -164,6 +168,7 @@ class _Surveyed(Service):
             aggregates=hosted.spec.aggregates,
         )
         hosted.wire(self, MemoryViews(log))
+        self.refuse_unfinished()
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         work.close()

@@ -21,8 +21,9 @@ from twinlog.log.ports import (
 )
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import Recorded
+from twinlog.model.event import Recorded, StreamId
 from twinlog.testing.simulation.network import Client, Network, Store, at_once
+from twinlog.testing.simulation.newer import UNKNOWN
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ class LogServer(Store):
         super().__init__(log.name)
         self.log = log
         self.failovers = 0
+        self.unreadable: dict[StreamId, tuple[int, float]] = {}
+        """Streams with the version that no process can read, and until when."""
         self.committed = committed
         """Told of every commit, at its moment."""
 
@@ -43,6 +46,20 @@ class LogServer(Store):
         if isinstance(result, Appended):
             self.committed(batch, result)
         return result
+
+    def load(self, wanted: Sequence[ReadRequest], now: float) -> Sequence[StreamSlice]:
+        """The slices; what nobody can read now is of a type that nobody knows."""
+        slices = at_once(self.log.load(wanted))
+        if not self.unreadable:
+            return slices
+        return [self._seen(want.stream, slice, now) for want, slice in zip(wanted, slices, strict=True)]
+
+    def _seen(self, stream: StreamId, slice: StreamSlice, now: float) -> StreamSlice:
+        version, until = self.unreadable.get(stream, (0, 0.0))
+        if until <= now:
+            return slice
+        events = [e._replace(type=UNKNOWN) if e.version == version else e for e in slice.events]
+        return slice._replace(events=events)
 
 
 class RemoteLog:
@@ -60,7 +77,7 @@ class RemoteLog:
         return await self._ask("append", lambda: self._server.append(batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        return await self._ask("load", lambda: at_once(self._log.load(wanted)))
+        return await self._ask("load", lambda: self._server.load(wanted, self._network.loop.time()))
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:

@@ -38,6 +38,10 @@ class Promises:
         """Logs that were set back, and are not repaired yet."""
         return self._commits.forked
 
+    def unreadable(self, key: str) -> None:
+        """A stream of this partition key cannot be read from now on."""
+        self._commits.set_aside.keys.add(key)
+
     def committed(self, log: MemoryLog, batch: Batch, appended: Appended) -> None:
         """A batch is in a log."""
         self._commits.committed(log, batch, appended)
@@ -74,6 +78,7 @@ class Promises:
         yield from (f"{log} is forked" for log in self.forked)
         yield from self._folds.unfinished()
         yield from self._unhandled()
+        yield from self._commits.set_aside.unfinished()
         yield from self._domain.unfinished()
 
     def at_rest(self) -> None:

@@ -8,11 +8,13 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
+from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
 from twinlog.testing.simulation.calls import Call, Clients
+from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
 from twinlog.testing.simulation.faults import Fault, Weather, replica
 from twinlog.testing.simulation.invariants import Invariants
@@ -20,6 +22,7 @@ from twinlog.testing.simulation.leases import LeaseServer
 from twinlog.testing.simulation.log import LogServer
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import Network
+from twinlog.testing.simulation.newer import newer_event
 from twinlog.testing.simulation.process import Process
 from twinlog.testing.simulation.promises import Promises
 from twinlog.testing.simulation.quiet import defects_told_to, optimistic_rounds
@@ -178,6 +181,8 @@ class Run:
                 set_back_later(self, fault)
             case "wipe" | "purge" | "roll back":
                 damage(self, self.scene.twins[fault.target], fault)
+            case "unreadable":
+                self._make_unreadable(fault)
             case "handover":
                 for (service, _), lease in self._leases.items():
                     if service == fault.target:
@@ -192,6 +197,19 @@ class Run:
         life.frozen_until = self.loop.time() + seconds
         self.later(seconds * 0.5, self._look_at_leases)
 
+    def _make_unreadable(self, fault: Fault) -> None:
+        server = self.logs[fault.target]
+        streams = [stream for stream in server.log.streams if stream.type != DEAD_LETTERS.name]
+        if not streams:
+            return
+        stream = streams[-fault.size % len(streams)]
+        last = server.log.streams[stream][-1]
+        server.unreadable[stream] = last.version + 1, self.loop.time() + fault.seconds
+        self.promises.unreadable(last.partition_key)
+        id = SeededIds(Random(f"{self.seed}/{fault.at}")).uuid7()
+        event = newer_event(last, id)
+        server.append(Batch(self.scene.now(), {stream: last.version}, [event]))
+
     def _replay(self, fault: Fault) -> None:
         survey = self.scene.survey
         log = self.scene.logs[survey.hosted[survey.service_of(fault.target)].spec.log]
@@ -204,6 +222,8 @@ class Run:
             process.life.frozen_until = min(process.life.frozen_until, self.loop.time())
             process.client.doomed_after = None
             process.skew = process.clock.skew = 0.0
+        for server in self.logs.values():
+            server.unreadable.clear()
         for lease in self._leases.values():
             lease.heal()
 

@@ -1,4 +1,4 @@
--- revision: 1
+-- revision: 2
 -- Takes events out of the table that are in a file of the archive: of positions `from_position` to `to_position`, those
 -- of streams that have ended, and those that a snapshot of their stream covers. Gives how many. Refuses what is not
 -- recorded as archived, with its checksum and count, and takes the owner of the table.
@@ -22,8 +22,13 @@ BEGIN
     GRANT DELETE ON events TO CURRENT_USER;
 
     WITH present AS (
-        SELECT DISTINCT stream_type, stream_id FROM events
-         WHERE position BETWEEN from_position AND to_position AND stream_type <> 'dead_letters'
+        -- Of each stream its oldest events go first: what is left is its newest, by which appends go.
+        SELECT stream_type, stream_id FROM (
+            SELECT DISTINCT stream_type, stream_id FROM events
+             WHERE position BETWEEN from_position AND to_position AND stream_type <> 'dead_letters') AS there
+         WHERE from_position <= (
+               SELECT o.position FROM events o WHERE o.stream_id = there.stream_id AND o.stream_type = there.stream_type
+                ORDER BY o.version LIMIT 1)
     ), movable AS (
         -- Of each stream, the version up to which the table needs it no more.
         SELECT p.stream_type, p.stream_id,

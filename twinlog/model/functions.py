@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import CO_VARARGS, iscoroutinefunction, isfunction, signature
+from inspect import (
+    CO_VARARGS,
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isfunction,
+    isgeneratorfunction,
+    signature,
+)
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,13 +22,36 @@ def named(rules: Mapping[type[Message], Callable[..., Any]]) -> Mapping[str, Cal
 
 
 def in_functions(
-    of: str, functions: Mapping[str, Callable[..., Any]], arguments: Sequence[str]
+    of: str,
+    functions: Mapping[str, Callable[..., Any]],
+    arguments: Sequence[str],
+    *,
+    may_yield: bool = False,
 ) -> Iterator[str]:
-    """What is wrong with functions that decide or fold; ``arguments``: what each is given, in words."""
+    """What is wrong with functions that decide or fold; ``arguments``: what each is given, in words.
+
+    ``may_yield``: whether one that yields several results gives them as well as one that returns them.
+    """
     for name, function in functions.items():
-        if iscoroutinefunction(function):
-            yield f"{of}: {name} is async, and what decides or folds is pure; make it a plain function"
+        if what := not_plain(function, may_yield=may_yield):
+            yield f"{of}: {name} {what}"
     yield from in_arguments(of, functions, arguments)
+
+
+def not_plain(function: Callable[..., Any], *, may_yield: bool = False) -> str:
+    """What is wrong with a function that has to answer at once, and what to do; empty: nothing."""
+    called = called_by(function)
+    if iscoroutinefunction(called) or isasyncgenfunction(called):
+        return "is async, and what decides or folds is pure; make it a plain function"
+    if isgeneratorfunction(called) and not may_yield:
+        return "yields, so that it gives a generator in the place of a result; let it return"
+    return ""
+
+
+def called_by(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is called: of an object that can be called, its method."""
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - not a test
+    return call if isfunction(call) else function
 
 
 def in_arguments(
@@ -29,11 +59,12 @@ def in_arguments(
 ) -> Iterator[str]:
     """The same of functions that may be async."""
     for name, function in functions.items():
-        if not _takes(function, len(arguments)):
+        if not takes(function, len(arguments)):
             yield f"{of}: {name} cannot be called with {len(arguments)} arguments; let it take {', '.join(arguments)}"
 
 
-def _takes(function: Callable[..., Any], count: int) -> bool:
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments."""
     if isfunction(function):  # without its signature, which takes long to make
         code = function.__code__
         least = code.co_argcount - len(function.__defaults__ or ())

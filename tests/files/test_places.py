@@ -1,0 +1,324 @@
+"""Whoever reads a log finds its archived events, too; and what is wrong with the archive is told by name."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import fsspec
+import pytest
+
+from tests.chain.history import rewrite_chain, tamper, verified
+from tests.chain.test_gaps import append_without
+from tests.files.test_archive import LATER, Site, contents, two_streams
+from tests.files.test_archive import site as site
+from tests.kernel.batches import append, batch, counter, grow
+from twinlog import Metadata, Recorded
+from twinlog.log.archive import ArchiveDamaged, ArchiveUnavailable
+from twinlog.log.chain import Head
+from twinlog.log.log_file import FrameReader, FrameWriter
+from twinlog.log.log_file_records import event_record
+from twinlog.log.past import KeptKey
+from twinlog.log.ports import Snapshot
+from twinlog.log.repair import Difference, Unrepairable
+from twinlog.log.twin import TwinState
+from twinlog.postgres import archiving, connection, repair
+from twinlog.postgres.archiving import Rule, archive
+from twinlog.postgres.identity import identify
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.urls import database_url
+from twinlog.testing.internals import reader_of
+
+
+def afresh(site: Site) -> None:
+    """Forgets what was read of the archive."""
+    site.log.archive = PostgresLog(site.log.pool, "counters").archive
+
+
+# --- who reads ---
+
+
+async def test_a_rebuild_reads_the_archive(site: Site, postgres_url: str, database: str) -> None:
+    await two_streams(site)
+    await site.archive("counter")
+    async with reader_of(database_url(postgres_url, database), "counters") as reader:
+        for after, limit in itertools.product((0, 3, 19, 20, 22, 25), (1, 5, 100)):
+            read = await reader.read(after, limit)
+            assert [[*event[:7], event.metadata, *event[8:]] for event in read] == [
+                [*event] for event in site.before[after : after + limit]
+            ]
+
+
+async def test_snapshots_of_archived_versions_are_kept_and_used(site: Site) -> None:
+    log = site.log
+    await two_streams(site)
+    await log.keep([Snapshot(counter("b"), 3, 8, "s", b"three")])
+    await site.archive("counter")
+    nearest = await log.nearest(counter("b"), "s", 10)
+    assert nearest and nearest.snapshot.version == 3
+    await log.keep(
+        [Snapshot(counter("b"), 6, 16, "s", b"six"), Snapshot(counter("b"), 7, 16, "s", b"no such place")]
+    )
+    nearest = await log.nearest(counter("b"), "s", 10)
+    assert nearest and nearest.snapshot == Snapshot(counter("b"), 6, 16, "s", b"six")
+    kept = await log.kept("", "", KeptKey(), 10)
+    assert [(each.version, each.of_this_history) for each in kept] == [(3, True), (6, True)]
+    await tamper(log, "UPDATE kept_snapshots SET position = 17 WHERE version = 6")
+    assert [each.of_this_history for each in await log.kept("", "", KeptKey(), 10)] == [True, False]
+
+
+async def test_what_was_remembered_of_causes_stays(site: Site) -> None:
+    await two_streams(site)
+    await site.log.mark_causes(5, {"other": 2})
+    await site.archive("counter")
+    await site.log.mark_causes(10, {"other": 7})
+    assert await site.log.causal_marks() == [(5, {"other": 2}), (10, {"other": 7})]
+
+
+async def test_what_a_repair_cuts_may_follow_the_archive(site: Site) -> None:
+    """The last event that log and stream share is archived, and so are the ones that a cut has sealed again."""
+    await grow(site.log, 5, "a")
+    await append_without(site.log, 18)  # 6 to 23, which one link seals
+    await site.log.seal(100)
+    await site.archive("counter")
+    assert await site.left() == [21, 22, 23]
+    lost = [event._replace(event_id=uuid4()) for event in site.before[20:]]
+    found = Difference(TwinState(1, 23, 0), 21, lost, site.before[19], "")
+    made = await repair.carry_out(site.log, found)
+    assert (made.restored, [event.position for event in made.given_up]) == (lost, [21, 22, 23])
+    assert await site.log.read(0, 100) == [*site.before[:20], *lost]
+    assert await site.log.seal(100) == 18
+    assert (await verified(site.log))[0] is None
+    with pytest.raises(Unrepairable, match="has archived its own, up to 20"):
+        await repair.planned(site.log, replace_since(found, 20))
+
+
+def replace_since(found: Difference, since: int) -> Difference:
+    return found._replace(since=since, shared=None)
+
+
+async def test_effects_of_lost_events_are_listed_from_the_archive(site: Site) -> None:
+    caused = batch((counter("c"), 0, 10))
+    events = [each._replace(metadata=Metadata("", "other/7")) for each in caused.events]
+    await append(site.log, replace(caused, events=events))
+    await grow(site.log, 1, "young")
+    await site.archive("counter")
+    lost = site.before[0]._replace(log="other", position=7)
+    assert await repair.effects(site.log.pool, [lost]) == [
+        event._replace(log="") for event in site.before[:10]
+    ]
+
+
+# --- what leaves the table ---
+
+
+async def test_of_a_stream_its_oldest_events_leave_first(site: Site) -> None:
+    """A snapshot that comes while rows are taken out does not let the newest go before the older ones."""
+    await two_streams(site)
+    own = await identify(site.log.pool, "mine", "")
+    late = Snapshot(counter("b"), 10, 20, "s", b"")
+    pool = site.log.pool
+    before = list(await site.log.read(0, 100))
+    await archive(site.log, own, "memory://archive", Rule(LATER, (), 10), lambda _line: None)
+    assert len(await site.left()) == 25
+    for first, last in ((1, 7), (8, 10), (11, 17), (18, 20)):
+        if first == 11:
+            await site.log.save([late])
+        await pool.fetch("SELECT remove_archived($1, $2, $3, '{}')", first, last, LATER)
+    assert await site.left() == list(range(1, 26)), "of b, older events are there still"
+    await archive(site.log, own, "memory://archive", Rule(LATER, (), 10), lambda _line: None)
+    assert [e.position for e in before if e.stream == counter("a")] == await site.left()
+    await append(site.log, batch((counter("b"), 10, 1)))
+
+
+async def test_wherever_a_run_is_killed_the_next_one_ends_it(
+    site: Site, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_streams(site)
+    fetch = connection.fetch
+
+    class Killed(BaseException):
+        pass
+
+    for kill_at in itertools.count(1):
+        calls = itertools.count(1)
+
+        async def fetched(*arguments: Any, at: int = kill_at, calls: Any = calls) -> Any:
+            if next(calls) == at:
+                raise Killed
+            return await fetch(*arguments)
+
+        monkeypatch.setattr(archiving, "fetch", fetched)
+        try:
+            await site.archive("counter", url=f"file://{tmp_path}")
+        except Killed:
+            assert await PostgresLog(site.log.pool, "counters").read(0, 100) == site.before
+            continue
+        break
+    assert kill_at > 6, "it was killed at each statement, and each time came further"
+    assert await site.left() == [21, 22, 23, 24, 25]
+    assert len(contents(tmp_path)) == 2
+    assert (await verified(site.log))[0] is None
+
+
+# --- an object store ---
+
+
+class Object(BytesIO):
+    """An object that is being written: it is there once it was closed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def close(self) -> None:
+        if not self.closed:
+            Bucket.objects[self._path] = self.getvalue()
+        super().close()
+
+
+class Bucket(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """As an object store is: no folders, an object is there once it is whole, and errors of its own."""
+
+    protocol = "bucket"
+    cachable = False
+    objects: ClassVar[dict[str, bytes]] = {}
+    away = False
+
+    def open(self, path: str, mode: str = "rb", **_how: Any) -> Any:
+        return Object(path) if mode == "wb" else BytesIO(self.cat_file(path))
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_how: Any) -> bytes:
+        if Bucket.away:
+            raise RuntimeError("503 Slow Down")
+        if path not in self.objects:
+            raise FileNotFoundError(path)
+        return self.objects[path][start:end]
+
+
+@pytest.fixture
+async def stored(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """25 events, 20 of them in a bucket."""
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    monkeypatch.setattr(Bucket, "objects", {})
+    monkeypatch.setattr(Bucket, "away", False)
+    await two_streams(site)
+    await site.archive("counter", url="bucket://mine/archive")
+    return site
+
+
+async def test_an_object_store_does(stored: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await stored.left() == [21, 22, 23, 24, 25] and len(Bucket.objects) == 2
+    assert await stored.log.read(0, 100) == stored.before
+    assert (await stored.load("b")).events == stored.of("b")
+    afresh(stored)
+    monkeypatch.setattr(Bucket, "away", True)
+    with pytest.raises(ArchiveUnavailable, match=r"bucket://mine/archive.*503 Slow Down") as told:
+        await stored.log.read(0, 5)
+    assert not isinstance(told.value, ArchiveDamaged)
+    with pytest.raises(ArchiveUnavailable):
+        await verified(stored.log)
+    monkeypatch.setattr(Bucket, "away", False)
+    assert await stored.log.read(0, 100) == stored.before
+
+
+# --- what is wrong with it ---
+
+
+def first_frame(data: bytes) -> bytes:
+    """Up to the end of the header: the file is cut off where a frame begins."""
+    return data[: next(FrameReader(BytesIO(data), "", "").frames()).end]
+
+
+DAMAGE: dict[str, Callable[[bytes, bytes, bytes], bytes | None]] = {
+    "gone": lambda mine, other, foreign: None,
+    "empty": lambda mine, other, foreign: b"",
+    "cut off in a frame": lambda mine, other, foreign: mine[:-300],
+    "cut off between frames": lambda mine, other, foreign: first_frame(mine),
+    "changed": lambda mine, other, foreign: mine[:700] + bytes([mine[700] ^ 1]) + mine[701:],
+    "the next range": lambda mine, other, foreign: other,
+    "of another installation": lambda mine, other, foreign: foreign,
+}
+
+
+async def test_damage_is_named_and_concerns_nobody_else(stored: Site) -> None:
+    log, (first, second) = stored.log, sorted(Bucket.objects)
+    mine, other = Bucket.objects[first], Bucket.objects[second]
+    foreign = _of_another(stored)
+    await append(log, batch((counter("new"), 0, 1)))
+    places = {}
+    for name, damage in DAMAGE.items():
+        changed = damage(mine, other, foreign)
+        Bucket.objects = {second: other} if changed is None else {first: changed, second: other}
+        afresh(stored)
+        with pytest.raises(
+            ArchiveDamaged, match=r"Events 1 to 10 of log counters.*bucket://mine/arch"
+        ) as told:
+            await log.read(0, 10)
+        assert "Put back a copy" in str(told.value)
+        assert await log.read(10, 15) == stored.before[10:], "another file is read as ever"
+        places[name], found = await verified(log)
+        assert [each for each in found.notes if "bucket://mine" in each]
+        assert not [each for each in found.kept if int(each.events[0].split("/")[1]) > 10]
+    within = [places.pop("cut off in a frame"), places.pop("changed")]
+    assert set(places.values()) == {1}
+    frames = await log.pool.fetchval("SELECT frame_firsts FROM archived_ranges WHERE first = 1")
+    assert set(within) <= set(frames[1:]), "sound frames before it are read"
+    Bucket.objects = {first: mine, second: other}
+    afresh(stored)
+    assert (await log.read(0, 25)) == stored.before
+    assert (await verified(log))[0] is None
+
+
+def _of_another(site: Site) -> bytes:
+    """The same range, as another log has it."""
+    writer = FrameWriter(frame_bytes=1_000)
+    data = b""
+    for event in site.before[:10]:
+        data += writer.add(event_record(event._replace(event_id=uuid4())))
+    return data + writer.frame()
+
+
+async def test_table_and_archive_are_both_verified(stored: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a living stream keeps in the table is in a file, too; loads take the one, readers in order the other."""
+    log = stored.log
+    newest = await log.newest_link()
+    assert newest
+    head = Head.of("counters", newest)
+    columns = ", ".join(repair.EVENT_COLUMNS)
+    row = repair.row_of(stored.before[6]._replace(payload=b"changed"))
+    places = ", ".join(f"${number}" for number in range(1, 13))
+    async with log.pool.acquire() as taken:
+        await taken.execute(f"INSERT INTO events ({columns}) VALUES ({places})", *row)
+    assert await log.read(0, 25) == stored.before, "who reads in order sees nothing of it"
+    first, found = await verified(log, None, head)
+    assert (first, [each.says for each in found.kept]) == (
+        7,
+        ["counters/7: event 7 in table events is not what was linked"],
+    )
+    await tamper(log, "DELETE FROM events WHERE position = 7")
+    changed = [each._replace(payload=b"changed") if each.position == 7 else each for each in stored.before]
+    await _rewritten(stored, changed, monkeypatch)
+    assert (await verified(log))[0] == 7, "file and table were changed together"
+    await rewrite_chain(log)
+    assert (await verified(log))[0] is None
+    assert (await verified(log, None, head))[0] == 1, "and the chain, which a noted head shows"
+
+
+async def _rewritten(site: Site, events: Sequence[Recorded], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archives other events instead, with checksums that fit."""
+    log = site.log
+    await tamper(log, "DELETE FROM archived_ranges", "DELETE FROM archived_streams")
+    async with log.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute("DELETE FROM events")
+        rows = [repair.row_of(event) for event in events]
+        await connection.copy_records_to_table("events", records=rows, columns=repair.EVENT_COLUMNS)
+    afresh(site)
+    await site.archive("counter", url="bucket://mine/archive")
+    assert await site.left() == [21, 22, 23, 24, 25]
+    afresh(site)
