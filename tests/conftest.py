@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -15,6 +16,12 @@ from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
+
+# How long an example takes to make says how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 pytest_plugins = ["twinlog.testing.plugin"]
 
