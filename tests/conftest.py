@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -112,6 +113,14 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files and folders without a fast test where only those are asked for: to import them takes seconds."""
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    if collection_path.is_dir():
+        name += "/"
+    return True if config.option.markexpr == "fast" and name.startswith(SLOW) else None
 
 
 def pytest_collection_finish() -> None:
