@@ -103,7 +103,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 
 # Shops that tests run in this process do without initdb, too.
-system.EmbeddedPostgres = servers.Postgres  # type: ignore[misc]
+vars(system)["EmbeddedPostgres"] = servers.Postgres
 
 
 @pytest.hookimpl(optionalhook=True)

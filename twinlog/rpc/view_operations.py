@@ -11,7 +11,8 @@ import structlog
 from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_builds import Build, Comparison, RowDifference, Rows
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import Comparison, RowDifference, Rows
 from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
 from twinlog.model.view import AnyView
 

@@ -17,7 +17,7 @@ from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
-from twinlog.log.view_builds import Build, consumer_of
+from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.log.wrapping import Wrapping
 from twinlog.memory.keys import MemoryKeys
