@@ -163,6 +163,10 @@ class RebuildableStore(SharedViewStore, Protocol):
         """Compares the rows of two builds at one instant, all or those with some keys."""
         ...
 
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        """About how many rows a build has, at little cost; None where its table is gone."""
+        ...
+
 
 async def home_version(store: RebuildableStore, view: str, declared: Sequence[int], prefix: str) -> int:
     """The version that the home of a view has: what is stored of it, or else, and stored now, the newest that is

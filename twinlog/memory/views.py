@@ -112,6 +112,9 @@ class MemoryViews:
             dict(self.positions),
         )
 
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        return len(self.tables.get(_at(build.place, table), {}))
+
     async def checkpoint(self, consumer: str) -> int:
         return self.positions.get(consumer, 0)
 

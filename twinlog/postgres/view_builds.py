@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
+
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import BuildGone, Rows
 from twinlog.model.view import AnyView
@@ -14,6 +16,8 @@ from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_co
 from twinlog.postgres.named_queries import load_queries
 
 _COMPARE_SECONDS = 3_600.0
+_FEW = 10_000
+"""So many rows are counted; of more it is enough to know about how many there are."""
 _SWITCH = "SET LOCAL lock_timeout = '2s'"
 
 
@@ -114,6 +118,22 @@ class ViewBuilds:
                 [name for name in columns[1] if name not in columns[0]],
                 [name for name in columns[0] if name not in columns[1]],
             )
+
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        name = table_of(build, table)
+
+        async def work(connection: Connection) -> int | None:
+            few = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {_FEW + 1})"
+            try:
+                counted = int(await connection.fetchval(few))
+                return counted if counted <= _FEW else await self._estimated(connection, name)
+            except asyncpg.UndefinedTableError:  # dropped since it was looked up
+                return None
+
+        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+
+    async def _estimated(self, connection: Connection, name: str) -> int:
+        return max(_FEW, int(await connection.fetchval(self._queries["estimated_rows"], name)))
 
 
 async def builds_in(pool: Pool) -> Sequence[Build]:

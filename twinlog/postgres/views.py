@@ -135,6 +135,9 @@ class PostgresViews:
     ) -> Rows:
         return await self._builds.compare(old, new, views, keys, limit)
 
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        return await self._builds.count_rows(build, table)
+
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
         return rows[0][0] if rows else 0

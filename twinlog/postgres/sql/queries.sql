@@ -487,6 +487,11 @@ SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]);
 SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
   FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
  WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum;
+
+-- name: estimated_rows
+-- About how many rows a table has, as the planner has it.
+SELECT reltuples::bigint FROM pg_class WHERE oid = $1::regclass;
+
 -- name: note_advance
 -- Notes which rows of a view $4 were changed with a checkpoint's advance. One from before the checkpoint was set back gives
 -- way.
