@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
@@ -16,6 +17,10 @@ from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
 
 pytest_plugins = ["twinlog.testing.plugin"]
+
+# By default an example that takes longer than 200 ms fails, which depends on what else the machine does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 TOGETHER = (
     "tests/audit/",
