@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections import OrderedDict
@@ -80,6 +81,12 @@ def content(name: str) -> bytes | None:
         return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
     path = STATIC / name
     return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+
+
+@cache
+def compressed(name: str) -> bytes:
+    """A file's content, as a browser may take it: compressed once, not for each reader."""
+    return gzip.compress(content(name) or b"", 9, mtime=0)
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from twinlog.console.looks import Look, Said
-from twinlog.console.page import Gone, Page, Query
+from twinlog.console.page import Gone, Page, Query, missing, refused
 from twinlog.console.reading import Events, Filter, Tree, newest, stream_of, tree_of
 from twinlog.console.services import Answer, Services
 from twinlog.v1 import inspection_pb2 as pb
@@ -24,6 +24,13 @@ class Log:
     """None where there is no log."""
     address: str = ""
     """Of the owner, for commands."""
+
+    @property
+    def chain(self) -> pb.ChainHead | None:
+        """The newest head of the log's chain; None where nothing is linked."""
+        said = self.logs.get(self.wanted.log)
+        log = said.own_log if said else None
+        return log.chain if log and log.HasField("chain") else None
 
     @property
     def types(self) -> Sequence[str]:
@@ -73,6 +80,8 @@ async def load_log(services: Services, query: Query) -> Log:
     logs = look.logs
     name = query.get("log") or _first(look)
     if not name:
+        if any(said.described is None for said in look.services.values()):
+            raise missing(look, "No log is known yet.")
         return Log(logs, Filter(""), None)
     owner = _owner(look, name)
     wanted = Filter.of(query, name)
@@ -80,7 +89,7 @@ async def load_log(services: Services, query: Query) -> Log:
 
 
 async def load_event(services: Services, query: Query) -> Event:
-    """One event. Raises Gone."""
+    """One event. Raises Gone, Unanswered."""
     look, log = await services.look(), query.get("log")
     owner, position = _owner(look, log), query.number("position")
     event = await _event(services, owner, log, position)
@@ -91,12 +100,12 @@ async def load_event(services: Services, query: Query) -> Event:
 
 
 async def load_stream(services: Services, query: Query) -> Stream:
-    """One stream. Raises Gone."""
+    """One stream. Raises Gone, Unanswered."""
     log, name = query.get("log"), query.get("stream")
     owner = _owner(await services.look(), log)
     answer = await stream_of(services, owner.service, name, query.number("upto"))
     if answer.message is None:
-        raise Gone(f"{name} of log {log}: {answer.problem}")
+        raise refused(f"{name} of log {log}: {answer.problem}", answer)
     return Stream(log, answer.message, owner)
 
 
@@ -106,7 +115,7 @@ async def _event(services: Services, owner: Said, log: str, position: int) -> pb
         raise Gone(f"Log {log} begins with event 1.")
     answer = await services.collect(owner.service, lambda c: InspectionServiceStub(c).ReadLog, request)
     if answer.message is None:
-        raise Gone(f"{log}/{position} cannot be read: {owner.service}: {answer.problem}")
+        raise refused(f"{log}/{position} cannot be read: {owner.service}: {answer.problem}", answer)
     for each in answer.message:
         found: pb.LoggedEvent = each.event
         if each.HasField("event") and found.position == position:
@@ -123,8 +132,8 @@ def _first(look: Look) -> str:
 def _owner(look: Look, log: str) -> Said:
     owner = look.owner(log)
     if owner is None:
-        known = ", ".join(look.logs) or "none, since no service has answered yet"
-        raise Gone(f"No service that is known here owns log {log}; there are {known}.")
+        known = ", ".join(look.logs) or "none"
+        raise missing(look, f"No service that has answered owns log {log}; there are {known}.")
     return owner
 
 
