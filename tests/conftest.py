@@ -12,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
@@ -25,6 +26,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy")
 
 pytest_plugins = ["twinlog.testing.plugin"]
+
+# By default an example that takes longer than 200 ms fails, which depends on what else the machine does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 TOGETHER = (
     "tests/audit/",
