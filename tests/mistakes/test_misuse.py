@@ -38,6 +38,7 @@ from tests.mistakes.test_start import (
 )
 from twinlog import (
     Backoff,
+    Begin,
     ConfigurationError,
     Parallel,
     PostgresViews,
@@ -51,11 +52,14 @@ from twinlog import (
     on,
     saga_aggregate,
 )
+from twinlog.model.errors import StreamUnreadable
 from twinlog.model.policies import NoDispatch
 from twinlog.model.view import fold_keyed, keyed
 from twinlog.service.mistakes import in_registrations, in_spec, refuse
+from twinlog.testing import START
 
 untyped: Any = SimpleNamespace(
+    Saga=Saga,
     Step=Step,
     View=View,
     Schema=Schema,
@@ -658,3 +662,31 @@ def test_a_row_that_would_be_stored_elsewhere_is_told_by_name(slip: str) -> None
     of = view(evolve=lambda *_: given)
     with pytest.raises(TypeError, match=said):
         fold_keyed(of, keyed(of, [(event(1, "a:1"), A())]), {})
+
+
+STEPS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "no command": (
+        {"send": lambda _: None},
+        'the step "hold room": send gave None; give the message that is',
+    ),
+    "a text for a command": ({"send": lambda _: "hold"}, "send gave 'hold'; give the message"),
+    "a time of no zone": (
+        {"deadline": lambda _: datetime(2027, 1, 1)},
+        "its time is a datetime; give a datetime with",
+    ),
+    "a time from now on": (
+        {"deadline": lambda _: timedelta(1)},
+        "its time is .*; give a datetime with a time zone",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", STEPS)
+async def test_a_step_that_gives_something_else_is_told_by_name(slip: str) -> None:
+    parts, said = STEPS[slip]
+    sagas = saga_aggregate(
+        untyped.Saga("trip", 1, A, [untyped.Step("hold room", done=B, **parts)], lambda _: "one")
+    )
+    async with service(sagas) as running:
+        with pytest.raises(StreamUnreadable, match=said):
+            await running.writer.execute(lambda tx: tx.do(sagas, "a", Begin(A(), START)))
