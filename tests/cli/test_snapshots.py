@@ -35,20 +35,21 @@ async def test_they_are_listed_dropped_and_rebuilt(
         return [each["version"] for each in told]
 
     async def kept() -> bool:
-        return await listed() == [1_000, 2_000]
+        return await listed() == versions
 
+    versions = [*range(CUSTOMER.keep_every, EVENTS, CUSTOMER.keep_every)]
     await until(kept)
     said = await twinlog("snapshots", "list", long_stream, *served.at())
-    assert "2 snapshots, " in said.out
+    assert f"{len(versions)} snapshots, " in said.out
     dropped = await twinlog("snapshots", "drop", long_stream, "--json", *served.at())
-    assert dropped.json == {"dropped": 2}
+    assert dropped.json == {"dropped": len(versions)}
     assert (await twinlog("snapshots", "list", *served.at())).out.strip() == "None."
     for chosen in (long_stream, "customer"):
         rebuilt = (await twinlog("snapshots", "rebuild", chosen, "--json", *served.at())).json["rebuilt"]
-        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": 2, "problem": ""}]
-    assert await listed() == [1_000, 2_000]
+        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": len(versions), "problem": ""}]
+    assert await listed() == versions
     said = await twinlog("snapshots", "rebuild", "customer", *served.at())
-    assert f"{long_stream}: 2 kept up to version 2,100" in said.out
+    assert f"{long_stream}: {len(versions)} kept up to version 2,100" in said.out
     for version, limit in ((1, 100), (1_000, 200), (1_001, 201), (EVENTS, 200)):
         state = (await twinlog("state", long_stream, "--at", str(version), "--json", *served.at())).json
         assert state["version"] == version
@@ -60,6 +61,12 @@ async def test_they_are_listed_dropped_and_rebuilt(
     [
         (["drop", "nothing"], "no service here has an aggregate nothing; they have "),
         (["rebuild", "nothing/1"], "no service here has an aggregate nothing"),
+        (["list", "nothing"], "no service here has an aggregate nothing"),
+        (
+            ["drop", "view:nothing"],
+            "no service here has a view nothing; they have customers, orders, ",
+        ),
+        (["rebuild", "customer/nobody"], "has no stream customer/nobody"),
         (["list", "/1"], "must be type/id"),
         (["drop", "customer/"], "must be type/id"),
     ],
