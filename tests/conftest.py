@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
 
+# How long an example takes to make says how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
 pytest_plugins = ["twinlog.testing.plugin"]
+
+# By default an example that takes longer than 200 ms fails, which depends on what else the machine does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 TOGETHER = (
     "tests/audit/",
@@ -100,6 +114,26 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Each takes its free ports from a share of its own, so that no two find the same one free.
     number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     process._PORTS = process._PORTS[number::workers]
+
+
+# What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
+gc.disable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files and folders without a fast test where only those are asked for: to import them takes seconds."""
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    if collection_path.is_dir():
+        name += "/"
+    return True if config.option.markexpr == "fast" and name.startswith(SLOW) else None
+
+
+def pytest_collection_finish() -> None:
+    """From here on the collector looks at what tests make, and less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 # Shops that tests run in this process do without initdb, too.

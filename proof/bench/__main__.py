@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from proof.bench import measure, memory, opinion, others, plot, reads, report, rounds, storage
+from proof.bench import files, measure, memory, opinion, others, plot, reads, report, rounds, storage
 from proof.bench import sizes as grown
 from proof.bench.report import Row, Sections
 from proof.bench.systems import started
@@ -96,6 +96,8 @@ async def compare(size: Size) -> None:
         rivals, missing = await others.rivals(shop, systems, size.rounds, size.orders)
         print("kernel", flush=True)
         kernel, unknown = await others.kernels(shop, quick=size is _QUICK)
+        print("files", flush=True)
+        filed, unfiled = await files.rows()
     sections = {
         "Sagas, end to end into the view": sagas,
         "CreateOrder, accepted": accepted,
@@ -104,10 +106,11 @@ async def compare(size: Size) -> None:
         reads.TITLE: asked,
         "What a user would pick instead": rivals,
         "The kernel by its parts": kernel,
+        files.TITLE: filed,
         "Memory": memory.sizes(before, after),
         "Bytes kept": kept,
     }
-    notes = [_NOTE, storage.NOTE, reads.NOTE, _RIVALS_NOTE, _KERNEL_NOTE, *missing, *unknown]
+    notes = [_NOTE, storage.NOTE, reads.NOTE, _RIVALS_NOTE, _KERNEL_NOTE, *missing, *unknown, *unfiled]
     _write(size, "results", {title: rows for title, rows in sections.items() if rows}, notes)
 
 

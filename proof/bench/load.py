@@ -64,6 +64,8 @@ class Call:
     """The response message; empty where it was refused."""
     message: bytes = b""
     """The request."""
+    sent: float = 0.0
+    """perf_counter at which it was sent; 0: it was given up before."""
 
 
 @dataclass
@@ -103,7 +105,8 @@ class Connection(asyncio.Protocol):
         if self.failure:
             raise self.failure
         stream = 2 * len(self.calls) + 1
-        self.calls.append(Call(due or perf_counter(), message=message or b""))
+        now = perf_counter()
+        self.calls.append(Call(due or now, message=message or b"", sent=now))
         self.open += 1
         frames = _frame(_HEADERS, _END_HEADERS, stream, self.headers)
         if message is not None:
@@ -195,13 +198,14 @@ class Load:
         connection.close()
         return [call for call in connection.calls if call.reply]
 
-    async def open(self, messages: Sequence[bytes], rate: float) -> list[Call]:
+    async def open(self, messages: Sequence[bytes], rate: float, patience: float | None = None) -> list[Call]:
         """One call a message, ``rate`` a second, whether or not earlier ones are answered.
 
-        A call that could not be sent in time keeps its due time: nothing that the server did is left out.
+        A call that could not be sent in time keeps its due time: nothing that the server did is left out. With
+        ``patience``, one that could not be sent for so many seconds is given up, as by a client with that deadline.
         """
         connection, answered = await self._connect()
-        start = perf_counter()
+        start, given_up = perf_counter(), list[Call]()
         for number, message in enumerate(messages):
             due = start + number / rate
             if (early := due - perf_counter()) > 0:
@@ -209,12 +213,15 @@ class Load:
             while not connection.fits(message):
                 answered.clear()
                 await _next(connection, answered)
-            connection.send(message, due)
+            if patience is not None and perf_counter() - due > patience:
+                given_up.append(Call(due, message=message))
+            else:
+                connection.send(message, due)
         while connection.open:
             answered.clear()
             await _next(connection, answered)
         connection.close()
-        return connection.calls
+        return [*connection.calls, *given_up]
 
     @asynccontextmanager
     async def idle(self, streams: int, message: bytes | None) -> AsyncIterator[Connection]:
@@ -247,10 +254,12 @@ class Spread:
         share = len(self._loads)
         return await self._all(load.closed(messages[n::share], clients // share) for n, load in self._each())
 
-    async def open(self, messages: Sequence[bytes], rate: float) -> list[Call]:
+    async def open(self, messages: Sequence[bytes], rate: float, patience: float | None = None) -> list[Call]:
         """As a load does it."""
         share = len(self._loads)
-        return await self._all(load.open(messages[n::share], rate / share) for n, load in self._each())
+        return await self._all(
+            load.open(messages[n::share], rate / share, patience) for n, load in self._each()
+        )
 
     def _each(self) -> Iterable[tuple[int, Load]]:
         return enumerate(self._loads)

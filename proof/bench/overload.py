@@ -18,13 +18,15 @@ from typing import Any
 import asyncpg
 
 from proof.bench import budget
-from proof.bench.load import Load
+from proof.bench.load import Load, Spread
 from proof.bench.systems import METHOD, System, started
 from shop.orders.v1.events_pb2 import OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from stack.topology import ROOT
 
 _CLIENTS = 256
+_CONNECTIONS = 8
+"""While too much is asked for: gRPC lets 320 calls on each be under way, and holds back what is more."""
 _NORMAL_SECONDS = 1.0
 _AT_REST_SECONDS = 60.0
 _SETTING = "ORDER_DEADLINE_SECONDS"
@@ -57,8 +59,12 @@ class Figures:
     accepted: int
     expired: int
     """Of the accepted: ended by their deadline."""
+    given_up: int
+    """Calls that were not sent within their deadline: the server let no more through."""
     answer: float
-    """Seconds until a call was answered, 99th percentile."""
+    """Seconds from when a call was due until it was answered, 99th percentile of those that were sent."""
+    served: float
+    """The same from when it was sent: what is the server's share of it."""
     saga: float
     """Seconds from OrderCreated to its end, median of the accepted."""
     recovery: float
@@ -72,14 +78,20 @@ class Figures:
         return (
             f"capacity {self.capacity:,.0f}/s, goodput {self.goodput:,.0f}/s ({self.goodput / self.capacity:.0%}), "
             f"asked {self.asked:,}, accepted {self.accepted:,}, expired {self.expired} "
-            f"({self.expired / max(1, self.accepted):.1%}), answers p99 {self.answer * 1e3:.0f} ms, "
+            f"({self.expired / max(1, self.accepted):.1%}), given up {self.given_up:,}, "
+            f"answers p99 {self.answer * 1e3:.0f} ms, of it the server's {self.served * 1e3:.0f} ms, "
             f"sagas p50 {self.saga * 1e3:.0f} ms, back to normal in {self.recovery:.1f} s, processor time a saga "
             f"{self.cost:,.0f} → {self.cost_overloaded:,.0f} µs ({self.cost / self.cost_overloaded:.0%})"
         )
 
 
-async def overload(system: System, address: str, *, times: float, seconds: float, orders: int) -> Figures:
-    """Asks for ``times`` what the system can do, for so many seconds. ``orders``: to measure that."""
+async def overload(
+    system: System, address: str, *, times: float, seconds: float, orders: int, patience: float
+) -> Figures:
+    """Asks for ``times`` what the system can do, for so many seconds. ``orders``: to measure that.
+
+    Clients wait for ``patience`` seconds to get a call through.
+    """
     load = Load(address, METHOD, refusals=True)
     since, spent = await system.position(), _spent(system)
     await load.closed(system.requests(orders), _CLIENTS)
@@ -88,7 +100,8 @@ async def overload(system: System, address: str, *, times: float, seconds: float
     capacity = rate(measured)
 
     since, began, spent = await system.position(), time(), _spent(system)
-    calls = await load.open(system.requests(int(times * capacity * seconds)), times * capacity)
+    crowd = Spread(*(Load(address, METHOD, refusals=True) for _ in range(_CONNECTIONS)))
+    calls = await crowd.open(system.requests(int(times * capacity * seconds)), times * capacity, patience)
     over, spent = time(), _spent(system) - spent
     after, offset = (
         await load.open(system.requests(int(2.5 * capacity)), capacity / 2),
@@ -106,7 +119,9 @@ async def overload(system: System, address: str, *, times: float, seconds: float
         len(calls),
         len(during),
         sum(order.expired for order in during),
-        _at(0.99, [call.answered - call.due for call in calls]),
+        sum(not call.sent for call in calls),
+        _at(0.99, [call.answered - call.due for call in calls if call.sent]),
+        _at(0.99, [call.answered - call.sent for call in calls if call.sent]),
         _at(0.5, [order.ended - order.created for order in during]),
         max(0.0, max(late, default=over) - over),
         cost,
@@ -163,6 +178,7 @@ async def main(options: argparse.Namespace) -> None:
                         times=options.times,
                         seconds=options.seconds,
                         orders=options.orders,
+                        patience=options.patience,
                     )
                     print(f"{system.name}: {figures}", flush=True)
 
@@ -172,6 +188,7 @@ if __name__ == "__main__":
     parser.add_argument("--times", type=float, default=5.0, help="how many times the capacity")
     parser.add_argument("--seconds", type=float, default=30.0, help="for how long")
     parser.add_argument("--deadline", type=float, default=5.0, help="of each order, in seconds")
+    parser.add_argument("--patience", type=float, default=1.0, help="of clients, in seconds")
     parser.add_argument("--orders", type=int, default=4_000, help="to measure the capacity")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--mode", default="", help="choreography or orchestration; both by default")

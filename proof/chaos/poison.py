@@ -32,7 +32,7 @@ _APPEND = """
     INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key,
                         tag, recorded_at)
     SELECT head.position, stream_type, stream_id, version + 1, gen_random_uuid(), $3, '', metadata, partition_key,
-           '', now()
+           '-', now()
       FROM head, last RETURNING version"""
 _PARKED = "SELECT payload FROM events WHERE position > $1 AND type = 'twinlog.v1.EventParked'"
 _CALL_SECONDS, _NOTICED_SECONDS, _NEIGHBORS_SECONDS = 5.0, 30.0, 20.0

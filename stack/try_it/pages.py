@@ -25,7 +25,7 @@ from stack.topology import CUSTOMER_SVC, ORDER_SVC, PROJECTOR, SAGA_ORCHESTRATOR
 from stack.try_it import calls
 from stack.try_it.picture import Picture, picture
 from stack.try_it.scenarios import LIMIT, SCENARIOS, Scenario
-from twinlog.console import Answer, Form, Gone, Outcome, Page, Query, Services
+from twinlog.console import Answer, Form, Outcome, Page, Query, Services, refused
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _NAME = "Ada Lovelace"
@@ -181,6 +181,8 @@ async def load_all(services: Services, query: Query) -> All:
         calls.mode(services), calls.newest_orders(services), calls.newest_customers(services)
     )
     answers: Sequence[Answer[Any]] = (mode, orders, customers)
+    if not any(each.ok for each in answers):
+        raise refused("None of the shop's services has answered.", *answers)
     silent = dict.fromkeys(f"{each.service}: {each.problem}." for each in answers if not each.ok)
     return All(
         _mode_name(mode.message.saga_mode) if mode.message else "",
@@ -196,19 +198,20 @@ async def load_order(services: Services, query: Query) -> Runs:
     tokens = {ids[0]: query.get("token")}
     found = await asyncio.gather(*(_run(services, id, tokens.get(id, "")) for id in ids))
     runs = [each for each in found if isinstance(each, Run)]
-    missing = next((each for each in found if isinstance(each, str)), "")
+    failed = {id: each for id, each in zip(ids, found, strict=True) if isinstance(each, Answer)}
+    missing = next((f"Order {id} is not in the view: {each.problem}" for id, each in failed.items()), "")
     if not runs:
-        raise Gone(missing)
+        raise refused(missing, *failed.values())
     return Runs(
         runs, services.addresses.get(ORDER_SVC.name, ""), services.addresses.get(PROJECTOR.name, ""), missing
     )
 
 
-async def _run(services: Services, order_id: str, token: str) -> Run | str:
+async def _run(services: Services, order_id: str, token: str) -> Run | Answer[Any]:
     """An order and its saga, or why it is not to be had."""
     answer = await calls.order(services, order_id, token)
     if answer.message is None:
-        return f"Order {order_id} is not in the view: {answer.problem}"
+        return answer
     order = answer.message.order
     events, customer = await asyncio.gather(
         calls.timeline(services, order_id), calls.customer(services, order.customer_id)

@@ -81,12 +81,13 @@ async def _all(opened: Window, order: str) -> None:
     pages = {
         "map": "/",
         "service": "/services/customer_svc",
-        "sagas": "/sagas?status=all",
+        "sagas": "/sagas?state=all",
         "dead-letters": "/dead-letters",
         "log": "/log?log=orders",
         "event": "/log/orders/1",
         "stream": f"/log/orders/stream/order/{order}",
         "views": "/views",
+        "past": f"/past?stream=order/{order}&at=2&since=1",
     }
     for name, path in pages.items():
         await _shoot(await opened.open(path), name)
@@ -94,6 +95,13 @@ async def _all(opened: Window, order: str) -> None:
     await page.locator("a[data-row]").first.click()
     await expect(page.locator(".wide a.l-box").last).to_be_visible()
     await _shoot(page, "saga")
+    page = await opened.open("/views/projector/orders")
+    await page.get_by_role("button", name="Rebuild …").click()
+    await page.get_by_role("button", name="Begin to build").click()
+    await expect(page.locator("#rebuild-2")).to_contain_text("It has caught up")
+    await page.get_by_role("button", name="Switch to it …").click()
+    await expect(page.locator("#outcome")).to_contain_text("rows compared")
+    await _shoot(page, "rebuild")
 
 
 async def _shoot(page: Page, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from html import unescape
 
 import grpc.aio
 import pytest
@@ -11,7 +12,9 @@ from playwright.async_api import Browser, expect
 
 from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
 from tests.console.shop import ServedShop
+from tests.console.test_guard import ask
 from twinlog import Recorded
+from twinlog.console import dead_letters
 from twinlog.consume import ConsumerWrapper, Progress
 from twinlog.consume.dead_letters import TriedInVain
 from twinlog.v1 import dead_letter_service_pb2 as pb
@@ -34,8 +37,11 @@ class Failing(ConsumerWrapper):
         return await super().apply(events, progress)
 
 
-async def poisoned(shop: ServedShop) -> Failing:
-    """Three orders of three customers, on all of which the view fails: two alike, and what becomes of them behind."""
+async def poisoned(shop: ServedShop, *, participant: bool = False) -> Failing:
+    """Three orders of three customers, on all of which the view fails: two alike, and what becomes of them behind.
+
+    ``participant``: customer_svc fails on them as well.
+    """
     handler = shop.shop.projector.dead_letters.consumers[CONSUMER]
     failing = Failing(handler._consumer)
     customers = [await shop.customer() for _ in range(3)]
@@ -46,6 +52,10 @@ async def poisoned(shop: ServedShop) -> Failing:
     }
     failing.wrong = lambda event: errors.get(event.partition_key)
     handler._consumer = failing
+    if participant:
+        other = shop.shop.customer_svc.dead_letters.consumers["customer_svc.orders"]
+        other._consumer = also = Failing(other._consumer)
+        also.wrong = failing.wrong
     for customer in customers:
         await shop.order(customer)
     await shop.shop.settle()
@@ -137,6 +147,28 @@ async def test_a_service_that_hangs_is_named_and_what_others_have_is_shown(
     await expect(page.locator("[id^=letter-]")).to_have_count(6)
     shop.services["customer_svc"].resume()
     await expect(page.locator("#silent-customer_svc")).to_have_count(0)
+
+
+async def test_those_of_several_services_are_paged_through_to_the_last(
+    shop: ServedShop, console: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "PAGE", 2)
+    await poisoned(shop, participant=True)
+    seen: list[list[str]] = []
+    path = "/dead-letters"
+    while path:
+        text = (await ask(console + path)).body.decode()
+        seen.append(re.findall(r'id="letter-([^"]+)"', text))
+        following = re.search(r'href="([^"]+)">Next', text)
+        path = unescape(following[1]) if following else ""
+    assert [len(page) for page in seen] == [4, 2]
+    assert {letter for page in seen for letter in page} == {
+        f"{consumer}-orders/{position}"
+        for consumer in (CONSUMER, "customer_svc.orders")
+        for position in (1, 2, 3)
+    }
+    for nonsense in ("x", "W10=", "eyJhIjogMX0="):
+        assert (await ask(f"{console}/dead-letters?page={nonsense}")).status == 200
 
 
 async def test_where_there_are_none_it_says_so(window: Window) -> None:

@@ -92,6 +92,50 @@ async def test_the_story_of_a_choreographed_order_spans_its_logs(
         await expect(page.locator(".said:target .changes")).to_contain_text("state")
 
 
+async def test_a_view_is_rebuilt_compared_and_switched_by_clicks_while_it_is_read(
+    chromium: Browser, shop: Shop, console: str
+) -> None:
+    async with connect(shop) as client, window(chromium, console) as opened:
+        customer = await client.customer("1000")
+        await _settled(client, customer)
+        page = await opened.open("/views")
+        await page.locator("#view-projector-orders .view-name a").first.click()
+        await expect(page.locator("#build-1")).to_contain_text("live")
+        await page.get_by_label("Percent of the time").fill("200")
+        await page.get_by_role("button", name="Rebuild …").click()
+        outcome = page.locator("#outcome")
+        await expect(outcome).to_contain_text("must be 1 to 100 percent")
+        await page.get_by_label("Percent of the time").fill("100")
+        await page.get_by_role("button", name="Rebuild …").click()
+        await expect(outcome).to_contain_text("Build version 1 anew?")
+        await page.get_by_role("button", name="Begin to build").click()
+        await expect(outcome).to_contain_text("Build 2 is being filled")
+        build = page.locator("#rebuild-2")
+        await expect(build).to_contain_text("It has caught up", timeout=60_000)
+        await expect(build.locator("[data-name=percent]")).to_have_text("100.0 %")
+        await opened.accessible()
+        await build.get_by_role("button", name="Compare").click()
+        await expect(outcome).to_contain_text("the same", timeout=60_000)
+        await build.get_by_role("button", name="Switch to it …").click()
+        await expect(outcome).to_contain_text(
+            "Have queries read build 2 in place of build 1?", timeout=60_000
+        )
+        await expect(page.locator("#build-1")).to_contain_text("live")
+        await outcome.get_by_role("button", name="Switch to build 2").click()
+        await expect(outcome).to_contain_text("Queries read build 2 now", timeout=60_000)
+        await expect(page.locator("#build-2")).to_contain_text("live")
+        created = await client.create(customer, "1", SAGA_MODE_CHOREOGRAPHY)
+        await client.happened(created.order_id, "OrderApproved", token=created.consistency_token)
+        await page.get_by_role("button", name="Switch back …").click()
+        await outcome.get_by_role("button", name="Switch back to build 1").click(timeout=60_000)
+        await expect(page.locator("#build-1")).to_contain_text("live", timeout=60_000)
+        await page.locator("#back").get_by_role("button", name="Drop it …").click()
+        await expect(outcome).to_contain_text("Nobody can switch back to it then")
+        await outcome.get_by_role("button", name="Drop build 2").click()
+        await expect(page.locator("#build-2")).to_have_count(0)
+        await expect(page.get_by_role("button", name="Rebuild …")).to_be_visible()
+
+
 async def _settled(client: Client, customer: str) -> None:
     """Waits until an order has gone all the way, so that every service has begun."""
     created = await client.create(customer, "1", SAGA_MODE_ORCHESTRATION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
 from tests.console.shop import Served, ServedShop
 from tests.memory_shop import MemoryShop
 from twinlog import Metadata, StreamId
+from twinlog.console import live, looks
 from twinlog.console.process import serving
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.event import NewEvent
@@ -37,6 +39,29 @@ async def stuck(shop: ServedShop) -> AsyncIterator[list[str]]:
     customer = await shop.customer()
     yield [saga_id(await shop.order(customer, 3)) for _ in range(3)]
     shop.shop.customer_svc.works.set()
+
+
+async def test_the_map_and_a_saga_tell_at_once_what_one_look_found_out(
+    chromium: Browser,
+    console: str,
+    shop: ServedShop,
+    stuck: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert looks.EVERY_SECONDS + looks.DEADLINE_SECONDS <= 2.0
+    async with window(chromium, console) as map, window(chromium, console) as saga:
+        overview, page = await map.open("/"), await saga.open(page_of(stuck[0]))
+        await expect(page.locator("#owed")).to_contain_text("customer_svc owes")
+        # From now on nothing is loaded but for what a look has found out.
+        monkeypatch.setattr(live, "EVERY_SECONDS", 3_600.0)
+        monkeypatch.setattr(live, "_REST_SECONDS", 3_600.0)
+        await asyncio.sleep(1.0)
+        shop.services["customer_svc"].hang()
+        await expect(overview.locator("#service-customer_svc")).to_contain_text("no answer")
+        await expect(page.locator("#owed")).to_contain_text("customer_svc is paused, hangs or is gone")
+        shop.services["customer_svc"].resume()
+        await expect(overview.locator("#service-customer_svc")).not_to_contain_text("no answer")
+        await expect(page.locator("#owed")).not_to_contain_text("paused")
 
 
 def page_of(saga: str) -> str:

@@ -27,8 +27,9 @@ def main() -> None:
         written = tree / "written"
         written.mkdir()
         shutil.copytree(HERE, tree / "tests" / "corpus", dirs_exist_ok=True)
-        command = [sys.executable, "-m", "tests.corpus.dump", str(written)]
-        subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, check=True)
+        for module in ("tests.corpus.dump", "tests.corpus.stored"):
+            command = [sys.executable, "-m", module, str(written)]
+            subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, check=True)
         shutil.copytree(written, folder)
         print(*sorted(folder.iterdir()), sep="\n")
 

@@ -19,7 +19,7 @@ from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume import dead_lettering as dead_lettering_module
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.consume.policies import PolicyConsumer
-from twinlog.log.twin import Delivery
+from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import Cursor, RandomIds, SystemClock, TwinMissing
@@ -130,6 +130,20 @@ async def test_an_outage_is_told_as_one_and_is_over_when_the_delivery_is_open_ag
             await until(lambda: cursor.problem is None)
     assert [line["event"] for line in said if line["log_level"] == "error"] == []
     assert "cursor.stopped" in [line["event"] for line in said]
+
+
+async def test_a_delivery_that_is_lost_again_and_again_shows_and_is_no_defect() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    lost = DeliveryLost(stream="source", why="1 of its events are gone")
+    handler.failures = [lost] * 6
+    await twin.publish(source.add("a:1"))
+    with capture_logs() as said:
+        cursor = Cursor(twin, handler)
+        async with running(cursor):
+            await until(lambda: cursor.problem == str(lost))
+            await until(lambda: cursor.problem is None and handler.seen == [1])
+    assert [line["event"] for line in said if line["log_level"] == "error"] == []
 
 
 class Silent(Opened):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -197,6 +197,28 @@ async def test_another_process_forgets_the_key_within_its_bound(monkeypatch: pyt
     watching.cancel()
     assert told == ["ada"]
     assert await there.open("ada", _message(sealed).text) == ERASED
+
+
+async def test_a_process_without_keys_in_memory_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.0)
+    keys = MemoryKeys()
+    asked: list[float] = []
+
+    async def destroyed(within: timedelta) -> list[str]:
+        asked.append(within.total_seconds())
+        return []
+
+    monkeypatch.setattr(keys, "destroyed", destroyed)
+    personal = Personal(keys)
+    watching = asyncio.create_task(personal.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not asked
+    await personal.sealed([_event(M["Noted"](text="tall"))])
+    async with asyncio.timeout(10):
+        while not asked:
+            await asyncio.sleep(0)
+    watching.cancel()
 
 
 async def test_keys_that_nobody_can_ask_about_are_not_trusted_for_long(

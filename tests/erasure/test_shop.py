@@ -27,10 +27,12 @@ from stack.shop import Shop, running
 from tests.controls import MODES, new_id, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.erasure.disks import files_with
+from tests.observe.scraping import scraped
 from tests.servers import execute, folder
 from tests.waiting import until
 from twinlog import Money, Schema, Writer
 from twinlog.audit.erasure import search
+from twinlog.dev import Console
 from twinlog.postgres.log import open_log
 from twinlog.testing.internals import RandomIds, SystemClock
 from twinlog.v1.moment_pb2 import Moment
@@ -52,7 +54,8 @@ class Running:
 async def at_work() -> AsyncIterator[Running]:
     spoken: list[str] = []
     with folder() as data:
-        async with running(spoken.append, data=data) as shop, connect(shop) as client:
+        started = running(spoken.append, data=data, metrics="127.0.0.1:0", console=Console(address=None))
+        async with started as shop, connect(shop) as client:
             yield Running(shop, data, spoken, client)
         assert not files_with(data, PLAIN), "also of what the stop wrote"
     assert not [line for line in spoken if NAME in line]
@@ -124,6 +127,71 @@ async def test_an_erased_customer_has_no_name_and_goes_on(at_work: Running) -> N
     types = [json.loads(line)["type"] for line in told.splitlines() if line.startswith("{")]
     assert types.count("shop.customers.v1.CustomerErased") == 1
     assert NAME not in told
+
+
+async def test_who_is_erased_while_orders_are_under_way_gets_them_all(at_work: Running) -> None:
+    client = at_work.client
+    customer = await _created(client)
+    async with client.without("customer_svc"):
+        waiting = [await client.create(customer, "1", mode) for mode in MODES for _ in range(2)]
+    more = asyncio.gather(*(client.create(customer, "1", mode) for mode in MODES * 2))
+    erased = await asyncio.gather(
+        *(
+            client.customers.EraseCustomer(EraseCustomerRequest(customer_id=customer), timeout=PATIENCE)
+            for _ in range(2)
+        )
+    )
+    for order in (*waiting, *await more):
+        [*_, last] = await client.watch(order.order_id, order.consistency_token)
+        assert last.state == ORDER_STATE_APPROVED
+    shown = await client.get_customer(customer, erased[0].consistency_token)
+    assert (shown.name, shown.reserved) == ("erased", wire("8"))
+    told = await asyncio.to_thread(
+        _cli, "log", "--stream", f"customer/{customer}", "--at", at_work.shop.customers, "--json"
+    )
+    assert told.count("shop.customers.v1.CustomerErased") == 1
+
+
+async def test_a_backup_of_the_keys_brings_nobody_back(at_work: Running) -> None:
+    client, url = at_work.client, at_work.shop.postgres_url
+    customer, other = await _created(client), await _created(client)
+    await execute(url, "CREATE TABLE backup AS TABLE subject_keys", "twinlog_keys")
+    erased = await client.customers.EraseCustomer(
+        EraseCustomerRequest(customer_id=customer), timeout=PATIENCE
+    )
+    await client.get_customer(customer, erased.consistency_token)
+    await execute(url, "TRUNCATE subject_keys", "twinlog_keys")
+    await execute(url, "INSERT INTO subject_keys TABLE backup", "twinlog_keys")
+    await execute(url, "DROP TABLE backup", "twinlog_keys")
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'twinlog_keys'"
+    await execute(url, end, "postgres")
+    await until(lambda: bool([line for line in at_work.spoken if "keys.erased_again" in line]))
+    past = GetCustomerRequest(customer_id=customer, as_of=Moment(version=1))
+
+    async def is_erased() -> bool:
+        answer = await client.customer_queries.GetCustomer(past, timeout=PATIENCE)
+        return str(answer.customer.name) == "erased"
+
+    await until(is_erased)
+    assert (await client.get_customer(other)).name == NAME
+
+
+async def test_nothing_that_people_and_machines_are_shown_has_an_erased_name(at_work: Running) -> None:
+    """Pages of the console, metrics, and what the services tell of their parts."""
+    client, shop = at_work.client, at_work.shop
+    customer = await _created(client)
+    await client.order(customer, "1")
+    erased = await client.customers.EraseCustomer(
+        EraseCustomerRequest(customer_id=customer), timeout=PATIENCE
+    )
+    await client.get_customer(customer, erased.consistency_token)
+    position = int(erased.consistency_token.rpartition(":")[2])
+    stream = f"log/customers/stream/customer/{customer}"
+    paths = ["", "log", stream, f"log/customers/{position}", f"story/customers/{position}", "sagas", "views"]
+    pages = [await scraped(f"{shop.console}/{path}") for path in paths]
+    pages += [await scraped(f"http://{address}/metrics") for address in shop.metrics.values()]
+    assert customer in pages[2], "they show the customer"
+    assert not [page for page in pages if customer in page and NAME in page]
 
 
 async def test_a_log_as_a_file_holds_no_name(at_work: Running, tmp_path: Path) -> None:

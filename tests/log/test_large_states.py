@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from pydantic import TypeAdapter
 
 from tests.kernel.counter import COUNTER
 from twinlog import Aggregate, StreamId, UuidMap
@@ -88,3 +89,111 @@ async def test_it_is_read_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(snapshots, "_LARGE_TO_READ_BYTES", 2**30)
     assert await StateCodecs().restored(LARGE, snapshot) == state
     assert by == [False, True]
+
+
+class Guest(NamedTuple):
+    name: str
+    nights: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Many:
+    """Fields that hold many values, of each kind, between others."""
+
+    name: str = ""
+    amounts: dict[str, int] = field(default_factory=dict)
+    by_number: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    guests: list[Guest] = field(default_factory=list)
+    days: frozenset[int] = frozenset()
+    anything: set[str] = field(default_factory=set)
+    pair: tuple[str, int] = ("", 0)
+    deep: list[list[list[list[int]]]] = field(default_factory=list)
+    holds: UuidMap = field(default_factory=UuidMap)
+    last: str = ""
+
+
+ODD = ('"', "\\", '}"{', "],[", "a\nb", "ä€", ":,", "")
+N = 4_001
+MANY_VALUES = [
+    Many(),
+    Many(
+        "x",
+        {"a": 1},
+        {1: {"b": [0.5]}},
+        ODD,
+        [Guest("Ada", (1, 2))],
+        frozenset({1}),
+        {"s"},
+        ("p", 1),
+        [[[[1]]]],
+    ),
+    Many(
+        '"name":{',
+        {f"{ODD[n % 8]}{n}": n * 10**12 for n in range(N)},
+        {n: {"x": [n / 4, -1e-9], ODD[n % 8]: []} for n in range(N)},
+        tuple(f"{ODD[n % 8]}{n}" for n in range(N)),
+        [Guest(ODD[n % 8], tuple(range(n % 3))) for n in range(N)],
+        frozenset(range(N)),
+        {str(n) for n in range(N)},
+        ('"', 7),
+        [[[[n]]] for n in range(N)],
+        MANY,
+        "}]",
+    ),
+]
+OF_MANY: Aggregate[Any, Any] = Aggregate("many", Many(), COUNTER.decide, COUNTER.evolve, str)
+
+
+@pytest.mark.parametrize("state", MANY_VALUES, ids=["none", "few", "many"])
+def test_many_values_are_written_as_at_once_and_read_as_they_were(state: Many) -> None:
+    codec = StateCodec(OF_MANY)
+    written = codec.encode(state)
+    assert written == TypeAdapter(Many).dump_json(state)
+    assert codec.decode(written) == state
+
+
+def test_many_values_are_written_and_read_in_pieces() -> None:
+    codec, turns = StateCodec(OF_MANY), list[None]()
+    apart = Apart(lambda: turns.append(None))
+    spared = codec._large.set_apart(MANY_VALUES[2], apart)
+    pieces = 6 * 3 + 3  # of six fields, and of the one that lies too deep to be read so
+    assert len(turns) == pieces
+    assert len(codec._adapter.dump_json(spared, context=apart, warnings=False)) < 10_000
+    turns.clear()
+    _, values = codec._large.without(codec.encode(MANY_VALUES[2]), Apart(lambda: turns.append(None)))
+    assert values.keys() == {"amounts", "by_number", "words", "guests", "days", "anything"}
+    assert values["amounts"] == MANY_VALUES[2].amounts
+    assert len(turns) > 2 * 6 * 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b':3000000000000000,"', b':"three",'), (b'"words":[', b'"words":[7,'), (b'"days":[', b'"days":[')],
+    ids=["a value that is none", "another type", "cut off"],
+)
+def test_damage_within_many_values_is_refused(old: bytes, new: bytes) -> None:
+    codec = StateCodec(OF_MANY)
+    written = codec.encode(MANY_VALUES[2])
+    damaged = written.replace(old, new, 1) if old != new else written[: written.index(old) + 900]
+    assert damaged != written
+    with pytest.raises(ValueError):
+        codec.decode(damaged)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Makes something of its values, so that it has to be made of all of them at once."""
+
+    values: tuple[int, ...] = ()
+    sum: int = 0
+
+    def __post_init__(self) -> None:
+        if sum(self.values) != self.sum:
+            raise ValueError("that is not their sum")
+
+
+def test_a_class_that_looks_at_its_values_is_given_all_of_them() -> None:
+    codec = StateCodec(Aggregate("counted", Counted(), COUNTER.decide, COUNTER.evolve, str))
+    state = Counted(tuple(range(N)), sum(range(N)))
+    assert codec.decode(codec.encode(state)) == state

@@ -68,6 +68,14 @@ async def test_an_aggregate_that_gives_what_cannot_be_stored_fails_alone(mistake
         await sound
 
 
+async def test_an_event_that_another_aggregate_declares_fails_the_one_that_declares_none() -> None:
+    async with service(COUNTED, JOURNAL) as running:
+        await running.writer.execute(lambda tx: tx.do(COUNTED, "a", 7))
+        said = "decide fails on _Write .*Int64Value is among the `events` of aggregate 'counted'; give this one an"
+        with pytest.raises(StreamUnreadable, match=said):
+            await running.writer.execute(lambda tx: tx.do(JOURNAL, "a", WRITE))
+
+
 @pytest.mark.parametrize("id", ["", 101, uuid4()])
 async def test_a_command_for_an_id_that_is_none_is_refused(id: Any) -> None:
     async with writer() as writes:

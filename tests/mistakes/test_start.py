@@ -40,8 +40,9 @@ from twinlog.log.lease import AlwaysHeld
 from twinlog.log.system import RandomIds
 from twinlog.log.transaction import Transaction
 from twinlog.model.schema import UpcasterCycle
+from twinlog.rpc import ReadModel
 from twinlog.service.mistakes import Mistake, in_spec
-from twinlog.testing import START, ManualClock, MemoryLog, MemoryTwin, MemoryViews
+from twinlog.testing import START, Hosted, ManualClock, MemoryLog, MemoryTwin, MemoryViews, World
 from twinlog.testing.internals import Timer
 
 
@@ -404,6 +405,28 @@ async def test_a_saga_that_is_declared_and_never_subscribed_is_refused_when_it_s
             Mistake, match=r"saga 'waiting' is declared and not subscribed.*service\.subscribe"
         ):
             await running.serve()
+
+
+async def test_a_read_model_that_nothing_feeds_is_refused_when_it_serves() -> None:
+    async with service() as running:
+        reads = ReadModel(running, MemoryViews(), {"source": [view()]}, name="views")
+        with pytest.raises(
+            Mistake,
+            match=r"a ReadModel waits for a consumer 'room_svc\.views\.source'.*call its subscribe\(\), or subscribe",
+        ):
+            await running.serve()
+        reads.subscribe()
+        running.refuse_unfinished()
+
+
+def test_a_world_refuses_what_a_start_refuses() -> None:
+    def wire(running: Service, views: Any) -> None:
+        ReadModel(running, views, {"rooms": [view()]})
+
+    with pytest.raises(Mistake, match="a ReadModel waits for a consumer"):
+        World([Hosted(SPEC, wire)])
+    with pytest.raises(Mistake, match="database 'template0'"):
+        World([Hosted(replace(SPEC, database="template0"), lambda _service, _views: None)])
 
 
 @pytest.mark.parametrize("mistake", SUBSCRIBED)

@@ -69,6 +69,19 @@ CASES: Sequence[Case] = (
         "Events of log orders have not been copied into its stream for 1m 0s.",
     ),
     Case(
+        "TwinlogChainStopped",
+        {
+            f'twinlog_log_position_events{{{_AT}, log="orders"}}': "100+0x90",
+            f'twinlog_chain_position_events{{{_AT}, log="orders"}}': "93+0x90",
+        },
+        {  # behind, as while an import is sealed, but it goes on
+            f'twinlog_log_position_events{{{_AT}, log="orders"}}': "1000+0x90",
+            f'twinlog_chain_position_events{{{_AT}, log="orders"}}': "1+1x90",
+        },
+        _LOG,
+        "The last 7 events of log orders are not in its chain.",
+    ),
+    Case(
         "TwinlogEventsParked",
         *_gauge("twinlog_consumer_dead_letters", _CONSUMER, "3x90", "0x90"),
         _OF,

@@ -12,7 +12,7 @@ from tests.rebuild.program import POISON, STAYS, STAYS_2
 from twinlog import Metadata, Projection, Recorded, Schema, StreamId
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import Failure
-from twinlog.log.view_builds import Build
+from twinlog.log.view_build import Build
 from twinlog.memory.log import MemoryLog
 from twinlog.testing import START, MemoryViews
 from twinlog.testing.internals import RandomIds, SystemClock

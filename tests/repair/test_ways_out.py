@@ -199,6 +199,24 @@ async def test_a_stream_at_its_limit_is_waited_for_visibly(site: Site, nats: Nat
         await until(lambda: relay.problem is None)
 
 
+async def test_a_sealed_stream_is_named_and_made_again_as_told(site: Site, nats: NatsClient) -> None:
+    await grow(site.log, 5)
+    await copied(site)
+    config = (await nats.jsm().stream_info(site.log.name)).config
+    config.sealed = True
+    await nats.jsm().update_stream(config)
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await grow(site.log, 3)
+        relay.offer([])  # has it look at the log
+        await until(lambda: "it is sealed" in str(relay.problem))
+        assert f"nats stream rm {site.log.name}" in str(relay.problem)
+        assert (await site.repair())[0] == NOTHING
+        await site.twin.delete()
+        await mirrored(site.log, site.twin)
+        await until(lambda: relay.problem is None)
+
+
 class Counted:
     """A twin that notes how often it is published to."""
 

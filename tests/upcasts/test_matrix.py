@@ -29,9 +29,11 @@ from twinlog.testing import START
 from twinlog.testing.internals import Batch, NewEvent
 from twinlog.v1 import dead_letter_service_pb2 as letters
 from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1 import view_service_pb2 as view_pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 from twinlog.v1.saga_pb2 import SagaStarted
+from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 PLAIN = {name: 10 * place for place, name in enumerate(KINDS, 1)}
@@ -48,6 +50,7 @@ class World:
     outside: Outside
     inspection: Any
     dead_letters: Any
+    views: Any
     console: str
     positions: Mapping[str, int]
     sagas: Mapping[str, str]
@@ -86,6 +89,7 @@ async def world(postgres_url: str, nats_url: str) -> AsyncIterator[World]:
                     outside,
                     InspectionServiceStub(channel),
                     DeadLetterServiceStub(channel),
+                    ViewServiceStub(channel),
                     console,
                     positions,
                     sagas,
@@ -279,6 +283,27 @@ async def test_consumers_of_a_routing_key_get_old_events_that_had_none(world: Wo
     [consumer] = described.consumers
     assert {*consumer.types} == {"OrderCreated", "BytesValue"}
     assert consumer.routing_key == ""
+
+
+@pytest.mark.parametrize("near", [0, 500], ids=["from the log", "from the stream"])
+async def test_a_view_that_is_built_anew_has_the_same_rows(
+    world: World, near: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinlog.consume.filling._NEAR", near)
+    begun = await world.views.RebuildView(view_pb.RebuildViewRequest(view="seen"))
+    which = {"view": "seen", "build": begun.build.build}
+
+    async def same() -> bool:
+        try:
+            found = (await world.views.CompareView(view_pb.CompareViewRequest(**which))).comparison
+        except grpc.aio.AioRpcError as error:  # until it has caught up
+            assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+            return False
+        differing = found.changed + found.missing + found.added + found.unsettled
+        return found.compared >= sum(bool(kind.means(0)) for kind in KINDS.values()) and not differing
+
+    await until(same)
+    await world.views.DropViewBuild(view_pb.DropViewBuildRequest(**which))
 
 
 async def test_replayed_dead_letters_and_the_audit_at_the_end(world: World) -> None:

@@ -80,7 +80,9 @@ def forms(text: str) -> list[bytes]:
 async def search(
     texts: Sequence[str], postgres_url: str, nats_url: str, folders: Sequence[Path] = ()
 ) -> Searched:
-    """Looks for texts in a Postgres server, a NATS server and the files below some folders; empty URLs are left out.
+    """Looks for texts in a Postgres server and its archives, a NATS server, and files below folders.
+
+    Empty URLs are left out.
 
     Raises TextTooShort, Unavailable and WrongSetting.
     """
@@ -91,13 +93,13 @@ async def search(
         async for table in _in_postgres(postgres_url, wanted):
             tables += 1
             found += [table] if table.times else []
+        async for file in _in_archives(postgres_url, wanted):
+            files += 1
+            found += [file] if file.times else []
     if nats_url:
         async for stream, read in _in_nats(nats_url, wanted):
             messages += read
             found += [stream] if stream.times else []
-        async for file in _in_archives(postgres_url, wanted):
-            files += 1
-            found += [file] if file.times else []
     for folder in folders:
         for file in _in_files(folder, wanted):
             files += 1

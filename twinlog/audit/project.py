@@ -27,7 +27,7 @@ from twinlog.consume.projection import Projection
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.log.system import StoreClock, SystemClock
-from twinlog.log.view_builds import Build
+from twinlog.log.view_build import Build
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import AnyView
 from twinlog.postgres.log import PostgresLog

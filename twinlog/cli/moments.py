@@ -27,6 +27,7 @@ _POSITION = re.compile(r"([^/\s]+)/([1-9][0-9]{0,18})")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,9})")
 _NUMBER = re.compile(r"([^/\s]+/|v)?-?[0-9]+")
 _MOST_VERSION = 2**31
+_SOME_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ def parsed(text: str) -> Moment:
             ) from None
         raise argparse.ArgumentTypeError(f"{error}. A moment is {WHEN}") from None
     return Moment(request)
+
+
+def stream(text: str) -> str:
+    """A stream as an argument names it. Raises argparse.ArgumentTypeError."""
+    kind, _, id = text.partition("/")
+    if not kind or not id:
+        raise argparse.ArgumentTypeError(f"{text!r} is no stream: it is type/id, such as order/{_SOME_ID}")
+    return text
 
 
 def taken(options: argparse.Namespace) -> Moment | None:

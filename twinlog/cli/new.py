@@ -21,6 +21,8 @@ _LONGEST = 40
 _SUFFIX = ".tmpl"
 _TAKEN = {"tests", "protos", "twinlog", "sample", "google", "grpc"}
 """What the project, its tools or its protos are called already."""
+_NEEDED = ("grpc_tools", "pytest", "psutil", "watchfiles", "ruff", "mypy")
+"""Modules of what its commands run."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
         return OK
     print(f"Made {root} with {written} files. To run its tests and then the service:\n")
     print("\n".join(f"  {each}" for each in (f"cd {root}", *commands)))
+    if all(map(_is_installed, _NEEDED)):
+        print("\nThis environment has all that it takes: while it is active, leave out make install.")
     return OK
 
 

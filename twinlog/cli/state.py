@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "streams",
         nargs="+",
         metavar="TYPE/ID",
+        type=moments.stream,
         help="the aggregate, such as order/01890a5d-ac96-774b-bcce-b302099a8057; of several, no effect "
         "is shown without its cause",
     )

@@ -18,7 +18,19 @@ for /. An action is a form with method="post" and a hidden field ``action``; its
 """
 
 from twinlog.console.looks import Look
-from twinlog.console.page import Action, Form, Gone, Outcome, Page, Query
+from twinlog.console.page import Action, Form, Gone, Outcome, Page, Query, Unanswered, refused
 from twinlog.console.services import Answer, Services
 
-__all__ = ["Action", "Answer", "Form", "Gone", "Look", "Outcome", "Page", "Query", "Services"]
+__all__ = [
+    "Action",
+    "Answer",
+    "Form",
+    "Gone",
+    "Look",
+    "Outcome",
+    "Page",
+    "Query",
+    "Services",
+    "Unanswered",
+    "refused",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import NAMESPACE_OID, uuid5
@@ -20,9 +21,10 @@ from starlette.routing import Route
 
 from twinlog.console.guard import Guard
 from twinlog.console.live import Live, TooMany, tag_of
-from twinlog.console.page import Form, Gone, Outcome, Page, Query
-from twinlog.console.rendering import content, environment, static
-from twinlog.console.services import Services
+from twinlog.console.looks import Said
+from twinlog.console.page import Form, Gone, Outcome, Page, Query, Unanswered
+from twinlog.console.rendering import compressed, content, environment, static
+from twinlog.console.services import Services, loading
 from twinlog.observe.metrics.pages import Pages
 
 _log = structlog.get_logger(component="console")
@@ -34,6 +36,10 @@ _logged: dict[str, float] = {}
 _FORM_BYTES = 256 * 1024
 _FOR_EVER = "public, max-age=31536000, immutable"
 _THEMES = ("light", "dark")
+_UNANSWERED = 503
+Problems = Sequence[tuple[str, str, str]]
+"""Each as service, signal and text."""
+_RETRY_SECONDS = "2"
 
 
 class Console:
@@ -41,7 +47,7 @@ class Console:
 
     def __init__(self, services: Services, pages: Sequence[Page], *, hosts: Collection[str] = ()) -> None:
         """``hosts``: see :class:`Guard`."""
-        self.live = Live()
+        self.live = Live(services.looking)
         self.pages = Pages(lambda: (self.live.viewers, self.live.loaders))
         """What is asked of it."""
         self._services = services
@@ -55,7 +61,10 @@ class Console:
                 Route("/healthz", _health),
                 *(Route(page.path, self._endpoint(page), methods=["GET", "POST"]) for page in pages),
             ],
-            middleware=[Middleware(Guard, hosts=hosts), Middleware(GZipMiddleware, minimum_size=600)],
+            middleware=[
+                Middleware(Guard, hosts=hosts),
+                Middleware(GZipMiddleware, minimum_size=600, compresslevel=4),
+            ],
             exception_handlers={404: self._nowhere},
         )
 
@@ -75,25 +84,34 @@ class Console:
     async def _shown(
         self, page: Page, query: Query, request: Request, outcome: Outcome | None = None
     ) -> Response:
-        parts, status = await self._parts(page, query)
+        shown = await self._parts(page, query)
         theme = request.cookies.get("theme", "")
         html = self._templates.get_template("base.html").render(
             page=page,
             query=query,
             title=page.title.format_map(query.parts),
             theme=theme if theme in _THEMES else "",
-            tag=tag_of(parts.text),
-            health=Markup(parts.health),
-            main=Markup(parts.main),
+            tag=tag_of(shown.text),
+            waits=shown.status == _UNANSWERED,
+            health=Markup(shown.health),
+            main=Markup(shown.main),
             outcome=self._outcome(outcome, query),
         )
-        return HTMLResponse(html, status)
+        headers = {"Retry-After": _RETRY_SECONDS} if shown.status == _UNANSWERED else None
+        return HTMLResponse(html, shown.status, headers)
 
     def _stream(self, page: Page, query: Query, have: str) -> Response:
-        async def render() -> str:
-            return (await self._parts(page, query))[0].text
+        shown: _Shown | None = None
 
-        stream = self.live.stream(query.url(), have, render)
+        async def render() -> str:
+            nonlocal shown
+            shown = await self._parts(page, query, shown)
+            return shown.text
+
+        def moves() -> bool:
+            return shown is not None and shown.made.status == HTTPStatus.OK and page.moves(shown.made.model)
+
+        stream = self.live.stream(query.url(), have, render, moves)
 
         async def events() -> AsyncIterator[bytes]:
             try:
@@ -116,8 +134,11 @@ class Console:
             return PlainTextResponse("This page has no such action.\n", 400)
         try:
             outcome = await action(self._services, query, form)
+        except (Gone, Unanswered) as missing:
+            outcome = Outcome(str(missing), ok=False)
         except Exception as error:  # a defect of the page; the reader gets an id that finds it
             outcome = Outcome(_defect(error, query), ok=False)
+        self.live.hurry(query.url())
         if outcome.to:
             return Response(status_code=303, headers={"Location": outcome.to})
         return await self._shown(page, query, request, outcome)
@@ -130,19 +151,38 @@ class Console:
             template.render(model=outcome.model, query=query), outcome.ok, template=outcome.template
         )
 
-    async def _parts(self, page: Page, query: Query) -> tuple[_Parts, int]:
-        """What of a page is live, and the status of the response."""
-        look = await self._services.look()
-        context = {"page": page, "query": query, "look": look}
+    async def _parts(self, page: Page, query: Query, before: _Shown | None = None) -> _Shown:
+        """What of a page is live; ``before``: as it was last, which is not drawn again where nothing is new."""
+        with loading():
+            look = await self._services.look()
+            made = await self._made(page, query)
+            if made.status == _UNANSWERED and (heard := await self._services.looking.heard()) != look:
+                look, made = heard, await self._made(page, query)
+        problems = look.problems()
+        health = before.health if before and before.problems == problems else self._health(problems)
+        if before and before.made == made and before.made.model is not made.model:
+            return before._replace(problems=problems, health=health)
+        context = {"page": page, "query": query}
         try:
-            model = await page.load(self._services, query)
-            main, status = self._render(page.template, context, model), 200
+            main, status = self._render(made.template, context, made.model), made.status
+        except Exception as error:  # a defect of the template; the others go on
+            failed = _Error("This page failed", _defect(error, query))
+            main, status = self._render("error.html", context, failed), 500
+        return _Shown(made, problems, health, main, status)
+
+    def _health(self, problems: Problems) -> str:
+        return self._render("health.html", {}, problems)
+
+    async def _made(self, page: Page, query: Query) -> _Made:
+        try:
+            return _Made(page.template, await page.load(self._services, query), 200)
         except Gone as gone:
-            main, status = self._render("error.html", context, _Error("Not here", str(gone))), 404
+            return _Made("error.html", _Error("Not here", str(gone)), 404)
+        except Unanswered as silence:
+            services = [*(await self._services.look()).services.values()]
+            return _Made("unanswered.html", _Unknown("No answer yet", str(silence), services), _UNANSWERED)
         except Exception as error:  # a defect of the page; the others go on
-            problem = _Error("This page failed", _defect(error, query))
-            main, status = self._render("error.html", context, problem), 500
-        return _Parts(self._render("health.html", context, None), main), status
+            return _Made("error.html", _Error("This page failed", _defect(error, query)), 500)
 
     def _render(self, template: str, context: Mapping[str, Any], model: Any) -> str:
         return self._templates.get_template(template).render(context, model=model)
@@ -155,21 +195,38 @@ class Console:
         return await self._shown(page, _query(request), request)
 
 
-class _Parts(NamedTuple):
-    """What of a page is live: HTML."""
+class _Made(NamedTuple):
+    """What is to be shown."""
 
+    template: str
+    model: Any
+    status: int
+
+
+class _Shown(NamedTuple):
+    """What of a page is live, as HTML, and what it shows."""
+
+    made: _Made
+    problems: Problems
     health: str
     main: str
+    status: int
 
     @property
     def text(self) -> str:
-        """Both, as a live stream sends them."""
+        """All of it, as a live stream sends it."""
         return f"{self.health}\n{self.main}"
 
 
 class _Error(NamedTuple):
     title: str
     text: str
+
+
+class _Unknown(NamedTuple):
+    title: str
+    text: str
+    services: Sequence[Said]
 
 
 def _defect(error: Exception, query: Query) -> str:
@@ -212,7 +269,10 @@ async def _file(request: Request) -> Response:
     if held is None or static(name) != request.url.path:
         return PlainTextResponse("There is no such file.\n", 404)
     kind, _ = mimetypes.guess_type(name)
-    return Response(held, media_type=kind, headers={"Cache-Control": _FOR_EVER})
+    headers = {"Cache-Control": _FOR_EVER, "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        held, headers["Content-Encoding"] = compressed(name), "gzip"
+    return Response(held, media_type=kind, headers=headers)
 
 
 async def _health(request: Request) -> Response:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -113,19 +115,43 @@ async def found(services: Services, trend_seconds: int) -> Found:
 
 
 async def listed(
-    services: Services, owners: Sequence[str], request: pb.ListDeadLettersRequest
+    services: Services, pages: Mapping[str, str], request: pb.ListDeadLettersRequest
 ) -> tuple[list[tuple[str, pb.DeadLetter]], Mapping[str, str]]:
-    """A page of each service, the newest last, and by service the token of the next page where there is one."""
-    answers = await services.ask_all(
-        lambda c: DeadLetterServiceStub(c).ListDeadLetters, request, services=owners
+    """A page of each service, the newest last, and by service the token of the next page where there is one.
+
+    ``pages``: by the service to ask, the token of the page; empty: the first one.
+    """
+    requests = [pb.ListDeadLettersRequest() for _ in pages]
+    for made, token in zip(requests, pages.values(), strict=True):
+        made.CopyFrom(request)
+        made.page_token = token
+    answers = await asyncio.gather(
+        *(
+            services.ask(service, lambda c: DeadLetterServiceStub(c).ListDeadLetters, made)
+            for service, made in zip(pages, requests, strict=True)
+        )
     )
     letters, tokens = [], {}
-    for service, answer in answers.items():
+    for service, answer in zip(pages, answers, strict=True):
         if answer.message:
             letters += [(service, each) for each in answer.message.dead_letters]
             if answer.message.next_page_token:
                 tokens[service] = answer.message.next_page_token
     return letters, tokens
+
+
+def page_of(tokens: Mapping[str, str]) -> str:
+    """The tokens of the next page of several services, as a URL has them."""
+    return urlsafe_b64encode(json.dumps(tokens).encode()).decode()
+
+
+def tokens_in(page: str) -> Mapping[str, str]:
+    """The tokens by service; none where the text has none, or is nonsense."""
+    try:
+        tokens = json.loads(urlsafe_b64decode(page.encode())) if page else {}
+    except ValueError:
+        return {}
+    return {str(name): str(token) for name, token in tokens.items()} if isinstance(tokens, dict) else {}
 
 
 async def one(services: Services, owners: Sequence[str], request: pb.GetDeadLetterRequest) -> Answer[Any]:

@@ -261,7 +261,7 @@ def _views(look: Look, groups: Sequence[Group], height: float) -> list[Box]:
                 y,
                 _VIEW_WIDTH,
                 _VIEW_HEIGHT,
-                f"/views#view-{service}-{view}",
+                f"/views/{service}/{view}",
                 "silent" if silent else "ok",
             )
         )

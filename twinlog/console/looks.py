@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from twinlog.console.chains import Chains
 from twinlog.console.rates import Rates
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 if TYPE_CHECKING:
-    from twinlog.console.services import Services
+    from twinlog.console.services import Answer, Services
 
-_EVERY_SECONDS = 0.75
-_DEADLINE_SECONDS = 1.25
-_FIRST_SECONDS = 0.15
+EVERY_SECONDS = 0.75
+DEADLINE_SECONDS = 1.25
+"""A service that stops is noticed after these two together, at the latest."""
+_FIRST_SECONDS = 0.1
 """How long the first reader waits for services that have said nothing yet."""
 _LINGER_SECONDS = 5.0
 """Asking goes on for so long after the last reader."""
@@ -34,12 +36,14 @@ class Said:
     described: pb.DescribeResponse | None = None
     """None where it has said nothing since the console started."""
     consumers: tuple[pb.ConsumerDescription, ...] = ()
-    at: datetime | None = None
+    at: datetime | None = field(default=None, compare=False)
     """When it said so."""
     silent_since: datetime | None = None
     """When it was first missed; None while it answers."""
     problem: str = ""
     """Why it is silent."""
+    chain_problem: str = ""
+    """What is wrong with the chain of its log."""
 
     @property
     def known(self) -> bool:
@@ -61,6 +65,8 @@ class Said:
             for log in self.described.logs:
                 if log.problem and log.own:
                     yield f"log {log.log}", log.problem
+            if self.chain_problem and self.own_log:
+                yield f"chain of {self.own_log.log}", self.chain_problem
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,11 @@ class Look:
 
 
 class Looking:
-    """Asks each service in a task of its own. Use as an async context manager."""
+    """Asks each service in a task of its own. Use as an async context manager.
+
+    It is the one observation that all pages go by: who is silent, and whether anything has moved since they were
+    loaded.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -101,6 +111,12 @@ class Looking:
         self._fresh: set[str] = set()
         """Those that have been asked since somebody watches."""
         self._rates = Rates()
+        self._chains = Chains()
+        self._silent: dict[str, Answer[Any]] = {}
+        self.on_move: Callable[[], None] = lambda: None
+        """Called when a service says something else than before."""
+        self.on_turn: Callable[[], None] = lambda: None
+        """Called when a service falls silent, and when it answers again."""
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._ask(name)) for name in self._said]
@@ -113,42 +129,65 @@ class Looking:
 
     async def look(self) -> Look:
         """The newest. A first reader waits a moment for services that have not been asked for a while."""
+        self.want()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), _FIRST_SECONDS if self._said else 0)
+        return Look(dict(self._said), self._rates)
+
+    def want(self) -> None:
+        """Asking goes on for a while."""
         self._wanted_until = time.monotonic() + _LINGER_SECONDS
         if not self._wanted.is_set():
             self._news = asyncio.Event()
             self._fresh.clear()
             self._wanted.set()
+
+    async def heard(self) -> Look:
+        """The newest, once every service has answered, or has not by the deadline."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), _FIRST_SECONDS if self._said else 0)
-        return Look(dict(self._said), self._rates)
+            await asyncio.wait_for(self._news.wait(), DEADLINE_SECONDS)
+        return await self.look()
+
+    def silence(self, name: str) -> Answer[Any] | None:
+        """Why a service did not answer when it was asked last; None: it did, or that is long ago."""
+        return self._silent.get(name) if name in self._fresh else None
 
     async def _ask(self, name: str) -> None:
         while True:
             await self._wanted.wait()
             began = time.monotonic()
             await self._ask_once(name)
-            self._fresh.add(name)
             if len(self._fresh) == len(self._said):
                 self._news.set()
-            await asyncio.sleep(max(0.0, began + _EVERY_SECONDS - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + EVERY_SECONDS - time.monotonic()))
             if time.monotonic() > self._wanted_until:
                 self._wanted.clear()
 
     async def _ask_once(self, name: str) -> None:
         described, consumers = await asyncio.gather(
-            self._services.ask(name, _describe, pb.DescribeRequest(), seconds=_DEADLINE_SECONDS),
-            self._services.ask(name, _consumers, pb.ListConsumersRequest(), seconds=_DEADLINE_SECONDS),
+            self._services.ask(name, _describe, pb.DescribeRequest(), seconds=DEADLINE_SECONDS),
+            self._services.ask(name, _consumers, pb.ListConsumersRequest(), seconds=DEADLINE_SECONDS),
         )
         now, before = datetime.now(UTC), self._said[name]
         if described.message is None or consumers.message is None:
-            problem = described.problem or consumers.problem
+            failed = consumers if described.ok else described
             silent = before.silent_since or before.at or now
-            self._said[name] = replace(before, silent_since=silent, problem=problem)
+            self._silent[name] = failed
             self._rates.forget(name)
-            return
-        found = tuple(consumers.message.consumers)
-        self._said[name] = Said(name, before.address, described.message, found, now)
-        self._rates.note(name, described.message, found, time.monotonic())
+            said = replace(before, silent_since=silent, problem=failed.problem)
+        else:
+            found = tuple(consumers.message.consumers)
+            self._silent.pop(name, None)
+            self._rates.note(name, described.message, found, time.monotonic())
+            said = Said(name, before.address, described.message, found, now)
+            chain_problem = self._chains.problem_of(said.own_log, time.monotonic())
+            said = replace(said, chain_problem=chain_problem)
+        self._fresh.add(name)
+        self._said[name] = said
+        if said != before:
+            self.on_move()
+        if said.silent_since != before.silent_since:
+            self.on_turn()
 
 
 def _describe(channel: Any) -> Any:

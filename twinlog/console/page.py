@@ -8,11 +8,39 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from twinlog.console.services import Services
+from twinlog.console.looks import Look
+from twinlog.console.services import Answer, Services
 
 
 class Gone(Exception):
     """There is nothing at this address; the message says what is missing and where to look. Answers 404, in place."""
+
+
+class Unanswered(Exception):
+    """What is at this address is not known while some services do not answer; the message says which, and why.
+
+    Answers 503, in place, and is replaced by the page as soon as they do.
+    """
+
+
+def missing(look: Look, what: str) -> Gone | Unanswered:
+    """To be raised where no service is known to have something: it is not there, or whoever has it is silent."""
+    if silent := [said for said in look.services.values() if said.described is None]:
+        return Unanswered(f"{what} {_silence(*((each.service, each.problem) for each in silent))}")
+    return Gone(what)
+
+
+def refused(what: str, *answers: Answer[Any]) -> Gone | Unanswered:
+    """To be raised for answers without a message: ``what`` is not there, or those who would know are silent."""
+    if silent := [(each.service, each.problem) for each in answers if each.silent]:
+        return Unanswered(_silence(*silent))
+    return Gone(what)
+
+
+def _silence(*services: tuple[str, str]) -> str:
+    return " ".join(
+        f"{service} does not answer{f': {problem}' if problem else ' yet'}." for service, problem in services
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +119,9 @@ class Page:
     title: str
     template: str
     load: Load
-    """Raises :class:`Gone` where there is nothing at such an address."""
+    """Raises :class:`Gone` where there is nothing at such an address, :class:`Unanswered` where that is not known.
+
+    What it returns is drawn where it is not equal to the last, so it is made anew each time."""
     navigation: str = ""
     """What the navigation calls it; empty: it is not there, and stands below the page whose path it begins with."""
     key: str = ""
@@ -103,4 +133,7 @@ class Page:
     templates: Path | None = None
     """The folder of its templates, where it is not the console's own."""
     live: bool = True
-    """Whether it is loaded again every second while somebody watches."""
+    """Whether it is loaded again and again while somebody watches."""
+    moves: Callable[[Any], bool] = lambda model: False
+    """Whether a model, as it was loaded last, changes without any service's telling so, as what is filled or replayed
+    does. All others are loaded less often while nothing new is told, or found."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections import OrderedDict
@@ -56,9 +57,9 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
 
 def once() -> Callable[..., Markup]:
     """For templates: ``{% call once("row", id) %}…{% endcall %}`` renders what depends on nothing but these once."""
-    made: OrderedDict[tuple[str, ...], Markup] = OrderedDict()
+    made: OrderedDict[tuple[object, ...], Markup] = OrderedDict()
 
-    def render(*key: str, caller: Callable[[], Markup]) -> Markup:
+    def render(*key: object, caller: Callable[[], Markup]) -> Markup:
         if key not in made:
             made[key] = caller()
             if len(made) > _MOST_ONCE:
@@ -80,6 +81,12 @@ def content(name: str) -> bytes | None:
         return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
     path = STATIC / name
     return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+
+
+@cache
+def compressed(name: str) -> bytes:
+    """A file's content, as a browser may take it: compressed once, not for each reader."""
+    return gzip.compress(content(name) or b"", 9, mtime=0)
 
 
 @cache

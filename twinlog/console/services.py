@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -29,6 +30,7 @@ _OPTIONS = [
 ]
 _MOST_KEPT = 128
 _DETAILS = "grpc-status-details-bin"
+_loading: ContextVar[bool] = ContextVar("loading", default=False)
 
 
 class Why(StrEnum):
@@ -38,6 +40,8 @@ class Why(StrEnum):
     """Nothing listens at its address."""
     SLOW = "slow"
     """It did not answer by the deadline."""
+    UNABLE = "unable"
+    """It answered that it cannot at the moment."""
     REFUSED = "refused"
     """It answered with an error."""
     UNKNOWN = "unknown"
@@ -62,13 +66,31 @@ class Answer(Generic[T]):
         """Whether there is a message."""
         return self.message is not None
 
+    @property
+    def silent(self) -> bool:
+        """Whether it may be answered later, by the same service as it is."""
+        return self.why in (Why.GONE, Why.SLOW, Why.UNABLE)
+
 
 class _NoSuchService(Exception):
     pass
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """A block that loads a page: it waits for no service that is known to be silent."""
+    token = _loading.set(True)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
 class Services:
-    """All services, by name. Calls go to several at once; none of them raises for what a service does."""
+    """All services, by name. Calls go to several at once; none of them raises for what a service does.
+
+    While a page is loaded, a service that did not answer when it was asked last what it is about is not asked at all.
+    """
 
     def __init__(self, addresses: Mapping[str, str], channels: Mapping[str, grpc.aio.Channel]) -> None:
         self.addresses = addresses
@@ -104,6 +126,9 @@ class Services:
     ) -> Answer[T]:
         """The answer to one call, such as ``ask("orders", lambda c: InspectionServiceStub(c).Describe, request)``."""
 
+        if silence := self._silence(service):
+            return silence
+
         async def call() -> T:
             return await method(self.channel(service))(request, timeout=seconds)
 
@@ -131,6 +156,8 @@ class Services:
         seconds: float = DEADLINE_SECONDS,
     ) -> Answer[list[T]]:
         """All responses of a call that answers with a stream and ends it."""
+        if silence := self._silence(service):
+            return silence
 
         async def call() -> list[T]:
             return [each async for each in method(self.channel(service))(request, timeout=seconds)]
@@ -144,13 +171,45 @@ class Services:
         except KeyError:
             raise _NoSuchService(service) from None
 
+    def _silence(self, service: str) -> Answer[Any] | None:
+        known = self.looking.silence(service) if _loading.get() else None
+        return known and replace(known, service=service)
+
+
+class _Channel:
+    """A channel that makes each of its callables once, however often a stub is made over it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def __getattr__(self, kind: str) -> Any:
+        make = getattr(self._channel, kind)
+        if kind not in _KINDS:
+            return make
+
+        def made(path: str, *arguments: Any, **options: Any) -> Any:
+            key = (kind, path)
+            if key not in self._made:
+                self._made[key] = make(path, *arguments, **options)
+            return self._made[key]
+
+        setattr(self, kind, made)
+        return made
+
+
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
 
 @asynccontextmanager
 async def connected(addresses: Mapping[str, str]) -> AsyncIterator[Services]:
     """The services at these addresses."""
     async with AsyncExitStack() as stack:
         channels = {
-            name: await stack.enter_async_context(grpc.aio.insecure_channel(address, _OPTIONS))
+            name: cast(
+                "grpc.aio.Channel",
+                _Channel(await stack.enter_async_context(grpc.aio.insecure_channel(address, _OPTIONS))),
+            )
             for name, address in addresses.items()
         }
         services = Services(dict(addresses), channels)
@@ -175,6 +234,8 @@ def _failed(service: str, error: grpc.aio.AioRpcError, seconds: float) -> Answer
         return Answer(service, None, Why.SLOW, f"no answer in {seconds:g} s", reason)
     if code is grpc.StatusCode.UNAVAILABLE and not _reason(error):
         return Answer(service, None, Why.GONE, "nothing answers at its address", reason)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return Answer(service, None, Why.UNABLE, details, reason)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Answer(
             service, None, Why.REFUSED, f"this version of it does not serve that ({details})", reason

@@ -251,7 +251,7 @@ class Cursor:
         if isinstance(error, TwinMissing) and not self._followed:  # its relay may not have created it yet
             log.info("cursor.waiting", consumer=consumer, why=str(error))
             return
-        if not isinstance(error, (*_OUTAGES, TwinDamaged)):
+        if not isinstance(error, (*_OUTAGES, TwinDamaged, CheckpointMoved, DeliveryLost)):
             log.error("cursor.failed", consumer=consumer, exc_info=error)
         log.warning("cursor.stopped", consumer=consumer, problem=self.problem)
 

@@ -118,11 +118,13 @@ class Filling:
         *,
         log: str,
         prepare: Prepare = lambda _events: None,
+        follows: Callable[[], None] = lambda: None,
         share: int = 100,
         randomness: Randomness = random,
     ) -> None:
         """``cursor`` follows without a lease of its own. ``log``: the log's name.
-        ``prepare`` is told what will be handled next, while that before is committed.
+        ``prepare`` is told what will be handled next, while that before is committed. ``follows`` is
+        called once it has come so far that the cursor follows.
         ``share``: percent of the time that filling may take."""
         self._twin = twin
         self._handler = handler
@@ -131,6 +133,7 @@ class Filling:
         self._open_log = open_log
         self._log = log
         self._prepare = prepare
+        self._follows = follows
         self._rest = 100 / max(1, min(100, share)) - 1
         self._retrying = Retrying(
             say_failing=self._say_stopped, say_working=self._say_going_on, randomness=randomness
@@ -156,6 +159,7 @@ class Filling:
                 self._retrying.failed(error)
                 await self._retrying.pause()
         self._retrying.reset()
+        self._follows()
         await self._cursor.run()
 
     async def _fill(self) -> None:

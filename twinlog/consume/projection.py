@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
-from twinlog.log.view_builds import Build, RebuildableStore, consumer_of, home_version
+from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_builds import RebuildableStore, home_version
 from twinlog.log.view_store import CheckedViewStore, NotingViewStore, SharedViewStore, ViewStore
 from twinlog.model.event import Recorded
 from twinlog.model.forms import NAME, Form, Forms, one, refuse_other, several
@@ -104,7 +105,14 @@ class Projection:
         )
         of.types, of._wanted, of.routing_key = self.types, self._wanted, self.routing_key
         of.keep([view])
+        if build.live_since:
+            of.begin_noting()  # of what was read once, a watch may resume
         return of
+
+    def begin_noting(self) -> None:
+        """From now on what changes is noted for watches. What is being filled is read by nobody, and needs it not."""
+        if isinstance(self.store, NotingViewStore):
+            self.store.begin_noting()
 
     @property
     def views(self) -> Sequence[str]:

@@ -16,7 +16,8 @@ from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.filling import Filling
 from twinlog.consume.projection import Projection
 from twinlog.log.twin import Twin
-from twinlog.log.view_builds import Build, LiveBuilds, RebuildableStore, consumer_of
+from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_builds import LiveBuilds, RebuildableStore
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import AnyView
 

@@ -55,6 +55,8 @@ async def connect(url: str, name: str) -> NatsClient:
         retrying.failed(meant)
 
     async def on_disconnect() -> None:
+        if client.is_closed:  # by this process, which is about to end
+            return
         log.warning(
             "nats.disconnected", name=name, why=said(client.fault) if client.fault else "the connection broke"
         )

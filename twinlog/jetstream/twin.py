@@ -34,6 +34,7 @@ BATCH = 500
 """Events in flight at once."""
 _WRONG_LAST_SEQUENCE = 10071
 _NAME_IN_USE = 10058
+_SEALED = 10109
 
 
 class JetStreamTwin:
@@ -211,6 +212,13 @@ class JetStreamTwin:
             raise WrongLastSequence(stream=self.name, position=position)
         if refusal and refusal.get("err_code") == api.STREAM_NOT_FOUND:
             raise TwinMissing(stream=self.name)
+        if refusal and refusal.get("err_code") == _SEALED:
+            raise TwinDamaged(
+                stream=self.name,
+                damage="it is sealed and takes no more events",
+                remedy=f"`twinlog repair {self.name}` puts back into the log what only the stream has; then delete it "
+                f"(nats stream rm {self.name}): it is made again from the log.",
+            )
         if refusal:
             raise Unavailable(f"JetStream refused event {position}: {refusal.get('description')}")
         if answer.get("seq") != position:

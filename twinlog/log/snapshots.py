@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.large_fields import LargeFields
 from twinlog.log.past import Nearest
 from twinlog.log.personal import SEALED_STATE, Personal
 from twinlog.log.ports import Log, Snapshot
@@ -56,18 +57,20 @@ class ValueCodec:
     """Translates values of a class to JSON and back; pydantic must understand it."""
 
     def __init__(self, of: type) -> None:
-        self._adapter, self.schema, self._fields = _adapter(of)
+        self._adapter, self.schema, self._fields, self._large = _adapter(of)
 
     def encode(self, state: Any) -> bytes:
         apart = Apart(_give_way)
-        return apart.filled(self._adapter.dump_json(state, context=apart))
+        spared = self._large.set_apart(state, apart)
+        return apart.filled(self._adapter.dump_json(spared, context=apart, warnings=spared is state))
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
         if len(data) <= _LARGE_TO_READ_BYTES:
             return self._decoded(data)
         apart = Apart(_give_way)
-        state = self._decoded(apart.without(data), apart)
+        rest, values = self._large.without(apart.without(data), apart)
+        state = self._large.filled(self._decoded(rest, apart), values)
         return state if apart.all_taken else self._decoded(data)
 
     def _decoded(self, data: bytes, apart: Apart | None = None) -> Any:
@@ -89,12 +92,13 @@ def _give_way() -> None:
 
 
 @cache  # costs milliseconds
-def _adapter(state: type) -> tuple[TypeAdapter[Any], str, Set[str]]:
-    """The translation of a class of states to JSON and back, the hash of its schema, and the names of its fields."""
+def _adapter(state: type) -> tuple[TypeAdapter[Any], str, Set[str], LargeFields]:
+    """The translation of a class of states to JSON and back, the hash of its schema, its fields, and the large ones."""
     adapter: TypeAdapter[Any] = TypeAdapter(state)
     schema = adapter.json_schema()
     text = json.dumps(_without_words(schema), sort_keys=True)
-    return adapter, hashlib.sha256(text.encode()).hexdigest()[:16], schema.get("properties", {}).keys()
+    names = schema.get("properties", {}).keys()
+    return adapter, hashlib.sha256(text.encode()).hexdigest()[:16], names, LargeFields(adapter.core_schema)
 
 
 def _without_words(schema: Any) -> Any:

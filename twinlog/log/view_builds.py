@@ -11,57 +11,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
+from twinlog.log.view_build import Build
 from twinlog.log.view_store import SharedViewStore
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.view import AnyView
-
-
-class Build(NamedTuple):
-    """One build of a view."""
-
-    view: str
-    number: int
-    """1, 2, 3 … within the view."""
-    version: int
-    """The version of the view that it is of."""
-    home: bool
-    """Whether it is the table that a migration made, which the declared projections keep."""
-    live: bool
-    """Whether queries read it."""
-    dropped: bool
-    """Whether nobody keeps it any more; only a home is remembered then."""
-    begun_at: datetime
-    live_since: datetime | None = None
-    live_until: datetime | None = None
-    """When queries left it last; None: never."""
-    share: int = 100
-    """Percent of the time that it may be filled in."""
-
-    @property
-    def place(self) -> str:
-        """Where its table is; empty: at home."""
-        return "" if self.home else f"{self.view}@{self.number}"
-
-
-def consumer_of(build: Build, projection: str, source: str) -> str:
-    """The name of the consumer that keeps a build up to date with a log, by that of the declared projection."""
-    prefix = projection.rpartition(".")[0] or projection
-    return projection if build.home else f"{prefix}.{build.place}.{source}"
 
 
 class BuildGone(FailedPrecondition):
     """Build {build} of view {view} was dropped, or is the live one, since it was looked at; look again."""
 
     reason = "VIEW_BUILD_GONE"
-
-
-class BuildWatched(FailedPrecondition):
-    """Watches of rows follow the home of view {view}, so it is kept; drop it with a program that does not watch it."""
-
-    reason = "VIEW_BUILD_WATCHED"
 
 
 class RowDifference(NamedTuple):
@@ -200,6 +161,10 @@ class RebuildableStore(SharedViewStore, Protocol):
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
     ) -> Rows:
         """Compares the rows of two builds at one instant, all or those with some keys."""
+        ...
+
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        """About how many rows a build has, at little cost; None where its table is gone."""
         ...
 
 

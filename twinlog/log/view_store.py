@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.view_build import Build
 from twinlog.model.row_changes import NO_ROWS, Marks, Noted, NotedViews
 from twinlog.model.view import AnyView, Changes
 
@@ -80,6 +81,24 @@ class ViewMoment(Protocol):
         """
         ...
 
+    def reads(self, view: AnyView) -> Build | None:
+        """The build of a view whose rows are read; None: its home."""
+        ...
+
+    async def build(self, view: AnyView, number: int) -> Build | None:
+        """A build that is kept; number 0: the home. None: it is not kept any more."""
+        ...
+
+    async def differing(
+        self, view: AnyView, other: Build, fields: Sequence[str], most: int
+    ) -> Mapping[str, Sequence[Any] | None] | None:
+        """The keys of the rows that are not the same in another build, as far as both have the same columns.
+
+        Each with the values of these fields there; None: there is no such row there. None for all where there are more
+        than ``most``.
+        """
+        ...
+
 
 @runtime_checkable
 class NotingViewStore(ViewStore, Protocol):
@@ -90,6 +109,10 @@ class NotingViewStore(ViewStore, Protocol):
 
     def note(self, views: NotedViews) -> None:
         """Has the changes of these views noted from now on, too."""
+        ...
+
+    def begin_noting(self) -> None:
+        """What is seen of the builds in a place notes changes from now on: those that are being filled need none."""
         ...
 
     async def forget_notes(self, older_than_seconds: float) -> None:

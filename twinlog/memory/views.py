@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, LogSession
-from twinlog.log.view_builds import Build, BuildGone, BuildWatched, LiveBuilds, Rows
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import BuildGone, LiveBuilds, Rows
 from twinlog.log.view_store import ViewMoment
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
@@ -41,11 +42,15 @@ class MemoryViews:
         self._builds: dict[tuple[str, int], Build] = {}
         self._place: str | None = None
         """Where the builds are that it keeps; None: it reads those that are live."""
+        self._noting = True
 
     def at(self, place: str) -> Self:
         kept = copy(self)
-        kept._place = place
+        kept._place, kept._noting = place, not place
         return kept
+
+    def begin_noting(self) -> None:
+        self._noting = True
 
     def kept(self) -> Self:
         return self.at(self._place or "")
@@ -79,8 +84,6 @@ class MemoryViews:
         return {}
 
     async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
-        if build.home and any(view.name == build.view for view in self._noted_views):
-            raise BuildWatched(view=build.view)
         known = self._builds.get((build.view, build.number))
         if known is None or known.live:
             raise BuildGone(view=build.view, build=build.number)
@@ -109,6 +112,9 @@ class MemoryViews:
             dict(self.positions),
         )
 
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        return len(self.tables.get(_at(build.place, table), {}))
+
     async def checkpoint(self, consumer: str) -> int:
         return self.positions.get(consumer, 0)
 
@@ -134,7 +140,35 @@ class MemoryViews:
         """They live as long as this object."""
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
-        return await read(self.kept())  # nothing in here waits
+        return await read(self)  # nothing in here waits
+
+    def reads(self, view: AnyView) -> Build | None:
+        return self.live.current.get(view.name)
+
+    async def build(self, view: AnyView, number: int) -> Build | None:
+        return next(
+            (
+                build
+                for (name, _), build in self._builds.items()
+                if name == view.name
+                and not build.dropped
+                and (build.number == number or (build.home and not number))
+            ),
+            None,
+        )
+
+    async def differing(
+        self, view: AnyView, other: Build, fields: Sequence[str], most: int
+    ) -> Mapping[str, Sequence[Any] | None] | None:
+        here = self.tables.get(self._table(view), {})
+        there = self.tables.get(_at(other.place, _versioned(view.name, other.version)), {})
+        keys = [key for key in {**here, **there} if not _same(here.get(key), there.get(key))]
+        if len(keys) > most:
+            return None
+        return {
+            key: None if (row := there.get(key)) is None else [getattr(row, field) for field in fields]
+            for key in keys
+        }
 
     async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
         notes = self.notes[view.name]
@@ -203,12 +237,11 @@ class MemoryViews:
         if self._place is not None:
             return _at(self._place, view.table)
         if live := self.live.current.get(view.name):
-            table = view.name if live.version == 1 else f"{view.name}_v{live.version}"
-            return _at(live.place, table)
+            return _at(live.place, _versioned(view.name, live.version))
         return view.table
 
     def _note(self, changes: Changes, advance: CheckpointAdvance, before: Changes) -> None:
-        for view, rows in to_note({} if self._place else self._noted_views, changes, before).items():
+        for view, rows in to_note(self._noted_views if self._noting else {}, changes, before).items():
             kept = [
                 note
                 for note in self.notes[view.name]
@@ -227,6 +260,17 @@ class MemoryViews:
 
 def _at(place: str, table: str) -> str:
     return f"{place}/{table}" if place else table
+
+
+def _versioned(view: str, version: int) -> str:
+    return view if version == 1 else f"{view}_v{version}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As far as both have the same fields."""
+    if one is None or other is None or type(one) is type(other):
+        return bool(one == other)
+    return all(getattr(one, name) == getattr(other, name) for name in one._fields if name in other._fields)
 
 
 def _why(one: Any, other: Any) -> str:

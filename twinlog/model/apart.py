@@ -31,6 +31,8 @@ class Apart:
         """Begins what stands for a text, and is in no state."""
         self._texts: list[list[bytes]] = []
         """Each in pieces, which are copied only once."""
+        self._values: set[int] = set()
+        """Those of them that are other values than texts."""
         self._spans: list[tuple[int, int]] = []
         """Where each is in what is read."""
         self._read = b""
@@ -41,12 +43,19 @@ class Apart:
         self._texts.append(pieces)
         return f"{self._mark}{len(self._texts) - 1};"
 
+    def put_json(self, pieces: list[bytes]) -> str:
+        """Takes a value as JSON; gives the text to write in its place."""
+        self._values.add(len(self._texts))
+        return self.put(pieces)
+
     def filled(self, written: bytes) -> bytes:
-        """The JSON with the texts in their places."""
+        """The JSON with the texts and values in their places."""
         first, *parts = written.split(self._mark.encode())
         filled = [first]
         for part in parts:
             number, _, rest = part.partition(b";")
+            if int(number) in self._values:  # instead of the text, with its quotes
+                filled[-1], rest = filled[-1][:-1], rest[1:]
             filled += (*self._texts[int(number)], rest)
         return b"".join(filled)
 

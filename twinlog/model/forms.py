@@ -81,7 +81,8 @@ def shown(given: object) -> str:
         return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
     if callable(given) and hasattr(given, "__qualname__"):
         return f"the function {given.__qualname__}"
-    return f"a {type(given).__name__}"
+    name = type(given).__name__
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def is_event(given: object) -> bool:

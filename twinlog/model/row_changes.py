@@ -120,7 +120,12 @@ def _rows_noted(fields: Sequence[str], rows: Mapping[str, Any], before: Mapping[
 
 
 def _told(fields: Sequence[str], row: Any) -> str | None:
-    return None if row is None else f"[{','.join([_json(getattr(row, field)) for field in fields])}]"
+    return None if row is None else values_told([getattr(row, field) for field in fields])
+
+
+def values_told(values: Sequence[Any]) -> str:
+    """The values of a row's fields as notes have them."""
+    return f"[{','.join([_json(value) for value in values])}]"
 
 
 def _json(value: Any) -> str:

@@ -71,7 +71,7 @@ def _in_function(name: str, function: Any, given: str) -> Iterator[str]:
         kind = "an async" if "async" in what else "a yielding"
         yield f"{kind} {name}, and a table decides without waiting; make it a plain function"
     if not takes(function, 1):
-        yield f"a {name} that cannot be called with 1 argument; let it take {given}"
+        yield f"a function {name} that cannot be called with 1 argument; let it take {given}"
 
 
 def _in_functions(saga: Saga) -> Iterator[str]:

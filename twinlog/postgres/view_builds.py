@@ -6,13 +6,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from twinlog.log.view_builds import Build, BuildGone, Rows
+import asyncpg
+
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import BuildGone, Rows
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_connection
 from twinlog.postgres.named_queries import load_queries
 
 _COMPARE_SECONDS = 3_600.0
+_FEW = 10_000
+"""So many rows are counted; of more it is enough to know about how many there are."""
 _SWITCH = "SET LOCAL lock_timeout = '2s'"
 
 
@@ -114,12 +119,47 @@ class ViewBuilds:
                 [name for name in columns[0] if name not in columns[1]],
             )
 
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        name = table_of(build, table)
+
+        async def work(connection: Connection) -> int | None:
+            few = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {_FEW + 1})"
+            try:
+                counted = int(await connection.fetchval(few))
+                return counted if counted <= _FEW else await self._estimated(connection, name)
+            except asyncpg.UndefinedTableError:  # dropped since it was looked up
+                return None
+
+        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+
+    async def _estimated(self, connection: Connection, name: str) -> int:
+        return max(_FEW, int(await connection.fetchval(self._queries["estimated_rows"], name)))
+
 
 async def builds_in(pool: Pool) -> Sequence[Build]:
     """All builds in a database, which may be of a program that knew of none."""
     queries = load_queries("twinlog.postgres.sql")
     [(there,)] = await fetch(pool, "SELECT to_regclass('view_builds') IS NOT NULL")
     return await ViewBuilds(pool, queries).all() if there else []
+
+
+async def differing(
+    connection: Connection,
+    queries: Mapping[str, str],
+    tables: tuple[str, str],
+    fields: Sequence[str],
+    most: int,
+) -> Mapping[str, Sequence[Any] | None] | None:
+    """The keys of rows that differ in two tables, with the values of these fields in the first, None: no row there.
+
+    None for all where there are more than ``most``.
+    """
+    await connection.execute("SET LOCAL enable_seqscan = on")
+    shapes = [await connection.fetch(queries["columns_of"], table) for table in tables]
+    columns = [[row[0] for row in shape] for shape in shapes]
+    comparing = _Comparing(tables, [row[0] for row in shapes[0] if row[1]], columns)
+    rows = await connection.fetch(comparing.values(fields), most + 1, timeout=_COMPARE_SECONDS)
+    return None if len(rows) > most else {row[0]: row[2:] if row[1] else None for row in rows}
 
 
 class _Comparing:
@@ -142,9 +182,17 @@ class _Comparing:
 
     def rows(self, keys: Sequence[str] | None) -> str:
         """The keys of those that differ, with both rows."""
+        return self._differing("to_jsonb(a), to_jsonb(b)", keys)
+
+    def values(self, fields: Sequence[str]) -> str:
+        """The keys of those that differ, whether the first table has the row, and the values of fields there."""
+        values = "".join(f", a.{quoted(field)}" for field in fields)
+        return self._differing(f"a.{quoted(self._key[0])} IS NOT NULL{values}", None)
+
+    def _differing(self, what: str, keys: Sequence[str] | None) -> str:
         key = ", ".join(f"coalesce(a.{quoted(each)}, b.{quoted(each)})" for each in self._key)
         return (
-            f"SELECT concat_ws('/', {key}), to_jsonb(a), to_jsonb(b) FROM {self._joined(keys, 2)} "
+            f"SELECT concat_ws('/', {key}), {what} FROM {self._joined(keys, 2)} "
             f"WHERE {self._differ()} LIMIT $1"
         )
 

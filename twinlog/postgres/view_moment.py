@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import LiveBuilds
 from twinlog.model.row_changes import Mark, Marks, Note, Noted
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
+from twinlog.postgres.view_builds import differing, table_of
 
-ReadRows = Callable[[Connection, AnyView, Sequence[str]], Awaitable[Mapping[str, Any]]]
+
+class ReadsBuilds(Protocol):
+    """Views, with the builds that are read at the moment."""
+
+    live: LiveBuilds
+
+    async def read_rows(
+        self, connection: Connection, view: AnyView, keys: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """The rows of a view with these keys."""
+        ...
+
+    def text_of(self, query: str) -> str:
+        """The statement of a named query."""
+        ...
+
+    def table_read(self, view: AnyView) -> str:
+        """The name of the table that is read of a view."""
+        ...
+
 
 _PAGE = 200
 """Notes that are read at once; each is of a batch of up to 500 events."""
@@ -19,19 +41,41 @@ _END = Mark(2**63 - 1)
 class PostgresMoment:
     """A read-only transaction in which every statement sees the same."""
 
-    def __init__(self, connection: Connection, queries: Mapping[str, str], read_rows: ReadRows) -> None:
+    def __init__(self, connection: Connection, queries: Mapping[str, str], views: ReadsBuilds) -> None:
         self._connection = connection
         self._queries = queries
-        self._read_rows = read_rows
+        self._views = views
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return await self._read_rows(self._connection, view, keys)
+        return await self._views.read_rows(self._connection, view, keys)
 
     async def query(self, name: str, *arguments: Any) -> Sequence[Any]:
-        return await self._connection.fetch(self._queries[name], *arguments)
+        return await self._connection.fetch(self._views.text_of(name), *arguments)
+
+    def reads(self, view: AnyView) -> Build | None:
+        return self._views.live.current.get(view.name)
+
+    async def build(self, view: AnyView, number: int) -> Build | None:
+        row = await self._connection.fetchrow(self._queries["kept_build"], view.name, number)
+        return Build(*row) if row else None
+
+    async def differing(
+        self, view: AnyView, other: Build, fields: Sequence[str], most: int
+    ) -> Mapping[str, Sequence[Any] | None] | None:
+        tables = (
+            await self._table(other, view.name if other.version == 1 else f"{view.name}_v{other.version}"),
+            await self._table(self.reads(view), self._views.table_read(view)),
+        )
+        return await differing(self._connection, self._queries, tables, fields, most)
+
+    async def _table(self, build: Build | None, table: str) -> str:
+        """The table of a build, as SQL. Those that are read are found first, and hide their homes."""
+        if build and build.place:
+            return table_of(build, table)
+        return str(await self._connection.fetchval(self._queries["home_table"], table))
 
     async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
-        found = await self.query("view_marks", view.name, consumers)
+        found = await self._connection.fetch(self._queries["view_marks"], view.name, consumers)
         now = dict.fromkeys(consumers, Mark(0)) | {row[0]: Mark(row[1], row[2]) for row in found}
         notes: list[Note] = []
         for consumer, mark in since.items():
@@ -43,7 +87,8 @@ class PostgresMoment:
         notes: list[Note] = []
         before, keys = _END, 0
         while True:
-            page = await self.query("view_notes", view.name, consumer, *since, *before, _PAGE)
+            given = (view.name, consumer, *since, *before, _PAGE)
+            page = await self._connection.fetch(self._queries["view_notes"], *given)
             notes += [Note(consumer, Mark(row[0], row[1]), *row[2:]) for row in page]
             keys += sum(len(row["keys"]) for row in page)
             if len(page) < _PAGE or keys > most:

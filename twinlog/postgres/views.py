@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self, TypeVar
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
-from twinlog.log.view_builds import Build, BuildWatched, LiveBuilds, Rows
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import LiveBuilds, Rows
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
 from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
@@ -91,7 +92,8 @@ class PostgresViews:
         self._fitting: set[str] = set()
         """Tables whose row type has been compared with them."""
         self._noted: dict[AnyView, Sequence[str]] = {}
-        """Views whose changes are noted, those of their homes: watches follow these."""
+        """Views whose changes are noted."""
+        self._noting = True
         self.live = LiveBuilds()
         self._place: str | None = None
         """Where the builds are that it keeps; None: it reads those that are live."""
@@ -100,7 +102,11 @@ class PostgresViews:
     def at(self, place: str) -> Self:
         kept = copy(self)
         kept._place, kept._statements, kept._lookups, kept._fitting = place, {}, {}, set()
+        kept._noting = not place
         return kept
+
+    def begin_noting(self) -> None:
+        self._noting = True
 
     def kept(self) -> Self:
         return self.at(self._place or "")
@@ -123,14 +129,15 @@ class PostgresViews:
         return await self._builds.switch(to, consumers)
 
     async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
-        if build.home and any(view.name == build.view for view in self._noted):
-            raise BuildWatched(view=build.view)
         await self._builds.drop(build, consumers, table)
 
     async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
     ) -> Rows:
         return await self._builds.compare(old, new, views, keys, limit)
+
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        return await self._builds.count_rows(build, table)
 
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
@@ -278,13 +285,42 @@ class PostgresViews:
         await fetch(self.pool, self._queries["forget_view_notes"], timedelta(seconds=older_than_seconds))
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
-        home = self.kept()  # whose changes are noted
+        live = self.live
+        while live.opened:
+            await live.opened.wait()
+        live.reads += 1
+        try:
+            return await self._frozen()._at_once(read)
+        finally:
+            live.reads -= 1
 
+    def _frozen(self) -> Self:
+        """It goes on with the builds that are read now, whatever others begin to be."""
+        frozen = copy(self)
+        frozen.live = LiveBuilds()
+        frozen.live.read(self.live.current)
+        return frozen
+
+    async def _at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
         async def work(connection: Connection) -> T:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await read(PostgresMoment(connection, self._queries, home._rows))
+                return await read(PostgresMoment(connection, self._queries, self))
 
-        return await home._on_connection(work)
+        return await self._on_connection(work)
+
+    async def read_rows(
+        self, connection: Connection, view: AnyView, keys: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """The rows of a view with these keys, on a connection of its own."""
+        return await self._rows(connection, view, keys)
+
+    def text_of(self, query: str) -> str:
+        """The statement of a named query, for the builds that are read."""
+        return self._placed(self._live(query))
+
+    def table_read(self, view: AnyView) -> str:
+        """The name of the table that is read of a view."""
+        return self._table(view)
 
     async def commit(
         self,
@@ -320,7 +356,7 @@ class PostgresViews:
                 changed[f"{view.table}_upsert"] = kept
             if len(kept) < len(rows):
                 changed[f"{view.table}_delete"] = [key for key, row in rows.items() if row is None]
-        notes = to_note(self._noted, changes, before) if self._noted and not self._place else {}
+        notes = to_note(self._noted, changes, before) if self._noted and self._noting else {}
         noted = [(view.name, rows.keys, self._noted[view], rows.before) for view, rows in notes.items()]
         try:
             if advance.after == advance.upto and noted:  # a replay

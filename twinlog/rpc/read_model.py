@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from twinlog.consume import Consumer
 from twinlog.consume.projection import Projection
-from twinlog.log.view_builds import RebuildableStore, consumer_of
+from twinlog.log.view_build import consumer_of
+from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewStore
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import NotedViews

@@ -94,7 +94,7 @@ class SagaService(SagaServiceServicer):
         as_of = moment_of(checks, "as_of", request.as_of)
         checks.done()
         found = await self._operations.get(key, as_of)
-        if as_of == NOW:
+        if as_of == NOW and not request.owners_unasked:
             await self._tell(found, time_left(context, _ASK_SECONDS))
         return pb.GetSagaResponse(saga=found.shown)
 

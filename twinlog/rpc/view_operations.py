@@ -11,7 +11,8 @@ import structlog
 from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_builds import Build, Comparison, RowDifference, Rows
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import Comparison, RowDifference, Rows
 from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
 from twinlog.model.view import AnyView
 
@@ -117,6 +118,8 @@ class Shown(NamedTuple):
     standings: Sequence[Standing]
     rate: float
     """Events a second, of late."""
+    rows: int | None = None
+    """About how many there are; None where that is not known."""
 
     @property
     def ready(self) -> bool:
@@ -333,7 +336,8 @@ class ViewOperations:
         ]
         table = f"{build.place}.{_table(declared, build)}" if build.place else _table(declared, build)
         rate = sum(self._builds.rate(each.consumer) for each in standings)
-        return Shown(build, table, build.version not in declared.versions, standings, rate)
+        rows = None if build.dropped else await declared.store.count_rows(build, _table(declared, build))
+        return Shown(build, table, build.version not in declared.versions, standings, rate, rows)
 
     async def _standing(self, log: str, consumer: str, position: int, projection: Wants) -> Standing:
         twin, problem = self._twin(log), self._builds.problem_of(consumer)

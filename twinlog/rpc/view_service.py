@@ -124,6 +124,7 @@ def _build(shown: Shown) -> pb.ViewBuild:
         events_per_second=shown.rate,
         seconds_left=left,
         share=build.share,
+        rows=shown.rows,
     )
     if build.live_since:
         described.live_since.CopyFrom(timestamp(build.live_since))

@@ -23,12 +23,22 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import FailedPrecondition, InvalidArgument, Overloaded, TwinlogError, Unavailable
 from twinlog.model.row_changes import Before, Changed, Mark, Marks, plain, since
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens
 from twinlog.rpc.freshness import Freshness, ViewLagging
+from twinlog.rpc.watched_build import (
+    Behind,
+    Consumers,
+    Told,
+    changed_across,
+    number_of,
+    of_consumers,
+    of_logs,
+)
 
 T = TypeVar("T")
 
@@ -40,6 +50,8 @@ _LOOKS_APART_SECONDS = 0.01
 _LOOK_EVERY_SECONDS = 5.0
 """Also without a sign of a change: each may get lost."""
 _RETRY_SECONDS = 0.5
+_CROSS_SECONDS = 5.0
+"""How long watches wait where another build of the view begins to be read that is not yet as far."""
 _REACH_SECONDS = 5.0
 """How long a resumed watch waits for views that are not as far as it has seen them elsewhere."""
 
@@ -103,8 +115,8 @@ class _Watcher:
         "first",
         "given",
         "key",
-        "marks",
         "state",
+        "told",
         "waiting",
         "watched",
     )
@@ -116,7 +128,7 @@ class _Watcher:
         self.filter = filter
         """None: it watches one row."""
         self.first: First | None = None
-        self.marks: Marks | None = None
+        self.told: Told | None = None
         """Where it resumes, until it has joined."""
         self.state = ""
         """The hash of the row that it was told last."""
@@ -159,13 +171,14 @@ class _Watcher:
 class _Seen(NamedTuple):
     """What one look has found."""
 
-    now: Marks
-    changed: Changed | None
-    """Since the look before, for those who watch already; None: that is not known."""
-    resumed: Mapping[tuple[tuple[str, Mark], ...], Changed | None]
-    """The same, by where watches resume."""
+    now: Told
+    changed: Mapping[_Place, Changed | None]
+    """By where watches were told last; None: that is not known."""
     rows: Mapping[str, Any]
     firsts: Mapping[_Watcher, Mapping[str, Any]]
+
+
+_Place = tuple[int, tuple[tuple[str, Mark], ...]]
 
 
 class Watches:
@@ -182,7 +195,7 @@ class Watches:
         """``fields``: those that filters may name; ``consumers``: the log that each consumer which feeds it reads."""
         self._view = view
         self._fields = fields
-        self._consumers = consumers
+        self._consumers = Consumers(view, consumers)
         self._logs = set(consumers.values())
         self._store = store
         self._freshness = freshness
@@ -192,8 +205,10 @@ class Watches:
             dict
         )
         self._open: set[_Watcher] = set()
-        self._marks: Marks | None = None
+        self._told: Told | None = None
         """Up to where those who watch have been told; None while nobody does."""
+        self._crossing_since: float | None = None
+        """When another build began to be read that is not yet as far; None: it is."""
         self._wanted = asyncio.Event()
         self._changed = asyncio.Event()
         self.looks = 0
@@ -243,21 +258,30 @@ class Watches:
 
     async def run(self) -> None:
         """Looks while anybody watches, until it is cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()
-            async with self._freshness.watching(*self._consumers) as self._changed:
-                while self._open:
-                    self._changed.clear()  # before it is read, so that no change is missed
-                    began = loop.time()
-                    await self._look()
-                    await asyncio.sleep(began + _LOOKS_APART_SECONDS - loop.time())
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_EVERY_SECONDS):
-                            await self._changed.wait()
-            self._marks = None
-            if not self._open:
-                self._wanted.clear()
+            while self._open:
+                await self._watch_consumers(self._consumers_read())
+            self._told = None
+            self._wanted.clear()
+
+    async def _watch_consumers(self, consumers: Collection[str]) -> None:
+        """Looks while these consumers keep what is read."""
+        loop = asyncio.get_running_loop()
+        async with self._freshness.watching(*consumers) as self._changed:
+            while self._open and consumers == self._consumers_read():
+                self._changed.clear()  # before it is read, so that no change is missed
+                began = loop.time()
+                await self._look()
+                await asyncio.sleep(began + _LOOKS_APART_SECONDS - loop.time())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_EVERY_SECONDS):
+                        await self._changed.wait()
+
+    def _consumers_read(self) -> Collection[str]:
+        store = self._store
+        build = store.live.current.get(self._view.name) if isinstance(store, RebuildableStore) else None
+        return list(self._consumers.of(build).values())
 
     async def _resume(self, watcher: _Watcher, token: str) -> None:
         if not token:
@@ -268,7 +292,7 @@ class Watches:
         watcher.given, watcher.state = token, resumed.state
         wanted = {log: mark.position for log, mark in resumed.marks.items()}
         await self._freshness.reached(wanted, _REACH_SECONDS)
-        watcher.marks = {consumer: resumed.marks[log] for consumer, log in self._consumers.items()}
+        watcher.told = Told(resumed.build, resumed.marks)
 
     def _join(self, watcher: _Watcher) -> None:
         self._open.add(watcher)
@@ -301,31 +325,55 @@ class Watches:
             _fail(joining, error)  # the others wait: nothing is lost to them
             await asyncio.sleep(_RETRY_SECONDS)
             self._changed.set()
+        except Behind:
+            self._joining = joining + self._joining
+            self._crossing_since = self._crossing_since or asyncio.get_running_loop().time()
+            self._changed.set()
         except Exception as error:  # of a query that reads what a watch begins with, where there are any
             _fail([each for each in joining if each.first] or self._open, error)
             self._joining += [each for each in joining if not each.failed]
         else:
+            self._crossing_since = None
             # A database that was set back gets there again, and nobody is shown how it does.
-            if self._lagging(self._marks, seen.now) is None:
+            if self._lagging(self._told, seen.now) is None:
                 self._tell(seen)
-                self._marks = seen.now
+                self._told = seen.now
             for watcher in joining:
                 self._welcome(watcher, seen)
 
     async def _read(self, joining: Sequence[_Watcher], moment: ViewMoment) -> _Seen:
-        resuming = {_place(each.marks): each.marks for each in joining if each.filter and each.marks}
-        marks = [*resuming.values(), *([self._marks] if self._marks is not None else [])]
-        oldest = {consumer: min(each[consumer] for each in marks) for consumer in self._consumers if marks}
-        noted = await moment.noted(self._view, list(self._consumers), oldest, _MOST_KEYS)
-        changed = since(noted, self._marks) if self._marks is not None else {}
-        resumed = {place: since(noted, marks) for place, marks in resuming.items()}
+        build = moment.reads(self._view)
+        number, consumers = number_of(build), self._consumers.of(build)
+        starts = [each.told for each in joining if each.filter and each.told]
+        starts += [self._told] if self._told else []
+        here = [each.marks for each in starts if each.build == number]
+        oldest = {consumers[log]: min(each[log] for each in here) for log in self._logs if here}
+        noted = await moment.noted(self._view, list(consumers.values()), oldest, _MOST_KEYS)
+        now = Told(number, of_logs(noted, consumers))
+        changed: dict[_Place, Changed | None] = {}
+        for told in starts:
+            if told.place not in changed:
+                changed[told.place] = (
+                    since(noted, of_consumers(told.marks, consumers))
+                    if told.build == number
+                    else await self._across(moment, told, now.marks)
+                )
         wanted = {each.key for each in joining if each.filter is None}
-        wanted.update(self._wanted_of(changed))
-        for of_others in resumed.values():
-            wanted.update(of_others or ())
+        wanted.update(self._wanted_of(changed[self._told.place] if self._told else {}))
+        for each in joining:
+            if each.filter and each.told:
+                wanted.update(changed[each.told.place] or ())
         rows = await moment.rows(self._view, list(wanted)) if wanted else {}
         firsts = {each: await self._first(each, moment) for each in joining if each.first}
-        return _Seen(noted.now, changed, resumed, rows, firsts)
+        return _Seen(now, changed, rows, firsts)
+
+    async def _across(self, moment: ViewMoment, told: Told, now: Marks) -> Changed | None:
+        """What has changed since something was told from another build."""
+        began, loop = self._crossing_since, asyncio.get_running_loop()
+        patient = began is None or loop.time() - began < _CROSS_SECONDS
+        return await changed_across(
+            moment, self._consumers, self._fields, told, now, _MOST_KEYS, patient=patient
+        )
 
     def _wanted_of(self, changed: Changed | None) -> Collection[str]:
         """The changed rows that anybody watches."""
@@ -346,11 +394,12 @@ class Watches:
 
     def _tell(self, seen: _Seen) -> None:
         """Tells those who watch what has changed since they were told last."""
-        for key in list(self._of_key if seen.changed is None else seen.changed.keys() & self._of_key.keys()):
+        changed = seen.changed[self._told.place] if self._told else {}
+        for key in list(self._of_key if changed is None else changed.keys() & self._of_key.keys()):
             self._tell_of_row(key, seen)
         for fields, crowds in self._of_filter.items():
             everybody = [watcher for crowd in crowds.values() for watcher in crowd]
-            found = _sorted(fields, crowds, seen.changed, seen.rows) if everybody else {}
+            found = _sorted(fields, crowds, changed, seen.rows) if everybody else {}
             if found is None:
                 _fail(everybody, WatchExpired())
                 continue
@@ -374,7 +423,7 @@ class Watches:
         """Tells a watcher what it has not seen, and has it watch from here on."""
         if watcher not in self._open or watcher.failed:
             return
-        if lagging := self._lagging(watcher.marks, seen.now) or self._lagging(self._marks, seen.now):
+        if lagging := self._lagging(watcher.told, seen.now) or self._lagging(self._told, seen.now):
             watcher.fail(lagging)
             return
         if watcher.filter is None:
@@ -387,26 +436,25 @@ class Watches:
         fields, values = watcher.filter
         rows: Mapping[str, Any] = seen.firsts.get(watcher, {})
         left: Sequence[str] = []
-        if watcher.marks:
-            found = _sorted(fields, {values}, seen.resumed[_place(watcher.marks)], seen.rows)
+        if watcher.told:
+            found = _sorted(fields, {values}, seen.changed[watcher.told.place], seen.rows)
             if found is None:
                 watcher.fail(WatchExpired())
                 return
             rows, left = found.get(values, ({}, []))
         watcher.tell(Change(rows, left, self._token(seen, watcher.watched)))
-        watcher.marks = watcher.first = None
+        watcher.told = watcher.first = None
         self._of_filter[fields].setdefault(values, {})[watcher] = None
 
-    def _lagging(self, marks: Marks | None, now: Marks) -> ViewLagging | None:
-        for consumer, mark in (marks or {}).items():
-            if now[consumer] < mark:
-                reached = now[consumer].position
-                return ViewLagging(log=self._consumers[consumer], reached=reached, wanted=mark.position)
+    def _lagging(self, told: Told | None, now: Told) -> ViewLagging | None:
+        for log, mark in told.marks.items() if told else ():
+            reached = now.marks[log]
+            if reached < mark if told and told.build == now.build else reached.position < mark.position:
+                return ViewLagging(log=log, reached=reached.position, wanted=mark.position)
         return None
 
     def _token(self, seen: _Seen, watched: str, state: str = "") -> str:
-        marks = {log: seen.now[consumer] for consumer, log in self._consumers.items()}
-        return resume_tokens.write(marks, watched, state)
+        return resume_tokens.write(seen.now.marks, watched, state, seen.now.build)
 
 
 Sorted = dict[tuple[Any, ...], tuple[dict[str, Any], list[str]]]
@@ -439,10 +487,6 @@ def _sorted(
 def _values(fields: tuple[str, ...], before: Before) -> tuple[Any, ...] | None:
     told = before.told()
     return None if told is None else tuple(told[field] for field in fields)
-
-
-def _place(marks: Marks | None) -> tuple[tuple[str, Mark], ...]:
-    return tuple(sorted((marks or {}).items()))
 
 
 def _fail(watchers: Iterable[_Watcher], why: Exception) -> None:

@@ -112,7 +112,8 @@ async def _postgres(
     spec: ServiceSpec | None, settings: Settings, identities: dict[str, Identity | None]
 ) -> AsyncIterator[Finding]:
     namespace, server = settings.twinlog_namespace, settings.postgres_url
-    database = named(namespace, spec.database) if spec else database_of(server) or "postgres"
+    given = settings.postgres_database or (spec.database if spec else "")
+    database = named(namespace, given) if given else database_of(server) or "postgres"
     url, subject = database_url(server, database), f"database {database}"
     try:
         connection = await connect(url, timeout=CONNECT_SECONDS)

@@ -106,6 +106,15 @@ def _in_names(spec: ServiceSpec) -> Iterator[str]:
         yield f"its address is by default {default!r}, and is to be host:port; name the field that says where it serves"
 
 
+def in_database_name(database: str) -> Iterator[str]:
+    """What is wrong with the name that a database has on its server, after TWINLOG_NAMESPACE."""
+    if len(database) > LONGEST_DATABASE:
+        yield (
+            f"database {database!r} has {len(database)} characters, and Postgres takes {LONGEST_DATABASE}; shorten "
+            f"TWINLOG_NAMESPACE or POSTGRES_DATABASE"
+        )
+
+
 def in_subscribers(subscribers: Sequence[object]) -> Iterator[str]:
     """What cannot be subscribed at all, and what to do with it."""
     for each in subscribers:
@@ -380,6 +389,6 @@ def _is_mutable(value: object) -> bool:
 
 def _is_package(name: str) -> bool:
     try:
-        return find_spec(name) is not None
+        return isinstance(name, str) and find_spec(name) is not None
     except (ImportError, ValueError):
         return False

@@ -39,7 +39,7 @@ from twinlog.postgres.source import log_of
 from twinlog.service.dumped import parts_of
 from twinlog.service.environment import Endpoint, Observed
 from twinlog.service.logging import configure_logging
-from twinlog.service.mistakes import in_spec, refuse
+from twinlog.service.mistakes import in_database_name, in_spec, refuse
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings, services_in, shown
@@ -86,6 +86,7 @@ async def _opened(
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace
     database = named(namespace, settings.postgres_database or spec.database)
+    refuse(list(in_database_name(database)), spec.name)
     try:
         async with (
             opened_keys(settings) as keys,

@@ -412,6 +412,7 @@ class Service:
             self._open_log,
             log=projection.source,
             prepare=projection.prepare,
+            follows=projection.begin_noting,
             share=share,
             randomness=self._randomness,
         )

@@ -17,21 +17,25 @@ from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
-from twinlog.log.view_builds import Build, consumer_of
+from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.log.wrapping import Wrapping
+from twinlog.memory.keys import MemoryKeys
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import CheckpointMoved, UndecodableEvent, UnknownEventType
 from twinlog.model.event import NewEvent
 from twinlog.model.messages import message_class
 from twinlog.model.money import NANOS_PER_UNIT
+from twinlog.model.personal import NONCE_BYTES, seal, unseal
 from twinlog.model.routing import routing_key_of
 from twinlog.model.saga import StepState
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, open_pool
 from twinlog.postgres.database import ensure_database
+from twinlog.postgres.exporting import export
 from twinlog.postgres.identity import identity
+from twinlog.postgres.importing import checked, import_log
 from twinlog.postgres.keys import open_keys
 from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.meaning import outages
@@ -44,6 +48,7 @@ from twinlog.service.logging import configure_logging
 __all__ = [
     "DEAD_LETTERS",
     "NANOS_PER_UNIT",
+    "NONCE_BYTES",
     "RELAY_BATCH",
     "AnyAggregate",
     "AnyView",
@@ -60,6 +65,7 @@ __all__ = [
     "Identity",
     "JetStreamTwin",
     "Linger",
+    "MemoryKeys",
     "NatsClient",
     "NewEvent",
     "Outcome",
@@ -81,15 +87,18 @@ __all__ = [
     "UnknownEventType",
     "Wrapping",
     "builds_in",
+    "checked",
     "close",
     "configure_logging",
     "connect",
     "consumer_of",
     "database_url",
     "ensure_database",
+    "export",
     "fetch",
     "from_wire",
     "identity",
+    "import_log",
     "leaves",
     "load_queries",
     "message_class",
@@ -101,6 +110,8 @@ __all__ = [
     "outages",
     "reader_of",
     "routing_key_of",
+    "seal",
     "summed",
     "to_wire",
+    "unseal",
 ]

@@ -1,6 +1,6 @@
 """The pages of the console, in the order of its navigation."""
 
-from twinlog.console.pages import dead_letters, events, past, saga, sagas, services, story, views
+from twinlog.console.pages import dead_letters, events, past, saga, sagas, services, story, view, views
 
 PAGES = [
     *services.PAGES,
@@ -11,6 +11,7 @@ PAGES = [
     *events.PAGES,
     *past.PAGES,
     *views.PAGES,
+    *view.PAGES,
 ]
 
 __all__ = ["PAGES"]

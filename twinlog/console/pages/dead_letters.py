@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from twinlog.console import dead_letters
 from twinlog.console.dead_letters import Found, Group
-from twinlog.console.page import Form, Outcome, Page, Query
+from twinlog.console.page import Form, Outcome, Page, Query, refused
 from twinlog.console.services import Answer, Services
 from twinlog.v1 import dead_letter_service_pb2 as pb
 
@@ -30,8 +30,8 @@ class All:
     letters: Sequence[tuple[str, pb.DeadLetter]]
     more: str
     """The URL of the next page; empty where there is none."""
-    cut: bool
-    """Whether there are more, and no one list of them."""
+    first: str
+    """The URL of the first page; empty on it."""
     trend: str
     trends: Sequence[str] = tuple(TRENDS)
 
@@ -72,12 +72,10 @@ class One:
 
 @dataclass(frozen=True)
 class Settled:
-    """The page of an event that is no dead letter, or of which that is not known."""
+    """The page of an event that is no dead letter."""
 
     consumer: str
     address: str
-    problem: str
-    """Why it is not known; empty where it is."""
     letter: None = None
 
 
@@ -90,28 +88,26 @@ async def load_all(services: Services, query: Query) -> All:
     """All, or those that the query names by consumer, error_type and key."""
     trend = query.get("trend") if query.get("trend") in TRENDS else "day"
     found = await dead_letters.found(services, TRENDS[trend])
+    if len(found.silent) == len(services.names) and all(each.silent for each in found.silent):
+        raise refused("No service here tells of dead letters.", *found.silent)
     consumer, error_type = query.get("consumer"), query.get("error_type")
     chosen = [group for group in found.groups if (group.consumer, group.error_type) == (consumer, error_type)]
     owner = found.owner(consumer)
     owners = ([owner] if owner else []) if consumer else list(dict.fromkeys(g.service for g in found.groups))
+    page = dead_letters.tokens_in(query.get("page"))
     letters, tokens = await dead_letters.listed(
         services,
-        owners,
+        {name: page.get(name, "") for name in owners if not page or name in page},
         pb.ListDeadLettersRequest(
-            consumer=consumer,
-            error_type=error_type,
-            key=query.get("key"),
-            page_size=dead_letters.PAGE,
-            page_token=query.get("page") if len(owners) == 1 else "",
+            consumer=consumer, error_type=error_type, key=query.get("key"), page_size=dead_letters.PAGE
         ),
     )
-    token = tokens.get(owners[0], "") if len(owners) == 1 else ""
     return All(
         found,
         chosen[0] if chosen else None,
         letters,
-        query.url(page=token) if token else "",
-        bool(tokens) and not token,
+        query.url(page=dead_letters.page_of(tokens)) if tokens else "",
+        query.url(page=None) if page else "",
         trend,
     )
 
@@ -125,11 +121,13 @@ async def load_one(services: Services, query: Query) -> One | Settled:
     )
     if answer.message is None:
         settled = answer.reason in ("NOT_PARKED", "INVALID_ARGUMENT", "")
-        return Settled(consumer, address, "" if settled else f"{answer.service} cannot say: {answer.problem}")
+        if not settled:
+            raise refused(f"{answer.service} cannot say: {answer.problem}.", answer)
+        return Settled(consumer, address)
     key = answer.message.dead_letter.key
     letters, tokens = await dead_letters.listed(
         services,
-        [answer.service],
+        {answer.service: ""},
         pb.ListDeadLettersRequest(consumer=consumer, key=key, page_size=dead_letters.PAGE),
     )
     here = next((at for at, (_, each) in enumerate(letters) if each.address == address), len(letters))
@@ -245,6 +243,8 @@ PAGES = [
         key="d",
         icon="dead_letters",
         actions=_ACTIONS,
+        # A replay tells how far it is only to those who ask.
+        moves=lambda model: bool(model.found.replays),
     ),
     Page(
         "/dead-letters/{consumer}/{log}/{position}",

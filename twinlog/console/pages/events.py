@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twinlog.console.looks import Look, Said
-from twinlog.console.page import Gone, Page, Query
+from twinlog.console.page import Gone, Page, Query, missing, refused
 from twinlog.console.reading import Events, Filter, Tree, newest, stream_of, tree_of
 from twinlog.console.services import Answer, Services
 from twinlog.v1 import inspection_pb2 as pb
@@ -26,6 +26,13 @@ class Log:
     """Of the owner, for commands."""
 
     @property
+    def chain(self) -> pb.ChainHead | None:
+        """The newest head of the log's chain; None where nothing is linked."""
+        said = self.logs.get(self.wanted.log)
+        log = said.own_log if said else None
+        return log.chain if log and log.HasField("chain") else None
+
+    @property
     def types(self) -> Sequence[str]:
         """Short names of the types that are in sight."""
         if self.events is None or self.events.message is None:
@@ -38,12 +45,13 @@ class Event:
     """What the page of an event shows."""
 
     event: pb.LoggedEvent
-    owner: Said
+    owner: Said = field(compare=False)
+    """Whose name and address are shown, which stay."""
     tree: Tree
     stream: Answer[pb.GetStreamResponse]
     """The stream up to the event, its last two versions."""
-    last: int
-    """The position of the log's last event, as far as it is known."""
+    newest: bool
+    """Whether no later event of the log is known."""
 
     @property
     def state(self) -> pb.StreamState | None:
@@ -58,7 +66,7 @@ class Stream:
 
     log: str
     stream: pb.GetStreamResponse
-    owner: Said
+    owner: Said = field(compare=False)
 
     @property
     def versions(self) -> Sequence[tuple[pb.LoggedEvent, pb.StreamState | None]]:
@@ -73,6 +81,8 @@ async def load_log(services: Services, query: Query) -> Log:
     logs = look.logs
     name = query.get("log") or _first(look)
     if not name:
+        if any(said.described is None for said in look.services.values()):
+            raise missing(look, "No log is known yet.")
         return Log(logs, Filter(""), None)
     owner = _owner(look, name)
     wanted = Filter.of(query, name)
@@ -80,23 +90,23 @@ async def load_log(services: Services, query: Query) -> Log:
 
 
 async def load_event(services: Services, query: Query) -> Event:
-    """One event. Raises Gone."""
+    """One event. Raises Gone, Unanswered."""
     look, log = await services.look(), query.get("log")
     owner, position = _owner(look, log), query.number("position")
     event = await _event(services, owner, log, position)
     tree = await tree_of(services, event)
     stream = await stream_of(services, owner.service, event.stream, event.version, newest=2)
-    last = owner.own_log.head if owner.own_log else position
-    return Event(event, owner, tree, stream, max(last, position))
+    newest = not owner.own_log or owner.own_log.head <= position
+    return Event(event, owner, tree, stream, newest)
 
 
 async def load_stream(services: Services, query: Query) -> Stream:
-    """One stream. Raises Gone."""
+    """One stream. Raises Gone, Unanswered."""
     log, name = query.get("log"), query.get("stream")
     owner = _owner(await services.look(), log)
     answer = await stream_of(services, owner.service, name, query.number("upto"))
     if answer.message is None:
-        raise Gone(f"{name} of log {log}: {answer.problem}")
+        raise refused(f"{name} of log {log}: {answer.problem}", answer)
     return Stream(log, answer.message, owner)
 
 
@@ -106,7 +116,7 @@ async def _event(services: Services, owner: Said, log: str, position: int) -> pb
         raise Gone(f"Log {log} begins with event 1.")
     answer = await services.collect(owner.service, lambda c: InspectionServiceStub(c).ReadLog, request)
     if answer.message is None:
-        raise Gone(f"{log}/{position} cannot be read: {owner.service}: {answer.problem}")
+        raise refused(f"{log}/{position} cannot be read: {owner.service}: {answer.problem}", answer)
     for each in answer.message:
         found: pb.LoggedEvent = each.event
         if each.HasField("event") and found.position == position:
@@ -123,8 +133,8 @@ def _first(look: Look) -> str:
 def _owner(look: Look, log: str) -> Said:
     owner = look.owner(log)
     if owner is None:
-        known = ", ".join(look.logs) or "none, since no service has answered yet"
-        raise Gone(f"No service that is known here owns log {log}; there are {known}.")
+        known = ", ".join(look.logs) or "none"
+        raise missing(look, f"No service that has answered owns log {log}; there are {known}.")
     return owner
 
 

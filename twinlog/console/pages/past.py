@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twinlog.console.page import Gone, Page, Query
+from twinlog.console.looks import Look, Said
+from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.past import Moment, NoMoment, is_to_come, log_of, moment_of, request_of, stream_then
-from twinlog.console.services import Services
+from twinlog.console.services import Answer, Services
 from twinlog.v1 import inspection_pb2 as pb
 
 
@@ -43,7 +44,7 @@ class TimeMachine:
 
 
 async def load(services: Services, query: Query) -> TimeMachine:
-    """A stream at a moment. Raises Gone where no service has it."""
+    """A stream at a moment. Raises Gone where no service has it, Unanswered where one does not answer."""
     name = query.get("stream").strip()
     if not name:
         return TimeMachine(None)
@@ -57,30 +58,34 @@ async def load(services: Services, query: Query) -> TimeMachine:
     except NoMoment as error:
         return TimeMachine(None, str(error))
     look = await services.look()
-    for log, said in look.logs.items():
+    silent: Answer[pb.GetStreamResponse] | None = None
+    for said in look.logs.values():
         now = await stream_then(services, said.service, pb.GetStreamRequest(stream=name, newest=1))
         if now.message is None:
+            silent = now if now.silent else silent
             continue
-        for text in (query.get("at"), query.get("since")):
-            if (other := log_of(text)) not in ("", log):
-                words = f"{name} is in log {log}: name a position of that, or a time, not one of {other}"
-                return TimeMachine(None, words)
-        found = await stream_then(services, said.service, asked)
-        if found.message is None:
-            return TimeMachine(None, f"{name} was not there by then: {found.problem}")
-        moment = await moment_of(services, look, found.message.events[-1])
-        return TimeMachine(
-            Then(
-                log,
-                said.address,
-                found.message,
-                now.message.version,
-                asked.HasField("since"),
-                is_to_come(asked, now.message.version),
-                moment,
-            )
-        )
-    raise Gone(f"No service that answers has a stream {name}; it must be type/id, and have begun.")
+        return await _then(services, look, said, query, now.message.version, asked)
+    nobody = f"No service that answers has a stream {name}; it must be type/id, and have begun."
+    raise refused(nobody, silent) if silent else missing(look, nobody)
+
+
+async def _then(
+    services: Services, look: Look, said: Said, query: Query, newest: int, asked: pb.GetStreamRequest
+) -> TimeMachine:
+    """The stream at that moment, of the service that has it. Raises Unanswered."""
+    log = said.own_log.log if said.own_log else ""
+    for text in (query.get("at"), query.get("since")):
+        if (other := log_of(text)) not in ("", log):
+            words = f"{asked.stream} is in log {log}: name a position of that, or a time, not one of {other}"
+            return TimeMachine(None, words)
+    found = await stream_then(services, said.service, asked)
+    if found.message is None:
+        if found.silent:
+            raise refused("", found)
+        return TimeMachine(None, f"{asked.stream} was not there by then: {found.problem}")
+    moment = await moment_of(services, look, found.message.events[-1])
+    compared, to_come = asked.HasField("since"), is_to_come(asked, newest)
+    return TimeMachine(Then(log, said.address, found.message, newest, compared, to_come, moment))
 
 
 PAGES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +12,10 @@ from twinlog.console import saga_orders
 from twinlog.console.kept import Kept
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
-from twinlog.console.page import Form, Gone, Outcome, Page, Query
+from twinlog.console.page import Form, Outcome, Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
 from twinlog.console.saga_words import State, saga_state, step_state
-from twinlog.console.services import Answer, Services, Why
+from twinlog.console.services import Answer, Services
 from twinlog.console.story_view import StoryView, view_of
 from twinlog.v1 import inspection_pb2 as inspection
 from twinlog.v1 import saga_service_pb2 as pb
@@ -39,7 +39,7 @@ class SagaPage:
     diagram: Diagram | None
     owed: Sequence[Owed]
     story: StoryView
-    at: datetime
+    at: datetime = field(compare=False)
     problem: str = ""
     """Why this is not the newest; empty where it is."""
 
@@ -70,14 +70,14 @@ _kept = Kept[SagaPage]()
 
 
 async def load(services: Services, query: Query) -> SagaPage:
-    """One saga. Raises Gone."""
+    """One saga. Raises Gone, Unanswered."""
     look = await services.look()
     name, saga_id = query.get("saga"), query.get("saga_id")
     said = _owner(look, name)
     tables = [each for each in said.described.saga_tables if each.saga == name] if said.described else []
     stream = inspection.GetStreamRequest(stream=f"{tables[0].aggregate}/{saga_id}", newest=_MOST_EVENTS)
     answer, story = await asyncio.gather(
-        services.ask(said.service, _get, pb.GetSagaRequest(saga_id=saga_id, saga=name), seconds=_SECONDS),
+        services.ask(said.service, _get, _asked(look, name, saga_id), seconds=_SECONDS),
         _story(services, look, said.service, stream, tables),
     )
     if answer.message is None:
@@ -101,6 +101,12 @@ async def load(services: Services, query: Query) -> SagaPage:
     return _kept.keep(services, query.path, page)
 
 
+def _asked(look: Look, saga: str, saga_id: str) -> pb.GetSagaRequest:
+    """Where somebody is silent, this page knows: the saga's service is not to wait for them as well."""
+    silent = any(said.silent_since for said in look.services.values())
+    return pb.GetSagaRequest(saga_id=saga_id, saga=saga, owners_unasked=silent)
+
+
 async def _story(
     services: Services,
     look: Look,
@@ -113,23 +119,18 @@ async def _story(
 
 
 def _owner(look: Look, saga: str) -> Said:
-    unknown = []
     for said in look.services.values():
-        if said.described is None:
-            unknown.append(said.service)
-        elif saga in {table.saga for table in said.described.saga_tables}:
+        if said.described and saga in {table.saga for table in said.described.saga_tables}:
             return said
-    heard = f"; {', '.join(unknown)} did not say what it has" if unknown else ""
-    raise Gone(f"No service that answers has a saga {saga}{heard}.")
+    raise missing(look, f"No service that has answered has a saga {saga}.")
 
 
 def _without(services: Services, query: Query, said: Said, answer: Answer[Any]) -> SagaPage:
-    """The last that is known of a saga whose service does not tell. Raises Gone."""
+    """The last that is known of a saga whose service does not tell. Raises Gone, Unanswered."""
     last = _kept.get(services, query.path)
-    if answer.why is Why.REFUSED and answer.reason.endswith("NOT_FOUND"):
-        raise Gone(f"{said.service} has no saga {query.get('saga')} with the id {query.get('saga_id')}.")
-    if last is None:
-        raise Gone(f"{said.service}, whose saga this is, does not tell: {answer.problem}.")
+    if last is None or not answer.silent:
+        saga, saga_id = query.get("saga"), query.get("saga_id")
+        raise refused(f"{said.service} has no saga {saga} with the id {saga_id}: {answer.problem}.", answer)
     return replace(last, problem=f"{said.service} does not tell: {answer.problem}.")
 
 

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from twinlog.console import saga_orders
 from twinlog.console.looks import Look
-from twinlog.console.page import Form, Outcome, Page, Query
+from twinlog.console.page import Form, Outcome, Page, Query, missing
 from twinlog.console.saga_words import BY_WORD, SAGAS, State, saga_state
 from twinlog.console.services import Services
 from twinlog.v1 import saga_service_pb2 as pb
@@ -53,8 +53,6 @@ class Sagas:
     oldest_first: bool = True
     next_page: str = ""
     problem: str = ""
-    unasked: bool = False
-    """Whether some service has not said yet what it has."""
     filtered: bool = False
     ages: Mapping[int, str] = field(default_factory=lambda: AGES)
 
@@ -87,9 +85,10 @@ async def load(services: Services, query: Query) -> Sagas:
     """The sagas of one service."""
     look = await services.look()
     owners = owners_of_sagas(look)
-    unasked = any(not said.known for said in look.services.values())
     if not owners:
-        return Sagas(unasked=unasked)
+        if any(said.described is None for said in look.services.values()):
+            raise missing(look, "No sagas are known yet.")
+        return Sagas()
     service = _service(owners, query)
     described = look.services[service].described
     state = query.get("state")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twinlog.console.page import Gone, Page, Query
-from twinlog.console.services import Services, Why
+from twinlog.console.page import Page, Query, missing, refused
+from twinlog.console.services import Services
 from twinlog.console.story import causes, log_of, traced
 from twinlog.console.story_view import StoryView, view_of
 from twinlog.v1 import inspection_pb2 as pb
@@ -30,18 +30,15 @@ class StoryPage:
 
 
 async def load(services: Services, query: Query) -> StoryPage:
-    """The story of an event. Raises Gone."""
+    """The story of an event. Raises Gone, Unanswered."""
     look = await services.look()
     log, position = query.get("log"), query.get("position")
     answer = await traced(services, look, f"{log}/{position}")
     if answer is None:
-        raise Gone(
-            f"No service that answers has a log {log}; there are {', '.join(look.logs) or 'none yet'}."
-        )
+        logs = ", ".join(look.logs) or "none"
+        raise missing(look, f"No service that has answered owns log {log}; there are {logs}.")
     if answer.message is None:
-        if answer.why is Why.REFUSED:
-            raise Gone(f"{log}/{position} is not there: {answer.problem}.")
-        raise Gone(f"{answer.service}, whose log that is, does not tell: {answer.problem}.")
+        raise refused(f"{log}/{position} is not there: {answer.problem}.", answer)
     event = answer.message.event
     before = await causes(services, look, answer.message)
     first = before[-1] if before else event

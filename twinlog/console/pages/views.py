@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twinlog.console.builds import Builds, builds_of, listed
 from twinlog.console.drawing import state_of
 from twinlog.console.looks import Look, Said
-from twinlog.console.page import Page, Query
+from twinlog.console.page import Page, Query, missing
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -34,6 +35,13 @@ class View:
     said: Said
     """The service that it belongs to."""
     feeds: Sequence[Feed]
+    builds: Builds | None = None
+    """None where its service does not tell."""
+
+    @property
+    def link(self) -> str:
+        """The URL of its page."""
+        return link(self.said.service, self.name)
 
     @property
     def state(self) -> str:
@@ -53,16 +61,34 @@ class View:
         return sum(feed.consumer.dead_letters for feed in self.feeds)
 
 
+def link(service: str, view: str) -> str:
+    """The URL of the page of a view."""
+    return f"/views/{service}/{view}"
+
+
 async def load(services: Services, query: Query) -> Sequence[View]:
-    """All views, those with a problem first."""
+    """All views, those with a problem first. Raises Unanswered."""
     look = await services.look()
-    found = [
-        View(f"view-{said.service}-{view.view}", view.view, said, _feeds(look, said, view.consumers))
+    keeping = {
+        said.service: said.described.views
         for said in look.services.values()
-        if said.described
-        for view in said.described.views
+        if said.described and said.described.views
+    }
+    if not keeping and any(said.described is None for said in look.services.values()):
+        raise missing(look, "No views are known yet.")
+    answers = await listed(services, [*keeping])
+    found = [
+        view_of(look, look.services[service], view, builds_of(answers[service], view.view))
+        for service, views in keeping.items()
+        for view in views
     ]
     return sorted(found, key=lambda view: _ORDER.index(view.state))
+
+
+def view_of(look: Look, said: Said, view: pb.ViewDescription, builds: Builds | None) -> View:
+    """A view, as its service tells of it."""
+    feeds = _feeds(look, said, view.consumers)
+    return View(f"view-{said.service}-{view.view}", view.view, said, feeds, builds)
 
 
 def _feeds(look: Look, said: Said, consumers: Sequence[str]) -> list[Feed]:

@@ -42,7 +42,7 @@
       return;
     }
     if (sameTime(old, fresh) || old.hasAttribute("data-keep") || old.isEqualNode(fresh)) return;
-    const kept = KEPT[old.nodeName] || [];
+    const kept = (old.type !== "hidden" && KEPT[old.nodeName]) || [];
     for (const { name, value } of [...fresh.attributes])
       if (!kept.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
     for (const { name } of [...old.attributes])
@@ -101,6 +101,7 @@
     const now = new Date();
     for (const time of fresh.querySelectorAll("[data-time]")) tell(time, now);
     for (const id of ["health", "main"]) if (fresh.getElementById(id)) morph($(id), fresh.getElementById(id));
+    if (document.body.hasAttribute("data-still") && !main().querySelector("[data-waits]")) { tag = ""; close(); }
     document.dispatchEvent(new Event("shown"));
   }
   const alive = () => { heard = Date.now(); wait = 500; $("cut").hidden = true; };
@@ -167,6 +168,12 @@
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, event.submitter));
     if (event.submitter) event.submitter.disabled = true;
+    if (form.dataset.busy) {
+      const busy = document.createElement("section");
+      busy.className = "outcome";
+      busy.textContent = form.dataset.busy;
+      $("outcome").replaceChildren(busy);
+    }
     try {
       const response = await fetch(form.getAttribute("action") || location.href, { method: "POST", body });
       if (response.redirected) { location.assign(response.url); return; }

@@ -98,6 +98,16 @@ ALERTS: Sequence[Alert] = (
         "Events of log {{ $labels.log }} have not been copied into its stream for {{ $value | humanizeDuration }}.",
     ),
     Alert(
+        "TwinlogChainStopped",
+        # The head is to stand still, too: an import is sealed in pieces.
+        f"(({greatest(twins.LOG_POSITION, 'job, log')} - {greatest(twins.CHAIN_POSITION, 'job, log')}) "
+        f"and on (job, log) (max by (job, log) (changes({twins.CHAIN_POSITION.name}[5m])) == 0))",
+        "> 0",
+        "10m",
+        "warning",
+        "The last {{ $value }} events of log {{ $labels.log }} are not in its chain.",
+    ),
+    Alert(
         "TwinlogEventsParked",
         greatest(consumers.DEAD_LETTERS, "job, consumer, log"),
         "> 0",

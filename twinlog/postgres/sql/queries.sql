@@ -429,6 +429,17 @@ WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdroppe
 -- All builds of all views.
 SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds ORDER BY view, build;
 
+-- name: kept_build
+-- A build of a view that is kept; number 0: its home.
+SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds
+ WHERE view = $1 AND NOT dropped AND (build = $2 OR $2 = 0 AND home);
+
+-- name: home_table
+-- The table of a name that a migration made, as SQL, also where that of another build is found first.
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = $1 AND n.nspname = ANY (current_schemas(false)) AND n.nspname !~ '@[0-9]+$'
+ ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1;
+
 -- name: lock_builds
 -- Has others wait who begin, switch or drop builds, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('twinlog.builds.' || $1::text, 0));
@@ -476,6 +487,11 @@ SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]);
 SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
   FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
  WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum;
+
+-- name: estimated_rows
+-- About how many rows a table has, as the planner has it.
+SELECT reltuples::bigint FROM pg_class WHERE oid = $1::regclass;
+
 -- name: note_advance
 -- Notes which rows of a view $4 were changed with a checkpoint's advance. One from before the checkpoint was set back gives
 -- way.

@@ -7,6 +7,7 @@ from uuid import UUID
 from google.protobuf.empty_pb2 import Empty
 
 from twinlog.model.event import Metadata, NewEvent, Recorded
+from twinlog.model.routing import NO_ROUTING_KEY
 
 NEWER = Empty.DESCRIPTOR.full_name
 UNKNOWN = "twinlog.simulated.OfANewerVersion"
@@ -23,5 +24,5 @@ def newer_event(last: Recorded, id: UUID) -> NewEvent:
         b"",
         Metadata(actor="newer"),
         last.partition_key,
-        "",
+        NO_ROUTING_KEY,
     )

@@ -84,6 +84,9 @@ class RemoteViews:
     def note(self, views: NotedViews) -> None:
         self._server.views.note(views)
 
+    def begin_noting(self) -> None:
+        self._server.views.begin_noting()
+
     async def forget_notes(self, older_than_seconds: float) -> None:
         await self._ask("forget", lambda: None)
 
