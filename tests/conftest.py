@@ -6,17 +6,30 @@ import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
 
+# How long an example takes to make says how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
 pytest_plugins = ["twinlog.testing.plugin"]
+
+# By default an example that takes longer than 200 ms fails, which depends on what else the machine does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 TOGETHER = (
     "tests/audit/",
@@ -105,6 +118,14 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files and folders without a fast test where only those are asked for: to import them takes seconds."""
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    if collection_path.is_dir():
+        name += "/"
+    return True if config.option.markexpr == "fast" and name.startswith(SLOW) else None
 
 
 def pytest_collection_finish() -> None:

@@ -11,6 +11,8 @@ from tests.waiting import until
 from twinlog import Money, Transaction
 
 EVENTS = 2_100
+KEPT = [*range(CUSTOMER.keep_every, EVENTS + 1, CUSTOMER.keep_every)]
+"""The versions that are kept of it."""
 
 
 @pytest.fixture
@@ -35,21 +37,20 @@ async def test_they_are_listed_dropped_and_rebuilt(
         return [each["version"] for each in told]
 
     async def kept() -> bool:
-        return await listed() == versions
+        return await listed() == KEPT
 
-    versions = [*range(CUSTOMER.keep_every, EVENTS, CUSTOMER.keep_every)]
     await until(kept)
     said = await twinlog("snapshots", "list", long_stream, *served.at())
-    assert f"{len(versions)} snapshots, " in said.out
+    assert f"{len(KEPT)} snapshots, " in said.out
     dropped = await twinlog("snapshots", "drop", long_stream, "--json", *served.at())
-    assert dropped.json == {"dropped": len(versions)}
+    assert dropped.json == {"dropped": len(KEPT)}
     assert (await twinlog("snapshots", "list", *served.at())).out.strip() == "None."
     for chosen in (long_stream, "customer"):
         rebuilt = (await twinlog("snapshots", "rebuild", chosen, "--json", *served.at())).json["rebuilt"]
-        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": len(versions), "problem": ""}]
-    assert await listed() == versions
+        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": len(KEPT), "problem": ""}]
+    assert await listed() == KEPT
     said = await twinlog("snapshots", "rebuild", "customer", *served.at())
-    assert f"{long_stream}: {len(versions)} kept up to version 2,100" in said.out
+    assert f"{long_stream}: {len(KEPT)} kept up to version 2,100" in said.out
     for version, limit in ((1, 100), (1_000, 200), (1_001, 201), (EVENTS, 200)):
         state = (await twinlog("state", long_stream, "--at", str(version), "--json", *served.at())).json
         assert state["version"] == version
