@@ -62,6 +62,12 @@ async def test_they_are_listed_dropped_and_rebuilt(
     [
         (["drop", "nothing"], "no service here has an aggregate nothing; they have "),
         (["rebuild", "nothing/1"], "no service here has an aggregate nothing"),
+        (["list", "nothing"], "no service here has an aggregate nothing"),
+        (
+            ["drop", "view:nothing"],
+            "no service here has a view nothing; they have customers, orders, ",
+        ),
+        (["rebuild", "customer/nobody"], "has no stream customer/nobody"),
         (["list", "/1"], "must be type/id"),
         (["drop", "customer/"], "must be type/id"),
     ],

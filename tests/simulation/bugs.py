@@ -14,8 +14,8 @@ from order_svc.domain import ORDER, ApproveOrder, ExpireOrder, Order, State
 from shop.customers.v1.events_pb2 import CreditReleased
 from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
+from tests.rebuild.simulated import REBUILDS
 from tests.simulation import shop
-from tests.simulation.rebuilds import REBUILDS
 from twinlog import FailedPrecondition, Projection, Recorded, StreamId, Unavailable, Writer
 from twinlog.consume import dead_letter_operations
 from twinlog.consume.cursor import BATCH

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from tests.rebuild.simulated import REBUILDS
 from tests.simulation.bugs import BUGS
-from tests.simulation.rebuilds import REBUILDS
 from tests.simulation.shop import SHOP, UNREADABLE, sweep
 
 SEEDS = 300
