@@ -133,6 +133,18 @@ async def test_a_provider_that_is_down_is_asked_again_and_parks_nothing(events: 
     assert all(journal(log, str(number)) == [1] for number in range(events))
 
 
+async def test_while_a_provider_is_known_to_be_down_a_new_event_costs_one_call_a_round() -> None:
+    source, server, log = Source(), Server(), MemoryLog("own")
+    server.down = True
+    async with replica(effects(server), log) as handler:
+        [first] = source.add("a:1")
+        with pytest.raises(ProviderDown):
+            await handler.handle([first], 0)
+        with pytest.raises(ProviderDown):
+            await handler.handle([first, *source.add("b:1")], 0)
+    assert server.asked.count("b:1") == 1
+
+
 async def test_a_provider_that_goes_down_under_way_parks_nothing_and_repeats_no_answered_call() -> None:
     source, server, log = Source(), Server(), MemoryLog("own")
     batch = source.add(*[f"{number}:1" for number in range(40)])

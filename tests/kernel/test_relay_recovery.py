@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
@@ -78,6 +79,18 @@ async def test_a_log_that_has_grown_by_one_is_only_copied() -> None:
     log, twin = MemoryLog("counters"), MemoryTwin("counters")
     await copied(log, twin, 5)
     await copied(log, twin, 1)
+
+
+async def test_of_two_events_in_one_place_the_one_that_the_log_holds_is_copied() -> None:
+    """The log was set back by one event, which was not copied yet, and has grown again."""
+    log = MemoryLog("counters")
+    *_, fifth, sixth = await grow(log, 6)
+    relay = Relay(log, MemoryTwin("counters"))
+    relay._relaying, relay._behind = True, False
+    relay.position, relay._event_id = fifth.position, fifth.event_id
+    relay.offer([sixth._replace(event_id=uuid4())], fifth.event_id)
+    relay.offer([sixth], fifth.event_id)
+    assert await relay._next() == [sixth]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 9])

@@ -151,6 +151,11 @@ def test_what_the_client_says_itself(error: Exception, meaning: Meaning) -> None
         ),
         (OF_THE_CLIENT[2][0], "h:1", "the database is out of reach (Name or service not known: h:1)"),
         (TimeoutError(), "", "the database is out of reach (no answer in time)"),
+        (
+            asyncpg.InternalClientError("cannot switch to state 12"),
+            "",
+            "the database is out of reach (the connection broke in the middle of something: cannot switch to state 12)",
+        ),
         (of("53300", "too many clients"), "h:1", "the database is out of service (too many clients: h:1)"),
         (
             of("28P01", 'password authentication failed for user "shop"'),

@@ -346,6 +346,10 @@ def wrong(what: str, *steps: Step) -> Any:
         wrong("is a Parallel inside a Parallel", Parallel(step(0), Parallel(step(1), step(2)))),
         wrong("Done0 answers both", Parallel(step(0), replace(step(1), done=kind("Done", 0)))),
         wrong(
+            "answers both; say by matches=",
+            Parallel(step(0, matches=lambda _: True), replace(step(1), done=kind("Done", 0))),
+        ),
+        wrong(
             "several points of no return",
             step(0, undo=False, no_return=True),
             step(1, undo=False, no_return=True),

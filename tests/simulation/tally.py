@@ -9,7 +9,18 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from shop.customers.v1 import events_pb2 as customers
 from shop.orders.v1 import events_pb2 as orders
-from twinlog import Aggregate, Dispatch, Events, Policies, Service, ServiceSpec, Settings, ViewStore, on
+from twinlog import (
+    Address,
+    Aggregate,
+    Dispatch,
+    Events,
+    Policies,
+    Service,
+    ServiceSpec,
+    Settings,
+    ViewStore,
+    on,
+)
 from twinlog.testing import Hosted
 
 
@@ -66,14 +77,20 @@ def _see(_event: Message) -> Dispatch:
     return on(TALLY, "all").do(See())
 
 
+class TallySettings(Settings):
+    """Where nothing is served."""
+
+    tally_address: Address = "127.0.0.1:0"
+
+
 HOSTED = Hosted(
     ServiceSpec(
         name="tally",
         log="tallies",
         database="shop_tallies",
         domain="shop",
-        settings=Settings,
-        address="log_level",  # it serves nothing
+        settings=TallySettings,
+        address="tally_address",
         aggregates=(TALLY,),
     ),
     wire,

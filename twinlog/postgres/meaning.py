@@ -153,7 +153,10 @@ def translated(error: BaseException, where: str = "") -> Unavailable | None:
     rule = rule_of(error)
     if rule is None or rule.meaning is Meaning.DEFECT:
         return None
-    why = reason(error) + (f": {where}" if where else "")
+    said = reason(error)
+    if isinstance(error, asyncpg.InternalClientError):  # it speaks of the client's own states
+        said = f"{rule.what}: {said}"
+    why = said + (f": {where}" if where else "")
     if rule.meaning is Meaning.RACE:
         return LostRace(why=why)
     if rule.meaning is Meaning.MISCONFIGURATION:
