@@ -302,6 +302,6 @@ CUSTOMER: Aggregate[Customer, Command] = Aggregate(
     decide,
     evolve,
     partition_key=lambda customer: customer.customer_id,
-    keep_every=400,  # a customer's events are many, and each costs more to fold than its share of a state to read
+    keep_every=500,  # a customer's events are many, and each costs more to fold than its share of a state to read
     keeps_personal=False,
 )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from projector.past import CustomerNotFound, OrderNotFound, PastViews
 from projector.reads import NEWEST, Views, matching, timeline_message, write_customer, write_order
 from projector.views.customers import CUSTOMERS, CustomerRow
-from projector.views.orders import ORDERS, OrderRow
+from projector.views.orders import ORDERS
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
@@ -83,8 +83,11 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
             write_order(past.order, await self._past.order(order_id, as_of))
             return past
         await self._reads.fresh(checks, request, context)
+        row = await self._views.order(order_id)
+        if row is None:
+            raise OrderNotFound
         response = orders.GetOrderResponse()
-        write_order(response.order, await self._order(order_id))
+        write_order(response.order, row)
         return response
 
     async def ListOrders(
@@ -141,12 +144,6 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         if not rows:
             raise OrderNotFound
         return orders.GetOrderTimelineResponse(entries=map(timeline_message, rows))
-
-    async def _order(self, order_id: str) -> OrderRow:
-        row = await self._views.order(order_id)
-        if row is None:
-            raise OrderNotFound
-        return row
 
 
 class CustomerQueries(_Queries, CustomerQueryServiceServicer):
@@ -205,12 +202,15 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         customer_id = checks.uuid("customer_id", request.customer_id)
         await self._reads.fresh(checks, request, context)
         async for change in self._reads.watch_row(CUSTOMERS, customer_id, request.resume_token):
-            row = change.row
-            if row is None or not row.created_position:
-                raise CustomerNotFound
-            response = customers.WatchCustomerResponse(resume_token=change.resume_token)
-            write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
-            yield response
+            yield await change.once_awaited(self._customer_changed)
+
+    async def _customer_changed(self, change: Change) -> customers.WatchCustomerResponse:
+        row = change.row
+        if row is None or not row.created_position:
+            raise CustomerNotFound
+        response = customers.WatchCustomerResponse(resume_token=change.resume_token)
+        write_customer(response.customer, row, await self._personal.open(row.customer_id, row.name))
+        return response
 
     async def _customer(self, customer_id: str) -> CustomerRow:
         row = await self._views.customer(customer_id)

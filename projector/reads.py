@@ -35,9 +35,8 @@ class TooManyToWatch(FailedPrecondition):
 class Views(PostgresViews):
     """The projector's views, as its queries read them."""
 
-    async def order(self, order_id: str) -> OrderRow | None:
-        row: OrderRow | None = await self.row(ORDERS, order_id)
-        return row
+    def order(self, order_id: str) -> Coroutine[Any, Any, OrderRow | None]:
+        return self.row(ORDERS, order_id)
 
     async def customer(self, customer_id: str) -> CustomerRow | None:
         row: CustomerRow | None = await self.row(CUSTOMERS, customer_id)

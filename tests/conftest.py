@@ -6,11 +6,12 @@ import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
@@ -20,7 +21,7 @@ from twinlog.testing.internals import NatsClient
 pytest_plugins = ["twinlog.testing.plugin"]
 
 # By default an example that takes longer than 200 ms fails, which depends on what else the machine does.
-settings.register_profile("tests", deadline=None)
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 TOGETHER = (
@@ -96,9 +97,13 @@ SLOW = (
     "tests/testing/test_simulate.py",
     "tests/testing/test_world.py",
     "tests/stack/",
+    "tests/test_servers.py::test_each_postgres_is_another_one_whose_data_come_from_it_alone",
     "tests/tracing/test_cost.py",
     "tests/tracing/test_export.py",
     "tests/twin/test_login.py",
+    "tests/watches/test_crowds.py::test_a_slow_watcher_is_cut_off_and_goes_on_from_its_token",
+    "tests/watches/test_crowds.py::test_a_thousand_watchers_cost_one_read_a_change_and_10_kb_each",
+    "tests/watches/test_crowds.py::test_a_watcher_that_is_cut_off_holds_up_nobody",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
 
@@ -110,6 +115,14 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files and folders without a fast test where only those are asked for: to import them takes seconds."""
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    if collection_path.is_dir():
+        name += "/"
+    return True if config.option.markexpr == "fast" and name.startswith(SLOW) else None
 
 
 def pytest_collection_finish() -> None:

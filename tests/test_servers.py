@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import asyncpg
 import pytest
 from nats.js.errors import NotFoundError
@@ -10,6 +14,7 @@ from tests import servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import JetStreamTwin, NatsClient, database_url
+from twinlog.testing.servers import _delete_leftovers
 
 
 async def test_a_database_is_gone_after_its_block(postgres_url: str) -> None:
@@ -59,3 +64,17 @@ async def test_each_postgres_is_another_one_whose_data_come_from_it_alone() -> N
             found.add(await connection.fetchval("SELECT system_identifier FROM pg_control_system()"))
             await connection.close()
     assert len(found) == 2
+
+
+def test_what_a_killed_run_left_is_deleted_and_nobody_elses(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    for name in (
+        left := f"twinlog-test-{ended.pid}-a",
+        mine := f"twinlog-test-{os.getpid()}-b",
+        "twinlog-test-c",
+    ):
+        (tmp_path / name / "pg").mkdir(parents=True)
+    _delete_leftovers(tmp_path)
+    assert not (tmp_path / left).exists()
+    assert sorted(each.name for each in tmp_path.iterdir()) == [mine, "twinlog-test-c"]

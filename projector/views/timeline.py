@@ -32,7 +32,7 @@ def key(event: Recorded, message: Any) -> str | None:
     """The event's own address; None where it concerns no order."""
     of_saga = event.log == "sagas" and event.stream.type != _DEAD_LETTERS
     order_id = getattr(message, "order_id", "")
-    return event.address if of_saga or order_id else None
+    return f"{event.log}/{event.position}" if of_saga or order_id else None  # its address, without a call
 
 
 def evolve(_row: TimelineRow | None, event: Recorded, message: Any) -> TimelineRow:

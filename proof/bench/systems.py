@@ -119,15 +119,18 @@ class System:
 
 
 @asynccontextmanager
-async def started(data: Path, *, kept: bool = False) -> AsyncIterator[tuple[Shop, list[System]]]:
+async def started(
+    data: Path, *, kept: bool = False, metrics: str = ""
+) -> AsyncIterator[tuple[Shop, list[System]]]:
     """The shop and the baseline, up and empty, in a folder of their own: baseline, choreography, orchestration.
 
-    ``kept``: with the servers that were prepared in that folder.
+    ``kept``: with the servers that were prepared in that folder. ``metrics``: where the shop's first service tells its
+    metrics, as host:port; the others do on the ports behind it.
     """
     if not kept:
         shutil.rmtree(data, ignore_errors=True)
     async with AsyncExitStack() as stack:
-        shop = await stack.enter_async_context(running(lambda _line: None, data=data))
+        shop = await stack.enter_async_context(running(lambda _line: None, data=data, metrics=metrics))
         bus = await nats.connect(shop.nats_url, pending_size=2**26)
         stack.push_async_callback(bus.close)
         baseline_view, shop_view = View(None), View("projector.orders")

@@ -2,8 +2,9 @@
 
 Over a running shop, twenty viewers hold a live stream each: of one page, of four, of twenty, and of twenty while orders
 are made. Printed is the console's processor time as a share of one core, with how many pages it sent meanwhile. Then,
-where there is a Chromium: when the map is painted first, in a browser that has seen nothing yet and in one that has its
-files, and how much of that it waited for the console.
+where there is a Chromium: when a page is painted first, in a browser that has seen nothing yet and in one that has its
+files, and how much of that it waited for the console; beside it a bare page, of two letters, that the console does not
+even think about.
 """
 
 from __future__ import annotations
@@ -153,8 +154,12 @@ async def _paints(url: str) -> None:
     if chromium.path() is None:
         return
     async with browser() as started:
-        told: dict[str, list[Sequence[float]]] = {"first": [], "later": []}
+        told: dict[str, list[Sequence[float]]] = {"first": [], "later": [], "bare": []}
         for _ in range(_PAINTS):
+            async with window(started, url) as bare:
+                bare.expected.append("404")  # of its icon
+                page = await bare.open("/healthz")
+                told["bare"].append(await page.evaluate(_PAINT))
             async with window(started, url) as opened:
                 for name, path in (("first", "/"), ("later", "/views"), ("later", "/")):
                     page = await opened.open(path)

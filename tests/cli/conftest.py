@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.memory_shop import MemoryShop, Node
 from twinlog.cli import main
@@ -82,12 +83,17 @@ def twinlog(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    async with MemoryShop() as shop, AsyncExitStack() as stack:
-        addresses = {}
-        for node in shop.nodes:
-            server = await stack.enter_async_context(_serving(node))
-            addresses[node.name] = server.address
-        yield Served(shop, addresses)
+    with capture_logs():  # what the shop says in between is not said by the command
+        async with MemoryShop() as shop, AsyncExitStack() as stack:
+            yield await _served(shop, stack)
+
+
+async def _served(shop: MemoryShop, stack: AsyncExitStack) -> Served:
+    addresses = {}
+    for node in shop.nodes:
+        server = await stack.enter_async_context(_serving(node))
+        addresses[node.name] = server.address
+    return Served(shop, addresses)
 
 
 def _serving(node: Node) -> Any:

@@ -11,6 +11,8 @@ from tests.waiting import until
 from twinlog import Money, Transaction
 
 EVENTS = 2_100
+KEPT = [*range(CUSTOMER.keep_every, EVENTS + 1, CUSTOMER.keep_every)]
+"""The versions that are kept of it."""
 
 
 @pytest.fixture
@@ -35,20 +37,20 @@ async def test_they_are_listed_dropped_and_rebuilt(
         return [each["version"] for each in told]
 
     async def kept() -> bool:
-        return await listed() == [1_000, 2_000]
+        return await listed() == KEPT
 
     await until(kept)
     said = await twinlog("snapshots", "list", long_stream, *served.at())
-    assert "2 snapshots, " in said.out
+    assert f"{len(KEPT)} snapshots, " in said.out
     dropped = await twinlog("snapshots", "drop", long_stream, "--json", *served.at())
-    assert dropped.json == {"dropped": 2}
+    assert dropped.json == {"dropped": len(KEPT)}
     assert (await twinlog("snapshots", "list", *served.at())).out.strip() == "None."
     for chosen in (long_stream, "customer"):
         rebuilt = (await twinlog("snapshots", "rebuild", chosen, "--json", *served.at())).json["rebuilt"]
-        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": 2, "problem": ""}]
-    assert await listed() == [1_000, 2_000]
+        assert rebuilt == [{"stream": long_stream, "version": EVENTS, "kept": len(KEPT), "problem": ""}]
+    assert await listed() == KEPT
     said = await twinlog("snapshots", "rebuild", "customer", *served.at())
-    assert f"{long_stream}: 2 kept up to version 2,100" in said.out
+    assert f"{long_stream}: {len(KEPT)} kept up to version 2,100" in said.out
     for version, limit in ((1, 100), (1_000, 200), (1_001, 201), (EVENTS, 200)):
         state = (await twinlog("state", long_stream, "--at", str(version), "--json", *served.at())).json
         assert state["version"] == version
@@ -60,6 +62,12 @@ async def test_they_are_listed_dropped_and_rebuilt(
     [
         (["drop", "nothing"], "no service here has an aggregate nothing; they have "),
         (["rebuild", "nothing/1"], "no service here has an aggregate nothing"),
+        (["list", "nothing"], "no service here has an aggregate nothing"),
+        (
+            ["drop", "view:nothing"],
+            "no service here has a view nothing; they have customers, orders, ",
+        ),
+        (["rebuild", "customer/nobody"], "has no stream customer/nobody"),
         (["list", "/1"], "must be type/id"),
         (["drop", "customer/"], "must be type/id"),
     ],

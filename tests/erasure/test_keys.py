@@ -59,7 +59,7 @@ async def test_the_wrapping_rotates(postgres_url: str) -> None:
 async def _rotate(url: str, name: str) -> None:
     people = [f"person-{number}" for number in range(7)]
     async with open_keys(url, name, Wrapping({})) as keys:
-        made = await keys.get_or_make(people)
+        made = dict(await keys.get_or_make(people))
         assert set(await _stored(url, name)) == set(made.values()), "as they are"
     async with open_keys(url, name, Wrapping({"old": OLD})) as keys:
         assert await keys.get(people) == made
@@ -68,9 +68,22 @@ async def _rotate(url: str, name: str) -> None:
         assert not set(await _stored(url, name)) & set(made.values())
     async with open_keys(url, name, Wrapping({"new": NEW, "old": OLD})) as keys:
         assert await keys.get(people) == made
-        assert await keys.rewrap(100) == 7
-    async with open_keys(url, name, Wrapping({"new": NEW})) as keys:
+        assert await keys.rewrap(3) == 3, "and then it is killed"
+    async with open_keys(url, name, Wrapping({"new": NEW, "old": OLD})) as keys:
         assert await keys.get(people) == made
+        for erased in (people[0], people[6]):  # one that is wrapped anew, and one that is not
+            assert await keys.destroy(erased)
+            made[erased] = None
+        assert await keys.get(people) == made
+        late = await keys.get_or_make(["late"])
+    async with open_keys(url, name, Wrapping({"old": OLD})) as keys:
+        with pytest.raises(KeysUnavailable, match=r"wrapped by 'new'; add it"):
+            await keys.get(["late"])
+    async with open_keys(url, name, Wrapping({"new": NEW, "old": OLD})) as keys:
+        assert await keys.rewrap(100) == 3
+    async with open_keys(url, name, Wrapping({"new": NEW})) as keys:
+        assert await keys.get([*people, "late"]) == {**made, **late}
+        assert await keys.wrapped_by() == {"new": 6}
 
 
 async def test_a_wrapping_key_that_is_gone_is_an_outage(postgres_url: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -20,16 +24,20 @@ from tests import servers
 from tests.chain.history import verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.waiting import until
-from twinlog import ConfigurationError, PostgresViews, Recorded
+from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
 from twinlog.log import log_file
 from twinlog.log.chain import Head
-from twinlog.log.log_file import FrameReader, LogFileDamaged, LogFileUnfinished, NotALogFile
+from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
 from twinlog.log.ports import NewReply, Timer, TimerChange
-from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog
+from twinlog.postgres import importing
+from twinlog.postgres.archiving import Rule, archive
+from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
 from twinlog.postgres.identity import ImportUnfinished, identify
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
-from twinlog.service.export import Done, NoSuchFile, Options, export_log, import_file
+from twinlog.service import export as service
+from twinlog.service.export import Done, FileFails, NoSuchFile, Options, export_log, import_file
 from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
+from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
 LOG = "counters"
 MANY = 600
@@ -208,6 +216,94 @@ async def test_an_import_goes_on_where_it_was_killed(site: Site) -> None:
         done = await site.imported()
         assert (done.events, done.resumed) == (MANY, resumed)
         assert await all_of(log) == await all_of(site.log)
+
+
+async def test_an_import_goes_on_after_each_frame(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "FRAME_BYTES", 1_000)
+    await grow(site.log, 24)
+    await site.export()
+    store, finish = importing._store, importing._finish
+    brought = []
+    for stored_at_most in itertools.count():
+        left = itertools.count()
+
+        async def stored(
+            *given: Any, left: Any = left, most: int = stored_at_most, work: Any = store
+        ) -> None:
+            if next(left) >= most % 2:
+                raise Unavailable("killed here")
+            await work(*given)
+
+        monkeypatch.setattr(importing, "_store", stored)
+        monkeypatch.setattr(importing, "_finish", partial(stored, work=finish))
+        try:
+            done = await site.imported()
+        except Unavailable:
+            brought.append(await site.brought())
+            continue
+        break
+    assert done.events == 24
+    assert brought == sorted(brought) and {*brought} >= {0, 4, 8, 12, 16, 20}
+    async with site.restored() as log:
+        assert await all_of(log) == await all_of(site.log)
+        assert (await verified(log))[0] is None
+
+
+class Full:
+    """A file on a disk that has room for so many bytes."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: bytes) -> int:
+        left = max(0, self._room - self._file.tell())
+        self._file.write(data[:left])
+        if left < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+async def test_a_full_disk_is_told_and_the_export_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_file, "FRAME_BYTES", 3_000)
+    await grow(site.log, 200)
+    with monkeypatch.context() as disk:
+
+        async def full(log: Any, own: Any, database: str, file: Any, *given: Any, **how: Any) -> Any:
+            narrow: Any = Full(file, 5_000)
+            return await export(log, own, database, narrow, *given, **how)
+
+        disk.setattr(service, "export", full)
+        with pytest.raises(FileFails, match=r"twinlog cannot be read or written: No space left.*it goes on"):
+            await site.export()
+    done = await site.export()
+    assert done.events == 200 and done.resumed
+    assert (await site.imported()).events == 200
+
+
+async def test_what_a_newer_program_wrote_or_an_archive_is_refused(site: Site) -> None:
+    await grow(site.log, 2)
+    writer = FrameWriter()
+    writer.add(LogRecord(header=LogFileHeader(format=1, log=LOG, file_id=b"f" * 16)))
+    data = writer.frame()
+    writer.add(LogRecord.FromString(b"\xfa\x01\x02hi"))  # field 31
+    writer.add(LogRecord(end=LogFileEnd()))
+    site.file.write_bytes(data + writer.frame())
+    with pytest.raises(NotALogFile, match="records that this program does not know; use a newer one"):
+        await site.imported()
+    own = await identify(site.log.pool, "mine", "")
+    rule = Rule(NOW + timedelta(days=9_000), ("counter",), 1)
+    await archive(site.log, own, f"file://{site.file.parent}", rule, lambda _line: None)
+    [range] = site.file.parent.rglob("0*.twinlog")
+    site.file.write_bytes(range.read_bytes())
+    with pytest.raises(NotALogFile, match="it is a range of the archive, events 1 to 1"):
+        await site.imported()
+    async with site.restored() as log:
+        assert await log.head() == 0
 
 
 async def test_only_an_empty_log_is_filled(site: Site) -> None:

@@ -18,13 +18,14 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue, UInt64Value
 
 from shop.orders.v1.events_pb2 import OrderCreated
-from tests.dead_letters.journal import JOURNAL
+from tests.dead_letters.journal import JOURNAL, event
 from tests.mistakes.test_start import (
     SPEC,
     STORE,
     UPCASTING,
     WAITING,
     RoomSettings,
+    Row,
     Unfrozen,
     at_once,
     changed,
@@ -37,6 +38,7 @@ from tests.mistakes.test_start import (
 )
 from twinlog import (
     Backoff,
+    Begin,
     ConfigurationError,
     Parallel,
     PostgresViews,
@@ -47,11 +49,17 @@ from twinlog import (
     Step,
     Upcast,
     View,
+    on,
     saga_aggregate,
 )
+from twinlog.model.errors import StreamUnreadable
+from twinlog.model.policies import NoDispatch
+from twinlog.model.view import fold_keyed, keyed
 from twinlog.service.mistakes import in_registrations, in_spec, refuse
+from twinlog.testing import START
 
 untyped: Any = SimpleNamespace(
+    Saga=Saga,
     Step=Step,
     View=View,
     Schema=Schema,
@@ -587,3 +595,98 @@ def test_no_message_tells_an_address_in_memory() -> None:
         with pytest.raises(ConfigurationError) as refused:
             done()
         assert not re.search("0x[0-9a-f]{6}", str(refused.value)), slip
+
+
+# --- what only shows when a function has answered ---
+
+GIVES: Mapping[str, tuple[Any, str]] = {
+    "a text": ("command", "it gave 'command'; give a command"),
+    "a number": (3, r"it gave 3; give a command, as on\(…\).do\(…\), several, or None"),
+    "an event": (A(), "it gave a message google.protobuf.StringValue; give a command"),
+    "no command": ([None], r"among its commands is None; each has to be made by on\(…\).do\(…\)"),
+    "a target": (on(JOURNAL, "a"), r"on\(…\) alone is no command; say what is to be done"),
+}
+
+
+@pytest.mark.parametrize("slip", GIVES)
+def test_a_rule_that_gives_no_commands_is_told_by_name(slip: str) -> None:
+    given, said = GIVES[slip]
+    with pytest.raises(NoDispatch, match=said):
+        policies(rules={A: lambda _event: given}).dispatches(A())
+
+
+def test_a_rule_may_yield_its_commands() -> None:
+    def twice(_event: Any) -> Any:
+        yield from (on(JOURNAL, id).do(1) for id in "ab")
+
+    assert [each.id for each in policies(rules={A: twice}).dispatches(A())] == ["a", "b"]
+
+
+def test_a_rule_that_has_to_be_waited_for_is_told_by_name() -> None:
+    with pytest.raises(NoDispatch, match="it gave a coroutine"):
+        policies(rules={A: lambda _event: later()}).dispatches(A())
+
+
+KEYS: Mapping[str, tuple[Any, str]] = {
+    "a number": (5, "view 'rooms': key gave 5; give a text, several, or None"),
+    "bytes": (b"a", "view 'rooms': key gave a bytes"),
+    "nothing among several": ([None], "view 'rooms': among the keys is None; each has to be a text"),
+}
+
+
+@pytest.mark.parametrize("slip", KEYS)
+def test_a_key_that_is_no_text_is_told_by_name(slip: str) -> None:
+    given, said = KEYS[slip]
+    with pytest.raises(TypeError, match=said):
+        keyed(replace(view(), key=lambda *_: given), [(event(1, "a:1"), A())])
+
+
+def test_a_key_may_yield() -> None:
+    each: Any = lambda *_: (key for key in "ab")  # noqa: E731
+    [(keys, *_)] = keyed(replace(view(), key=each), [(event(1, "a:1"), A())])
+    assert list(keys) == ["a", "b"]
+
+
+ROWS: Mapping[str, tuple[Any, str]] = {
+    "of another key": (
+        Row("b"),
+        "view 'rooms': the row of 'a' has 'b' as its first field, and would take the place",
+    ),
+    "a class": (Row, "view 'rooms': the row of 'a' is the class Row; give a row, or None"),
+}
+
+
+@pytest.mark.parametrize("slip", ROWS)
+def test_a_row_that_would_be_stored_elsewhere_is_told_by_name(slip: str) -> None:
+    given, said = ROWS[slip]
+    of = view(evolve=lambda *_: given)
+    with pytest.raises(TypeError, match=said):
+        fold_keyed(of, keyed(of, [(event(1, "a:1"), A())]), {})
+
+
+STEPS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "no command": (
+        {"send": lambda _: None},
+        'the step "hold room": send gave None; give the message that is',
+    ),
+    "a text for a command": ({"send": lambda _: "hold"}, "send gave 'hold'; give the message"),
+    "a time of no zone": (
+        {"deadline": lambda _: datetime(2027, 1, 1)},
+        "its time is a datetime; give a datetime with",
+    ),
+    "a time from now on": (
+        {"deadline": lambda _: timedelta(1)},
+        "its time is .*; give a datetime with a time zone",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", STEPS)
+async def test_a_step_that_gives_something_else_is_told_by_name(slip: str) -> None:
+    parts, said = STEPS[slip]
+    sagas = saga_aggregate(
+        untyped.Saga("trip", 1, A, [untyped.Step("hold room", done=B, **parts)], lambda _: "one")
+    )
+    async with service(sagas) as running:
+        with pytest.raises(StreamUnreadable, match=said):
+            await running.writer.execute(lambda tx: tx.do(sagas, "a", Begin(A(), START)))

@@ -71,7 +71,9 @@ def add_and_reply(amount: int) -> Callable[[Transaction], Int64Value]:
 async def test_a_batch_is_one_append_of_all_its_events() -> None:
     async with staged() as stage:
         await asyncio.gather(*(stage.writer.execute(add(1, str(number))) for number in range(7)))
-        told = await stage.told()
+        told, writer = await stage.told(), await stage.of_writer()
+    assert writer.value("twinlog_writer_batch_units_sum", **_LOG) == 7
+    assert writer.value("twinlog_writer_batch_units_count", **_LOG) == 1
     assert told.value("twinlog_log_append_events_sum", **_LOG) == 7
     assert told.value("twinlog_log_append_events_count", **_LOG) == 1
     assert told.value("twinlog_log_append_events_bucket", le="5.0", **_LOG) == 0
@@ -252,7 +254,11 @@ async def test_a_list_that_does_not_count_is_asked_for_each_status() -> None:
 
 
 async def test_before_it_is_known_where_sagas_are_listed_nothing_is_told() -> None:
-    assert not await Sagas(lambda: None, ["trip"], ManualClock()).samples()
+    told = await values_of(
+        Sagas(lambda: None, ["trip"], ManualClock(), {("trip_saga", "twinlog.v1.SagaCompleted"): 3})
+    )
+    assert told.value("twinlog_sagas_ended_total", saga="trip", status="COMPLETED") == 3
+    assert told.value("twinlog_sagas_ended_total", saga="trip", status="COMPENSATED") == 0
 
 
 def row(id: str, status: SagaStatus.ValueType, seconds_ago: float) -> SagaRow:

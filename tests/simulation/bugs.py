@@ -14,12 +14,14 @@ from order_svc.domain import ORDER, ApproveOrder, ExpireOrder, Order, State
 from shop.customers.v1.events_pb2 import CreditReleased
 from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
+from tests.rebuild.simulated import REBUILDS
 from tests.simulation import shop
-from twinlog import FailedPrecondition, Projection, Recorded, Unavailable, Writer
+from twinlog import FailedPrecondition, Projection, Recorded, StreamId, Unavailable, Writer
 from twinlog.consume import dead_letter_operations
 from twinlog.consume.cursor import BATCH
 from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, DeadLettering
 from twinlog.consume.dead_letters import Failure
+from twinlog.consume.view_builds import ViewBuilds
 from twinlog.log import cuts, lineage, relay
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Common
@@ -28,6 +30,8 @@ from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
+from twinlog.log.view_build import Build
+from twinlog.rpc.view_operations import ViewOperations
 from twinlog.testing import Kinds, MemoryTwin, MemoryViews, Simulation
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
 from twinlog.testing.simulation.twin import RemoteDelivery
@@ -382,6 +386,45 @@ def parked_key_overtaken() -> Patches:
 def never_tried_waits_for_ever() -> Patches:
     """An event that was set aside behind others during their replay is not replayed."""
     return [(dead_letter_operations, "_REPLAYED", dead_letter_operations._REPLAYED - {""})]
+
+
+# --- views that are built anew ---
+
+
+@bug("switch-steps-back", near=50, simulation=REBUILDS)
+def switch_steps_back() -> Patches:
+    """A build begins to be read although it is not as far as the one that was read."""
+    switch = MemoryViews.switch
+
+    async def blindly(self: MemoryViews, to: Build, _consumers: Mapping[str, str]) -> Mapping[str, int]:
+        return await switch(self, to, {})
+
+    async def unchecked(self: ViewOperations, _declared: Any, _build: Build, _live: Build) -> None:
+        return None
+
+    async def not_waited_for(self: ViewBuilds, store: Any, _pairs: Any) -> Any:
+        return await store.checkpoints()
+
+    return [
+        (MemoryViews, "switch", blindly),
+        (ViewOperations, "_catch_up", unchecked),
+        (ViewBuilds, "_caught_up", not_waited_for),
+    ]
+
+
+@bug("rebuild-skips-parked", near=4, simulation=REBUILDS)
+def rebuild_skips_parked() -> Patches:
+    """What a new build of a view cannot handle it passes over, instead of setting it aside."""
+    set_aside = DeadLettering.dead_letter
+
+    async def skip(self: DeadLettering, event: Recorded, failure: Any, after: int, error: Any = None) -> int:
+        if "@" not in self.name:
+            return await set_aside(self, event, failure, after, error)
+        return await self._attempt(
+            [event._replace(type="google.protobuf.Empty", payload=b"", stream=StreamId("", ""))], after
+        )
+
+    return [(DeadLettering, "dead_letter", skip)]
 
 
 # --- the shop ---

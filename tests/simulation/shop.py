@@ -13,8 +13,7 @@ import saga_orchestrator.app
 from tests.simulation import tally
 from tests.simulation.model import Model
 from tests.simulation.workload import FAULTY_SECONDS, script
-from twinlog.testing import Hosted, Kinds, Scenario, Simulation, Sweep
-from twinlog.testing.simulation.faults import with_unreadable_streams
+from twinlog.testing import Hosted, Kinds, Scenario, Simulation, Sweep, with_unreadable_streams
 
 
 def services(order_deadline: float) -> Sequence[Hosted]:

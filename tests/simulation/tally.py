@@ -78,9 +78,9 @@ def _see(_event: Message) -> Dispatch:
 
 
 class TallySettings(Settings):
-    """It serves nothing, and says where all the same."""
+    """Where nothing is served."""
 
-    tally_address: Address = "127.0.0.1:1"
+    tally_address: Address = "127.0.0.1:0"
 
 
 HOSTED = Hosted(

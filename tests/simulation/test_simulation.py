@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.rebuild.simulated import REBUILDS
 from tests.simulation.bugs import BUGS
 from tests.simulation.shop import SHOP, UNREADABLE, sweep
 
@@ -40,6 +41,12 @@ def test_streams_that_become_unreadable_concern_their_own_key_and_all_comes_righ
             trace = "\n".join(failure.trace)
             pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}", pytrace=False)
         done += 10
+
+
+def test_a_view_that_is_built_anew_never_steps_back_and_lacks_nothing() -> None:
+    for seed, failure in sweep(range(AT_LEAST), REBUILDS).failures:
+        trace = "\n".join(failure.trace)
+        pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}", pytrace=False)
 
 
 @pytest.mark.parametrize("seed", [1, 7, 11])

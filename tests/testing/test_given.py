@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
 
 from customer_svc.domain import CUSTOMER, ReleaseCredit
 from order_svc.domain import ORDER, ApproveOrder
@@ -16,7 +19,7 @@ from tests import controls
 from tests.hotel import messages as hotel
 from tests.hotel.rooms import ROOMS, RoomRow
 from tests.hotel.trips import TRIP
-from twinlog import on
+from twinlog import Aggregate, on
 from twinlog.testing import given
 
 BOOKED = hotel.BookingRequested(booking_id="b", room_id="101", guest="Ada")
@@ -129,6 +132,41 @@ class TestView:
     def test_another_row_is_shown(self) -> None:
         with pytest.raises(AssertionError, match=r"-     booking_id = 'b'\n\+     booking_id = ''"):
             given(ROOMS).when(hotel.RoomOpened(room_id="101")).row("101", RoomRow("101", "b"))
+
+
+@dataclass
+class Basket:
+    """A state that can be changed in place."""
+
+    items: list[int]
+
+
+def basket(**parts: Any) -> Aggregate[Basket, int]:
+    said: dict[str, Any] = {
+        "decide": lambda held, item: (Int64Value(value=each) for each in [item] if each not in held.items),
+        "evolve": lambda held, event: Basket([*held.items, event.value]),
+        "partition_key": lambda _held: "one",
+    }
+    return Aggregate("basket", Basket([]), **{**said, **parts})
+
+
+def test_a_decider_may_yield() -> None:
+    given(basket()).when(1).then(Int64Value(value=1)).when(2).then(Int64Value(value=2))
+
+
+def test_a_state_that_is_changed_in_place_is_told() -> None:
+    def decide(held: Basket, item: int) -> list[Int64Value]:
+        held.items.append(item)
+        return [Int64Value(value=item)]
+
+    def evolve(held: Basket, event: Any) -> Basket:
+        held.items.append(event.value)
+        return held
+
+    with pytest.raises(AssertionError, match="decide changed the state that it was given"):
+        given(basket(decide=decide)).when(1).then(Int64Value(value=1))
+    with pytest.raises(AssertionError, match="evolve changed the state that it was given"):
+        given(basket(evolve=evolve)).when(1).then(Int64Value(value=1))
 
 
 def test_what_is_no_subject_is_refused_by_name() -> None:

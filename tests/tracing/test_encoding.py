@@ -131,3 +131,4 @@ def test_the_exporter_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     once = exporter.encode_spans
     encode_in_place()
     assert exporter.encode_spans is once is not encode_spans
+    assert "encode_spans" in exporter.OTLPSpanExporter.export.__code__.co_names

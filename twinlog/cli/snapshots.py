@@ -18,6 +18,7 @@ from twinlog.v1 import snapshot_service_pb2 as pb
 from twinlog.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 
 _PAGE = 1_000
+_VIEW = "view:"
 _SECONDS = 24 * 3600.0
 """How long a rebuild of all streams may take."""
 
@@ -54,6 +55,8 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         return [each async for each in _all(server, options.stream)]
 
     answers, failures = await servers.ask_all(asked, listed)
+    if options.stream and not failures and not any(found for _, found in answers):
+        await _owner(options.stream, asked)  # which refuses a type that there is not
     rows = [as_dict(each) for _, found in answers for each in found]
     if options.json:
         print_json({"snapshots": rows, "failures": [str(each) for each in failures]})
@@ -117,7 +120,7 @@ async def _owner(stream: str, asked: Sequence[Server]) -> Server:
 
     async def aggregates(server: Server) -> Sequence[str]:
         described = await server.ask(server.inspection.Describe, inspection.DescribeRequest())
-        return [*described.aggregates, *(f"view:{view.view}" for view in described.views)]
+        return [*described.aggregates, *(f"{_VIEW}{view.view}" for view in described.views)]
 
     answers, failures = await servers.ask_all(asked, aggregates)
     for server, names in answers:
@@ -125,8 +128,11 @@ async def _owner(stream: str, asked: Sequence[Server]) -> Server:
             return server
     if failures:
         raise max(failures, key=lambda each: each.code)
-    known = ", ".join(sorted({name for _, names in answers for name in names if ":" not in name}))
-    raise Usage(f"no service here has an aggregate {type}; they have {known or 'none'}") from None
+    is_view = type.startswith(_VIEW)
+    there = {each for _, names in answers for each in names if each.startswith(_VIEW) == is_view}
+    known = ", ".join(sorted(each.removeprefix(_VIEW) for each in there))
+    words = f"a view {type.removeprefix(_VIEW)}" if is_view else f"an aggregate {type}"
+    raise Usage(f"no service here has {words}; they have {known or 'none'}") from None
 
 
 def _service(server: Server) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import NAMESPACE_OID, uuid5
@@ -20,7 +21,7 @@ from starlette.routing import Route
 
 from twinlog.console.guard import Guard
 from twinlog.console.live import Live, TooMany, tag_of
-from twinlog.console.looks import Look
+from twinlog.console.looks import Said
 from twinlog.console.page import Form, Gone, Outcome, Page, Query, Unanswered
 from twinlog.console.rendering import compressed, content, environment, static
 from twinlog.console.services import Services, loading
@@ -36,6 +37,8 @@ _FORM_BYTES = 256 * 1024
 _FOR_EVER = "public, max-age=31536000, immutable"
 _THEMES = ("light", "dark")
 _UNANSWERED = 503
+Problems = Sequence[tuple[str, str, str]]
+"""Each as service, signal and text."""
 _RETRY_SECONDS = "2"
 
 
@@ -105,7 +108,10 @@ class Console:
             shown = await self._parts(page, query, shown)
             return shown.text
 
-        stream = self.live.stream(query.url(), have, render, rests=page.rests)
+        def moves() -> bool:
+            return shown is not None and shown.made.status == HTTPStatus.OK and page.moves(shown.made.model)
+
+        stream = self.live.stream(query.url(), have, render, moves)
 
         async def events() -> AsyncIterator[bytes]:
             try:
@@ -150,17 +156,22 @@ class Console:
         with loading():
             look = await self._services.look()
             made = await self._made(page, query)
-            if made.status == _UNANSWERED and await self._services.looking.heard():
-                look, made = await self._services.look(), await self._made(page, query)
-        if before and before.made == made and before.made.model is not made.model and before.look == look:
-            return before
-        context = {"page": page, "query": query, "look": look}
+            if made.status == _UNANSWERED and (heard := await self._services.looking.heard()) != look:
+                look, made = heard, await self._made(page, query)
+        problems = look.problems()
+        health = before.health if before and before.problems == problems else self._health(problems)
+        if before and before.made == made and before.made.model is not made.model:
+            return before._replace(problems=problems, health=health)
+        context = {"page": page, "query": query}
         try:
             main, status = self._render(made.template, context, made.model), made.status
         except Exception as error:  # a defect of the template; the others go on
             failed = _Error("This page failed", _defect(error, query))
             main, status = self._render("error.html", context, failed), 500
-        return _Shown(made, look, self._render("health.html", context, None), main, status)
+        return _Shown(made, problems, health, main, status)
+
+    def _health(self, problems: Problems) -> str:
+        return self._render("health.html", {}, problems)
 
     async def _made(self, page: Page, query: Query) -> _Made:
         try:
@@ -168,7 +179,8 @@ class Console:
         except Gone as gone:
             return _Made("error.html", _Error("Not here", str(gone)), 404)
         except Unanswered as silence:
-            return _Made("unanswered.html", _Error("No answer yet", str(silence)), _UNANSWERED)
+            services = [*(await self._services.look()).services.values()]
+            return _Made("unanswered.html", _Unknown("No answer yet", str(silence), services), _UNANSWERED)
         except Exception as error:  # a defect of the page; the others go on
             return _Made("error.html", _Error("This page failed", _defect(error, query)), 500)
 
@@ -195,7 +207,7 @@ class _Shown(NamedTuple):
     """What of a page is live, as HTML, and what it shows."""
 
     made: _Made
-    look: Look
+    problems: Problems
     health: str
     main: str
     status: int
@@ -209,6 +221,12 @@ class _Shown(NamedTuple):
 class _Error(NamedTuple):
     title: str
     text: str
+
+
+class _Unknown(NamedTuple):
+    title: str
+    text: str
+    services: Sequence[Said]
 
 
 def _defect(error: Exception, query: Query) -> str:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from twinlog.console.looks import Looking
 
 EVERY_SECONDS = 1.0
-_STILL, _MOST_SLOWER = 4, 3
+_STILL, _MOST_SLOWER = 2, 3
 """A page at which so many loads have found nothing new is loaded at half the rate, and so on, up to a third."""
 _REST_SECONDS = 3.0
 """It is loaded that often even if nothing that a service says of itself has changed."""
@@ -64,19 +64,18 @@ class Live:
         return self._streams
 
     async def stream(
-        self, url: str, have: str, render: Render, *, rests: bool = True
+        self, url: str, have: str, render: Render, moves: Callable[[], bool] = lambda: False
     ) -> AsyncGenerator[bytes, None]:
         """Events for one viewer, who has the state ``have``, until it goes or :meth:`close`. Raises TooMany.
 
-        ``rests``: whether the page is loaded less often while no service tells of anything new.
+        ``moves``: whether what was loaded last changes without any service's telling so: then the page never rests.
         """
         if self._streams >= _MOST_STREAMS:
             raise TooMany
         self._streams += 1
         shared = self._shared.get(url)
         if shared is None:
-            rests = rests and self._looking is not None
-            shared = self._shared[url] = _Shared(render, rests=rests)
+            shared = self._shared[url] = _Shared(render, moves if self._looking else lambda: True)
         shared.viewers += 1
         # What was loaded before this viewer came may be older than what it has.
         newer = shared.begun if have else 0
@@ -123,17 +122,17 @@ class Live:
 class _Shared:
     """One URL and those who watch it."""
 
-    def __init__(self, render: Render, *, rests: bool) -> None:
+    def __init__(self, render: Render, moves: Callable[[], bool]) -> None:
         self.viewers = 0
         self.html = self.tag = ""
         self.begun = self.loaded = 0
         """The number of the load that was begun last, and of that whose state this is."""
         self._render = render
-        self._rests = rests
+        self._moves = moves
         self._changed = asyncio.Event()
         self._due = asyncio.Event()
         """Set: it is loaded at once."""
-        self._moves = asyncio.Event()
+        self._news = asyncio.Event()
         """Set: it rests no longer."""
         self._loading: asyncio.Task[str] | None = None
         self._stopped = False
@@ -153,11 +152,11 @@ class _Shared:
     def hurry(self) -> None:
         """Has it loaded at once, unless it is loaded just now."""
         self._due.set()
-        self._moves.set()
+        self._news.set()
 
     def moved(self) -> None:
         """Some service tells of something new."""
-        self._moves.set()
+        self._news.set()
 
     def turned(self) -> None:
         """A service has fallen silent, or answers again: what is loaded just now may wait for it in vain."""
@@ -175,7 +174,7 @@ class _Shared:
         while True:
             began = loop.time()
             self._due.clear()
-            self._moves.clear()
+            self._news.clear()
             self.begun += 1
             html = await self._load()
             if html is None:
@@ -203,10 +202,11 @@ class _Shared:
     async def _rest(self, began: float, still: int) -> None:
         """Waits for the next load; ``still``: how many in a row have found nothing new."""
         now = asyncio.get_running_loop().time
-        slower = min(_MOST_SLOWER, 1 + still // _STILL) if self._rests else 1
+        rests = not self._moves()
+        slower = min(_MOST_SLOWER, 1 + still // _STILL) if rests else 1
         await _at_most(max(0.05, began + slower * EVERY_SECONDS - now()), self._due)
-        if self._rests:
-            await _at_most(began + _REST_SECONDS - now(), self._moves)
+        if rests:
+            await _at_most(began + _REST_SECONDS - now(), self._news)
 
 
 async def _at_most(seconds: float, event: asyncio.Event) -> None:

@@ -142,13 +142,11 @@ class Looking:
             self._fresh.clear()
             self._wanted.set()
 
-    async def heard(self) -> bool:
-        """Waits until every service has answered, or not by the deadline; whether that is new."""
-        if self._news.is_set():
-            return False
+    async def heard(self) -> Look:
+        """The newest, once every service has answered, or has not by the deadline."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), DEADLINE_SECONDS)
-        return True
+        return await self.look()
 
     def silence(self, name: str) -> Answer[Any] | None:
         """Why a service did not answer when it was asked last; None: it did, or that is long ago."""

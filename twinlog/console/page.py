@@ -134,5 +134,6 @@ class Page:
     """The folder of its templates, where it is not the console's own."""
     live: bool = True
     """Whether it is loaded again and again while somebody watches."""
-    rests: bool = True
-    """Whether that is less often while no service tells of anything new, or while nothing new is found."""
+    moves: Callable[[Any], bool] = lambda model: False
+    """Whether a model, as it was loaded last, changes without any service's telling so, as what is filled or replayed
+    does. All others are loaded less often while nothing new is told, or found."""

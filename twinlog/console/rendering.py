@@ -57,9 +57,9 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
 
 def once() -> Callable[..., Markup]:
     """For templates: ``{% call once("row", id) %}…{% endcall %}`` renders what depends on nothing but these once."""
-    made: OrderedDict[tuple[str, ...], Markup] = OrderedDict()
+    made: OrderedDict[tuple[object, ...], Markup] = OrderedDict()
 
-    def render(*key: str, caller: Callable[[], Markup]) -> Markup:
+    def render(*key: object, caller: Callable[[], Markup]) -> Markup:
         if key not in made:
             made[key] = caller()
             if len(made) > _MOST_ONCE:

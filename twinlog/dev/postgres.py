@@ -88,9 +88,10 @@ class EmbeddedPostgres(EmbeddedServer):
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
+            "dynamic_shared_memory_type": "mmap",  # in the folder: a server that was killed leaves nothing elsewhere
             "max_connections": "200",
             "shared_buffers": "128MB",
-            "max_wal_size": "2GB",
+            "max_wal_size": "2GB" if self._fsync else "256MB",  # data of tests lie in memory
             "fsync": "on" if self._fsync else "off",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]

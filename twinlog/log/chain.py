@@ -119,7 +119,7 @@ def leaves(events: Iterable[Content], recorded_at: datetime) -> list[bytes]:
         )  # fmt: skip
         text = "\0".join((*texts, *_flat(extra)) if extra else texts).encode("utf-8", "surrogatepass")
         head = pack(_LAYOUT, version, time, len(text))
-        found.append(sha256(b"".join((head, event_id.bytes, text, payload))).digest())
+        found.append(sha256(b"".join((head, event_id.int.to_bytes(16, "big"), text, payload))).digest())
     return found
 
 

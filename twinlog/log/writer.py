@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -104,6 +104,8 @@ class Writer:
         self._snapshots = Snapshots(log, events=schema, randomness=randomness, personal=personal)
         self._keeper = Keeper(log, schema, self._snapshots, randomness=randomness)
         self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper)
+        self.batches: Counter[int] = Counter()
+        """How many batches had how many units, since the process started."""
         self._group_commit = GroupCommit(
             log,
             self._states,
@@ -251,6 +253,7 @@ class Writer:
                 await self._wake.wait()
             units, began = self._take(), loop.time()
             self._began, self._committing = began, len(units)
+            self.batches[len(units)] += 1
             self._stall.began()
             try:
                 await self._group_commit.commit(units)

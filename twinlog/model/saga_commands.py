@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import shown
 from twinlog.model.saga import Awaited, Backoff, Saga, SagaInstance, SagaStatus, Step
 from twinlog.v1 import saga_pb2 as pb
 
@@ -48,10 +49,16 @@ class SagaCommands:
     def _of_step(self, instance: SagaInstance, awaited: Awaited, now: datetime) -> Sent:
         step = self._saga.steps[awaited.step]
         command = step.send(instance.context) if step.send else None
+        if step.send and not isinstance(command, Message):
+            raise _no_command(step, "send", command)
         lasts = step.deadline if step.lasts is None else step.lasts
         if not callable(lasts):
             return Sent(awaited.step, command, None if lasts is None else now + lasts)
         due = lasts(instance.trigger)
+        if due is not None and not (isinstance(due, datetime) and due.tzinfo):
+            raise TypeError(
+                f'the step "{step.name}": its time is {shown(due)}; give a datetime with a time zone'
+            )
         if awaited.attempts > 1 and due <= now and step.lasts is None and self._goes_on(awaited.step):
             due = now + self.backoff(step).delay(awaited.attempts)
         return Sent(awaited.step, command, due)
@@ -63,10 +70,21 @@ class SagaCommands:
     def _compensation(self, instance: SagaInstance, current: int) -> Message:
         if current == len(self._saga.steps):
             assert self._saga.on_compensated and self._saga.on_compensated.send
-            return self._saga.on_compensated.send(instance.context)
-        undo = self._saga.steps[current].undo
-        assert undo is not None
-        return undo(instance.context)
+            return _message(self._saga.on_compensated, "send", instance)
+        return _message(self._saga.steps[current], "undo", instance)
+
+
+def _message(step: Step, part: str, instance: SagaInstance) -> Message:
+    command = getattr(step, part)(instance.context)
+    if not isinstance(command, Message):
+        raise _no_command(step, part, command)
+    return command
+
+
+def _no_command(step: Step, part: str, given: object) -> TypeError:
+    return TypeError(
+        f'the step "{step.name}": {part} gave {shown(given)}; give the message that is its command'
+    )
 
 
 def ending(instance: SagaInstance) -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -180,4 +180,18 @@ def fold_keyed(view: AnyView, events: Sequence[Keyed], rows: Mapping[str, Any]) 
         for key in keys:
             row = changed[key] if key in changed else rows.get(key)
             changed[key] = each(key, row, event, message) if each else evolve(row, event, message)
+    for key, row in changed.items():
+        _check_row(view, key, row)
     return changed
+
+
+def _check_row(view: View[Any], key: str, row: Any) -> None:
+    """Raises TypeError for a row that would be stored in another's place, or that is none."""
+    if isinstance(row, tuple):
+        if row and row[0] != key and isinstance(row[0], str) and not view.append_only:
+            raise TypeError(
+                f"view {view.name!r}: the row of {key!r} has {row[0]!r} as its first field, and would take the place "
+                f"of that one; let it begin with its key"
+            )
+    elif isinstance(row, type | Awaitable):
+        raise TypeError(f"view {view.name!r}: the row of {key!r} is {shown(row)}; give a row, or None")

@@ -154,6 +154,7 @@ def _header(log: str, identity: Identity, first: int, last: int) -> LogFileHeade
         log_id=identity.log_id.bytes,
         installation=identity.installation,
         after=first - 1,
+        upto=last,
     )
 
 

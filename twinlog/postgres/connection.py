@@ -37,17 +37,16 @@ async def on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]]) 
 
     The work is done again where it has lost a race, and then has done nothing.
     """
-    return await to_its_end(_on_connection(pool, work))
+    return await to_its_end(in_task(pool, work))
 
 
-async def _on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+async def in_task(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """As :func:`on_connection`, in a task that is cancelled only when the process ends."""
+    # One coroutine does it all: every read comes by here, and each more is resumed as often as it waits.
     for _ in range(_RACES):
         with suppress(LostRace):
-            return await _attempt(pool, work)
-    return await _attempt(pool, work)
-
-
-async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+            async with connection_of(pool) as connection:
+                return await work(connection)
     async with connection_of(pool) as connection:
         return await work(connection)
 
@@ -80,11 +79,6 @@ async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
     """The rows of a statement, which completes even if its caller is cancelled. Raises Unavailable."""
     return await to_its_end(in_task(pool, lambda connection: connection.fetch(query, *arguments)))
-
-
-async def in_task(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """As :func:`on_connection`, in a task that is cancelled only when the process ends."""
-    return await _on_connection(pool, work)
 
 
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:

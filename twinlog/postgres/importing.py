@@ -65,6 +65,10 @@ def checked(file: IO[bytes], name: str) -> Checked:
     for frame in reader.frames():
         if header is None or _has_events(frame):
             places.append((frame.seal, frame.end))
+        elif any(record.WhichOneof("record") is None for record in frame.records):
+            raise NotALogFile(
+                file=name, why="it has records that this program does not know; use a newer one"
+            )
         header = header or header_of(frame, name)
         end = frame.finished
     if header is None:
@@ -91,8 +95,9 @@ async def import_log(
     header, head = found.header, found.end.position
     if header.log != log:
         raise FileOfAnotherLog(file=name, theirs=f"log {header.log}", ours=f"log {log}")
-    if header.after:
-        raise NotALogFile(file=name, why=f"it is a range of the archive, after event {header.after}")
+    if header.upto:
+        why = f"it is a range of the archive, events {header.after + 1} to {header.upto}"
+        raise NotALogFile(file=name, why=why)
     resumed = position = await _begin(pool, database, header)
     seal, offset = next(place for place in reversed(found.places) if place[0].position <= position)
     reader = FrameReader(file, name, _ANOTHER_COPY, seal, offset)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol, Self, TypeVar
 
@@ -156,18 +157,18 @@ class PostgresViews:
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         return await self._read(lambda connection: self._rows(connection, view, keys))
 
-    async def row(self, view: AnyView, key: str) -> Any | None:
+    def row(self, view: AnyView, key: str) -> Coroutine[Any, Any, Any | None]:
         """One row; None where there is none. Where many are asked for at once, they share a statement.
 
         Raises Unavailable while the database is out of service.
         """
         lookups = self._lookups.get(view.name)
         if lookups is None:
-            lookups = self._lookups[view.name] = Lookups(lambda keys: self._looked_up(view, keys))
-        return await lookups.row(key)
+            lookups = self._lookups[view.name] = Lookups(partial(self._looked_up, view))
+        return lookups.row(key)
 
-    async def _looked_up(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return await self._read(lambda connection: self._rows(connection, view, keys), in_task)
+    def _looked_up(self, view: AnyView, keys: Sequence[str]) -> Awaitable[Mapping[str, Any]]:
+        return self._read(lambda connection: self._rows(connection, view, keys), in_task)
 
     def reading(self, view: AnyView) -> tuple[str, Any] | None:
         """The query that gives rows of a view by their keys, and their type; None where there is no such query."""
@@ -186,16 +187,17 @@ class PostgresViews:
         finally:
             live.reads -= 1
 
-    async def _on_connection(
+    def _on_connection(
         self, work: Callable[[Connection], Awaitable[T]], run: Runs = on_connection
-    ) -> T:
+    ) -> Awaitable[T]:
         path = self._path()
 
         async def placed(connection: Connection) -> T:
-            await go_to(connection, path)
+            if path != getattr(connection, "path", ""):
+                await go_to(connection, path)
             return await work(connection)
 
-        return await run(self.pool, placed)
+        return run(self.pool, placed)
 
     def _path(self) -> str:
         """The schemas to look in first."""

@@ -63,9 +63,12 @@ def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Met
     given: Mapping[str, str] = {
         key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)
     }
-    correlation = _matching(_PRINTABLE, given.get(CORRELATION_KEY)) or str(ids.uuid7())
-    actor = _matching(_PRINTABLE, given.get(ACTOR_KEY)) or "client"
-    if trace := TRACE.get() or _matching(_TRACEPARENT, given.get(TRACE_KEY)):
+    # Every command comes by here, and few callers say anything: what they leave out is not looked at.
+    correlation = (_matching(_PRINTABLE, given[CORRELATION_KEY]) if CORRELATION_KEY in given else "") or str(
+        ids.uuid7()
+    )
+    actor = (_matching(_PRINTABLE, given[ACTOR_KEY]) if ACTOR_KEY in given else "") or "client"
+    if trace := TRACE.get() or (_matching(_TRACEPARENT, given[TRACE_KEY]) if TRACE_KEY in given else ""):
         bind_contextvars(correlation_id=correlation, **trace_fields(trace))
     else:
         bind_contextvars(correlation_id=correlation)
@@ -104,5 +107,5 @@ def time_left(context: Incoming, at_most: float = 30.0) -> float:
     return at_most if remaining is None else max(0.0, min(at_most, remaining * 0.9))
 
 
-def _matching(pattern: re.Pattern[str], text: str | None) -> str:
-    return text if text and pattern.fullmatch(text) else ""
+def _matching(pattern: re.Pattern[str], text: str) -> str:
+    return text if pattern.fullmatch(text) else ""

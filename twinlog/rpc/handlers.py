@@ -262,20 +262,16 @@ async def _write_all(
     if isinstance(responses, Awaitable):
         await responses
         return
+    loop = asyncio.get_running_loop()
     async with aclosing(responses) as closing:  # type: ignore[type-var]
         async for response in closing:
-            await _write(response, context)
-            stream.heard = asyncio.get_running_loop().time()
-
-
-async def _write(response: Any, context: Context) -> None:
-    # Not cut short when the stream is ended: gRPC takes no status while a write is under way.
-    writing = asyncio.ensure_future(context.write(response))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await writing
-        raise
+            # Not cut short when the server ends the stream: gRPC takes no status while a write is under way.
+            stream.writing = True
+            await context.write(response)
+            stream.writing = False
+            stream.heard = loop.time()
+            if stream.ended_by:
+                raise stream.ended_by
 
 
 def _unexpected(error_id: str, domain: str) -> Status:

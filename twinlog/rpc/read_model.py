@@ -142,9 +142,8 @@ class ReadModel:
 
         Raises InvalidArgument, and ViewLagging where that takes longer than the call has, or 5 s without a deadline.
         """
-        in_request = checks.consistency_token(
-            "consistency_token", getattr(request, "consistency_token", ""), self._views
-        )
+        token = getattr(request, "consistency_token", "")
+        in_request = checks.consistency_token("consistency_token", token, self._views) if token else {}
         checks.done()
         wanted, choice = consistency.wanted(context, self._views, in_request)
         stale_by: Mapping[str, int] = {}

@@ -14,6 +14,7 @@ from twinlog.model.errors import FailedPrecondition
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
+from twinlog.rpc.inspection_service import StreamNotFound
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import snapshot_service_pb2 as pb
@@ -93,6 +94,8 @@ class SnapshotService(SnapshotServiceServicer):
             response.version, response.problem = found.so_far.version, str(found.why)
         else:
             response.version = found.version
+            if not found.version:
+                raise StreamNotFound(log=self._inspected.log.name, stream=response.stream)
         return response
 
     def _shown(self, kept: KeptSnapshot) -> pb.KeptSnapshot:

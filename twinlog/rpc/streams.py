@@ -61,12 +61,15 @@ class Stream:
     """Seconds that it may be open."""
     ended_by: TwinlogError | None = None
     """Why the server ends it."""
+    writing: bool = False
+    """Whether a message is being written; then it ends after that."""
 
     def end(self, why: TwinlogError) -> None:
         """Ends it."""
         if self.ended_by is None:
             self.ended_by = why
-            self.task.cancel()
+            if not self.writing:
+                self.task.cancel()
 
 
 class Streams:

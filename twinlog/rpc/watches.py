@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -85,6 +94,11 @@ class Change:
             self._made = make(self)
         made: T = self._made
         return made
+
+    async def once_awaited(self, make: Callable[[Change], Coroutine[Any, Any, T]]) -> T:
+        """As :meth:`once`, where making it takes waiting: a watcher that leaves meanwhile leaves it to the others."""
+        made = self.once(lambda change: asyncio.ensure_future(make(change)))
+        return made.result() if made.done() else await asyncio.shield(made)
 
 
 Filter = tuple[tuple[str, ...], tuple[Any, ...]]
@@ -214,9 +228,9 @@ class Watches:
             self._join(watcher)
             while True:
                 change = await watcher.take()
-                if resume_tokens.hash_of(change.row) != told:
+                if not told or resume_tokens.hash_of(change.row) != told:
                     yield change
-                told = ""
+                told = ""  # what it resumes with may be the first change only
                 if change.row is not None and until(change.row):
                     return
         finally:

@@ -28,6 +28,12 @@ class NoSuchFile(FailedPrecondition):
     reason = "NO_SUCH_FILE"
 
 
+class FileFails(FailedPrecondition):
+    """{file} cannot be read or written: {why}. See to it, and run the command again: it goes on from where it was."""
+
+    reason = "FILE_FAILS"
+
+
 class Options(NamedTuple):
     """What is asked for."""
 
@@ -124,8 +130,11 @@ def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
         file: IO[bytes] = path.open(mode)
     except OSError as error:
         raise NoSuchFile(file=path, why=error.strerror or str(error)) from error
-    with file:
-        yield file
+    try:
+        with file:
+            yield file
+    except OSError as error:  # what servers raise is Unavailable by now
+        raise FileFails(file=path, why=error.strerror or str(error)) from error
 
 
 def _telling(say: Say) -> Callable[[int, int], None]:

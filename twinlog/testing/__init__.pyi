@@ -11,6 +11,7 @@ from .simulation.calls import Call as Call
 from .simulation.clocks import SeededIds as SeededIds
 from .simulation.faults import Kind as Kind
 from .simulation.faults import Kinds as Kinds
+from .simulation.faults import with_unreadable_streams as with_unreadable_streams
 from .simulation.hosted import Hosted as Hosted
 from .simulation.invariants import Invariants as Invariants
 from .simulation.scenario import Plan as Plan

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +23,8 @@ from twinlog.postgres.urls import database_url
 _MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""
 _ROOM_BYTES = 4 * 2**30
+_PREFIX = "twinlog-test-"
+"""Before the process that made the folder."""
 
 
 @contextmanager
@@ -29,9 +32,11 @@ def folder() -> Iterator[Path]:
     """A temporary folder with a short path, which a server that runs as another user may enter.
 
     It lies in memory where there is plenty: a database is some 300 files, which a disk takes ten times as long to
-    create and to delete. The environment's TMPDIR says where else.
+    create and to delete. The environment's TMPDIR says where else. What killed runs left is deleted.
     """
-    path = Path(tempfile.mkdtemp(prefix="twinlog-", dir=_in_memory()))
+    where = _in_memory() or Path(tempfile.gettempdir())
+    _delete_leftovers(where)
+    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
     path.chmod(0o755)
     try:
         yield path
@@ -46,6 +51,15 @@ def _in_memory() -> Path | None:
     room = os.statvfs(_MEMORY)
     roomy = min(room.f_bavail * room.f_frsize, psutil.virtual_memory().available) >= _ROOM_BYTES
     return _MEMORY if roomy and not room.f_flag & os.ST_NOEXEC and os.access(_MEMORY, os.W_OK) else None
+
+
+@cache
+def _delete_leftovers(where: Path) -> None:
+    """Deletes the folders of processes that have ended."""
+    for left in where.glob(f"{_PREFIX}*-*"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @asynccontextmanager

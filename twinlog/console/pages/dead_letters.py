@@ -244,7 +244,7 @@ PAGES = [
         icon="dead_letters",
         actions=_ACTIONS,
         # A replay tells how far it is only to those who ask.
-        rests=False,
+        moves=lambda model: bool(model.found.replays),
     ),
     Page(
         "/dead-letters/{consumer}/{log}/{position}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twinlog.console.looks import Look, Said
 from twinlog.console.page import Gone, Page, Query, missing, refused
@@ -45,12 +45,13 @@ class Event:
     """What the page of an event shows."""
 
     event: pb.LoggedEvent
-    owner: Said
+    owner: Said = field(compare=False)
+    """Whose name and address are shown, which stay."""
     tree: Tree
     stream: Answer[pb.GetStreamResponse]
     """The stream up to the event, its last two versions."""
-    last: int
-    """The position of the log's last event, as far as it is known."""
+    newest: bool
+    """Whether no later event of the log is known."""
 
     @property
     def state(self) -> pb.StreamState | None:
@@ -65,7 +66,7 @@ class Stream:
 
     log: str
     stream: pb.GetStreamResponse
-    owner: Said
+    owner: Said = field(compare=False)
 
     @property
     def versions(self) -> Sequence[tuple[pb.LoggedEvent, pb.StreamState | None]]:
@@ -95,8 +96,8 @@ async def load_event(services: Services, query: Query) -> Event:
     event = await _event(services, owner, log, position)
     tree = await tree_of(services, event)
     stream = await stream_of(services, owner.service, event.stream, event.version, newest=2)
-    last = owner.own_log.head if owner.own_log else position
-    return Event(event, owner, tree, stream, max(last, position))
+    newest = not owner.own_log or owner.own_log.head <= position
+    return Event(event, owner, tree, stream, newest)
 
 
 async def load_stream(services: Services, query: Query) -> Stream:

@@ -197,6 +197,6 @@ PAGES = [
         load,
         actions={"rehearse": rehearse, "do": do, "compare": compare},
         # A build that is filled tells nothing of itself but to those who ask.
-        rests=False,
+        moves=lambda model: model.builds is not None and model.builds.under_way is not None,
     )
 ]

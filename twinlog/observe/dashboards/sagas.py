@@ -56,6 +56,12 @@ SAGAS = Dashboard(
                     "reqps",
                 ),
                 panel(
+                    "Ended, by status",
+                    per_second(sagas.ENDED, "saga, status", JOB),
+                    "{{saga}} {{status}}",
+                    "reqps",
+                ),
+                panel(
                     "Steps",
                     _events("SagaStepSucceeded", "SagaStepFailed"),
                     "{{aggregate}} {{type}}",

@@ -86,6 +86,7 @@ SERVICE = Dashboard(
                 panel("Events by type", per_second(log.EVENTS, "type", JOB), "{{type}}", "reqps"),
                 _shares("Time of an append", log.APPEND_SECONDS.name),
                 panel("Events in an append", average(log.APPEND_EVENTS, "job", JOB), "mean"),
+                panel("Units in a batch", average(writer.BATCH, "job", JOB), "mean"),
                 panel("Conflicts", per_second(log.CONFLICTS, "kind", JOB), "{{kind}}", "reqps"),
                 panel(
                     "Appends without answer",

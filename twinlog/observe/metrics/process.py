@@ -99,7 +99,12 @@ class Metrics:
             Writing(process.log.name, process.writer),
             Twins(inspected, process.relay, clock),
             Consumers(inspected, self._consumers, clock),
-            Sagas(lambda: process.saga_list, [table.newest.name for table in tables], clock),
+            Sagas(
+                lambda: process.saga_list,
+                [table.newest.name for table in tables],
+                clock,
+                self._log.events,
+            ),
             TimersDue(process.log, process.timers, clock),
             Leases(process.leases),
             Problems(inspected),

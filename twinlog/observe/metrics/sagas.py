@@ -1,11 +1,11 @@
-"""The sagas of a process: how many have not ended, by status, and since when the oldest runs.
+"""The sagas of a process: how many have not ended, by status, and since when the oldest runs; and how many have ended.
 
-How many start, end, compensate and need attention is in ``twinlog_log_events_total``, by type.
+How many start, compensate and need attention is in ``twinlog_log_events_total``, by type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaList
@@ -27,6 +27,17 @@ OLDEST = Metric(
     "Since when the oldest saga of that status has been running, from its start; 0: there is none.",
     ("saga", "status"),
 )
+ENDED = Metric(
+    "twinlog_sagas_ended_total",
+    "counter",
+    "Sagas that this process has ended, by status: COMPLETED or COMPENSATED. Ended ones of the past are not counted: "
+    "there may be millions.",
+    ("saga", "status"),
+)
+_ENDS = {
+    saga_pb2.SagaCompleted.DESCRIPTOR.full_name: "COMPLETED",
+    saga_pb2.SagaCompensated.DESCRIPTOR.full_name: "COMPENSATED",
+}
 _PREFIX = "SAGA_STATUS_"
 EVENTS = [
     message.full_name
@@ -40,21 +51,35 @@ class Sagas:
     """Looks at the list of sagas."""
 
     name = "sagas"
-    metrics: Sequence[Metric] = (SAGAS, OLDEST)
+    metrics: Sequence[Metric] = (SAGAS, OLDEST, ENDED)
 
-    def __init__(self, listed: Callable[[], SagaList | None], names: Sequence[str], clock: Clock) -> None:
-        """``listed``: where sagas are listed, once that is known; ``names``: those of the process's tables."""
+    def __init__(
+        self,
+        listed: Callable[[], SagaList | None],
+        names: Sequence[str],
+        clock: Clock,
+        events: Mapping[tuple[str, str], int] = {},
+    ) -> None:
+        """``listed``: where sagas are listed, once that is known; ``names``: those of the process's tables;
+        ``events``: how many were appended, by aggregate and type."""
         self._listed = listed
         self._names = names
         self._clock = clock
+        self._events = events
 
     async def samples(self) -> Sequence[Sample]:
+        ended = [
+            Sample(ENDED, self._events.get((f"{saga}_saga", type), 0), (saga, status))
+            for saga in self._names
+            for type, status in _ENDS.items()
+        ]
         sagas = self._listed()
-        if sagas is None:
-            return []
+        return ended if sagas is None else [*ended, *await self._not_ended(sagas)]
+
+    async def _not_ended(self, sagas: SagaList) -> Sequence[Sample]:
         now = self._clock.now()
         counts = {(each.saga, each.status): each for each in await self._counted(sagas, now)}
-        samples = []
+        samples: list[Sample] = []
         for saga in sorted({*self._names, *(saga for saga, _ in counts)}):
             for status in sorted(NOT_ENDED):
                 found = counts.get((saga, status))

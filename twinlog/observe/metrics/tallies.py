@@ -28,10 +28,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Counts a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, number: int = 1) -> None:
+        """Counts a value, so many times."""
+        self.counts[bisect_left(self.bounds, value)] += number
+        self.sum += value * number
 
     @property
     def count(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from twinlog.log.writer import Writer
 from twinlog.observe.metrics.metric import Metric, Sample
+from twinlog.observe.metrics.tallies import SIZES, Histogram
 
 WAITING = Metric(
     "twinlog_writer_waiting_units",
@@ -13,6 +14,12 @@ WAITING = Metric(
     "Units of work that wait to be decided: commands of clients (outside), and those of policies, sagas, timers and "
     "operators (inside).",
     ("log", "origin"),
+)
+BATCH = Metric(
+    "twinlog_writer_batch_units",
+    "histogram",
+    "Units of work that were taken up at once: they share an append, 256 at the most.",
+    ("log",),
 )
 APPEND_AGE = Metric(
     "twinlog_writer_oldest_append_seconds",
@@ -48,7 +55,7 @@ class Writing:
     """Looks at a writer."""
 
     name = "writer"
-    metrics: Sequence[Metric] = (WAITING, APPEND_AGE, UNFINISHED, WINDOW, CACHED, UNREADABLE, IGNORED)
+    metrics: Sequence[Metric] = (WAITING, BATCH, APPEND_AGE, UNFINISHED, WINDOW, CACHED, UNREADABLE, IGNORED)
 
     def __init__(self, log: str, writer: Writer) -> None:
         self._log = log
@@ -68,5 +75,14 @@ class Writing:
         return [
             Sample(WAITING, inside, (log, "inside")),
             Sample(WAITING, outside, (log, "outside")),
+            Sample(BATCH, _histogram(writer.batches), (log,)),
             *(Sample(metric, number, (log,)) for metric, number in numbers.items()),
         ]
+
+
+def _histogram(batches: Mapping[int, int]) -> Histogram:
+    """Made for each scrape, of at most 256 sizes, so that a batch costs no call."""
+    histogram = Histogram(SIZES)
+    for size, number in batches.items():
+        histogram.observe(size, number)
+    return histogram

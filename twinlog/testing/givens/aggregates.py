@@ -8,6 +8,7 @@ Every decision is taken twice: the second time it must come to nothing.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,10 +44,13 @@ class When(Generic[State, Command]):
 
     def then(self, *expected: Message) -> Given[State, Command]:
         """Exactly these events, and none when it is decided again; gives the state after them."""
-        events = self.aggregate.decide(self.state, self.command)
-        assert list(events) == list(expected), difference("it decided", events, expected)
+        before = _copied(self.state)
+        events = list(self.aggregate.decide(self.state, self.command))
+        assert self.state == before, "decide changed the state that it was given; only evolve gives a new one"
+        assert events == list(expected), difference("it decided", events, expected)
         after = self.aggregate.fold(events, self.state)
-        again = _decided_again(self.aggregate, after, self.command)
+        assert self.state == before, "evolve changed the state that it was given; let it give a new one"
+        again = list(_decided_again(self.aggregate, after, self.command))
         assert not again, f"a repeated command has to decide nothing, and it decided again: {short(again)}"
         return Given(self.aggregate, after)
 
@@ -65,6 +69,12 @@ class When(Generic[State, Command]):
             assert told == wanted, f"told {dict(raised.facts)}, not {wanted}"
             return
         raise AssertionError(f"it decided {short(events)}, and did not raise {error.__name__}")
+
+
+def _copied(state: State) -> State:
+    """What to compare a state with later; the state itself where a copy of it is none of its equals."""
+    copied = deepcopy(state)
+    return copied if copied == state else state
 
 
 def _decided_again(aggregate: Aggregate[State, Command], state: State, command: Command) -> Events:

@@ -1,0 +1,277 @@
+"""The shop while its orders view is built anew: processes crash, streams become unreadable, and somebody switches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
+from functools import partial
+from random import Random
+from typing import Any, Self
+
+from projector.app import SPEC
+from projector.app import wire as wire_projector
+from projector.views.orders import ORDERS
+from tests.simulation.model import Model
+from tests.simulation.shop import services, unreadable
+from tests.simulation.workload import FAULTY_SECONDS, script
+from twinlog import FailedPrecondition, NotFound, Service, Unavailable, ViewStore
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import LiveBuilds, Rows
+from twinlog.memory.views import MemoryViews
+from twinlog.model.row_changes import NO_ROWS
+from twinlog.model.view import AnyView, Changes
+from twinlog.rpc.view_operations import ViewOperations
+from twinlog.testing import Hosted, Scenario, Simulation, check
+from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, UnknownEventType
+from twinlog.testing.simulation.network import at_once
+from twinlog.testing.simulation.newer import UNKNOWN
+from twinlog.testing.simulation.views import RemoteViews
+
+_READ_EVERY_SECONDS = 0.1
+
+
+class RemoteBuilds(RemoteViews):
+    """Views with builds, as a process sees them."""
+
+    def __init__(self, views: RemoteViews, world: Any) -> None:
+        super().__init__(views._network, views._client, views._server)
+        self._world = world
+        self.live = LiveBuilds()
+        self._place: str | None = None
+
+    def at(self, place: str) -> Self:
+        kept = copy(self)
+        kept._place = place
+        return kept
+
+    def kept(self) -> Self:
+        return self.at(self._place or "")
+
+    def begin_noting(self) -> None:
+        """Nobody watches."""
+
+    @property
+    def _store(self) -> MemoryViews:
+        """The store at the place that is meant."""
+        live = self.live.current.get(ORDERS.name)
+        place = self._place if self._place is not None else live.place if live else ""
+        return self._server.views.at(place)
+
+    async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = await self._read(lambda store: at_once(store.rows(view, keys)))
+        return found
+
+    async def all_rows(self) -> Mapping[str, Any]:
+        """Every order."""
+        found: Mapping[str, Any] = await self._read(lambda store: dict(_table(store, store._place or "")))
+        return found
+
+    async def _read(self, read: Callable[[MemoryViews], Any]) -> Any:
+        while self._place is None and self.live.opened:
+            await self.live.opened.wait()
+        self.live.reads += self._place is None
+        try:
+            store = self._store
+            return await self._ask("rows", lambda: read(store))
+        finally:
+            self.live.reads -= self._place is None
+
+    async def commit(
+        self,
+        changes: Changes,
+        advance: CheckpointAdvance,
+        batch: Batch | None = None,
+        *,
+        before: Changes = NO_ROWS,
+    ) -> Any:
+        if not self._place:
+            return await super().commit(changes, advance, batch, before=before)
+        store, server = self._store, self._server
+        self._refuse_unreadable(changes)
+
+        def apply() -> Any:
+            first = len(server.views.log.events) + 1
+            conflict = at_once(store.commit(changes, advance, batch, before=before))
+            if conflict is None and batch:
+                server.log.committed(batch, Appended(first))
+            return conflict
+
+        return await self._ask("commit", apply)
+
+    def _refuse_unreadable(self, changes: Changes) -> None:
+        """A build knows nothing of the newer versions by which streams are unreadable for a while. Raises as a schema
+        does."""
+        if any(build.live and build.place for build in at_once(self._server.views.builds())):
+            return  # what is read and sets an event aside is behind for its key, as any view is
+        unreadable = self._world.logs["orders"].unreadable
+        now = self._world.loop.time()
+        newer = {stream.id for stream, (_, until) in unreadable.items() if now < until}
+        if any(newer & rows.keys() for rows in changes.values()):
+            raise UnknownEventType(type=UNKNOWN)
+
+    async def builds(self) -> Sequence[Build]:
+        return await self._ask("builds", lambda: at_once(self._server.views.builds()))
+
+    async def settle_home(self, view: str, version: int) -> None:
+        await self._ask("settle", lambda: at_once(self._server.views.settle_home(view, version)))
+
+    async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
+        return await self._ask(
+            "begin", lambda: at_once(self._server.views.begin_build(view, home_version, share))
+        )
+
+    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+        return await self._ask("switch", lambda: at_once(self._server.views.switch(to, consumers)))
+
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
+        await self._ask("drop", lambda: at_once(self._server.views.drop_build(build, consumers, table)))
+
+    async def compare_builds(
+        self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
+    ) -> Rows:
+        def compare() -> Rows:
+            return at_once(self._server.views.compare_builds(old, new, views, keys, limit))
+
+        return await self._ask("compare", compare)
+
+
+def _table(store: MemoryViews, place: str) -> Mapping[str, Any]:
+    return store.tables.get(f"{place}/{ORDERS.table}" if place else ORDERS.table, {})
+
+
+class Silent:
+    """No message arrives: replicas look for themselves."""
+
+    async def publish(self, _subject: str, _payload: bytes) -> None:
+        """Is lost."""
+
+
+class Operator:
+    """Builds the orders view anew, switches to and fro, and is not put off by anything."""
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+        self.done: list[str] = []
+        self._busy: Any = None
+
+    STEPS = ("rebuild", "switch", "back", "switch")
+
+    async def live(self, service: Service, views: RemoteBuilds) -> None:
+        """Its part in a process."""
+        operations = ViewOperations(
+            service.view_builds, service.twin, Silent(), lambda name: service.dead_letters.consumers.get(name)
+        )
+        while len(self.done) < len(self.STEPS):
+            await asyncio.sleep(2 * self._chance.random())
+            with suppress(Unavailable, FailedPrecondition, NotFound):
+                await self._step(operations, await views.builds())
+
+    async def _step(self, operations: ViewOperations, builds: Sequence[Build]) -> None:
+        """An answer may have been lost: what there is says what has happened."""
+        at = len(self.done)
+        if at == len(self.STEPS):
+            return  # another process has done the last meanwhile
+        live = next((build.number for build in builds if build.live), 0)
+        match self.STEPS[at]:
+            case "rebuild":
+                done = len(builds) > 1
+                act: Callable[[], Awaitable[object]] = partial(
+                    operations.rebuild, ORDERS.name, 0, 100, dry_run=False
+                )
+            case "back":
+                done = live == 1
+                act = partial(operations.switch_back, ORDERS.name, dry_run=False)
+            case _:
+                done = live == 2
+                act = partial(
+                    operations.switch, ORDERS.name, 2, differences=True, dead_letters=False, dry_run=False
+                )
+        if not done:
+            await act()
+        elif len(self.done) == at:
+            self.done.append(self.STEPS[at])
+
+
+async def read(views: RemoteBuilds) -> None:
+    """Reads over and over again; no answer of a process is older than the one before."""
+    seen: dict[str, int] = {}
+    while True:
+        with suppress(Unavailable):
+            rows = await views.all_rows()
+            for key, row in rows.items():
+                before = seen.get(key, 0)
+                check(
+                    row.version >= before,
+                    "one way",
+                    f"{key[-4:]} was read in version {before}, then {row.version}",
+                )
+            gone = seen.keys() - rows.keys()
+            check(
+                not gone, "one way", f"{sorted(key[-4:] for key in gone)} were read, and then were not there"
+            )
+            seen = {key: row.version for key, row in rows.items()}
+        await asyncio.sleep(_READ_EVERY_SECONDS)
+
+
+class Rebuilt(float):
+    """The options of a seed: the deadline of orders in seconds, and the operator."""
+
+    operator: Operator
+
+    def __new__(cls, chance: Random) -> Rebuilt:
+        made = super().__new__(cls, chance.choice((0.5, 3.0)))
+        made.operator = Operator(Random(chance.random()))
+        return made
+
+
+class RebuiltModel(Model):
+    """The shop's invariants, and that every build is what the home is."""
+
+    def unfinished(self) -> Iterator[str]:
+        yield from super().unfinished()
+        operator: Operator = self.scene.options.operator
+        if len(operator.done) < len(operator.STEPS):
+            yield f"the view was not switched, only {operator.done}"
+        yield from self._lagging()
+
+    def _lagging(self) -> Iterator[str]:
+        store = self.scene.views[SPEC.name]
+        for consumer, position in store.positions.items():
+            if "@" in consumer and position < store.positions.get(f"{SPEC.name}.orders", 0):
+                yield f"{consumer} is at {position}"
+
+    def at_rest(self) -> None:
+        super().at_rest()
+        store = self.scene.views[SPEC.name]
+        home = _table(store, "")
+        for build in at_once(store.builds()):
+            rows = _table(store, build.place)
+            differ = sorted(key[-4:] for key in {**home, **rows} if home.get(key) != rows.get(key))
+            check(not differ, "rebuilds", f"build {build.number} and the home differ in {differ}")
+
+
+def hosted(options: Rebuilt) -> Sequence[Hosted]:
+    """The shop, with the operator at its projector."""
+
+    def wire(service: Service, views: ViewStore) -> None:
+        assert isinstance(views, RemoteViews | MemoryViews)
+        if isinstance(views, MemoryViews):  # the survey looks at the wiring only
+            wire_projector(service, views)
+            return
+        world: Any = getattr(service, "_world")  # noqa: B009 - a simulated service has one
+        built = RemoteBuilds(views, world)
+        wire_projector(service, built)
+        service.start("operator", options.operator.live(service, built))
+        service.start("reader", read(built))
+
+    return [*(each for each in services(float(options)) if each.name != SPEC.name), Hosted(SPEC, wire)]
+
+
+REBUILDS = Simulation(
+    Scenario(
+        services=hosted, script=script, options=Rebuilt, kinds=unreadable, faulty_seconds=FAULTY_SECONDS
+    ),
+    RebuiltModel,
+)

@@ -1,0 +1,109 @@
+"""What filling a build of the orders view costs: calls and memory, which no busy machine changes."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from projector.views.orders import ORDERS
+from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
+from tests.bench.counting import counted, of_services
+from twinlog import Metadata, Money, Projection, Recorded, Schema, StreamId
+from twinlog.consume import projection
+from twinlog.consume.filling import CHUNK
+from twinlog.testing import START, MemoryLog, MemoryViews
+from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
+
+CALLS_AN_EVENT = 3.02
+"""Of this project's functions: the key of each event, its fold, for every other one the money and the row."""
+MARGIN = 0.03
+_TOTAL = Money(10**9, "EUR").to_proto()
+_ID = UUID(int=1)
+
+
+class Orders:
+    """A log of orders that are created and approved, made as it is read."""
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        """As a log does."""
+        return [_event(position) for position in range(after + 1, after + limit + 1)]
+
+
+def _event(position: int) -> Recorded:
+    order, first = f"{(position - 1) // 2:036}", position % 2 == 1
+    ids = {"order_id": order, "customer_id": order}
+    message: Any = (
+        OrderCreated(total=_TOTAL, saga_mode=SAGA_MODE_CHOREOGRAPHY, **ids) if first else OrderApproved(**ids)
+    )
+    stream, type = StreamId("order", order), message.DESCRIPTOR.full_name
+    version, payload = 1 if first else 2, message.SerializeToString()
+    return Recorded("orders", position, stream, version, _ID, type, payload, Metadata(), order, "", START)
+
+
+class Discarding(MemoryViews):
+    """Keeps no rows, so that what is left in memory is the build's own."""
+
+    async def commit(self, changes: Any, advance: Any, batch: Any = None, **options: Any) -> Any:
+        conflict = await super().commit(changes, advance, batch, **options)
+        for table in self.tables.values():
+            table.clear()
+        return conflict
+
+
+async def filled(events: int) -> None:
+    """Fills a build with so many events."""
+    store = Discarding(MemoryLog("views"))
+    home = Projection("projector.orders", [ORDERS], store, schema=Schema())
+    kept = home.of_build(ORDERS, await store.begin_build(ORDERS, 1))
+    handler = DeadLettering(kept, store.log, clock=SystemClock(), ids=RandomIds(), schema=Schema())
+    after = 0
+    async with ReadAhead(Orders(), 0, events, kept.prepare) as chunks:
+        while (chunk := await chunks.next()) is not None:
+            after = await handler.handle(chunk, after)
+    assert after == events
+
+
+async def test_an_event_costs_no_more_calls_than_it_did() -> None:
+    await filled(CHUNK)
+    with counted() as calls:
+        await filled(4 * CHUNK)
+    assert of_services(calls) / (4 * CHUNK) <= CALLS_AN_EVENT * (1 + MARGIN)
+
+
+async def test_memory_does_not_grow_with_the_number_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "_CACHED_ROWS", 500)  # full at once
+    peaks = []
+    tracemalloc.start()
+    try:
+        for events in (4 * CHUNK, 16 * CHUNK):
+            tracemalloc.reset_peak()
+            await filled(events)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+async def test_the_next_events_are_decoded_while_those_before_are_committed() -> None:
+    happened: list[str] = []
+
+    def prepare(events: Sequence[Recorded]) -> None:
+        happened.append(f"{events[0].position} is decoded")
+
+    async with ReadAhead(Orders(), 0, 2 * CHUNK, prepare) as chunks:
+        while (chunk := await chunks.next()) is not None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            happened.append(f"{chunk[0].position} is committed")
+    assert happened == [
+        "1 is decoded",
+        f"{CHUNK + 1} is decoded",
+        "1 is committed",
+        f"{CHUNK + 1} is committed",
+    ]
