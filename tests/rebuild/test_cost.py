@@ -37,7 +37,7 @@ class Orders:
 
 def _event(position: int) -> Recorded:
     order, first = f"{(position - 1) // 2:036}", position % 2 == 1
-    ids = {"order_id": order, "customer_id": order}
+    ids: Any = {"order_id": order, "customer_id": order}
     message: Any = (
         OrderCreated(total=_TOTAL, saga_mode=SAGA_MODE_CHOREOGRAPHY, **ids) if first else OrderApproved(**ids)
     )
