@@ -21,7 +21,8 @@ from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
 CALLS_AN_EVENT = 3.52
-"""Of this project's functions: the key of each event, its fold, for every other one the money, the row and a check of its key."""
+"""Of this project's functions: the key of each event, its fold, for every other one the money, the row and a check of
+its key."""
 MARGIN = 0.03
 _TOTAL = Money(10**9, "EUR").to_proto()
 _ID = UUID(int=1)
