@@ -61,6 +61,8 @@ class Stream:
     """Seconds that it may be open."""
     ended_by: TwinlogError | None = None
     """Why the server ends it."""
+    timer: asyncio.TimerHandle | None = None
+    """Looks whether it has to end."""
     writing: bool = False
     """Whether a message is being written; then it ends after that."""
 
@@ -94,13 +96,12 @@ class Streams:
         stream = Stream(task, connection, loop.time(), loop.time(), lasts)
         self._open[stream] = None
         self._of[connection] += 1
-        timers = [loop.call_later(lasts, self._age, stream)]
-        timers.append(loop.call_later(self._limits.idle_seconds, self._look, stream, timers))
+        stream.timer = loop.call_later(min(lasts, self._limits.idle_seconds), self._look, stream)
         try:
             yield stream
         finally:
-            for timer in timers:
-                timer.cancel()
+            if stream.timer:
+                stream.timer.cancel()
             self._uncount(stream)
 
     def end_all(self, why: TwinlogError) -> None:
@@ -121,16 +122,17 @@ class Streams:
             raise refusal
         self._end(crowd[0], WatchAgain(why="to make room for others"))
 
-    def _look(self, stream: Stream, timers: list[asyncio.TimerHandle]) -> None:
-        """Ends a stream that has been idle for too long, or looks again when it may be."""
+    def _look(self, stream: Stream) -> None:
+        """Ends a stream that is too old or has been idle for too long, or looks again when it may be."""
         loop, limit = asyncio.get_running_loop(), self._limits.idle_seconds
-        if (left := stream.heard + limit - loop.time()) > 0:
-            timers[1] = loop.call_later(left, self._look, stream, timers)
+        now = loop.time()
+        ages, idles = stream.began + stream.lasts, stream.heard + limit
+        if now < min(ages, idles):
+            stream.timer = loop.call_at(min(ages, idles), self._look, stream)
+        elif now >= ages:
+            self._end(stream, WatchAgain(why=f"after {stream.lasts:.0f} s"))
         else:
             self._end(stream, WatchAgain(why=f"after {limit:.0f} s without a message"))
-
-    def _age(self, stream: Stream) -> None:
-        self._end(stream, WatchAgain(why=f"after {stream.lasts:.0f} s"))
 
     def _end(self, stream: Stream, why: TwinlogError) -> None:
         self._uncount(stream)
