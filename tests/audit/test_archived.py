@@ -108,6 +108,17 @@ async def test_an_id_that_stands_twice_is_found_across_files(shop: World, tmp_pa
     assert [each.events for each in found] == [["orders/1", f"orders/{last}"]]
 
 
+async def test_what_no_stream_names_is_found(shop: World, tmp_path: Path) -> None:
+    await archived(shop, tmp_path)
+    database = DATABASE_OF["orders"]
+    await shop.sql(
+        database, "DELETE FROM archived_streams WHERE ctid = (SELECT min(ctid) FROM archived_streams)"
+    )
+    found = [each for each in (await shop.audit()).violations if each.check == reading.ARCHIVED]
+    assert [each.ids for each in found] == [["orders"]]
+    assert "restore table archived_streams" in found[0].remedy
+
+
 async def test_a_file_that_is_gone_ends_an_audit_with_its_name(shop: World, tmp_path: Path) -> None:
     await archived(shop, tmp_path)
     gone = lost_file(tmp_path)

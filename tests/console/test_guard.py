@@ -80,7 +80,16 @@ async def test_every_response_forbids_what_pages_do_not_need(console: str) -> No
 
 async def test_no_page_has_script_or_style_of_its_own(console: str, shop: ServedShop) -> None:
     await shop.orders(1)
-    for path in ("/", "/sagas", "/dead-letters", "/log", "/log/orders/1", "/views", "/services/order_svc"):
+    for path in (
+        "/",
+        "/sagas",
+        "/dead-letters",
+        "/log",
+        "/log/orders/1",
+        "/views",
+        "/views/projector/orders",
+        "/services/order_svc",
+    ):
         page = (await ask(console + path)).body.decode()
         assert not re.search(
             r"<style|<script(?! src)|\sstyle=|\son[a-z]+=|javascript:|https?://(?!www\.w3)", page

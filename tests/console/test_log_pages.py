@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.async_api import expect
 
 from tests.console.browser import Window
 from tests.console.shop import ServedShop
+from twinlog.console.chains import STUCK_SECONDS, Chains
+from twinlog.console.looks import Look, Said
+from twinlog.v1 import inspection_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -23,6 +28,34 @@ async def test_a_filter_stands_in_the_url(window: Window, shop: ServedShop) -> N
     await shop.orders(1)
     await page.get_by_role("link", name="Clear").click()
     await expect(page.locator("#tail tr")).to_have_count(8)
+
+
+async def test_the_head_of_its_chain_can_be_noted_elsewhere(window: Window, shop: ServedShop) -> None:
+    await shop.orders(1)
+    page = await window.open("/log?log=orders")
+    chain = page.locator("#chain")
+    await expect(chain).to_contain_text("it proves events 1 to 2")
+    await expect(chain).to_contain_text("not signed")
+    await chain.get_by_role("button", name="Copy the command").click()
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert re.fullmatch("twinlog audit --chain --head orders:2:[0-9a-f]{64}", copied)
+    await shop.orders(1)
+    await expect(chain).to_contain_text("it proves events 1 to 4")
+
+
+async def test_a_head_that_stands_while_its_log_goes_on_is_a_problem() -> None:
+    chains, log = Chains(), pb.LogDescription(log="orders", own=True, head=7)
+    assert not chains.problem_of(None, 0)
+    assert not chains.problem_of(log, 0)  # of an earlier release
+    log.chain.position = 7
+    assert not chains.problem_of(log, 1)
+    log.head = 9
+    assert not chains.problem_of(log, 100)
+    assert "stands at event 7" in chains.problem_of(log, 100 + STUCK_SECONDS)
+    log.chain.position = 8  # behind, but it goes on
+    assert not chains.problem_of(log, 101 + STUCK_SECONDS)
+    said = Said("order_svc", "", pb.DescribeResponse(logs=[log]), chain_problem="stands")
+    assert Look({"order_svc": said}).problems() == [("order_svc", "chain of orders", "stands")]
 
 
 async def test_a_filter_that_nothing_passes_and_one_that_is_wrong_say_so(

@@ -11,7 +11,11 @@ from twinlog.console.pages import PAGES
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-PATHS = [*(page.path for page in PAGES if page.navigation), "/services/customer_svc"]
+PATHS = [
+    *(page.path for page in PAGES if page.navigation),
+    "/services/customer_svc",
+    "/views/projector/orders",
+]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -18,7 +18,8 @@ from shop.customers.v1.events_pb2 import CustomerCreated
 from tests.erasure.messages import declare
 from twinlog import Metadata, Recorded, StreamId
 from twinlog.log.keys import cipher
-from twinlog.log.personal import Personal
+from twinlog.log.personal import SEALED_STATE, Erased, NotOpened, Personal
+from twinlog.log.ports import Snapshot
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.event import NewEvent
 from twinlog.model.personal import (
@@ -197,6 +198,20 @@ async def test_another_process_forgets_the_key_within_its_bound(monkeypatch: pyt
     watching.cancel()
     assert told == ["ada"]
     assert await there.open("ada", _message(sealed).text) == ERASED
+
+
+async def test_a_kept_state_is_opened_and_a_damaged_one_or_that_of_an_erased_person_is_refused() -> None:
+    here = Personal(MemoryKeys())
+    plain = Snapshot(StreamId("person", "ada"), 3, 7, "schema", b"tall")
+    assert await here.opened_state(plain) == plain
+    [sealed] = await here.sealed_states([plain._replace(schema="schema" + SEALED_STATE)])
+    assert b"tall" not in sealed.state
+    assert await here.opened_state(sealed) == plain
+    with pytest.raises(NotOpened):
+        await here.opened_state(sealed._replace(state=sealed.state + b"x"))
+    await here.erase("ada")
+    with pytest.raises(Erased):
+        await here.opened_state(sealed)
 
 
 async def test_a_process_without_keys_in_memory_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

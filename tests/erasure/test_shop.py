@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from twinlog import Money, Schema, Writer
 from twinlog.audit.erasure import search
 from twinlog.dev import Console
 from twinlog.postgres.log import open_log
+from twinlog.service.archive import ArchiveOptions, archive_log
 from twinlog.testing.internals import RandomIds, SystemClock
 from twinlog.v1.moment_pb2 import Moment
 
@@ -208,10 +210,27 @@ async def test_a_log_as_a_file_holds_no_name(at_work: Running, tmp_path: Path) -
     )
 
 
-async def test_the_report_finds_the_name_nowhere(at_work: Running) -> None:
-    shop, customer = at_work.shop, await _created(at_work.client)
+async def test_the_report_finds_the_name_nowhere(at_work: Running, tmp_path: Path) -> None:
+    """Nor in the files of an archive, which it finds by itself; and who is archived is erased like others."""
+    shop, (old, _, customer) = at_work.shop, [await _created(at_work.client) for _ in range(3)]
+    url = f"file://{tmp_path}"
+    asked = ArchiveOptions(
+        "customers", url, datetime.now(UTC), shop.postgres_url, "shop_customers", ("customer",), 2
+    )
+    assert (await archive_log(asked, lambda _line: None)).removed
     done = await search([NAME], shop.postgres_url, shop.nats_url)
-    assert not done.found
+    assert not done.found and done.files
+    assert [e for e in (await search([old], shop.postgres_url, "")).found if e.where.startswith(url)]
+    then = GetCustomerRequest(customer_id=old, as_of=Moment(version=1))
+    assert (await at_work.client.customer_queries.GetCustomer(then, timeout=PATIENCE)).customer.name == NAME
+    erase = EraseCustomerRequest(customer_id=old)
+    assert not (await at_work.client.customers.EraseCustomer(erase, timeout=PATIENCE)).plain_positions
+
+    async def is_erased() -> bool:
+        answer = await at_work.client.customer_queries.GetCustomer(then, timeout=PATIENCE)
+        return str(answer.customer.name) == "erased"
+
+    await until(is_erased)
     there = {each.where for each in (await search([customer], shop.postgres_url, shop.nats_url)).found}
     assert {"customers", "shop_customers.public.events", "shop_views.public.customers"} <= there
 

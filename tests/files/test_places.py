@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -30,6 +31,7 @@ from twinlog.postgres import archiving, connection, repair
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.identity import identify
 from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.urls import database_url
 from twinlog.testing.internals import reader_of
 
@@ -283,6 +285,24 @@ def _of_another(site: Site) -> bytes:
     return data + writer.frame()
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("positions[2] = 3", "it names event 3 for counter/b, and that is of counter/a"),
+        ("positions[2] = positions[1]", "it names no event 1 of counter/b, or several"),
+        ("positions[2] = 99", "table archived_ranges has no range with them"),
+    ],
+    ids=["another's", "doubled", "nowhere"],
+)
+async def test_a_stream_is_never_folded_from_other_events(stored: Site, change: str, why: str) -> None:
+    await tamper(
+        stored.log, f"UPDATE archived_streams SET {change} WHERE stream_id = 'b' AND first_version = 1"
+    )
+    with pytest.raises(ArchiveDamaged, match=why):
+        await stored.load("b")
+    assert (await stored.load("a")).events == stored.of("a")
+
+
 async def test_table_and_archive_are_both_verified(stored: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a living stream keeps in the table is in a file, too; loads take the one, readers in order the other."""
     log = stored.log
@@ -322,3 +342,25 @@ async def _rewritten(site: Site, events: Sequence[Recorded], monkeypatch: pytest
     await site.archive("counter", url="bucket://mine/archive")
     assert await site.left() == [21, 22, 23, 24, 25]
     afresh(site)
+
+
+KNOW_OF_THE_ARCHIVE = {
+    # With what is archived beside it, or filled by whoever asks.
+    "histories", "histories_to_fold", "read", "related", "long_streams", "causes_between", "causes_of",
+    "causal_marks", "versions_before", "version_at_time", "position_at_time", "doubled_ids", "archived_places",
+    # Of events that are never archived: the newest, those of living sagas, those of dead letters, those after its end.
+    "live_sagas", "newest", "dead_letters", "repair_give_up", "repair_cut", "import_refusals",
+    # Of the table alone.
+    "archive_young", "archive_left",
+}  # fmt: skip
+
+
+def test_no_statement_reads_the_table_without_the_archive() -> None:
+    """Whoever adds one says here how it finds archived events; ``event_at`` and ``Archive.filled`` do for most."""
+    found = {
+        name
+        for package in ("twinlog.postgres.sql", "twinlog.audit.sql")
+        for name, query in load_queries(package).items()
+        if re.search(r"\b(FROM|JOIN) events\b", query)
+    }
+    assert found == KNOW_OF_THE_ARCHIVE

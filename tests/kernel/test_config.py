@@ -180,7 +180,27 @@ def test_the_services_of_the_shop_say_what_they_are(port: int) -> None:
     assert app.__name__ == f"{spec.name}.app", "python -m <name> runs it"
 
 
-@pytest.mark.parametrize(("name", "value"), [("POSTGRES_CONNECTIONS", "1"), ("POSTGRES_DATABASE", "a b")])
+def test_wrapping_keys_that_are_blank_are_not_taken_for_none(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PERSONAL_WRAPPING_KEYS", " \n")
+    with pytest.raises(
+        ConfigurationError, match=r"PERSONAL_WRAPPING_KEYS is wrong: .*it is blank, so that keys"
+    ):
+        load(ShopSettings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POSTGRES_CONNECTIONS", "1"),
+        ("POSTGRES_CONNECTIONS", ""),
+        ("POSTGRES_CONNECTIONS", "9" * 30),
+        ("POSTGRES_DATABASE", "a b"),
+        ("PERSONAL_KEYS_DATABASE", ""),
+        ("KEEP_REQUESTS_DAYS", "nan"),
+        ("STREAM_REPLICAS", "two"),
+        ("SHARE_PORT", "perhaps"),
+    ],
+)
 def test_a_pool_or_a_database_that_cannot_be_is_refused_by_name(
     environment: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

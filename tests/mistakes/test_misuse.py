@@ -137,7 +137,7 @@ FOREVER, NEVER = timedelta.max, timedelta(-1)
 
 DECLARED: Mapping[str, Slip] = {
     # a service
-    "a name that is no text": (spec(name=3), "service 3: name is 3; give a text of at most 200 printable"),
+    "a name that is no text": (spec(name=3), "3: name is 3; give a text of at most 200 printable"),
     "a name without end": (spec(name="x" * 201), r"name is 'xxx.*… \(203 characters\); give a text"),
     "no log": (spec(log=None), "log is None; give a text"),
     "a log of 64 characters": (spec(log="x" * 64), "log 'x+' has 64 characters, and Postgres takes 63"),

@@ -41,7 +41,7 @@ from twinlog.log.system import RandomIds
 from twinlog.log.transaction import Transaction
 from twinlog.model.schema import UpcasterCycle
 from twinlog.rpc import ReadModel
-from twinlog.service.mistakes import Mistake, in_spec
+from twinlog.service.mistakes import Mistake, in_spec, in_specs
 from twinlog.testing import START, Hosted, ManualClock, MemoryLog, MemoryTwin, MemoryViews, World
 from twinlog.testing.internals import Timer
 
@@ -147,6 +147,20 @@ async def test_a_wrong_declaration_is_refused_before_anything_is_opened(mistake:
     with pytest.raises(ConfigurationError, match=f"room_svc: .*{said}"):
         async with open_service(spec, nowhere, None):  # type: ignore[arg-type]
             raise AssertionError("it began")
+
+
+def test_services_of_one_system_have_a_name_a_log_and_a_database_each() -> None:
+    other = replace(SPEC, name="stay_svc", log="stays", database="hotel_stays")
+    assert list(in_specs({"room_svc": SPEC, "stay_svc": other})) == []
+    for field, said in (
+        ("name", "share their leases"),
+        ("log", "two logs into one"),
+        ("database", "one log under two"),
+    ):
+        shared = replace(other, **{field: getattr(SPEC, field)})
+        [found] = in_specs({"room_svc": SPEC, "stay_svc": shared})
+        assert found.startswith(f"room_svc and stay_svc have both {field} ")
+        assert said in found
 
 
 def test_a_sound_declaration_is_none() -> None:

@@ -65,6 +65,12 @@ class DatabaseSnapshot(NamedTuple):
         rows = await self.connection.fetch(QUERIES["doubled_ids"], after)
         return [(str(row[0]), row[1]) for row in rows]
 
+    async def archived_places(self) -> tuple[int, int, int]:
+        """How many events are archived; of those, how many the table has and how many are named as archived only."""
+        row = await self.connection.fetchrow(QUERIES["archived_places"])
+        assert row is not None
+        return row[0], row[1], row[2]
+
     async def requests(self) -> tuple[int, Sequence[tuple[str, int]]]:
         """The number of stored outcomes, and those that point outside the log, as request id and position."""
         count = await self.connection.fetchval(QUERIES["requests_count"])

@@ -35,6 +35,7 @@ _LOW = 2**64 - 1
 
 IDS = "event ids unique"
 CAUSES = "causes exist"
+ARCHIVED = "archived events are known to their streams"
 
 
 class Reading:
@@ -108,7 +109,10 @@ class Reading:
             self._take(events, heads, seen)
             await self._compare_snapshots(own)
             position = events[-1].position
-        await self._judge_ids()
+        if self._ids is not None and len(self._ids) != self._judged:
+            self._judge_archive(*await own.archived_places())
+            await self._judge_ids()
+            self._judged = len(self._ids)
         self.history.end(own.head, await own.newest(), self.findings)
 
     def _start(self, databases: Mapping[str, DatabaseSnapshot], head: int) -> int:
@@ -199,11 +203,20 @@ class Reading:
             self.checked["kept snapshots" if key.event_id else "snapshots"] += 1
             self.history.judge_snapshot(key, state, await own.stored(key), self.findings)
 
+    def _judge_archive(self, archived: int, in_table: int, named: int) -> None:
+        if in_table + named != archived:
+            of = self.of
+            self.findings.add(
+                ARCHIVED,
+                f"of events 1 to {archived} of log {of.log}, {in_table} are in table events, and table "
+                f"archived_streams names {named}: together that is not each of them once",
+                ids=[of.log],
+                remedy=f"restore table archived_streams from a backup of {of.database}",
+            )
+
     async def _judge_ids(self) -> None:
         """Where events are in an archive, the database alone cannot tell which ids stand twice."""
-        if not self._ids or len(self._ids) == self._judged:
-            return
-        self._judged, in_order = len(self._ids), sorted(self._ids)
+        in_order = sorted(self._ids or ())
         for one in {one for one, next in pairwise(in_order) if one == next}:
             found = await self._events_of(one)
             self._doubled(str(found[0].event_id), [event.position for event in found])

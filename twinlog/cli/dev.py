@@ -20,6 +20,7 @@ from twinlog.cli.console import missing as missing_of_console
 from twinlog.cli.exits import OK, Failed, Usage
 from twinlog.cli.project import Project, servers_told
 from twinlog.model.errors import ConfigurationError
+from twinlog.service.mistakes import in_specs
 from twinlog.service.spec import ServiceSpec
 
 _WATCHED = (".py", ".sql", ".proto")
@@ -163,7 +164,10 @@ async def _restart_on_change(project: Project, system: Any) -> None:
 def specs(project: Project) -> Mapping[str, ServiceSpec]:
     """What each service of a project is, by its package. Raises Usage."""
     sys.path.insert(0, str(project.root))
-    return {package: _spec(package) for package in project.services}
+    found = {package: _spec(package) for package in project.services}
+    if wrong := list(in_specs(found)):
+        raise Usage("; ".join(wrong))
+    return found
 
 
 def _spec(package: str) -> ServiceSpec:

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="PERCENT",
-        help="of the time that filling may take; default: 100",
+        help="of the time that filling may take; default: 10",
     )
     rebuild.add_argument(
         "--detach", action="store_true", help="only begin; `twinlog views status` shows how far it is"

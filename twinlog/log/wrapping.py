@@ -24,6 +24,10 @@ def wrapping_keys(text: str) -> Mapping[str, bytes]:
 
     A key is 32 bytes in base64. Raises ValueError, without showing a key.
     """
+    if text and not text.strip():
+        raise ValueError(
+            "must be name=key with commas, or empty; it is blank, so that keys would be kept unwrapped"
+        )
     found: dict[str, bytes] = {}
     for part in re.split(r"[,\s]+", text.strip()):
         if not part:

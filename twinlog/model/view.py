@@ -180,15 +180,24 @@ def fold_keyed(view: AnyView, events: Sequence[Keyed], rows: Mapping[str, Any]) 
         for key in keys:
             row = changed[key] if key in changed else rows.get(key)
             changed[key] = each(key, row, event, message) if each else evolve(row, event, message)
-    for key, row in changed.items():
-        _check_row(view, key, row)
+    if not view.append_only:
+        _check_rows(view, changed)
     return changed
 
 
-def _check_row(view: View[Any], key: str, row: Any) -> None:
+def _check_rows(view: View[Any], changed: Mapping[str, Any]) -> None:
     """Raises TypeError for a row that would be stored in another's place, or that is none."""
+    try:  # without a call for each row
+        odd = [key for key, row in changed.items() if row is not None and row[0] != key]
+    except (TypeError, LookupError):  # it is no tuple
+        odd = [*changed]
+    for key in odd:
+        _check_row(view, key, changed[key])
+
+
+def _check_row(view: View[Any], key: str, row: Any) -> None:
     if isinstance(row, tuple):
-        if row and row[0] != key and isinstance(row[0], str) and not view.append_only:
+        if row and row[0] != key and isinstance(row[0], str):
             raise TypeError(
                 f"view {view.name!r}: the row of {key!r} has {row[0]!r} as its first field, and would take the place "
                 f"of that one; let it begin with its key"

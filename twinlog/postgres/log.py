@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import Link, Unlinked, event_digests, leaves, summed
 from twinlog.log.ports import (
     Appended,
@@ -361,6 +362,23 @@ async def _add_archived(
         more = [old[position] for position in positions]
         events[index] += [event for event in more if after < event.version <= want.upto]
         events[index].sort(key=lambda event: event.version)
+        _check_archived(log.name, want.stream, after, more, events[index])
+
+
+def _check_archived(
+    log: str, stream: StreamId, after: int, archived: Sequence[Recorded], events: Sequence[Recorded]
+) -> None:
+    """Raises ArchiveDamaged where a stream would be folded with another's events, or without one of its own."""
+    why = ""
+    for event in archived:
+        if event.stream != stream:
+            why = f"it names event {event.position} for {stream}, and that is of {event.stream}"
+    for version, event in enumerate(events, after + 1):
+        if not why and event.version != version:
+            why = f"it names no event {min(version, event.version)} of {stream}, or several"
+    if why:
+        first, last = archived[0].position, archived[-1].position
+        raise ArchiveDamaged(log=log, first=first, last=last, file="table archived_streams", why=why)
 
 
 def _is_related(event: Recorded, correlations: Sequence[str], causes: Sequence[str]) -> bool:

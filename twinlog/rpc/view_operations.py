@@ -11,7 +11,7 @@ import structlog
 from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_build import Build
+from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RowDifference, Rows
 from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
 from twinlog.model.view import AnyView
@@ -230,7 +230,8 @@ class ViewOperations:
             raise ViewBuildDropped(view=view, build=build.number)
         shown = await self._shown(declared, build)
         if not dry_run:
-            consumers = [*declared.consumers(build).values()]
+            # Of all that may have kept it: its version may be declared no more.
+            consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
             await declared.store.drop_build(build, consumers, _table(declared, build))
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()

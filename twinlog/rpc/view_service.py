@@ -10,6 +10,9 @@ from twinlog.rpc.view_operations import Shown, ViewOperations
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceServicer
 
+SHARE = 10
+"""Percent of the time that a build is filled in, where nobody says: it leaves what is live nearly as it was."""
+
 
 class ViewService(ViewServiceServicer):
     """twinlog.v1.ViewService."""
@@ -34,10 +37,10 @@ class ViewService(ViewServiceServicer):
         view = checks.name("view", request.view)
         _number(checks, "version", request.version)
         if not 0 <= request.share <= 100:
-            checks.violate("share", "must be 1 to 100 percent, or 0 for 100")
+            checks.violate("share", f"must be 1 to 100 percent, or 0 for {SHARE}")
         checks.done()
         begun = await self._operations.rebuild(
-            view, request.version, request.share or 100, dry_run=request.dry_run
+            view, request.version, request.share or SHARE, dry_run=request.dry_run
         )
         return pb.RebuildViewResponse(build=_build(begun))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.util import find_spec
 from inspect import iscoroutinefunction, isfunction, unwrap
@@ -104,6 +104,24 @@ def _in_names(spec: ServiceSpec) -> Iterator[str]:
         default
     ):
         yield f"its address is by default {default!r}, and is to be host:port; name the field that says where it serves"
+
+
+def in_specs(specs: Mapping[str, ServiceSpec]) -> Iterator[str]:
+    """What services of one system have in common and may not, by their packages."""
+    for field, why in _OWN.items():
+        owners: dict[str, str] = {}
+        for package, spec in specs.items():
+            value = getattr(spec, field)
+            if (owner := owners.setdefault(value, package)) != package:
+                yield f"{owner} and {package} have both {field} {value!r}, and would {why}; give each its own"
+
+
+_OWN = {
+    "name": "share their leases and checkpoints",
+    "log": "copy two logs into one stream",
+    "database": "append to one log under two names",
+}
+"""What each service has for itself, and what would come of it otherwise."""
 
 
 def in_database_name(database: str) -> Iterator[str]:

@@ -81,6 +81,13 @@ Namespace = Annotated[
 ]
 """What the names of streams, databases and subjects begin with."""
 Database = Annotated[str, _text(_DATABASE, "at most 63 letters, digits, hyphens and underscores")]
+"""The name of a database, or empty."""
+NamedDatabase = Annotated[
+    str,
+    _text(
+        re.compile(_DATABASE.pattern.removesuffix("?")), "1 to 63 letters, digits, hyphens and underscores"
+    ),
+]
 """The name of a database."""
 Installation = Annotated[
     str, _text(_INSTALLATION, "at most 64 letters, digits, dots, hyphens and underscores")
@@ -114,7 +121,7 @@ class Settings(BaseSettings):
     """Where other services serve, as name=host:port with commas; they are asked about answers that sagas wait for."""
     personal_keys_url: OptionalPostgresUrl = ""
     """The Postgres server of the keys of personal data, where it is not that of POSTGRES_URL."""
-    personal_keys_database: Database = "twinlog_keys"
+    personal_keys_database: NamedDatabase = "twinlog_keys"
     """The database of the keys of personal data; all services of an installation share it."""
     personal_wrapping_keys: WrappingKeys = ""
     """What encrypts those keys, the newest first, as name=key with commas, each key 32 bytes in base64."""

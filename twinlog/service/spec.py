@@ -50,7 +50,7 @@ class ServiceSpec:
     def __post_init__(self) -> None:
         if not self.log and not self.aggregates:
             object.__setattr__(self, "log", self.name)
-        refuse_other(of := f"service {self.name!r}", self, _FORMS)
+        refuse_other(of := str(self.name), self, _FORMS)
         if self.address not in self.settings.model_fields:
             what = f"{self.settings.__name__} has no field {self.address}; name the one that says where it serves"
             raise WrongForm(of=of, what=what)

@@ -7,6 +7,12 @@ SELECT coalesce(max(position), 0) FROM events;
 SELECT event_id, array_agg(position ORDER BY position) FROM events WHERE position > $1
  GROUP BY event_id HAVING count(*) > 1 ORDER BY 2 LIMIT 100;
 
+-- name: archived_places
+-- How many events are archived; of those, how many the table has and how many are named as archived only.
+SELECT u.upto, (SELECT count(*) FROM events WHERE position <= u.upto),
+       (SELECT coalesce(sum(cardinality(positions)), 0)::bigint FROM archived_streams)
+  FROM (SELECT coalesce(max(last), 0) AS upto FROM archived_ranges) AS u;
+
 -- name: requests_beyond
 -- Outcomes of requests that point behind the last event.
 SELECT request_id, position FROM requests WHERE position NOT BETWEEN 0 AND $1 ORDER BY position LIMIT 100;

@@ -124,7 +124,7 @@ async def compare(services: Services, query: Query, form: Form) -> Outcome:
     if answer.message is None:
         return Outcome(_sentence(f"{service}: {answer.problem}"), ok=False)
     compared = Rehearsal("", answer.message.build, 0, 0, answer.message.comparison)
-    return Outcome(template=_REHEARSAL, model=compared)
+    return Outcome(ok=not compared.differs, template=_REHEARSAL, model=compared)
 
 
 def _with(rehearsal: Rehearsal, switch: Rehearsed) -> Rehearsal:

@@ -213,6 +213,8 @@
   });
 
   for (const id of ["theme", "help"]) $(id).hidden = false;
+  const here = document.querySelector(".side nav a[aria-current]");
+  if (here && here.closest("nav").scrollWidth > here.closest("nav").clientWidth) here.scrollIntoView({ inline: "center", block: "nearest" });
   tellAll();
   follow();
 })();
