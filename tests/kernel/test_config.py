@@ -165,7 +165,7 @@ def test_a_spec_knows_where_its_service_serves(environment: pytest.MonkeyPatch) 
 
 
 def test_a_spec_of_an_address_that_is_no_setting_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="'order_svc': ShopSettings has no field order_address"):
+    with pytest.raises(ValueError, match="order_svc: ShopSettings has no field order_address"):
         ServiceSpec("order_svc", "orders", "orders", "shop", ShopSettings, "order_address")
 
 

@@ -202,7 +202,7 @@ def test_names_follow_the_conventions(metric: Metric) -> None:
     assert not {"le", "job", "instance", "service"} & {*metric.labels}, "others put those on"
     assert not any(label.endswith("id") for label in metric.labels)
     if metric.kind == "histogram":
-        assert metric.name.endswith(("_seconds", "_events"))
+        assert metric.name.endswith(("_seconds", "_events", "_units"))
 
 
 def test_numbers_are_told_as_prometheus_reads_them() -> None:
