@@ -136,6 +136,9 @@ class RemoteBuilds(RemoteViews):
 
         return await self._ask("compare", compare)
 
+    async def count_rows(self, build: Build, table: str) -> int | None:
+        return await self._ask("count", lambda: at_once(self._server.views.count_rows(build, table)))
+
 
 def _table(store: MemoryViews, place: str) -> Mapping[str, Any]:
     return store.tables.get(f"{place}/{ORDERS.table}" if place else ORDERS.table, {})
