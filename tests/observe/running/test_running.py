@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 CONSOLE = "twinlog.console"
 SERVICES = ("order_svc", "customer_svc", "saga_orchestrator", "projector")
-MOST_SERIES = 1_000
+MOST_SERIES = 1_200
 """Of one process of the shop; an adopter's has more only by its own methods, consumers and types."""
 
 
