@@ -104,6 +104,7 @@ SLOW = (
     "tests/watches/test_crowds.py::test_a_slow_watcher_is_cut_off_and_goes_on_from_its_token",
     "tests/watches/test_crowds.py::test_a_thousand_watchers_cost_one_read_a_change_and_10_kb_each",
     "tests/watches/test_crowds.py::test_a_watcher_that_is_cut_off_holds_up_nobody",
+    "tests/watches/test_simulated.py",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
 
