@@ -27,6 +27,11 @@ def spent(pids: Mapping[str, int]) -> dict[str, float]:
     return {name: 1e6 * sum(map(_seconds, _family(pid))) for name, pid in pids.items()}
 
 
+def spent_by(system: System) -> float:
+    """The same of all of a system's processes and of its servers together."""
+    return sum(spent({**system.pids, **system.servers}).values())
+
+
 def _family(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children()]

@@ -93,16 +93,16 @@ async def overload(
     Clients wait for ``patience`` seconds to get a call through.
     """
     load = Load(address, METHOD, refusals=True)
-    since, spent = await system.position(), _spent(system)
+    since, spent = await system.position(), budget.spent_by(system)
     await load.closed(system.requests(orders), _CLIENTS)
     measured = await at_rest(system.log, since)
-    cost = (_spent(system) - spent) / len(measured)
+    cost = (budget.spent_by(system) - spent) / len(measured)
     capacity = rate(measured)
 
-    since, began, spent = await system.position(), time(), _spent(system)
+    since, began, spent = await system.position(), time(), budget.spent_by(system)
     crowd = Spread(*(Load(address, METHOD, refusals=True) for _ in range(_CONNECTIONS)))
     calls = await crowd.open(system.requests(int(times * capacity * seconds)), times * capacity, patience)
-    over, spent = time(), _spent(system) - spent
+    over, spent = time(), budget.spent_by(system) - spent
     after, offset = (
         await load.open(system.requests(int(2.5 * capacity)), capacity / 2),
         time() - perf_counter(),
@@ -127,10 +127,6 @@ async def overload(
         cost,
         spent / len(done),
     )
-
-
-def _spent(system: System) -> float:
-    return sum(budget.spent({**system.pids, **system.servers}).values())
 
 
 async def at_rest(log: asyncpg.Connection[Any], since: int) -> list[Order]:

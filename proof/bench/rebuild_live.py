@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -17,8 +17,8 @@ from time import perf_counter
 from typing import NamedTuple
 
 import grpc.aio
-import psutil
 
+from proof.bench import budget
 from proof.bench.systems import EVENTS_OF_ORDER, System, started
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
@@ -37,22 +37,10 @@ class _Round(NamedTuple):
 
 
 async def _round(system: System, orders: int) -> _Round:
-    spent, after, began = _spent(system), await system.position(), perf_counter()
+    spent, after, began = budget.spent_by(system), await system.position(), perf_counter()
     await system.load.closed(system.requests(orders), _CLIENTS)
     seconds = await system.view.reached(after + orders * EVENTS_OF_ORDER) - began
-    return _Round(orders / seconds, 1_000 * (_spent(system) - spent) / orders)
-
-
-def _spent(system: System) -> float:
-    """Processor seconds of the services and of the servers with their children."""
-    found = 0.0
-    for pid in (*system.pids.values(), *system.servers.values()):
-        process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
-            with suppress(psutil.Error):
-                times = each.cpu_times()
-                found += times.user + times.system
-    return found
+    return _Round(orders / seconds, (budget.spent_by(system) - spent) / 1_000 / orders)
 
 
 @asynccontextmanager

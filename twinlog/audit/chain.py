@@ -297,9 +297,8 @@ class ChainAudit:
             events = await self._log.read(first - 1, last + 1 - first)
             await self._note_copies(events, first, last)
         except ArchiveDamaged as error:
-            if (
-                self._damaged or first == last
-            ):  # the first event is found exactly, then whole files are left out
+            # The first event is found exactly; then whole files are left out.
+            if self._damaged or first == last:
                 self._damaged = str(error)
                 file = int(error.facts["first"]), int(error.facts["last"])
                 before = await self._read(first, file[0] - 1) if first < file[0] else {}

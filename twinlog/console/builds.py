@@ -192,6 +192,3 @@ def _lasting(seconds: float) -> str:
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"
     return f"{max(1, round(seconds))} s"
-
-
-__all__ = ["Build", "Builds", "Rehearsed", "builds_of", "call", "differs", "listed", "rehearse_switch"]

@@ -139,9 +139,8 @@ class Keeper:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._retrying.bear(
-                    self._keep(self._waiting.popleft())
-                )  # neither outage nor fault ends the task
+                # Neither an outage nor a fault of this one ends the task.
+                await self._retrying.bear(self._keep(self._waiting.popleft()))
 
     async def _keep(self, passed: _Passed) -> None:
         stream, at, upto = passed

@@ -267,9 +267,8 @@ class Snapshots(StateCodecs):
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._retrying.bear(
-                    self._save_some()
-                )  # neither an outage nor a fault of these few ends it
+                # Neither an outage nor a fault of these few ends the task.
+                await self._retrying.bear(self._save_some())
 
     async def _save_some(self) -> None:
         await self._save(await self._encoded())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from twinlog.model.view import versioned
+
 
 class Build(NamedTuple):
     """One build of a view."""
@@ -31,6 +33,11 @@ class Build(NamedTuple):
     def place(self) -> str:
         """Where its table is; empty: at home."""
         return "" if self.home else f"{self.view}@{self.number}"
+
+    @property
+    def table(self) -> str:
+        """The name of its table, wherever that is."""
+        return versioned(self.view, self.version)
 
 
 def consumer_of(build: Build, projection: str, source: str) -> str:

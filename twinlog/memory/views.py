@@ -161,7 +161,7 @@ class MemoryViews:
         self, view: AnyView, other: Build, fields: Sequence[str], most: int
     ) -> Mapping[str, Sequence[Any] | None] | None:
         here = self.tables.get(self._table(view), {})
-        there = self.tables.get(_at(other.place, _versioned(view.name, other.version)), {})
+        there = self.tables.get(_at(other.place, other.table), {})
         keys = [key for key in {**here, **there} if not _same(here.get(key), there.get(key))]
         if len(keys) > most:
             return None
@@ -237,7 +237,7 @@ class MemoryViews:
         if self._place is not None:
             return _at(self._place, view.table)
         if live := self.live.current.get(view.name):
-            return _at(live.place, _versioned(view.name, live.version))
+            return _at(live.place, live.table)
         return view.table
 
     def _note(self, changes: Changes, advance: CheckpointAdvance, before: Changes) -> None:
@@ -260,10 +260,6 @@ class MemoryViews:
 
 def _at(place: str, table: str) -> str:
     return f"{place}/{table}" if place else table
-
-
-def _versioned(view: str, version: int) -> str:
-    return view if version == 1 else f"{view}_v{version}"
 
 
 def _same(one: Any, other: Any) -> bool:

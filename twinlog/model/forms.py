@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from twinlog.model.errors import ConfigurationError
 
 _LONGEST_NAME = 200
-_MOST_DAYS = 730
+MOST_DAYS = 730
 """Any longer time is a slip; beyond it, doubled delays leave the calendar."""
 
 
@@ -107,7 +107,7 @@ def _is_function(given: object) -> bool:
 
 
 def _is_duration(given: object) -> bool:
-    return isinstance(given, timedelta) and timedelta() <= given <= timedelta(days=_MOST_DAYS)
+    return isinstance(given, timedelta) and timedelta() <= given <= timedelta(days=MOST_DAYS)
 
 
 def optional(form: Form) -> Form:
@@ -141,7 +141,7 @@ def one(of: type, words: str) -> Form:
 
 NAME = Form(_is_name, f"a text of at most {_LONGEST_NAME} printable characters")
 FLAG = Form(lambda given: isinstance(given, bool), "True or False")
-DURATION = Form(_is_duration, f"a timedelta, such as timedelta(seconds=10), of at most {_MOST_DAYS} days")
+DURATION = Form(_is_duration, f"a timedelta, such as timedelta(seconds=10), of at most {MOST_DAYS} days")
 EVENT = Form(is_event, "the generated class of a message, such as RoomAdded")
 EVENTS = Form(_are(is_event), "the generated classes of messages, in a list or tuple, such as [RoomAdded]")
 ANY_EVENTS = Form(
@@ -157,7 +157,7 @@ ERRORS = Form(
 )
 DURATION_OR_TIME = Form(
     lambda given: (
-        (isinstance(given, timedelta) and given <= timedelta(days=_MOST_DAYS)) or _is_function(given)
+        (isinstance(given, timedelta) and given <= timedelta(days=MOST_DAYS)) or _is_function(given)
     ),
-    f"a timedelta of at most {_MOST_DAYS} days, or a function of the trigger",
+    f"a timedelta of at most {MOST_DAYS} days, or a function of the trigger",
 )

@@ -10,6 +10,7 @@ from twinlog.model.forms import (
     EVENT,
     EVENTS,
     FLAG,
+    MOST_DAYS,
     NAME,
     RULES,
     Form,
@@ -20,8 +21,6 @@ from twinlog.model.forms import (
     several,
     whole,
 )
-
-_MOST_DAYS = 730
 
 
 def saga_forms(step: type, backoff: type) -> Forms:
@@ -90,4 +89,4 @@ def _backoff(of: type) -> Form:
 
 
 def _is_bounded(given: Any) -> bool:
-    return isinstance(given, timedelta) and given <= timedelta(days=_MOST_DAYS)
+    return isinstance(given, timedelta) and given <= timedelta(days=MOST_DAYS)

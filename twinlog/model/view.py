@@ -98,7 +98,7 @@ class View(Generic[Row]):
     @property
     def table(self) -> str:
         """The name of its table."""
-        return self.name if self.version == 1 else f"{self.name}_v{self.version}"
+        return versioned(self.name, self.version)
 
     @property
     def shares(self) -> bool:
@@ -121,6 +121,11 @@ class View(Generic[Row]):
     def after(self, key: str, row: Row | None, event: Recorded, message: Message) -> Row | None:
         """The row with that key after an event; None: there is none."""
         return self.each(key, row, event, message) if self.each else self.evolve(row, event, message)
+
+
+def versioned(view: str, version: int) -> str:
+    """The name of the table of a version of a view."""
+    return view if version == 1 else f"{view}_v{version}"
 
 
 def several_keys(view: View[Any], keys: Any) -> Sequence[str]:

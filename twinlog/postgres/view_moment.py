@@ -63,7 +63,7 @@ class PostgresMoment:
         self, view: AnyView, other: Build, fields: Sequence[str], most: int
     ) -> Mapping[str, Sequence[Any] | None] | None:
         tables = (
-            await self._table(other, view.name if other.version == 1 else f"{view.name}_v{other.version}"),
+            await self._table(other, other.table),
             await self._table(self.reads(view), self._views.table_read(view)),
         )
         return await differing(self._connection, self._queries, tables, fields, most)

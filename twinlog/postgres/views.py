@@ -222,13 +222,7 @@ class PostgresViews:
     def _table(self, view: AnyView) -> str:
         """The table of a view's version that is read; that of the given one where it is kept."""
         live = self.live.current.get(view.name) if self._place is None else None
-        return (
-            view.name
-            if live and live.version == 1
-            else f"{view.name}_v{live.version}"
-            if live
-            else view.table
-        )
+        return live.table if live else view.table
 
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What its package lacks for a view."""

@@ -14,7 +14,6 @@ from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RowDifference, Rows
 from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
-from twinlog.model.view import AnyView
 
 _NEAR = 1_000
 """A build with fewer events ahead is ready."""
@@ -232,7 +231,7 @@ class ViewOperations:
         if not dry_run:
             # Of all that may have kept it: its version may be declared no more.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
-            await declared.store.drop_build(build, consumers, _table(declared, build))
+            await declared.store.drop_build(build, consumers, build.table)
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()
         return shown
@@ -335,9 +334,9 @@ class ViewOperations:
             for projection, _ in declared.feeding(build.version)
             for consumer in [declared.consumers(build)[projection.source]]
         ]
-        table = f"{build.place}.{_table(declared, build)}" if build.place else _table(declared, build)
+        table = f"{build.place}.{build.table}" if build.place else build.table
         rate = sum(self._builds.rate(each.consumer) for each in standings)
-        rows = None if build.dropped else await declared.store.count_rows(build, _table(declared, build))
+        rows = None if build.dropped else await declared.store.count_rows(build, build.table)
         return Shown(build, table, build.version not in declared.versions, standings, rate, rows)
 
     async def _standing(self, log: str, consumer: str, position: int, projection: Wants) -> Standing:
@@ -393,11 +392,6 @@ def in_words(comparison: Comparison) -> str:
     if comparison.examples:
         found.append(f"such as {comparison.examples[0].key} ({comparison.examples[0].why})")
     return ", ".join(found)
-
-
-def _table(declared: Declared, build: Build) -> str:
-    view: AnyView | None = declared.versions.get(build.version)
-    return view.table if view else f"{build.view}_v{build.version}"
 
 
 def _pairs(declared: Declared, old: Build, new: Build) -> Mapping[str, str]:

@@ -100,9 +100,8 @@ def _in_names(spec: ServiceSpec) -> Iterator[str]:
             yield f"{field} {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten it"
     if spec.database in _TEMPLATES:
         yield f"database {spec.database!r} is what Postgres makes others from; name one of its own"
-    if isinstance(default := spec.settings.model_fields[spec.address].default, str) and not is_address(
-        default
-    ):
+    default = spec.settings.model_fields[spec.address].default
+    if isinstance(default, str) and not is_address(default):
         yield f"its address is by default {default!r}, and is to be host:port; name the field that says where it serves"
 
 
