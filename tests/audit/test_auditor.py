@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from uuid import UUID
 from zlib import crc32
 
 import pytest
@@ -283,6 +284,13 @@ async def test_a_wrong_kept_snapshot_is_named_with_what_mends_it(
     assert violation.remedy.startswith(f"twinlog snapshots rebuild customer/{id} ")
     await TimeTravel(shop.log("customers"), Schema()).rebuild(CUSTOMER, id)  # which the command calls
     assert (await shop.audit()).violations == []
+
+
+async def test_one_that_was_kept_of_an_archived_event_is_checked_too(shop: World) -> None:
+    id = await _keep(shop, lambda _: b"{")
+    await shop.sql("shop_customers", "UPDATE kept_snapshots SET event_id = $1", UUID(int=0))
+    [violation] = (await shop.audit()).violations
+    assert (violation.check, violation.ids) == (history.KEPT_SNAPSHOTS, [f"customer/{id}"])
 
 
 async def test_a_kept_snapshot_of_another_history_is_ignored(shop: World) -> None:

@@ -32,6 +32,8 @@ PARTITION = "partition key"
 TIMERS = "timers equal states"
 SNAPSHOTS = "snapshots equal folds"
 KEPT_SNAPSHOTS = "kept snapshots equal folds"
+_ARCHIVED = UUID(int=0)
+"""In the place of the event's id where the archive alone has it, when a snapshot is kept of it."""
 
 
 class Change(NamedTuple):
@@ -287,5 +289,5 @@ class HistoryAudit:
         if key is not None and key.version == head.version:
             self.captured.append((key, head.state))
         kept = self._kept.get((event.stream, head.version)) if self._kept else None
-        if kept is not None and kept.event_id == event.event_id:
+        if kept is not None and kept.event_id in (event.event_id, _ARCHIVED):
             self.captured.append((kept, head.state))
