@@ -24,6 +24,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.type.money_pb2 import Money
 from nats.aio.msg import Msg
 
+# Imported for the message types that they register: the timeline shows every event.
 import shop.customers.v1.events_pb2
 import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
