@@ -17,6 +17,8 @@ from tests.audit.test_command import run
 from tests.audit.world import DATABASE_OF, World
 from twinlog import Schema
 from twinlog.audit import reading
+from twinlog.audit.report import Findings
+from twinlog.audit.twins import TwinAudit
 from twinlog.log.history import LogHistory
 from twinlog.log.log_file import FrameReader, records_of
 from twinlog.log.log_file_records import event_of
@@ -117,6 +119,19 @@ async def test_what_no_stream_names_is_found(shop: World, tmp_path: Path) -> Non
     found = [each for each in (await shop.audit()).violations if each.check == reading.ARCHIVED]
     assert [each.ids for each in found] == [["orders"]]
     assert "restore table archived_streams" in found[0].remedy
+
+
+async def test_what_a_relay_trims_while_an_audit_reads_is_not_missed(shop: World, tmp_path: Path) -> None:
+    await archived(shop, tmp_path)
+    log, twin, findings = shop.log("orders"), shop.twin("orders"), Findings()
+    upto = await log.archived_upto()
+    audited = TwinAudit(shop.nats, "orders", "order_svc")
+    await audited.look(await identity(log.pool))
+    audited.trimmed = upto
+    await twin.trim(upto + 3)
+    await audited.compare(await shop.events("orders"), findings)
+    [violation] = findings.kept
+    assert violation.events == [f"orders/{upto + 1}", f"orders/{upto + 3}"]
 
 
 async def test_a_file_that_is_gone_ends_an_audit_with_its_name(shop: World, tmp_path: Path) -> None:

@@ -105,7 +105,9 @@ class TwinAudit:
         wanted = [event for event in events if event.position >= self.state.first]
         if wanted:
             stored = await self.messages(wanted[0].position, wanted[-1].position)
-            self._report_missing((e.position for e in wanted if e.position not in stored), findings)
+            missing = (e.position for e in wanted if e.position not in stored)
+            # A relay may trim the stream meanwhile.
+            self._report_missing((each for each in missing if each > self.trimmed), findings)
             for event in wanted:
                 self._compare(event, stored.get(event.position), findings)
         if events:
