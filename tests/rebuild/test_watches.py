@@ -13,6 +13,8 @@ import pytest
 from tests.rebuild.conftest import PATIENCE, Stays
 from tests.rebuild.program import STAYS, Stay
 from tests.waiting import until
+from twinlog import Unavailable
+from twinlog.log.view_build import consumer_of
 from twinlog.rpc import Change, ViewMoment
 
 
@@ -84,9 +86,36 @@ async def test_watches_follow_what_is_read_and_tell_no_change_twice_and_none_bac
         await stays.drop(build)
         await write(2)
         await until(lambda: one.has(ann=written) and many.has(ann=written))
-    assert one.in_order()
-    assert many.in_order()
+    assert one.in_order(), one.rows
+    assert many.in_order(), many.rows
     assert many.rows["bob"] == [1]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_build_that_is_dropped_under_a_read_is_not_taken_for_an_empty_one(
+    stays: Stays, number: int
+) -> None:
+    await stays.write("ann", "bob")
+    await stays.switch(await stays.rebuilt())
+    await (stays.back() if number == 2 else asyncio.sleep(0))
+    left = {each.number: each for each in await stays.running.views.builds()}[number]
+    consumers = [consumer_of(left, "stays_svc.stays", "stays")]
+
+    async def read(moment: ViewMoment) -> Any:
+        assert await moment.build(STAYS, number) == left
+        assert await moment.differing(STAYS, left, [], 10) == {}
+        return await moment.build(STAYS, number)
+
+    async def read_late(moment: ViewMoment) -> Any:
+        if await moment.build(STAYS, number):
+            await stays.running.views.drop_build(left, consumers, "stays")
+            await moment.differing(STAYS, left, [], 10)
+        return True
+
+    assert await stays.running.views.at_once(read) == left
+    with pytest.raises(Unavailable, match="dropped meanwhile"):
+        await stays.running.views.at_once(read_late)
+    assert await stays.running.views.at_once(read_late)
 
 
 async def test_a_watch_is_resumed_in_another_build(stays: Stays) -> None:

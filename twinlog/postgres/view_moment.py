@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import asyncpg
+
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds
+from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Mark, Marks, Note, Noted
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
@@ -66,7 +69,14 @@ class PostgresMoment:
             await self._table(other, other.table),
             await self._table(self.reads(view), self._views.table_read(view)),
         )
-        return await differing(self._connection, self._queries, tables, fields, most)
+        try:
+            found = await differing(self._connection, self._queries, tables, fields, most)
+            as_it_was = await self._connection.fetchval(self._queries["same_table"], tables[0])
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            as_it_was = False
+        if not as_it_was:  # A table that is emptied or dropped is so for older moments, too.
+            raise Unavailable(f"build {other.number} of view {view.name} was dropped meanwhile")
+        return found
 
     async def _table(self, build: Build | None, table: str) -> str:
         """The table of a build, as SQL. Those that are read are found first, and hide their homes."""

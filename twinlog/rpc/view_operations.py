@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -19,6 +20,8 @@ _NEAR = 1_000
 """A build with fewer events ahead is ready."""
 _CATCH_UP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
+LEFT_SECONDS = 5.0
+"""How long a build is kept after queries have left it: until then other replicas may read it, and watches go across."""
 _ROUNDS = 50
 _MOST_DIFFERING = 10_000
 """Rows that are looked at again, since they may only lag."""
@@ -220,7 +223,7 @@ class ViewOperations:
         return await self.build(view, build.number)
 
     async def drop(self, view: str, number: int, *, dry_run: bool) -> Shown:
-        """Drops a build. Raises ViewBuildLive and ViewBuildDropped."""
+        """Drops a build, no sooner than 5 s after queries have left it. Raises ViewBuildLive and ViewBuildDropped."""
         declared = self._declared(view)
         build = await self._build(declared, number)
         if build.live:
@@ -231,6 +234,7 @@ class ViewOperations:
         if not dry_run:
             # Of all that may have kept it: its version may be declared no more.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
+            await _until_left(build)
             await declared.store.drop_build(build, consumers, build.table)
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()
@@ -420,3 +424,9 @@ def _comparison(first: Rows, last: Rows, differing: Mapping[str, str], *, settle
     if not settled:
         return Comparison(first.compared, 0, 0, 0, len(kinds), examples, *columns)
     return Comparison(first.compared, len(kinds) - missing - added, missing, added, 0, examples, *columns)
+
+
+async def _until_left(build: Build) -> None:
+    if build.live_until:
+        left_for = (datetime.now(UTC) - build.live_until).total_seconds()
+        await asyncio.sleep(min(LEFT_SECONDS - left_for, LEFT_SECONDS))

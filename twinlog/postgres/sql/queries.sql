@@ -488,6 +488,10 @@ SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
   FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
  WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum;
 
+-- name: same_table
+-- Whether a table that this transaction has read is the one of its moment: to empty one is to replace it for everybody.
+SELECT relfilenode = pg_relation_filenode(oid) FROM pg_class WHERE oid = $1::regclass;
+
 -- name: estimated_rows
 -- About how many rows a table has, as the planner has it.
 SELECT reltuples::bigint FROM pg_class WHERE oid = $1::regclass;
