@@ -37,6 +37,7 @@ from twinlog.postgres.connection import (
     open_database,
     use_of,
 )
+from twinlog.postgres.database import Admit, everything
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
@@ -46,15 +47,22 @@ _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=
 
 @asynccontextmanager
 async def open_log(
-    server_url: str, database: str, name: str, *packages: str, size: int = 5
+    server_url: str, database: str, name: str, *packages: str, size: int = 5, admit: Admit = everything
 ) -> AsyncIterator[PostgresLog]:
     """The log of that name in a database of a server; both are created if they are missing.
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
+    ``admit``: see :func:`~twinlog.postgres.database.ensure_database`.
     """
     connections = Connections()
     async with open_database(
-        server_url, database, "twinlog.postgres.sql", *packages, size=size, on_connect=connections.count
+        server_url,
+        database,
+        "twinlog.postgres.sql",
+        *packages,
+        size=size,
+        on_connect=connections.count,
+        admit=admit,
     ) as pool:
         yield PostgresLog(pool, name, connections)
 

@@ -33,6 +33,7 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, View, unchanged
+from twinlog.postgres.urls import parted
 from twinlog.service.settings import is_address
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ OWN_WORK = ("relay", "timers", "requests")
 """The leases of a service's own tasks."""
 _LOG = re.compile("[a-z][a-z0-9_]*")
 _PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SCHEMA = re.compile("(?!pg_)[a-z_][a-z0-9_]*")
 _PARTS = (
     (("decide",), ("the state", "a command or event"), True),
     (("evolve",), ("the state", "a command or event"), False),
@@ -75,8 +77,14 @@ def in_spec(spec: ServiceSpec) -> Iterator[str]:
     if not _LOG.fullmatch(spec.log):
         yield f"log {spec.log!r}: the name of a log is of a-z, 0-9 and _ and begins with a letter; rename it"
     for field in ("name", "database", "domain"):
-        if not _PLAIN.fullmatch(str(getattr(spec, field))):
+        given = parted(str(spec.database))[0] if field == "database" else getattr(spec, field)
+        if not _PLAIN.fullmatch(str(given)):
             yield f"{field} {getattr(spec, field)!r}: use letters, digits, dots, hyphens and underscores"
+    if "/" in str(spec.database) and not _SCHEMA.fullmatch(parted(spec.database)[1]):
+        yield (
+            f"database {spec.database!r}: what follows the slash is its schema, of a-z, 0-9 and _, and begins neither "
+            f"with a digit nor with pg_; rename it"
+        )
     for field in ("migrations", "aggregates"):
         if not isinstance(given := getattr(spec, field), Sequence) or isinstance(given, str):
             yield f"{field} is one {type(given).__name__} and not several; is a comma missing, as in {field}=(…,)?"
@@ -95,10 +103,10 @@ def in_spec(spec: ServiceSpec) -> Iterator[str]:
 
 
 def _in_names(spec: ServiceSpec) -> Iterator[str]:
-    for field in ("log", "database"):
-        if len(name := getattr(spec, field)) > LONGEST_DATABASE:
+    for field, name in (("log", spec.log), *(("database", part) for part in parted(spec.database))):
+        if len(name) > LONGEST_DATABASE:
             yield f"{field} {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten it"
-    if spec.database in _TEMPLATES:
+    if parted(spec.database)[0] in _TEMPLATES:
         yield f"database {spec.database!r} is what Postgres makes others from; name one of its own"
     default = spec.settings.model_fields[spec.address].default
     if isinstance(default, str) and not is_address(default):
@@ -125,9 +133,9 @@ _OWN = {
 
 def in_database_name(database: str) -> Iterator[str]:
     """What is wrong with the name that a database has on its server, after TWINLOG_NAMESPACE."""
-    if len(database) > LONGEST_DATABASE:
+    if len(name := parted(database)[0]) > LONGEST_DATABASE:
         yield (
-            f"database {database!r} has {len(database)} characters, and Postgres takes {LONGEST_DATABASE}; shorten "
+            f"database {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten "
             f"TWINLOG_NAMESPACE or POSTGRES_DATABASE"
         )
 

@@ -82,7 +82,7 @@ SELECT consumer, position FROM checkpoints;
 
 -- name: lock_view
 -- Has other projections of a view's table wait until the transaction ends.
-SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text, 0));
+SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text || coalesce(current_setting('twinlog.schema', true), ''), 0));
 
 -- name: page_token_secret
 -- What signs page tokens.
@@ -347,12 +347,17 @@ SELECT count(*) FROM swept;
 SELECT clock_timestamp();
 
 -- name: identity
--- Whose log this is.
-SELECT installation, log_id, current_database() FROM log_identity;
+-- Whose log this is, where it is, and what it is called; the column of that is younger than the table.
+SELECT installation, log_id, current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), to_jsonb(i) ->> 'log'
+  FROM log_identity AS i;
 
 -- name: identify
 -- Says whose log this is, unless it is said already.
 INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: name_log
+-- Says what the log is called, unless it is said already.
+UPDATE log_identity SET log = $1 WHERE log IS NULL;
 
 -- name: server_id
 -- The number that a cluster of databases got when it was made; its replicas keep it.
@@ -441,7 +446,8 @@ SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.re
  ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1;
 
 -- name: lock_builds
--- Has others wait who begin, switch or drop builds, until the transaction ends.
+-- Has others wait who begin, switch or drop builds, until the transaction ends; also for views of the same name of
+-- another log of this database, so that no two builds take one number.
 SELECT pg_advisory_xact_lock(hashtextextended('twinlog.builds.' || $1::text, 0));
 
 -- name: settle_home
@@ -452,9 +458,12 @@ SELECT $1, 1, $2, true, true, clock_timestamp()
 ON CONFLICT DO NOTHING;
 
 -- name: begin_build
--- Numbers a new build.
+-- Numbers a new build, beyond those of a view of the same name of another log of this database.
 INSERT INTO view_builds (view, build, version, home, live, share)
-SELECT $1, max(build) + 1, $2, false, false, $3 FROM view_builds WHERE view = $1
+SELECT $1, 1 + greatest(max(build), (
+         SELECT max(substr(nspname, length($1) + 2)::integer) FROM pg_namespace
+          WHERE starts_with(nspname::text, $1 || '@') AND substr(nspname, length($1) + 2) ~ '^[0-9]{1,9}$')),
+       $2, false, false, $3 FROM view_builds WHERE view = $1
 RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share;
 
 -- name: lock_checkpoints
@@ -539,7 +548,7 @@ ON CONFLICT (consumer) DO NOTHING RETURNING position;
 
 -- name: import_unfinished
 -- Up to where an import has come that has not reached its end.
-SELECT current_database(), position FROM log_imports WHERE finished_at IS NULL;
+SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), position FROM log_imports WHERE finished_at IS NULL;
 
 -- name: import_state
 -- The import that this log was filled by.
@@ -620,11 +629,11 @@ UPDATE schema_migrations SET breaking = true WHERE package = 'twinlog.sql' AND v
 
 -- name: archive_lock
 -- One at a time.
-SELECT pg_try_advisory_lock(hashtextextended('twinlog.archive', 0));
+SELECT pg_try_advisory_lock(hashtextextended('twinlog.archive' || coalesce(current_setting('twinlog.schema', true), ''), 0));
 
 -- name: archive_unlock
 -- The next.
-SELECT pg_advisory_unlock(hashtextextended('twinlog.archive', 0));
+SELECT pg_advisory_unlock(hashtextextended('twinlog.archive' || coalesce(current_setting('twinlog.schema', true), ''), 0));
 
 -- name: archive_left
 -- Positions in the archive of which the table has events still, in steps of $1, each with the end of its range.
