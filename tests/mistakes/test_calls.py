@@ -11,13 +11,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog.testing
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value
 
 from tests.dead_letters.journal import JOURNAL
+from tests.kernel.batches import recorded
 from tests.mistakes.test_start import WRITE, service
-from twinlog import Aggregate, Transaction, Writer
+from tests.waiting import until
+from twinlog import Aggregate, Policies, Transaction, Writer, on
 from twinlog.log.requests import Request
 from twinlog.log.transaction import NoStreamId
 from twinlog.model.errors import StreamUnreadable
@@ -105,3 +108,24 @@ async def test_an_answer_of_another_type_is_refused_before_it_is_stored() -> Non
             await writes.execute(work, request=request)
         found = await writes.execute(lambda tx: tx.state(COUNTED, "a"))
         assert found.result == 0
+
+
+async def test_an_aggregate_that_is_not_declared_is_said_once() -> None:
+    """0.1.0 carried such commands out, and so it is; but nobody would hear that its timers never come."""
+    with structlog.testing.capture_logs() as lines:
+        async with service(JOURNAL) as running:
+            for number in range(3):
+                await running.writer.execute(lambda tx, id=str(number): tx.do(COUNTED, id, 7))  # type: ignore[misc]
+            await running.writer.execute(lambda tx: tx.do(JOURNAL, "a", WRITE))
+    said = [line for line in lines if line["event"] == "writer.undeclared_aggregate"]
+    assert [line["aggregate"] for line in said] == ["counted"]
+    assert "add it to the aggregates of the ServiceSpec" in said[0]["problem"]
+
+
+async def test_so_is_one_that_a_policy_addresses() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with service(JOURNAL) as running:
+            rule = on(COUNTED, "all").do(7)
+            running.subscribe(Policies("source", "room_svc", {Empty: lambda _event: rule}))
+            await running.twin("source").publish(recorded("source", 1, message=Empty()))
+            await until(lambda: "writer.undeclared_aggregate" in {line["event"] for line in lines})

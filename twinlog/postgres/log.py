@@ -24,6 +24,7 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
@@ -41,6 +42,8 @@ from twinlog.postgres.database import Admit, everything
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
+_REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+"""What is raised where a value is none of Postgres'."""
 _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
 """What an event has that is only folded."""
 
@@ -232,9 +235,15 @@ class _Session:
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
-    """Appends in the connection's transaction, or in a new one if it has none."""
-    if not batch.statements:
-        return await _append(connection, batch)
+    """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable."""
+    try:
+        return await (_append_all if batch.statements else _append)(connection, batch)
+    except _REFUSED:
+        refuse_batch(batch)
+        raise
+
+
+async def _append_all(connection: Connection, batch: Batch) -> Appended | Conflict:
     async with connection.transaction():
         appended = await _append(connection, batch)
         for query, arguments in batch.statements if isinstance(appended, Appended) else ():
@@ -318,17 +327,23 @@ class _Rows(NamedTuple):
 
 
 async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
-    snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
-    after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
-    to_fold = all(want.to_fold for want in wanted)
-    rows = await connection.fetch(
-        _QUERIES["histories_to_fold" if to_fold else "histories"],
-        [want.stream.type for want in wanted],
-        [want.stream.id for want in wanted],
-        after,
-        [want.upto for want in wanted],
-    )
-    return _Rows(snapshots, rows, to_fold)
+    try:
+        snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
+        after = [
+            snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted
+        ]
+        to_fold = all(want.to_fold for want in wanted)
+        rows = await connection.fetch(
+            _QUERIES["histories_to_fold" if to_fold else "histories"],
+            [want.stream.type for want in wanted],
+            [want.stream.id for want in wanted],
+            after,
+            [want.upto for want in wanted],
+        )
+        return _Rows(snapshots, rows, to_fold)
+    except _REFUSED:
+        refuse_ids(want.stream for want in wanted)
+        raise
 
 
 async def _slices(
