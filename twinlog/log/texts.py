@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from twinlog.log.ports import Batch
-from twinlog.model.event import NewEvent, StreamId
+from twinlog.model.event import Metadata, NewEvent, StreamId
 
 
 class Unstorable(ValueError):
@@ -17,9 +17,23 @@ def refuse_ids(streams: Iterable[StreamId]) -> None:
     _refuse((f"the id of {stream.type}", stream.id) for stream in streams)
 
 
+def refuse_metadata(metadata: Metadata) -> None:
+    """Raises Unstorable where it is none, or holds anything but texts: it would be stored, and read by nobody."""
+    try:
+        "".join(metadata[:4])
+        if metadata.extra:
+            "".join((*metadata.extra, *metadata.extra.values()))
+    except (TypeError, AttributeError):
+        raise Unstorable(
+            f"{metadata!r} is no Metadata of texts; give each field, and each of extra, as str"
+        ) from None
+
+
 def refuse_batch(batch: Batch) -> None:
     """Raises Unstorable for a text of a batch that a log does not keep."""
     refuse_ids(batch.expects)
+    for event in batch.events:
+        refuse_metadata(event.metadata)
     if not _is_sound("".join([text for event in batch.events for text in _texts_of(event)])):
         for event in batch.events:
             _refuse((f"metadata or a key of {event.type}", text) for text in _texts_of(event))
@@ -35,13 +49,13 @@ def _refuse(texts: Iterable[tuple[str, str]]) -> None:
     for what, text in texts:
         if not _is_sound(text):
             raise Unstorable(
-                f"{what} is {text!r}, and no log keeps a NUL character or half of a surrogate pair; have the request "
-                "refused that brought it"
+                f"{what} is {text!r}, and a log keeps texts only, without a NUL character or half of a surrogate pair; "
+                "give a str, and refuse the request that brings another"
             )
 
 
 def _is_sound(text: str) -> bool:
-    if "\0" in text:
+    if not isinstance(text, str) or "\0" in text:
         return False
     try:
         return text.isascii() or bool(text.encode())

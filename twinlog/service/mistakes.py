@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from importlib.util import find_spec
 from inspect import iscoroutinefunction, isfunction, unwrap
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from google.protobuf.message import Message
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.projection import Projection
-from twinlog.model.aggregate import Aggregate, AnyAggregate
+from twinlog.model.aggregate import Aggregate, AnyAggregate, is_mutable
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import shown
@@ -52,11 +51,11 @@ _PARTS = (
     (("on_due",), ("the state", "the time"), False),
 )
 """Functions of an aggregate, what each is given, and whether it may yield its results."""
-_MUTABLE = (list, dict, set, bytearray)
 _CONSUMER = ("name", "source", "types", "routing_key", "checkpoint", "apply")
 """Parts of a consumer."""
 LONGEST_DATABASE = 63
 """Characters of a name in Postgres."""
+_LONGEST_LINGER_SECONDS = 3_600
 _TEMPLATES = ("template0", "template1")
 
 
@@ -140,8 +139,14 @@ def in_database_name(database: str) -> Iterator[str]:
         )
 
 
-def in_subscribers(subscribers: Sequence[object]) -> Iterator[str]:
-    """What cannot be subscribed at all, and what to do with it."""
+def in_subscribers(
+    subscribers: Sequence[object], linger_seconds: object = 0.0, ended: bool = False
+) -> Iterator[str]:
+    """What cannot be subscribed at all, and what to do with it. ``ended``: its service runs no more."""
+    if ended:
+        yield "it has stopped, so that nothing would come of what is subscribed; do so inside its open_service block"
+    if not isinstance(linger_seconds, int | float) or not 0 <= linger_seconds <= _LONGEST_LINGER_SECONDS:
+        yield f"linger_seconds is {linger_seconds!r}; give seconds, from 0 to {_LONGEST_LINGER_SECONDS}"
     for each in subscribers:
         if isinstance(each, Policies | Effects | SagaAggregate):
             continue
@@ -191,7 +196,7 @@ def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
             f"aggregate {name!r}: its initial state is {shown(aggregate.initial)} and no state; call it, as in "
             f"{aggregate.initial.__name__}()"
         )
-    elif _is_mutable(aggregate.initial):
+    elif is_mutable(aggregate.initial):
         yield (
             f"aggregate {name!r}: its initial state is a mutable {type(aggregate.initial).__name__}, which all its "
             f"streams would share; make it a frozen dataclass"
@@ -404,12 +409,6 @@ def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
             yield from _in_methods(descriptor_pool.Default().FindServiceByName(name))
         except KeyError:
             yield f"gRPC service {name!r} is in no proto that is imported; use its full name, package.Service"
-
-
-def _is_mutable(value: object) -> bool:
-    if is_dataclass(value):
-        return not getattr(value, "__dataclass_params__").frozen  # noqa: B009 - typeshed does not know it
-    return isinstance(value, _MUTABLE)
 
 
 def _is_package(name: str) -> bool:

@@ -212,6 +212,8 @@ class Service:
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
         self.read_models: list[Collection[str]] = []
         """Of each read model, the names of the consumers that are to feed it."""
+        self._ended = False
+        """Whether the block of :meth:`running` was left."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
@@ -254,7 +256,10 @@ class Service:
                         self.start("heads", self.heads.run())
                     self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
-                    yield
+                    try:
+                        yield
+                    finally:
+                        self._ended = True
                 await self._drain()
 
     def subscribe(
@@ -272,7 +277,7 @@ class Service:
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
-        mistakes.refuse([*mistakes.in_subscribers(subscribers)], self.name)
+        mistakes.refuse([*mistakes.in_subscribers(subscribers, linger_seconds, self._ended)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
         found = [mistake for one in asked for mistake in self._in_table(one)]
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
