@@ -51,14 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     switch.add_argument(
         "--confirm", action="store_true", help="the rows may differ from those that are read now"
     )
-    switch.add_argument(
-        "--confirm-dead-letters",
-        action="store_true",
-        help="events that only this build has set aside may wait",
-    )
+    _confirm_dead_letters(switch)
     switch.add_argument("--dry-run", action="store_true", help="only check and compare")
     back = _action(actions, "back", "have queries read again what they read before", _back)
     _view(back)
+    _confirm_dead_letters(back)
     back.add_argument("--dry-run", action="store_true", help="only check")
     drop = _action(actions, "drop", "drop a build that is not live: its rows and its consumers", _drop)
     _view(drop)
@@ -81,6 +78,14 @@ def _view(parser: argparse.ArgumentParser) -> None:
 
 def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--build", type=int, default=0, help="its number; default: the newest")
+
+
+def _confirm_dead_letters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--confirm-dead-letters",
+        action="store_true",
+        help="events that only this build has set aside may wait",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -326,7 +331,9 @@ async def _switch(options: argparse.Namespace, asked: Sequence[Server]) -> int:
 
 async def _back(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     server = await _owner(options, asked)
-    request = builds.SwitchViewBackRequest(view=options.view, dry_run=options.dry_run)
+    request = builds.SwitchViewBackRequest(
+        view=options.view, confirm_dead_letters=options.confirm_dead_letters, dry_run=options.dry_run
+    )
     answer = as_dict(await server.ask(server.views.SwitchViewBack, request, seconds=_LONG_SECONDS))
     return _told(options, answer, "could be switched back to" if options.dry_run else "is live again")
 
