@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twinlog.cli import servers
+from twinlog.cli import again, servers
 from twinlog.cli.exits import OK, WRONG, Failed, Usage
 from twinlog.cli.output import as_dict, console, line, plain, print_json, table
 from twinlog.cli.servers import Server
@@ -283,8 +283,9 @@ async def _compared(options: argparse.Namespace, server: Server) -> int:
     else:
         _print_comparison(comparison, f"Build {number} of {options.view}")
         confirm = " --confirm" if _differs(comparison) else ""
-        console().print(plain(f"next: twinlog views switch {options.view} --build {number}{confirm}"))
-        console().print(plain(f"  or: twinlog views drop {options.view} {number}"))
+        views, at = f"{again.command()} views", again.at(server.address)
+        console().print(plain(f"next: {views} switch {options.view} --build {number}{confirm}{at}"))
+        console().print(plain(f"  or: {views} drop {options.view} {number}{at}"))
     return WRONG if _differs(comparison) else OK
 
 
