@@ -19,7 +19,7 @@ from twinlog.consume.projection import Projection
 from twinlog.log.twin import Twin
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import RebuildableStore, elapsed
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.view import AnyView
 
 LOOK_EVERY_SECONDS = 1.0
@@ -139,7 +139,10 @@ class ViewBuilds:
         return ""
 
     async def lacking(self, pairs: Iterable[tuple[str, str]]) -> Lacking:
-        """What is set aside by the second consumer of each pair, and not by the first. Raises Unavailable."""
+        """What is set aside by the second consumer of each pair, and not by the first.
+
+        Raises Unavailable and StreamUnreadable.
+        """
         events, versions = set[tuple[str, int]](), dict[str, int]()
         for pair in pairs:
             known = set[tuple[str, int]]()
@@ -261,7 +264,11 @@ class ViewBuilds:
 
     async def _steps_back(self, old: str, new: str, shown: int) -> bool:
         """Whether something is set aside of what was shown. That was not so at the switch: it has come since."""
-        return any(position <= shown for _, position in (await self.lacking([(old, new)])).events)
+        try:
+            lacking = await self.lacking([(old, new)])
+        except StreamUnreadable:
+            return True  # nobody knows
+        return any(position <= shown for _, position in lacking.events)
 
     def _pairs(self, before: Mapping[str, Build], after: Mapping[str, Build]) -> Iterator[_Pair]:
         """The consumers of what was read and of what will be, of the same logs. What was dropped holds up nothing."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from twinlog.log.view_build import Build
@@ -149,9 +150,8 @@ class LiveBuilds:
         return build.version if build else 0
 
 
-def elapsed() -> float:
-    """Seconds on a clock that goes on while the machine sleeps, where it has one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+elapsed = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Seconds on a clock that goes on while the machine sleeps, where it has one."""
 
 
 @runtime_checkable
