@@ -231,7 +231,7 @@ class Service:
         """What inspection tells of this process."""
         self._randomness = randomness
         self._open_log = open_log
-        self.view_builds = ViewBuilds(self._keep_build)
+        self.view_builds = ViewBuilds(self._keep_build, lambda name: self.dead_letters.consumers.get(name))
         """The builds of its views; twinlog.v1.ViewService shows them."""
         self._observed = observed
         self._tracing = tracing
@@ -400,9 +400,7 @@ class Service:
     async def _view_service(self) -> Registration:
         await self.view_builds.look()  # no query is answered from a build that is live no more
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
-        operations = ViewOperations(
-            self.view_builds, self.twin, self.messages, lambda name: self.dead_letters.consumers.get(name)
-        )
+        operations = ViewOperations(self.view_builds, self.twin, self.messages)
         return operator_services.views(operations)
 
     async def _hear_of_views(self, _message: Any) -> None:

@@ -432,11 +432,13 @@ WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdroppe
 
 -- name: view_builds
 -- All builds of all views.
-SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds ORDER BY view, build;
+SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack
+  FROM view_builds ORDER BY view, build;
 
 -- name: kept_build
 -- A build of a view that is kept; number 0: its home.
-SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds
+SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack
+  FROM view_builds
  WHERE view = $1 AND NOT dropped AND (build = $2 OR $2 = 0 AND home);
 
 -- name: home_table
@@ -457,6 +459,10 @@ SELECT $1, 1, $2, true, true, clock_timestamp()
  WHERE NOT EXISTS (SELECT FROM view_builds WHERE view = $1)
 ON CONFLICT DO NOTHING;
 
+-- name: build_under_way
+-- A build that was begun and never read.
+SELECT build FROM view_builds WHERE view = $1 AND NOT live AND live_until IS NULL AND NOT dropped LIMIT 1;
+
 -- name: begin_build
 -- Numbers a new build, beyond those of a view of the same name of another log of this database.
 INSERT INTO view_builds (view, build, version, home, live, share)
@@ -465,19 +471,41 @@ SELECT $1, 1 + greatest(max(build), (
           WHERE starts_with(nspname::text, $1 || '@') AND substr(nspname, length($1) + 2) ~ '^[0-9]{1,9}$')),
        $2, false, false, $3 FROM view_builds WHERE view = $1
 RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share;
+SELECT $1, max(build) + 1, $2, false, false, $3 FROM view_builds WHERE view = $1
+RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack;
 
 -- name: lock_checkpoints
 -- Where consumers stand; they stay there until the transaction ends.
 SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]) ORDER BY consumer FOR UPDATE;
 
+-- name: versions_of_letters
+-- The versions of consumers' dead letters; without a row there are none.
+SELECT stream_id, max(version) FROM (
+    SELECT stream_id, version FROM events WHERE stream_type = 'dead_letters' AND stream_id = ANY ($1::text[])
+    UNION ALL
+    SELECT stream_id, version FROM archived_streams WHERE stream_type = 'dead_letters' AND stream_id = ANY ($1::text[])
+) AS found GROUP BY stream_id;
+
 -- name: leave_build
--- The live build is left.
-UPDATE view_builds SET live = false, live_until = clock_timestamp() WHERE view = $1 AND live;
+-- A build is left, if it is the live one.
+UPDATE view_builds SET live = false, live_until = clock_timestamp() WHERE view = $1 AND build = $2 AND live
+RETURNING build;
 
 -- name: enter_build
 -- A build becomes the live one.
-UPDATE view_builds SET live = true, live_since = clock_timestamp() WHERE view = $1 AND build = $2 AND NOT dropped
-RETURNING build;
+UPDATE view_builds SET live = true, live_since = clock_timestamp(), may_lack = $3
+ WHERE view = $1 AND build = $2 AND NOT dropped RETURNING build;
+
+-- name: build_kept_for
+-- For how many seconds a build is still kept, of those since queries left it.
+SELECT extract(epoch FROM live_until - clock_timestamp())::float8 + $3 FROM view_builds
+ WHERE view = $1 AND build = $2 AND NOT live AND live_until IS NOT NULL;
+
+-- name: older_sessions
+-- Sessions of programs of release 0.1, by what they say every other second: they know of homes only.
+SELECT concat_ws(' ', 'pid', pid, 'from ' || host(client_addr)) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND state_change > clock_timestamp() - interval '10 s'
+   AND (query LIKE 'INSERT INTO leases AS held%' OR query LIKE '%SELECT move_checkpoint($1, $2, $3)');
 
 -- name: drop_build
 -- Notes that nobody keeps a build, where it is not live. Its number is never used again: its dead letters have it.
