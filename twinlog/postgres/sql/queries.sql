@@ -14,9 +14,9 @@ SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
 
 -- name: histories
 -- The events of some streams after some versions and up to others, stream by stream; of those that are in the archive,
--- their positions.
-SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag, e.recorded_at,
-       e.extra, NULL::bigint[] AS archived
+-- their positions. Times that the program cannot tell are told as the nearest that it can.
+SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag,
+       least(greatest(e.recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, e.extra, NULL::bigint[] AS archived
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
 UNION ALL
@@ -40,14 +40,14 @@ SELECT w.i, 0, a.version, NULL, NULL, a.positions
 
 -- name: read
 -- Events after a position, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
-       extra
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
   FROM events WHERE position > $1 ORDER BY position LIMIT $2;
 
 -- name: related
 -- The events between two positions that have one of some correlation ids or causes, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
-       extra
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
   FROM events WHERE position > $1 AND position <= $2
    AND (metadata ->> 'correlation_id' = ANY ($3::text[]) OR metadata ->> 'causation_id' = ANY ($4::text[]))
  ORDER BY position;
