@@ -28,6 +28,7 @@ from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
 from twinlog.log import log_file
 from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
+from twinlog.log.log_file_records import event_record
 from twinlog.log.ports import NewReply, Timer, TimerChange
 from twinlog.postgres import importing
 from twinlog.postgres.archiving import Rule, archive
@@ -187,6 +188,25 @@ async def test_a_flipped_bit_is_noticed_wherever_it_is(site: Site) -> None:
     assert await is_empty(site)
 
 
+async def test_no_byte_of_a_small_file_may_be_another_or_missing(site: Site) -> None:
+    """Every bit, and every end."""
+    await append(site.log, batch((counter(), 0, 1)))
+    await site.export()
+    whole = site.file.read_bytes()
+    taken = []
+    for offset, bit in itertools.product(range(len(whole)), range(8)):
+        flipped = whole[:offset] + bytes([whole[offset] ^ 1 << bit]) + whole[offset + 1 :]
+        try:
+            importing.checked(BytesIO(flipped), "flipped")
+        except (LogFileDamaged, LogFileUnfinished, NotALogFile):
+            continue
+        taken.append((offset, bit))
+    for end in range(len(whole)):
+        with pytest.raises((LogFileDamaged, LogFileUnfinished, NotALogFile)):
+            importing.checked(BytesIO(whole[:end]), "cut off")
+    assert not taken
+
+
 async def test_a_file_that_was_cut_off_is_refused(site: Site) -> None:
     await filled(site.log)
     await site.export()
@@ -295,6 +315,22 @@ async def test_what_a_newer_program_wrote_or_an_archive_is_refused(site: Site) -
     site.file.write_bytes(data + writer.frame())
     with pytest.raises(NotALogFile, match="records that this program does not know; use a newer one"):
         await site.imported()
+    writer = FrameWriter()
+    writer.add(LogRecord(header=LogFileHeader(format=1, log=LOG, file_id=b"f" * 16)))
+    data = writer.frame()
+    writer.add(event_record((await site.log.read(0, 1))[0]))
+    writer.add(LogRecord.FromString(b"\xfa\x01\x02hi"))  # beside events
+    data += writer.frame()
+    writer.add(LogRecord(end=LogFileEnd(position=1)))
+    site.file.write_bytes(data + writer.frame())
+    with pytest.raises(NotALogFile, match="records that this program does not know; use a newer one"):
+        await site.imported()
+    for format in (0, 2):
+        writer = FrameWriter()
+        writer.add(LogRecord(header=LogFileHeader(format=format, log=LOG, file_id=b"f" * 16)))
+        site.file.write_bytes(writer.frame())
+        with pytest.raises(NotALogFile, match=f"its format is {format}, this program knows 1"):
+            await site.imported()
     own = await identify(site.log.pool, "mine", "")
     rule = Rule(NOW + timedelta(days=9_000), ("counter",), 1)
     await archive(site.log, own, f"file://{site.file.parent}", rule, lambda _line: None)

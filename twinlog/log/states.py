@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 from twinlog.log.kept_snapshots import Keeper
+from twinlog.log.personal import EVERYBODY
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
@@ -17,6 +18,7 @@ from twinlog.log.units import StreamRef
 from twinlog.log.unreadable import Unreadable, UnreadableStreams
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId
+from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
 
 
@@ -45,6 +47,8 @@ class StateCache:
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
+        if self._personal:
+            self._personal.doubt()
         if self._erased:
             self._forget_erased()
 
@@ -89,8 +93,10 @@ class StateCache:
 
     def _forget_erased(self) -> None:
         assert self._personal
-        for stream in list(self.known):
-            if stream.id in self._erased or self._personal.is_mixed(stream.type):
+        everybody = EVERYBODY in self._erased
+        for stream, entry in list(self.known.items()):
+            keeps = everybody and entry.aggregate.keeps_personal and holds(entry.aggregate)
+            if keeps or stream.id in self._erased or self._personal.is_mixed(stream.type):
                 del self.known[stream]
         self._erased.clear()
 
