@@ -196,7 +196,7 @@ async def test_while_the_keys_are_away_all_but_names_goes_on(at_work: Running, t
             try:
                 await client.customer_queries.GetCustomer(get, timeout=PATIENCE)
             except grpc.aio.AioRpcError as error:
-                return error.code() == grpc.StatusCode.UNAVAILABLE
+                return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
             return False
 
         await until(is_refused)
