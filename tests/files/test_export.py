@@ -30,7 +30,7 @@ from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
 from twinlog.log.log_file_records import event_record
 from twinlog.log.ports import NewReply, Timer, TimerChange
-from twinlog.postgres import importing
+from twinlog.postgres import exporting, importing
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
 from twinlog.postgres.identity import ImportUnfinished, identify
@@ -142,6 +142,41 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
         assert await log.last_handled("svc.other") == (7, events[1].event_id)
         assert await view.checkpoint("view") == 0, "its rows are not in the file: it begins anew"
         assert len(await grow(log, 1)) == 1
+
+
+async def test_a_file_is_one_moment_of_a_log_that_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written while it is made: events, outcomes, timers and links are of one moment."""
+    monkeypatch.setattr(exporting, "_PAGE", 3)
+    await grow(site.log, 20)
+    done = asyncio.Event()
+
+    async def write() -> None:
+        for version in itertools.count(1):
+            if done.is_set():
+                return
+            stream = counter(f"w{version}")
+            new = batch(
+                (stream, 0, 1),
+                replies=[NewReply(f"r-{version}", b"print", b"reply", 1)],
+                timers=[TimerChange(stream, 1, NOW)],
+            )
+            await append(site.log, new)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(write())
+        exported = await site.export()
+        done.set()
+    assert 20 < exported.events <= await site.log.head()
+    await site.imported()
+    async with site.restored() as log:
+        events = await all_of(log)
+        assert events == (await all_of(site.log))[: exported.events]
+        assert (await verified(log))[0] is None
+        written = len(events) - 20
+        assert len(await log.due(NOW, 10_000)) == written
+        assert await log.reply(f"r-{written}") and not await log.reply(f"r-{written + 1}")
 
 
 async def test_outcomes_of_requests_may_stay_behind(site: Site) -> None:
