@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import itertools
 import re
 import sys
@@ -36,7 +37,7 @@ from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
 from twinlog.postgres.identity import ImportUnfinished, identify
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
 from twinlog.service import export as service
-from twinlog.service.export import Done, FileFails, NoSuchFile, Options, export_log, import_file
+from twinlog.service.export import Done, FileBusy, FileFails, NoSuchFile, Options, export_log, import_file
 from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
@@ -410,6 +411,15 @@ async def test_a_file_of_another_log_is_refused(site: Site) -> None:
     await identify(site.log.pool, "mine", "")
     with pytest.raises(FileOfAnotherLog, match="another installation"):
         await site.export()
+
+
+async def test_two_exports_do_not_write_one_file(site: Site) -> None:
+    await grow(site.log, 2)
+    with site.file.open("x+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(FileBusy, match=r"Another export is writing .*counters.twinlog"):
+            await site.export()
+    assert (await site.export()).events == 2
 
 
 async def test_a_file_of_another_history_is_not_continued(site: Site) -> None:

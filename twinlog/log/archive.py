@@ -80,6 +80,18 @@ def filesystem(url: str) -> tuple[Any, str]:
     return found
 
 
+def lasting(url: str) -> str:
+    """The URL of a place as every process finds it, whatever folder it runs in. Raises ConfigurationError."""
+    files, path = filesystem(url)
+    local = "file" in protocols(files) and "::" not in url
+    return str(files.unstrip_protocol(path)) if local else url
+
+
+def protocols(files: Any) -> Sequence[str]:
+    """What a file system is called in URLs."""
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
 class _Reads:
     """Reads of a place that may be slow, or never answer."""
 
