@@ -205,6 +205,10 @@ class PostgresLog(ArchivedPast):
         rows = await self._fetch("newest_link")
         return Link(*rows[0]) if rows else None
 
+    async def notes_newest(self) -> bool:
+        """Whether the next link will follow the newest one."""
+        return all(row[0] for row in await self._fetch("notes_newest"))
+
     async def unlinked(self) -> Sequence[Unlinked]:
         return [Unlinked(*row) for row in await self._fetch("unlinked")]
 

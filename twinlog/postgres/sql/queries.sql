@@ -682,6 +682,11 @@ SELECT number, kind, first_position, last_position, head, digest, marks, hash
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
   FROM chain ORDER BY number DESC LIMIT 1;
 
+-- name: notes_newest
+-- Whether the head of the log stands at the last link of the chain; no row where there is none.
+SELECT h.links = c.number AND h.hash = c.hash
+  FROM log_head h, (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1) AS c;
+
 -- name: cuts
 -- The links that say where repairs cut the log.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
