@@ -194,6 +194,8 @@ def _address(service: ServiceSpec, preferred: str | None) -> str:
 def _free_address(setting: str, preferred: str | None) -> str:
     given = os.environ.get(setting) or preferred or f"127.0.0.1:{free_port()}"
     host, _, port = given.rpartition(":")
+    if not int(port):
+        return f"{host}:{free_port()}"
     if not port_is_free(host, int(port)):
         raise Misconfigured(
             f"{setting}: {given} is taken; stop what listens there or set {setting} to another host:port"
