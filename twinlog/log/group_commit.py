@@ -21,6 +21,7 @@ from twinlog.log.personal import Personal
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
 from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
+from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
@@ -226,6 +227,12 @@ class GroupCommit:
             unit.fail(error)
 
     def _batch(self, draft: Draft, decided: Sequence[_Decided]) -> Batch:
+        try:  # no call for each event
+            "".join([text for event in draft.events for text in event.metadata[:4]])
+            "".join([text for event in draft.events for text in event.metadata.extra.values()])
+        except (TypeError, AttributeError):
+            refuse_metadata(draft.events)
+            raise
         return Batch(
             recorded_at=self._clock.now(),
             expects={stream: entry.version for stream, entry in draft.read.items()},
