@@ -244,27 +244,14 @@ class Transaction:
             raise StreamUnreadable(**self._draft.failed[stream].facts)
         entry = self._written.get(stream) or self._draft.written.get(stream) or self._read.get(stream)
         if entry is not None:
-            if entry.aggregate is not aggregate:
-                _refuse_namesake(entry.aggregate, aggregate)
             if stream not in self._read:
                 self._read[stream] = entry
             return entry
         entry = self._draft.known.get(stream)
         if entry is None:
             raise NotLoaded(aggregate, stream)
-        if entry.aggregate is not aggregate:
-            _refuse_namesake(entry.aggregate, aggregate)
         self._read[stream] = entry
         return entry
-
-
-def _refuse_namesake(known: AnyAggregate, other: AnyAggregate) -> None:
-    """Raises TypeError for an aggregate that is another than the one by which a stream was read."""
-    if known != other:
-        raise TypeError(
-            f"two aggregates are called {other.name!r} and would fold each other's streams; import the one that the "
-            "service declares, or rename the other"
-        )
 
 
 def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -86,7 +86,7 @@ class Aggregate(Generic[State, Command]):
     """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
     stream's own id. False: the fold drops them."""
 
-    pristine: ClassVar[Any] = None
+    pristine = cast(Any, None)
     """A copy of the initial state, of an aggregate in whose state anything can be changed in place."""
 
     def __post_init__(self) -> None:
