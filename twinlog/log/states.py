@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from twinlog.log.kept_snapshots import Keeper
+from twinlog.log.personal import EVERYBODY
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
@@ -20,6 +21,7 @@ from twinlog.log.unreadable import Unreadable, UnreadableStreams
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId
+from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
 
 _UNDECLARED = (
@@ -67,6 +69,8 @@ class StateCache:
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
+        if self._personal:
+            self._personal.doubt()
         if self._erased:
             self._forget_erased()
 
@@ -120,8 +124,10 @@ class StateCache:
 
     def _forget_erased(self) -> None:
         assert self._personal
-        for stream in list(self.known):
-            if stream.id in self._erased or self._personal.is_mixed(stream.type):
+        everybody = EVERYBODY in self._erased
+        for stream, entry in list(self.known.items()):
+            keeps = everybody and entry.aggregate.keeps_personal and holds(entry.aggregate)
+            if keeps or stream.id in self._erased or self._personal.is_mixed(stream.type):
                 del self.known[stream]
         self._erased.clear()
 

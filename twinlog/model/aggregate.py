@@ -84,7 +84,7 @@ class Aggregate(Generic[State, Command]):
     then three of four, and so on."""
     keeps_personal: bool = True
     """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
-    stream's own id. False: the fold drops them."""
+    stream's own id. False: the fold drops them, and is given them sealed where it is decided by."""
 
     pristine = cast(Any, None)
     """A copy of the initial state, of an aggregate in whose state anything can be changed in place."""

@@ -18,10 +18,12 @@ CONNECT_SECONDS = 10.0
 _POOLER_SECONDS = 2.0
 _POOLER_ROUNDS = 4
 
-SESSION = "SET default_transaction_isolation = 'read committed'"
-"""Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile. Set in
-the session, because that goes before what the server, the database or the user has as its default, and a pooler lets
-it pass. ``default_transaction_read_only`` stays as the operator has it: read-only is an outage."""
+SESSION = """SET default_transaction_isolation = 'read committed';
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"""
+"""Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile, and what
+is acknowledged has to be on the disk. Set in the session, because that goes before what the server, the database or
+the user has as its default, and a pooler lets it pass. ``default_transaction_read_only`` stays as the operator has it:
+read-only is an outage; so do the other ways to commit, which wait for the disk, too, or for replicas."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
+from pydantic_core import to_json
 
 from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import Link, Unlinked, event_digests, leaves, summed
@@ -44,6 +45,7 @@ from twinlog.postgres.named_queries import load_queries
 _QUERIES = load_queries("twinlog.postgres.sql")
 _REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 """What is raised where a value is none of Postgres'."""
+_TEXTS = Metadata._fields[:-1]
 _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
 """What an event has that is only folded."""
 
@@ -203,6 +205,10 @@ class PostgresLog(ArchivedPast):
         rows = await self._fetch("newest_link")
         return Link(*rows[0]) if rows else None
 
+    async def notes_newest(self) -> bool:
+        """Whether the next link will follow the newest one."""
+        return all(row[0] for row in await self._fetch("notes_newest"))
+
     async def unlinked(self) -> Sequence[Unlinked]:
         return [Unlinked(*row) for row in await self._fetch("unlinked")]
 
@@ -292,8 +298,6 @@ async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
     version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at, extra = row
-    if extra is not None:
-        metadata["extra"] = extra
     return Recorded(
         log,
         position,
@@ -302,19 +306,28 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
         event_id,
         type,
         payload,
-        metadata_of(metadata),
+        metadata_of(metadata, extra),
         partition_key,
         routing_key,
         recorded_at,
     )
 
 
-def metadata_of(stored: Mapping[str, Any]) -> Metadata:
-    """What is known of an event, by the names under which it is stored."""
-    try:
-        return Metadata(**stored)
-    except TypeError:  # a newer version of the program knows more about an event
-        return Metadata(**{name: stored[name] for name in Metadata._fields if name in stored})
+def metadata_of(stored: Any, extra: Any = None) -> Metadata:
+    """What is known of an event, by the names under which it is stored; the rest is a newer program's.
+
+    What is no text, as another program may have written it, is read as the JSON that it is: it concerns nobody else.
+    """
+    if not isinstance(stored, dict):
+        stored = {"actor": stored}
+    if not isinstance(extra, dict | None):
+        extra = {"extra": extra}
+    texts = [_text(stored.get(name, "")) for name in _TEXTS]
+    return Metadata._make([*texts, {name: _text(value) for name, value in (extra or {}).items()}])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else to_json(value).decode()
 
 
 class _Rows(NamedTuple):

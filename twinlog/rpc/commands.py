@@ -24,6 +24,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
 from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, call_metadata
 from twinlog.rpc.validation import Checks
@@ -38,6 +39,11 @@ class Commands:
     def __init__(self, log: Log, writer: Writer) -> None:
         self._log = log
         self._writer = writer
+
+    @property
+    def schema(self) -> Schema:
+        """What reads the log's events."""
+        return self._writer.schema
 
     async def execute(
         self,

@@ -15,6 +15,7 @@ from twinlog.log.wrapping import wrapping_keys
 from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
+from twinlog.service.meanings import meaning
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
@@ -108,7 +109,7 @@ class Settings(BaseSettings):
     """The settings of every process; a service derives its own. The environment has a field under its upper-case
     name; the field's docstring is its documentation."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     postgres_url: PostgresUrl = Field()
     """The Postgres server, such as postgresql://user:password@127.0.0.1:5432, percent-encoded."""
@@ -163,7 +164,8 @@ def load(kind: type[SettingsType], **known: Any) -> SettingsType:
 def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
     """The name, default (or "required") and meaning of each setting, for documentation."""
     return [
-        (name.upper(), _default(field), field.description or "") for name, field in kind.model_fields.items()
+        (name.upper(), _default(field), field.description or meaning(kind, name))
+        for name, field in kind.model_fields.items()
     ]
 
 
@@ -202,9 +204,10 @@ def _default(field: FieldInfo) -> str:
 def _complaint(kind: type[BaseSettings], error: Any) -> str:
     name = str(error["loc"][0]) if error["loc"] else ""
     field = kind.model_fields.get(name)
-    meaning = f" [{field.description}]" if field is not None and field.description else ""
+    known = "" if field is None else field.description or meaning(kind, name)
+    remark = f" [{known}]" if known else ""
     if error["type"] == "missing":
-        return f"{name.upper()} is not set: set it{meaning}"
+        return f"{name.upper()} is not set: set it{remark}"
     what = error["msg"].removeprefix("Value error, ")
     shown = f"={error['input']}" if field is None or field.repr else ""
-    return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{meaning}"
+    return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{remark}"
