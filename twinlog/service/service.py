@@ -185,7 +185,7 @@ class Service:
             randomness=randomness,
             personal=self.personal,
             owners={event: each.name for each in aggregates for event in each.events},
-            declared=[each.name for each in (*aggregates, DEAD_LETTERS)],
+            declared={each.name: each for each in (*aggregates, DEAD_LETTERS)},
         )
         self.timers = Timers(
             log,

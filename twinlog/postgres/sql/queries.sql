@@ -470,8 +470,6 @@ SELECT $1, 1 + greatest(max(build), (
          SELECT max(substr(nspname, length($1) + 2)::integer) FROM pg_namespace
           WHERE starts_with(nspname::text, $1 || '@') AND substr(nspname, length($1) + 2) ~ '^[0-9]{1,9}$')),
        $2, false, false, $3 FROM view_builds WHERE view = $1
-RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share;
-SELECT $1, max(build) + 1, $2, false, false, $3 FROM view_builds WHERE view = $1
 RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack;
 
 -- name: lock_checkpoints
