@@ -190,7 +190,7 @@ class _Drawing:
         room = int((shape.box_width - 20) / _CHARACTER)
         box = Box(
             id,
-            name if shape.narrow else _cut(name, room),
+            name if shape.narrow else cut_end(name, room),
             name,
             under,
             kind,
@@ -243,7 +243,8 @@ def _offset(seconds: float) -> str:
     return f"+{lasting(seconds)}"
 
 
-def _cut(text: str, most: int) -> str:
+def cut_end(text: str, most: int) -> str:
+    """A text of at most so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
