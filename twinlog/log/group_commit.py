@@ -196,7 +196,7 @@ class GroupCommit:
                     if isinstance(result, CoroutineType):
                         refuse_async(result)
                     if unit.request and not isinstance(result, unit.request.reply_type):
-                        refuse_reply(result, unit.request)
+                        refuse_reply(result, unit.request.reply_type)
                     reply = result.SerializeToString(deterministic=True) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate

@@ -47,6 +47,13 @@ class Metadata(NamedTuple):
     """What the domain says besides, such as the tenant or the user; what an event causes has the same."""
 
 
+def encoded(message: Message) -> tuple[str, bytes, str]:
+    """What a log keeps of a message: its type, its payload and its routing key."""
+    payload = message.SerializeToString(deterministic=True)
+    rule = rule_of(message.DESCRIPTOR)
+    return rule.type, payload, rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
+
+
 class NewEvent(NamedTuple):
     """An event about to be appended."""
 
@@ -70,10 +77,8 @@ class NewEvent(NamedTuple):
         partition_key: str,
     ) -> NewEvent:
         """The event with the type, payload and routing key of a message."""
-        payload = message.SerializeToString(deterministic=True)
-        rule = rule_of(message.DESCRIPTOR)
-        routing_key = rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
-        return cls(stream, version, event_id, rule.type, payload, metadata, partition_key, routing_key)
+        type, payload, routing_key = encoded(message)
+        return cls(stream, version, event_id, type, payload, metadata, partition_key, routing_key)
 
 
 class Recorded(NamedTuple):

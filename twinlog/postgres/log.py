@@ -25,6 +25,7 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
@@ -38,9 +39,12 @@ from twinlog.postgres.connection import (
     open_database,
     use_of,
 )
+from twinlog.postgres.database import Admit, everything
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
+_REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+"""What is raised where a value is none of Postgres'."""
 _TEXTS = Metadata._fields[:-1]
 _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
 """What an event has that is only folded."""
@@ -48,15 +52,22 @@ _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=
 
 @asynccontextmanager
 async def open_log(
-    server_url: str, database: str, name: str, *packages: str, size: int = 5
+    server_url: str, database: str, name: str, *packages: str, size: int = 5, admit: Admit = everything
 ) -> AsyncIterator[PostgresLog]:
     """The log of that name in a database of a server; both are created if they are missing.
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
+    ``admit``: see :func:`~twinlog.postgres.database.ensure_database`.
     """
     connections = Connections()
     async with open_database(
-        server_url, database, "twinlog.postgres.sql", *packages, size=size, on_connect=connections.count
+        server_url,
+        database,
+        "twinlog.postgres.sql",
+        *packages,
+        size=size,
+        on_connect=connections.count,
+        admit=admit,
     ) as pool:
         yield PostgresLog(pool, name, connections)
 
@@ -194,6 +205,10 @@ class PostgresLog(ArchivedPast):
         rows = await self._fetch("newest_link")
         return Link(*rows[0]) if rows else None
 
+    async def notes_newest(self) -> bool:
+        """Whether the next link will follow the newest one."""
+        return all(row[0] for row in await self._fetch("notes_newest"))
+
     async def unlinked(self) -> Sequence[Unlinked]:
         return [Unlinked(*row) for row in await self._fetch("unlinked")]
 
@@ -226,9 +241,15 @@ class _Session:
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
-    """Appends in the connection's transaction, or in a new one if it has none."""
-    if not batch.statements:
-        return await _append(connection, batch)
+    """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable."""
+    try:
+        return await (_append_all if batch.statements else _append)(connection, batch)
+    except _REFUSED:
+        refuse_batch(batch)
+        raise
+
+
+async def _append_all(connection: Connection, batch: Batch) -> Appended | Conflict:
     async with connection.transaction():
         appended = await _append(connection, batch)
         for query, arguments in batch.statements if isinstance(appended, Appended) else ():
@@ -319,17 +340,23 @@ class _Rows(NamedTuple):
 
 
 async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
-    snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
-    after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
-    to_fold = all(want.to_fold for want in wanted)
-    rows = await connection.fetch(
-        _QUERIES["histories_to_fold" if to_fold else "histories"],
-        [want.stream.type for want in wanted],
-        [want.stream.id for want in wanted],
-        after,
-        [want.upto for want in wanted],
-    )
-    return _Rows(snapshots, rows, to_fold)
+    try:
+        snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
+        after = [
+            snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted
+        ]
+        to_fold = all(want.to_fold for want in wanted)
+        rows = await connection.fetch(
+            _QUERIES["histories_to_fold" if to_fold else "histories"],
+            [want.stream.type for want in wanted],
+            [want.stream.id for want in wanted],
+            after,
+            [want.upto for want in wanted],
+        )
+        return _Rows(snapshots, rows, to_fold)
+    except _REFUSED:
+        refuse_ids(want.stream for want in wanted)
+        raise
 
 
 async def _slices(
