@@ -7,7 +7,7 @@ and continued frame by frame, in bounded memory. Decompressed, the file is one m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -216,9 +216,3 @@ def header_of(frame: Frame, name: str) -> LogFileHeader:
             file=name, why=f"its format is {header.format}, this program knows {FORMAT}; use a newer one"
         )
     return header
-
-
-def records_of(frames: Iterable[Frame]) -> Iterator[LogRecord]:
-    """The records of frames, one after the other."""
-    for frame in frames:
-        yield from frame.records
