@@ -116,6 +116,10 @@ CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS
 CREATE TRIGGER held BEFORE UPDATE ON subject_keys FOR EACH ROW WHEN (NEW.subject = 'p-0600') EXECUTE FUNCTION held()
 """
 """Whoever wraps that key anew waits for a lock."""
+_WAITING = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+ WHERE NOT l.granted AND l.locktype = 'advisory' AND d.datname = current_database()
+"""
 
 
 async def test_no_key_is_lost_where_a_rotation_is_killed(
@@ -138,7 +142,7 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "twinlog", *command)
 
         async def waits() -> bool:
-            return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            return bool(await connection.fetchval(_WAITING))
 
         await until(waits)
         process.kill()
