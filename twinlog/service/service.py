@@ -155,7 +155,7 @@ class Service:
         """Parts whose problems make the service NOT_SERVING."""
         self._feeding = feeding = Feeding(
             log,
-            twin=twin,
+            twin=lambda of: self.twin(of),
             lease=lease,
             schema=schema,
             clock=clock,
