@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -12,6 +13,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
+from twinlog.service.runtime import use_all_descriptors
 
 
 @asynccontextmanager
@@ -106,3 +109,14 @@ async def test_a_configuration_error_is_one_line(scenario: str, line: str) -> No
 
     assert process.returncode == 2
     assert (out.decode(), err.decode()) == ("", f"{line}\n")
+
+
+def test_a_process_takes_as_many_files_and_connections_as_it_may() -> None:
+    kind = resource.RLIMIT_NOFILE
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (4096 if hard == resource.RLIM_INFINITY else hard - 1, hard))
+    try:
+        use_all_descriptors()
+        assert resource.getrlimit(kind) == (hard, hard)
+    finally:
+        resource.setrlimit(kind, (soft, hard))

@@ -14,7 +14,7 @@ from twinlog.v1 import inspection_pb2 as pb
 
 _GUTTER, _HEAD = 58, 44
 _LANE_LEAST, _LANE_MOST, _WIDTH = 142, 216, 566
-_PITCH, _BOX_HEIGHT, _MARGIN = 52, 38, 7
+_PITCH, _BOX_HEIGHT, _MARGIN = 52, 38, 4
 _GAP_SECONDS, _GAP_HEIGHT = 2.0, 22
 _CHARACTER = 6.75
 """Width of a character in a box."""

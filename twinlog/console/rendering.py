@@ -52,6 +52,8 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     made.globals |= {"static": static, "once": once()}
     for name in made.list_templates():
         made.get_template(name)  # compiled now: a first reader does not wait for it
+    for name in (STYLES, "console.js"):
+        compressed(name)
     return made
 
 

@@ -6,27 +6,43 @@ A stream that cannot be read fails those who read it, and nobody else.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import structlog
 
 from twinlog.log.kept_snapshots import Keeper
+from twinlog.log.personal import EVERYBODY
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
 from twinlog.log.transaction import Entry
 from twinlog.log.units import StreamRef
 from twinlog.log.unreadable import Unreadable, UnreadableStreams
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId
+from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
+
+_UNDECLARED = (
+    "it is none of the service's aggregates, so its timers are never fired, and neither audit nor inspection knows its "
+    "states; add it to the aggregates of the ServiceSpec"
+)
 
 
 class StateCache:
     """Streams by id, the least recently used first; a stream that is absent is read when it is needed."""
 
     def __init__(
-        self, snapshots: Snapshots, schema: Schema, capacity: int, keeper: Keeper | None = None
+        self,
+        snapshots: Snapshots,
+        schema: Schema,
+        capacity: int,
+        keeper: Keeper | None = None,
+        declared: Collection[str] | None = None,
     ) -> None:
-        """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed."""
+        """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed.
+        ``declared``: the names of the aggregates that the log is to hold; None: any."""
         self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
@@ -36,6 +52,7 @@ class StateCache:
         self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
         self._keeper = keeper
+        self._declared = None if declared is None else {*declared}
         self._personal = personal = snapshots.personal
         self._erased: set[str] = set()
         """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
@@ -45,6 +62,8 @@ class StateCache:
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
+        if self._personal:
+            self._personal.doubt()
         if self._erased:
             self._forget_erased()
 
@@ -54,18 +73,26 @@ class StateCache:
         for aggregate, id in refs:
             name = aggregate.name
             if name not in beginnings:
-                beginnings[name] = beginning(aggregate)
+                beginnings[name] = self._beginning(aggregate)
             self.known.setdefault(StreamId(name, id), beginnings[name])
 
     async def load(self, session: LogSession, refs: Iterable[StreamRef]) -> None:
         """Reads the streams that are unknown, unless they failed in this batch."""
         wanted = {StreamId(aggregate.name, id): aggregate for aggregate, id in refs}
         missing = {
-            stream: self.unreadable.so_far(stream) or beginning(aggregate)
+            stream: self.unreadable.so_far(stream) or self._beginning(aggregate)
             for stream, aggregate in wanted.items()
             if stream not in self.known and stream not in self.failed
         }
         await self._read(session, missing)
+
+    def _beginning(self, aggregate: AnyAggregate) -> Entry:
+        if self._declared is not None and aggregate.name not in self._declared:
+            self._declared.add(aggregate.name)  # it is said once
+            structlog.get_logger().warning(
+                "writer.undeclared_aggregate", aggregate=aggregate.name, problem=_UNDECLARED
+            )
+        return beginning(aggregate)
 
     async def refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:
         """Brings known streams up to date; one that has not moved on is forgotten.
@@ -89,8 +116,10 @@ class StateCache:
 
     def _forget_erased(self) -> None:
         assert self._personal
-        for stream in list(self.known):
-            if stream.id in self._erased or self._personal.is_mixed(stream.type):
+        everybody = EVERYBODY in self._erased
+        for stream, entry in list(self.known.items()):
+            keeps = everybody and entry.aggregate.keeps_personal and holds(entry.aggregate)
+            if keeps or stream.id in self._erased or self._personal.is_mixed(stream.type):
                 del self.known[stream]
         self._erased.clear()
 

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from twinlog.log.ports import Statement, TimerChange
+from twinlog.log.texts import refuse_metadata
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
-from twinlog.model.event import Metadata, NewEvent, StreamId
+from twinlog.model.event import Metadata, NewEvent, StreamId, encoded
 from twinlog.model.personal import decides_personal, withheld
 from twinlog.model.schema import Schema
 
@@ -122,6 +123,8 @@ class Transaction:
         self._events: list[NewEvent] = []
         self._statements: list[Statement] = []
         self._checked: set[StreamId] = set()
+        self._sound: Metadata | None = None
+        """The metadata that was last found to be some."""
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The state of a stream, including this unit's own decisions."""
@@ -144,7 +147,7 @@ class Transaction:
         if not id or not isinstance(id, str):
             raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
         stream = StreamId(aggregate.name, id)
-        entry = self._entry(aggregate, stream)
+        entry, cause = self._entry(aggregate, stream), self._checked_cause(metadata or self._metadata)
         state, version, events = entry.state, entry.version, []
         at_work, upcasting, owners = "decide", self._draft.upcasting, self._draft.owners
         try:
@@ -152,6 +155,7 @@ class Transaction:
                 kind = type(message)
                 if (kind not in aggregate.events) if aggregate.events else (kind in owners):
                     self._refuse_event(aggregate, message)
+                type_, payload, routing_key = encoded(message)  # before anybody changes it
                 at_work = "evolve"
                 if upcasting is None:
                     state, version = aggregate.evolve(state, message), version + 1
@@ -164,8 +168,12 @@ class Transaction:
                 if not isinstance(key, str):
                     raise TypeError(f"it gives {key!r}, which is no text")
                 at_work = "decide"
-                uuid, cause = self._draft.ids.uuid7(), metadata or self._metadata
-                events.append(NewEvent.of(stream, version, uuid, message, cause, key))
+                uuid = self._draft.ids.uuid7()
+                events.append(NewEvent(stream, version, uuid, type_, payload, cause, key, routing_key))
+            if aggregate.pristine is not None and aggregate.initial != aggregate.pristine:
+                raise TypeError(
+                    "it changes in place the initial state, which all streams share; give a changed copy"
+                )
         except TwinlogError:
             raise
         except Exception as error:  # a defect of the aggregate, or a state that it was not made for
@@ -218,6 +226,12 @@ class Transaction:
         for stream, entry in self._read.items():
             self._draft.read.setdefault(stream, entry)
 
+    def _checked_cause(self, metadata: Metadata) -> Metadata:
+        if metadata is not self._sound:
+            refuse_metadata(metadata)
+            self._sound = metadata
+        return metadata
+
     def _refuse_event(self, aggregate: AnyAggregate, message: Message) -> None:
         """Raises TypeError, unless it is an event as an older version writes it."""
         name = message.DESCRIPTOR.full_name
@@ -239,14 +253,27 @@ class Transaction:
             raise StreamUnreadable(**self._draft.failed[stream].facts)
         entry = self._written.get(stream) or self._draft.written.get(stream) or self._read.get(stream)
         if entry is not None:
+            if entry.aggregate is not aggregate:
+                _refuse_namesake(entry.aggregate, aggregate)
             if stream not in self._read:
                 self._read[stream] = entry
             return entry
         entry = self._draft.known.get(stream)
         if entry is None:
             raise NotLoaded(aggregate, stream)
+        if entry.aggregate is not aggregate:
+            _refuse_namesake(entry.aggregate, aggregate)
         self._read[stream] = entry
         return entry
+
+
+def _refuse_namesake(known: AnyAggregate, other: AnyAggregate) -> None:
+    """Raises TypeError for an aggregate that is another than the one by which a stream was read."""
+    if known != other:
+        raise TypeError(
+            f"two aggregates are called {other.name!r} and would fold each other's streams; import the one that the "
+            "service declares, or rename the other"
+        )
 
 
 def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
@@ -69,6 +69,7 @@ class Writer:
         randomness: Randomness = random,
         personal: Personal | None = None,
         owners: Mapping[type[Message], str] = {},
+        declared: Collection[str] | None = None,
     ) -> None:
         """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they are in
         plain text. ``on_commit`` gets every batch of events right after its commit, in
@@ -79,6 +80,7 @@ class Writer:
         wait; one more is refused as Overloaded, however fast they are worked off.
 
         ``owners``: the aggregate that declares a type among its ``events``, by its name; no other decides one.
+        ``declared``: the names of the service's aggregates; it is said where a unit reads another. None: any will do.
         """
         self.schema = schema
         self._log = log
@@ -103,7 +105,7 @@ class Writer:
         self.personal = personal
         self._snapshots = Snapshots(log, events=schema, randomness=randomness, personal=personal)
         self._keeper = Keeper(log, schema, self._snapshots, randomness=randomness)
-        self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper)
+        self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper, declared)
         self.batches: Counter[int] = Counter()
         """How many batches had how many units, since the process started."""
         self._group_commit = GroupCommit(

@@ -36,6 +36,7 @@ from twinlog.log.ports import (
     Tip,
 )
 from twinlog.log.repair import Plan
+from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.memory.past import MemoryPast
 from twinlog.model.event import Recorded, StreamId
 
@@ -65,6 +66,7 @@ class MemoryLog(MemoryPast):
             return self._append(batch)
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        refuse_ids(want.stream for want in wanted)
         return [self._history(want) for want in wanted]
 
     @asynccontextmanager
@@ -165,6 +167,7 @@ class MemoryLog(MemoryPast):
         self._linked = cut - 1
 
     def _append(self, batch: Batch) -> Appended | Conflict:
+        refuse_batch(batch)
         if conflict := self._refused(batch):
             return conflict
         if batch.events:

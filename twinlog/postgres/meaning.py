@@ -57,7 +57,7 @@ _POOLER = (
 _RIGHTS = ("this user lacks a right", "grant it, or use the owner of the database")
 _MISFIT = (
     "the database does not have what this program's statements name",
-    "run the program that it was made for",
+    "run the program that it was made for, or correct the user's search_path",
 )
 
 RULES: Sequence[Rule] = (

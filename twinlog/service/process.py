@@ -30,7 +30,7 @@ from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.erasures import PostgresErasures
-from twinlog.postgres.identity import identify
+from twinlog.postgres.identity import identify, only
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import open_log
 from twinlog.postgres.saga_list import PostgresSagaList
@@ -96,12 +96,13 @@ async def _opened(
                 spec.log,
                 *spec.migrations,
                 size=settings.postgres_connections,
+                admit=only(spec.log),
             ) as own,
         ):
             clock = StoreClock(own.time, SystemClock())
             await until_available("clock", clock.measure)
             identity = await until_available(
-                "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace)
+                "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace, spec.log)
             )
             tables = PostgresSagaTables(own.pool)
             await until_available(

@@ -186,6 +186,7 @@ class Service:
             randomness=randomness,
             personal=self.personal,
             owners={event: each.name for each in aggregates for event in each.events},
+            declared=[each.name for each in (*aggregates, DEAD_LETTERS)],
         )
         self.timers = Timers(
             log,
@@ -217,6 +218,8 @@ class Service:
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
         self.read_models: list[Collection[str]] = []
         """Of each read model, the names of the consumers that are to feed it."""
+        self._ended = False
+        """Whether the block of :meth:`running` was left."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
@@ -235,7 +238,7 @@ class Service:
         """What inspection tells of this process."""
         self._randomness = randomness
         self._open_log = open_log
-        self.view_builds = ViewBuilds(self._keep_build)
+        self.view_builds = ViewBuilds(self._keep_build, lambda name: self.dead_letters.consumers.get(name))
         """The builds of its views; twinlog.v1.ViewService shows them."""
         self._observed = observed
         self._tracing = tracing
@@ -259,7 +262,10 @@ class Service:
                         self.start("heads", self.heads.run())
                     self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
-                    yield
+                    try:
+                        yield
+                    finally:
+                        self._ended = True
                 await self._drain()
 
     def subscribe(
@@ -277,7 +283,7 @@ class Service:
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
-        mistakes.refuse([*mistakes.in_subscribers(subscribers)], self.name)
+        mistakes.refuse([*mistakes.in_subscribers(subscribers, linger_seconds, self._ended)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
         found = [mistake for one in asked for mistake in self._in_table(one)]
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
@@ -400,9 +406,7 @@ class Service:
     async def _view_service(self) -> Registration:
         await self.view_builds.look()  # no query is answered from a build that is live no more
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
-        operations = ViewOperations(
-            self.view_builds, self.twin, self.messages, lambda name: self.dead_letters.consumers.get(name)
-        )
+        operations = ViewOperations(self.view_builds, self.twin, self.messages)
         return operator_services.views(operations)
 
     async def _hear_of_views(self, _message: Any) -> None:
