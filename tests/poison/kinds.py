@@ -80,7 +80,7 @@ async def poison(log: Log, stream: StreamId, kind: Kind, metadata: Metadata = Me
     return new.version
 
 
-def patched(aggregate: AnyAggregate, **functions: Callable[..., Any]) -> AnyAggregate:
+def patched(aggregate: AnyAggregate, **functions: Any) -> AnyAggregate:
     """Another aggregate of the same name, some of whose functions differ."""
     return replace(aggregate, **functions)
 
