@@ -200,6 +200,13 @@ NOT_OWED = ["XAG", "XAU", "XBA", "XBB", "XBC", "XBD", "XDR", "XPD", "XPT", "XSU"
 class TestCurrency:
     """What has "N.A." for its decimals is not owed; who has one already keeps it."""
 
+    def test_amount_and_currency_are_said_together(self) -> None:
+        wrong = MoneyMessage(units=-1, currency_code="eur")
+        assert list(violations(lambda c: c.money("total", wrong, positive=True))) == [
+            "total",
+            "total.currency_code",
+        ]
+
     @staticmethod
     def refused(code: str, currencies: Currencies) -> bool:
         amount = MoneyMessage(units=1, currency_code=code)

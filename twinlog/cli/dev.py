@@ -122,7 +122,7 @@ async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -
         _say(f"  {'metrics of ' + service:<24} http://{address}/metrics")
     for name, server in (("Postgres", system.postgres), ("NATS", system.nats)):
         _say(f"  {name:<24} {_shown(project, server) if server else 'yours'}")
-    _say("\nIn another terminal:\n")
+    _say("\nIn another terminal, with texts and ids of your own:\n")
     for address in system.addresses.values():
         for command in await asyncio.to_thread(commands, address):
             _say(f"  {command}")

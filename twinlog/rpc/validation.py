@@ -124,12 +124,10 @@ class Checks:
             return _NOTHING
         money = Money.of(value)
         self._amount(field, value, money)
-        self._currency(f"{field}.currency_code", value.currency_code, currencies)
-        if len(self._violations) > known:
-            return _NOTHING
-        if money.nanos < 0 or (positive and not money.nanos):
+        if len(self._violations) == known and (money.nanos < 0 or (positive and not money.nanos)):
             self.violate(field, "must be more than zero" if positive else "must be zero or more")
-        return money
+        self._currency(f"{field}.currency_code", value.currency_code, currencies)
+        return money if len(self._violations) == known else _NOTHING
 
     def enum(self, field: str, value: int, kind: EnumType, *, required: bool = True) -> int:
         """A known value of an enum; zero, "unspecified", only if it is not required."""
