@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 import customer_svc.app
 import order_svc.app
 import projector.app
 import saga_orchestrator.app
+from stack.topology import ROOT
 from twinlog import Address, ConfigurationError, ServiceSpec, Settings, load
 from twinlog.postgres.urls import address_of
 from twinlog.service.settings import describe
@@ -148,6 +152,45 @@ def test_every_setting_is_documented() -> None:
     assert ("ORDERS_ADDRESS", "127.0.0.1:50051", "Where the orders are.") in described
     assert described[0][:2] == ("POSTGRES_URL", "required")
     assert all(meaning.endswith(".") for _, _, meaning in described)
+
+
+class HotelSettings(ShopSettings):
+    """One that says more of a field, of another one in its Field, and of a third nothing."""
+
+    orders_address: Address = "127.0.0.1:50051"
+    """Where the rooms
+    are."""
+    stars: int = Field(3, description="How many it has.")
+    """Not this one."""
+    beds: int = 1
+
+
+def test_what_a_setting_means_is_looked_up_where_it_is_nearest() -> None:
+    meanings = {name: meaning for name, _, meaning in describe(HotelSettings)}
+
+    assert meanings["ORDERS_ADDRESS"] == "Where the rooms\nare."
+    assert (meanings["STARS"], meanings["BEDS"]) == ("How many it has.", "")
+    assert meanings["LOG_LEVEL"] == "What is logged: debug, info, warning or error."
+
+
+def test_a_setting_of_a_class_without_source_is_refused_like_any_other(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    made: dict[str, Any] = {"Settings": Settings, "__name__": "made"}
+    exec('class Made(Settings):\n    beds: int = 1\n    """How many."""', made)
+    environment.setenv("BEDS", "x")
+
+    with pytest.raises(ConfigurationError, match=r"^BEDS=x is wrong: .*integer"):
+        load(made["Made"])
+
+
+def test_a_process_reads_no_source_to_start() -> None:
+    """What settings mean is in their source; to find it takes a twentieth of a start, and few starts show it."""
+    program = "import linecache, order_svc.app as app; print([*linecache.cache])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_a_spec_knows_where_its_service_serves(environment: pytest.MonkeyPatch) -> None:

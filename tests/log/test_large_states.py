@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from base64 import b64encode
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,7 +16,7 @@ from pydantic import TypeAdapter
 
 from tests.kernel.counter import COUNTER
 from twinlog import Aggregate, StreamId, UuidMap
-from twinlog.log import snapshots
+from twinlog.log import collector, snapshots
 from twinlog.log.snapshots import StateCodecs
 from twinlog.model.apart import Apart
 from twinlog.testing.internals import Snapshot, StateCodec
@@ -197,3 +201,48 @@ def test_a_class_that_looks_at_its_values_is_given_all_of_them() -> None:
     codec = StateCodec(Aggregate("counted", Counted(), COUNTER.decide, COUNTER.evolve, str))
     state = Counted(tuple(range(N)), sum(range(N)))
     assert codec.decode(codec.encode(state)) == state
+
+
+def test_no_full_pass_of_the_collector_begins_while_one_is_read_or_looks_at_it_later() -> None:
+    state = Many(guests=[Guest(str(n), ()) for n in range(50_000)])
+    codec, passes = StateCodec(OF_MANY), list[int]()
+    written, thresholds, apart = codec.encode(state), gc.get_threshold(), gc.get_freeze_count()
+
+    def note(phase: str, info: Mapping[str, int]) -> None:
+        if phase == "start":
+            passes.append(info["generation"])
+
+    gc.callbacks.append(note)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            read = list(threads.map(codec.decode, [written, written]))
+    finally:
+        gc.callbacks.remove(note)
+    assert read == [state, state]
+    assert 1 in passes
+    assert 2 not in passes
+    assert gc.get_threshold() == thresholds
+    assert gc.get_freeze_count() >= apart + 2 * len(state.guests)
+    del read
+    assert gc.get_freeze_count() < apart + 2 * len(state.guests), "it goes when nobody has it"
+
+
+def test_now_and_then_all_objects_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "_ALL_AFTER", 2)
+    kept = collector._Collector()
+    with kept.spared():
+        circle = Circle()
+        there = weakref.ref(circle)
+    del circle
+    gc.collect()
+    assert there() is not None, "it was set apart with all others"
+    with kept.spared():
+        pass
+    assert there() is None
+
+
+class Circle:
+    """Holds itself."""
+
+    def __init__(self) -> None:
+        self.own = self

@@ -11,7 +11,7 @@ from twinlog.service.settings import Address, OptionalAddress, Services
 class ConsoleSettings(BaseSettings):
     """The settings of the console; the environment has a field under its upper-case name."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     console_address: Address = "127.0.0.1:50050"
     """Where the console serves. It asks for no login: whoever reaches it may do all that it can."""

@@ -15,11 +15,13 @@ from twinlog.log.wrapping import wrapping_keys
 from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
+from twinlog.service.meanings import meaning
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
 _NAMESPACE = re.compile(r"([a-z][a-z0-9-]{0,30})?")
-_DATABASE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,62})?")
+_DATABASE = "[A-Za-z_][A-Za-z0-9_-]{0,62}"
+_SCHEMA = "(?!pg_)[a-z_][a-z0-9_]{0,62}"
 _INSTALLATION = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
@@ -80,13 +82,17 @@ Namespace = Annotated[
     str, _text(_NAMESPACE, "1 to 31 of a-z, 0-9 and -, the first a letter, such as staging, or empty")
 ]
 """What the names of streams, databases and subjects begin with."""
-Database = Annotated[str, _text(_DATABASE, "at most 63 letters, digits, hyphens and underscores")]
-"""The name of a database, or empty."""
-NamedDatabase = Annotated[
+Database = Annotated[
     str,
     _text(
-        re.compile(_DATABASE.pattern.removesuffix("?")), "1 to 63 letters, digits, hyphens and underscores"
+        re.compile(f"({_DATABASE}(/{_SCHEMA})?)?"),
+        "at most 63 letters, digits, hyphens and underscores, and may end in /schema, of a-z, 0-9 and _, such as hotel "
+        "or hotel/rooms",
     ),
+]
+"""The name of a database, or of a schema of one, or empty."""
+NamedDatabase = Annotated[
+    str, _text(re.compile(_DATABASE), "1 to 63 letters, digits, hyphens and underscores")
 ]
 """The name of a database."""
 Installation = Annotated[
@@ -103,14 +109,14 @@ class Settings(BaseSettings):
     """The settings of every process; a service derives its own. The environment has a field under its upper-case
     name; the field's docstring is its documentation."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     postgres_url: PostgresUrl = Field()
     """The Postgres server, such as postgresql://user:password@127.0.0.1:5432, percent-encoded."""
     nats_url: NatsUrl = Field()
     """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222; of a cluster all, with commas."""
     postgres_database: Database = ""
-    """The database of this service's log, if it is to be called otherwise than the service declares."""
+    """The database of this service's log, if not what it declares; hotel/rooms: the schema rooms of database hotel."""
     postgres_connections: int = Field(5, ge=2, le=100)
     """The most connections to Postgres that this process has open at once."""
     twinlog_namespace: Namespace = ""
@@ -158,7 +164,8 @@ def load(kind: type[SettingsType], **known: Any) -> SettingsType:
 def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
     """The name, default (or "required") and meaning of each setting, for documentation."""
     return [
-        (name.upper(), _default(field), field.description or "") for name, field in kind.model_fields.items()
+        (name.upper(), _default(field), field.description or meaning(kind, name))
+        for name, field in kind.model_fields.items()
     ]
 
 
@@ -197,9 +204,10 @@ def _default(field: FieldInfo) -> str:
 def _complaint(kind: type[BaseSettings], error: Any) -> str:
     name = str(error["loc"][0]) if error["loc"] else ""
     field = kind.model_fields.get(name)
-    meaning = f" [{field.description}]" if field is not None and field.description else ""
+    known = "" if field is None else field.description or meaning(kind, name)
+    remark = f" [{known}]" if known else ""
     if error["type"] == "missing":
-        return f"{name.upper()} is not set: set it{meaning}"
+        return f"{name.upper()} is not set: set it{remark}"
     what = error["msg"].removeprefix("Value error, ")
     shown = f"={error['input']}" if field is None or field.repr else ""
-    return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{meaning}"
+    return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{remark}"
