@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -30,8 +32,13 @@ class Large:
 
 LARGE: Aggregate[Any, Any] = Aggregate("large", Large(), COUNTER.decide, COUNTER.evolve, str)
 CODEC = StateCodec(LARGE)
-MANY = UuidMap({f"01890a5d-ac96-774b-bcce-{n:012x}": n for n in range(30_000)})
 LONG = b64encode(bytes(300_000)).decode()
+
+
+@cache
+def many() -> UuidMap:
+    """Made when it is first used: each worker that collects these tests would wait for it."""
+    return UuidMap({f"01890a5d-ac96-774b-bcce-{n:012x}": n for n in range(30_000)})
 
 
 @pytest.fixture(autouse=True)
@@ -40,23 +47,26 @@ def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "state",
+    "made",
     [
-        Large(),
-        Large("Ada", MANY, ("a", 'b"', "\\", '\\"'), MANY.insert("01890a5d-ac96-774b-bcce-ffffffffffff", 7)),
-        Large("Ada", UuidMap(), ('"' + LONG, "x", "\\" + LONG, LONG + '"'), MANY),
-        Large(LONG, MANY, (LONG, LONG)),
+        Large,
+        lambda: Large(
+            "Ada", many(), ("a", 'b"', "\\", '\\"'), many().insert("01890a5d-ac96-774b-bcce-ffffffffffff", 7)
+        ),
+        lambda: Large("Ada", UuidMap(), ('"' + LONG, "x", "\\" + LONG, LONG + '"'), many()),
+        lambda: Large(LONG, many(), (LONG, LONG)),
     ],
     ids=["empty", "maps", "texts with quotes before them", "texts that are no maps"],
 )
-def test_a_state_is_read_as_it_was_written(state: Large) -> None:
+def test_a_state_is_read_as_it_was_written(made: Callable[[], Large]) -> None:
+    state = made()
     written = CODEC.encode(state)
     assert CODEC.decode(written) == state
     assert CODEC.encode(CODEC.decode(written)) == written
 
 
 def test_the_long_texts_are_taken_out_and_each_piece_gives_way() -> None:
-    state = Large("Ada", MANY, (), MANY)
+    state = Large("Ada", many(), (), many())
     written = CODEC.encode(state)
     turns: list[None] = []
     apart = Apart(lambda: turns.append(None))
@@ -69,7 +79,7 @@ def test_the_long_texts_are_taken_out_and_each_piece_gives_way() -> None:
 
 @pytest.mark.parametrize("damage", [b"!", b"\\u0041", b'"'])
 def test_a_damaged_one_is_refused(damage: bytes) -> None:
-    written = bytearray(CODEC.encode(Large("Ada", MANY)))
+    written = bytearray(CODEC.encode(Large("Ada", many())))
     written[600_000 : 600_000 + len(damage)] = damage
     with pytest.raises(ValueError):
         CODEC.decode(bytes(written))
@@ -83,7 +93,7 @@ async def test_it_is_read_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> 
         return decode(self, data)
 
     monkeypatch.setattr(StateCodec, "decode", watched)
-    state = Large("Ada", MANY)
+    state = Large("Ada", many())
     snapshot = Snapshot(StreamId("large", "a"), 1, 1, CODEC.schema, CODEC.encode(state))
     assert await StateCodecs().restored(LARGE, snapshot) == state
     monkeypatch.setattr(snapshots, "_LARGE_TO_READ_BYTES", 2**30)
@@ -138,7 +148,7 @@ MANY_VALUES = [
         {str(n) for n in range(N)},
         ('"', 7),
         [[[[n]]] for n in range(N)],
-        MANY,
+        many(),
         "}]",
     ),
 ]
