@@ -25,7 +25,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run audit test coverage check mutants bench profile simulate chaos soak lint docs screenshots dashboards format proto proto-release build lock clean
+.PHONY: help demo run rebuild audit test coverage check mutants bench profile simulate chaos soak lint docs screenshots dashboards format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,29 +1,49 @@
-"""What metrics cost: ``python -m proof.bench.metered [--quick]`` runs sagas with metrics off and on, turn by turn.
+"""What metrics or traces cost: ``python -m proof.bench.metered [--traces | --control] [--quick]``, turn by turn.
 
-Two shops on servers of their own, one of which tells its metrics to a scrape each 5 s, as Prometheus does by the rules
-that are shipped. What is compared is the processor time of a saga in all its processes, Postgres and NATS included, of
-one round; whatever else the machine does bears on both.
+Two shops on servers of their own. One of them tells its metrics to a scrape each 5 s, as Prometheus does by the rules
+that are shipped; or it traces one call in a hundred and sends the spans to a receiver. What is compared is the
+processor time of a saga in all its processes, Postgres and NATS included, of one round; whatever else the machine does
+bears on both. With ``--control`` nothing is on in either: by how much shops differ that are alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from statistics import median
 from typing import NamedTuple
 
 from proof.bench import budget
+from proof.bench.receiving import receiver
 from proof.bench.systems import System, started
 from stack.console import console
 from stack.topology import ROOT
 from twinlog.dev import free_port
 
 SCRAPE_SECONDS = 5.0
+SHARE = 0.01
+"""Of the calls, those that are traced."""
+_SCRAPES = 20
+"""So many are measured by themselves."""
+_AS_PROMETHEUS = {
+    "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+    "Accept-Encoding": "gzip",
+}
 _TIMEOUT_SECONDS = 5.0
-_DATA = ROOT / ".data"
+_OFF, _ON = ROOT / ".data" / "bench-unmetered", ROOT / ".data" / "bench-metered"
+
+Systems = Sequence[System]
+"""Those of one shop; the first is the baseline, which shows nothing."""
 
 
 class Size(NamedTuple):
@@ -38,42 +58,82 @@ FULL = Size(rounds=15, orders=4_000)
 QUICK = Size(rounds=9, orders=1_000)
 
 
-async def main(size: Size) -> None:
+@asynccontextmanager
+async def with_metrics() -> AsyncIterator[Systems]:
+    """A shop that is scraped while the block runs; says at its end what a scrape costs by itself."""
+    async with started(_ON, metrics=f"127.0.0.1:{free_port()}") as (shop, systems):
+        urls = [f"http://{at}/metrics" for at in shop.metrics.values()]
+        async with _scraped(urls):
+            yield systems
+        before = budget.spent_by(systems[-1])
+        for _ in range(_SCRAPES):
+            await _scrape(urls)
+        spent = (budget.spent_by(systems[-1]) - before) / _SCRAPES
+        console.print(f"a scrape of all {len(urls)} services: {spent / 1e3:.1f} ms of processor time")
+
+
+@asynccontextmanager
+async def with_traces() -> AsyncIterator[Systems]:
+    """A shop that traces some calls; says at its end how many spans came."""
+    with receiver() as received:
+        traced = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": str(SHARE),
+        }
+        async with AsyncExitStack() as stack:
+            with _environment(traced):
+                _, systems = await stack.enter_async_context(started(_ON))
+            yield systems
+        console.print(f"{received.spans:,} spans were received")
+
+
+@asynccontextmanager
+async def with_nothing() -> AsyncIterator[Systems]:
+    """A shop as the other is."""
+    async with started(_ON) as (_, systems):
+        yield systems
+
+
+_SHOWN: Mapping[str, Callable[[], AbstractAsyncContextManager[Systems]]] = {
+    "metrics": with_metrics,
+    "traces": with_traces,
+    "nothing": with_nothing,
+}
+
+
+async def main(shown: str, size: Size) -> None:
     """Prints the medians of each mode."""
-    async with AsyncExitStack() as stack:
-        _, off = await stack.enter_async_context(started(_DATA / "bench-unmetered"))
-        metered, on = await stack.enter_async_context(
-            started(_DATA / "bench-metered", metrics=f"127.0.0.1:{free_port()}")
-        )
-        await stack.enter_async_context(_scraped(list(metered.metrics.values())))
-        for pair in list(zip(off, on, strict=True))[1:]:  # the baseline, which has no metrics, is the first
-            await _compared(pair, size)
+    async with started(_OFF) as (_, off), _SHOWN[shown]() as on:
+        for pair in list(zip(off, on, strict=True))[1:]:
+            await _compared(pair, shown, size)
 
 
-async def _compared(pair: Sequence[System], size: Size) -> None:
-    """The first of the pair has its metrics off."""
-    spent: dict[int, list[float]] = {0: [], 1: []}
+async def _compared(pair: Systems, shown: str, size: Size) -> None:
+    """The first of the pair shows nothing."""
+    spent: tuple[list[float], list[float]] = ([], [])
     for system in pair:
         await budget.of_sagas(system, size.orders)  # caches fill, statements get prepared
     for number in range(size.rounds):
         for which in (0, 1) if number % 2 else (1, 0):
             _, parts = await budget.of_sagas(pair[which], size.orders)
             spent[which].append(sum(parts.values()))
-    ratios = sorted(on / off for off, on in zip(spent[0], spent[1], strict=True))
+    off, on = spent
+    ratios = sorted(each / beside for beside, each in zip(off, on, strict=True))
     console.print(
-        f"{pair[0].name}: {median(spent[0]):.0f} µs of processor time a saga with metrics off, "
-        f"{median(spent[1]):.0f} with metrics on: × {median(ratios):.3f} in the same round "
-        f"(middle half {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f})"
+        f"{pair[0].name}: {median(off):.0f} µs of processor time a saga with {shown} off, {median(on):.0f} on: "
+        f"× {median(ratios):.3f} in the same round (middle half {ratios[len(ratios) // 4]:.3f} to "
+        f"{ratios[-1 - len(ratios) // 4]:.3f}), × {sum(on) / sum(off):.3f} of all rounds together"
     )
 
 
 @asynccontextmanager
-async def _scraped(addresses: Sequence[str]) -> AsyncIterator[None]:
+async def _scraped(urls: Sequence[str]) -> AsyncIterator[None]:
     """Has every process scraped while the block runs."""
 
     async def scrape() -> None:
         while True:
-            await asyncio.gather(*(asyncio.to_thread(_ask, f"http://{at}/metrics") for at in addresses))
+            await _scrape(urls)
             await asyncio.sleep(SCRAPE_SECONDS)
 
     task = asyncio.ensure_future(scrape())
@@ -85,12 +145,36 @@ async def _scraped(addresses: Sequence[str]) -> AsyncIterator[None]:
             await task
 
 
+async def _scrape(urls: Sequence[str]) -> None:
+    await asyncio.gather(*(asyncio.to_thread(_ask, url) for url in urls))
+
+
 def _ask(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:
-        assert b"twinlog_up 1.0" in answer.read(), url
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=_AS_PROMETHEUS), timeout=_TIMEOUT_SECONDS
+    ) as answer:
+        assert answer.read(), url
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """What processes that are started within the block find in their environment besides."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m proof.bench.metered", description=__doc__)
+    parser.add_argument("--traces", action="store_const", const="traces", default="metrics", dest="shown")
+    parser.add_argument("--control", action="store_const", const="nothing", dest="shown")
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
-    asyncio.run(main(QUICK if parser.parse_args().quick else FULL))
+    given = parser.parse_args()
+    asyncio.run(main(given.shown, QUICK if given.quick else FULL))

@@ -20,7 +20,7 @@ from twinlog.audit import reading
 from twinlog.audit.report import Findings
 from twinlog.audit.twins import TwinAudit
 from twinlog.log.history import LogHistory
-from twinlog.log.log_file import FrameReader, records_of
+from twinlog.log.log_file import FrameReader
 from twinlog.log.log_file_records import event_of
 from twinlog.log.past import Moment
 from twinlog.log.snapshots import StateCodecs
@@ -70,7 +70,7 @@ async def looked_at(shop: World) -> Mapping[str, Any]:
     await export(log, None, DATABASE_OF["orders"], file, "orders.twinlog")
     file.seek(0)
     frames = FrameReader(file, "orders.twinlog", "").frames()
-    exported = [event_of(r, "orders") for r in records_of(frames) if r.HasField("event")]
+    exported = [event_of(r, "orders") for frame in frames for r in frame.records if r.HasField("event")]
     return {
         "tail": [await log.read(len(events) - back, 100) for back in (0, 1, 30)],
         "pages": [await log.read(after, 7) for after in range(0, 120, 13)],

@@ -22,6 +22,8 @@ from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from stack.topology import ROOT
 from tests.memory_shop import MemoryShop, NoContext
+from twinlog.observe.metrics.exposition import text
+from twinlog.observe.metrics.scrape import sampled
 from twinlog.rpc import Method
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 
@@ -59,23 +61,35 @@ async def count(mode: str) -> Counts:
             await _orders(shop, customer_id, MODES[mode], 1)
         with counted() as together:
             await _orders(shop, customer_id, MODES[mode], _TOGETHER)
+    metrics, scrape = await _metrics(mode)
     return {
         "calls a saga, 200 together": round(of_services(together) / _TOGETHER, 1),
-        "calls of metrics a saga, 200 together": round(await _metrics(mode) / _TOGETHER, 1),
+        "calls of metrics a saga, 200 together": round(metrics / _TOGETHER, 1),
+        "calls of a scrape of all services": scrape,
         "round trips of 200 together": _round_trips(together),
         "round trips of one alone": _round_trips(alone),
     }
 
 
-async def _metrics(mode: str) -> int:
-    """Calls that metrics add to sagas that run together, where they are on and nobody scrapes."""
+async def _metrics(mode: str) -> tuple[int, int]:
+    """Calls that metrics add to sagas that run together, where they are on; and those of a scrape of all services."""
     async with MemoryShop(measured=True) as shop:
         customer = CreateCustomerRequest(name="A", credit_limit=Money(currency_code="EUR", units=10**6))
         customer_id = (await shop.customers.CreateCustomer(customer, NoContext())).customer_id
         await _orders(shop, customer_id, MODES[mode], _WARM_UP)
         with counted() as together:
             await _orders(shop, customer_id, MODES[mode], _TOGETHER)
-    return sum(number for code, number in together.items() if code.co_filename.startswith(_METRICS))
+        await _scrape(shop)  # what does not change is kept as it is written
+        with counted() as scraped:
+            await _scrape(shop)
+    of_metrics = (number for code, number in together.items() if code.co_filename.startswith(_METRICS))
+    return sum(of_metrics), of_services(scraped)
+
+
+async def _scrape(shop: MemoryShop) -> None:
+    for node in shop.nodes:
+        assert node.metrics
+        text(await sampled(node.metrics.concerns(node)))
 
 
 async def _orders(shop: MemoryShop, customer_id: str, mode: SagaMode.ValueType, number: int) -> None:

@@ -14,6 +14,8 @@ machine, of up to twice as many batches as it takes, were within 1 % of each oth
 of which one more batch is a tenth."""
 _CALLS = "calls a saga, 200 together"
 SHARE = 0.02
+SAGAS_A_SCRAPE = 2_000
+"""Those between two scrapes, 5 s apart, where 400 run a second: less than half of what two cores can do."""
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -36,6 +38,13 @@ async def test_a_saga_stays_within_its_budget(mode: str) -> None:
 def test_metrics_are_a_fiftieth_of_it(mode: str) -> None:
     budget = recorded()[mode]
     assert budget["calls of metrics a saga, 200 together"] <= SHARE * budget["calls a saga, 200 together"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scrapes_are_a_hundredth_of_it(mode: str) -> None:
+    budget = recorded()[mode]
+    scrape = budget["calls of a scrape of all services"] / SAGAS_A_SCRAPE
+    assert scrape <= SHARE / 2 * budget["calls a saga, 200 together"]
 
 
 def off(spent: Counts, budget: Counts) -> Mapping[str, str]:

@@ -85,3 +85,4 @@ async def rewrite_chain(log: PostgresLog) -> None:
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("DELETE FROM chain")
         await connection.executemany("INSERT INTO chain VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", links)
+        await connection.execute("UPDATE log_head SET hash = $1", before)

@@ -228,12 +228,37 @@ async def test_a_head_of_events_that_are_lost_tells_so(history: tuple[PostgresLo
         log,
         "DELETE FROM events WHERE position > 7",
         "DELETE FROM chain WHERE first_position > 7",
-        "UPDATE log_head SET position = 7, linked = 7",
+        "UPDATE log_head SET position = 7, linked = 7, links = 4, hash = (SELECT hash FROM chain WHERE number = 4)",
     )
     assert (await verified(log))[0] is None
     first, found = await verified(log, None, noted)
-    assert first == 1
+    assert first == 8
     assert "the log ends with event 7: it has lost what came after" in found.kept[0].says
+    assert "no noted head proves events 1 to 7" in found.kept[0].says
+    early = Head.of("counters", (await log.links(0, 100))[-1])
+    first, found = await verified(log, None, noted, early)
+    assert (first, "no noted head" in found.kept[0].says) == (8, False)
+    await grow(log, 9, "after")  # as somebody does who hides it behind other events
+    first, found = await verified(log, None, noted, early)
+    assert (first, found.kept[0].check) == (8, chain.NOTED)
+
+
+async def test_a_head_that_was_changed_alone_is_named(history: tuple[PostgresLog, Messages]) -> None:
+    log, _ = history
+    found = {}
+    for change in (
+        "position = position - 1",
+        "position = position + 1",
+        "position = position + 9",
+        "links = links + 1",
+        "links = links - 1",
+        "hash = set_byte(hash, 0, 255 - get_byte(hash, 0))",
+        "hash = (SELECT hash FROM chain WHERE number = 5)",
+    ):
+        await tamper(log, f"UPDATE log_head SET {change}")
+        found[change] = (await verified(log))[0]
+        await put_back(log)
+    assert found == dict.fromkeys(found, 14) | {"position = position - 1": 13}
 
 
 async def test_a_pretended_repair_hides_nothing_from_a_noted_head(

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stack.topology import ROOT
 from tests import mypy_cache
-from twinlog.cli import main
+from twinlog.cli import main, new
 from twinlog.cli.exits import Usage
 from twinlog.cli.new import package_of
 from twinlog.cli.project import Project
@@ -170,6 +171,31 @@ def test_programs_are_told_in_json(
     assert "protos/book_club/v1/events.proto" in json.loads(capsys.readouterr().out)["protos"]
     assert main(["proto", "--check", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stale"] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "install"),
+    [
+        (
+            "file:///a%20b/dist/twinlog-0.1.0-py3-none-any.whl",
+            "PIP_FIND_LINKS=file:///a%20b/dist make install",
+        ),
+        ("file:///src/twinlog", "make install"),
+        ("https://host/twinlog-0.1.0-py3-none-any.whl", "make install"),
+        (None, "make install"),
+    ],
+)
+def test_the_wheel_it_came_from_is_found_by_the_project_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    url: str | None,
+    install: str,
+) -> None:
+    told = SimpleNamespace(read_text=lambda _file: url and json.dumps({"url": url}))
+    monkeypatch.setattr(new, "distribution", lambda _name: told)
+    assert main(["new", "book-club", "--in", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commands"][0] == install
 
 
 def test_outside_of_a_project_it_says_where_to_go(

@@ -13,6 +13,7 @@ from playwright.async_api import Browser, expect
 from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
 from tests.console.shop import ServedShop
 from tests.console.test_guard import ask
+from tests.waiting import until
 from twinlog import Recorded
 from twinlog.console import dead_letters
 from twinlog.consume import ConsumerWrapper, Progress
@@ -154,6 +155,23 @@ async def test_those_of_several_services_are_paged_through_to_the_last(
 ) -> None:
     monkeypatch.setattr(dead_letters, "PAGE", 2)
     await poisoned(shop, participant=True)
+    wanted = {
+        f"{consumer}-orders/{position}"
+        for consumer in (CONSUMER, "customer_svc.orders")
+        for position in (1, 2, 3)
+    }
+
+    async def paged() -> bool:
+        seen = await _pages(console)
+        return [len(page) for page in seen] == [4, 2] and {each for page in seen for each in page} == wanted
+
+    await until(paged)
+    for nonsense in ("x", "W10=", "eyJhIjogMX0="):
+        assert (await ask(f"{console}/dead-letters?page={nonsense}")).status == 200
+
+
+async def _pages(console: str) -> list[list[str]]:
+    """The letters of each page, by the links from one to the next."""
     seen: list[list[str]] = []
     path = "/dead-letters"
     while path:
@@ -161,14 +179,7 @@ async def test_those_of_several_services_are_paged_through_to_the_last(
         seen.append(re.findall(r'id="letter-([^"]+)"', text))
         following = re.search(r'href="([^"]+)">Next', text)
         path = unescape(following[1]) if following else ""
-    assert [len(page) for page in seen] == [4, 2]
-    assert {letter for page in seen for letter in page} == {
-        f"{consumer}-orders/{position}"
-        for consumer in (CONSUMER, "customer_svc.orders")
-        for position in (1, 2, 3)
-    }
-    for nonsense in ("x", "W10=", "eyJhIjogMX0="):
-        assert (await ask(f"{console}/dead-letters?page={nonsense}")).status == 200
+    return seen
 
 
 async def test_where_there_are_none_it_says_so(window: Window) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import aclosing
 
 import pytest
@@ -154,7 +155,10 @@ async def test_a_console_that_is_away_is_told_and_found_again(chromium: Browser,
         await expect(page.locator("#service-order_svc")).to_be_visible()
     try:
         watched.expected += ["Failed to load resource", "net::ERR", "EventSource"]
+        before = await page.locator("h1").bounding_box()
         await expect(page.locator("#cut")).to_be_visible()
+        await expect(page.locator("#cut-at")).to_have_text(re.compile("ago$"))
+        assert await page.locator("h1").bounding_box() == before
         async with serving(shop.addresses, address):
             await expect(page.locator("#cut")).to_be_hidden()
             await shop.orders(1)

@@ -65,6 +65,15 @@ async def _statuses(url: str, paths: Sequence[str]) -> dict[str, int]:
     return {path: (await ask(url + path)).status for path in paths}
 
 
+async def _become(url: str, paths: Sequence[str], status: int) -> None:
+    """Returns once all have that status: a service that is slow to answer is silent for a while."""
+
+    async def so() -> bool:
+        return set((await _statuses(url, paths)).values()) == {status}
+
+    await until(so)
+
+
 async def test_whatever_is_not_known_is_503_until_it_is_and_whatever_is_not_there_404(
     chromium: Browser, shop: ServedShop
 ) -> None:
@@ -81,6 +90,9 @@ async def test_whatever_is_not_known_is_503_until_it_is_and_whatever_is_not_ther
         silent = await ask(f"{url}/log/orders/1")
         assert silent.headers["Retry-After"]
         assert b"order_svc does not answer: nothing answers at its address." in silent.body
+        assert b"start them, or set TWINLOG_SERVICES" in silent.body
+        unknown = '<span class="figure-value">–</span><span class="figure-name">dead letters'
+        assert unknown in (await ask(url)).body.decode()
         async with window(chromium, url) as opened, window(chromium, url, javascript=False) as plain:
             for each in (opened, plain):
                 each.expected.append("503")
@@ -92,24 +104,18 @@ async def test_whatever_is_not_known_is_503_until_it_is_and_whatever_is_not_ther
                 await service.start()
             for shown in (page, past):
                 await expect(shown.get_by_label("Which moment")).to_contain_text("version", timeout=30_000)
-
-        async def all_known() -> bool:
-            return set((await _statuses(url, pages[:2])).values()) == {200}
-
-        await until(all_known)
         # The view in memory has no queries of the shop's, and so no pages of it.
         there = [path for path in (*_ALWAYS, *pages) if not path.startswith("/try")]
-        assert await _statuses(url, there) == dict.fromkeys(there, 200)
+        await _become(url, there, 200)
         gone = [path for path in _NOT_THERE if not path.startswith("/try")]
-        assert await _statuses(url, gone) == dict.fromkeys(gone, 404)
+        await _become(url, gone, 404)
 
 
 async def test_what_one_silent_service_has_is_not_known_and_all_else_is(shop: ServedShop) -> None:
     await shop.orders(1)
     async with serving(shop.addresses) as url:
-        assert (await ask(f"{url}/log/customers/1")).status == 200
+        await _become(url, ["/log/customers/1"], 200)
         await shop.services["customer_svc"].stop()
         silent = ("/log/customers/1", "/story/customers/1")
         assert await _statuses(url, silent) == dict.fromkeys(silent, 503)
-        for path in ("/log/orders/1", "/sagas", "/views", "/dead-letters"):
-            assert (await ask(url + path)).status == 200
+        await _become(url, ("/log/orders/1", "/sagas", "/views", "/dead-letters"), 200)

@@ -8,6 +8,7 @@ from playwright.async_api import Browser, expect
 from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
 from tests.console.shop import ServedShop
 from twinlog.console.pages import PAGES
+from twinlog.console.process import serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -30,6 +31,40 @@ async def test_every_page_is_accessible_and_as_wide_as_its_window(
             await expect(page.locator("h1")).to_be_visible()
             await opened.accessible()
             assert await page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+
+
+_LITTLE = """() => [...document.querySelectorAll(".button, .tool, .segment, input, select, .stacked .wrap.muted")]
+    .filter(each => each.getClientRects().length)
+    .map(each => [each.className, each.textContent, each.getBoundingClientRect()])
+    .filter(([name, _, box]) => name === "wrap muted" ? box.width < 200 : box.height < 44)
+    .map(([name, text]) => `${name}: ${text}`)"""
+"""What is less high than a finger needs, and texts of tables in narrow columns."""
+
+
+async def test_on_a_phone_all_is_read_and_hit_while_a_service_has_never_answered(
+    chromium: Browser, shop: ServedShop
+) -> None:
+    await shop.orders(1)
+    shop.services["customer_svc"].hang()
+    async with serving(shop.addresses) as url, window(chromium, url, size=PHONE) as opened:
+        opened.expected.append("503")
+        for path in (*PATHS, "/log?log=customers"):
+            page = await opened.open(path)
+            await expect(page.locator("h1")).to_be_visible()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], path
+            assert await page.evaluate("document.querySelector('.side').clientHeight") < 120, path
+            assert await page.evaluate(_LITTLE) == [], path
+
+
+async def test_times_say_their_zone(chromium: Browser, console: str) -> None:
+    for zone, said in (("Asia/Kolkata", "UTC+5:30"), ("America/Caracas", "UTC−4"), ("Etc/UTC", "UTC")):
+        context = await chromium.new_context(timezone_id=zone)
+        try:
+            page = await context.new_page()
+            await page.goto(console)
+            await expect(page.locator("#zone")).to_have_text(said)
+        finally:
+            await context.close()
 
 
 async def test_the_navigation_goes_everywhere_by_keys(window: Window) -> None:

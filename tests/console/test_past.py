@@ -59,6 +59,16 @@ async def test_what_changed_between_two_moments_is_asked_for_in_the_form(
     await expect(page.locator(".change").filter(has_text="pending")).to_contain_text("approved")
 
 
+async def test_who_is_silent_is_named_where_a_moment_needs_all_logs(window: Window, shop: ServedShop) -> None:
+    [order] = await shop.orders(1)
+    map = await window.open("/")
+    shop.services["customer_svc"].hang()
+    await expect(map.locator("#service-customer_svc")).to_contain_text("no answer")
+    page = await window.open(f"/past?stream=order/{order}")
+    await expect(page.get_by_label("Which moment")).to_contain_text("version 2 of 2")
+    await expect(page.locator(".note")).to_contain_text("customer_svc: no answer")
+
+
 async def test_what_is_no_moment_and_no_stream_is_said(window: Window, shop: ServedShop) -> None:
     window.expected.append("404")
     [order] = await shop.orders(1)

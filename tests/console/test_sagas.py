@@ -76,7 +76,7 @@ async def test_a_stuck_saga_is_found_understood_and_retried_by_clicks(
     window: Window, shop: ServedShop, stuck: list[str]
 ) -> None:
     page = await window.open("/sagas")
-    await expect(page.locator("#saga-" + stuck[0])).to_be_visible()
+    await expect(page.locator("[id^=saga-]")).to_have_count(len(stuck))
     assert await page.locator("[id^=saga-]").evaluate_all("all => all.map(each => each.id)") == [
         f"saga-{id}" for id in stuck
     ]
@@ -122,6 +122,7 @@ async def test_many_are_aborted_by_a_filter_after_a_look_at_what_that_does(
     window: Window, shop: ServedShop, stuck: list[str]
 ) -> None:
     page = await window.open("/sagas?state=running")
+    await expect(page.locator("[id^=saga-]")).to_have_count(len(stuck))
     await page.get_by_text("Do something with all").click()
     await page.get_by_label("Reason").fill("INC-8")
     await page.get_by_label("At most").fill("2")

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+from twinlog.console.builds import Build, Builds
+from twinlog.console.drawing import draw
 from twinlog.console.lanes import Lanes, anchor, lanes, lasting
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import owed
+from twinlog.console.pages.views import view_of
 from twinlog.console.pending import Pending, pending, wants
 from twinlog.console.saga_diagram import diagram
 from twinlog.console.story import Story, in_order
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1 import saga_service_pb2 as sagas
+from twinlog.v1 import view_service_pb2 as views
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -118,6 +122,32 @@ def look(position: int, *, silent: bool = False, dead_letters: int = 0) -> Look:
         "no answer in 1.25 s" if silent else "",
     )
     return Look({"saga_orchestrator": owner, "customer_svc": customers})
+
+
+def test_a_stream_whose_owner_has_never_answered_lies_inside_the_drawing() -> None:
+    logs = [pb.LogDescription(log="orders", own=True), pb.LogDescription(log="customers")]
+    told = Said("order_svc", "", pb.DescribeResponse(logs=logs))
+    drawn = draw(Look({"order_svc": told, "customer_svc": Said("customer_svc", "", silent_since=NOON)}))
+    assert [each.box.name for each in drawn.twins] == ["orders", "customers"]
+    assert all(each.box.y + each.box.height < drawn.height for each in drawn.twins)
+
+
+def test_a_build_that_is_not_read_leaves_its_view_as_it_is() -> None:
+    consumers = (
+        pb.ConsumerDescription(consumer="projector.orders", log="orders", lag_known=True),
+        pb.ConsumerDescription(consumer="projector.orders@2.orders", log="orders", lag=979, dead_letters=4),
+    )
+    description = pb.ViewDescription(view="orders", consumers=[each.consumer for each in consumers])
+    live = views.ViewBuild(state=views.VIEW_BUILD_STATE_LIVE)
+    live.progress.add(consumer="projector.orders")
+    shown = view_of(
+        Look(),
+        Said("projector", "", consumers=consumers),
+        description,
+        Builds("orders", [1], [Build(live)]),
+    )
+    assert (shown.lag, shown.dead_letters, shown.state) == (0, 0, "ok")
+    assert len(shown.feeds) == 2
 
 
 COMMAND = event("sagas/7", routing_key="customer_svc")

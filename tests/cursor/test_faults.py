@@ -109,6 +109,18 @@ async def test_a_cursor_goes_on_from_the_stored_checkpoint_when_it_has_moved() -
     assert {line["event"] for line in said} <= {"cursor.reopened"}
 
 
+async def test_a_checkpoint_below_every_event_is_before_the_first() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    await twin.publish(source.add("a:1", "a:2", "a:3", "a:4"))
+    handler.kept = -5
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        await until(partial(is_at, cursor, 4))
+    assert (handler.seen, handler.kept, twin.opened) == ([1, 2, 3, 4], 4, [0])
+    assert handler.said[0] == (-5, -5)
+
+
 OUTAGES = [Unavailable("away"), TwinMissing(stream="source")]
 
 

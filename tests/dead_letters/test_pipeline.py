@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 from structlog.types import EventDict
 
 from tests.dead_letters.journal import CONSUMER, Source, dead_lettering, journal, positions, replica
+from tests.memory_service import memory_service
 from tests.waiting import until
 from twinlog import Log, Projection, Recorded, Schema, Service, StreamId, Unavailable, Writer
 from twinlog.consume import Consumer, ConsumerWrapper, Middleware, Progress
 from twinlog.consume import dead_lettering as dead_lettering_module
 from twinlog.consume.policies import PolicyConsumer
-from twinlog.log.lease import AlwaysHeld
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import DEAD_LETTERS, RandomIds, StateCodec, SystemClock
@@ -151,24 +151,11 @@ async def service(log: Log, twin: MemoryTwin, *middleware: Middleware) -> AsyncI
     """A service over memory, whose own twin is nobody's."""
     own = MemoryTwin(log.name)
     await own.create(1)
-
-    def crashed(task: str, error: BaseException) -> None:
-        raise AssertionError(task) from error
-
-    running = Service(
-        "tests",
-        log,
-        schema=Schema(),
-        twin=lambda name: twin if name == twin.name else own,
-        lease=lambda _work: AlwaysHeld(),
-        clock=SystemClock(),
-        ids=RandomIds(),
-        on_crash=crashed,
-        middleware=middleware,
+    made = memory_service(
+        "tests", log, lambda name: twin if name == twin.name else own, middleware=middleware
     )
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(running.running())
-        yield running
+    async with made.running():
+        yield made
 
 
 async def test_a_services_middleware_goes_around_every_consumer_the_first_outermost(

@@ -16,14 +16,13 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.dead_letters.journal import JOURNAL, Source, journal
 from tests.effects.provider import Server, effects
+from tests.memory_service import memory_service
 from tests.waiting import RETRIED_SOON, until
-from twinlog import ConfigurationError, Schema, Service
+from twinlog import ConfigurationError, Service
 from twinlog.dev import free_port
-from twinlog.log.lease import AlwaysHeld
 from twinlog.rpc.health import PROBLEM_KEY
 from twinlog.service.environment import Endpoint
 from twinlog.testing import MemoryLog, MemoryTwin
-from twinlog.testing.internals import RandomIds, SystemClock, Twin
 
 
 @dataclass
@@ -52,18 +51,10 @@ class Process:
 def a_service(log: MemoryLog, source: MemoryTwin, address: str, stop: asyncio.Event) -> Service:
     own = MemoryTwin("own")
 
-    def twin(of: str) -> Twin:
-        return source if of == "source" else own
-
-    return Service(
+    return memory_service(
         "mailer",
         log,
-        twin=twin,
-        lease=lambda _work: AlwaysHeld(),
-        schema=Schema(),
-        clock=SystemClock(),
-        ids=RandomIds(),
-        on_crash=lambda _task, error: pytest.fail(repr(error)),
+        lambda of: source if of == "source" else own,
         aggregates=[JOURNAL],
         endpoint=Endpoint(address),
         until_stopped=stop.wait,

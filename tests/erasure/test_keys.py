@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from tests.servers import database
+from tests.servers import database, execute
+from tests.waiting import until
 from twinlog import ConfigurationError
+from twinlog.cli import main
 from twinlog.log.keys import Keys, KeysUnavailable
 from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.memory.keys import MemoryKeys
-from twinlog.postgres.keys import PostgresKeys, open_keys
+from twinlog.postgres.keys import PostgresKeys, open_keys, open_keys_by_and_by
 from twinlog.postgres.urls import database_url
 from twinlog.service.settings import Settings, load
 from twinlog.testing.conformance import KeysConformance
@@ -51,6 +55,26 @@ async def _stored(url: str, name: str) -> list[bytes]:
         await connection.close()
 
 
+async def test_keys_that_are_away_at_the_start_come_by_and_by(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinlog.postgres.keys.START_SECONDS", 0.1)
+    async with database(postgres_url) as name:
+        await execute(postgres_url, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false', "postgres")
+        async with open_keys_by_and_by(postgres_url, name, Wrapping({})) as keys:
+            with pytest.raises(KeysUnavailable, match="was away when the process started"):
+                await keys.get_or_make(["ada"])
+            await execute(postgres_url, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true', "postgres")
+
+            async def there() -> bool:
+                try:
+                    return bool((await keys.get_or_make(["ada"]))["ada"])
+                except KeysUnavailable:
+                    return False
+
+            await until(there)
+
+
 async def test_the_wrapping_rotates(postgres_url: str) -> None:
     async with database(postgres_url) as name:
         await _rotate(postgres_url, name)
@@ -84,6 +108,58 @@ async def _rotate(url: str, name: str) -> None:
     async with open_keys(url, name, Wrapping({"new": NEW})) as keys:
         assert await keys.get([*people, "late"]) == {**made, **late}
         assert await keys.wrapped_by() == {"new": 6}
+
+
+_HELD = """
+CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
+CREATE TRIGGER held BEFORE UPDATE ON subject_keys FOR EACH ROW WHEN (NEW.subject = 'p-0600') EXECUTE FUNCTION held()
+"""
+"""Whoever wraps that key anew waits for a lock."""
+_WAITING = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+ WHERE NOT l.granted AND l.locktype = 'advisory' AND d.datname = current_database()
+"""
+
+
+async def test_no_key_is_lost_where_a_rotation_is_killed(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its second batch; its session goes on for a while, and holds what it was about to change."""
+    people = [f"p-{number:04}" for number in range(700)]
+    both = ",".join(f"{name}={b64encode(key).decode()}" for name, key in (("new", NEW), ("old", OLD)))
+    monkeypatch.setattr("twinlog.cli.erasure._TRIES", 1)
+    monkeypatch.setattr("twinlog.cli.erasure._PAUSE_SECONDS", 0.0)
+    monkeypatch.setenv("PERSONAL_WRAPPING_KEYS", both)
+    async with database(postgres_url) as name:
+        monkeypatch.setenv("PERSONAL_KEYS_DATABASE", name)
+        async with open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:
+            made = dict(await keys.get_or_make(people))
+        connection = await asyncpg.connect(database_url(postgres_url, name))
+        await connection.execute(_HELD)
+        await connection.execute("SELECT pg_advisory_lock(42)")
+        command = ["erasure", "rewrap", "--postgres-url", postgres_url]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "twinlog", *command)
+
+        async def waits() -> bool:
+            return bool(await connection.fetchval(_WAITING))
+
+        await until(waits)
+        process.kill()
+        await process.wait()
+        assert await asyncio.to_thread(main, command) == 1, "some are held: the old key is needed still"
+        async with open_keys(postgres_url, name, Wrapping({"new": NEW, "old": OLD})) as keys:
+            assert await keys.wrapped_by() == {"new": 500, "old": 200}
+            assert await keys.get(people) == made
+        await connection.close()  # which sets the killed one's session free: nobody hears it any more
+
+        async def ended() -> bool:
+            return await asyncio.to_thread(main, command) == 0
+
+        await until(ended)
+        async with open_keys(postgres_url, name, Wrapping({"new": NEW})) as keys:
+            assert await keys.wrapped_by() == {"new": 700}
+            assert await keys.get(people) == made
 
 
 async def test_a_wrapping_key_that_is_gone_is_an_outage(postgres_url: str) -> None:

@@ -186,6 +186,48 @@ async def test_while_the_keys_are_away_others_go_on(log: Log) -> None:
     assert len(await log.read(0, 10)) == 1
 
 
+class _Lost(MemoryKeys):
+    """Keys that can be taken away."""
+
+    away = False
+
+    async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
+        if self.away:
+            raise Unavailable("no answer")
+        return await super().get(subjects)
+
+
+async def test_where_no_state_keeps_a_name_nobody_waits_for_the_keys(log: Log) -> None:
+    keys, forgetful = _Lost(), replace(GUEST, keeps_personal=False, evolve=_counted)
+    async with _writer(log, keys) as writer:
+        for guest in ("ada", "bob"):
+            await _name(writer, NAME, guest)
+    keys.away = True
+    async with _writer(log, keys) as writer:
+        assert (await writer.execute(lambda tx: tx.state(forgetful, "ada"))).result == Guest("", 1)
+        with pytest.raises(KeysUnavailable):
+            await _guest(writer, "bob")
+
+
+def _counted(guest: Guest, _event: Any) -> Guest:
+    return replace(guest, named=guest.named + 1)
+
+
+async def test_a_state_in_memory_is_trusted_no_longer_than_its_key(log: Log) -> None:
+    """While nobody can ask who was erased, nobody decides by what was known of them."""
+    keys = _Lost()
+    async with _writer(log, keys) as writer:
+        await _name(writer, NAME)
+        keys.away = True
+        assert (await _guest(writer)).name == NAME
+        assert writer.personal
+        writer.personal._confirmed -= 3_600
+        with pytest.raises(KeysUnavailable):
+            await _guest(writer)
+        keys.away = False
+        assert (await _guest(writer)).name == NAME
+
+
 async def test_events_from_before_the_mark_stay_readable(log: Log) -> None:
     async with _writer(log, None) as before:
         await _name(before, NAME)

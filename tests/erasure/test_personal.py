@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from shop.customers.v1.events_pb2 import CustomerCreated
 from tests.erasure.messages import declare
-from twinlog import Metadata, Recorded, StreamId
+from tests.waiting import until
+from twinlog import Metadata, Recorded, StreamId, Unavailable
 from twinlog.log.keys import cipher
-from twinlog.log.personal import SEALED_STATE, Erased, NotOpened, Personal
+from twinlog.log.personal import EVERYBODY, SEALED_STATE, Erased, NotOpened, Personal
 from twinlog.log.ports import Snapshot
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.event import NewEvent
@@ -246,6 +248,96 @@ async def test_keys_that_nobody_can_ask_about_are_not_trusted_for_long(
     assert await there.open("ada", _message(sealed).text) == "tall"
     await here.erase("ada")
     assert await there.open("ada", _message(sealed).text) == ERASED, "although nobody told it"
+
+
+async def test_an_erasure_from_long_ago_is_learned_by_who_could_not_ask_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose keys were destroyed is told for ten minutes: a process that was away for longer trusts none of its own."""
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+
+    class Forgetting(MemoryKeys):
+        async def destroyed(self, within: timedelta) -> list[str]:
+            return []  # it is too long ago
+
+    keys = Forgetting()
+    here, there = Personal(keys), Personal(keys)
+    [sealed] = await here.sealed([_event(M["Noted"](text="tall"))])
+    told: list[str] = []
+    there.on_erased.append(told.append)
+    assert await there.open("ada", _message(sealed).text) == "tall"
+    await here.erase("ada")
+    there._confirmed -= 3_600  # it was stopped, or cut off
+    watching = asyncio.create_task(there.run())
+    await until(lambda: told == [EVERYBODY])
+    watching.cancel()
+    assert await there.open("ada", _message(sealed).text) == ERASED
+
+
+async def test_an_outage_ends_in_health_although_no_key_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+
+    class Away(MemoryKeys):
+        away = True
+
+        async def destroyed(self, within: timedelta) -> Collection[str]:
+            if self.away:
+                raise Unavailable("no answer")
+            return await super().destroyed(within)
+
+    keys = Away()
+    personal = Personal(keys)
+    await personal.sealed([_event(M["Noted"](text="tall"))])
+    watching = asyncio.create_task(personal.run())
+    await until(lambda: "no answer" in (personal.problem or ""))
+    personal._confirmed -= 3_600
+    await until(lambda: not personal.cached)
+    keys.away = False
+    await until(lambda: personal.problem is None)
+    watching.cancel()
+
+
+async def test_a_key_that_was_read_before_an_erasure_and_comes_after_it_opens_nothing() -> None:
+    class Slow(MemoryKeys):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.go_on = asyncio.Event(), asyncio.Event()
+
+        async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
+            found = await super().get(subjects)
+            self.read.set()
+            await self.go_on.wait()
+            return found
+
+    keys = Slow()
+    keys.go_on.set()
+    [sealed] = await Personal(keys).sealed([_event(M["Noted"](text="tall"))])
+    keys.go_on.clear()
+    keys.read.clear()
+    personal = Personal(keys)
+    opening = asyncio.create_task(personal.open("ada", _message(sealed).text))
+    await keys.read.wait()
+    await personal.erase("ada")
+    keys.go_on.set()
+    assert await opening == ERASED
+    assert await personal.open("ada", _message(sealed).text) == ERASED
+
+
+async def test_who_is_erased_is_told_also_where_the_key_is_in_memory_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A state that was made with it may be there still."""
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    keys = MemoryKeys()
+    there = Personal(keys, cached=1)
+    await there.sealed([_event(M["Noted"](text="tall"), "ada")])
+    await there.sealed([_event(M["Noted"](text="tall"), "bob")])
+    told: list[str] = []
+    there.on_erased.append(told.append)
+    watching = asyncio.create_task(there.run())
+    await keys.destroy("ada")
+    await until(lambda: told == ["ada"])
+    watching.cancel()
 
 
 async def test_events_from_before_the_mark_are_read_as_they_are() -> None:

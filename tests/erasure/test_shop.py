@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from customer_svc.domain import CUSTOMER, CreateCustomer
+from proof.auditor import audit
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest, EraseCustomerRequest
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
 from shop.queries.v1.customer_query_service_pb2 import (
@@ -176,6 +177,61 @@ async def test_a_backup_of_the_keys_brings_nobody_back(at_work: Running) -> None
 
     await until(is_erased)
     assert (await client.get_customer(other)).name == NAME
+
+
+async def test_while_the_keys_are_away_all_but_names_goes_on(at_work: Running, tmp_path: Path) -> None:
+    """Commands, sagas, queries of orders, exports and audits; and then the names are there again."""
+    client, url = at_work.client, at_work.shop.postgres_url
+    customer = await _created(client)
+    before = await client.order(customer, "1")
+    get = GetCustomerRequest(customer_id=customer)
+    create = CreateCustomerRequest(name=NAME, credit_limit=wire("20"))
+    erase = EraseCustomerRequest(customer_id=customer)
+    await execute(url, "ALTER DATABASE twinlog_keys ALLOW_CONNECTIONS false", "postgres")
+    try:
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'twinlog_keys'"
+        await execute(url, end, "postgres")
+
+        async def is_refused() -> bool:  # no key is trusted for longer than 5 s
+            try:
+                await client.customer_queries.GetCustomer(get, timeout=PATIENCE)
+            except grpc.aio.AioRpcError as error:
+                return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+            return False
+
+        await until(is_refused)
+        for call in (
+            client.customer_queries.GetCustomer(get, timeout=PATIENCE),
+            client.customers.CreateCustomer(create, timeout=PATIENCE),
+            client.customers.EraseCustomer(erase, timeout=PATIENCE),
+        ):
+            refused = await refusal(call)
+            assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE")
+            assert NAME not in str(refused)
+        for mode in MODES:
+            assert (await client.order(customer, "1", mode)).state == ORDER_STATE_APPROVED
+        await client.limit(customer, "30")
+        assert await client.get(before.order_id) == before
+        await client.kill("customer_svc")  # which knows no customer then, and starts all the same
+        for mode in MODES:
+            assert (await client.order(customer, "1", mode)).state == ORDER_STATE_APPROVED
+        file = str(tmp_path / "customers.twinlog")
+        where = ("--database", "shop_customers", "--postgres-url", url)
+        await asyncio.to_thread(_cli, "export", "customers", file, *where)
+        report = await audit(url, at_work.shop.nats_url, wait=60)
+        assert report.settled and report.clean, report.violations
+    finally:
+        await execute(url, "ALTER DATABASE twinlog_keys ALLOW_CONNECTIONS true", "postgres")
+
+    async def is_back() -> bool:
+        try:
+            return (await client.get_customer(await _created(client))).name == NAME
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            return False
+
+    await until(is_back)  # also of the process that was started meanwhile
+    assert (await client.get_customer(customer)).name == NAME
 
 
 async def test_nothing_that_people_and_machines_are_shown_has_an_erased_name(at_work: Running) -> None:

@@ -16,6 +16,7 @@ from tests.chain.history import verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.kernel.counter import COUNTER, Add
 from twinlog import Metadata, Recorded, Schema, Writer
+from twinlog.cli import main
 from twinlog.log.archive import ArchiveUnavailable
 from twinlog.log.chain import Head
 from twinlog.log.past import Moment
@@ -25,6 +26,7 @@ from twinlog.postgres import archiving
 from twinlog.postgres.archiving import ArchiveBusy, Archived, Rule, archive
 from twinlog.postgres.identity import identify
 from twinlog.postgres.log import PostgresLog
+from twinlog.service.archive import ArchiveOptions, archive_log
 from twinlog.testing.internals import RandomIds, SystemClock, open_log
 
 URL = "memory://archive"
@@ -140,6 +142,14 @@ async def test_what_a_snapshot_covers_leaves_the_table(site: Site) -> None:
     assert (await site.load("b", schema="newer")).events == site.of("b")
 
 
+async def test_the_snapshot_of_a_stream_that_is_all_archived_is_read(site: Site) -> None:
+    await two_streams(site)
+    kept = Snapshot(counter("b"), 10, 20, "schema", b"state")
+    await site.log.save([kept])
+    assert (await site.archive("counter")).removed == 20
+    assert await site.load("b", schema="schema") == StreamSlice(kept, [])
+
+
 async def test_only_whole_ranges_that_are_old_go(site: Site) -> None:
     await grow(site.log, 10)
     assert (await site.archive("counter")).upto == 0, "the newest event is what appends go by"
@@ -249,3 +259,24 @@ async def test_related_events_are_found_in_it(site: Site) -> None:
     await site.archive("counter")
     assert await site.log.related(3, 25, ["correlation"], []) == wanted
     assert await site.log.related(3, 25, ["another"], []) == []
+
+
+async def test_a_place_is_noted_as_every_process_finds_it(
+    site: Site, postgres_url: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_streams(site)
+    before = list(await site.log.read(0, 100))
+    await identify(site.log.pool, "mine", "")
+    (tmp_path / "elsewhere").mkdir()
+    asked = ArchiveOptions("counters", "./past", LATER, postgres_url, database, ("counter",), 10)
+    monkeypatch.chdir(tmp_path)
+    assert (await archive_log(asked, lambda _line: None)).removed == 20
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert await PostgresLog(site.log.pool, "counters").read(0, 100) == before
+    [file, _] = [row[0] for row in await site.log.pool.fetch("SELECT file FROM archived_ranges ORDER BY 1")]
+    assert file.startswith(f"file://{tmp_path}/past/counters-")
+
+
+def test_what_would_end_with_the_command_is_no_archive(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", "counters", "memory://past"]) == 2
+    assert "memory://past is this command's own memory" in " ".join(capsys.readouterr().err.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import itertools
 import re
 import sys
@@ -28,14 +29,15 @@ from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
 from twinlog.log import log_file
 from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
+from twinlog.log.log_file_records import event_record
 from twinlog.log.ports import NewReply, Timer, TimerChange
-from twinlog.postgres import importing
+from twinlog.postgres import exporting, importing
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
 from twinlog.postgres.identity import ImportUnfinished, identify
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
 from twinlog.service import export as service
-from twinlog.service.export import Done, FileFails, NoSuchFile, Options, export_log, import_file
+from twinlog.service.export import Done, FileBusy, FileFails, NoSuchFile, Options, export_log, import_file
 from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
@@ -143,6 +145,41 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
         assert len(await grow(log, 1)) == 1
 
 
+async def test_a_file_is_one_moment_of_a_log_that_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written while it is made: events, outcomes, timers and links are of one moment."""
+    monkeypatch.setattr(exporting, "_PAGE", 3)
+    await grow(site.log, 20)
+    done = asyncio.Event()
+
+    async def write() -> None:
+        for version in itertools.count(1):
+            if done.is_set():
+                return
+            stream = counter(f"w{version}")
+            new = batch(
+                (stream, 0, 1),
+                replies=[NewReply(f"r-{version}", b"print", b"reply", 1)],
+                timers=[TimerChange(stream, 1, NOW)],
+            )
+            await append(site.log, new)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(write())
+        exported = await site.export()
+        done.set()
+    assert 20 < exported.events <= await site.log.head()
+    await site.imported()
+    async with site.restored() as log:
+        events = await all_of(log)
+        assert events == (await all_of(site.log))[: exported.events]
+        assert (await verified(log))[0] is None
+        written = len(events) - 20
+        assert len(await log.due(NOW, 10_000)) == written
+        assert await log.reply(f"r-{written}") and not await log.reply(f"r-{written + 1}")
+
+
 async def test_outcomes_of_requests_may_stay_behind(site: Site) -> None:
     await append(site.log, batch((counter(), 0, 1), replies=[NewReply("r-1", b"print", b"reply", 1)]))
     await site.export(requests=False)
@@ -185,6 +222,25 @@ async def test_a_flipped_bit_is_noticed_wherever_it_is(site: Site) -> None:
                 r"is damaged at byte \d+, after event \d+: .*[Ii]mport another copy", str(refused.value)
             )
     assert await is_empty(site)
+
+
+async def test_no_byte_of_a_small_file_may_be_another_or_missing(site: Site) -> None:
+    """Every bit, and every end."""
+    await append(site.log, batch((counter(), 0, 1)))
+    await site.export()
+    whole = site.file.read_bytes()
+    taken = []
+    for offset, bit in itertools.product(range(len(whole)), range(8)):
+        flipped = whole[:offset] + bytes([whole[offset] ^ 1 << bit]) + whole[offset + 1 :]
+        try:
+            importing.checked(BytesIO(flipped), "flipped")
+        except (LogFileDamaged, LogFileUnfinished, NotALogFile):
+            continue
+        taken.append((offset, bit))
+    for end in range(len(whole)):
+        with pytest.raises((LogFileDamaged, LogFileUnfinished, NotALogFile)):
+            importing.checked(BytesIO(whole[:end]), "cut off")
+    assert not taken
 
 
 async def test_a_file_that_was_cut_off_is_refused(site: Site) -> None:
@@ -295,6 +351,22 @@ async def test_what_a_newer_program_wrote_or_an_archive_is_refused(site: Site) -
     site.file.write_bytes(data + writer.frame())
     with pytest.raises(NotALogFile, match="records that this program does not know; use a newer one"):
         await site.imported()
+    writer = FrameWriter()
+    writer.add(LogRecord(header=LogFileHeader(format=1, log=LOG, file_id=b"f" * 16)))
+    data = writer.frame()
+    writer.add(event_record((await site.log.read(0, 1))[0]))
+    writer.add(LogRecord.FromString(b"\xfa\x01\x02hi"))  # beside events
+    data += writer.frame()
+    writer.add(LogRecord(end=LogFileEnd(position=1)))
+    site.file.write_bytes(data + writer.frame())
+    with pytest.raises(NotALogFile, match="records that this program does not know; use a newer one"):
+        await site.imported()
+    for format in (0, 2):
+        writer = FrameWriter()
+        writer.add(LogRecord(header=LogFileHeader(format=format, log=LOG, file_id=b"f" * 16)))
+        site.file.write_bytes(writer.frame())
+        with pytest.raises(NotALogFile, match=f"its format is {format}, this program knows 1"):
+            await site.imported()
     own = await identify(site.log.pool, "mine", "")
     rule = Rule(NOW + timedelta(days=9_000), ("counter",), 1)
     await archive(site.log, own, f"file://{site.file.parent}", rule, lambda _line: None)
@@ -339,6 +411,15 @@ async def test_a_file_of_another_log_is_refused(site: Site) -> None:
     await identify(site.log.pool, "mine", "")
     with pytest.raises(FileOfAnotherLog, match="another installation"):
         await site.export()
+
+
+async def test_two_exports_do_not_write_one_file(site: Site) -> None:
+    await grow(site.log, 2)
+    with site.file.open("x+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(FileBusy, match=r"Another export is writing .*counters.twinlog"):
+            await site.export()
+    assert (await site.export()).events == 2
 
 
 async def test_a_file_of_another_history_is_not_continued(site: Site) -> None:

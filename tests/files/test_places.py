@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -18,7 +20,10 @@ from tests.chain.test_gaps import append_without
 from tests.files.test_archive import LATER, Site, contents, two_streams
 from tests.files.test_archive import site as site
 from tests.kernel.batches import append, batch, counter, grow
-from twinlog import Metadata, Recorded
+from tests.kernel.counter import COUNTER, Add
+from tests.waiting import until
+from twinlog import Metadata, Recorded, Schema, Unavailable, Writer
+from twinlog.log import archive as archive_of_log
 from twinlog.log.archive import ArchiveDamaged, ArchiveUnavailable
 from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, FrameWriter
@@ -27,13 +32,14 @@ from twinlog.log.past import KeptKey
 from twinlog.log.ports import Snapshot
 from twinlog.log.repair import Difference, Unrepairable
 from twinlog.log.twin import TwinState
+from twinlog.model.errors import StreamUnreadable
 from twinlog.postgres import archiving, connection, repair
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.identity import identify
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.urls import database_url
-from twinlog.testing.internals import reader_of
+from twinlog.testing.internals import RandomIds, SystemClock, reader_of
 
 
 def afresh(site: Site) -> None:
@@ -171,11 +177,16 @@ async def test_wherever_a_run_is_killed_the_next_one_ends_it(
 
 
 class Object(BytesIO):
-    """An object that is being written: it is there once it was closed."""
+    """An object that is being written: it is there once it was closed, also where writing it has failed."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > Bucket.room:
+            raise RuntimeError("500 Internal Error")
+        return super().write(data)
 
     def close(self) -> None:
         if not self.closed:
@@ -190,16 +201,25 @@ class Bucket(fsspec.AbstractFileSystem):  # type: ignore[misc]
     cachable = False
     objects: ClassVar[dict[str, bytes]] = {}
     away = False
+    room = 2**40
+    short: ClassVar[list[int]] = []
+    """Of the next reads, how many bytes they give at most."""
+    going_on: ClassVar[threading.Event] = threading.Event()
+    """Set: reads come to their end."""
+    reads = 0
 
     def open(self, path: str, mode: str = "rb", **_how: Any) -> Any:
         return Object(path) if mode == "wb" else BytesIO(self.cat_file(path))
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_how: Any) -> bytes:
+        Bucket.reads += 1
+        assert Bucket.going_on.wait(60)
         if Bucket.away:
             raise RuntimeError("503 Slow Down")
         if path not in self.objects:
             raise FileNotFoundError(path)
-        return self.objects[path][start:end]
+        found = self.objects[path][start:end]
+        return found[: self.short.pop(0)] if self.short else found
 
 
 @pytest.fixture
@@ -208,6 +228,9 @@ async def stored(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     fsspec.register_implementation("bucket", Bucket, clobber=True)
     monkeypatch.setattr(Bucket, "objects", {})
     monkeypatch.setattr(Bucket, "away", False)
+    monkeypatch.setattr(Bucket, "room", 2**40)
+    monkeypatch.setattr(Bucket, "short", [])
+    Bucket.going_on.set()
     await two_streams(site)
     await site.archive("counter", url="bucket://mine/archive")
     return site
@@ -226,6 +249,76 @@ async def test_an_object_store_does(stored: Site, monkeypatch: pytest.MonkeyPatc
         await verified(stored.log)
     monkeypatch.setattr(Bucket, "away", False)
     assert await stored.log.read(0, 100) == stored.before
+
+
+async def test_an_object_store_that_never_answers_holds_up_nobody_else(
+    stored: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither other streams, nor what the process does in threads; and it is asked again once it may be back."""
+    monkeypatch.setattr(archive_of_log, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(archive_of_log, "AWAY_SECONDS", 600.0)
+    afresh(stored)
+    Bucket.going_on.clear()
+    Bucket.reads = 0
+    async with Writer(stored.log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+        for _ in range(10):
+            with pytest.raises(StreamUnreadable, match="no answer within"):
+                await writer.execute(lambda tx: tx.do(COUNTER, "b", Add(1)))
+            await writer.execute(lambda tx: tx.do(COUNTER, "other", Add(1)))
+        assert Bucket.reads == 1, "it was not asked again and again"
+        monkeypatch.setattr(archive_of_log, "AWAY_SECONDS", 0.0)
+        afresh(stored)
+        for _ in range(10):
+            with pytest.raises(ArchiveUnavailable, match=r"bucket://mine/archive.*no answer within"):
+                await stored.log.read(0, 5)
+        assert Bucket.reads <= 9, "what never ends is bounded"
+        assert await asyncio.to_thread(lambda: 7) == 7
+        monkeypatch.setattr(archive_of_log, "READ_SECONDS", 60.0)
+        Bucket.going_on.set()
+        assert await until_read(stored) == stored.before[:5]
+
+
+async def until_read(site: Site) -> Sequence[Recorded]:
+    found: list[Sequence[Recorded]] = []
+
+    async def read() -> bool:
+        try:
+            found.append(await site.log.read(0, 5))
+        except ArchiveUnavailable:
+            return False
+        return True
+
+    await until(read)
+    return found[-1]
+
+
+async def test_what_was_cut_short_on_its_way_is_read_again(stored: Site) -> None:
+    for short in (0, 10, 100):
+        afresh(stored)
+        Bucket.short[:] = [short]
+        assert await stored.log.read(0, 25) == stored.before
+    afresh(stored)
+    Bucket.short[:] = [10, 10]
+    with pytest.raises(ArchiveDamaged, match="cut off"):
+        await stored.log.read(0, 25)
+    assert await stored.log.read(0, 25) == stored.before
+
+
+async def test_an_object_store_that_fails_midway_takes_nothing_from_the_table(
+    site: Site, stored: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grow(site.log, 12, "c")
+    site.before = list(await site.log.read(0, 100))
+    for room in (0, 150, 500):
+        monkeypatch.setattr(Bucket, "room", room)
+        with pytest.raises(Unavailable, match=r"bucket://mine/archive.* cannot be written: 500"):
+            await site.archive("counter", url="bucket://mine/archive")
+        assert await site.log.archived_upto() == 20
+        assert await site.left() == [*range(21, 38)]
+    monkeypatch.setattr(Bucket, "room", 2**40)
+    assert (await site.archive("counter", url="bucket://mine/archive")).ranges == 1
+    assert await site.log.read(0, 100) == site.before
+    assert (await verified(site.log))[0] is None
 
 
 # --- what is wrong with it ---

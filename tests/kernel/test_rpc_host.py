@@ -27,7 +27,7 @@ from tests.kernel.edge import NAME, Client, Edge, detail, echo, forever, rich, s
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
-from twinlog.rpc import Context, Limits, serve, time_left
+from twinlog.rpc import Context, Limits, host, serve, time_left
 from twinlog.rpc.health import PROBLEM_KEY
 from twinlog.rpc.streams import StreamLimits
 
@@ -495,6 +495,22 @@ class TestReflection:
             assert await _health(client, "") == SERVING
             await client.stop()
             assert await idle[0].code() == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], ids=["nothing", "half a greeting"]
+)
+async def test_who_connects_and_does_not_greet_is_cut_off(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_HANDSHAKE_MILLISECONDS", 200)
+    async with serve([], domain="shop") as server:
+        reader, writer = await asyncio.open_connection(*server.address.rsplit(":", 1))
+        writer.write(said)
+        async with asyncio.timeout(30):
+            while await reader.read(1000):
+                pass
+        writer.close()
 
 
 async def test_reflection_lists_the_services() -> None:

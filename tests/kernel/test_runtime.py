@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+
+from twinlog.service.runtime import use_all_descriptors
 
 
 @asynccontextmanager
@@ -57,7 +61,10 @@ async def test_a_second_signal_cuts_the_closing_short() -> None:
         await says(process, "stopping")
         async with asyncio.timeout(10):  # one right behind the first is taken for the same
             while process.returncode is None:
-                process.terminate()
+                with suppress(ProcessLookupError):
+                    os.kill(
+                        process.pid, signal.SIGTERM
+                    )  # terminate() looks first, and may take the exit code away
                 await asyncio.sleep(0.1)
         code, printed, _ = await end(process)
 
@@ -106,3 +113,14 @@ async def test_a_configuration_error_is_one_line(scenario: str, line: str) -> No
 
     assert process.returncode == 2
     assert (out.decode(), err.decode()) == ("", f"{line}\n")
+
+
+def test_a_process_takes_as_many_files_and_connections_as_it_may() -> None:
+    kind = resource.RLIMIT_NOFILE
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (4096 if hard == resource.RLIM_INFINITY else hard - 1, hard))
+    try:
+        use_all_descriptors()
+        assert resource.getrlimit(kind) == (hard, hard)
+    finally:
+        resource.setrlimit(kind, (soft, hard))

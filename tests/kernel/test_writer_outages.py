@@ -13,7 +13,7 @@ from tests.kernel.counter import COUNTER, Add, Count
 from tests.kernel.test_writer import ID, add, add_and_reply, request, writing
 from tests.waiting import until
 from twinlog import Schema, Transaction, Unavailable, Writer
-from twinlog.log import group_commit
+from twinlog.log import group_commit, refused
 from twinlog.log.ports import Conflict, LogSession, ReadRequest, StreamSlice
 from twinlog.model.errors import Overloaded
 from twinlog.testing import MemoryLog
@@ -152,6 +152,59 @@ async def test_while_the_store_stays_away_those_who_wait_are_told_and_newcomers_
         assert (await asyncio.wait_for(begun, 30)).result == Count(1, 1)
         assert (await writer.execute(add(1000))).result == Count(1001, 2)
         assert writer.problem is None
+
+
+class Refuses(MemoryLog):
+    """A log that takes nothing, as where somebody has added a trigger that raises."""
+
+    refuses = True
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        if self.refuses and batch.events:
+            raise ValueError("an operator says no")
+        return await super().append(batch)
+
+
+async def test_a_store_that_takes_no_append_at_all_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To its callers each is a defect, so it would look like theirs; it is over with the next commit."""
+    monkeypatch.setattr(refused, "_SECONDS", 0.0)
+    log = Refuses("counters")
+    async with writing(log) as writer:
+        with capture_logs() as said:
+            for tried in range(7):
+                assert (writer.problem is None) == (tried < 5)
+                with pytest.raises(ValueError):
+                    await writer.execute(add(1))
+        assert writer.problem == (
+            "log counters: the database has refused the last 7 appends, for ValueError: an operator says no"
+        )
+        assert [line["event"] for line in said].count("writer.refused") == 1
+        log.refuses = False
+        await writer.execute(add(1))
+        assert writer.problem is None
+
+
+async def test_refusals_with_commits_between_them_or_long_ago_are_nobodys_but_the_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refused, "_SECONDS", 0.0)
+    log = Refuses("counters")
+    async with writing(log) as writer:
+        for tried in range(12):
+            log.refuses = tried % 4 < 3
+            if log.refuses:
+                with pytest.raises(ValueError):
+                    await writer.execute(add(1))
+            else:
+                await writer.execute(add(1))
+            assert writer.problem is None
+        log.refuses = True
+        for _ in range(5):
+            with pytest.raises(ValueError):
+                await writer.execute(add(1))
+        assert writer.problem is not None
+        monkeypatch.setattr(refused, "_REMEMBERED_SECONDS", -1.0)
+        assert writer.problem is None, "or else a service that nobody calls would never be well again"
 
 
 async def test_a_short_outage_is_only_waited_for() -> None:

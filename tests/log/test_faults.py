@@ -155,6 +155,17 @@ async def test_transactions_set_their_isolation_themselves(
         assert outcome.result.value == 120
 
 
+@pytest.mark.parametrize(
+    ("given", "used"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")]
+)
+async def test_what_is_acknowledged_is_on_the_disk_whatever_the_default(
+    shaken: EmbeddedPostgres, name: str, given: str, used: str
+) -> None:
+    await setting(shaken, name, f"SET synchronous_commit = '{given}'")
+    async with open_log(shaken.url, name, "counters") as log:
+        assert await log.pool.fetchval("SHOW synchronous_commit") == used
+
+
 # --- outages ---
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ from pydantic import TypeAdapter
 
 from tests.kernel.counter import COUNTER
 from twinlog import Aggregate, StreamId, UuidMap
-from twinlog.log import snapshots
+from twinlog.log import collector, snapshots
 from twinlog.log.snapshots import StateCodecs
 from twinlog.model.apart import Apart
 from twinlog.testing.internals import Snapshot, StateCodec
@@ -125,37 +128,44 @@ class Many:
 
 ODD = ('"', "\\", '}"{', "],[", "a\nb", "ä€", ":,", "")
 N = 4_001
-MANY_VALUES = [
-    Many(),
-    Many(
-        "x",
-        {"a": 1},
-        {1: {"b": [0.5]}},
-        ODD,
-        [Guest("Ada", (1, 2))],
-        frozenset({1}),
-        {"s"},
-        ("p", 1),
-        [[[[1]]]],
-    ),
-    Many(
-        '"name":{',
-        {f"{ODD[n % 8]}{n}": n * 10**12 for n in range(N)},
-        {n: {"x": [n / 4, -1e-9], ODD[n % 8]: []} for n in range(N)},
-        tuple(f"{ODD[n % 8]}{n}" for n in range(N)),
-        [Guest(ODD[n % 8], tuple(range(n % 3))) for n in range(N)],
-        frozenset(range(N)),
-        {str(n) for n in range(N)},
-        ('"', 7),
-        [[[[n]]] for n in range(N)],
-        many(),
-        "}]",
-    ),
-]
+
+
+@cache
+def many_values() -> list[Many]:
+    """Made when they are first used, too."""
+    return [
+        Many(),
+        Many(
+            "x",
+            {"a": 1},
+            {1: {"b": [0.5]}},
+            ODD,
+            [Guest("Ada", (1, 2))],
+            frozenset({1}),
+            {"s"},
+            ("p", 1),
+            [[[[1]]]],
+        ),
+        Many(
+            '"name":{',
+            {f"{ODD[n % 8]}{n}": n * 10**12 for n in range(N)},
+            {n: {"x": [n / 4, -1e-9], ODD[n % 8]: []} for n in range(N)},
+            tuple(f"{ODD[n % 8]}{n}" for n in range(N)),
+            [Guest(ODD[n % 8], tuple(range(n % 3))) for n in range(N)],
+            frozenset(range(N)),
+            {str(n) for n in range(N)},
+            ('"', 7),
+            [[[[n]]] for n in range(N)],
+            many(),
+            "}]",
+        ),
+    ]
+
+
 OF_MANY: Aggregate[Any, Any] = Aggregate("many", Many(), COUNTER.decide, COUNTER.evolve, str)
 
 
-@pytest.mark.parametrize("state", MANY_VALUES, ids=["none", "few", "many"])
+@pytest.mark.parametrize("which", range(3), ids=["none", "few", "many"])
 def test_many_values_are_written_as_at_once_and_read_as_they_were(state: Many) -> None:
     codec = StateCodec(OF_MANY)
     written = codec.encode(state)
@@ -166,14 +176,14 @@ def test_many_values_are_written_as_at_once_and_read_as_they_were(state: Many) -
 def test_many_values_are_written_and_read_in_pieces() -> None:
     codec, turns = StateCodec(OF_MANY), list[None]()
     apart = Apart(lambda: turns.append(None))
-    spared = codec._large.set_apart(MANY_VALUES[2], apart)
+    spared = codec._large.set_apart(many_values()[2], apart)
     pieces = 6 * 3 + 3  # of six fields, and of the one that lies too deep to be read so
     assert len(turns) == pieces
     assert len(codec._adapter.dump_json(spared, context=apart, warnings=False)) < 10_000
     turns.clear()
-    _, values = codec._large.without(codec.encode(MANY_VALUES[2]), Apart(lambda: turns.append(None)))
+    _, values = codec._large.without(codec.encode(many_values()[2]), Apart(lambda: turns.append(None)))
     assert values.keys() == {"amounts", "by_number", "words", "guests", "days", "anything"}
-    assert values["amounts"] == MANY_VALUES[2].amounts
+    assert values["amounts"] == many_values()[2].amounts
     assert len(turns) > 2 * 6 * 3
 
 
@@ -184,7 +194,7 @@ def test_many_values_are_written_and_read_in_pieces() -> None:
 )
 def test_damage_within_many_values_is_refused(old: bytes, new: bytes) -> None:
     codec = StateCodec(OF_MANY)
-    written = codec.encode(MANY_VALUES[2])
+    written = codec.encode(many_values()[2])
     damaged = written.replace(old, new, 1) if old != new else written[: written.index(old) + 900]
     assert damaged != written
     with pytest.raises(ValueError):
@@ -207,3 +217,48 @@ def test_a_class_that_looks_at_its_values_is_given_all_of_them() -> None:
     codec = StateCodec(Aggregate("counted", Counted(), COUNTER.decide, COUNTER.evolve, str))
     state = Counted(tuple(range(N)), sum(range(N)))
     assert codec.decode(codec.encode(state)) == state
+
+
+def test_no_full_pass_of_the_collector_begins_while_one_is_read_or_looks_at_it_later() -> None:
+    state = Many(guests=[Guest(str(n), ()) for n in range(50_000)])
+    codec, passes = StateCodec(OF_MANY), list[int]()
+    written, thresholds, apart = codec.encode(state), gc.get_threshold(), gc.get_freeze_count()
+
+    def note(phase: str, info: Mapping[str, int]) -> None:
+        if phase == "start":
+            passes.append(info["generation"])
+
+    gc.callbacks.append(note)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            read = list(threads.map(codec.decode, [written, written]))
+    finally:
+        gc.callbacks.remove(note)
+    assert read == [state, state]
+    assert 1 in passes
+    assert 2 not in passes
+    assert gc.get_threshold() == thresholds
+    assert gc.get_freeze_count() >= apart + 2 * len(state.guests)
+    del read
+    assert gc.get_freeze_count() < apart + 2 * len(state.guests), "it goes when nobody has it"
+
+
+def test_now_and_then_all_objects_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "_ALL_AFTER", 2)
+    kept = collector._Collector()
+    with kept.spared():
+        circle = Circle()
+        there = weakref.ref(circle)
+    del circle
+    gc.collect()
+    assert there() is not None, "it was set apart with all others"
+    with kept.spared():
+        pass
+    assert there() is None
+
+
+class Circle:
+    """Holds itself."""
+
+    def __init__(self) -> None:
+        self.own = self

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog.testing
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value
 
 from tests.dead_letters.journal import JOURNAL
+from tests.kernel.batches import recorded
 from tests.mistakes.test_start import WRITE, service
-from twinlog import Aggregate, Transaction, Writer
+from tests.waiting import until
+from twinlog import Aggregate, ConfigurationError, Metadata, Policies, Transaction, Writer, on
 from twinlog.log.requests import Request
+from twinlog.log.texts import Unstorable
 from twinlog.log.transaction import NoStreamId
 from twinlog.model.errors import StreamUnreadable
+from twinlog.rpc import Checks, Commands
+from twinlog.testing import MemoryLog
 
 COUNTED = Aggregate[int, int](
     "counted",
@@ -105,3 +111,135 @@ async def test_an_answer_of_another_type_is_refused_before_it_is_stored() -> Non
             await writes.execute(work, request=request)
         found = await writes.execute(lambda tx: tx.state(COUNTED, "a"))
         assert found.result == 0
+
+
+async def test_an_aggregate_that_is_not_declared_is_said_once() -> None:
+    """0.1.0 carried such commands out, and so it is; but nobody would hear that its timers never come."""
+    with structlog.testing.capture_logs() as lines:
+        async with service(JOURNAL) as running:
+            for number in range(3):
+                await running.writer.execute(lambda tx, id=str(number): tx.do(COUNTED, id, 7))  # type: ignore[misc]
+            await running.writer.execute(lambda tx: tx.do(JOURNAL, "a", WRITE))
+    said = [line for line in lines if line["event"] == "writer.undeclared_aggregate"]
+    assert [line["aggregate"] for line in said] == ["counted"]
+    assert "add it to the aggregates of the ServiceSpec" in said[0]["problem"]
+
+
+async def test_so_is_one_that_a_policy_addresses() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with service(JOURNAL) as running:
+            rule = on(COUNTED, "all").do(7)
+            running.subscribe(Policies("source", "room_svc", {Empty: lambda _event: rule}))
+            await running.twin("source").publish(recorded("source", 1, message=Empty()))
+            await until(lambda: "writer.undeclared_aggregate" in {line["event"] for line in lines})
+
+
+ODD: Any = {"tenant": 7}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Frozen, and yet its list can be changed in place."""
+
+    items: list[int] = field(default_factory=list)
+
+
+def appended(state: Listed, event: Any) -> Listed:
+    state.items.append(event.value)
+    return state
+
+
+def changed(state: Listed, event: Any) -> Listed:
+    return replace(state, items=[*state.items, event.value])
+
+
+LISTED: Aggregate[Listed, int] = Aggregate(
+    "listed", Listed(), lambda _state, more: [Int64Value(value=more)], appended, lambda _state: "one"
+)
+
+
+async def test_an_initial_state_that_is_changed_in_place_is_refused_in_the_call() -> None:
+    sound = replace(LISTED, initial=Listed(), evolve=changed)
+    async with service(LISTED) as running:
+        with pytest.raises(StreamUnreadable, match="changes in place the initial state"):
+            await running.writer.execute(lambda tx: tx.do(LISTED, "a", 7))
+    async with service(sound) as running:
+        for id in ("a", "b"):
+            state = (await running.writer.execute(lambda tx, id=id: tx.do(sound, id, 7))).result  # type: ignore[misc]
+            assert state.items == [7]
+
+
+async def test_an_event_is_kept_as_it_was_decided_whatever_its_fold_does_to_it() -> None:
+    def emptied(state: int, event: Any) -> int:
+        more, event.value = event.value, 0
+        return state + int(more)
+
+    log, counted = MemoryLog("rooms"), replace(COUNTED, evolve=emptied)
+    async with service(counted, log=log) as running:
+        await running.writer.execute(lambda tx: tx.do(counted, "a", 7))
+    assert Int64Value.FromString(log.events[0].payload).value == 7
+
+
+async def test_another_aggregate_of_a_declared_name_is_said_once() -> None:
+    other = replace(COUNTED, evolve=lambda state, event: state + 100 * getattr(event, "value", 0))
+    equal = replace(COUNTED)
+    with structlog.testing.capture_logs() as lines:
+        async with service(COUNTED) as running:
+            for number, of in enumerate([COUNTED, equal, other, other]):
+                await running.writer.execute(lambda tx, id=str(number), of=of: tx.do(of, id, 7))  # type: ignore[misc]
+    said = [line["problem"] for line in lines if line["event"] == "writer.undeclared_aggregate"]
+    assert len(said) == 1
+    assert "another aggregate than the one that the service declares under this name" in said[0]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["me", Metadata(actor=5), Metadata(extra=ODD), Metadata(extra=["x"])],  # type: ignore[arg-type]
+)
+async def test_metadata_that_nobody_could_read_is_refused(metadata: Any) -> None:
+    log = MemoryLog("rooms")
+    async with service(COUNTED, log=log) as running:
+        with pytest.raises(Unstorable, match="no Metadata of texts"):
+            await running.writer.execute(lambda tx: tx.do(COUNTED, "a", 7), metadata=metadata)
+        with pytest.raises(Unstorable, match="no Metadata of texts"):
+            await running.writer.execute(lambda tx: tx.do(COUNTED, "a", 7, metadata))
+    assert not log.events
+
+
+@pytest.mark.parametrize("id", [None, 7, uuid4()])
+async def test_an_id_that_is_no_text_is_none_to_read_by(id: Any) -> None:
+    async with service(COUNTED) as running:
+        with pytest.raises(Unstorable, match=r"the id of counted is .*; give a str"):
+            await running.writer.execute(lambda tx: tx.state(COUNTED, id))
+
+
+@pytest.mark.parametrize("answer", [None, Empty()])
+async def test_another_answer_than_promised_is_refused_before_anything_is_appended(answer: Any) -> None:
+    class Call:
+        def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+            return ()
+
+        def time_remaining(self) -> None:
+            return None
+
+    def work(tx: Transaction) -> Any:
+        tx.do(COUNTED, "a", 7)
+        return answer
+
+    log = MemoryLog("rooms")
+    async with service(COUNTED, log=log) as running:
+        commands = Commands(running.log, running.writer)
+        with pytest.raises(TypeError, match="is to answer with google"):
+            await commands.execute(Empty(), Call(), Checks(), work, BoolValue)
+    assert not log.events
+
+
+async def test_what_is_subscribed_to_a_stopped_service_or_with_odd_seconds_is_refused() -> None:
+    rule = on(COUNTED, "all").do(7)
+    table = Policies("source", "room_svc", {Empty: lambda _event: rule})
+    async with service(COUNTED) as running:
+        for seconds in (-1.0, "1", float("nan"), float("inf")):
+            with pytest.raises(ConfigurationError, match="give seconds, from 0 to 3600"):
+                running.subscribe(table, linger_seconds=seconds)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="inside its open_service block"):
+        running.subscribe(table)

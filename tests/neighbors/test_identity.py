@@ -11,7 +11,9 @@ from tests import servers
 from twinlog import ConfigurationError
 from twinlog.dev import EmbeddedPostgres
 from twinlog.log.installation import Identity
-from twinlog.postgres.identity import identify
+from twinlog.postgres.database import connect
+from twinlog.postgres.identity import AnotherLog, identify, only
+from twinlog.postgres.urls import database_url
 from twinlog.testing.internals import open_log
 
 
@@ -108,3 +110,48 @@ async def test_a_row_that_is_there_is_only_read(postgres_url: str, database: str
                 await connection.execute("DELETE FROM log_identity")
             await connection.execute("SET default_transaction_read_only = off")
         assert await identify(log.pool, "", "") == first
+
+
+async def test_a_database_that_holds_another_log_is_refused_before_anything_is_made(
+    postgres_url: str, database: str
+) -> None:
+    async with open_log(postgres_url, database, "rooms") as log:
+        await identify(log.pool, "", "", "rooms")
+        with pytest.raises(AnotherLog):  # as where two that are new begin at once
+            await identify(log.pool, "", "", "payments")
+        await identify(log.pool, "", "staging", "rooms")  # restored under another namespace
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_log(postgres_url, database, "payments", "projector.sql", admit=only("payments")):
+            pass
+
+    said = str(refused.value)
+    assert said.startswith(
+        f"POSTGRES_DATABASE: database {database} holds log rooms, and this service's log is payments"
+    )
+    assert f"{database}/payments" in said and "call it rooms again" in said
+    assert await tables(postgres_url, database, "timeline") == 0
+    async with open_log(postgres_url, f"{database}/payments", "payments", admit=only("payments")) as log:
+        await identify(log.pool, "", "", "payments")  # the way out
+
+
+async def test_a_log_of_before_gets_its_name_from_its_next_start(postgres_url: str, database: str) -> None:
+    async with open_log(postgres_url, database, "rooms") as log:
+        await identify(log.pool, "", "")  # as a replica of an older release does
+        await servers.execute(postgres_url, "ALTER TABLE log_identity RENAME log TO later", database)
+        connection = await connect(database_url(postgres_url, database))
+        await only("rooms")(connection, database)  # which it finds before the migration
+        await connection.close()
+        await servers.execute(postgres_url, "ALTER TABLE log_identity RENAME later TO log", database)
+        first = await identify(log.pool, "", "", "rooms")
+        assert await identify(log.pool, "", "") == first
+        with pytest.raises(AnotherLog, match="holds log rooms"):
+            await identify(log.pool, "", "", "other")
+
+
+async def tables(url: str, database: str, name: str) -> int:
+    """How many tables of that name there are."""
+    connection = await connect(database_url(url, database))
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM pg_class WHERE relname = $1", name))
+    finally:
+        await connection.close()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.memory_shop import Node
-from twinlog.observe.metrics.metric import Concern, Metric, Sample
-from twinlog.observe.metrics.scrape import families, sampled
+from twinlog.observe.metrics.exposition import text
+from twinlog.observe.metrics.metric import Concern, Metric
+from twinlog.observe.metrics.scrape import sampled
 
 Labels = frozenset[tuple[str, str]]
 
@@ -58,24 +57,12 @@ def get(url: str) -> str:
 async def scrape_of(node: Node) -> Scrape:
     """What a service in memory would tell."""
     assert node.metrics
-    return Scrape(text_of(await sampled(node.metrics.concerns(node))))
+    return Scrape(text(await sampled(node.metrics.concerns(node))))
 
 
 async def values_of(concern: Concern) -> Scrape:
     """What one concern tells."""
-    return Scrape(text_of(await concern.samples()))
-
-
-def text_of(samples: Sequence[Sample]) -> str:
-    """Samples, as they are served."""
-
-    class _Given:
-        def collect(self) -> object:
-            return families(samples)
-
-    registry = CollectorRegistry()
-    registry.register(_Given())  # type: ignore[arg-type]
-    return generate_latest(registry).decode()
+    return Scrape(text(await concern.samples()))
 
 
 def series(metric: Metric) -> set[str]:

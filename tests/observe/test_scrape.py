@@ -18,12 +18,13 @@ from prometheus_client import REGISTRY, Counter
 
 from stack.topology import ROOT
 from tests.memory_shop import MemoryShop
-from tests.observe.scraping import Scrape, get, scraped, text_of
+from tests.observe.scraping import Scrape, get, scraped
 from twinlog import Service, Settings
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.observe.metrics import catalogue, scrape
+from twinlog.observe.metrics.exposition import text
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.scrape import registry
+from twinlog.observe.metrics.scrape import Exposition
 from twinlog.observe.metrics.serving import serving
 from twinlog.observe.metrics.tallies import Histogram
 from twinlog.service.environment import Observed
@@ -71,7 +72,7 @@ async def test_what_does_not_answer_is_left_out_and_said(monkeypatch: pytest.Mon
         Given("silent", None),
         Given("defect", KeyError("x")),
     ]
-    async with serving("127.0.0.1:0", registry(concerns, asyncio.get_running_loop())) as url:
+    async with serving("127.0.0.1:0", Exposition(concerns, asyncio.get_running_loop()).page) as url:
         told = Scrape(await scraped(url))
     failed = {
         name: told.value("twinlog_scrape_failures", concern=name)
@@ -84,7 +85,7 @@ async def test_what_does_not_answer_is_left_out_and_said(monkeypatch: pytest.Mon
 async def test_a_loop_that_hangs_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "LOOP_SECONDS", 0.05)
     answers: list[str] = []
-    async with serving("127.0.0.1:0", registry([Given("fine", 1)], asyncio.get_running_loop())) as url:
+    async with serving("127.0.0.1:0", Exposition([Given("fine", 1)], asyncio.get_running_loop()).page) as url:
         scraping = threading.Thread(target=lambda: answers.append(get(url)))
         scraping.start()
         scraping.join(60)  # the loop does nothing else meanwhile
@@ -105,12 +106,12 @@ async def test_metrics_of_an_adopters_own_are_told_beside() -> None:
     rooms = Counter("hotel_rooms_cleaned", "Rooms.")
     rooms.inc(3)
     try:
-        async with serving("127.0.0.1:0", registry([], asyncio.get_running_loop())) as url:
-            text = await scraped(url)
-            told = Scrape(text)
+        async with serving("127.0.0.1:0", Exposition([], asyncio.get_running_loop()).page) as url:
+            said = await scraped(url)
+            told = Scrape(said)
             assert told.value("hotel_rooms_cleaned_total") == 3
             assert "python_info" in told.families
-            assert text.count("# TYPE process_open_fds ") == 1
+            assert said.count("# TYPE process_open_fds ") == 1
             defect: Any = Defect()
             REGISTRY._collector_to_names[defect] = []
             try:
@@ -124,12 +125,12 @@ async def test_metrics_of_an_adopters_own_are_told_beside() -> None:
 async def test_a_loop_that_is_closed_is_said() -> None:
     closed = asyncio.new_event_loop()
     closed.close()
-    async with serving("127.0.0.1:0", registry([Given("fine", 1)], closed)) as url:
+    async with serving("127.0.0.1:0", Exposition([Given("fine", 1)], closed).page) as url:
         assert Scrape(await scraped(url)).value("twinlog_up") == 0
 
 
 async def test_an_address_that_is_taken_is_refused_by_name() -> None:
-    empty = registry([], asyncio.get_running_loop())
+    empty = Exposition([], asyncio.get_running_loop()).page
     async with serving("127.0.0.1:0", empty) as url:
         address = url.removeprefix("http://").removesuffix("/metrics")
         with pytest.raises(
@@ -173,8 +174,11 @@ def test_a_histogram_counts_up_to_and_including_a_bound() -> None:
     tally = Histogram((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 2.0, 7.0):
         tally.observe(value)
-    assert [*tally.buckets()] == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
-    assert (tally.count, tally.sum) == (5, 12.0)
+    assert (tally.counts, tally.count, tally.sum) == ([2, 2, 1], 5, 12.0)
+    metric = Metric("twinlog_h_seconds", "histogram", "H.")
+    told = Scrape(text([Sample(metric, tally)]))
+    upto = {le: told.value("twinlog_h_seconds_bucket", le=le) for le in ("1.0", "2.0", "+Inf")}
+    assert upto == {"1.0": 2, "2.0": 4, "+Inf": 5}
 
 
 async def test_all_metrics_of_all_services_are_in_the_catalogue_and_keep_to_its_labels() -> None:
@@ -209,7 +213,7 @@ def test_numbers_are_told_as_prometheus_reads_them() -> None:
     histogram = Metric("twinlog_h_seconds", "histogram", "H.", ("log",))
     tally = Histogram((0.5,))
     tally.observe(0.1)
-    told = Scrape(text_of([Sample(histogram, tally, ("orders",)), Sample(_ONE, True)]))
+    told = Scrape(text([Sample(histogram, tally, ("orders",)), Sample(_ONE, True)]))
     assert told.value("twinlog_h_seconds_bucket", le="0.5", log="orders") == 1
     assert told.value("twinlog_h_seconds_bucket", le="+Inf", log="orders") == 1
     assert told.value("twinlog_one") == 1

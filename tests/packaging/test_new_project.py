@@ -14,7 +14,7 @@ from typing import Any
 
 from stack.topology import ROOT
 from tests import servers
-from tests.packaging.conftest import Adopter, output
+from tests.packaging.conftest import Adopter, Distributions, output
 from tests.waiting import until
 from twinlog.dev import free_port, spawn, stop
 
@@ -22,9 +22,10 @@ _PATIENCE_SECONDS = 90.0
 _NAME = "library"
 
 
-async def test_it_passes_its_tests_and_runs(adopter: Adopter) -> None:
+async def test_it_passes_its_tests_and_runs(adopter: Adopter, distributions: Distributions) -> None:
     with servers.folder() as folder:
-        adopter.run("twinlog", "new", _NAME, "--in", folder)
+        made = adopter.run("twinlog", "new", _NAME, "--in", folder)
+        assert f"  PIP_FIND_LINKS={distributions.wheel.parent.as_uri()} make install\n" in made
         project = folder / _NAME
         run(adopter, project, "twinlog", "proto")
         run(adopter, project, "twinlog", "proto", "--check")
@@ -63,7 +64,7 @@ def run(adopter: Adopter, project: Path, *command: str) -> str:
     return output(*command, cwd=project, env=without_servers(adopter))
 
 
-ANY_PORTS = {"METRICS_ADDRESS": "127.0.0.1:0"}
+ANY_PORTS = {"METRICS_ADDRESS": "127.0.0.1:0", "CONSOLE_ADDRESS": "127.0.0.1:0"}
 
 
 def without_servers(adopter: Adopter) -> dict[str, str]:

@@ -103,8 +103,6 @@ class RemoteBuilds(RemoteViews):
     def _refuse_unreadable(self, changes: Changes) -> None:
         """A build knows nothing of the newer versions by which streams are unreadable for a while. Raises as a schema
         does."""
-        if any(build.live and build.place for build in at_once(self._server.views.builds())):
-            return  # what is read and sets an event aside is behind for its key, as any view is
         unreadable = self._world.logs["orders"].unreadable
         now = self._world.loop.time()
         newer = {stream.id for stream, (_, until) in unreadable.items() if now < until}
@@ -122,11 +120,17 @@ class RemoteBuilds(RemoteViews):
             "begin", lambda: at_once(self._server.views.begin_build(view, home_version, share))
         )
 
-    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
-        return await self._ask("switch", lambda: at_once(self._server.views.switch(to, consumers)))
+    async def switch(
+        self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
+    ) -> Mapping[str, int]:
+        return await self._ask(
+            "switch", lambda: at_once(self._server.views.switch(to, live, consumers, letters))
+        )
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
-        await self._ask("drop", lambda: at_once(self._server.views.drop_build(build, consumers, table)))
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
+        return await self._ask(
+            "drop", lambda: at_once(self._server.views.drop_build(build, consumers, table))
+        )
 
     async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
@@ -163,9 +167,7 @@ class Operator:
 
     async def live(self, service: Service, views: RemoteBuilds) -> None:
         """Its part in a process."""
-        operations = ViewOperations(
-            service.view_builds, service.twin, Silent(), lambda name: service.dead_letters.consumers.get(name)
-        )
+        operations = ViewOperations(service.view_builds, service.twin, Silent())
         while len(self.done) < len(self.STEPS):
             await asyncio.sleep(2 * self._chance.random())
             with suppress(Unavailable, FailedPrecondition, NotFound):
@@ -185,7 +187,7 @@ class Operator:
                 )
             case "back":
                 done = live == 1
-                act = partial(operations.switch_back, ORDERS.name, dry_run=False)
+                act = partial(operations.switch_back, ORDERS.name, dead_letters=False, dry_run=False)
             case _:
                 done = live == 2
                 act = partial(

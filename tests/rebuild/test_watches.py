@@ -15,6 +15,7 @@ from tests.rebuild.program import STAYS, Stay
 from tests.waiting import until
 from twinlog import Unavailable
 from twinlog.log.view_build import consumer_of
+from twinlog.postgres import view_builds
 from twinlog.rpc import Change, ViewMoment
 
 
@@ -93,8 +94,9 @@ async def test_watches_follow_what_is_read_and_tell_no_change_twice_and_none_bac
 
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_build_that_is_dropped_under_a_read_is_not_taken_for_an_empty_one(
-    stays: Stays, number: int
+    stays: Stays, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(view_builds, "KEPT_SECONDS", 0.0)
     await stays.write("ann", "bob")
     await stays.switch(await stays.rebuilt())
     await (stays.back() if number == 2 else asyncio.sleep(0))

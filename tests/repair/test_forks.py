@@ -186,6 +186,23 @@ async def test_a_cursor_waits_visibly_for_a_stream_that_is_filled_again(
             assert cursor.problem is None
 
 
+async def test_a_checkpoint_that_was_set_beyond_every_event_shows(log: MemoryLog, twin: MemoryTwin) -> None:
+    """The event that was handled last is there: by that alone, all would look well while nothing moves."""
+    own = MemoryLog("own")
+    async with running(Relay(log, twin)), PolicyKind("counters", own).replica() as handler:
+        cursor = Cursor(twin, handler)
+        async with following(cursor):
+            await grow(log, 5)
+            await until(lambda: own.checkpoints.get("tests.counters") == 5)
+        own.checkpoints["tests.counters"] = 50
+        async with following(cursor):
+            await until(lambda: "ends with 5, and tests.counters has handled event 50" in str(cursor.problem))
+            own.checkpoints["tests.counters"] = 5
+            await grow(log, 2)
+            await until(lambda: own.checkpoints["tests.counters"] == 7)
+            assert cursor.problem is None
+
+
 async def test_a_cursor_notices_that_its_database_was_set_back(log: MemoryLog, twin: MemoryTwin) -> None:
     own = MemoryLog("own")
     async with (

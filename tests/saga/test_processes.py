@@ -30,7 +30,7 @@ from twinlog import (
 from twinlog.model.messages import pack
 from twinlog.model.saga import Command, Wake
 from twinlog.model.saga_decider import NothingToSend, PastNoReturn, SeveralAwaited, StepNotAwaited
-from twinlog.model.saga_shown import AwaitedKind, awaited_answers, awaiting_since, remaining_steps
+from twinlog.model.saga_shown import AwaitedKind, awaited_answers, remaining_steps
 from twinlog.testing.internals import StepState
 from twinlog.v1 import saga_pb2 as pb
 
@@ -403,9 +403,3 @@ def test_what_is_awaited_is_told_with_who_owes_it_and_since_when() -> None:
     (undo,) = awaited_answers(saga, undoing)
     assert (undo.kind, undo.answers[0]) == (AwaitedKind.UNDOING, kind("Undone", 1))
     assert remaining_steps(saga, undoing) == ["undo: step 1", "undo: step 0", "close"]
-
-    events = [*sagas.decide(sagas.initial, BEGIN)]
-    events += sagas.decide(sagas.fold(events), wake(1))
-    events += sagas.decide(sagas.fold(events), reply("Done", 0))
-    history = [(event, NOW + number * SECOND) for number, event in enumerate(events)]
-    assert awaiting_since(sagas, history) == {1: NOW}

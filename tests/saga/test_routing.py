@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, BytesValue, Int64Value, StringValue
 
 from tests.kernel.batches import recorded
+from tests.memory_service import memory_service
 from tests.saga.tables import makes
 from tests.waiting import until
 from twinlog import ConfigurationError, Saga, SagaStatus, Schema, Service, Step, StreamId, saga_aggregate
-from twinlog.log.lease import AlwaysHeld
 from twinlog.log.repair import caused_by
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_routing import saga_policies
@@ -31,20 +31,8 @@ def trip(version: int = 1, **more: Any) -> Saga:
 
 
 def service(log: MemoryLog, twins: Mapping[str, MemoryTwin], aggregates: Sequence[SagaAggregate]) -> Service:
-    def crashed(_task: str, error: BaseException) -> None:
-        raise error
-
-    return Service(
-        "trip_svc",
-        log,
-        twin=twins.__getitem__,
-        lease=lambda _work: AlwaysHeld(),
-        schema=Schema(),
-        clock=ManualClock(),
-        ids=CountedIds(),
-        on_crash=crashed,
-        aggregates=aggregates,
-    )
+    parts = {"clock": ManualClock(), "ids": CountedIds(), "aggregates": aggregates}
+    return memory_service("trip_svc", log, twins.__getitem__, **parts)
 
 
 async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:

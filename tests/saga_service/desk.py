@@ -10,24 +10,22 @@ from datetime import timedelta
 from typing import Any
 
 import grpc.aio
-import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.sagas.v1 import commands_pb2 as commands
+from tests.memory_service import memory_service
 from tests.waiting import RETRIED_SOON, until
-from twinlog import Begin, Policies, Reply, Saga, Schema, Service, Step, saga_aggregate
+from twinlog import Begin, Policies, Reply, Saga, Service, Step, saga_aggregate
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.dev import free_port
-from twinlog.log.lease import AlwaysHeld
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.service.environment import Endpoint
 from twinlog.testing import START, ManualClock, MemoryLog, MemoryTwin
-from twinlog.testing.internals import RandomIds, Twin
 from twinlog.v1 import inspection_pb2
 from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer, add_InspectionServiceServicer_to_server
@@ -94,18 +92,11 @@ async def desk(*aggregates: SagaAggregate, services: Mapping[str, str] = {}) -> 
     log, twin, clock, stop = MemoryLog("sagas"), MemoryTwin("sagas"), ManualClock(), asyncio.Event()
     address = f"127.0.0.1:{free_port()}"
 
-    def the_twin(_log: str) -> Twin:
-        return twin
-
-    service = Service(
+    service = memory_service(
         "tester",
         log,
-        twin=the_twin,
-        lease=lambda _work: AlwaysHeld(),
-        schema=Schema(),
+        lambda _log: twin,
         clock=clock,
-        ids=RandomIds(),
-        on_crash=lambda _task, error: pytest.fail(repr(error)),
         aggregates=aggregates or (CREDIT_SAGAS,),
         endpoint=Endpoint(address, domain="tests"),
         until_stopped=stop.wait,
@@ -160,19 +151,7 @@ async def customer_svc(
         if not bears(command):
             raise LookupError(f"no such customer: {command.customer_id}")
 
-    def twin(_log: str) -> Twin:
-        return own
-
-    service = Service(
-        "customer_svc",
-        log,
-        twin=twin,
-        lease=lambda _work: AlwaysHeld(),
-        schema=Schema(),
-        clock=ManualClock(),
-        ids=RandomIds(),
-        on_crash=lambda _task, error: pytest.fail(repr(error)),
-    )
+    service = memory_service("customer_svc", log, lambda _log: own, clock=ManualClock())
     participant.service = service
     participant.inspection = Inspection("customer_svc.sagas")  # type: ignore[abstract]
     async with service.running():

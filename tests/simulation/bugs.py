@@ -396,13 +396,15 @@ def switch_steps_back() -> Patches:
     """A build begins to be read although it is not as far as the one that was read."""
     switch = MemoryViews.switch
 
-    async def blindly(self: MemoryViews, to: Build, _consumers: Mapping[str, str]) -> Mapping[str, int]:
-        return await switch(self, to, {})
+    async def blindly(
+        self: MemoryViews, to: Build, live: Build, _consumers: Mapping[str, str], letters: Any
+    ) -> Mapping[str, int]:
+        return await switch(self, to, live, {}, letters)
 
     async def unchecked(self: ViewOperations, _declared: Any, _build: Build, _live: Build) -> None:
         return None
 
-    async def not_waited_for(self: ViewBuilds, store: Any, _pairs: Any) -> Any:
+    async def not_waited_for(self: ViewBuilds, store: Any, _pairs: Any, _floor: Any) -> Any:
         return await store.checkpoints()
 
     return [
@@ -410,6 +412,22 @@ def switch_steps_back() -> Patches:
         (ViewOperations, "_catch_up", unchecked),
         (ViewBuilds, "_caught_up", not_waited_for),
     ]
+
+
+@bug("switch-overlooks-parked", near=41, simulation=REBUILDS)
+def switch_overlooks_parked() -> Patches:
+    """What a build has set aside since its dead letters were looked at steps back when it begins to be read."""
+    switch = MemoryViews.switch
+
+    async def blindly(
+        self: MemoryViews, to: Build, live: Build, consumers: Mapping[str, str], _letters: Any
+    ) -> Mapping[str, int]:
+        return await switch(self, to, live, consumers, {})
+
+    async def never(self: ViewBuilds, _old: str, _new: str, _shown: int) -> bool:
+        return False
+
+    return [(MemoryViews, "switch", blindly), (ViewBuilds, "_steps_back", never)]
 
 
 @bug("rebuild-skips-parked", near=4, simulation=REBUILDS)

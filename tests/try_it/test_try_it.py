@@ -46,7 +46,7 @@ async def test_a_newcomer_sees_an_order_approved(
     state = page.locator(".run-state")
     await expect(state).to_contain_text("PENDING")
     await expect(state).to_contain_text("APPROVED")
-    await expect(state).to_contain_text("ms after it was created")
+    await expect(state).to_contain_text("s after it was created")
     await expect(page.locator(".lanes-type").last).to_have_text(last)
     await expect(page.locator("h1")).to_contain_text(mode)
     assert (await client.get(order_id)).state == ORDER_STATE_APPROVED

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.msg import Msg
 from nats.js import api
 
-from tests.kernel.batches import recorded
+from tests.kernel.batches import append, batch, counter, grow, new_event, recorded
+from tests.servers import folder
+from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Unavailable
 from twinlog.dev import EmbeddedNats
@@ -18,9 +24,10 @@ from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
 from twinlog.jetstream import pulls as pulls_module
 from twinlog.jetstream.client import Outgoing
-from twinlog.log.twin import DeliveryLost, TwinDamaged, WrongLastSequence
+from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
+from twinlog.testing import MemoryLog
 from twinlog.testing.conformance.twin import lost, take
-from twinlog.testing.internals import JetStreamTwin, NatsClient, TwinState, to_wire
+from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay, TwinState, to_wire
 
 
 @pytest.fixture
@@ -158,3 +165,55 @@ def _into(messages: list[Msg]):  # type: ignore[no-untyped-def]
         messages.append(message)
 
     return take
+
+
+async def test_what_is_stored_under_another_subject_is_put_right(
+    nats: NatsClient, twin: JetStreamTwin
+) -> None:
+    """A transform that an operator gave the stream: those who want the events by type would never get them."""
+    log = MemoryLog(twin.name)
+    await grow(log, 3)
+    relay = Relay(log, JetStreamTwin(nats, twin.name))
+    async with running(relay):
+        await mirrored(log, twin)
+        config = (await nats.jsm().stream_info(twin.name)).config
+        config.subject_transform = api.SubjectTransform(src=f"{twin.name}.>", dest="elsewhere.>")
+        await nats.jsm().update_stream(config)
+        relay.offer(await grow(log, 3))
+        await until(lambda: is_found(nats, f"{twin.name}.*.Int64Value.*", 6))
+        await mirrored(log, twin)
+        assert relay.problem is None
+
+
+async def is_found(nats: NatsClient, subject: str, sequence: int) -> bool:
+    """Whether a stream has a message of this subject at or behind a sequence."""
+    try:
+        return (
+            await jetstream_api.next_message(nats, subject.partition(".")[0], sequence, subject) is not None
+        )
+    except (Unavailable, TwinMissing):
+        return False
+
+
+async def test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_up_those_behind_it_only() -> (
+    None
+):
+    """It goes on by itself where the server is told to take more."""
+    with folder() as path:
+        async with EmbeddedNats(path / "nats", extra="max_payload: 3000") as server:
+            client = await jetstream.connect(server.url, "tests")
+            log, twin = MemoryLog("large"), JetStreamTwin(client, "large")
+            for version, size in enumerate((1, 1, 1, 5000, 1, 1), 1):
+                event = new_event(counter(), version, StringValue(value="x" * size))
+                await append(log, replace(batch((counter(), version - 1, 1)), events=[event]))
+            relay = Relay(log, twin)
+            async with running(relay):
+                await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
+                assert "takes messages of 3000 at most; set its max_payload higher" in str(relay.problem)
+                assert (await twin.state()).last == 3
+                config = path / "nats" / "nats.conf"
+                config.write_text(config.read_text().replace("max_payload: 3000", "max_payload: 1MB"))
+                os.kill(server.pid, signal.SIGHUP)
+                await mirrored(log, twin)
+                await until(lambda: relay.problem is None)
+            await jetstream.close(client)

@@ -58,6 +58,7 @@ from twinlog.model.event import StreamId
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.identity import identity
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.urls import psql
 
 GRACE = timedelta(seconds=15)
 """How long anything may be overdue before that is a violation, by default."""
@@ -198,7 +199,7 @@ class Auditor:
                 f"the outcome of request {request_id} points to {of.log}/{position}, the log ends at {own.head}",
                 ids=[request_id],
                 events=[f"{of.log}/{position}"],
-                remedy=f"psql {of.database} -c \"DELETE FROM requests WHERE request_id = '{request_id}'\"    "
+                remedy=f"{psql(of.database)} -c \"DELETE FROM requests WHERE request_id = '{request_id}'\"    "
                 "# its client asks again",
             )
 

@@ -67,6 +67,13 @@ class InSeveralPlaces(Protocol):
     async def copies(self, after: int, upto: int) -> Mapping[str, Sequence[Recorded]]: ...
 
 
+@runtime_checkable
+class NotesNewest(Protocol):
+    """A log that notes apart what its next link will follow."""
+
+    async def notes_newest(self) -> bool: ...
+
+
 class ReadableTwin(Protocol):
     """What is read of a twin."""
 
@@ -135,6 +142,13 @@ class ChainAudit:
                 await self._judge_events(link)
             number, after = link.number, max(after, link.last)
         self._judge_ends(wanted, ends, unlinked)
+        if ends > after and not await self._read(ends, ends):
+            first = ends if await self._read(after + 1, after + 1) else after + 1
+            self._differs(
+                first, EVENTS, f"event {first} is gone; table log_head says that {ends} is the last"
+            )
+        if isinstance(self._log, NotesNewest) and not await self._log.notes_newest():
+            self._differs(after + 1, LINKS, "table log_head does not stand at the newest link")
         self._judge_noted(ends)
         self._report(findings)
 
@@ -260,10 +274,14 @@ class ChainAudit:
             same = max(
                 (other.position for other, _ in self._agreed if other.position < head.position), default=0
             )
-            why = f"something from event {same + 1} on was changed, and every store with it, if the head is this log's"
+            first = same + 1
+            why = f"something from event {first} on was changed, and every store with it, if the head is this log's"
             if head.position > ends:
                 why = f"the log ends with event {ends}: it has lost what came after, or was set back"
-            self._differs(same + 1, NOTED, f"head {head} is not in the chain: {why}")
+                if same < ends:
+                    why += f"; no noted head proves events {span(first, ends)}"
+                first = ends + 1
+            self._differs(first, NOTED, f"head {head} is not in the chain: {why}")
 
     def _differs(self, position: int, check: str, says: str) -> None:
         key = position, check

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import asyncpg
 
+from twinlog.audit.tables import quoted
 from twinlog.audit.twins import read_messages
 from twinlog.jetstream.connection import close
 from twinlog.jetstream.connection import connect as connect_nats
@@ -142,21 +143,17 @@ async def _in_table(
     wanted: Sequence[bytes],
 ) -> Found:
     def holds(name: str, is_bytes: bool) -> str:
-        value = f"t.{_quoted(name)}" if is_bytes else f"convert_to(t.{_quoted(name)}::text, 'UTF8')"
+        value = f"t.{quoted(name)}" if is_bytes else f"convert_to(t.{quoted(name)}::text, 'UTF8')"
         return f"EXISTS (SELECT FROM unnest($1::bytea[]) AS f WHERE position(f IN {value}) > 0)"
 
     anywhere = " OR ".join(holds(*column) for column in columns) or "false"
     row = await connection.fetchrow(
-        f"SELECT count(*), min(left(t::text, 60)) FROM {_quoted(schema)}.{_quoted(table)} AS t WHERE {anywhere}",
+        f"SELECT count(*), min(left(t::text, 60)) FROM {quoted(schema)}.{quoted(table)} AS t WHERE {anywhere}",
         list(wanted),
         timeout=None,
     )
     assert row is not None
     return Found("postgres", f"{database}.{schema}.{table}", row[0], row[1] or "")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 async def _in_nats(url: str, wanted: Sequence[bytes]) -> AsyncIterator[tuple[Found, int]]:

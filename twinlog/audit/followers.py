@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from twinlog.audit.dead_letters import DeadLetters, out_of_order
 from twinlog.audit.report import Findings
 from twinlog.model.event import Recorded
+from twinlog.postgres.urls import psql
 
 WITHIN = "checkpoint within log"
 NOT_BEHIND = "checkpoint not behind its effects"
@@ -18,7 +19,7 @@ NOT_BEHIND = "checkpoint not behind its effects"
 def set_checkpoint(database: str, consumer: str, position: int) -> str:
     """The command that moves a checkpoint. The running consumer notices it."""
     return (
-        f"psql {database} -c \"UPDATE checkpoints SET position = {position} WHERE consumer = '{consumer}'\""
+        f"{psql(database)} -c \"UPDATE checkpoints SET position = {position} WHERE consumer = '{consumer}'\""
     )
 
 

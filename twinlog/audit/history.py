@@ -23,6 +23,7 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
+from twinlog.postgres.urls import psql
 
 GAPLESS = "positions gapless"
 VERSIONS = "versions contiguous"
@@ -156,7 +157,7 @@ class HistoryAudit:
                 f"log_head says {upto}, but the last event is {newest}",
                 ids=[self.log],
                 events=[f"{self.log}/{max(upto, newest)}"],
-                remedy=f'psql {self._database} -c "UPDATE log_head SET position = {newest}"    # once none is missing',
+                remedy=f'{psql(self._database)} -c "UPDATE log_head SET position = {newest}"    # once none is missing',
             )
 
     def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
@@ -176,7 +177,7 @@ class HistoryAudit:
                     TIMERS,
                     f"{stream} is due at {due:%Y-%m-%d %H:%M:%S} and {is_set}: nobody will wake it then",
                     ids=[str(stream)],
-                    remedy=f"psql {self._database} -c \"INSERT INTO timers VALUES ('{stream.type}', '{stream.id}', "
+                    remedy=f"{psql(self._database)} -c \"INSERT INTO timers VALUES ('{stream.type}', '{stream.id}', "
                     f"{self.heads[stream].version}, '{due.isoformat()}') ON CONFLICT (stream_type, stream_id) "
                     'DO UPDATE SET due = excluded.due"',
                 )
@@ -185,7 +186,7 @@ class HistoryAudit:
                 TIMERS,
                 f"{stream} has a timer and nothing that is due",
                 ids=[str(stream)],
-                remedy=f"psql {self._database} -c \"DELETE FROM timers WHERE stream_id = '{stream.id}'\"",
+                remedy=f"{psql(self._database)} -c \"DELETE FROM timers WHERE stream_id = '{stream.id}'\"",
             )
         return len(timers)
 
@@ -213,7 +214,7 @@ class HistoryAudit:
 
     def _bad_snapshot(self, key: SnapshotKey, why: str, findings: Findings) -> None:
         check, kind = SNAPSHOTS, "snapshot"
-        remedy = f'psql {self._database} -c "TRUNCATE snapshots"    # and restart its service; a cache'
+        remedy = f'{psql(self._database)} -c "TRUNCATE snapshots"    # and restart its service; a cache'
         if key.event_id:
             check, kind = KEPT_SNAPSHOTS, "kept snapshot"
             remedy = f"twinlog snapshots rebuild {key.stream}    # or drop; a cache"

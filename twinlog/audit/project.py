@@ -32,6 +32,7 @@ from twinlog.model.errors import Unavailable
 from twinlog.model.view import AnyView
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.urls import psql
 from twinlog.postgres.view_builds import builds_in
 from twinlog.postgres.views import PostgresViews
 from twinlog.service.runtime import Main
@@ -170,7 +171,7 @@ def _rebuild(service: Wired, projection: Projection) -> str:
     several = [view.table for view in projection.kept if _shown_by(service.consumers, view) > 1]
     wipe = "; ".join(f"TRUNCATE {quoted(view.table)}".replace('"', "") for view in projection.kept)
     return (
-        f"psql {service.database} -1 -c \"{wipe}; DELETE FROM checkpoints WHERE consumer = '{projection.name}'\""
+        f"{psql(service.database)} -1 -c \"{wipe}; DELETE FROM checkpoints WHERE consumer = '{projection.name}'\""
         f"    # with {service.spec.name} stopped; it makes the view again"
         + (f"; so for every consumer that keeps {', '.join(several)}" if several else "")
     )

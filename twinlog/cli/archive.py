@@ -41,6 +41,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.range < 1:
         raise Usage("--range must be 1 or more")
+    if options.url.startswith("memory:"):
+        raise Usage(
+            f"{options.url} is this command's own memory, and lost when it ends: give a folder, such as "
+            "file:///var/lib/archive, or a bucket"
+        )
     stream = Stream.WHOLE if options.whole_stream else Stream.AS_IT_IS
     asked = ArchiveOptions(
         options.log,

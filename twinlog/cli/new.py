@@ -9,6 +9,7 @@ import keyword
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,8 +22,8 @@ _LONGEST = 40
 _SUFFIX = ".tmpl"
 _TAKEN = {"tests", "protos", "twinlog", "sample", "google", "grpc"}
 """What the project, its tools or its protos are called already."""
-_NEEDED = ("grpc_tools", "pytest", "psutil", "watchfiles", "ruff", "mypy")
-"""Modules of what its commands run."""
+_NEEDED = ("grpc_tools", "pytest", "psutil", "watchfiles")
+"""Modules of what `make test` and `make run` run."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,14 +42,18 @@ def run(options: argparse.Namespace) -> int:
     if not options.folder.is_dir():
         raise Usage(f"{options.folder} is no folder; make it first")
     written = write(root, options.name, package)
-    commands = ["make install", "make test", "make run"]
+    wheels = _folder_of_wheel()
+    install = f"PIP_FIND_LINKS={wheels} make install" if wheels else "make install"
+    commands = [install, "make test", "make run"]
     if options.json:
         print(json.dumps({"folder": str(root), "files": written, "commands": commands}), flush=True)
         return OK
     print(f"Made {root} with {written} files. To run its tests and then the service:\n")
     print("\n".join(f"  {each}" for each in (f"cd {root}", *commands)))
     if all(map(_is_installed, _NEEDED)):
-        print("\nThis environment has all that it takes: while it is active, leave out make install.")
+        print(
+            "\nThis environment has what make test and make run take: while it is active, leave out make install."
+        )
     return OK
 
 
@@ -77,6 +82,19 @@ def _is_installed(module: str) -> bool:
     places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
     here = Path.cwd().resolve()
     return any(place and Path(place).resolve().parent != here for place in places)
+
+
+def _folder_of_wheel() -> str:
+    """The URL of the folder with the wheel that this program was installed from; empty: from an index, or no wheel.
+
+    Where an index does not have it, pip finds it there for the project, too.
+    """
+    try:
+        told = distribution("twinlog").read_text("direct_url.json")  # PEP 610
+    except PackageNotFoundError:
+        return ""
+    folder, _, file = (json.loads(told)["url"] if told else "").rpartition("/")
+    return folder if folder.startswith("file:") and file.endswith(".whl") else ""
 
 
 def write(root: Path, name: str, package: str) -> int:

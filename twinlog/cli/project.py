@@ -65,8 +65,8 @@ class Project:
         found = cls.here()
         if found is None:
             raise Usage(
-                "no project here: pyproject.toml has no table [tool.twinlog]; go to a project's folder, "
-                "or make a project: twinlog new NAME"
+                "no project here: neither this folder nor one above it has a pyproject.toml with a table "
+                "[tool.twinlog]; go to a project's folder, or make a project: twinlog new NAME"
             )
         return found
 

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twinlog.cli import servers
+from twinlog.cli import again, servers
 from twinlog.cli.exits import OK, WRONG, Failed, Usage
 from twinlog.cli.output import as_dict, console, line, plain, print_json, table
 from twinlog.cli.servers import Server
@@ -51,14 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     switch.add_argument(
         "--confirm", action="store_true", help="the rows may differ from those that are read now"
     )
-    switch.add_argument(
-        "--confirm-dead-letters",
-        action="store_true",
-        help="events that only this build has set aside may wait",
-    )
+    _confirm_dead_letters(switch)
     switch.add_argument("--dry-run", action="store_true", help="only check and compare")
     back = _action(actions, "back", "have queries read again what they read before", _back)
     _view(back)
+    _confirm_dead_letters(back)
     back.add_argument("--dry-run", action="store_true", help="only check")
     drop = _action(actions, "drop", "drop a build that is not live: its rows and its consumers", _drop)
     _view(drop)
@@ -81,6 +78,14 @@ def _view(parser: argparse.ArgumentParser) -> None:
 
 def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--build", type=int, default=0, help="its number; default: the newest")
+
+
+def _confirm_dead_letters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--confirm-dead-letters",
+        action="store_true",
+        help="events that only this build has set aside may wait",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -278,8 +283,9 @@ async def _compared(options: argparse.Namespace, server: Server) -> int:
     else:
         _print_comparison(comparison, f"Build {number} of {options.view}")
         confirm = " --confirm" if _differs(comparison) else ""
-        console().print(plain(f"next: twinlog views switch {options.view} --build {number}{confirm}"))
-        console().print(plain(f"  or: twinlog views drop {options.view} {number}"))
+        views, at = f"{again.command()} views", again.at(server.address)
+        console().print(plain(f"next: {views} switch {options.view} --build {number}{confirm}{at}"))
+        console().print(plain(f"  or: {views} drop {options.view} {number}{at}"))
     return WRONG if _differs(comparison) else OK
 
 
@@ -326,7 +332,9 @@ async def _switch(options: argparse.Namespace, asked: Sequence[Server]) -> int:
 
 async def _back(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     server = await _owner(options, asked)
-    request = builds.SwitchViewBackRequest(view=options.view, dry_run=options.dry_run)
+    request = builds.SwitchViewBackRequest(
+        view=options.view, confirm_dead_letters=options.confirm_dead_letters, dry_run=options.dry_run
+    )
     answer = as_dict(await server.ask(server.views.SwitchViewBack, request, seconds=_LONG_SECONDS))
     return _told(options, answer, "could be switched back to" if options.dry_run else "is live again")
 

@@ -189,7 +189,7 @@ class Console:
 
     async def _nowhere(self, request: Request, error: Exception) -> Response:
         async def load(services: Services, query: Query) -> Any:
-            raise Gone("There is no such page. The navigation has all that there are.")
+            raise Gone("There is no such page. The navigation lists them all.")
 
         page = Page(request.url.path, "Not here", "error.html", load, live=False)
         return await self._shown(page, _query(request), request)

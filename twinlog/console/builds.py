@@ -166,11 +166,21 @@ class Rehearsed:
 async def rehearse_switch(services: Services, service: str, view: str, build: int) -> Rehearsed:
     """Compares, and says what would have to be confirmed. Nothing is switched."""
     request = pb.SwitchViewRequest(view=view, build=build, confirm_differences=True, dry_run=True)
-    answer = await call(services, service, "SwitchView", request)
+    return await _rehearse(services, service, "SwitchView", request)
+
+
+async def rehearse_back(services: Services, service: str, view: str) -> Rehearsed:
+    """The same of the way back, where nothing is compared."""
+    request = pb.SwitchViewBackRequest(view=view, dry_run=True)
+    return await _rehearse(services, service, "SwitchViewBack", request)
+
+
+async def _rehearse(services: Services, service: str, method: str, request: Any) -> Rehearsed:
+    answer = await call(services, service, method, request)
     if not answer.reason.endswith("VIEW_BUILD_HAS_DEAD_LETTERS"):
         return Rehearsed(answer)
     request.confirm_dead_letters = True
-    return Rehearsed(await call(services, service, "SwitchView", request), answer.problem)
+    return Rehearsed(await call(services, service, method, request), answer.problem)
 
 
 async def call(services: Services, service: str, method: str, request: Any) -> Answer[Any]:

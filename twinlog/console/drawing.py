@@ -126,7 +126,8 @@ def draw(look: Look) -> Drawing:
         views * (_VIEW_HEIGHT + _VIEW_GAP),
     )
     logs = [_log_box(look, said, y) for said, y in _spread(look.services.values(), _LOG_HEIGHT, height)]
-    twins = _twins(look, logs, height)
+    twins = _twins(look, logs)
+    height = max([height, *(each.box.y + _TWIN_HEIGHT + _GAP / 2 for each in twins)])
     groups = _groups(look, twins, height)
     shown = _views(look, groups, height)
     return Drawing(height, logs, twins, groups, shown, [*_lines(look.rates, logs, twins, groups, shown)])
@@ -154,7 +155,7 @@ def _log_box(look: Look, said: Said, y: float) -> LogBox:
     return LogBox(box, said, log, look.rates.log(said.service, log.log) if log else 0.0)
 
 
-def _twins(look: Look, logs: Sequence[LogBox], height: float) -> list[TwinBox]:
+def _twins(look: Look, logs: Sequence[LogBox]) -> list[TwinBox]:
     """One beside each log; those of logs whose owner nobody named come last."""
     found: list[TwinBox] = []
     for each in logs:

@@ -14,7 +14,7 @@ from twinlog.v1 import inspection_pb2 as pb
 
 _GUTTER, _HEAD = 58, 44
 _LANE_LEAST, _LANE_MOST, _WIDTH = 142, 216, 566
-_PITCH, _BOX_HEIGHT, _MARGIN = 52, 38, 7
+_PITCH, _BOX_HEIGHT, _MARGIN = 52, 38, 4
 _GAP_SECONDS, _GAP_HEIGHT = 2.0, 22
 _CHARACTER = 6.75
 """Width of a character in a box."""
@@ -190,7 +190,7 @@ class _Drawing:
         room = int((shape.box_width - 20) / _CHARACTER)
         box = Box(
             id,
-            name if shape.narrow else _cut(name, room),
+            name if shape.narrow else cut_end(name, room),
             name,
             under,
             kind,
@@ -243,7 +243,8 @@ def _offset(seconds: float) -> str:
     return f"+{lasting(seconds)}"
 
 
-def _cut(text: str, most: int) -> str:
+def cut_end(text: str, most: int) -> str:
+    """A text of at most so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

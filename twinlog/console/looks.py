@@ -120,6 +120,7 @@ class Looking:
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._ask(name)) for name in self._said]
+        self.want()  # a first reader finds connections, and answers
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from twinlog.console.looks import Look, Said
 from twinlog.console.reading import moment_in
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import DEADLINE_SECONDS, Answer, Services
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
@@ -24,6 +24,8 @@ _AGO = re.compile(r"([0-9]{1,6}) ?([smhd])( ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MOST_BESIDE = 8
 _CORRELATED = 200
+_WITHOUT_SOME_SECONDS = 0.5
+"""How long a cut is waited for that most likely needs a service that is silent."""
 
 
 class NoMoment(ValueError):
@@ -117,11 +119,16 @@ async def moment_of(services: Services, look: Look, event: pb.LoggedEvent) -> Mo
     """All logs right after an event, as its service knows them: no effect is in there without its cause."""
     log = event.address.rpartition("/")[0]
     at = LogPosition(log=log, position=event.position)
+    silent = [said.service for said in look.services.values() if said.described is None or said.silent_since]
     answer = await services.ask(
-        look.logs[log].service, lambda c: HistoryServiceStub(c).GetCut, history.GetCutRequest(position=at)
+        look.logs[log].service,
+        lambda c: HistoryServiceStub(c).GetCut,
+        history.GetCutRequest(position=at),
+        seconds=_WITHOUT_SOME_SECONDS if silent else DEADLINE_SECONDS,
     )
     if answer.message is None:
-        return Moment({}, [], f"{answer.service}: {answer.problem}")
+        away = f"{', '.join(silent)}: no answer, and what all logs held then needs all of them. Open this again then."
+        return Moment({}, [], away if silent else f"{answer.service}: {answer.problem}")
     cut = {each.log: each.position for each in answer.message.cut}
     return Moment(cut, await _beside(services, look.logs, cut, event))
 

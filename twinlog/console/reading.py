@@ -15,7 +15,6 @@ from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 NEWEST = 100
-FILTERS = ("stream", "type", "key", "correlation", "since", "until")
 _KEPT_SECONDS = 10.0
 """A tail that nobody has watched for longer is read anew: the log may have been mended meanwhile."""
 _CORRELATED = 500

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from twinlog.console.lanes import anchor
+from twinlog.console.lanes import anchor, cut_end
 from twinlog.model.messages import as_object
 
 HERE = Path(__file__).parent
@@ -52,6 +52,8 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     made.globals |= {"static": static, "once": once()}
     for name in made.list_templates():
         made.get_template(name)  # compiled now: a first reader does not wait for it
+    for name in (STYLES, "console.js"):
+        compressed(name)
     return made
 
 
@@ -172,11 +174,6 @@ def short(type: str) -> str:
 def line(value: Message) -> str:
     """A message on one line, as short as can be read, for lists."""
     return cut_end(", ".join(f"{name}: {_brief(each)}" for name, each in as_object(value).items()), _LINE)
-
-
-def cut_end(text: str, most: int) -> str:
-    """A text of at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def text(value: Message) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from twinlog.console.lanes import lasting
+from twinlog.console.lanes import cut_end, lasting
+from twinlog.console.rendering import short
 from twinlog.console.saga_words import State, step_state
 from twinlog.v1 import inspection_pb2 as inspection
 from twinlog.v1 import saga_service_pb2 as pb
@@ -73,7 +74,7 @@ class _Drawing:
         row = _HEIGHT + (_UNDER + _UNDO_HEIGHT if has_undo else 0) + _ROW
         rows = max((len(group) for group in groups), default=1)
         top = _PAD + (rows - 1) * row / 2
-        start = self._end(_PAD, top, _short(self._table.starts_with), State("ok", "it began"), "starts it")
+        start = self._end(_PAD, top, short(self._table.starts_with), State("ok", "it began"), "starts it")
         before, x = [start], float(_PAD + _END + _APART)
         undone: list[Node] = []
         for group in groups:
@@ -110,7 +111,7 @@ class _Drawing:
 
     def _undo(self, step: inspection.SagaTableStep, node: Node) -> Node:
         state = node.state if node.state.kind == "undo" else State("idle", "")
-        name = f"undo: {_short(step.undo) or step.name}"
+        name = f"undo: {short(step.undo) or step.name}"
         undo = Node(
             node.x,
             node.y + node.height + _UNDER,
@@ -190,7 +191,7 @@ def _under(step: inspection.SagaTableStep) -> str:
         return f"waits {_time(step.lasts)}" if step.HasField("lasts") else "waits for a time"
     if step.kind == inspection.SAGA_STEP_KIND_SIGNAL:
         return "waits for a person"
-    return step.owner or _short(step.command) or "a command"
+    return step.owner or short(step.command) or "a command"
 
 
 def _time(duration: Duration) -> str:
@@ -205,10 +206,5 @@ def _across(one: Node, other: Node) -> str:
     return f"M{start:g} {one.middle:g}C{middle:g} {one.middle:g} {middle:g} {target:g} {end:g} {target:g}"
 
 
-def _short(type: str) -> str:
-    return type.rpartition(".")[2]
-
-
 def _cut(text: str, room: float) -> str:
-    most = int(room / _CHARACTER)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return cut_end(text, int(room / _CHARACTER))

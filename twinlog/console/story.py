@@ -49,8 +49,6 @@ class Story:
     """By log, the service that owns it."""
     more: bool = False
     """Whether there are more events than are shown."""
-    partly: Sequence[str] = ()
-    """Logs of which only a part was looked at, where that part was near what is known."""
     unheard: Sequence[Unheard] = ()
 
     @property
@@ -82,7 +80,6 @@ async def story_of(services: Services, look: Look, known: Iterable[pb.LoggedEven
         list(dict.fromkeys(log_of(event) for event in shown)),
         owners,
         len(events) > len(shown),
-        [log for log, answer in answers.items() if answer.message and not answer.message[-1].complete],
         [
             Unheard(answer.service, log, answer.problem)
             for log, answer in answers.items()

@@ -125,9 +125,10 @@ def _kinds(story: Story, tables: Sequence[pb.SagaTable]) -> dict[str, str]:
 
 
 def _kind(event: pb.LoggedEvent, aggregates: set[str], refused: set[str], undone: set[str]) -> str:
-    if event.type in refused or event.type.endswith("NeedsAttention"):
+    types = {event.type, *(each.type for each in event.read_as.events)}
+    if types & refused or event.type.endswith("NeedsAttention"):
         return "bad"
-    if event.type in undone:
+    if types & undone:
         return "undo"
     if event.type.startswith(_KERNEL):
         return "undo" if event.type.endswith(_GOES_BACK) else "saga"

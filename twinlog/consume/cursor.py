@@ -172,9 +172,10 @@ class Cursor:
 
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""
-        self._stored = self.position = await self._handler.checkpoint()
+        self._stored = await self._handler.checkpoint()
+        self.position = max(self._stored, 0)  # somebody may have set it below the first event
         wanted = self._handler.types, self._handler.routing_key
-        async with self._twin.deliver(self._stored, *wanted) as delivery:
+        async with self._twin.deliver(self.position, *wanted) as delivery:
             self._followed = True
             await self._check(self._stored)
             if not self._faulty:
@@ -236,15 +237,22 @@ class Cursor:
         handled = await self._handler.last_handled()
         known = handled if handled and handled.position <= checkpoint else None
         position = known.position if known else checkpoint
-        if not position:
+        if position <= 0:
             return
         message = await self._twin.message(position)
         if message is None:
-            state, consumer = await self._twin.state(), self._handler.name
-            why = f"ends with {state.last}" if state.last < position else f"has lost message {position}"
-            raise StreamBehind(stream=self._twin.name, why=why, consumer=consumer, position=position)
+            raise await self._is_short_of(position) or self._behind(f"has lost message {position}", position)
+        if position < checkpoint and (behind := await self._is_short_of(checkpoint)):
+            raise behind  # somebody has set the checkpoint beyond every event
         if known and event_id_of(message, position) not in (None, known.event_id):
             raise CheckpointForked(consumer=self._handler.name, stream=self._twin.name, position=position)
+
+    async def _is_short_of(self, position: int) -> StreamBehind | None:
+        last = (await self._twin.state()).last
+        return self._behind(f"ends with {last}", position) if last < position else None
+
+    def _behind(self, why: str, position: int) -> StreamBehind:
+        return StreamBehind(stream=self._twin.name, why=why, consumer=self._handler.name, position=position)
 
     def _say_stopped(self, error: Exception) -> None:
         log, consumer = structlog.get_logger(), self._handler.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,12 +13,13 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.filling import Filling
 from twinlog.consume.projection import Projection
 from twinlog.log.twin import Twin
 from twinlog.log.view_build import Build, consumer_of
-from twinlog.log.view_builds import LiveBuilds, RebuildableStore
-from twinlog.model.errors import Unavailable
+from twinlog.log.view_builds import RebuildableStore, elapsed
+from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.view import AnyView
 
 LOOK_EVERY_SECONDS = 1.0
@@ -29,6 +30,10 @@ NEVER = datetime.fromtimestamp(0, UTC)
 """When a home was begun: nobody has noted it."""
 SUBJECT = "views.switched"
 """Of the message that has other replicas look at once."""
+
+
+_Pair = tuple[str, str, bool]
+"""A consumer of a build, that of another one which reads the same log, and whether the other one may lack events."""
 
 
 class Kept(NamedTuple):
@@ -73,11 +78,38 @@ class Declared:
         }
 
 
+class DeadLettersOf(Protocol):
+    """The dead letters of one consumer."""
+
+    source: str
+    """The log that it reads."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, as far as this process knows."""
+        ...
+
+    async def dead_letters(self) -> DeadLetters:
+        """The dead letters as they are now."""
+        ...
+
+
+class Lacking(NamedTuple):
+    """What one build has set aside that another one has not."""
+
+    events: frozenset[tuple[str, int]]
+    """Log and position of each."""
+    versions: Mapping[str, int]
+    """By consumer of either, the version of the dead letters that were looked at."""
+
+
 class ViewBuilds:
     """Runs the consumers of all builds, and chooses what is read."""
 
-    def __init__(self, keep: Keeps) -> None:
+    def __init__(self, keep: Keeps, dead_letters: Callable[[str], DeadLettersOf | None]) -> None:
+        """``dead_letters``: those of a consumer, by its name; None: this process does not run it."""
         self._keep = keep
+        self.dead_letters = dead_letters
         self.declared: dict[str, Declared] = {}
         self.kept: dict[tuple[str, int], list[Kept]] = {}
         """By view and number; homes are kept by the declared projections."""
@@ -105,6 +137,25 @@ class ViewBuilds:
             if kept.consumer == consumer:
                 return kept.filling.problem or ""
         return ""
+
+    async def lacking(self, pairs: Iterable[tuple[str, str]]) -> Lacking:
+        """What is set aside by the second consumer of each pair, and not by the first.
+
+        Raises Unavailable and StreamUnreadable.
+        """
+        events, versions = set[tuple[str, int]](), dict[str, int]()
+        for pair in pairs:
+            known = set[tuple[str, int]]()
+            for consumer in pair:
+                handler = self.dead_letters(consumer)
+                if handler is None:
+                    raise Unavailable(f"this process has yet to begin with consumer {consumer}; try again")
+                dead = await handler.dead_letters()
+                versions[consumer] = dead.version
+                found = {(handler.source, letter.position) for _, letter in dead.letters()}
+                known, extra = known | found, found - known
+            events |= extra
+        return Lacking(frozenset(events), versions)
 
     def add(self, projection: Projection) -> None:
         """Its views can be built anew, if its store knows of builds."""
@@ -137,13 +188,15 @@ class ViewBuilds:
         async with self._looking:
             for stores in self._stores():
                 store = stores[0].store
-                names = {each.name for each in stores}
+                names, began = {each.name for each in stores}, elapsed()
                 found = [build for build in await store.builds() if build.view in names]
                 self._tell_homes(found)
                 for name in names:
                     self.builds[name] = [build for build in found if build.view == name]
                 self._run_builds(found, names)
-                await self._adopt(store, stores[0].store.live, found)
+                if not store.live.gone(found):
+                    store.live.seen_at = began
+                await self._adopt(store, found, began)
                 await self._sample(store)
 
     def _stores(self) -> Sequence[Sequence[Declared]]:
@@ -173,51 +226,71 @@ class ViewBuilds:
                     self._keep(projection.of_build(view, build), build.share) for projection, view in feeding
                 ]
 
-    async def _adopt(self, store: RebuildableStore, live: LiveBuilds, builds: Sequence[Build]) -> None:
-        """Reads what is live, once that shows all that was read before."""
+    async def _adopt(self, store: RebuildableStore, builds: Sequence[Build], began: float) -> None:
+        """Reads what is live, once that shows all that was read before. ``began``: when the builds were asked for."""
+        live, before = store.live, store.live.current
         wanted = {build.view: build for build in builds if build.live}
         if {view: build.number for view, build in wanted.items()} == {
-            view: build.number for view, build in live.current.items()
+            view: build.number for view, build in before.items()
         }:
             return
-        pairs = [*self._pairs(live.current, wanted)]
-        before = live.current
-        async with live.changing(_ADOPT_SECONDS):
-            positions = await self._caught_up(store, pairs)
-            late = positions is None and bool(before)
-            if not late:
-                live.read(wanted)
+        pairs = [*self._pairs(before, wanted)] if before else []
+        positions = await self._shown(store, pairs)  # so that reads need not wait for long
+        if positions is not None:
+            async with live.changing(_ADOPT_SECONDS):
+                positions = await self._shown(store, pairs)
+                if positions is not None:
+                    live.read(wanted)
+                    live.seen_at = began
         for tell in live.on_change:
             tell(positions or {})
-        if late:
+        if positions is None:
             structlog.get_logger().warning("view_build.waiting", views=sorted(wanted))
             return
         for build in wanted.values():
             if build.number != (known.number if (known := before.get(build.view)) else 1):
                 structlog.get_logger().info("view_build.live", view=build.view, build=build.number)
 
-    def _pairs(self, before: Mapping[str, Build], after: Mapping[str, Build]) -> Iterator[tuple[str, str]]:
-        """The consumers of what was read and of what will be, of the same logs."""
+    async def _shown(self, store: RebuildableStore, pairs: Sequence[_Pair]) -> Mapping[str, int] | None:
+        """The checkpoints, once each new consumer has all that the old one has shown; None: that takes too long."""
+        floor = await store.checkpoints()
+        positions = await self._caught_up(store, [pair[:2] for pair in pairs], floor)
+        if positions is None:
+            return None
+        for old, new, may_lack in pairs:
+            if not may_lack and await self._steps_back(old, new, floor.get(old, 0)):
+                return None
+        return positions
+
+    async def _steps_back(self, old: str, new: str, shown: int) -> bool:
+        """Whether something is set aside of what was shown. That was not so at the switch: it has come since."""
+        try:
+            lacking = await self.lacking([(old, new)])
+        except StreamUnreadable:
+            return True  # nobody knows
+        return any(position <= shown for _, position in lacking.events)
+
+    def _pairs(self, before: Mapping[str, Build], after: Mapping[str, Build]) -> Iterator[_Pair]:
+        """The consumers of what was read and of what will be, of the same logs. What was dropped holds up nothing."""
         for view, build in after.items():
             declared = self.declared[view]
             old = before.get(view) or next((b for b in self.builds[view] if b.home), None)
-            if old is None or old.number == build.number:
+            kept = {each.number for each in self.builds[view] if not each.dropped}
+            if old is None or old.number == build.number or old.number not in kept:
                 continue
             new = declared.consumers(build)
             for log, consumer in declared.consumers(old).items():
                 if log in new:
-                    yield consumer, new[log]
+                    yield consumer, new[log], build.may_lack
 
     async def _caught_up(
-        self, store: RebuildableStore, pairs: Sequence[tuple[str, str]]
+        self, store: RebuildableStore, pairs: Sequence[tuple[str, str]], floor: Mapping[str, int]
     ) -> Mapping[str, int] | None:
-        """The checkpoints, once each new consumer is at least as far as the old one; None: that takes too long."""
-        floor: Mapping[str, int] | None = None
+        """The checkpoints, once each new consumer is at least as far as the old one was; None: that takes too long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_ADOPT_SECONDS):
                 while True:
                     positions = await store.checkpoints()
-                    floor = floor or positions
                     if all(positions.get(new, 0) >= floor.get(old, 0) for old, new in pairs):
                         return positions
                     await asyncio.sleep(_POLL_SECONDS)

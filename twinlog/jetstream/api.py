@@ -103,4 +103,6 @@ async def next_message(
 def state_of(info: Mapping[str, Any]) -> TwinState:
     state = info["state"]
     first, last = state["first_seq"], state["last_seq"]
-    return TwinState(first, last, last + 1 - first - state["messages"])
+    # What is stored under another subject is sent to nobody, so for those who want it, it is not there.
+    moved = "subject_transform" in info["config"]
+    return TwinState(first, last, last + 1 - first - state["messages"] or int(moved))

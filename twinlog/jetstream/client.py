@@ -153,6 +153,11 @@ class NatsClient(Client):
             self._transport._io_writer.close()
         await super()._connect_to_server(s)
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # nats-py takes notice of the limit only when it connects, and the server also tells when it is changed.
+        self._max_payload = info.get("max_payload", self._max_payload)
+        await super()._process_info(info, initial_connection)
+
     async def _process_err(self, err_msg: str) -> None:
         """The server's word that something is wrong. At most of them nats-py would close the connection for good."""
         error = NatsError(f"nats: {err_msg}")

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
+from nats.errors import MaxPayloadError, NoRespondersError
 from nats.js import api as nats_api
 from nats.js.errors import APIError, NotFoundError
 
@@ -202,6 +202,9 @@ class JetStreamTwin:
             )
         except NoRespondersError as error:
             raise TwinMissing(stream=self.name) from error
+        except MaxPayloadError as error:
+            await self._store_until_too_large(events, error)
+            return
         except (NatsError, TimeoutError, OSError) as error:
             raise api.unavailable(error) from error
         answer = json.loads(reply)
@@ -224,6 +227,19 @@ class JetStreamTwin:
         if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
+
+    async def _store_until_too_large(self, events: Sequence[Recorded], error: MaxPayloadError) -> None:
+        """Stores what precedes an event that the server does not take. Raises Unavailable, which names that one."""
+        if len(events) > 1:
+            middle = len(events) // 2
+            await self._store(events[:middle])
+            await self._store(events[middle:])
+            return
+        [event] = events
+        raise Unavailable(
+            f"event {event.address} has {len(to_wire(event))} bytes, and this nats-server takes messages of "
+            f"{self._client.max_payload} at most; set its max_payload higher"
+        ) from error
 
 
 def _filters(stream: str, types: Sequence[str], routing_key: str) -> Sequence[str]:

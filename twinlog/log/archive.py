@@ -9,18 +9,28 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from twinlog._aio.own_thread import in_own_thread
 from twinlog.log.log_file import FrameReader, LogFileDamaged, NotALogFile, Seal, zstd
 from twinlog.log.log_file_records import event_of
 from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.model.event import Recorded
 
+T = TypeVar("T")
+
 _FRAMES_KEPT = 16
 """Frames that were read last, of some 500 events each: readers go forward in pages."""
 _DAMAGE = (LogFileDamaged, NotALogFile, FileNotFoundError)
+READ_SECONDS = 5.0
+"""How long a frame of 256 kB may take: whoever loads an archived stream holds up a batch of commands."""
+AWAY_SECONDS = 30.0
+"""After a read that took longer, others are refused at once for so long."""
+_NO_ANSWER = f"no answer within {READ_SECONDS:g} s"
+_READS_AT_ONCE = 8
+"""Those that never end count, too."""
 
 
 class ArchiveUnavailable(Unavailable):
@@ -70,11 +80,46 @@ def filesystem(url: str) -> tuple[Any, str]:
     return found
 
 
+def lasting(url: str) -> str:
+    """The URL of a place as every process finds it, whatever folder it runs in. Raises ConfigurationError."""
+    files, path = filesystem(url)
+    local = "file" in protocols(files) and "::" not in url
+    return str(files.unstrip_protocol(path)) if local else url
+
+
+def protocols(files: Any) -> Sequence[str]:
+    """What a file system is called in URLs."""
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+class _Reads:
+    """Reads of a place that may be slow, or never answer."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(_READS_AT_ONCE)
+        self._away_until = 0.0
+        """By the loop's time."""
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives. Raises TimeoutError where it takes too long, or another one has just taken too long."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._away_until:
+            raise TimeoutError(_NO_ANSWER)
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._slots.acquire()
+                return await in_own_thread(work, self._slots.release)
+        except TimeoutError as error:
+            self._away_until = loop.time() + AWAY_SECONDS
+            raise TimeoutError(str(error) or _NO_ANSWER) from error
+
+
 class ArchiveReader:
     """Reads events of one log's archive."""
 
     def __init__(self, log: str) -> None:
         self._log = log
+        self._reads = _Reads()
         self._frames: OrderedDict[tuple[int, int], Sequence[Recorded]] = OrderedDict()
 
     async def slice(self, of: ArchivedRange, first: int, last: int) -> list[Recorded]:
@@ -101,7 +146,7 @@ class ArchiveReader:
 
     async def _read(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
         try:
-            return await asyncio.to_thread(self._decoded, of, number)
+            return await self._reads.read(lambda: self._read_twice(of, number))
         except ConfigurationError as error:
             raise WrongSetting(
                 f"Events {of.first} to {of.last} of log {self._log} are archived. {error}"
@@ -112,6 +157,13 @@ class ArchiveReader:
             why = why or type(error).__name__
             raise kind(log=self._log, first=of.first, last=of.last, file=of.file, why=why) from error
 
+    def _read_twice(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
+        """What came damaged is read once more: it may have been damaged, or cut short, on its way."""
+        try:
+            return self._decoded(of, number)
+        except (LogFileDamaged, NotALogFile):
+            return self._decoded(of, number)
+
     def _decoded(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
         zstd()
         files, path = filesystem(of.file)
@@ -120,7 +172,7 @@ class ArchiveReader:
         data = files.cat_file(path, start=offset, end=end)
         before = Seal(of.frame_digests[number], of.frame_firsts[number] - 1)
         reader = FrameReader(BytesIO(data), of.file, "", before)
-        frame = next(reader.frames(), None)  # from a thread no StopIteration comes back
+        frame = next(reader.frames(), None)
         if frame is None:
             raise NotALogFile(file=of.file, why=f"it ends before byte {offset}: it was cut off")
         if frame.seal.digest != of.frame_digests[number + 1]:

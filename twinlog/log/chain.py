@@ -95,13 +95,8 @@ class Chained(Protocol):
         ...
 
 
-def event_digest(event: Recorded) -> bytes:
-    """The digest of an event: 32 bytes, which depend on every field but its log and position."""
-    return leaves([event[2:10]], event.recorded_at)[0]
-
-
 def event_digests(events: Iterable[Recorded]) -> list[bytes]:
-    """The digest of each."""
+    """The digest of each event: 32 bytes, which depend on every field but its log and position."""
     found: list[bytes] = []
     for at, together in groupby(events, attrgetter("recorded_at")):
         found += leaves([event[2:10] for event in together], at)

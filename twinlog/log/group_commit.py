@@ -19,8 +19,10 @@ from twinlog.log.keys import KeysUnavailable
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
+from twinlog.log.refused import RefusedAppends
 from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
+from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
@@ -92,6 +94,7 @@ class GroupCommit:
         self._on_outage = on_outage
         self.down = False
         """Whether an append has found no answer for some seconds."""
+        self._refused = RefusedAppends(log.name)
         self._retrying = Retrying(
             say_failing=self._say_unavailable,
             say_working=self._say_available,
@@ -102,7 +105,7 @@ class GroupCommit:
     @property
     def problem(self) -> str | None:
         """Current fault of the store, or None while healthy."""
-        return self._retrying.problem
+        return self._retrying.problem or self._refused.problem
 
     async def commit(self, units: list[Unit]) -> None:
         """Decides the units in order, appends their events and answers their callers. Raises LogForked."""
@@ -122,6 +125,7 @@ class GroupCommit:
             if len(units) == 1:
                 if not isinstance(error, TwinlogError):
                     structlog.get_logger().exception("writer.failed", log=self._log.name)
+                    self._refused.refused(error)
                 units[0].fail(error)
                 return
             waiting = [unit for unit in units if not unit.done.done()]
@@ -193,7 +197,7 @@ class GroupCommit:
                     if isinstance(result, CoroutineType):
                         refuse_async(result)
                     if unit.request and not isinstance(result, unit.request.reply_type):
-                        refuse_reply(result, unit.request)
+                        refuse_reply(result, unit.request.reply_type)
                     reply = result.SerializeToString(deterministic=True) if unit.request else b""
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
@@ -226,6 +230,12 @@ class GroupCommit:
             unit.fail(error)
 
     def _batch(self, draft: Draft, decided: Sequence[_Decided]) -> Batch:
+        try:  # no call for each event
+            "".join([text for event in draft.events for text in event.metadata[:4]])
+            "".join([text for event in draft.events for text in event.metadata.extra.values()])
+        except (TypeError, AttributeError):
+            refuse_metadata(draft.events)
+            raise
         return Batch(
             recorded_at=self._clock.now(),
             expects={stream: entry.version for stream, entry in draft.read.items()},
@@ -301,6 +311,7 @@ class GroupCommit:
         if events:
             if self._lineage:
                 self._lineage.committed(events[-1])
+            self._refused.count = 0
             self._on_commit(events, appended.before)
         for unit, result, _, events_so_far in plan.decided:
             unit.settle(result, appended.first - 1 + events_so_far)

@@ -2,7 +2,7 @@
 
 pydantic writes and reads a state in one call, which gives other threads no turn: 0.1 s and 0.6 s for 800,000 values. So
 such fields of a dataclass are left out of that call, and done in pieces of their own. The bytes are the same. What
-remains while they are read are garbage collection and a dict of 400,000 entries that grows: tens of milliseconds.
+remains is a dict that grows, which moves all of its entries at once: 10 to 20 ms for 350,000.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ and continued frame by frame, in bounded memory. Decompressed, the file is one m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ _FRAME_BYTES_MOST = 256 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 _LEVEL = 3
 _MAGIC = b"\x28\xb5\x2f\xfd"
+_HEADER_BYTES = 18
+"""The longest header of a frame (RFC 8878, 3.1.1.1); with its magic number."""
+_UNUSED_BIT = 0x10
+"""Of the byte after the magic number; nobody sets or reads it."""
 
 
 class LogFileDamaged(FailedPrecondition):
@@ -154,7 +158,9 @@ class FrameReader:
         """The bytes of the next frame, what was read behind it, and where it ends."""
         if self.offset == 0 and not left.startswith(_MAGIC[: len(left)]):
             raise NotALogFile(file=self._name, why="it is not in zstd; `twinlog export LOG FILE` makes one")
-        stream = self._decompressor.decompressobj()
+        while len(left) < _HEADER_BYTES and (more := self._file.read(_READ_BYTES)):
+            left += more
+        head, stream = left[:_HEADER_BYTES], self._decompressor.decompressobj()
         found, size, taken = [], 0, 0
         while True:
             try:
@@ -167,6 +173,8 @@ class FrameReader:
             if size > _FRAME_BYTES_MOST:
                 raise self._damaged("a frame is larger than any that is written")
             if stream.eof:
+                if not _is_as_written(head, size):
+                    raise self._damaged("a frame does not begin as one that is written")
                 left = stream.unused_data
                 return b"".join(found), left, self.offset + taken - len(left)
             if not (left := self._file.read(_READ_BYTES)):
@@ -192,6 +200,12 @@ class FrameReader:
         )
 
 
+def _is_as_written(head: bytes, size: int) -> bool:
+    """Whether a frame of so many bytes, decompressed, begins as it is written; zstd takes some others, too."""
+    said = zstd().get_frame_parameters(head)
+    return bool(said.content_size == size and said.has_checksum and not head[len(_MAGIC)] & _UNUSED_BIT)
+
+
 def header_of(frame: Frame, name: str) -> LogFileHeader:
     """The header, which the first frame begins with. Raises NotALogFile."""
     if not frame.records or not frame.records[0].HasField("header"):
@@ -202,9 +216,3 @@ def header_of(frame: Frame, name: str) -> LogFileHeader:
             file=name, why=f"its format is {header.format}, this program knows {FORMAT}; use a newer one"
         )
     return header
-
-
-def records_of(frames: Iterable[Frame]) -> Iterator[LogRecord]:
-    """The records of frames, one after the other."""
-    for frame in frames:
-        yield from frame.records

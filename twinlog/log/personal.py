@@ -33,6 +33,7 @@ from twinlog.model.personal import (
     Cipher,
     change_texts,
     has_own,
+    holds_personal,
     personal_types,
     persons_in,
     seal,
@@ -48,6 +49,8 @@ LOOK_SECONDS = 1.0
 TRUSTED_SECONDS = 5.0
 """Keys that nobody could ask about for so long are forgotten: then a destroyed one is in no process any more."""
 _WITHIN = timedelta(minutes=10)
+EVERYBODY = ""
+"""Stands for all persons where it is not known any more who was erased meanwhile."""
 SEALED_STATE = ".sealed"
 """Ends the schema of a snapshot that is sealed, so that it is no snapshot for programs that cannot open it."""
 
@@ -83,7 +86,7 @@ class Personal:
         """Types of streams that hold fields of others than the stream's own person."""
         self._told: set[str] = set()
         self.on_erased: list[Callable[[str], None]] = []
-        """Told of each person whose key turns out to be destroyed."""
+        """Told of each person whose key turns out to be destroyed, and of EVERYBODY where nobody could be asked."""
         self._retrying = Retrying(
             say_failing=lambda error: structlog.get_logger().warning("keys.unavailable", problem=str(error)),
             say_working=lambda: structlog.get_logger().info("keys.available"),
@@ -192,6 +195,13 @@ class Personal:
             changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
         return changed
 
+    def doubt(self) -> None:
+        """Forgets all keys where nobody could be asked about them for too long: whoever was erased meanwhile may be
+        told no more."""
+        if self._ciphers and asyncio.get_running_loop().time() - self._confirmed > TRUSTED_SECONDS:
+            self._ciphers.clear()
+            self._tell(EVERYBODY)
+
     def is_mixed(self, stream_type: str) -> bool:
         """Whether streams of that type were seen to hold personal fields of others than their own person."""
         return stream_type in self._mixed
@@ -221,11 +231,16 @@ class Personal:
             raise Erased if keys.get(snapshot.stream.id, self) is None else NotOpened
         return opened
 
-    async def opened_slices(self, slices: Sequence[StreamSlice]) -> Sequence[StreamSlice]:
+    async def opened_slices(
+        self, slices: Sequence[StreamSlice], keeping: Sequence[bool]
+    ) -> Sequence[StreamSlice]:
         """What a load gave, with events and snapshots opened; one that cannot be opened stays as it is.
 
-        Raises KeysUnavailable.
+        ``keeping``: of each, whether its fold keeps personal texts; for the others no key is asked for. Raises
+        KeysUnavailable.
         """
+        if not all(keeping):
+            return await self._opened_where_kept(slices, keeping)
         events = [event for slice in slices for event in slice.events]
         opened = await self.opened(events)
         sealed = [s for slice in slices if (s := slice.snapshot) and s.schema.endswith(SEALED_STATE)]
@@ -237,6 +252,16 @@ class Personal:
             StreamSlice(self._opened_state(keys, slice.snapshot), [next(in_order) for _ in slice.events])
             for slice in slices
         ]
+
+    async def _opened_where_kept(
+        self, slices: Sequence[StreamSlice], keeping: Sequence[bool]
+    ) -> Sequence[StreamSlice]:
+        kept = [slice for slice, keeps in zip(slices, keeping, strict=True) if keeps]
+        opened = iter(await self.opened_slices(kept, [True] * len(kept)))
+        for slice, keeps in zip(slices, keeping, strict=True):
+            if not keeps and any(holds_personal(event.type, event.payload) for event in slice.events):
+                HOLDING.add(slice.events[0].stream.type)
+        return [next(opened) if keeps else slice for slice, keeps in zip(slices, keeping, strict=True)]
 
     def _opened_state(self, keys: Mapping[str, Cipher | None], snapshot: Snapshot | None) -> Snapshot | None:
         if snapshot is None or not snapshot.schema.endswith(SEALED_STATE):
@@ -256,7 +281,8 @@ class Personal:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not self._ciphers:
+            self.doubt()
+            if not (self._ciphers or self.problem):  # who has none asks only whether they are back
                 continue
             began = loop.time()
             try:
@@ -268,15 +294,22 @@ class Personal:
             self._retrying.succeeded()
             self._confirmed = began
             for subject in gone:
-                if self._ciphers.get(subject) is not None:
+                if not self._is_erased(subject):
                     self._forget(subject)
 
     # --- how it is done ---
 
     def _forget(self, subject: str) -> None:
         self._ciphers[subject] = None
+        self._tell(subject)
+
+    def _tell(self, subject: str) -> None:
         for told in self.on_erased:
             told(subject)
+
+    def _is_erased(self, subject: str) -> bool:
+        """Whether that is known here already."""
+        return subject in self._ciphers and self._ciphers[subject] is None
 
     def _note(self, stream_type: str, stream: str, subjects: Collection[str]) -> None:
         HOLDING.add(stream_type)
@@ -310,8 +343,7 @@ class Personal:
         """The ciphers of persons; None: erased. Of who never had a key there is none, unless one is made."""
         cache, found, missing = self._ciphers, {}, []
         now = asyncio.get_running_loop().time()
-        if now - self._confirmed > TRUSTED_SECONDS:
-            cache.clear()
+        self.doubt()
         for subject in subjects:
             if subject in cache:
                 found[subject] = cache[subject]
@@ -325,7 +357,11 @@ class Personal:
         keys = self.keys
         read = await self._ask(lambda: keys.get_or_make(missing) if make else keys.get(missing))
         for subject, key in read.items():
-            found[subject] = cache[subject] = None if key is None else cipher(key)
+            # An answer may be older than what became known while it was on its way.
+            if key is None or self._is_erased(subject):
+                found[subject] = cache[subject] = None
+            else:
+                found[subject] = cache[subject] = cipher(key)
         while len(cache) > self._most:
             cache.popitem(last=False)
         return found

@@ -39,6 +39,7 @@ _STILL_COPYING_SECONDS = 0.02
 _INSPECT_SECONDS = 1.0
 _NOTIFIED_TIMEOUT_SECONDS = 60.0
 _DRAIN_TIMEOUT_SECONDS = 5.0
+_EXPECTED = (Unavailable, TwinMissing, TwinDamaged)
 
 
 class Relay:
@@ -71,7 +72,7 @@ class Relay:
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_copying,
-            on=(Unavailable, TwinMissing, TwinDamaged),
+            on=(Exception,),  # an event that cannot be copied holds up those behind it, and no command
             randomness=randomness,
         )
 
@@ -299,7 +300,12 @@ class Relay:
         await self._twin.create(before + 1)
 
     def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().error("relay.stopped", log=self._log.name, problem=str(error))
+        structlog.get_logger().error(
+            "relay.stopped",
+            log=self._log.name,
+            problem=str(error),
+            exc_info=None if isinstance(error, _EXPECTED) else error,
+        )
 
     def _say_copying(self) -> None:
         structlog.get_logger().info("relay.copying", log=self._log.name, position=self.position)

@@ -62,7 +62,7 @@ def refuse_async(work: CoroutineType[Any, Any, Any]) -> NoReturn:
     )
 
 
-def refuse_reply(reply: object, request: Request) -> NoReturn:
-    """Work gave another reply than its request has, which a retry could not read. Raises TypeError."""
-    wanted = request.reply_type.DESCRIPTOR.full_name
+def refuse_reply(reply: object, reply_type: type[Message]) -> NoReturn:
+    """Work gave another reply than it is to give, which nobody could read. Raises TypeError."""
+    wanted = reply_type.DESCRIPTOR.full_name
     raise TypeError(f"the work answers with {type(reply).__name__}, and is to answer with {wanted}")

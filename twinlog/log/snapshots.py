@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import collector
 from twinlog.log.large_fields import LargeFields
 from twinlog.log.past import Nearest
 from twinlog.log.personal import SEALED_STATE, Personal
@@ -68,10 +69,11 @@ class ValueCodec:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
         if len(data) <= _LARGE_TO_READ_BYTES:
             return self._decoded(data)
-        apart = Apart(_give_way)
-        rest, values = self._large.without(apart.without(data), apart)
-        state = self._large.filled(self._decoded(rest, apart), values)
-        return state if apart.all_taken else self._decoded(data)
+        with collector.spared():
+            apart = Apart(_give_way)
+            rest, values = self._large.without(apart.without(data), apart)
+            state = self._large.filled(self._decoded(rest, apart), values)
+            return state if apart.all_taken else self._decoded(data)
 
     def _decoded(self, data: bytes, apart: Apart | None = None) -> Any:
         # A field that is missing would be filled with its default: a state, but not that of the stream.

@@ -8,25 +8,46 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
+import structlog
+
 from twinlog.log.kept_snapshots import Keeper
+from twinlog.log.personal import EVERYBODY
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
 from twinlog.log.transaction import Entry
 from twinlog.log.units import StreamRef
 from twinlog.log.unreadable import Unreadable, UnreadableStreams
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId
+from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
+
+_UNDECLARED = (
+    "it is none of the service's aggregates, so its timers are never fired, and neither audit nor inspection knows its "
+    "states; add it to the aggregates of the ServiceSpec"
+)
+
+_NAMESAKE = (
+    "it is another aggregate than the one that the service declares under this name, and they would fold each other's "
+    "streams; import that one, or rename the other"
+)
 
 
 class StateCache:
     """Streams by id, the least recently used first; a stream that is absent is read when it is needed."""
 
     def __init__(
-        self, snapshots: Snapshots, schema: Schema, capacity: int, keeper: Keeper | None = None
+        self,
+        snapshots: Snapshots,
+        schema: Schema,
+        capacity: int,
+        keeper: Keeper | None = None,
+        declared: Mapping[str, AnyAggregate] | None = None,
     ) -> None:
-        """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed."""
+        """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed.
+        ``declared``: the aggregates that the log is to hold, by name; None: any."""
         self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
@@ -36,6 +57,9 @@ class StateCache:
         self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
         self._keeper = keeper
+        self._declared = declared
+        self._said: set[str] = set()
+        """Of which aggregates it was said that they are not those."""
         self._personal = personal = snapshots.personal
         self._erased: set[str] = set()
         """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
@@ -45,6 +69,8 @@ class StateCache:
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
+        if self._personal:
+            self._personal.doubt()
         if self._erased:
             self._forget_erased()
 
@@ -54,18 +80,27 @@ class StateCache:
         for aggregate, id in refs:
             name = aggregate.name
             if name not in beginnings:
-                beginnings[name] = beginning(aggregate)
+                beginnings[name] = self._beginning(aggregate)
             self.known.setdefault(StreamId(name, id), beginnings[name])
 
     async def load(self, session: LogSession, refs: Iterable[StreamRef]) -> None:
         """Reads the streams that are unknown, unless they failed in this batch."""
         wanted = {StreamId(aggregate.name, id): aggregate for aggregate, id in refs}
         missing = {
-            stream: self.unreadable.so_far(stream) or beginning(aggregate)
+            stream: self.unreadable.so_far(stream) or self._beginning(aggregate)
             for stream, aggregate in wanted.items()
             if stream not in self.known and stream not in self.failed
         }
         await self._read(session, missing)
+
+    def _beginning(self, aggregate: AnyAggregate) -> Entry:
+        if self._declared is not None and self._declared.get(name := aggregate.name) is not aggregate:
+            known = self._declared.get(name)
+            if known != aggregate and name not in self._said:
+                self._said.add(name)
+                problem = _NAMESAKE if known else _UNDECLARED
+                structlog.get_logger().warning("writer.undeclared_aggregate", aggregate=name, problem=problem)
+        return beginning(aggregate)
 
     async def refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:
         """Brings known streams up to date; one that has not moved on is forgotten.
@@ -89,8 +124,10 @@ class StateCache:
 
     def _forget_erased(self) -> None:
         assert self._personal
-        for stream in list(self.known):
-            if stream.id in self._erased or self._personal.is_mixed(stream.type):
+        everybody = EVERYBODY in self._erased
+        for stream, entry in list(self.known.items()):
+            keeps = everybody and entry.aggregate.keeps_personal and holds(entry.aggregate)
+            if keeps or stream.id in self._erased or self._personal.is_mixed(stream.type):
                 del self.known[stream]
         self._erased.clear()
 

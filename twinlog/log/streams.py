@@ -61,7 +61,8 @@ class StreamReader:
         except ArchiveUnavailable as error:
             return await self._read_apart(session, entries, snapshots, error)
         if personal := self._codecs.personal:
-            slices = await personal.opened_slices(slices)
+            keeping = [at.aggregate.keeps_personal for at in entries.values()]
+            slices = await personal.opened_slices(slices, keeping)
         for (stream, at), slice in zip(entries.items(), slices, strict=True):
             try:
                 found.append(Found(stream, await self._fold(at, slice)))

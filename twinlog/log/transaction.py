@@ -16,7 +16,7 @@ from twinlog.log.ports import Statement, TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
-from twinlog.model.event import Metadata, NewEvent, StreamId
+from twinlog.model.event import Metadata, NewEvent, StreamId, encoded
 from twinlog.model.personal import decides_personal, withheld
 from twinlog.model.schema import Schema
 
@@ -144,7 +144,7 @@ class Transaction:
         if not id or not isinstance(id, str):
             raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
         stream = StreamId(aggregate.name, id)
-        entry = self._entry(aggregate, stream)
+        entry, cause = self._entry(aggregate, stream), metadata or self._metadata
         state, version, events = entry.state, entry.version, []
         at_work, upcasting, owners = "decide", self._draft.upcasting, self._draft.owners
         try:
@@ -152,6 +152,7 @@ class Transaction:
                 kind = type(message)
                 if (kind not in aggregate.events) if aggregate.events else (kind in owners):
                     self._refuse_event(aggregate, message)
+                type_, payload, routing_key = encoded(message)  # before anybody changes it
                 at_work = "evolve"
                 if upcasting is None:
                     state, version = aggregate.evolve(state, message), version + 1
@@ -164,8 +165,12 @@ class Transaction:
                 if not isinstance(key, str):
                     raise TypeError(f"it gives {key!r}, which is no text")
                 at_work = "decide"
-                uuid, cause = self._draft.ids.uuid7(), metadata or self._metadata
-                events.append(NewEvent.of(stream, version, uuid, message, cause, key))
+                uuid = self._draft.ids.uuid7()
+                events.append(NewEvent(stream, version, uuid, type_, payload, cause, key, routing_key))
+            if aggregate.pristine is not None and aggregate.initial != aggregate.pristine:
+                raise TypeError(
+                    "it changes in place the initial state, which all streams share; give a changed copy"
+                )
         except TwinlogError:
             raise
         except Exception as error:  # a defect of the aggregate, or a state that it was not made for

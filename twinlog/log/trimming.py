@@ -18,4 +18,4 @@ class TrimmedLog(Protocol):
 
 async def trimmed(log: Log) -> int:
     """How far the stream of a log is trimmed; 0 where that is not known."""
-    return await log.trimmed() if isinstance(log, TrimmedLog) else 0
+    return max(await log.trimmed(), 0) if isinstance(log, TrimmedLog) else 0

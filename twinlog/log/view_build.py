@@ -28,6 +28,8 @@ class Build(NamedTuple):
     """When queries left it last; None: never."""
     share: int = 100
     """Percent of the time that it may be filled in."""
+    may_lack: bool = False
+    """Whether it was confirmed, when queries began to read it, that it may lack events which it has set aside."""
 
     @property
     def place(self) -> str:

@@ -8,9 +8,12 @@ until one is dropped, so that to switch is to say which of them is read, and not
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from twinlog.log.view_build import Build
@@ -18,11 +21,33 @@ from twinlog.log.view_store import SharedViewStore
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.view import AnyView
 
+KEPT_SECONDS = 5.0
+"""How long a build is kept after queries have left it: until then replicas may read it, and watches go across."""
+SURE_SECONDS = 3.0
+"""How long a replica takes a build to be there since it has looked; by far less than it is kept, for a slow commit."""
+
 
 class BuildGone(FailedPrecondition):
-    """Build {build} of view {view} was dropped, or is the live one, since it was looked at; look again."""
+    """Build {build} of view {view} was dropped, or queries read another one, since it was looked at; look again."""
 
     reason = "VIEW_BUILD_GONE"
+
+
+class RebuildUnderWay(FailedPrecondition):
+    """Build {build} of view {view} was begun and never switched to; switch to it, or drop it first."""
+
+    reason = "REBUILD_UNDER_WAY"
+
+
+class OlderAtWork(FailedPrecondition):
+    """A program of release 0.1 is at work on the database of view {view} ({sessions}); it would end where it finds a
+    second build. Stop it, then rebuild the view."""
+
+    reason = "VIEW_OLDER_AT_WORK"
+
+
+class SetAsideMeanwhile(Exception):
+    """The dead letters of a build have changed since they were looked at."""
 
 
 class RowDifference(NamedTuple):
@@ -90,11 +115,20 @@ class LiveBuilds:
     """Reads under way. A read counts itself, once it may begin."""
     opened: asyncio.Event | None = None
     """Set when reads may go on; None: they may."""
+    seen_at: float = -math.inf
+    """When those that are read were last known to be kept, by :func:`elapsed`."""
 
     def read(self, builds: Mapping[str, Build]) -> None:
         """From now on these are read."""
         self.current = builds
         self.elsewhere = any(build.place or build.version > 1 for build in builds.values())
+
+    def gone(self, builds: Sequence[Build]) -> Build | None:
+        """One that is read, and not kept any more; None: all are. ``builds``: those that there are."""
+        there = {(build.view, build.number) for build in builds if not build.dropped}
+        homes = (build for build in builds if build.home and build.view not in self.current)
+        read = (*self.current.values(), *homes)
+        return next((build for build in read if (build.view, build.number) not in there), None)
 
     @asynccontextmanager
     async def changing(self, seconds: float) -> AsyncIterator[None]:
@@ -114,6 +148,10 @@ class LiveBuilds:
         """The version of a view that is read; 0: not known, so that of the declared one."""
         build = self.current.get(view.name)
         return build.version if build else 0
+
+
+elapsed = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Seconds on a clock that goes on while the machine sleeps, where it has one."""
 
 
 @runtime_checkable
@@ -138,23 +176,35 @@ class RebuildableStore(SharedViewStore, Protocol):
         ...
 
     async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
-        """A new build with an empty table. ``home_version``: that of the home, where nothing is stored of it yet."""
+        """A new build with an empty table. ``home_version``: that of the home, where nothing is stored of it yet.
+
+        Raises RebuildUnderWay, and OlderAtWork where a program is at work that knows of no builds. Such a program
+        refuses to start until the home is the only build again.
+        """
         ...
 
     async def settle_home(self, view: str, version: int) -> None:
         """Stores that the home has this version and is live, unless it is known already."""
         ...
 
-    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
-        """Makes a build the live one, in one transaction.
+    async def switch(
+        self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
+    ) -> Mapping[str, int]:
+        """Makes a build the live one instead of another, in one transaction.
 
         ``consumers``: by each of the live build's, the one of the new build that reads the same log. Those of the new
-        one have to be at least as far. Returns how far each lacks: then nothing was done; empty: it is live.
+        one have to be at least as far. ``letters``: by consumer, the version of its dead letters that were looked at;
+        None: it is confirmed that the new build may lack some. Returns how far each lacks: then nothing was done;
+        empty: it is live. Raises BuildGone and SetAsideMeanwhile.
         """
         ...
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
-        """Drops the table of a build that is not live, and its checkpoints; of a home, the rows."""
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
+        """Drops the table of a build that is not live, and its checkpoints; of a home, the rows.
+
+        Returns for how many seconds it is still kept, since queries have just left it: then nothing was done; 0: it is
+        dropped. Raises BuildGone.
+        """
         ...
 
     async def compare_builds(

@@ -88,4 +88,4 @@ def microseconds(time: datetime) -> int:
 
 @lru_cache(1)
 def _time(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)  # exact until the year 2255
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -38,6 +38,7 @@ from twinlog.log.transaction import Transaction
 from twinlog.log.unfinished import UnfinishedWork
 from twinlog.log.units import Outcome, StreamRef, Unit, fail_all
 from twinlog.log.unreadable import UnreadableStreams
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import Overloaded, Unavailable
 from twinlog.model.event import Metadata, Recorded
@@ -69,6 +70,7 @@ class Writer:
         randomness: Randomness = random,
         personal: Personal | None = None,
         owners: Mapping[type[Message], str] = {},
+        declared: Mapping[str, AnyAggregate] | None = None,
     ) -> None:
         """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they are in
         plain text. ``on_commit`` gets every batch of events right after its commit, in
@@ -79,6 +81,7 @@ class Writer:
         wait; one more is refused as Overloaded, however fast they are worked off.
 
         ``owners``: the aggregate that declares a type among its ``events``, by its name; no other decides one.
+        ``declared``: the service's aggregates, by name; it is said where a unit reads another. None: any will do.
         """
         self.schema = schema
         self._log = log
@@ -103,7 +106,7 @@ class Writer:
         self.personal = personal
         self._snapshots = Snapshots(log, events=schema, randomness=randomness, personal=personal)
         self._keeper = Keeper(log, schema, self._snapshots, randomness=randomness)
-        self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper)
+        self._states = StateCache(self._snapshots, schema, cached_streams, self._keeper, declared)
         self.batches: Counter[int] = Counter()
         """How many batches had how many units, since the process started."""
         self._group_commit = GroupCommit(

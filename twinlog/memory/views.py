@@ -10,10 +10,11 @@ from typing import Any, Self, TypeVar
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, LogSession
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import BuildGone, LiveBuilds, Rows
+from twinlog.log.view_builds import BuildGone, LiveBuilds, RebuildUnderWay, Rows, SetAsideMeanwhile
 from twinlog.log.view_store import ViewMoment
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
+from twinlog.model.event import StreamId
 from twinlog.model.row_changes import NO_ROWS, Mark, Marks, Note, Noted, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 
@@ -63,34 +64,47 @@ class MemoryViews:
 
     async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
         await self.settle_home(view.name, home_version)
+        for each in self._builds.values():
+            if each.view == view.name and not (each.live or each.live_until or each.dropped):
+                raise RebuildUnderWay(view=view.name, build=each.number)
         number = max(number for name, number in self._builds if name == view.name) + 1
         build = Build(view.name, number, view.version, False, False, False, _BEGUN, share=share)
         self._builds[view.name, number] = build
         return build
 
-    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+    async def switch(
+        self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
+    ) -> Mapping[str, int]:
+        await self.settle_home(live.view, live.version)
         behind = {
             new: self.positions.get(old, 0) - self.positions.get(new, 0) for old, new in consumers.items()
         }
         if behind := {name: lack for name, lack in behind.items() if lack > 0}:
             return behind
-        known = self._builds.get((to.view, to.number))
-        if known is None or known.dropped:
+        if letters is not None and any(self._version_of_letters(c) != letters[c] for c in letters):
+            raise SetAsideMeanwhile
+        known, left = (self._builds.get((each.view, each.number)) for each in (to, live))
+        if known is None or known.dropped or left is None or not left.live:
             raise BuildGone(view=to.view, build=to.number)
-        for key, build in self._builds.items():
-            if build.view == to.view and build.live:
-                self._builds[key] = build._replace(live=False, live_until=_BEGUN)
-        self._builds[to.view, to.number] = known._replace(live=True, live_since=_BEGUN)
+        self._builds[to.view, live.number] = left._replace(live=False, live_until=_BEGUN)
+        self._builds[to.view, to.number] = known._replace(
+            live=True, live_since=_BEGUN, may_lack=letters is None
+        )
         return {}
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
+    def _version_of_letters(self, consumer: str) -> int:
+        stream = StreamId("dead_letters", consumer)
+        return sum(event.stream == stream for event in self.log.events)
+
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
         known = self._builds.get((build.view, build.number))
-        if known is None or known.live:
+        if known is None or known.live or known.dropped:
             raise BuildGone(view=build.view, build=build.number)
         self.tables.pop(_at(build.place, table), None)
         self._builds[build.view, build.number] = known._replace(dropped=True)
         for consumer in () if build.home else consumers:
             self.positions.pop(consumer, None)
+        return 0.0
 
     async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int

@@ -7,9 +7,10 @@ others react to is an event; bad input is an error. (Jérémie Chassaing, "Funct
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -32,6 +33,25 @@ def _never(_state: Any) -> datetime | None:
 
 def _no_on_due(_state: Any, now: datetime) -> Any:
     raise NotImplementedError("an aggregate with `due` needs `on_due`")
+
+
+_MUTABLE = (list, dict, set, bytearray)
+
+
+def is_mutable(value: object) -> bool:
+    """Whether a state itself can be changed in place."""
+    if is_dataclass(value):
+        return not getattr(value, "__dataclass_params__").frozen  # noqa: B009 - typeshed does not know it
+    return isinstance(value, _MUTABLE)
+
+
+def holds_mutable(value: object) -> bool:
+    """Whether a state, or anything in it, can be changed in place."""
+    if is_mutable(value):
+        return True
+    if is_dataclass(value) and not isinstance(value, type):
+        return any(holds_mutable(getattr(value, each.name, None)) for each in fields(value))
+    return isinstance(value, tuple) and any(map(holds_mutable, value))
 
 
 @dataclass(frozen=True)
@@ -64,10 +84,15 @@ class Aggregate(Generic[State, Command]):
     then three of four, and so on."""
     keeps_personal: bool = True
     """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
-    stream's own id. False: the fold drops them."""
+    stream's own id. False: the fold drops them, and is given them sealed where it is decided by."""
+
+    pristine = cast(Any, None)
+    """A copy of the initial state, of an aggregate in whose state anything can be changed in place."""
 
     def __post_init__(self) -> None:
         refuse_other(f"aggregate {self.name!r}", self, _FORMS)
+        if holds_mutable(self.initial):
+            object.__setattr__(self, "pristine", deepcopy(self.initial))
 
     @property
     def has_timers(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,6 +15,11 @@ from google.protobuf.message import Message
 from twinlog.model.routing import rule_of
 
 BUCKETS = 64
+_NO_TOKEN = re.compile(r"[^!-~]|[.*>]")
+"""What a token of a subject cannot have: a subject is one line, of which each token says one thing."""
+_LONGEST_TOKEN = 1_000
+"""Characters; a server refuses longer lines, and ends the connection."""
+_REMEMBERED_TOKENS = 1_000
 
 
 class StreamId(NamedTuple):
@@ -40,6 +47,13 @@ class Metadata(NamedTuple):
     """What the domain says besides, such as the tenant or the user; what an event causes has the same."""
 
 
+def encoded(message: Message) -> tuple[str, bytes, str]:
+    """What a log keeps of a message: its type, its payload and its routing key."""
+    payload = message.SerializeToString(deterministic=True)
+    rule = rule_of(message.DESCRIPTOR)
+    return rule.type, payload, rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
+
+
 class NewEvent(NamedTuple):
     """An event about to be appended."""
 
@@ -63,10 +77,8 @@ class NewEvent(NamedTuple):
         partition_key: str,
     ) -> NewEvent:
         """The event with the type, payload and routing key of a message."""
-        payload = message.SerializeToString(deterministic=True)
-        rule = rule_of(message.DESCRIPTOR)
-        routing_key = rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
-        return cls(stream, version, event_id, rule.type, payload, metadata, partition_key, routing_key)
+        type, payload, routing_key = encoded(message)
+        return cls(stream, version, event_id, type, payload, metadata, partition_key, routing_key)
 
 
 class Recorded(NamedTuple):
@@ -90,7 +102,7 @@ class Recorded(NamedTuple):
     def subject(self) -> str:
         """The twin's subject: ``<log>.<bucket>.<EventType>.<routing key>``."""
         bucket = zlib.crc32(self.partition_key.encode()) % BUCKETS  # `bucket_of`, without its call
-        return f"{self.log}.{bucket}.{self.type.rpartition('.')[2]}.{self.routing_key}"
+        return f"{self.log}.{bucket}.{_token(self.type.rpartition('.')[2])}.{_token(self.routing_key)}"
 
     @property
     def address(self) -> str:
@@ -101,6 +113,16 @@ class Recorded(NamedTuple):
         """The metadata of what ``actor`` does because of this event."""
         given, address = self.metadata, f"{self.log}/{self.position}"
         return Metadata(given.correlation_id, address, given.traceparent, actor, given.extra)
+
+
+@lru_cache(_REMEMBERED_TOKENS)
+def _token(text: str) -> str:
+    """A type or routing key as a token of a subject.
+
+    Those that are declared are tokens already. What another program has written may be none: copied as it is, it would
+    end the connection, and with it everything that this process copies and follows. Nobody can have asked for it.
+    """
+    return _NO_TOKEN.sub("_", text[:_LONGEST_TOKEN]) or "_"
 
 
 def bucket_of(partition_key: str) -> int:

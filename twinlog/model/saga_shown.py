@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.saga import Awaited, Saga, SagaInstance, SagaStatus, StepState
-from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_evolution import SagaEvolution
 
 
@@ -67,23 +66,6 @@ def remaining_steps(saga: Saga, instance: SagaInstance) -> Sequence[str]:
         return closes or [_name(saga, len(saga.steps))]
     undo = SagaEvolution(saga).to_undo(instance)
     return [*[f"undo: {saga.steps[number].name}" for number in undo], *closes]
-
-
-def awaiting_since(
-    sagas: SagaAggregate, history: Iterable[tuple[Message, datetime]]
-) -> Mapping[int, datetime]:
-    """By step, since when its answer is awaited; tries that were made meanwhile change nothing.
-
-    ``history``: all messages of the instance's stream, each with the time when it was recorded.
-    """
-    since: dict[int, datetime] = {}
-    instance = sagas.initial
-    for message, at in history:
-        before, instance = instance, sagas.evolve(instance, message)
-        if before.status is not instance.status:
-            since.clear()  # a step that is being undone is awaited anew
-        since = {each.step: since.get(each.step, at) for each in instance.awaited}
-    return since
 
 
 def _answer(saga: Saga, instance: SagaInstance, awaited: Awaited) -> AwaitedAnswer:

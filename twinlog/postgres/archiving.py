@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import IO, Any, NamedTuple
 from uuid import UUID, uuid5
 
-from twinlog.log.archive import ArchivedRange, filesystem
+from twinlog.log.archive import ArchivedRange, filesystem, protocols
 from twinlog.log.installation import Identity
 from twinlog.log.log_file import FORMAT, FrameReader, FrameWriter, header_of
 from twinlog.log.log_file_records import event_of, event_record
@@ -219,8 +219,7 @@ async def _remove(log: PostgresLog, rule: Rule, say: Say) -> int:
 
 def _sync(files: Any, path: str) -> None:
     """Rows are taken out once a file is there: on a disk of ours, see that it is."""
-    protocols = files.protocol if isinstance(files.protocol, (tuple, list)) else (files.protocol,)
-    if "file" not in protocols:
+    if "file" not in protocols(files):
         return
     for each in (path, os.path.dirname(path)):
         descriptor = os.open(each, os.O_RDONLY)

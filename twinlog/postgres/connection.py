@@ -15,7 +15,15 @@ from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
 from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.codecs import set_codecs
-from twinlog.postgres.database import CONNECT_SECONDS, SESSION, connect, ensure_database, refused_at_start
+from twinlog.postgres.database import (
+    CONNECT_SECONDS,
+    SESSION,
+    Admit,
+    connect,
+    ensure_database,
+    everything,
+    refused_at_start,
+)
 from twinlog.postgres.meaning import LostRace, outages, rule_of
 from twinlog.postgres.migrations import migrate
 
@@ -211,8 +219,12 @@ async def open_database(
     *packages: str,
     size: int = 5,
     on_connect: Callable[[], None] = lambda: None,
+    admit: Admit = everything,
 ) -> AsyncIterator[Pool]:
-    """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError."""
-    url = await until_available("database", lambda: ensure_database(server_url, database))
+    """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError.
+
+    ``admit``: see :func:`ensure_database`.
+    """
+    url = await until_available("database", lambda: ensure_database(server_url, database, admit))
     async with open_pool(url, *packages, size=size, on_connect=on_connect) as pool:
         yield pool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,17 +11,19 @@ import asyncpg
 from twinlog._aio.reasons import reason
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.meaning import outages
-from twinlog.postgres.urls import address_of, database_of, database_url
+from twinlog.postgres.urls import address_of, database_of, database_url, parted
 
 OLDEST_POSTGRES = 140000
 CONNECT_SECONDS = 10.0
 _POOLER_SECONDS = 2.0
 _POOLER_ROUNDS = 4
 
-SESSION = "SET default_transaction_isolation = 'read committed'"
-"""Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile. Set in
-the session, because that goes before what the server, the database or the user has as its default, and a pooler lets
-it pass. ``default_transaction_read_only`` stays as the operator has it: read-only is an outage."""
+SESSION = """SET default_transaction_isolation = 'read committed';
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"""
+"""Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile, and what
+is acknowledged has to be on the disk. Set in the session, because that goes before what the server, the database or
+the user has as its default, and a pooler lets it pass. ``default_transaction_read_only`` stays as the operator has it:
+read-only is an outage; so do the other ways to commit, which wait for the disk, too, or for replicas."""
 
 
 @contextmanager
@@ -33,31 +35,62 @@ def refused_at_start() -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
 
 
+_LOOK_IN = "SELECT set_config('search_path', quote_ident($1), false), set_config('twinlog.schema', $1, false)"
+"""Only there: what another log has in the schema public is none of this one's. The second part keeps locks apart."""
+
+
 async def connect(url: str, **options: Any) -> asyncpg.Connection:
-    """A connection. Raises Unavailable, and WrongSetting, with the address of the server."""
+    """A connection; where the URL's database is ``database/schema``, names are looked up in that schema.
+
+    Raises Unavailable, and WrongSetting, with the address of the server.
+    """
+    database, schema = parted(database_of(url))
     try:
         with outages(address_of(url)):
-            return await asyncpg.connect(url, **options)
+            if not schema:
+                return await asyncpg.connect(url, **options)
+            connection: asyncpg.Connection = await asyncpg.connect(database_url(url, database), **options)
+            try:
+                # No parameter of the connection: poolers refuse those that they do not know.
+                await connection.execute(_LOOK_IN, schema)
+            except BaseException:
+                connection.terminate()
+                raise
+            return connection
     except ValueError as error:  # asyncpg shows what it stumbles over, which may be a piece of the password
         raise WrongSetting(
             "POSTGRES_URL: it cannot be used as a URL; see the documentation of the setting"
         ) from error
 
 
+Admit = Callable[[asyncpg.Connection, str], Awaitable[None]]
+"""Looks at a database, by a connection and its name, before anything is made in it."""
+
+
+async def everything(_connection: asyncpg.Connection, _database: str) -> None:
+    """Whatever is in the database."""
+
+
 async def all_databases(server_url: str) -> list[str]:
-    """The databases of a server that take connections, in order. Raises what asyncpg does."""
+    """The databases of a server that take connections, in order. Raises what asyncpg does.
+
+    One with a slash in its name is none of Twinlog's.
+    """
     connection = await connect(database_url(server_url, "postgres"))
     try:
         rows = await connection.fetch(
-            "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
+            "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND strpos(datname, '/') = 0 "
+            "ORDER BY datname"
         )
     finally:
         await connection.close()
     return [row[0] for row in rows]
 
 
-async def ensure_database(server_url: str, database: str) -> str:
-    """Creates the database if it is missing, checks that it can be used, and returns its URL.
+async def ensure_database(server_url: str, database: str, admit: Admit = everything) -> str:
+    """Creates the database, and its schema, if it is missing, checks that it can be used, and returns its URL.
+
+    ``admit`` raises ConfigurationError where what is in it already is another's.
 
     Raises ConfigurationError, one line that says what is needed, if it cannot; and Unavailable while the server is
     not up.
@@ -74,9 +107,29 @@ async def ensure_database(server_url: str, database: str) -> str:
         try:
             with outages(address_of(url)):
                 await check(connection, url)
+                if (schema := parted(database)[1]) and not await connection.fetchval(HAS_SCHEMA, schema):
+                    await _create_schema(connection, database)
+                await admit(connection, database)
         finally:
             await connection.close()
     return url
+
+
+HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
+
+
+async def _create_schema(connection: asyncpg.Connection, database: str) -> None:
+    name, schema = parted(database)
+    try:
+        with suppress(
+            asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError
+        ):  # another process may be faster
+            await connection.execute(f'CREATE SCHEMA "{schema}"')
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"POSTGRES_DATABASE: database {name} has no schema {schema}, and this user may not create it; as its owner "
+            f"CREATE SCHEMA {schema} AUTHORIZATION this user, or GRANT CREATE ON DATABASE {name}"
+        ) from error
 
 
 def is_missing(error: BaseException | None) -> bool:
@@ -131,6 +184,7 @@ async def _session(connection: asyncpg.Connection) -> int:
 
 
 async def _create(server_url: str, database: str) -> None:
+    database, _ = parted(database)
     name = f'"{database}"'
     try:
         connection = await connect(

@@ -9,7 +9,17 @@ import asyncpg
 from twinlog.log.installation import Identity
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.connection import Pool, fetch
+from twinlog.postgres.database import Admit
 from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.urls import parted
+
+
+class AnotherLog(ConfigurationError):
+    """POSTGRES_DATABASE: database {database} holds log {theirs}, and this service's log is {ours}; name a database of
+    its own there or in the ServiceSpec, or a schema of its own, as in {place}/{ours}. A log keeps its name: if it was
+    renamed, call it {theirs} again."""
+
+    reason = "ANOTHER_LOG"
 
 
 class ImportUnfinished(ConfigurationError):
@@ -23,17 +33,34 @@ _DERIVED = UUID("c8a5d1f4-5d0e-4b1b-9d5c-7a9d3c0f2e61")
 """The namespace of derived names (RFC 9562, version 5)."""
 
 
+def only(log: str) -> Admit:
+    """Raises AnotherLog of a database that holds a log of another name, before anything is made in it."""
+
+    async def admit(connection: asyncpg.Connection, database: str) -> None:
+        if await connection.fetchval("SELECT to_regclass('log_identity')"):
+            row = await connection.fetchrow(_QUERIES["identity"])
+            _refuse_other(row[3] if row else None, log, database)
+
+    return admit
+
+
+def _refuse_other(known: str | None, log: str, database: str) -> None:
+    if known not in (None, log):
+        raise AnotherLog(database=database, theirs=known, ours=log, place=parted(database)[0])
+
+
 async def identity(pool: Pool) -> Identity | None:
     """Whose log a database holds; None where no service has said so yet."""
     rows = await fetch(pool, _QUERIES["identity"])
     return Identity(rows[0][0], rows[0][1]) if rows else None
 
 
-async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
-    """Whose log the database holds; says it, where nobody has said so yet, and never changes it.
+async def identify(pool: Pool, installation: str, namespace: str, log: str = "") -> Identity:
+    """Whose log the database holds; says it, where nobody has said so yet, and never changes it. So with its name,
+    ``log``.
 
     ``installation``: its name as it is set; empty: one that all services derive alike that share a Postgres server and
-    a ``namespace``. Raises ConfigurationError where the log is another installation's, and Unavailable.
+    a ``namespace``. Raises ConfigurationError where the log is another installation's, or another one, and Unavailable.
     """
     for found, position in await fetch(pool, _QUERIES["import_unfinished"]):
         raise ImportUnfinished(database=found, position=position)
@@ -41,7 +68,12 @@ async def identify(pool: Pool, installation: str, namespace: str) -> Identity:
     if not rows:
         await fetch(pool, _QUERIES["identify"], installation or await _derived(pool, namespace))
         rows = await fetch(pool, _QUERIES["identity"])
-    found, log_id, database = rows[0]
+    if log and rows[0][3] is None:
+        await fetch(pool, _QUERIES["name_log"], log)
+        rows = await fetch(pool, _QUERIES["identity"])
+    found, log_id, database, known = rows[0]
+    if log:
+        _refuse_other(known, log, database)
     if installation not in ("", found):
         raise ConfigurationError(
             f"TWINLOG_INSTALLATION={installation}: database {database} belongs to installation {found}; set it to that "

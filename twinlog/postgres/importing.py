@@ -63,13 +63,13 @@ def checked(file: IO[bytes], name: str) -> Checked:
     header, end = None, None
     places: list[tuple[Seal, int]] = []
     for frame in reader.frames():
-        if header is None or _has_events(frame):
-            places.append((frame.seal, frame.end))
-        elif any(record.WhichOneof("record") is None for record in frame.records):
+        header = header or header_of(frame, name)
+        if any(record.WhichOneof("record") is None for record in frame.records):
             raise NotALogFile(
                 file=name, why="it has records that this program does not know; use a newer one"
             )
-        header = header or header_of(frame, name)
+        if not places or _has_events(frame):
+            places.append((frame.seal, frame.end))
         end = frame.finished
     if header is None:
         raise NotALogFile(file=name, why="it is empty")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
+from pydantic_core import to_json
 
 from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import Link, Unlinked, event_digests, leaves, summed
@@ -24,6 +25,7 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
@@ -37,24 +39,35 @@ from twinlog.postgres.connection import (
     open_database,
     use_of,
 )
+from twinlog.postgres.database import Admit, everything
 from twinlog.postgres.named_queries import load_queries
 
 _QUERIES = load_queries("twinlog.postgres.sql")
+_REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+"""What is raised where a value is none of Postgres'."""
+_TEXTS = Metadata._fields[:-1]
 _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
 """What an event has that is only folded."""
 
 
 @asynccontextmanager
 async def open_log(
-    server_url: str, database: str, name: str, *packages: str, size: int = 5
+    server_url: str, database: str, name: str, *packages: str, size: int = 5, admit: Admit = everything
 ) -> AsyncIterator[PostgresLog]:
     """The log of that name in a database of a server; both are created if they are missing.
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
+    ``admit``: see :func:`~twinlog.postgres.database.ensure_database`.
     """
     connections = Connections()
     async with open_database(
-        server_url, database, "twinlog.postgres.sql", *packages, size=size, on_connect=connections.count
+        server_url,
+        database,
+        "twinlog.postgres.sql",
+        *packages,
+        size=size,
+        on_connect=connections.count,
+        admit=admit,
     ) as pool:
         yield PostgresLog(pool, name, connections)
 
@@ -192,6 +205,10 @@ class PostgresLog(ArchivedPast):
         rows = await self._fetch("newest_link")
         return Link(*rows[0]) if rows else None
 
+    async def notes_newest(self) -> bool:
+        """Whether the next link will follow the newest one."""
+        return all(row[0] for row in await self._fetch("notes_newest"))
+
     async def unlinked(self) -> Sequence[Unlinked]:
         return [Unlinked(*row) for row in await self._fetch("unlinked")]
 
@@ -224,9 +241,15 @@ class _Session:
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
-    """Appends in the connection's transaction, or in a new one if it has none."""
-    if not batch.statements:
-        return await _append(connection, batch)
+    """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable."""
+    try:
+        return await (_append_all if batch.statements else _append)(connection, batch)
+    except _REFUSED:
+        refuse_batch(batch)
+        raise
+
+
+async def _append_all(connection: Connection, batch: Batch) -> Appended | Conflict:
     async with connection.transaction():
         appended = await _append(connection, batch)
         for query, arguments in batch.statements if isinstance(appended, Appended) else ():
@@ -275,8 +298,6 @@ async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
 
 def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
     version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at, extra = row
-    if extra is not None:
-        metadata["extra"] = extra
     return Recorded(
         log,
         position,
@@ -285,19 +306,28 @@ def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> 
         event_id,
         type,
         payload,
-        metadata_of(metadata),
+        metadata_of(metadata, extra),
         partition_key,
         routing_key,
         recorded_at,
     )
 
 
-def metadata_of(stored: Mapping[str, Any]) -> Metadata:
-    """What is known of an event, by the names under which it is stored."""
-    try:
-        return Metadata(**stored)
-    except TypeError:  # a newer version of the program knows more about an event
-        return Metadata(**{name: stored[name] for name in Metadata._fields if name in stored})
+def metadata_of(stored: Any, extra: Any = None) -> Metadata:
+    """What is known of an event, by the names under which it is stored; the rest is a newer program's.
+
+    What is no text, as another program may have written it, is read as the JSON that it is: it concerns nobody else.
+    """
+    if not isinstance(stored, dict):
+        stored = {"actor": stored}
+    if not isinstance(extra, dict | None):
+        extra = {"extra": extra}
+    texts = [_text(stored.get(name, "")) for name in _TEXTS]
+    return Metadata._make([*texts, {name: _text(value) for name, value in (extra or {}).items()}])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else to_json(value).decode()
 
 
 class _Rows(NamedTuple):
@@ -310,17 +340,23 @@ class _Rows(NamedTuple):
 
 
 async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
-    snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
-    after = [snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted]
-    to_fold = all(want.to_fold for want in wanted)
-    rows = await connection.fetch(
-        _QUERIES["histories_to_fold" if to_fold else "histories"],
-        [want.stream.type for want in wanted],
-        [want.stream.id for want in wanted],
-        after,
-        [want.upto for want in wanted],
-    )
-    return _Rows(snapshots, rows, to_fold)
+    try:
+        snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
+        after = [
+            snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted
+        ]
+        to_fold = all(want.to_fold for want in wanted)
+        rows = await connection.fetch(
+            _QUERIES["histories_to_fold" if to_fold else "histories"],
+            [want.stream.type for want in wanted],
+            [want.stream.id for want in wanted],
+            after,
+            [want.upto for want in wanted],
+        )
+        return _Rows(snapshots, rows, to_fold)
+    except _REFUSED:
+        refuse_ids(want.stream for want in wanted)
+        raise
 
 
 async def _slices(

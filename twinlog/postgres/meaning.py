@@ -22,7 +22,7 @@ _SETTING = "POSTGRES_URL"
 
 
 class Meaning(Enum):
-    """What an error means for whoever meets it."""
+    """What an error means for its caller."""
 
     OUTAGE = "outage"
     """It passes: wait with backoff, and tell."""
@@ -31,7 +31,7 @@ class Meaning(Enum):
     MISCONFIGURATION = "misconfiguration"
     """Somebody has to mend it: refused at start; later an outage that names the setting and the way out."""
     DEFECT = "defect"
-    """The statement or its data is at fault: it goes on to the caller."""
+    """The statement or its data is at fault: the caller gets the error."""
 
 
 class Rule(NamedTuple):
@@ -57,7 +57,7 @@ _POOLER = (
 _RIGHTS = ("this user lacks a right", "grant it, or use the owner of the database")
 _MISFIT = (
     "the database does not have what this program's statements name",
-    "run the program that it was made for",
+    "run the program that it was made for, or correct the user's search_path",
 )
 
 RULES: Sequence[Rule] = (

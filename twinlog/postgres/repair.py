@@ -40,15 +40,27 @@ class FollowerState(NamedTuple):
     event_id: UUID | None
 
 
+_WITH_LOG = """
+SELECT n.nspname, coalesce(c.oid = to_regclass('log_head'), false) AS usual FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = 'log_head' AND has_schema_privilege(n.oid, 'USAGE')
+   AND (c.oid = to_regclass('log_head') OR n.nspname ~ '^[a-z_][a-z0-9_]*$')
+ ORDER BY NOT c.oid = to_regclass('log_head'), n.nspname
+"""
+
+
 async def databases(server_url: str) -> Sequence[str]:
-    """The databases of a server that hold a log. Raises Unavailable."""
+    """The databases of a server that hold a log, and the schemas that hold one besides, as ``database/schema``.
+
+    Raises Unavailable.
+    """
     found = []
     with outages():
         for name in await all_databases(server_url):
             connection = await connect(database_url(server_url, name))
             try:
-                if await connection.fetchval("SELECT to_regclass('log_head') IS NOT NULL"):
-                    found.append(name)
+                for schema, usual in await connection.fetch(_WITH_LOG):
+                    found.append(name if usual else f"{name}/{schema}")
             finally:
                 await connection.close()
     return found
@@ -67,7 +79,7 @@ async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
 
 
 async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
-    """The events of a database that were caused by some others, of which the first was recorded first."""
+    """The events of a database that were caused by others; the first of these has to be the oldest."""
     log = PostgresLog(pool, "")  # its own name does not matter
     before = await log.position_at(of[0].recorded_at - _CLOCKS) if of else 0
     return await log.related(before, await log.head(), [], [event.address for event in of])

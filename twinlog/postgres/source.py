@@ -23,8 +23,8 @@ from twinlog.postgres.repair import databases
 from twinlog.postgres.urls import database_url
 
 _READ = """
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
-       extra
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
   FROM events WHERE position > $1 ORDER BY position LIMIT $2
 """
 
@@ -36,10 +36,7 @@ class ReadEvent(Recorded):
     def metadata(self) -> Metadata:
         stored = cast("str | tuple[str, str]", self[7])
         metadata, extra = (stored, None) if isinstance(stored, str) else stored
-        given = from_json(metadata)
-        if extra is not None:
-            given["extra"] = from_json(extra)
-        return metadata_of(given)
+        return metadata_of(from_json(metadata), None if extra is None else from_json(extra))
 
 
 class FastReader:

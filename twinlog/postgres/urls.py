@@ -42,13 +42,25 @@ def address_of(url: str) -> str:
 
 
 def database_url(server_url: str, database: str) -> str:
-    """The URL of a database on a server."""
+    """The URL of a database on a server, or of a schema of one, as ``database/schema``, for :func:`connect`."""
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{quote(database)}"))
 
 
 def database_of(url: str) -> str:
     """The name of the database; empty where there is none."""
     return unquote(urlsplit(url).path.removeprefix("/"))
+
+
+def parted(database: str) -> tuple[str, str]:
+    """The database and the schema of what is called ``database/schema``; empty: those that a session looks in."""
+    name, _, schema = database.partition("/")
+    return name, schema
+
+
+def psql(database: str) -> str:
+    """The command that opens a database, in its schema."""
+    name, schema = parted(database)
+    return f"PGOPTIONS='-c search_path={schema}' psql {name}" if schema else f"psql {name}"
 
 
 def _hosts(url: str) -> list[str]:

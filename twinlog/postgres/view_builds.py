@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import asyncpg
 
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import BuildGone, Rows
+from twinlog.log.view_builds import (
+    KEPT_SECONDS,
+    BuildGone,
+    OlderAtWork,
+    RebuildUnderWay,
+    Rows,
+    SetAsideMeanwhile,
+)
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_connection
@@ -18,7 +26,9 @@ from twinlog.postgres.named_queries import load_queries
 _COMPARE_SECONDS = 3_600.0
 _FEW = 10_000
 """So many rows are counted; of more it is enough to know about how many there are."""
-_SWITCH = "SET LOCAL lock_timeout = '2s'"
+_PATIENT = "SET LOCAL lock_timeout = '2s'"
+_LOOKS, _LOOKS_APART_SECONDS = 10, 0.2
+"""Together longer than the pauses after which a program of release 0.1 renews a lease, or asks for it."""
 
 
 class ViewBuilds:
@@ -39,6 +49,8 @@ class ViewBuilds:
             async with connection.transaction():
                 await connection.execute(self._queries["lock_builds"], view.name)
                 await connection.execute(self._queries["settle_home"], view.name, home_version)
+                if begun := await connection.fetchval(self._queries["build_under_way"], view.name):
+                    raise RebuildUnderWay(view=view.name, build=begun)
                 row = await connection.fetchrow(self._queries["begin_build"], view.name, view.version, share)
                 assert row is not None
                 build, table = Build(*row), quoted(view.table)
@@ -46,15 +58,27 @@ class ViewBuilds:
                 await connection.execute(
                     f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.{table} (LIKE {table} INCLUDING ALL)"
                 )
+                await connection.execute(self._queries["builds_rule_out_older"])
                 return build
 
+        await self._refuse_beside_older(view)
         return await on_connection(self._pool, lambda connection: _at_home(connection, work))
 
-    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
+    async def _refuse_beside_older(self, view: AnyView) -> None:
+        """Raises OlderAtWork. A standby leaves no other trace than its sessions, which show their last statement."""
+        for _ in range(_LOOKS):
+            if found := await fetch(self._pool, self._queries["older_sessions"]):
+                raise OlderAtWork(view=view.name, sessions=", ".join(row[0] for row in found))
+            await asyncio.sleep(_LOOKS_APART_SECONDS)
+
+    async def switch(
+        self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
+    ) -> Mapping[str, int]:
         async def work(connection: Connection) -> Mapping[str, int]:
             async with connection.transaction():
-                await connection.execute(_SWITCH)
+                await connection.execute(_PATIENT)
                 await connection.execute(self._queries["lock_builds"], to.view)
+                await connection.execute(self._queries["settle_home"], live.view, live.version)
                 names = [*consumers, *consumers.values()]
                 stands = dict(map(tuple, await connection.fetch(self._queries["lock_checkpoints"], names)))
                 behind = {
@@ -64,27 +88,42 @@ class ViewBuilds:
                 }
                 if behind:
                     return behind
-                await connection.execute(self._queries["leave_build"], to.view)
-                if not await connection.fetchval(self._queries["enter_build"], to.view, to.number):
+                if letters is not None:
+                    await self._refuse_others(connection, letters)
+                left = await connection.fetchval(self._queries["leave_build"], live.view, live.number)
+                enter = self._queries["enter_build"]
+                if not left or not await connection.fetchval(enter, to.view, to.number, letters is None):
                     raise BuildGone(view=to.view, build=to.number)
                 return {}
 
         return await on_connection(self._pool, work)
 
-    async def drop(self, build: Build, consumers: Sequence[str], table: str) -> None:
-        async def work(connection: Connection) -> None:
+    async def _refuse_others(self, connection: Connection, letters: Mapping[str, int]) -> None:
+        """An event is set aside together with the checkpoint, which is locked: none comes between."""
+        found = await connection.fetch(self._queries["versions_of_letters"], [*letters])
+        if dict.fromkeys(letters, 0) | dict(map(tuple, found)) != letters:
+            raise SetAsideMeanwhile
+
+    async def drop(self, build: Build, consumers: Sequence[str], table: str) -> float:
+        async def work(connection: Connection) -> float:
             async with connection.transaction():
+                await connection.execute(_PATIENT)  # whoever waits for the table holds up all who come after
                 await connection.execute(self._queries["lock_builds"], build.view)
-                dropped = self._queries["drop_build"]
-                if not await connection.fetchval(dropped, build.view, build.number):
+                named = build.view, build.number
+                left = await connection.fetchval(self._queries["build_kept_for"], *named, KEPT_SECONDS)
+                if left and left > 0:
+                    return min(float(left), KEPT_SECONDS)
+                if not await connection.fetchval(self._queries["drop_build"], *named):
                     raise BuildGone(view=build.view, build=build.number)
                 if build.home:
                     await connection.execute(f"TRUNCATE {quoted(table)}")
                 else:
                     await connection.execute(f"DROP SCHEMA {quoted(build.place)} CASCADE")
                     await connection.execute(self._queries["forget_checkpoints"], [*consumers])
+                await connection.execute(self._queries["builds_rule_out_older"])
+                return 0.0
 
-        await on_connection(self._pool, lambda connection: _at_home(connection, work))
+        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
 
     async def compare(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int

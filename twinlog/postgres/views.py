@@ -14,9 +14,9 @@ import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import LiveBuilds, Rows
+from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
 from twinlog.log.view_store import ViewMoment
-from twinlog.model.errors import CheckpointMoved, ConfigurationError
+from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
 from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
@@ -43,6 +43,7 @@ _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
 _MISFIT = "42"
 """SQLSTATE class of statements that do not fit the tables."""
+_NO_TABLE = "42P01"
 _NOT_THE_TABLES = ("42501", "42P05")
 """Of that class: a right that is missing, and a pooler that parts sessions."""
 
@@ -125,11 +126,13 @@ class PostgresViews:
     async def settle_home(self, view: str, version: int) -> None:
         await self._builds.settle_home(view, version)
 
-    async def switch(self, to: Build, consumers: Mapping[str, str]) -> Mapping[str, int]:
-        return await self._builds.switch(to, consumers)
+    async def switch(
+        self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
+    ) -> Mapping[str, int]:
+        return await self._builds.switch(to, live, consumers, letters)
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> None:
-        await self._builds.drop(build, consumers, table)
+    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
+        return await self._builds.drop(build, consumers, table)
 
     async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
@@ -183,9 +186,23 @@ class PostgresViews:
             await live.opened.wait()
         live.reads += 1
         try:
-            return await self._on_connection(read, run)
+            found = await self._on_connection(read, run)
+            if elapsed() - live.seen_at > SURE_SECONDS:
+                await self._see_kept()
+            return found
         finally:
             live.reads -= 1
+
+    async def _see_kept(self) -> None:
+        """What was just read is of builds that are kept. Raises Unavailable where one was dropped meanwhile: its names
+        mean another table now, or one that is empty."""
+        live, now = self.live, elapsed()
+        builds = [build for build in await self._builds.all() if build.table in self._types]
+        if gone := live.gone(builds):
+            raise Unavailable(
+                f"build {gone.number} of view {gone.view} was dropped; another one will be read soon"
+            )
+        live.seen_at = now
 
     def _on_connection(
         self, work: Callable[[Connection], Awaitable[T]], run: Runs = on_connection
@@ -284,7 +301,10 @@ class PostgresViews:
             await live.opened.wait()
         live.reads += 1
         try:
-            return await self._frozen()._at_once(read)
+            found = await self._frozen()._at_once(read)
+            if elapsed() - live.seen_at > SURE_SECONDS:
+                await self._see_kept()
+            return found
         finally:
             live.reads -= 1
 
@@ -364,6 +384,8 @@ class PostgresViews:
                 raise CheckpointMoved(
                     consumer=advance.consumer, actual=actual, expected=advance.after
                 ) from error
+            if self._place and error.sqlstate == _NO_TABLE:
+                raise Unavailable(f"build {self._place} was dropped") from error
             if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:
                 # No event's fault, so none is parked. A session keeps the types of tables that it has seen.
                 await self.pool.expire_connections()
@@ -406,9 +428,11 @@ class PostgresViews:
             first += len(names)
             for parameter in range(first, first + noted * _NOTE_PARAMETERS, _NOTE_PARAMETERS):
                 parts.append(f"noted_{parameter} AS ({_shifted(self._query('note_advance'), parameter)})")
+            if self._place and names:  # where it was dropped, the name of its table would mean the home
+                table = f"{quoted(self._place)}.{quoted(names[0].rpartition('_')[0])}"
+                parts.insert(0, f"there AS (SELECT FROM {table} LIMIT 0)")
             # The main query runs first, so a second replica waits for the first one here and writes nothing.
-            place = f"/* {self._place} */ " if self._place else ""
-            with_parts = f"{place}WITH {', '.join(parts)} " if parts else ""
+            with_parts = f"WITH {', '.join(parts)} " if parts else ""
             self._statements[names, noted] = f"{with_parts}SELECT advance_checkpoint($1, $2, $3, $4)"
         return self._statements[names, noted]
 

@@ -9,6 +9,7 @@ from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
+from twinlog.rpc.failures import failure_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Registration, Server, serve
 from twinlog.rpc.moments import moment_of
@@ -55,6 +56,7 @@ __all__ = [
     "Watched",
     "call_metadata",
     "decoded",
+    "failure_of",
     "freshness",
     "moment_of",
     "saga_change",

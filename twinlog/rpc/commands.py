@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from hashlib import sha256
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from twinlog.log.history import LogHistory
 from twinlog.log.past import NOW, Moment
 from twinlog.log.ports import Log
-from twinlog.log.requests import Request
+from twinlog.log.requests import Request, refuse_reply
 from twinlog.log.streams import beginning, fold
 from twinlog.log.transaction import Transaction
 from twinlog.log.units import StreamRef
@@ -23,6 +24,7 @@ from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.event import Recorded, StreamId
+from twinlog.model.schema import Schema
 from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, call_metadata
 from twinlog.rpc.validation import Checks
@@ -37,6 +39,11 @@ class Commands:
     def __init__(self, log: Log, writer: Writer) -> None:
         self._log = log
         self._writer = writer
+
+    @property
+    def schema(self) -> Schema:
+        """What reads the log's events."""
+        return self._writer.schema
 
     async def execute(
         self,
@@ -67,7 +74,7 @@ class Commands:
         """
         identity = self.check(request, checks, response_type)
         outcome = await self._writer.execute(
-            work,
+            work if identity else _answering(work, response_type),
             metadata=call_metadata(context, request.DESCRIPTOR.name.removesuffix("Request")),
             request=identity,
             preload=preload,
@@ -143,6 +150,20 @@ def request_identity(checks: Checks, request: Message, response_type: type[Messa
         return Request(request_id, fingerprint, response_type)
     as_given = _fingerprint(_with(request, {"request_id": request_id}))
     return Request(request_id, fingerprint, response_type, as_given)
+
+
+def _answering(
+    work: Callable[[Transaction], Response], response_type: type[Response]
+) -> Callable[[Transaction], Response]:
+    """The same work; raises TypeError, so that nothing is appended, where it gives another answer than it is to."""
+
+    def answering(transaction: Transaction) -> Response:
+        response = work(transaction)
+        if not isinstance(response, response_type | CoroutineType):
+            refuse_reply(response, response_type)
+        return response
+
+    return answering
 
 
 def _with(request: Message, fields: Mapping[str, str]) -> Message:

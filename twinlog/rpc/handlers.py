@@ -11,25 +11,19 @@ from contextlib import aclosing
 from functools import partial
 from math import inf
 from typing import Any, NamedTuple, Never
-from uuid import uuid4
 
 import grpc
 import grpc.aio
-import structlog
-from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from twinlog.model.errors import InvalidArgument, Overloaded, TwinlogError, Unavailable
-from twinlog.model.personal import has_own, withheld
+from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable
 from twinlog.rpc.context import Context
-from twinlog.rpc.errors import DETAILS_KEY, make_status, status_of
+from twinlog.rpc.errors import DETAILS_KEY, status_of
+from twinlog.rpc.failures import failure_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
-
-_log = structlog.get_logger(component="rpc")
 
 Handler = Any
 """A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
@@ -219,26 +213,7 @@ class Boundary:
         await self._failed(method, context, cancelled)
 
     async def _failed(self, method: str, context: Context, error: BaseException) -> Never:
-        if isinstance(error, TwinlogError):
-            status = status_of(error, self._domain)
-            if status.code == grpc.StatusCode.INTERNAL.value[0]:
-                _log.error("rpc.failed", method=method, exc_info=error)
-        else:
-            error_id = str(uuid4())
-            shown = withheld(error, _asks_personal(method))
-            _log.error("rpc.failed", method=method, error_id=error_id, exc_info=shown)
-            status = _unexpected(error_id, self._domain)
-        await _abort(context, status)
-
-
-def _asks_personal(method: str) -> bool:
-    """Whether the requests of a method, as /package.Service/Method, have personal fields."""
-    service, _, name = method.strip("/").partition("/")
-    try:
-        found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
-    except KeyError:
-        return False
-    return has_own(found.input_type.full_name)
+        await _abort(context, failure_of(error, method, self._domain))
 
 
 def _decoding(
@@ -272,11 +247,6 @@ async def _write_all(
             stream.heard = loop.time()
             if stream.ended_by:
                 raise stream.ended_by
-
-
-def _unexpected(error_id: str, domain: str) -> Status:
-    info = ErrorInfo(reason="INTERNAL", domain=domain, metadata={"error_id": error_id})
-    return make_status(grpc.StatusCode.INTERNAL, f"Internal error {error_id}.", info)
 
 
 async def _abort(context: Context, status: Status) -> Never:

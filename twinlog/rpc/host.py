@@ -33,6 +33,8 @@ _HIGHEST_PORT = 65535
 _GOODBYE = 0.02
 """Seconds that clients get to hear that the server goes away, before they hear their refusals."""
 
+_HANDSHAKE_MILLISECONDS = 10_000
+
 _HEALTH = StreamLimits(most=512, per_connection=16, idle_seconds=3600.0, oldest_gives_way=True)
 """Health is never refused: a watcher too many ends the oldest, which watches again."""
 _REFLECTION = StreamLimits(most=128, per_connection=16, idle_seconds=60.0)
@@ -158,6 +160,8 @@ def _options(limits: Limits, shared: bool) -> list[tuple[str, int]]:
         # It refuses calls of clients that keep to the limit, by counting also those that are answered and not yet
         # forgotten. Calls that are begun only to be reset are bounded by the limits above.
         ("grpc.http.overload_protection", 0),
+        # Who connects and says nothing holds a file descriptor; by default for two minutes.
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may keep an idle connection alive by pings, every ten seconds at most.

@@ -10,11 +10,13 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded
 from twinlog.model.routing import NO_ROUTING_KEY
 from twinlog.model.saga import Saga, SagaInstance
 from twinlog.model.saga_list import SagaRow
 from twinlog.model.saga_shown import AwaitedAnswer, AwaitedKind, awaited_answers, remaining_steps
+from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.v1 import saga_service_pb2 as pb
 
@@ -33,8 +35,13 @@ def listed(row: SagaRow) -> pb.Saga:
     )
 
 
-def shown(table: Saga, instance: SagaInstance, events: Sequence[Recorded]) -> pb.Saga:
-    """One saga, whole; ``events`` are those of its stream. What is awaited has no progress yet."""
+def shown(
+    table: Saga, instance: SagaInstance, events: Sequence[Recorded], sent: Sequence[Recorded | None]
+) -> pb.Saga:
+    """One saga, whole; ``events`` are those of its stream, and ``sent`` the command of each awaited answer.
+
+    What is awaited has no progress yet.
+    """
     answers = awaited_answers(table, instance)
     return pb.Saga(
         saga=table.name,
@@ -46,22 +53,45 @@ def shown(table: Saga, instance: SagaInstance, events: Sequence[Recorded]) -> pb
         started_at=timestamp(events[0].recorded_at),
         updated_at=timestamp(events[-1].recorded_at),
         steps=_steps(table, instance, {answer.step: answer for answer in answers}),
-        awaited=[_awaited(answer, sent_for(table, instance, answer, events)) for answer in answers],
+        awaited=[_awaited(answer, command) for answer, command in zip(answers, sent, strict=True)],
         remaining=remaining_steps(table, instance),
     )
 
 
-def sent_for(
-    table: Saga, instance: SagaInstance, answer: AwaitedAnswer, events: Sequence[Recorded]
-) -> Recorded | None:
-    """The command that an answer is awaited to, as it was sent last; None where none was."""
-    command = _command(table, instance, answer)
+def commands_sent(
+    table: Saga, instance: SagaInstance, events: Sequence[Recorded], schema: Schema
+) -> list[Recorded | None]:
+    """Of each awaited answer the command that it is awaited to, as it was sent last; None where none was."""
+    return [
+        _sent_for(_command(table, instance, answer), events, schema)
+        for answer in awaited_answers(table, instance)
+    ]
+
+
+def _sent_for(command: Message | None, events: Sequence[Recorded], schema: Schema) -> Recorded | None:
     if command is None:
         return None
-    type, payload = command.DESCRIPTOR.full_name, command.SerializeToString(deterministic=True)
-    of_type = [event for event in reversed(events) if event.type == type]
+    wanted = command.DESCRIPTOR.full_name, command.SerializeToString(deterministic=True)
+    of_type = [
+        (event, payload)
+        for event in reversed(events)
+        for type, payload in _read_as(event, schema)
+        if type == wanted[0]
+    ]
     # In a group, two steps may send commands of one type; between tries, what a command is made of may change.
-    return next((event for event in of_type if event.payload == payload), of_type[0] if of_type else None)
+    same = (event for event, payload in of_type if payload == wanted[1])
+    return next(same, of_type[0][0] if of_type else None)
+
+
+def _read_as(event: Recorded, schema: Schema) -> Sequence[tuple[str, bytes]]:
+    """The types that an event is read as, and their bytes; what an earlier version sent may be of another type."""
+    if not schema.upcasts(event):
+        return [(event.type, event.payload)]
+    try:
+        read = schema.decode(event)
+    except (UnknownEventType, UndecodableEvent):
+        return []
+    return [(each.DESCRIPTOR.full_name, each.SerializeToString(deterministic=True)) for each in read]
 
 
 def _command(table: Saga, instance: SagaInstance, answer: AwaitedAnswer) -> Message | None:

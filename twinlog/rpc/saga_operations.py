@@ -18,7 +18,7 @@ from twinlog.model.saga import Abort, Retry, Saga, SagaInstance, SagaStatus, Ski
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context
-from twinlog.rpc.saga_mapping import shown
+from twinlog.rpc.saga_mapping import commands_sent, shown
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import saga_service_pb2 as pb
 
@@ -42,6 +42,8 @@ class FoundSaga(NamedTuple):
     events: Sequence[Recorded]
     """Of its stream."""
     shown: pb.Saga
+    sent: Sequence[Recorded | None]
+    """Of each awaited answer, the command that it is awaited to."""
 
 
 class _Rehearsed(Exception):
@@ -77,7 +79,8 @@ class SagaOperations:
         if not events:
             raise self._not_found
         table = aggregate.versions[instance.version]
-        return FoundSaga(table, instance, events, shown(table, instance, events))
+        sent = commands_sent(table, instance, events, self._commands.schema)
+        return FoundSaga(table, instance, events, shown(table, instance, events, sent), sent)
 
     async def intervene(
         self,

@@ -14,13 +14,12 @@ from twinlog.log.saga_list import NEWEST, SagaKey, SagaList, SagasFromTheOldest,
 from twinlog.model.clock import Clock
 from twinlog.model.saga import Abort, Retry, Skip
 from twinlog.model.saga_list import ANY, NOT_ENDED, ChosenSagas, SagaRow
-from twinlog.model.saga_shown import awaited_answers
 from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.moments import moment_of
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.saga_counts import SagaCounts
-from twinlog.rpc.saga_mapping import listed, sent_for
+from twinlog.rpc.saga_mapping import listed
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, Order, SagaOperations
 from twinlog.rpc.validation import Checks, normal_id
 from twinlog.v1 import saga_service_pb2 as pb
@@ -115,11 +114,10 @@ class SagaService(SagaServiceServicer):
         )
 
     async def _tell(self, found: FoundSaga, seconds: float) -> None:
-        answers = awaited_answers(found.table, found.instance)
         asked = [
             self._owners.tell(told, command, seconds)
-            for answer, told in zip(answers, found.shown.awaited, strict=True)
-            if (command := sent_for(found.table, found.instance, answer, found.events))
+            for command, told in zip(found.sent, found.shown.awaited, strict=True)
+            if command
         ]
         await asyncio.gather(*asked)
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
-from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build, consumer_of
-from twinlog.log.view_builds import Comparison, RowDifference, Rows
+from twinlog.log.view_builds import Comparison, RebuildUnderWay, RowDifference, Rows, SetAsideMeanwhile
 from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
+
+T = TypeVar("T")
 
 _NEAR = 1_000
 """A build with fewer events ahead is ready."""
 _CATCH_UP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-LEFT_SECONDS = 5.0
-"""How long a build is kept after queries have left it: until then other replicas may read it, and watches go across."""
 _ROUNDS = 50
 _MOST_DIFFERING = 10_000
 """Rows that are looked at again, since they may only lag."""
@@ -44,12 +43,6 @@ class ViewBuildUnknown(NotFound):
     """View {view} has no build {build}; its builds are {builds}."""
 
     reason = "VIEW_BUILD_UNKNOWN"
-
-
-class RebuildUnderWay(FailedPrecondition):
-    """Build {build} of view {view} was begun and never switched to; switch to it, or drop it first."""
-
-    reason = "REBUILD_UNDER_WAY"
 
 
 class ViewBuildLive(FailedPrecondition):
@@ -132,18 +125,10 @@ class Shown(NamedTuple):
 class ViewOperations:
     """The operations."""
 
-    def __init__(
-        self,
-        builds: ViewBuilds,
-        twin: Callable[[str], Twin],
-        messages: Publishes,
-        dead_letters: Callable[[str], DeadLettersOf | None],
-    ) -> None:
-        """``dead_letters``: those of a consumer, by its name."""
+    def __init__(self, builds: ViewBuilds, twin: Callable[[str], Twin], messages: Publishes) -> None:
         self._builds = builds
         self._twin = twin
         self._messages = messages
-        self._dead_letters = dead_letters
 
     async def views(self) -> Sequence[tuple[Declared, Sequence[Shown]]]:
         """All views, by name, with their builds."""
@@ -195,18 +180,23 @@ class ViewOperations:
         build, live = await self._build(declared, number), await self._live(declared)
         if build.live:
             raise ViewBuildLive(view=view, build=build.number)
-        await self._catch_up(declared, build, live)
-        if not dead_letters:
-            await self._refuse_dead_letters(declared, build, live)
-        comparison = await self._compared(declared, live, build)
-        if comparison.differs and not differences:
-            raise ViewBuildDiffers(view=view, build=build.number, differences=in_words(comparison))
-        if not dry_run:
-            await self._switch(declared, build, live)
+
+        async def compared() -> Comparison:
+            comparison = await self._compared(declared, live, build)
+            if comparison.differs and not differences:
+                raise ViewBuildDiffers(view=view, build=build.number, differences=in_words(comparison))
+            return comparison
+
+        comparison = await self._switch(
+            declared, build, live, compared, dead_letters=dead_letters, dry_run=dry_run
+        )
         return await self.build(view, build.number), comparison
 
-    async def switch_back(self, view: str, *, dry_run: bool) -> Shown:
-        """Makes the build the live one that was so before. Raises ViewNeverSwitched, ViewBuildDropped, …"""
+    async def switch_back(self, view: str, *, dead_letters: bool, dry_run: bool) -> Shown:
+        """Makes the build the live one that was so before; ``dead_letters``: whether they are confirmed.
+
+        Raises ViewNeverSwitched, ViewBuildDropped, ViewBuildBehind and ViewBuildHasDeadLetters.
+        """
         declared = self._declared(view)
         left = [
             each
@@ -217,9 +207,11 @@ class ViewOperations:
             raise ViewNeverSwitched(view=view)
         build = max(left, key=lambda each: (each.live_until, each.number))
         live = await self._live(declared)
-        await self._catch_up(declared, build, live)
-        if not dry_run:
-            await self._switch(declared, build, live)
+
+        async def as_it_is() -> None:
+            """Whoever goes back knows that it differs."""
+
+        await self._switch(declared, build, live, as_it_is, dead_letters=dead_letters, dry_run=dry_run)
         return await self.build(view, build.number)
 
     async def drop(self, view: str, number: int, *, dry_run: bool) -> Shown:
@@ -234,16 +226,41 @@ class ViewOperations:
         if not dry_run:
             # Of all that may have kept it: its version may be declared no more.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
-            await _until_left(build)
-            await declared.store.drop_build(build, consumers, build.table)
+            while seconds := await declared.store.drop_build(build, consumers, build.table):
+                await asyncio.sleep(seconds)
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()
         return shown
 
-    async def _switch(self, declared: Declared, build: Build, live: Build) -> None:
+    async def _switch(
+        self,
+        declared: Declared,
+        build: Build,
+        live: Build,
+        compared: Callable[[], Awaitable[T]],
+        *,
+        dead_letters: bool,
+        dry_run: bool,
+    ) -> T:
+        """Switches, unless something speaks against it; that is looked at again where it has changed meanwhile."""
+        pairs = _pairs(declared, live, build)
+        for _ in range(_ROUNDS):
+            await self._catch_up(declared, build, live)
+            letters = None if dead_letters else await self._letters(build, pairs)
+            found = await compared()
+            if dry_run:
+                return found
+            with suppress(SetAsideMeanwhile):
+                await self._switch_once_as_far(declared, build, live, letters)
+                return found
+        raise Unavailable(f"build {build.number} sets events aside all the time; try again")
+
+    async def _switch_once_as_far(
+        self, declared: Declared, build: Build, live: Build, letters: Mapping[str, int] | None
+    ) -> None:
         pairs = _pairs(declared, live, build)
         deadline = asyncio.get_running_loop().time() + _CATCH_UP_SECONDS
-        while behind := await declared.store.switch(build, pairs):
+        while behind := await declared.store.switch(build, live, pairs, letters):
             if asyncio.get_running_loop().time() > deadline:
                 raise _behind(build, behind)
             await asyncio.sleep(_POLL_SECONDS)
@@ -256,6 +273,8 @@ class ViewOperations:
         """Waits a little where the build is not as far as the live one. Raises ViewBuildDropped, ViewBuildBehind."""
         if build.dropped:
             raise ViewBuildDropped(view=build.view, build=build.number)
+        if build.version not in declared.versions:
+            raise ViewVersionUnknown(view=build.view, version=build.version)
         pairs = _pairs(declared, live, build)
         deadline = asyncio.get_running_loop().time() + _CATCH_UP_SECONDS
         floor = await declared.store.checkpoints()
@@ -270,20 +289,13 @@ class ViewOperations:
                 raise _behind(build, behind)
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _refuse_dead_letters(self, declared: Declared, build: Build, live: Build) -> None:
-        known = _pairs(declared, live, build)
-        for old, new in known.items():
-            log = next(log for log, name in declared.consumers(build).items() if name == new)
-            extra = await self._parked(new) - await self._parked(old)
-            if extra:
-                shown = ", ".join(f"{log}/{position}" for position in sorted(extra)[:_EXAMPLES])
-                raise ViewBuildHasDeadLetters(view=build.view, build=build.number, events=shown)
-
-    async def _parked(self, consumer: str) -> frozenset[int]:
-        handler = self._dead_letters(consumer)
-        if handler is None:
-            return frozenset()
-        return frozenset(letter.position for _, letter in (await handler.dead_letters()).letters())
+    async def _letters(self, build: Build, pairs: Mapping[str, str]) -> Mapping[str, int]:
+        """The versions of the dead letters that were looked at. Raises ViewBuildHasDeadLetters."""
+        lacking = await self._builds.lacking(pairs.items())
+        if lacking.events:
+            events = ", ".join(f"{log}/{position}" for log, position in sorted(lacking.events)[:_EXAMPLES])
+            raise ViewBuildHasDeadLetters(view=build.view, build=build.number, events=events)
+        return lacking.versions
 
     async def _compared(self, declared: Declared, live: Build, build: Build) -> Comparison:
         """Rows that differ may only lag: they are looked at until both builds stood at the same positions."""
@@ -353,7 +365,7 @@ class ViewOperations:
                 ahead = await twin.ahead(position, projection.types, projection.routing_key)
         except (TwinMissing, TwinDamaged, Unavailable) as error:
             problem = problem or str(error)
-        handler = self._dead_letters(consumer)
+        handler = self._builds.dead_letters(consumer)
         return Standing(log, consumer, position, head, ahead, handler.count if handler else 0, problem)
 
     async def _tell(self) -> None:
@@ -366,19 +378,6 @@ class Wants(Protocol):
 
     types: Sequence[str]
     routing_key: str
-
-
-class DeadLettersOf(Protocol):
-    """The dead letters of one consumer."""
-
-    @property
-    def count(self) -> int:
-        """How many there are, as far as this process knows."""
-        ...
-
-    async def dead_letters(self) -> DeadLetters:
-        """The dead letters as they are now."""
-        ...
 
 
 def in_words(comparison: Comparison) -> str:
@@ -424,9 +423,3 @@ def _comparison(first: Rows, last: Rows, differing: Mapping[str, str], *, settle
     if not settled:
         return Comparison(first.compared, 0, 0, 0, len(kinds), examples, *columns)
     return Comparison(first.compared, len(kinds) - missing - added, missing, added, 0, examples, *columns)
-
-
-async def _until_left(build: Build) -> None:
-    if build.live_until:
-        left_for = (datetime.now(UTC) - build.live_until).total_seconds()
-        await asyncio.sleep(min(LEFT_SECONDS - left_for, LEFT_SECONDS))

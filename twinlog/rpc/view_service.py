@@ -70,7 +70,9 @@ class ViewService(ViewServiceServicer):
         checks = Checks()
         view = checks.name("view", request.view)
         checks.done()
-        shown = await self._operations.switch_back(view, dry_run=request.dry_run)
+        shown = await self._operations.switch_back(
+            view, dead_letters=request.confirm_dead_letters, dry_run=request.dry_run
+        )
         return pb.SwitchViewBackResponse(build=_build(shown))
 
     async def DropViewBuild(

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
-from twinlog.log.archive import filesystem
+from twinlog.log.archive import lasting
 from twinlog.log.installation import Identity
 from twinlog.log.log_file import zstd
 from twinlog.model.errors import ConfigurationError
@@ -64,7 +64,7 @@ class ArchiveDone(NamedTuple):
 async def archive_log(options: ArchiveOptions, say: Callable[[str], None]) -> ArchiveDone:
     """Archives what is old enough. Raises ConfigurationError, FailedPrecondition and Unavailable."""
     zstd()
-    filesystem(options.url)
+    url = lasting(options.url)
     began = time.monotonic()
     database = options.database or await only_database(options.postgres_url, options.log)
     await require(options.postgres_url, database)
@@ -76,7 +76,7 @@ async def archive_log(options: ArchiveOptions, say: Callable[[str], None]) -> Ar
             )
         rule = Rule(options.before, options.ends, options.range)
         log = PostgresLog(pool, options.log)
-        made = await archive(log, own, options.url, rule, say)
+        made = await archive(log, own, url, rule, say)
         if options.stream is Stream.TRIMMED:
             await _trim(options, log, own, say)
         elif options.stream is Stream.WHOLE:

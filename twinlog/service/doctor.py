@@ -22,11 +22,11 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import Identity, named
 from twinlog.log.twin import TwinDamaged, TwinMissing
 from twinlog.model.errors import ConfigurationError, TwinlogError, Unavailable, WrongSetting
-from twinlog.postgres.database import CONNECT_SECONDS, check, connect, is_missing
-from twinlog.postgres.identity import identity_in
+from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
+from twinlog.postgres.identity import identity_in, only
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
-from twinlog.postgres.urls import address_of, database_of, database_url
+from twinlog.postgres.urls import address_of, database_of, database_url, parted
 from twinlog.service.settings import Settings, load
 from twinlog.service.spec import ServiceSpec
 
@@ -128,7 +128,8 @@ async def _postgres(
             yield Finding(subject, State.OK, f"at {address_of(url)}: version, encoding and sessions will do")
             yield _clock(subject, await connection.fetchval("SELECT clock_timestamp()"))
             if spec:
-                async for finding in _schema(connection, spec, subject):
+                await only(spec.log)(connection, database)
+                async for finding in _schema(connection, spec, subject, parted(database)[1]):
                     yield finding
                 yield await _identity(connection, spec, settings, subject, identities)
     finally:
@@ -167,13 +168,18 @@ def _clock(subject: str, told: datetime) -> Finding:
     )
 
 
-async def _schema(connection: asyncpg.Connection, spec: ServiceSpec, subject: str) -> AsyncIterator[Finding]:
+_MAY_CREATE = "SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')"
+_MAY_CREATE_SCHEMA = "SELECT has_database_privilege(current_database(), 'CREATE')"
+
+
+async def _schema(
+    connection: asyncpg.Connection, spec: ServiceSpec, subject: str, schema: str
+) -> AsyncIterator[Finding]:
     names = [name for package in (_KERNEL, *spec.migrations) for name in await pending(connection, package)]
+    missing = bool(schema) and not await connection.fetchval(HAS_SCHEMA, schema)
     if not names:
         yield Finding(subject, State.OK, "its tables are those of this program")
-    elif await connection.fetchval(
-        "SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')"
-    ):
+    elif await connection.fetchval(_MAY_CREATE_SCHEMA if missing else _MAY_CREATE):
         yield Finding(subject, State.NOTE, f"the service applies at its start: {', '.join(names)}")
     else:
         yield Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,12 @@ class FileFails(FailedPrecondition):
     """{file} cannot be read or written: {why}. See to it, and run the command again: it goes on from where it was."""
 
     reason = "FILE_FAILS"
+
+
+class FileBusy(FailedPrecondition):
+    """Another export is writing {file}; let it come to its end, or name another file."""
+
+    reason = "FILE_BUSY"
 
 
 class Options(NamedTuple):
@@ -78,6 +85,7 @@ async def export_log(options: Options, say: Say = lambda _line: None) -> Done:
         own = await identity(pool)
         name = str(options.file)
         with _opened(options.file, "r+b" if options.file.exists() else "x+b") as file:
+            _refuse_another_writer(file, name)
             made = await export(log, own, database, file, name, requests=options.requests, told=_telling(say))
             await asyncio.to_thread(os.fsync, file.fileno())
             size = file.tell()
@@ -135,6 +143,13 @@ def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
             yield file
     except OSError as error:  # what servers raise is Unavailable by now
         raise FileFails(file=path, why=error.strerror or str(error)) from error
+
+
+def _refuse_another_writer(file: IO[bytes], name: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
+    except BlockingIOError as error:
+        raise FileBusy(file=name) from error
 
 
 def _telling(say: Say) -> Callable[[int, int], None]:

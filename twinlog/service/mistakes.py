@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from importlib.util import find_spec
 from inspect import iscoroutinefunction, isfunction, unwrap
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from google.protobuf.message import Message
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.projection import Projection
-from twinlog.model.aggregate import Aggregate, AnyAggregate
+from twinlog.model.aggregate import Aggregate, AnyAggregate, is_mutable
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import shown
@@ -33,6 +32,7 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, View, unchanged
+from twinlog.postgres.urls import parted
 from twinlog.service.settings import is_address
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ OWN_WORK = ("relay", "timers", "requests")
 """The leases of a service's own tasks."""
 _LOG = re.compile("[a-z][a-z0-9_]*")
 _PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SCHEMA = re.compile("(?!pg_)[a-z_][a-z0-9_]*")
 _PARTS = (
     (("decide",), ("the state", "a command or event"), True),
     (("evolve",), ("the state", "a command or event"), False),
@@ -50,11 +51,11 @@ _PARTS = (
     (("on_due",), ("the state", "the time"), False),
 )
 """Functions of an aggregate, what each is given, and whether it may yield its results."""
-_MUTABLE = (list, dict, set, bytearray)
 _CONSUMER = ("name", "source", "types", "routing_key", "checkpoint", "apply")
 """Parts of a consumer."""
 LONGEST_DATABASE = 63
 """Characters of a name in Postgres."""
+_LONGEST_LINGER_SECONDS = 3_600
 _TEMPLATES = ("template0", "template1")
 
 
@@ -75,8 +76,14 @@ def in_spec(spec: ServiceSpec) -> Iterator[str]:
     if not _LOG.fullmatch(spec.log):
         yield f"log {spec.log!r}: the name of a log is of a-z, 0-9 and _ and begins with a letter; rename it"
     for field in ("name", "database", "domain"):
-        if not _PLAIN.fullmatch(str(getattr(spec, field))):
+        given = parted(str(spec.database))[0] if field == "database" else getattr(spec, field)
+        if not _PLAIN.fullmatch(str(given)):
             yield f"{field} {getattr(spec, field)!r}: use letters, digits, dots, hyphens and underscores"
+    if "/" in str(spec.database) and not _SCHEMA.fullmatch(parted(spec.database)[1]):
+        yield (
+            f"database {spec.database!r}: what follows the slash is its schema, of a-z, 0-9 and _, and begins neither "
+            f"with a digit nor with pg_; rename it"
+        )
     for field in ("migrations", "aggregates"):
         if not isinstance(given := getattr(spec, field), Sequence) or isinstance(given, str):
             yield f"{field} is one {type(given).__name__} and not several; is a comma missing, as in {field}=(…,)?"
@@ -95,10 +102,10 @@ def in_spec(spec: ServiceSpec) -> Iterator[str]:
 
 
 def _in_names(spec: ServiceSpec) -> Iterator[str]:
-    for field in ("log", "database"):
-        if len(name := getattr(spec, field)) > LONGEST_DATABASE:
+    for field, name in (("log", spec.log), *(("database", part) for part in parted(spec.database))):
+        if len(name) > LONGEST_DATABASE:
             yield f"{field} {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten it"
-    if spec.database in _TEMPLATES:
+    if parted(spec.database)[0] in _TEMPLATES:
         yield f"database {spec.database!r} is what Postgres makes others from; name one of its own"
     default = spec.settings.model_fields[spec.address].default
     if isinstance(default, str) and not is_address(default):
@@ -125,15 +132,21 @@ _OWN = {
 
 def in_database_name(database: str) -> Iterator[str]:
     """What is wrong with the name that a database has on its server, after TWINLOG_NAMESPACE."""
-    if len(database) > LONGEST_DATABASE:
+    if len(name := parted(database)[0]) > LONGEST_DATABASE:
         yield (
-            f"database {database!r} has {len(database)} characters, and Postgres takes {LONGEST_DATABASE}; shorten "
+            f"database {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten "
             f"TWINLOG_NAMESPACE or POSTGRES_DATABASE"
         )
 
 
-def in_subscribers(subscribers: Sequence[object]) -> Iterator[str]:
-    """What cannot be subscribed at all, and what to do with it."""
+def in_subscribers(
+    subscribers: Sequence[object], linger_seconds: object = 0.0, ended: bool = False
+) -> Iterator[str]:
+    """What cannot be subscribed at all, and what to do with it. ``ended``: its service runs no more."""
+    if ended:
+        yield "it has stopped, so that nothing would come of what is subscribed; do so inside its open_service block"
+    if not isinstance(linger_seconds, int | float) or not 0 <= linger_seconds <= _LONGEST_LINGER_SECONDS:
+        yield f"linger_seconds is {linger_seconds!r}; give seconds, from 0 to {_LONGEST_LINGER_SECONDS}"
     for each in subscribers:
         if isinstance(each, Policies | Effects | SagaAggregate):
             continue
@@ -183,7 +196,7 @@ def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
             f"aggregate {name!r}: its initial state is {shown(aggregate.initial)} and no state; call it, as in "
             f"{aggregate.initial.__name__}()"
         )
-    elif _is_mutable(aggregate.initial):
+    elif is_mutable(aggregate.initial):
         yield (
             f"aggregate {name!r}: its initial state is a mutable {type(aggregate.initial).__name__}, which all its "
             f"streams would share; make it a frozen dataclass"
@@ -396,12 +409,6 @@ def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
             yield from _in_methods(descriptor_pool.Default().FindServiceByName(name))
         except KeyError:
             yield f"gRPC service {name!r} is in no proto that is imported; use its full name, package.Service"
-
-
-def _is_mutable(value: object) -> bool:
-    if is_dataclass(value):
-        return not getattr(value, "__dataclass_params__").frozen  # noqa: B009 - typeshed does not know it
-    return isinstance(value, _MUTABLE)
 
 
 def _is_package(name: str) -> bool:

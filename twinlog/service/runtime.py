@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -94,6 +95,7 @@ def run(main: Main) -> int:
 
     SIGUSR1 has the process write to stderr what it does at that moment, also while its event loop hangs.
     """
+    use_all_descriptors()
     # What is imported stays, so the collector need not look at it. A batch makes thousands of objects that reference
     # counting frees; a search for cycles every 700 of them, the default, is wasted.
     gc.freeze()
@@ -101,6 +103,16 @@ def run(main: Main) -> int:
     dump = Dump()
     with dump.on_signal(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_supervise(main, dump))
+
+
+def use_all_descriptors() -> None:
+    """Raises the soft limit of open files to the hard one: 1,024, as is usual, is less than connections may take.
+
+    It is low for the sake of programs that use select(), which this one does not.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # not every system takes its own hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _supervise(main: Main, dump: Dump) -> int:

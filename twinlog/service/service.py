@@ -27,11 +27,9 @@ from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
-from twinlog.consume.dead_letter_operations import DeadLetterOperations
-from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
-from twinlog.consume.filling import Filling, OpenLog
+from twinlog.consume.filling import OpenLog
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
@@ -40,9 +38,8 @@ from twinlog.consume.view_builds import Kept, ViewBuilds
 from twinlog.log.chain import Chained
 from twinlog.log.heads import Heads, Sign, unsigned
 from twinlog.log.history import LogHistory
-from twinlog.log.installation import ForeignStream
 from twinlog.log.keys import Keys
-from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.lease import Lease
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
@@ -50,7 +47,7 @@ from twinlog.log.relay import Relay
 from twinlog.log.retention import KEPT, Retention
 from twinlog.log.saga_list import SagaList, SagaListStore
 from twinlog.log.timers import Timers
-from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
+from twinlog.log.twin import Twin
 from twinlog.log.writer import Writer
 from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
@@ -58,7 +55,7 @@ from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.effects import Effects
-from twinlog.model.errors import ConfigurationError, Unavailable
+from twinlog.model.errors import ConfigurationError
 from twinlog.model.policies import Policies
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
@@ -67,13 +64,15 @@ from twinlog.model.schema import Schema
 from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
-from twinlog.rpc.inspection import Followed, Inspected
+from twinlog.rpc.freshness import Messages
+from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.service import mistakes, operator_services
-from twinlog.service.environment import Endpoint, Messages, NoMessages, Observed, out_of_reach
+from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
+from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 
 _DRAIN_SECONDS = 1.0
@@ -144,7 +143,6 @@ class Service:
         self.schema = schema
         self.twin = twin
         self.messages = messages or NoMessages()
-        self.dead_letters = DeadLetterOperations(log)
         self.sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
         """Those whose instances the log holds; twinlog.v1.SagaService shows them."""
         self.saga_list: SagaList | None = None
@@ -156,15 +154,23 @@ class Service:
         """The histories of its log and of the logs of the services that it knows."""
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
-        self._twins = [twin(log.name)]
-        self.leases: dict[str, Lease] = {}
-        """By the work that each is for."""
-        self._make_lease = lease
-        self.lineage = Lineage(log, self._twins[0], randomness=randomness)
+        self._feeding = feeding = Feeding(
+            log,
+            twin=lambda of: self.twin(of),
+            lease=lease,
+            schema=schema,
+            clock=clock,
+            ids=ids,
+            randomness=randomness,
+            middleware=[*observed.consumers, *middleware, Logged, *tracing.consumers(schema)],
+        )
+        self.dead_letters = feeding.dead_letters
+        self.leases = feeding.leases
+        self.lineage = Lineage(log, feeding.own_twin, randomness=randomness)
         self.relay = Relay(
             log,
-            tracing.twin(self._twins[0]),
-            self._lease("relay"),
+            tracing.twin(feeding.own_twin),
+            feeding.lease("relay"),
             on_fork=self.lineage.doubt,
             randomness=randomness,
         )
@@ -180,13 +186,14 @@ class Service:
             randomness=randomness,
             personal=self.personal,
             owners={event: each.name for each in aggregates for event in each.events},
+            declared={each.name: each for each in (*aggregates, DEAD_LETTERS)},
         )
         self.timers = Timers(
             log,
             self.writer,
             [*aggregates, DEAD_LETTERS],
             clock=clock,
-            lease=self._lease("timers"),
+            lease=feeding.lease("timers"),
             actor=name,
             traced=tracing.timers,
             randomness=randomness,
@@ -194,7 +201,7 @@ class Service:
         self._aggregates = {aggregate.name for aggregate in aggregates}
         self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self.retention = Retention(
-            log, keep=keep_requests, lease=self._lease("requests"), randomness=randomness
+            log, keep=keep_requests, lease=feeding.lease("requests"), randomness=randomness
         )
         self.heads = (
             Heads(log.name, log, sign=sign, randomness=randomness) if isinstance(log, Chained) else None
@@ -211,16 +218,19 @@ class Service:
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
         self.read_models: list[Collection[str]] = []
         """Of each read model, the names of the consumers that are to feed it."""
+        self._ended = False
+        """Whether the block of :meth:`running` was left."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
             name,
             log,
-            self._twins[0],
+            feeding.own_twin,
             schema,
             clock.now(),
             aggregates,
             settings,
+            followed=feeding.followed,
             signals=self.signals,
             heads=self.heads,
             personal=self.personal,
@@ -228,11 +238,10 @@ class Service:
         """What inspection tells of this process."""
         self._randomness = randomness
         self._open_log = open_log
-        self.view_builds = ViewBuilds(self._keep_build)
+        self.view_builds = ViewBuilds(self._keep_build, lambda name: self.dead_letters.consumers.get(name))
         """The builds of its views; twinlog.v1.ViewService shows them."""
         self._observed = observed
         self._tracing = tracing
-        self._middleware = [*observed.consumers, *middleware, Logged, *tracing.consumers(schema)]
         self._endpoint = endpoint
         self._until_stopped = until_stopped
         self._copying = Tasks(on_crash)
@@ -253,7 +262,10 @@ class Service:
                         self.start("heads", self.heads.run())
                     self.start("keys", self.personal.run())
                     self.start("timers", self.timers.run() if self._timed else self._check_timers())
-                    yield
+                    try:
+                        yield
+                    finally:
+                        self._ended = True
                 await self._drain()
 
     def subscribe(
@@ -271,7 +283,7 @@ class Service:
         next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
         they call is down.
         """
-        mistakes.refuse([*mistakes.in_subscribers(subscribers)], self.name)
+        mistakes.refuse([*mistakes.in_subscribers(subscribers, linger_seconds, self._ended)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
         found = [mistake for one in asked for mistake in self._in_table(one)]
         mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
@@ -334,7 +346,7 @@ class Service:
         """
         mistakes.refuse([*mistakes.in_registrations(services)], self.name)
         self.refuse_unfinished()
-        await asyncio.gather(*(_refuse_foreign(twin) for twin in {t.name: t for t in self._twins}.values()))
+        await self._feeding.refuse_foreign_streams()
         pages = await self.page_tokens()
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
         views = [await self._view_service()] if self.view_builds.declared else []
@@ -380,7 +392,7 @@ class Service:
             )
             self.subscribe(kept, linger_seconds=_LIST_LINGER_SECONDS)
         commands = SagaOperations(Commands(self.log, self.writer), self.sagas, self.clock)
-        owners = Owners(self._services, self._twins[0])
+        owners = Owners(self._services, self._feeding.own_twin)
         return operator_services.sagas(SagaService(commands, sagas, owners, pages, self.clock))
 
     def _add_views(self, consumers: Sequence[Consumer]) -> None:
@@ -394,63 +406,19 @@ class Service:
     async def _view_service(self) -> Registration:
         await self.view_builds.look()  # no query is answered from a build that is live no more
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
-        operations = ViewOperations(
-            self.view_builds, self.twin, self.messages, lambda name: self.dead_letters.consumers.get(name)
-        )
+        operations = ViewOperations(self.view_builds, self.twin, self.messages)
         return operator_services.views(operations)
 
     async def _hear_of_views(self, _message: Any) -> None:
         self.view_builds.look_soon()
 
     def _keep_build(self, projection: Projection, share: int) -> Kept:
-        followed = self._followed(projection, Linger(), BATCH, held=True)
-        filling = Filling(
-            followed.twin,
-            followed.handler,
-            followed.cursor,
-            followed.lease,
-            self._open_log,
-            log=projection.source,
-            prepare=projection.prepare,
-            follows=projection.begin_noting,
-            share=share,
-            randomness=self._randomness,
-        )
-        task = self._tasks.start(projection.name, filling.run())
-
-        def stop() -> None:
-            task.cancel()
-            self.inspected.followed.remove(followed)
-            self.dead_letters.consumers.pop(projection.name, None)
-            self.leases.pop(projection.name, None)
-            self._twins.remove(followed.twin)
-
-        return Kept(projection.name, followed.handler, filling, followed.twin, stop)
+        return self._feeding.fill(projection, share, open_log=self._open_log, tasks=self._tasks)
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
-        followed = self._followed(consumer, linger, batch)
-        self.start(consumer.name, followed.cursor.run())
-        return followed.cursor
-
-    def _followed(self, consumer: Consumer, linger: Linger, batch: int, *, held: bool = False) -> Followed:
-        """What feeds a consumer. ``held``: the lease is held around its cursor."""
-        for wrap in reversed(self._middleware):
-            consumer = wrap(consumer)
-        handler = DeadLettering(consumer, self.log, clock=self.clock, ids=self.ids, schema=self.schema)
-        self.dead_letters.add(handler)
-        self._twins.append(self.twin(consumer.source))
-        lease = self._lease(consumer.name)
-        cursor = Cursor(
-            self._twins[-1],
-            handler,
-            ALWAYS_HELD if held else lease,
-            linger=linger,
-            batch=batch,
-            randomness=self._randomness,
-        )
-        followed = Followed(consumer, handler, cursor, self._twins[-1], lease)
-        self.inspected.followed.append(followed)
-        return followed
+        cursor = self._feeding.follow(consumer, linger, batch).cursor
+        self.start(consumer.name, cursor.run())
+        return cursor
 
     def _with_policies_of_sagas(
         self, subscribers: Sequence[Policies | Effects | SagaAggregate | Consumer]
@@ -474,10 +442,6 @@ class Service:
                     era = await self.lineage.repaired(era)
             await self.timers.check()
 
-    def _lease(self, work: str) -> Lease:
-        lease = self.leases[work] = self._make_lease(work)
-        return lease
-
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -496,14 +460,3 @@ def _in_memory(log: Log) -> SagaListStore:
     if not isinstance(log, MemoryLog):
         raise ConfigurationError(f"log {log.name} has sagas, and no saga_list says where their list is kept")
     return MemorySagaList(log)
-
-
-async def _refuse_foreign(twin: Twin) -> None:
-    """At the start only: what turns up later is an outage for who reads the stream."""
-    try:
-        with suppress(Unavailable, TwinMissing):
-            await twin.state()
-    except ForeignStream as error:
-        raise ConfigurationError(f"TWINLOG_NAMESPACE: {error}") from error
-    except TwinDamaged:
-        return  # the relay tells, and health with it

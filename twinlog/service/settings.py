@@ -20,7 +20,8 @@ from twinlog.service.meanings import meaning
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
 _NAMESPACE = re.compile(r"([a-z][a-z0-9-]{0,30})?")
-_DATABASE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,62})?")
+_DATABASE = "[A-Za-z_][A-Za-z0-9_-]{0,62}"
+_SCHEMA = "(?!pg_)[a-z_][a-z0-9_]{0,62}"
 _INSTALLATION = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
@@ -81,13 +82,17 @@ Namespace = Annotated[
     str, _text(_NAMESPACE, "1 to 31 of a-z, 0-9 and -, the first a letter, such as staging, or empty")
 ]
 """What the names of streams, databases and subjects begin with."""
-Database = Annotated[str, _text(_DATABASE, "at most 63 letters, digits, hyphens and underscores")]
-"""The name of a database, or empty."""
-NamedDatabase = Annotated[
+Database = Annotated[
     str,
     _text(
-        re.compile(_DATABASE.pattern.removesuffix("?")), "1 to 63 letters, digits, hyphens and underscores"
+        re.compile(f"({_DATABASE}(/{_SCHEMA})?)?"),
+        "at most 63 letters, digits, hyphens and underscores, and may end in /schema, of a-z, 0-9 and _, such as hotel "
+        "or hotel/rooms",
     ),
+]
+"""The name of a database, or of a schema of one, or empty."""
+NamedDatabase = Annotated[
+    str, _text(re.compile(_DATABASE), "1 to 63 letters, digits, hyphens and underscores")
 ]
 """The name of a database."""
 Installation = Annotated[
@@ -111,7 +116,7 @@ class Settings(BaseSettings):
     nats_url: NatsUrl = Field()
     """The NATS server, 2.12 or later with JetStream, such as nats://127.0.0.1:4222; of a cluster all, with commas."""
     postgres_database: Database = ""
-    """The database of this service's log, if it is to be called otherwise than the service declares."""
+    """The database of this service's log, if not what it declares; hotel/rooms: the schema rooms of database hotel."""
     postgres_connections: int = Field(5, ge=2, le=100)
     """The most connections to Postgres that this process has open at once."""
     twinlog_namespace: Namespace = ""

@@ -33,7 +33,7 @@ class ServiceSpec:
     log: str
     """The log that it owns; empty for a service of queries, whose dead letters are then kept under its name."""
     database: str
-    """The Postgres database of the log."""
+    """The Postgres database of the log, such as hotel; as hotel/rooms, a schema of its own in one that others share."""
     domain: str
     """The ErrorInfo domain of its errors (google.aip.dev/193)."""
     settings: type[Settings]

@@ -15,6 +15,7 @@ from twinlog.log.relay import BATCH as RELAY_BATCH
 from twinlog.log.relay import Relay
 from twinlog.log.snapshots import StateCodec
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
+from twinlog.log.texts import Unstorable, refuse_batch, refuse_ids
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
 from twinlog.log.view_build import Build, consumer_of
@@ -85,6 +86,7 @@ __all__ = [
     "TwinState",
     "UndecodableEvent",
     "UnknownEventType",
+    "Unstorable",
     "Wrapping",
     "builds_in",
     "checked",
@@ -109,6 +111,8 @@ __all__ = [
     "open_pool",
     "outages",
     "reader_of",
+    "refuse_batch",
+    "refuse_ids",
     "routing_key_of",
     "seal",
     "summed",

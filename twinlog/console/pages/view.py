@@ -98,6 +98,10 @@ async def rehearse(services: Services, query: Query, form: Form) -> Outcome:
         switch = await builds.rehearse_switch(services, service, view, _number(form, "build"))
         answer: Any = switch.answer
         rehearsal = _with(rehearsal, switch)
+    elif order == "back":
+        back = await builds.rehearse_back(services, service, view)
+        answer = back.answer
+        rehearsal = replace(rehearsal, dead_letters=back.dead_letters)
     else:
         answer = await call(services, service, *_request(order, query, form, dry_run=True))
     if answer.message is None:
@@ -149,7 +153,9 @@ def _switch(view: str, form: Form, *, dry_run: bool) -> Any:
 
 
 def _back(view: str, form: Form, *, dry_run: bool) -> Any:
-    return pb.SwitchViewBackRequest(view=view, dry_run=dry_run)
+    return pb.SwitchViewBackRequest(
+        view=view, confirm_dead_letters=bool(form.get("dead_letters")), dry_run=dry_run
+    )
 
 
 def _drop(view: str, form: Form, *, dry_run: bool) -> Any:

@@ -44,21 +44,28 @@ class View:
         return link(self.said.service, self.name)
 
     @property
+    def read(self) -> list[Feed]:
+        """Its consumers without those of builds that queries do not read."""
+        live = self.builds.live if self.builds else None
+        names = {each.consumer for each in live.told.progress} if live else None
+        return [feed for feed in self.feeds if names is None or feed.consumer.consumer in names]
+
+    @property
     def state(self) -> str:
-        """The worst of its consumers."""
+        """The worst of the consumers of what is read."""
         if self.said.silent_since:
             return "silent"
-        return min((feed.state for feed in self.feeds), key=_ORDER.index, default="ok")
+        return min((feed.state for feed in self.read), key=_ORDER.index, default="ok")
 
     @property
     def lag(self) -> int:
         """How many events it lacks, as far as that is known."""
-        return sum(feed.consumer.lag for feed in self.feeds)
+        return sum(feed.consumer.lag for feed in self.read)
 
     @property
     def dead_letters(self) -> int:
         """How many events are set aside that it lacks."""
-        return sum(feed.consumer.dead_letters for feed in self.feeds)
+        return sum(feed.consumer.dead_letters for feed in self.read)
 
 
 def link(service: str, view: str) -> str:

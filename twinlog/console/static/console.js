@@ -104,6 +104,12 @@
     if (document.body.hasAttribute("data-still") && !main().querySelector("[data-waits]")) { tag = ""; close(); }
     document.dispatchEvent(new Event("shown"));
   }
+  function lost() {
+    if (!$("cut").hidden) return;
+    $("cut-at").dateTime = new Date(heard).toISOString();
+    tell($("cut-at"), new Date());
+    $("cut").hidden = false;
+  }
   const alive = () => { heard = Date.now(); wait = 500; $("cut").hidden = true; };
   function open() {
     close();
@@ -114,7 +120,7 @@
     heard = Date.now();
     stream.addEventListener("tick", alive);
     stream.addEventListener("page", (event) => { alive(); tag = event.lastEventId; newest = event.data; show(); });
-    stream.onerror = () => { $("cut").hidden = false; if (stream && stream.readyState === EventSource.CLOSED) later(); };
+    stream.onerror = () => { lost(); if (stream && stream.readyState === EventSource.CLOSED) later(); };
   }
   function close() { clearTimeout(again); if (stream) stream.close(); stream = null; }
   function later() { close(); again = setTimeout(open, wait); wait = Math.min(wait * 2, 4000); }
@@ -122,7 +128,7 @@
   const follow = () => { if (watched()) { if (!stream) open(); } else close(); };
   setInterval(() => {
     tellAll();
-    if (stream && Date.now() - heard > 5000) { $("cut").hidden = false; later(); }
+    if (stream && Date.now() - heard > 5000) { lost(); later(); }
   }, 1000);
   document.addEventListener("visibilitychange", follow);
   document.addEventListener("selectionchange", () => { if (newest !== null && !selecting()) show(); });
@@ -134,6 +140,17 @@
 
   // --- clicks
   const said = (button, text) => { button.dataset.isSaid = text; setTimeout(() => delete button.dataset.isSaid, 1200); };
+  async function put(text) {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const area = document.createElement("textarea"); // over http there is no clipboard but on this machine
+    area.className = "skip";
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    if (!done) throw new Error("not allowed");
+  }
   function paused(on) {
     document.body.toggleAttribute("data-paused", on);
     for (const button of document.querySelectorAll("[data-pause]")) button.setAttribute("aria-pressed", String(on));
@@ -149,7 +166,7 @@
   document.addEventListener("click", (event) => {
     const at = (selector) => event.target.closest(selector);
     const copy = at("[data-copy]");
-    if (copy) navigator.clipboard.writeText(copy.dataset.copy).then(() => said(copy, "Copied"), () => said(copy, "Not allowed"));
+    if (copy) put(copy.dataset.copy).then(() => said(copy, "Copied"), () => said(copy, "Not allowed"));
     if (at("#theme")) theme();
     if (at("#help")) $("keys").showModal();
     if (at("[data-pause]")) paused(!document.body.hasAttribute("data-paused"));
@@ -168,19 +185,20 @@
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, event.submitter));
     if (event.submitter) event.submitter.disabled = true;
-    if (form.dataset.busy) {
-      const busy = document.createElement("section");
-      busy.className = "outcome";
-      busy.textContent = form.dataset.busy;
-      $("outcome").replaceChildren(busy);
-    }
+    const say = (text, kind = "") => {
+      const said = document.createElement("section");
+      said.className = `outcome ${kind}`;
+      said.textContent = text;
+      $("outcome").replaceChildren(said);
+    };
+    if (form.dataset.busy) say(form.dataset.busy);
     try {
       const response = await fetch(form.getAttribute("action") || location.href, { method: "POST", body });
       if (response.redirected) { location.assign(response.url); return; }
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       $("outcome").replaceChildren(...(page.getElementById("outcome") || page.body).cloneNode(true).childNodes);
     } catch (error) {
-      $("outcome").textContent = "The console does not answer; nothing is known of what became of this.";
+      say("The console does not answer; nothing is known of what became of this.", "is-bad");
     } finally {
       if (event.submitter) event.submitter.disabled = false;
     }
@@ -213,6 +231,8 @@
   });
 
   for (const id of ["theme", "help"]) $(id).hidden = false;
+  const east = -new Date().getTimezoneOffset();
+  if (east) $("zone").textContent += (east < 0 ? "−" : "+") + Math.floor(Math.abs(east) / 60) + (east % 60 ? `:${two(Math.abs(east % 60))}` : "");
   const here = document.querySelector(".side nav a[aria-current]");
   if (here && here.closest("nav").scrollWidth > here.closest("nav").clientWidth) here.scrollIntoView({ inline: "center", block: "nearest" });
   tellAll();

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from time import perf_counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.observe.metrics.tallies import Histogram
@@ -20,20 +20,29 @@ TASKS = Metric("twinlog_event_loop_tasks", "gauge", "Tasks of the event loop.")
 
 
 class EventLoop:
-    """Measures the loop that :meth:`run` runs on."""
+    """Measures the loop that :meth:`measured` runs on."""
 
     name = "event_loop"
     metrics: Sequence[Metric] = (LAG, TASKS)
 
     def __init__(self) -> None:
         self._lag = Histogram()
+        self._ticks: asyncio.TimerHandle | None = None
 
-    async def run(self) -> None:
-        """Measures endlessly."""
-        while True:
-            due = perf_counter() + EVERY_SECONDS
-            await asyncio.sleep(EVERY_SECONDS)
-            self._lag.observe(max(0.0, perf_counter() - due))
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measures the running loop while the block runs; by a timer, since a task would cost three times as much."""
+        loop = asyncio.get_running_loop()
+        self._ticks = loop.call_later(EVERY_SECONDS, self._tick, loop, loop.time() + EVERY_SECONDS)
+        try:
+            yield
+        finally:
+            self._ticks.cancel()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        now = loop.time()
+        self._lag.observe(max(0.0, now - due))
+        self._ticks = loop.call_at(now + EVERY_SECONDS, self._tick, loop, now + EVERY_SECONDS)
 
     async def samples(self) -> Sequence[Sample]:
         return [Sample(LAG, self._lag), Sample(TASKS, len(asyncio.all_tasks()))]

@@ -26,6 +26,7 @@ from twinlog.observe.metrics.pool import PoolUse
 from twinlog.observe.metrics.problems import Problems
 from twinlog.observe.metrics.sagas import EVENTS, Sagas
 from twinlog.observe.metrics.serving import telling
+from twinlog.observe.metrics.streams import Streams
 from twinlog.observe.metrics.timers import TimersDue
 from twinlog.observe.metrics.twins import Twins
 from twinlog.observe.metrics.writer import Writing
@@ -89,6 +90,7 @@ class Metrics:
     def concerns(self, process: Process) -> Sequence[Concern]:
         """All that is told of a process, but for its event loop."""
         inspected, clock = process.inspected, self._clock
+        streams = Streams(inspected)
         tables = [each for each in inspected.aggregates if isinstance(each, SagaAggregate)]
         for table in tables:
             self._log.expect(table.name, EVENTS)
@@ -97,8 +99,8 @@ class Metrics:
             self._commands,
             self._log,
             Writing(process.log.name, process.writer),
-            Twins(inspected, process.relay, clock),
-            Consumers(inspected, self._consumers, clock),
+            Twins(inspected, streams, process.relay, clock),
+            Consumers(inspected, streams, self._consumers, clock),
             Sagas(
                 lambda: process.saga_list,
                 [table.newest.name for table in tables],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from math import inf
+from collections.abc import Sequence
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets of durations."""
@@ -37,13 +36,6 @@ class Histogram:
     def count(self) -> int:
         """How many values there were."""
         return sum(self.counts)
-
-    def buckets(self) -> Iterator[tuple[str, float]]:
-        """The upper bound of each bucket, as Prometheus writes it, with the number of values up to there."""
-        upto = 0
-        for bound, count in zip((*self.bounds, inf), self.counts, strict=True):
-            upto += count
-            yield "+Inf" if bound == inf else repr(bound), float(upto)
 
 
 class Bounded:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 
 from twinlog.log.chain import SHORT_HASH
 from twinlog.log.relay import Relay
-from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
 from twinlog.model.clock import Clock
-from twinlog.model.errors import Unavailable
 from twinlog.observe.metrics.metric import Metric, Sample
+from twinlog.observe.metrics.streams import Streams
 from twinlog.rpc.inspection import Inspected
 
 LOG_POSITION = Metric(
@@ -70,26 +67,27 @@ class Twins:
         CHAIN_HASH,
     )
 
-    def __init__(self, inspected: Inspected, relay: Relay, clock: Clock) -> None:
+    def __init__(self, inspected: Inspected, streams: Streams, relay: Relay, clock: Clock) -> None:
         self._inspected = inspected
+        self._streams = streams
         self._relay = relay
         self._clock = clock
 
     async def samples(self) -> Sequence[Sample]:
         log = self._inspected.log
-        last = await self._states()
+        states = await self._streams.states()
         head = await log.head()
         samples = [
             Sample(COPYING, self._relay.position is not None, (log.name,)),
             Sample(LOG_POSITION, head, (log.name,)),
         ]
-        for name, (position, holes) in last.items():
-            samples += [Sample(TWIN_POSITION, position, (name,)), Sample(TWIN_HOLES, holes, (name,))]
-        copied = last.get(log.name)
+        for name, state in states.items():
+            samples += [Sample(TWIN_POSITION, state.last, (name,)), Sample(TWIN_HOLES, state.holes, (name,))]
+        copied = states.get(log.name)
         if copied is not None:
             samples += [
-                Sample(LAG_EVENTS, max(0, head - copied[0]), (log.name,)),
-                Sample(LAG_SECONDS, await self._age_after(copied[0], head), (log.name,)),
+                Sample(LAG_EVENTS, max(0, head - copied.last), (log.name,)),
+                Sample(LAG_SECONDS, await self._age_after(copied.last, head), (log.name,)),
             ]
         return [*samples, *await self._chain()]
 
@@ -102,23 +100,8 @@ class Twins:
             Sample(CHAIN_HASH, int(head.hash[:SHORT_HASH], 16), (head.log,)),
         ]
 
-    async def _states(self) -> Mapping[str, tuple[int, int]]:
-        """The last sequence and the number of holes, by log; a stream that is not to be had is left out."""
-        inspected = self._inspected
-        twins = {each.consumer.source: each.twin for each in inspected.followed}
-        twins[inspected.log.name] = inspected.twin
-        states = await asyncio.gather(*(_state(twin) for twin in twins.values()))
-        return {name: state for name, state in zip(twins, states, strict=True) if state is not None}
-
     async def _age_after(self, position: int, head: int) -> float:
         if position >= head:
             return 0.0
         waiting = await self._inspected.log.read(position, 1)
         return max(0.0, (self._clock.now() - waiting[0].recorded_at).total_seconds()) if waiting else 0.0
-
-
-async def _state(twin: Twin) -> tuple[int, int] | None:
-    with suppress(TwinMissing, TwinDamaged, Unavailable):
-        state = await twin.state()
-        return state.last, state.holes
-    return None

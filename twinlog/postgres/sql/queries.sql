@@ -7,16 +7,22 @@ SELECT first, conflict, before FROM append_linked($1, $2, $3, $4, $5, $6, $7, $8
 SELECT position FROM log_head FOR UPDATE;
 
 -- name: snapshots
--- The snapshots of some streams that have the schema they are wanted with.
-SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema, s.state
+-- The snapshots of some streams that have the schema they are wanted with. One that is ahead of its stream, as after a
+-- restore of some tables, comes without its state: no event could be appended to what it says, so it is made anew.
+SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema,
+       CASE WHEN EXISTS (SELECT FROM events e WHERE e.stream_id = s.stream_id AND e.stream_type = s.stream_type
+                                                AND e.version >= s.version)
+                   OR EXISTS (SELECT FROM archived_streams a WHERE a.stream_id = s.stream_id
+                                 AND a.stream_type = s.stream_type AND a.version >= s.version)
+            THEN s.state ELSE '' END
   FROM unnest($1::text[], $2::text[], $3::text[]) AS w (type, id, schema)
   JOIN snapshots s ON s.stream_type = w.type AND s.stream_id = w.id AND s.schema = w.schema;
 
 -- name: histories
 -- The events of some streams after some versions and up to others, stream by stream; of those that are in the archive,
--- their positions.
-SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag, e.recorded_at,
-       e.extra, NULL::bigint[] AS archived
+-- their positions. Times that the program cannot tell are told as the nearest that it can.
+SELECT w.i, e.position, e.version, e.event_id, e.type, e.payload, e.metadata, e.partition_key, e.tag,
+       least(greatest(e.recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, e.extra, NULL::bigint[] AS archived
   FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) WITH ORDINALITY AS w (type, id, after, upto, i)
   JOIN events e ON e.stream_type = w.type AND e.stream_id = w.id AND e.version > w.after AND e.version <= w.upto
 UNION ALL
@@ -40,14 +46,14 @@ SELECT w.i, 0, a.version, NULL, NULL, a.positions
 
 -- name: read
 -- Events after a position, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
-       extra
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
   FROM events WHERE position > $1 ORDER BY position LIMIT $2;
 
 -- name: related
 -- The events between two positions that have one of some correlation ids or causes, in order.
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag, recorded_at,
-       extra
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
   FROM events WHERE position > $1 AND position <= $2
    AND (metadata ->> 'correlation_id' = ANY ($3::text[]) OR metadata ->> 'causation_id' = ANY ($4::text[]))
  ORDER BY position;
@@ -82,7 +88,7 @@ SELECT consumer, position FROM checkpoints;
 
 -- name: lock_view
 -- Has other projections of a view's table wait until the transaction ends.
-SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text, 0));
+SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text || coalesce(current_setting('twinlog.schema', true), ''), 0));
 
 -- name: page_token_secret
 -- What signs page tokens.
@@ -347,12 +353,17 @@ SELECT count(*) FROM swept;
 SELECT clock_timestamp();
 
 -- name: identity
--- Whose log this is.
-SELECT installation, log_id, current_database() FROM log_identity;
+-- Whose log this is, where it is, and what it is called; the column of that is younger than the table.
+SELECT installation, log_id, current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), to_jsonb(i) ->> 'log'
+  FROM log_identity AS i;
 
 -- name: identify
 -- Says whose log this is, unless it is said already.
 INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: name_log
+-- Says what the log is called, unless it is said already.
+UPDATE log_identity SET log = $1 WHERE log IS NULL;
 
 -- name: server_id
 -- The number that a cluster of databases got when it was made; its replicas keep it.
@@ -427,11 +438,13 @@ WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdroppe
 
 -- name: view_builds
 -- All builds of all views.
-SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds ORDER BY view, build;
+SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack
+  FROM view_builds ORDER BY view, build;
 
 -- name: kept_build
 -- A build of a view that is kept; number 0: its home.
-SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share FROM view_builds
+SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack
+  FROM view_builds
  WHERE view = $1 AND NOT dropped AND (build = $2 OR $2 = 0 AND home);
 
 -- name: home_table
@@ -441,7 +454,8 @@ SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.re
  ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1;
 
 -- name: lock_builds
--- Has others wait who begin, switch or drop builds, until the transaction ends.
+-- Has others wait who begin, switch or drop builds, until the transaction ends; also for views of the same name of
+-- another log of this database, so that no two builds take one number.
 SELECT pg_advisory_xact_lock(hashtextextended('twinlog.builds.' || $1::text, 0));
 
 -- name: settle_home
@@ -451,24 +465,58 @@ SELECT $1, 1, $2, true, true, clock_timestamp()
  WHERE NOT EXISTS (SELECT FROM view_builds WHERE view = $1)
 ON CONFLICT DO NOTHING;
 
+-- name: build_under_way
+-- A build that was begun and never read.
+SELECT build FROM view_builds WHERE view = $1 AND NOT live AND live_until IS NULL AND NOT dropped LIMIT 1;
+
 -- name: begin_build
--- Numbers a new build.
+-- Numbers a new build, beyond those of a view of the same name of another log of this database.
 INSERT INTO view_builds (view, build, version, home, live, share)
-SELECT $1, max(build) + 1, $2, false, false, $3 FROM view_builds WHERE view = $1
-RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share;
+SELECT $1, 1 + greatest(max(build), (
+         SELECT max(substr(nspname, length($1) + 2)::integer) FROM pg_namespace
+          WHERE starts_with(nspname::text, $1 || '@') AND substr(nspname, length($1) + 2) ~ '^[0-9]{1,9}$')),
+       $2, false, false, $3 FROM view_builds WHERE view = $1
+RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack;
 
 -- name: lock_checkpoints
 -- Where consumers stand; they stay there until the transaction ends.
 SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]) ORDER BY consumer FOR UPDATE;
 
+-- name: versions_of_letters
+-- The versions of consumers' dead letters; without a row there are none.
+SELECT stream_id, max(version) FROM (
+    SELECT stream_id, version FROM events WHERE stream_type = 'dead_letters' AND stream_id = ANY ($1::text[])
+    UNION ALL
+    SELECT stream_id, version FROM archived_streams WHERE stream_type = 'dead_letters' AND stream_id = ANY ($1::text[])
+) AS found GROUP BY stream_id;
+
 -- name: leave_build
--- The live build is left.
-UPDATE view_builds SET live = false, live_until = clock_timestamp() WHERE view = $1 AND live;
+-- A build is left, if it is the live one.
+UPDATE view_builds SET live = false, live_until = clock_timestamp() WHERE view = $1 AND build = $2 AND live
+RETURNING build;
 
 -- name: enter_build
 -- A build becomes the live one.
-UPDATE view_builds SET live = true, live_since = clock_timestamp() WHERE view = $1 AND build = $2 AND NOT dropped
-RETURNING build;
+UPDATE view_builds SET live = true, live_since = clock_timestamp(), may_lack = $3
+ WHERE view = $1 AND build = $2 AND NOT dropped RETURNING build;
+
+-- name: build_kept_for
+-- For how many seconds a build is still kept, of those since queries left it.
+SELECT extract(epoch FROM live_until - clock_timestamp())::float8 + $3 FROM view_builds
+ WHERE view = $1 AND build = $2 AND NOT live AND live_until IS NOT NULL;
+
+-- name: builds_rule_out_older
+-- Has programs of release 0.1 refuse to start while a view has another build than its home: they end where they find a
+-- checkpoint of a consumer that is not theirs.
+UPDATE schema_migrations SET breaking = others
+  FROM (SELECT EXISTS (SELECT FROM view_builds WHERE NOT home AND NOT dropped) AS others) AS builds
+ WHERE package = 'twinlog.sql' AND version = 10 AND breaking <> others;
+
+-- name: older_sessions
+-- Sessions of programs of release 0.1, by what they say every other second.
+SELECT concat_ws(' ', 'pid', pid, 'from ' || host(client_addr)) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND state_change > clock_timestamp() - interval '10 s'
+   AND (query LIKE 'INSERT INTO leases AS held%' OR query LIKE '%SELECT move_checkpoint($1, $2, $3)');
 
 -- name: drop_build
 -- Notes that nobody keeps a build, where it is not live. Its number is never used again: its dead letters have it.
@@ -539,7 +587,7 @@ ON CONFLICT (consumer) DO NOTHING RETURNING position;
 
 -- name: import_unfinished
 -- Up to where an import has come that has not reached its end.
-SELECT current_database(), position FROM log_imports WHERE finished_at IS NULL;
+SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), position FROM log_imports WHERE finished_at IS NULL;
 
 -- name: import_state
 -- The import that this log was filled by.
@@ -620,11 +668,11 @@ UPDATE schema_migrations SET breaking = true WHERE package = 'twinlog.sql' AND v
 
 -- name: archive_lock
 -- One at a time.
-SELECT pg_try_advisory_lock(hashtextextended('twinlog.archive', 0));
+SELECT pg_try_advisory_lock(hashtextextended('twinlog.archive' || coalesce(current_setting('twinlog.schema', true), ''), 0));
 
 -- name: archive_unlock
 -- The next.
-SELECT pg_advisory_unlock(hashtextextended('twinlog.archive', 0));
+SELECT pg_advisory_unlock(hashtextextended('twinlog.archive' || coalesce(current_setting('twinlog.schema', true), ''), 0));
 
 -- name: archive_left
 -- Positions in the archive of which the table has events still, in steps of $1, each with the end of its range.
@@ -644,6 +692,11 @@ SELECT number, kind, first_position, last_position, head, digest, marks, hash
 -- The last link of the chain.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
   FROM chain ORDER BY number DESC LIMIT 1;
+
+-- name: notes_newest
+-- Whether the head of the log stands at the last link of the chain; no row where there is none.
+SELECT h.links = c.number AND h.hash = c.hash
+  FROM log_head h, (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1) AS c;
 
 -- name: cuts
 -- The links that say where repairs cut the log.

@@ -22,6 +22,7 @@ from twinlog.log.ports import (
     Timer,
     TimerChange,
 )
+from twinlog.log.texts import Unstorable
 from twinlog.testing.conformance.batches import METADATA, NOW, append, batch, counter, grow, new_event
 
 A, B, C = counter("a"), counter("b"), counter("c")
@@ -87,6 +88,32 @@ class _Append:
         assert [result for result in results if isinstance(result, Appended)] == [Appended(1)]
         assert [conflict(r).streams for r in results if not isinstance(r, Appended)] == [(A,)] * 19
         assert await log.head() == 1
+
+
+class _Texts:
+    @pytest.mark.parametrize("odd", ["a\0b", "\ud800"])
+    async def test_a_text_that_no_log_keeps_is_refused(self, log: Log, odd: str) -> None:
+        event, stream = new_event(A, 1), counter(odd)
+        refused = [
+            batch((stream, 0, 1)),
+            batch((A, 0, 1), reads={stream: 0}),
+            batch((A, 0, 1), replies=[reply(odd)]),
+            *(
+                Batch(NOW, {A: 0}, [changed])
+                for changed in (
+                    event._replace(partition_key=odd),
+                    event._replace(routing_key=odd),
+                    event._replace(metadata=METADATA._replace(actor=odd)),
+                    event._replace(metadata=METADATA._replace(extra={"tenant": odd})),
+                )
+            ),
+        ]
+        for each in refused:
+            with pytest.raises(Unstorable):
+                await log.append(each)
+        with pytest.raises(Unstorable):
+            await log.load([ReadRequest(stream)])
+        assert await log.append(batch((A, 0, 1))) == Appended(1)
 
 
 class _Conflict:
@@ -372,6 +399,6 @@ class _Chain:
 
 @pytest.mark.asyncio
 class LogConformance(
-    _Append, _Conflict, _Read, _Load, _Snapshots, _Replies, _Checkpoints, _Timers, _Exclusive, _Chain
+    _Append, _Texts, _Conflict, _Read, _Load, _Snapshots, _Replies, _Checkpoints, _Timers, _Exclusive, _Chain
 ):
     """The suite of an adapter of the log: derive a test class, with a fixture ``log`` that gives an empty one."""

@@ -1,0 +1,26 @@
+"""A service over memory, of which a test says only what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twinlog import Log, Schema, Service
+from twinlog.log.lease import ALWAYS_HELD
+from twinlog.testing.internals import RandomIds, SystemClock, Twin
+
+
+def memory_service(name: str, log: Log, twin: Callable[[str], Twin], **parts: Any) -> Service:
+    """``parts``: whatever else the service is to have. A task that raises fails the test."""
+    usual = {
+        "lease": lambda _work: ALWAYS_HELD,
+        "schema": Schema(),
+        "clock": SystemClock(),
+        "ids": RandomIds(),
+        "on_crash": _crashed,
+    }
+    return Service(name, log, twin=twin, **{**usual, **parts})
+
+
+def _crashed(task: str, error: BaseException) -> None:
+    raise AssertionError(task) from error

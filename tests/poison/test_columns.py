@@ -1,0 +1,117 @@
+"""Rows of a log with anything in their columns, as another program may write it: they are events like others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from tests import servers
+from tests.kernel.batches import grow
+from tests.poison.kinds import fails
+from tests.twin.relaying import mirrored, running
+from tests.waiting import until
+from twinlog import Metadata, Recorded
+from twinlog.jetstream import connection as jetstream
+from twinlog.log.ports import ReadRequest
+from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.internals import JetStreamTwin, PostgresLog, Relay, Twin, open_log
+
+_APPEND = """
+    WITH head AS (UPDATE log_head SET position = position + 1 RETURNING position)
+    INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key,
+                        tag, recorded_at, extra)
+    SELECT head.position, stream_type, 'p', head.position, gen_random_uuid(), {type}, payload, {metadata},
+           {partition_key}, {tag}, {recorded_at}, {extra} FROM head, events WHERE events.position = 1"""
+_SOUND = {name: name for name in ("type", "metadata", "partition_key", "tag", "recorded_at", "extra")}
+POISON: Mapping[str, list[str]] = {
+    "metadata": [
+        "'null'", "'5'", "'[]'", "'[{}]'", "'\"text\"'", "'{\"actor\": 5}'", "'{\"actor\": null}'",
+        "'{\"correlation_id\": {\"a\": [1]}}'", "'{\"traceparent\": true, \"newer\": [1]}'", "'{\"extra\": [1]}'",
+    ],
+    "extra": ["'null'", "'5'", "'[]'", "'\"text\"'", "'{\"tenant\": 5}'", "'{\"tenant\": {\"a\": null}}'"],
+    "tag": [
+        "''", "' '", "'a b'", "'a.b.c'", "'.'", "'>'", "'*'", "E'a\\tb'", "E'a\\r\\nPUB elsewhere 2\\r\\nhi'",
+        "E'\\u00a0\\u2028'", "repeat('x', 5000)",
+    ],
+    "type": ["''", "'.'", "'shop.'", "'..'", "'shop.Order Annotated'", "E'shop.A\\r\\n'", "repeat('x', 5000)"],
+    "partition_key": ["''", "E'\\r\\n'", "repeat('x', 100000)"],
+    "recorded_at": ["'infinity'", "'-infinity'", "'200000-01-01'", "'4000-01-01 BC'", "'9999-12-31 23:59:59.999999'"],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def log(postgres_url: str, database: str) -> AsyncIterator[PostgresLog]:
+    async with open_log(postgres_url, database, "rows") as log:
+        yield log
+
+
+async def poison(log: PostgresLog) -> int:
+    """Appends a row for each kind of poison; gives how many."""
+    rows = [{**_SOUND, column: value} for column, values in POISON.items() for value in values]
+    for row in rows:
+        casts = {"metadata": "::jsonb", "extra": "::jsonb", "recorded_at": "::timestamptz"}
+        await log.pool.execute(
+            _APPEND.format(**{name: value + casts.get(name, "") for name, value in row.items()})
+        )
+    return len(rows)
+
+
+async def delivered(twin: Twin, count: int, types: list[str]) -> list[Recorded]:
+    """So many events of a stream, as a consumer gets them."""
+    events: list[Recorded] = []
+    async with asyncio.timeout(30), twin.deliver(0, types) as delivery:
+        while len(events) < count:
+            events += await delivery.next(100)
+    return events
+
+
+async def test_rows_of_any_content_are_copied_and_delivered(log: PostgresLog, nats_url: str) -> None:
+    """Neither the connection nor the process ends, and events of neighbors come as ever."""
+    await grow(log, 2)
+    rows = await poison(log)
+    await grow(log, 3, "b")
+    client = await jetstream.connect(nats_url, "tests")
+    async with servers.stream(client) as name:
+        log.name = name
+        twin, relay = JetStreamTwin(client, name), Relay(log, JetStreamTwin(client, name))
+        async with running(relay):
+            await mirrored(log, twin)
+            assert relay.problem is None
+        head = await log.head()
+        assert head == rows + 5
+        events = await log.read(0, head)
+        assert await delivered(twin, head, []) == events
+        short = events[-1].type.rpartition(".")[2]
+        wanted = [event.position for event in events if event.type == events[-1].type]
+        assert [event.position for event in await delivered(twin, len(wanted), [short])] == wanted
+        [stream] = await log.load([ReadRequest(events[2].stream)])
+        assert list(stream.events) == events[2:-3]
+    await jetstream.close(client)
+
+
+async def test_what_is_no_text_is_read_as_the_json_that_it_is(log: PostgresLog) -> None:
+    await grow(log, 1)
+    await poison(log)
+    told = [event.metadata for event in await log.read(1, 16)]
+    assert told[:6] == [Metadata(actor=text) for text in ("null", "5", "[]", "[{}]", "text", "5")]
+    assert told[7] == Metadata(correlation_id='{"a":[1]}')
+    assert told[8] == Metadata(traceparent="true"), "what a newer program adds is left out"
+    assert [metadata.extra for metadata in told[10:12]] == [{}, {"extra": "5"}]
+    assert told[14].extra == {"tenant": "5"}
+
+
+async def test_whatever_cannot_be_copied_shows_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of the copying is no reason to end the process, whose commands go on."""
+    log, twin = MemoryLog("defect"), MemoryTwin("defect")
+    await grow(log, 2)
+    relay = Relay(log, twin)
+    with monkeypatch.context() as patch:
+        patch.setattr(twin, "publish", fails)
+        async with running(relay):
+            await until(lambda: relay.problem is not None)
+            assert relay.problem is not None and "a defect" in relay.problem
+            patch.undo()
+            await mirrored(log, twin)
+            await until(lambda: relay.problem is None)

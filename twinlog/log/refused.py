@@ -1,0 +1,45 @@
+"""Notices a store that takes no append at all, though it is there: callers are told of defects, and nothing moves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+_MOST = 5
+_SECONDS = 5.0
+"""So many refusals over so many seconds, and no commit between them, are the store's fault and not a command's."""
+_REMEMBERED_SECONDS = 30.0
+"""Without calls nobody would find out that it takes them again, and a service that is not well may get none."""
+
+
+class RefusedAppends:
+    """Counts the refusals since the last commit."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self.count = 0
+        """Set to 0 by whoever commits events."""
+        self._first = self._last = 0.0
+        self._why = ""
+
+    @property
+    def problem(self) -> str | None:
+        """That nothing is taken, and why the last one was not; None while that is not known."""
+        if self.count < _MOST or self._last - self._first < _SECONDS:
+            return None
+        if asyncio.get_running_loop().time() - self._last > _REMEMBERED_SECONDS:
+            return None
+        return f"log {self._log}: the database has refused the last {self.count} appends, for {self._why}"
+
+    def refused(self, error: Exception) -> None:
+        """Notes a unit that failed by itself."""
+        now = asyncio.get_running_loop().time()
+        if now - self._last > _REMEMBERED_SECONDS:
+            self.count = 0
+        self._first = self._first if self.count else now
+        before = self.problem
+        self.count, self._last = self.count + 1, now
+        self._why = f"{type(error).__name__}: {error}".partition("\n")[0]  # the rest may show rows
+        if not before and self.problem:
+            structlog.get_logger().error("writer.refused", log=self._log, problem=self.problem)

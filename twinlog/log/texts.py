@@ -1,0 +1,61 @@
+"""Texts that no log keeps: one rule for all of them, which Postgres gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twinlog.log.ports import Batch
+from twinlog.model.event import NewEvent, StreamId
+
+
+class Unstorable(ValueError):
+    """What cannot be kept, and why; nothing of its batch is."""
+
+
+def refuse_ids(streams: Iterable[StreamId]) -> None:
+    """Raises Unstorable for a stream whose id is no text that a log keeps."""
+    _refuse((f"the id of {stream.type}", stream.id) for stream in streams)
+
+
+def refuse_metadata(events: Iterable[NewEvent]) -> None:
+    """Raises Unstorable where any is none, or holds anything but texts: it would be stored, and read by nobody."""
+    for event in events:
+        found = event.metadata
+        try:
+            "".join((*found[:4], *found.extra.values()))
+        except (TypeError, AttributeError):
+            what = f"{found!r} is no Metadata of texts; give each field, and each of extra, as str"
+            raise Unstorable(what) from None
+
+
+def refuse_batch(batch: Batch) -> None:
+    """Raises Unstorable for a text of a batch that a log does not keep."""
+    refuse_ids(batch.expects)
+    refuse_metadata(batch.events)
+    for event in batch.events:
+        _refuse((f"metadata or a key of {event.type}", text) for text in _texts_of(event))
+    _refuse(("a request_id", reply.request_id) for reply in batch.replies)
+
+
+def _texts_of(event: NewEvent) -> list[str]:
+    """Those that are kept beside its payload."""
+    *texts, extra = event.metadata
+    return [event.partition_key, event.routing_key, *texts, *extra, *extra.values()]
+
+
+def _refuse(texts: Iterable[tuple[str, str]]) -> None:
+    for what, text in texts:
+        if not _is_sound(text):
+            raise Unstorable(
+                f"{what} is {text!r}, and a log keeps texts only, without a NUL character or half of a surrogate pair; "
+                "give a str, and refuse the request that brings another"
+            )
+
+
+def _is_sound(text: str) -> bool:
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,125 @@
+"""What feeds the consumers of a service: streams, cursors, leases and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from twinlog._aio.linger import Linger
+from twinlog._aio.retrying import Randomness
+from twinlog._aio.tasks import Tasks
+from twinlog.consume import Consumer, Middleware
+from twinlog.consume.cursor import BATCH, Cursor
+from twinlog.consume.dead_letter_operations import DeadLetterOperations
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.filling import Filling, OpenLog
+from twinlog.consume.projection import Projection
+from twinlog.consume.view_builds import Kept
+from twinlog.log.installation import ForeignStream
+from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.ports import Log
+from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
+from twinlog.model.clock import Clock, Ids
+from twinlog.model.errors import ConfigurationError, Unavailable
+from twinlog.model.schema import Schema
+from twinlog.rpc.inspection import Followed
+
+
+class Feeding:
+    """Makes what feeds a consumer, and keeps what it has made."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        twin: Callable[[str], Twin],
+        lease: Callable[[str], Lease],
+        schema: Schema,
+        clock: Clock,
+        ids: Ids,
+        randomness: Randomness,
+        middleware: Sequence[Middleware],
+    ) -> None:
+        """See :class:`~twinlog.service.service.Service`. ``middleware``: all of it, the first outermost."""
+        self.own_twin = twin(log.name)
+        self.dead_letters = DeadLetterOperations(log)
+        self.leases: dict[str, Lease] = {}
+        """By the work that each is for."""
+        self.followed: list[Followed] = []
+        self._log = log
+        self._twin = twin
+        self._make_lease = lease
+        self._schema = schema
+        self._clock = clock
+        self._ids = ids
+        self._randomness = randomness
+        self._middleware = middleware
+
+    def lease(self, work: str) -> Lease:
+        """The right to do a piece of work that one replica is enough for."""
+        lease = self.leases[work] = self._make_lease(work)
+        return lease
+
+    def follow(self, consumer: Consumer, linger: Linger, batch: int, *, held: bool = False) -> Followed:
+        """A consumer and what feeds it. ``held``: whoever runs its cursor holds the lease."""
+        for wrap in reversed(self._middleware):
+            consumer = wrap(consumer)
+        handler = DeadLettering(consumer, self._log, clock=self._clock, ids=self._ids, schema=self._schema)
+        self.dead_letters.add(handler)
+        twin, lease = self._twin(consumer.source), self.lease(consumer.name)
+        cursor = Cursor(
+            twin,
+            handler,
+            ALWAYS_HELD if held else lease,
+            linger=linger,
+            batch=batch,
+            randomness=self._randomness,
+        )
+        followed = Followed(consumer, handler, cursor, twin, lease)
+        self.followed.append(followed)
+        return followed
+
+    def fill(self, projection: Projection, share: int, *, open_log: OpenLog, tasks: Tasks) -> Kept:
+        """Fills a build of a view and keeps it up to date, among ``tasks``."""
+        followed = self.follow(projection, Linger(), BATCH, held=True)
+        filling = Filling(
+            followed.twin,
+            followed.handler,
+            followed.cursor,
+            followed.lease,
+            open_log,
+            log=projection.source,
+            prepare=projection.prepare,
+            follows=projection.begin_noting,
+            share=share,
+            randomness=self._randomness,
+        )
+        task = tasks.start(projection.name, filling.run())
+
+        def stop() -> None:
+            task.cancel()
+            self._forget(followed)
+
+        return Kept(projection.name, followed.handler, filling, followed.twin, stop)
+
+    def _forget(self, followed: Followed) -> None:
+        self.followed.remove(followed)
+        self.dead_letters.consumers.pop(followed.handler.name, None)
+        self.leases.pop(followed.handler.name, None)
+
+    async def refuse_foreign_streams(self) -> None:
+        """Raises ConfigurationError where a stream is another installation's."""
+        twins = {twin.name: twin for twin in (self.own_twin, *(each.twin for each in self.followed))}
+        await asyncio.gather(*map(_refuse_foreign, twins.values()))
+
+
+async def _refuse_foreign(twin: Twin) -> None:
+    """At the start only: what turns up later is an outage for who reads the stream."""
+    try:
+        with suppress(Unavailable, TwinMissing):
+            await twin.state()
+    except ForeignStream as error:
+        raise ConfigurationError(f"TWINLOG_NAMESPACE: {error}") from error
+    except TwinDamaged:
+        return  # the relay tells, and health with it
