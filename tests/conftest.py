@@ -70,6 +70,10 @@ LONGEST_FIRST = (
     "tests/simulation/test_simulation.py::test_seeds_keep_every_promise",
     "tests/effects/test_crashes.py",
     "tests/docs/test_third_service.py",
+    "tests/files/test_shop.py",
+    "tests/rebuild/test_crashes.py",
+    "tests/rebuild/test_interrupted.py",
+    "tests/watches/test_crowds.py",
 )
 """What takes longest begins first, so that all workers end at about the same time; `make test` lists what took long."""
 
