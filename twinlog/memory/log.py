@@ -248,8 +248,11 @@ class MemoryLog(MemoryPast):
         snapshot = self.snapshots.get(want.stream)
         if snapshot is None or snapshot.schema != want.schema or snapshot.version <= want.after:
             snapshot = None
+        events = self.streams.get(want.stream, [])
+        if snapshot and snapshot.version > len(events):
+            snapshot = snapshot._replace(state=b"")
         after = snapshot.version if snapshot else want.after
-        return StreamSlice(snapshot, self.streams.get(want.stream, [])[after : want.upto])
+        return StreamSlice(snapshot, events[after : want.upto])
 
 
 def _texts_in(batch: Batch) -> list[str]:
