@@ -196,6 +196,27 @@ async def test_a_snapshot_that_is_no_state_is_ignored_counted_and_made_anew(
     assert watched.loaded == 0, "it is read from the new one"
 
 
+@pytest.mark.parametrize("ahead", [1, 2**31 - EVERY - 10])
+async def test_a_snapshot_ahead_of_its_stream_is_ignored_counted_and_made_anew(
+    watched: Watched, ahead: int
+) -> None:
+    """It can be decoded, and no event could be appended to what it says: its commands, and all others, would wait."""
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+        await count_to(writer, 7)
+    version = EVERY + 7 + ahead
+    await watched.save([Snapshot(STREAM, 0, 0, "another", b"")])
+    await watched.save([Snapshot(STREAM, version, version, CODEC.schema, CODEC.encode(Count(1, version)))])
+    async with process(watched) as cold, asyncio.timeout(30):
+        assert (await cold.execute(one_more)).result == Count(EVERY + 8, EVERY + 8)
+        await until(lambda: has_one(watched, EVERY + 7))
+        assert cold._snapshots.ignored == 1
+    async with process(watched) as cold:
+        assert (await cold.execute(one_more)).result == Count(EVERY + 9, EVERY + 9)
+        assert cold._snapshots.ignored == 0
+
+
 async def test_a_snapshot_that_its_events_do_not_follow_from_is_ignored(watched: Watched) -> None:
     """It can be decoded; that it is none of the stream's states shows where evolve fails over the next event."""
 

@@ -88,6 +88,18 @@ async def test_who_stands_by_for_longer_than_the_length_says_so_once_and_is_heal
     assert said == [{"event": "lease.waiting", "lease": "work", "holder": "one", "log_level": "info"}]
 
 
+async def test_a_lease_that_the_database_refuses_shows_and_ends_no_work(log: PostgresLog) -> None:
+    """Somebody has added a constraint: that is no reason to end the process, again and again."""
+    lease = PostgresLease(log.pool, "work", "me", seconds=SECONDS)
+    async with holding(lease) as has_it:
+        await has_it.wait()
+        await log.pool.execute("ALTER TABLE leases ADD CONSTRAINT no CHECK (holder <> 'me') NOT VALID")
+        await until(lambda: lease.problem is not None)
+        assert 'violates check constraint "no"' in str(lease.problem)
+        await log.pool.execute("ALTER TABLE leases DROP CONSTRAINT no")
+        await until(lambda: lease.problem is None)
+
+
 async def test_a_lease_that_is_not_renewed_and_does_not_end_is_a_problem(log: PostgresLog) -> None:
     await write(log, "stuck", "0.5 seconds")
     await log.pool.execute(

@@ -40,6 +40,6 @@ class RefusedAppends:
         self._first = self._first if self.count else now
         before = self.problem
         self.count, self._last = self.count + 1, now
-        self._why = f"{type(error).__name__}: {error}"
+        self._why = f"{type(error).__name__}: {error}".partition("\n")[0]  # the rest may show rows
         if not before and self.problem:
             structlog.get_logger().error("writer.refused", log=self._log, problem=self.problem)

@@ -33,11 +33,11 @@ class PostgresLease:
         self._retrying = Retrying(say_failing=self._say_unconfirmed, say_working=self._say_confirmed)
         self._waiting = _Waiting(name, seconds)
         self.holder = ""
-        """Who has it, as far as was last heard; empty: nobody has been heard of."""
+        """Who has it, as last heard; empty: not known."""
 
     @property
     def mine(self) -> bool:
-        """Whether this replica has it, as far as was last heard."""
+        """Whether this replica has it, as last heard."""
         return self.holder == self._holder
 
     @property
@@ -66,16 +66,19 @@ class PostgresLease:
                     return
         except asyncio.CancelledError:
             # A server that does not answer is not waited for: the lease expires by itself.
-            with suppress(Unavailable, TimeoutError, asyncio.CancelledError):
+            with suppress(Exception, asyncio.CancelledError):
                 async with asyncio.timeout(_STOP_SECONDS):
                     await to_its_end(self._ask("give_up_lease"))
             raise
 
     async def _take(self) -> bool:
-        """Whether the lease is held now; while the database is away, nobody else can take it either."""
+        """Whether the lease is held now; while the database is away, nobody else can take it either.
+
+        Neither while it refuses, as by a constraint that somebody added; if others can, the work is fenced.
+        """
         try:
             rows = await to_its_end(self._ask("take_lease", self._seconds))
-        except Unavailable as error:
+        except Exception as error:
             self._retrying.failed(error)
             return True
         self._retrying.succeeded()
@@ -91,7 +94,10 @@ class PostgresLease:
             return await fetch(self._pool, _QUERIES[query], self._name, self._holder, *arguments)
 
     def _say_unconfirmed(self, error: Exception) -> None:
-        structlog.get_logger().warning("lease.unconfirmed", lease=self._name, problem=str(error))
+        defect = None if isinstance(error, Unavailable) else error
+        structlog.get_logger().warning(
+            "lease.unconfirmed", lease=self._name, problem=str(error), exc_info=defect
+        )
 
     def _say_confirmed(self) -> None:
         structlog.get_logger().info("lease.confirmed", lease=self._name)
