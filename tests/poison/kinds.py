@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -80,7 +79,7 @@ async def poison(log: Log, stream: StreamId, kind: Kind, metadata: Metadata = Me
     return new.version
 
 
-def patched(aggregate: AnyAggregate, **functions: Callable[..., Any]) -> AnyAggregate:
+def patched(aggregate: AnyAggregate, **functions: Any) -> AnyAggregate:
     """Another aggregate of the same name, some of whose functions differ."""
     return replace(aggregate, **functions)
 
