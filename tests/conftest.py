@@ -113,6 +113,8 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     process._PORTS = process._PORTS[number::workers]
 
+# Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()

@@ -90,6 +90,9 @@ async def test_whatever_is_not_known_is_503_until_it_is_and_whatever_is_not_ther
         silent = await ask(f"{url}/log/orders/1")
         assert silent.headers["Retry-After"]
         assert b"order_svc does not answer: nothing answers at its address." in silent.body
+        assert b"start them, or set TWINLOG_SERVICES" in silent.body
+        unknown = '<span class="figure-value">–</span><span class="figure-name">dead letters'
+        assert unknown in (await ask(url)).body.decode()
         async with window(chromium, url) as opened, window(chromium, url, javascript=False) as plain:
             for each in (opened, plain):
                 each.expected.append("503")

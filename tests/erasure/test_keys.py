@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.servers import database
+from tests.servers import database, execute
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.cli import main
 from twinlog.log.keys import Keys, KeysUnavailable
 from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.memory.keys import MemoryKeys
-from twinlog.postgres.keys import PostgresKeys, open_keys
+from twinlog.postgres.keys import PostgresKeys, open_keys, open_keys_by_and_by
 from twinlog.postgres.urls import database_url
 from twinlog.service.settings import Settings, load
 from twinlog.testing.conformance import KeysConformance
@@ -53,6 +53,26 @@ async def _stored(url: str, name: str) -> list[bytes]:
         ]
     finally:
         await connection.close()
+
+
+async def test_keys_that_are_away_at_the_start_come_by_and_by(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinlog.postgres.keys.START_SECONDS", 0.1)
+    async with database(postgres_url) as name:
+        await execute(postgres_url, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false', "postgres")
+        async with open_keys_by_and_by(postgres_url, name, Wrapping({})) as keys:
+            with pytest.raises(KeysUnavailable, match="was away when the process started"):
+                await keys.get_or_make(["ada"])
+            await execute(postgres_url, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true', "postgres")
+
+            async def there() -> bool:
+                try:
+                    return bool((await keys.get_or_make(["ada"]))["ada"])
+                except KeysUnavailable:
+                    return False
+
+            await until(there)
 
 
 async def test_the_wrapping_rotates(postgres_url: str) -> None:
@@ -96,6 +116,10 @@ CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS
 CREATE TRIGGER held BEFORE UPDATE ON subject_keys FOR EACH ROW WHEN (NEW.subject = 'p-0600') EXECUTE FUNCTION held()
 """
 """Whoever wraps that key anew waits for a lock."""
+_WAITING = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+ WHERE NOT l.granted AND l.locktype = 'advisory' AND d.datname = current_database()
+"""
 
 
 async def test_no_key_is_lost_where_a_rotation_is_killed(
@@ -118,7 +142,7 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "twinlog", *command)
 
         async def waits() -> bool:
-            return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            return bool(await connection.fetchval(_WAITING))
 
         await until(waits)
         process.kill()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from shop.customers.v1.events_pb2 import CustomerCreated
 from tests.erasure.messages import declare
 from tests.waiting import until
-from twinlog import Metadata, Recorded, StreamId
+from twinlog import Metadata, Recorded, StreamId, Unavailable
 from twinlog.log.keys import cipher
 from twinlog.log.personal import EVERYBODY, SEALED_STATE, Erased, NotOpened, Personal
 from twinlog.log.ports import Snapshot
@@ -272,6 +272,29 @@ async def test_an_erasure_from_long_ago_is_learned_by_who_could_not_ask_meanwhil
     await until(lambda: told == [EVERYBODY])
     watching.cancel()
     assert await there.open("ada", _message(sealed).text) == ERASED
+
+
+async def test_an_outage_ends_in_health_although_no_key_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+
+    class Away(MemoryKeys):
+        away = True
+
+        async def destroyed(self, within: timedelta) -> Collection[str]:
+            if self.away:
+                raise Unavailable("no answer")
+            return await super().destroyed(within)
+
+    keys = Away()
+    personal = Personal(keys)
+    await personal.sealed([_event(M["Noted"](text="tall"))])
+    watching = asyncio.create_task(personal.run())
+    await until(lambda: "no answer" in (personal.problem or ""))
+    personal._confirmed -= 3_600
+    await until(lambda: not personal.cached)
+    keys.away = False
+    await until(lambda: personal.problem is None)
+    watching.cancel()
 
 
 async def test_a_key_that_was_read_before_an_erasure_and_comes_after_it_opens_nothing() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -60,7 +61,10 @@ async def test_a_second_signal_cuts_the_closing_short() -> None:
         await says(process, "stopping")
         async with asyncio.timeout(10):  # one right behind the first is taken for the same
             while process.returncode is None:
-                process.terminate()
+                with suppress(ProcessLookupError):
+                    os.kill(
+                        process.pid, signal.SIGTERM
+                    )  # terminate() looks first, and may take the exit code away
                 await asyncio.sleep(0.1)
         code, printed, _ = await end(process)
 

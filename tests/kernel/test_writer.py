@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -316,8 +317,9 @@ async def test_a_refusal_does_not_rest_on_what_was_not_committed(log: MemoryLog)
 
 class TestAdmission:
     async def test_what_finishes_accepted_work_goes_before_commands_from_outside(
-        self, log: MemoryLog
+        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("twinlog.log.writer._QUEUE_SECONDS", math.inf)
         gate, done = Gate(log), list[str]()
 
         async def execute(name: str, outside: bool) -> None:

@@ -64,7 +64,7 @@ def run(adopter: Adopter, project: Path, *command: str) -> str:
     return output(*command, cwd=project, env=without_servers(adopter))
 
 
-ANY_PORTS = {"METRICS_ADDRESS": "127.0.0.1:0"}
+ANY_PORTS = {"METRICS_ADDRESS": "127.0.0.1:0", "CONSOLE_ADDRESS": "127.0.0.1:0"}
 
 
 def without_servers(adopter: Adopter) -> dict[str, str]:

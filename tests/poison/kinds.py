@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -79,10 +79,9 @@ async def poison(log: Log, stream: StreamId, kind: Kind, metadata: Metadata = Me
     return new.version
 
 
-def patched(aggregate: AnyAggregate, **functions: Callable[..., Any]) -> AnyAggregate:
+def patched(aggregate: AnyAggregate, **functions: Any) -> AnyAggregate:
     """Another aggregate of the same name, some of whose functions differ."""
-    kept = {name: getattr(aggregate, name) for name in aggregate.__dataclass_fields__}
-    return type(aggregate)(**{**kept, **functions})
+    return replace(aggregate, **functions)
 
 
 def fails(*_arguments: object) -> Any:

@@ -36,7 +36,6 @@ def consumers(one: Build, other: Build) -> Mapping[str, str]:
 async def slow(stays: Stays, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stays]:
     """Another replica, which hears nothing of builds, and looks for itself only when it is told to."""
     monkeypatch.setattr(view_builds, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(view_builds, "_LOOKS", 1)
     await stays.write("ann")
     async with serving(monkeypatch) as other:
         builds = other.running.service.view_builds
@@ -170,7 +169,6 @@ async def test_a_replica_does_not_change_over_to_what_has_set_aside_what_it_has_
     stays: Stays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view_builds, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(view_builds, "_LOOKS", 1)
     await stays.write("ann")
     async with serving(monkeypatch, [STAYS, STAYS_2]) as newer:
         builds, views = newer.running.service.view_builds, newer.running.views
@@ -191,24 +189,31 @@ async def _has_set_aside(stays: Stays, build: Build) -> bool:
     return bool((await stays.running.service.view_builds.lacking(pair.items())).events)
 
 
-async def test_the_home_is_kept_while_a_program_of_release_0_1_is_at_work(
-    stays: Stays, postgres_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+async def test_nothing_is_built_beside_a_program_of_release_0_1_and_none_starts_beside_a_build(
+    stays: Stays, postgres_url: str, namespace: str
 ) -> None:
-    monkeypatch.setattr(view_builds, "KEPT_SECONDS", 0.0)
     await stays.write("ann")
-    await stays.switch(await stays.rebuilt())
     released = await asyncpg.connect(database_url(postgres_url, named(namespace, SPEC.database)))
     try:
         await released.fetch(_LEASE_OF_0_1, "stays_svc.stays", "it", 5.0)
-        with pytest.raises(
-            grpc.aio.AioRpcError, match=r"release 0\.1 .*pid \d+.*stop it, then drop"
-        ) as refused:
-            await stays.drop(1)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"release 0\.1 .*pid \d+.*Stop it") as refused:
+            await stays.rebuilt()
         assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     finally:
         await released.close()
-    await stays.drop(1)
-    assert await stays.guests() == ["ann"]
+    assert not await _ruled_out(stays)
+    await stays.rebuilt()
+    assert await _ruled_out(stays)
+    await stays.drop(2)
+    assert not await _ruled_out(stays)
+
+
+async def _ruled_out(stays: Stays) -> bool:
+    """Whether programs refuse to start that do not know the migration."""
+    pool = stays.running.views.pool
+    return bool(
+        await pool.fetchval("SELECT breaking FROM schema_migrations WHERE name = '010_view_builds.sql'")
+    )
 
 
 _LEASE_OF_0_1 = """INSERT INTO leases AS held (name, holder, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))

@@ -63,7 +63,7 @@ async def test_a_build_goes_on_when_postgres_is_back(
     monkeypatch.setenv("POSTGRES_URL", own_postgres.url)
     await grow(own_postgres.url, namespace, EVENTS)
     async with serving(monkeypatch) as stays:
-        await stays.stub.RebuildView(pb.RebuildViewRequest(view="stays", share=2), timeout=PATIENCE)
+        await stays.stub.RebuildView(pb.RebuildViewRequest(view="stays", share=10), timeout=PATIENCE)
         await until(lambda: _has_begun(database_url(own_postgres.url, named(namespace, SPEC.database))))
         await own_postgres.kill()
         await own_postgres.start()

@@ -31,6 +31,16 @@ from tests.controls import MODES, Mode, wire
 from tests.upgrade.released import make_tree
 from tests.waiting import until
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Program, Supervisor, free_port
+from twinlog.v1.view_service_pb2 import (
+    VIEW_BUILD_STATE_READY,
+    DropViewBuildRequest,
+    GetRebuildRequest,
+    RebuildViewRequest,
+    SwitchViewBackRequest,
+    SwitchViewRequest,
+    ViewBuildState,
+)
+from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
 _SETTINGS = {
     "order_svc": "ORDERS_ADDRESS",
@@ -75,8 +85,12 @@ async def test_upgrade_and_rollback(
     async with load() as orders, AsyncExitStack() as new:
         async with replicas(released, env, say, orders):
             await orders.phase()
-            await new.enter_async_context(replicas(ROOT, env, say, orders))
+            newer = await new.enter_async_context(replicas(ROOT, env, say, orders))
             await orders.phase()
+            with pytest.raises(grpc.aio.AioRpcError, match=r"release 0\.1 is at work .* Stop it"):
+                await rebuilt(newer.queries)
+            await orders.phase()
+        await rebuilt(newer.queries)
         await orders.phase()
         async with replicas(released, env, say, orders):
             await orders.phase()
@@ -200,7 +214,7 @@ async def load() -> AsyncIterator[Load]:
 @asynccontextmanager
 async def replicas(
     tree: Path, env: Mapping[str, str], say: Callable[[str], None], orders: Load
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Addresses]:
     """One replica of each service, from a tree; they get calls while they start and stop, too."""
     programs = [Program(module, setting, f"127.0.0.1:{free_port()}") for module, setting in _SETTINGS.items()]
     addresses = Addresses(*(program.address for program in programs))
@@ -209,7 +223,26 @@ async def replicas(
             orders.through(addresses),
             Supervisor(programs, env, say, root=tree, folder=folder),
         ):
-            yield
+            yield addresses
+
+
+async def rebuilt(address: str) -> None:
+    """A view is built anew, read, and left again: what was released knows of no second build."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        views, states = ViewServiceStub(channel), list[ViewBuildState.ValueType]()
+
+        async def asked(method: Any, request: Any) -> Any:
+            return await method(request, timeout=_SETTLE_SECONDS, wait_for_ready=True)
+
+        async def caught_up() -> bool:
+            states.append((await asked(views.GetRebuild, GetRebuildRequest(view="orders"))).build.state)
+            return states[-1] == VIEW_BUILD_STATE_READY
+
+        await asked(views.RebuildView, RebuildViewRequest(view="orders", share=100))
+        await until(caught_up)
+        await asked(views.SwitchView, SwitchViewRequest(view="orders"))
+        await asked(views.SwitchViewBack, SwitchViewBackRequest(view="orders"))
+        await asked(views.DropViewBuild, DropViewBuildRequest(view="orders", build=2))
 
 
 def new_id() -> str:

@@ -70,7 +70,7 @@ class Domain:
 
 
 class Domains(Domain):
-    """Several, each of which knows something else; cases are those of the last one that names them."""
+    """Several as one; where more than one names a case, the last one counts."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self._domains = domains

@@ -30,7 +30,7 @@ class Rows(Protocol):
     """A view as it is stored."""
 
     async def named(self, connection: Connection, keys: Sequence[str]) -> Mapping[str, Any]:
-        """The rows that there are with these keys, by key."""
+        """The rows of these keys that exist, by key."""
         ...
 
     async def as_stored(self, connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:

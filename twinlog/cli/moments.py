@@ -164,7 +164,7 @@ async def _say_if_to_come(server: Server, found: pb.GetStreamResponse, when: Mom
 
 
 async def _types(asked: Sequence[Server]) -> str:
-    """The types of streams that there are, as the end of a sentence."""
+    """The known types of streams, as the end of a sentence."""
 
     async def ask(server: Server) -> Sequence[str]:
         return [*(await server.ask(server.inspection.Describe, pb.DescribeRequest())).aggregates]

@@ -38,9 +38,10 @@ def refused(what: str, *answers: Answer[Any]) -> Gone | Unanswered:
 
 
 def _silence(*services: tuple[str, str]) -> str:
-    return " ".join(
+    each = [
         f"{service} does not answer{f': {problem}' if problem else ' yet'}." for service, problem in services
-    )
+    ]
+    return " ".join(dict.fromkeys(each))
 
 
 @dataclass(frozen=True)

@@ -173,9 +173,7 @@ class Cursor:
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""
         self._stored = await self._handler.checkpoint()
-        self.position = max(
-            self._stored, 0
-        )  # one that somebody has set below every event is before the first
+        self.position = max(self._stored, 0)  # somebody may have set it below the first event
         wanted = self._handler.types, self._handler.routing_key
         async with self._twin.deliver(self.position, *wanted) as delivery:
             self._followed = True

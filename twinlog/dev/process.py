@@ -18,7 +18,7 @@ from random import SystemRandom
 import psutil
 
 _PORTS = range(20_000, 32_000)
-"""Below the range for outgoing connections, one of which could take a port that was promised to a server."""
+"""Below the range for outgoing connections, which could take a port that was promised to a server."""
 _promised: deque[int] = deque(maxlen=64)
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 

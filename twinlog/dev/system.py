@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twinlog.dev.metrics_ports import SETTING as METRICS
 from twinlog.dev.metrics_ports import console_address, metrics_addresses
@@ -113,24 +113,60 @@ async def running(
         shutil.rmtree(data, ignore_errors=True)
     first = os.environ.get(METRICS, metrics)
     told = metrics_addresses(first, len(services))
-    async with AsyncExitStack() as stack:
-        programs = [
-            Program(
-                module,
-                spec.address_setting,
-                _address(spec, (addresses or {}).get(module)),
-                _COLORS[number % len(_COLORS)],
-                {METRICS: told[number]},
+    programs = [
+        Program(
+            module,
+            spec.address_setting,
+            _address(spec, (addresses or {}).get(module)),
+            _COLORS[number % len(_COLORS)],
+            {METRICS: told[number]},
+        )
+        for number, (module, spec) in enumerate(services.items())
+    ]
+    shown = [_console(console, console_address(first))] if console else []
+    listening = {program.module: program.address for program in programs}
+    metrics_at = {each.module: at for each in (*programs, *shown) if (at := each.env[METRICS])}
+    page = f"http://{shown[0].address}" if shown else ""
+    async with _servers(data, databases) as servers:
+        env = {
+            "POSTGRES_URL": servers.postgres_url,
+            "NATS_URL": servers.nats_url,
+            "TWINLOG_SERVICES": ",".join(f"{spec.name}={listening[at]}" for at, spec in services.items()),
+        }
+        if sys.stdout.isatty():
+            env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
+        async with Supervisor(
+            [*programs, *shown], env, say, root=root, folder=data, quiet=quiet, restarts=restarts
+        ) as supervisor:
+            yield System(
+                supervisor,
+                servers.postgres_url,
+                servers.nats_url,
+                listening,
+                servers.postgres,
+                servers.nats,
+                page,
+                metrics_at,
             )
-            for number, (module, spec) in enumerate(services.items())
-        ]
-        shown = [_console(console, console_address(first))] if console else []
-        postgres = nats = None
-        postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
-        if postgres_url:
-            await check_postgres(postgres_url, databases)
-        if nats_url:
-            await check_nats(nats_url)
+
+
+class _Servers(NamedTuple):
+    postgres_url: str
+    nats_url: str
+    postgres: EmbeddedPostgres | None
+    nats: EmbeddedNats | None
+
+
+@asynccontextmanager
+async def _servers(data: Path, databases: Sequence[str]) -> AsyncIterator[_Servers]:
+    """Those that the environment names, checked before any is started; embedded ones in ``data`` for the others."""
+    postgres = nats = None
+    postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
+    if postgres_url:
+        await check_postgres(postgres_url, databases)
+    if nats_url:
+        await check_nats(nats_url)
+    async with AsyncExitStack() as stack:
         if not postgres_url:
             postgres = EmbeddedPostgres(data / "postgres", _port("POSTGRES_PORT"))
             await stack.enter_async_context(postgres)
@@ -138,20 +174,7 @@ async def running(
         if not nats_url:
             nats = await stack.enter_async_context(EmbeddedNats(data / "nats", _port("NATS_PORT")))
             nats_url = nats.url
-        served = ",".join(
-            f"{spec.name}={program.address}"
-            for spec, program in zip(services.values(), programs, strict=True)
-        )
-        env = {"POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "TWINLOG_SERVICES": served}
-        page = f"http://{shown[0].address}" if shown else ""
-        if sys.stdout.isatty():
-            env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
-        supervisor = await stack.enter_async_context(
-            Supervisor([*programs, *shown], env, say, root=root, folder=data, quiet=quiet, restarts=restarts)
-        )
-        listening = {program.module: program.address for program in programs}
-        metrics_at = {each.module: at for each in (*programs, *shown) if (at := each.env[METRICS])}
-        yield System(supervisor, postgres_url, nats_url, listening, postgres, nats, page, metrics_at)
+        yield _Servers(postgres_url, nats_url, postgres, nats)
 
 
 def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:
@@ -194,6 +217,8 @@ def _address(service: ServiceSpec, preferred: str | None) -> str:
 def _free_address(setting: str, preferred: str | None) -> str:
     given = os.environ.get(setting) or preferred or f"127.0.0.1:{free_port()}"
     host, _, port = given.rpartition(":")
+    if not int(port):
+        return f"{host}:{free_port()}"
     if not port_is_free(host, int(port)):
         raise Misconfigured(
             f"{setting}: {given} is taken; stop what listens there or set {setting} to another host:port"

@@ -22,6 +22,7 @@ from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewRep
 from twinlog.log.refused import RefusedAppends
 from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
+from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
@@ -229,6 +230,12 @@ class GroupCommit:
             unit.fail(error)
 
     def _batch(self, draft: Draft, decided: Sequence[_Decided]) -> Batch:
+        try:  # no call for each event
+            "".join([text for event in draft.events for text in event.metadata[:4]])
+            "".join([text for event in draft.events for text in event.metadata.extra.values()])
+        except (TypeError, AttributeError):
+            refuse_metadata(draft.events)
+            raise
         return Batch(
             recorded_at=self._clock.now(),
             expects={stream: entry.version for stream, entry in draft.read.items()},

@@ -63,9 +63,9 @@ class KeptStates:
             self._sizes.popitem(last=False)
 
     async def keep(self, stream: StreamId, at: Entry) -> None:
-        """Keeps a snapshot of a stream, at a version of which one should be kept. Raises Unavailable.
+        """Keeps a snapshot of a stream, at a version that is due for one. Raises Unavailable.
 
-        A state that cannot be encoded is left out; that concerns no other.
+        A state that cannot be encoded is skipped.
         """
         known = self._sizes.get(stream)
         if not isinstance(self._log, KeepsSnapshots) or at.version % stride(
@@ -90,7 +90,7 @@ class KeptStates:
 
 
 class _Passed(NamedTuple):
-    """A stream that has come past a version of which a snapshot should be kept."""
+    """A stream that has passed a version that is due for a snapshot."""
 
     stream: StreamId
     before: Entry

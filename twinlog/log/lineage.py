@@ -162,7 +162,7 @@ async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
 
 
 async def _first_difference(log: Log, twin: Twin, first: int, last: int) -> int:
-    """The first position of which the log has not the event that is in the stream, by bisection."""
+    """The first position at which log and stream have different events, by bisection."""
     same, differs = first - 1, last + 1
     while differs - same > 1:
         middle = (same + differs) // 2

@@ -282,7 +282,7 @@ class Personal:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.doubt()
-            if not self._ciphers:
+            if not (self._ciphers or self.problem):  # who has none asks only whether they are back
                 continue
             began = loop.time()
             try:

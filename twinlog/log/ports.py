@@ -210,7 +210,7 @@ class Log(LogSession, Protocol):
         ...
 
     async def era(self) -> int:
-        """The era of the log's history: whoever remembers something of an earlier one compares it first."""
+        """The era of the log's history: what was remembered in an earlier one is compared before it is used."""
         ...
 
     async def begin_era(self) -> None:

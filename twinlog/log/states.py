@@ -6,7 +6,7 @@ A stream that cannot be read fails those who read it, and nobody else.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
@@ -29,6 +29,11 @@ _UNDECLARED = (
     "states; add it to the aggregates of the ServiceSpec"
 )
 
+_NAMESAKE = (
+    "it is another aggregate than the one that the service declares under this name, and they would fold each other's "
+    "streams; import that one, or rename the other"
+)
+
 
 class StateCache:
     """Streams by id, the least recently used first; a stream that is absent is read when it is needed."""
@@ -39,10 +44,10 @@ class StateCache:
         schema: Schema,
         capacity: int,
         keeper: Keeper | None = None,
-        declared: Collection[str] | None = None,
+        declared: Mapping[str, AnyAggregate] | None = None,
     ) -> None:
         """``capacity``: how many streams :meth:`evict` leaves. ``keeper``: keeps snapshots of what is committed.
-        ``declared``: the names of the aggregates that the log is to hold; None: any."""
+        ``declared``: the aggregates that the log is to hold, by name; None: any."""
         self.schema = schema
         self.known: OrderedDict[StreamId, Entry] = OrderedDict()
         self.failed: dict[StreamId, StreamUnreadable] = {}
@@ -52,7 +57,9 @@ class StateCache:
         self._reader = StreamReader(schema, snapshots)
         self._capacity = capacity
         self._keeper = keeper
-        self._declared = None if declared is None else {*declared}
+        self._declared = declared
+        self._said: set[str] = set()
+        """Of which aggregates it was said that they are not those."""
         self._personal = personal = snapshots.personal
         self._erased: set[str] = set()
         """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
@@ -87,11 +94,12 @@ class StateCache:
         await self._read(session, missing)
 
     def _beginning(self, aggregate: AnyAggregate) -> Entry:
-        if self._declared is not None and aggregate.name not in self._declared:
-            self._declared.add(aggregate.name)  # it is said once
-            structlog.get_logger().warning(
-                "writer.undeclared_aggregate", aggregate=aggregate.name, problem=_UNDECLARED
-            )
+        if self._declared is not None and self._declared.get(name := aggregate.name) is not aggregate:
+            known = self._declared.get(name)
+            if known != aggregate and name not in self._said:
+                self._said.add(name)
+                problem = _NAMESAKE if known else _UNDECLARED
+                structlog.get_logger().warning("writer.undeclared_aggregate", aggregate=name, problem=problem)
         return beginning(aggregate)
 
     async def refresh(self, session: LogSession, streams: Sequence[StreamId]) -> None:

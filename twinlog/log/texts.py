@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from twinlog.log.ports import Batch
-from twinlog.model.event import Metadata, NewEvent, StreamId
+from twinlog.model.event import NewEvent, StreamId
 
 
 class Unstorable(ValueError):
@@ -17,30 +17,28 @@ def refuse_ids(streams: Iterable[StreamId]) -> None:
     _refuse((f"the id of {stream.type}", stream.id) for stream in streams)
 
 
-def refuse_metadata(metadata: Metadata) -> None:
-    """Raises Unstorable where it is none, or holds anything but texts: it would be stored, and read by nobody."""
-    try:
-        "".join(metadata[:4])
-        if metadata.extra:
-            "".join((*metadata.extra, *metadata.extra.values()))
-    except (TypeError, AttributeError):
-        raise Unstorable(
-            f"{metadata!r} is no Metadata of texts; give each field, and each of extra, as str"
-        ) from None
+def refuse_metadata(events: Iterable[NewEvent]) -> None:
+    """Raises Unstorable where any is none, or holds anything but texts: it would be stored, and read by nobody."""
+    for event in events:
+        found = event.metadata
+        try:
+            "".join((*found[:4], *found.extra.values()))
+        except (TypeError, AttributeError):
+            what = f"{found!r} is no Metadata of texts; give each field, and each of extra, as str"
+            raise Unstorable(what) from None
 
 
 def refuse_batch(batch: Batch) -> None:
     """Raises Unstorable for a text of a batch that a log does not keep."""
     refuse_ids(batch.expects)
+    refuse_metadata(batch.events)
     for event in batch.events:
-        refuse_metadata(event.metadata)
-    if not _is_sound("".join([text for event in batch.events for text in _texts_of(event)])):
-        for event in batch.events:
-            _refuse((f"metadata or a key of {event.type}", text) for text in _texts_of(event))
+        _refuse((f"metadata or a key of {event.type}", text) for text in _texts_of(event))
     _refuse(("a request_id", reply.request_id) for reply in batch.replies)
 
 
 def _texts_of(event: NewEvent) -> list[str]:
+    """Those that are kept beside its payload."""
     *texts, extra = event.metadata
     return [event.partition_key, event.routing_key, *texts, *extra, *extra.values()]
 

@@ -115,7 +115,7 @@ class TimeTravel:
 
 
 def _parts(events: Sequence[Recorded], every: int) -> Sequence[Sequence[Recorded]]:
-    """Events of a stream, cut after each version of which a snapshot is kept."""
+    """Events of a stream, cut after each version that has a kept snapshot."""
     cuts = [n for n, event in enumerate(events, 1) if every and event.version % every == 0]
     ends = [*cuts, len(events)]
     return [events[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end]

@@ -152,7 +152,7 @@ class Timers:
         return {timer: str(error) for timer, error in failed.items()}
 
     async def _causes(self, timers: Sequence[Timer]) -> Causes:
-        """The events that set the timers: a wake-up has their ``extra``, too, and goes on with their trace."""
+        """The events that set the timers: a wake-up continues their trace and has their ``extra``, too."""
         known = [timer for timer in timers if timer.version]  # the others are a repair's
         wanted = [ReadRequest(timer.stream, timer.version - 1, upto=timer.version) for timer in known]
         slices = await self._log.load(wanted) if wanted else []

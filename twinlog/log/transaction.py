@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from twinlog.log.ports import Statement, TimerChange
-from twinlog.log.texts import refuse_metadata
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
@@ -123,8 +122,6 @@ class Transaction:
         self._events: list[NewEvent] = []
         self._statements: list[Statement] = []
         self._checked: set[StreamId] = set()
-        self._sound: Metadata | None = None
-        """The metadata that was last found to be some."""
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The state of a stream, including this unit's own decisions."""
@@ -147,7 +144,7 @@ class Transaction:
         if not id or not isinstance(id, str):
             raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
         stream = StreamId(aggregate.name, id)
-        entry, cause = self._entry(aggregate, stream), self._checked_cause(metadata or self._metadata)
+        entry, cause = self._entry(aggregate, stream), metadata or self._metadata
         state, version, events = entry.state, entry.version, []
         at_work, upcasting, owners = "decide", self._draft.upcasting, self._draft.owners
         try:
@@ -226,12 +223,6 @@ class Transaction:
         for stream, entry in self._read.items():
             self._draft.read.setdefault(stream, entry)
 
-    def _checked_cause(self, metadata: Metadata) -> Metadata:
-        if metadata is not self._sound:
-            refuse_metadata(metadata)
-            self._sound = metadata
-        return metadata
-
     def _refuse_event(self, aggregate: AnyAggregate, message: Message) -> None:
         """Raises TypeError, unless it is an event as an older version writes it."""
         name = message.DESCRIPTOR.full_name
@@ -253,27 +244,14 @@ class Transaction:
             raise StreamUnreadable(**self._draft.failed[stream].facts)
         entry = self._written.get(stream) or self._draft.written.get(stream) or self._read.get(stream)
         if entry is not None:
-            if entry.aggregate is not aggregate:
-                _refuse_namesake(entry.aggregate, aggregate)
             if stream not in self._read:
                 self._read[stream] = entry
             return entry
         entry = self._draft.known.get(stream)
         if entry is None:
             raise NotLoaded(aggregate, stream)
-        if entry.aggregate is not aggregate:
-            _refuse_namesake(entry.aggregate, aggregate)
         self._read[stream] = entry
         return entry
-
-
-def _refuse_namesake(known: AnyAggregate, other: AnyAggregate) -> None:
-    """Raises TypeError for an aggregate that is another than the one by which a stream was read."""
-    if known != other:
-        raise TypeError(
-            f"two aggregates are called {other.name!r} and would fold each other's streams; import the one that the "
-            "service declares, or rename the other"
-        )
 
 
 def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:

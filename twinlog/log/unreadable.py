@@ -35,7 +35,7 @@ class Unreadable(NamedTuple):
     why: StreamUnreadable
 
     def error(self) -> StreamUnreadable:
-        """A new error for each who has to hear of it: one that is raised twice grows."""
+        """A new error for each caller: one that is raised again gathers the tracebacks of all."""
         return StreamUnreadable(**self.why.facts)
 
 

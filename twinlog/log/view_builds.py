@@ -39,11 +39,11 @@ class RebuildUnderWay(FailedPrecondition):
     reason = "REBUILD_UNDER_WAY"
 
 
-class HomeReadByOlder(FailedPrecondition):
-    """Build {build} of view {view} is the table that programs of release 0.1 keep and read, and such a program is at
-    work on this database ({sessions}); stop it, then drop the build."""
+class OlderAtWork(FailedPrecondition):
+    """A program of release 0.1 is at work on the database of view {view} ({sessions}); it would end where it finds a
+    second build. Stop it, then rebuild the view."""
 
-    reason = "VIEW_HOME_READ_BY_OLDER"
+    reason = "VIEW_OLDER_AT_WORK"
 
 
 class SetAsideMeanwhile(Exception):
@@ -178,7 +178,8 @@ class RebuildableStore(SharedViewStore, Protocol):
     async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
         """A new build with an empty table. ``home_version``: that of the home, where nothing is stored of it yet.
 
-        Raises RebuildUnderWay.
+        Raises RebuildUnderWay, and OlderAtWork where a program is at work that knows of no builds. Such a program
+        refuses to start until the home is the only build again.
         """
         ...
 
@@ -202,7 +203,7 @@ class RebuildableStore(SharedViewStore, Protocol):
         """Drops the table of a build that is not live, and its checkpoints; of a home, the rows.
 
         Returns for how many seconds it is still kept, since queries have just left it: then nothing was done; 0: it is
-        dropped. Raises BuildGone, and HomeReadByOlder where a program reads the home that knows of no builds.
+        dropped. Raises BuildGone.
         """
         ...
 

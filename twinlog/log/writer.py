@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
@@ -38,6 +38,7 @@ from twinlog.log.transaction import Transaction
 from twinlog.log.unfinished import UnfinishedWork
 from twinlog.log.units import Outcome, StreamRef, Unit, fail_all
 from twinlog.log.unreadable import UnreadableStreams
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import Overloaded, Unavailable
 from twinlog.model.event import Metadata, Recorded
@@ -69,7 +70,7 @@ class Writer:
         randomness: Randomness = random,
         personal: Personal | None = None,
         owners: Mapping[type[Message], str] = {},
-        declared: Collection[str] | None = None,
+        declared: Mapping[str, AnyAggregate] | None = None,
     ) -> None:
         """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they are in
         plain text. ``on_commit`` gets every batch of events right after its commit, in
@@ -80,7 +81,7 @@ class Writer:
         wait; one more is refused as Overloaded, however fast they are worked off.
 
         ``owners``: the aggregate that declares a type among its ``events``, by its name; no other decides one.
-        ``declared``: the names of the service's aggregates; it is said where a unit reads another. None: any will do.
+        ``declared``: the service's aggregates, by name; it is said where a unit reads another. None: any will do.
         """
         self.schema = schema
         self._log = log

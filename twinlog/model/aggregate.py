@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -86,8 +86,8 @@ class Aggregate(Generic[State, Command]):
     """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
     stream's own id. False: the fold drops them, and is given them sealed where it is decided by."""
 
-    pristine: State | None = field(init=False, repr=False, compare=False, default=None)
-    """A copy of the initial state, where anything in that can be changed in place."""
+    pristine = cast(Any, None)
+    """A copy of the initial state, of an aggregate in whose state anything can be changed in place."""
 
     def __post_init__(self) -> None:
         refuse_other(f"aggregate {self.name!r}", self, _FORMS)

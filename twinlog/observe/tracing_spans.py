@@ -70,7 +70,7 @@ class Spans:
         return self._origin.begin(name, parent, SpanKind.SERVER, attributes)
 
     def long_ago(self, recorded_at: datetime) -> bool:
-        """Whether what follows from then is linked to its trace, and is no part of it."""
+        """Whether an event is so old that what follows from it gets a trace of its own, with a link."""
         return self._clock.now() - recorded_at >= APART
 
     def child(
@@ -82,7 +82,7 @@ class Spans:
     def linked(
         self, traceparents: Sequence[str], name: str, kind: SpanKind, attributes: Attributes
     ) -> KeptSpan:
-        """A span that links to others: in a trace of its own, or in the operator's who has it done."""
+        """A span that links to others: in a trace of its own, or in that of the operator's call."""
         links = [Link(span_context(each)) for each in traceparents]
         current = get_current_span()
         parent = current.get_span_context() if current.is_recording() else None

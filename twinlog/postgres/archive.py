@@ -1,4 +1,4 @@
-"""The archive of a log in Postgres, for whoever reads below its end: which range has a position, and its events."""
+"""Reads the archive of a log in Postgres: which range a position lies in, and its events."""
 
 from __future__ import annotations
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from twinlog.log.keys import KEY_BYTES
+from twinlog.log.keys import KEY_BYTES, KeysUnavailable
 from twinlog.log.wrapping import Wrapping
+from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import Connections, Pool, fetch, on_connection, open_database
+from twinlog.postgres.connection import (
+    Connections,
+    Pool,
+    fetch,
+    on_connection,
+    open_database,
+    open_pool,
+    until_available,
+)
+from twinlog.postgres.database import ensure_database
 from twinlog.postgres.named_queries import load_queries
 
 PACKAGE = "twinlog.postgres.keys_sql"
 _QUERIES = load_queries(PACKAGE)
+START_SECONDS = 5.0
+"""How long a start waits for them."""
+_AGAIN_SECONDS = 5.0
 _CONNECTIONS = 2
 
 
@@ -24,6 +38,76 @@ async def open_keys(server_url: str, database: str, wrapping: Wrapping) -> Async
     made = Connections()
     async with open_database(server_url, database, PACKAGE, size=_CONNECTIONS, on_connect=made.count) as pool:
         yield PostgresKeys(pool, wrapping, made)
+
+
+@asynccontextmanager
+async def open_keys_by_and_by(
+    server_url: str, database: str, wrapping: Wrapping
+) -> AsyncIterator[PostgresKeys | LateKeys]:
+    """The same; where their server is away for some seconds, they are opened in the background, and away until then."""
+    made = Connections()
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            url = await until_available("keys", lambda: ensure_database(server_url, database))
+    except TimeoutError:
+        late = LateKeys(server_url, database, wrapping)
+        opening = asyncio.create_task(late.run())
+        try:
+            yield late
+        finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        return
+    async with open_pool(url, PACKAGE, size=_CONNECTIONS, on_connect=made.count) as pool:
+        yield PostgresKeys(pool, wrapping, made)
+
+
+class LateKeys:
+    """Keys that are opened while others work already; until then, every question ends as in an outage."""
+
+    def __init__(self, server_url: str, database: str, wrapping: Wrapping) -> None:
+        self._place = server_url, database, wrapping
+        self._keys: PostgresKeys | None = None
+        self._why = f"database {database} was away when the process started, and is waited for"
+
+    async def run(self) -> None:
+        """Opens them, and has them open until it is cancelled."""
+        while True:
+            try:
+                async with open_keys(*self._place) as keys:
+                    self._keys = keys
+                    await asyncio.Event().wait()
+            except ConfigurationError as error:  # what somebody has to mend, who is told by every refusal
+                self._why = str(error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    @property
+    def connections(self) -> int:
+        return self._keys.connections if self._keys else 0
+
+    async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
+        return await self._open.get(subjects)
+
+    async def get_or_make(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
+        return await self._open.get_or_make(subjects)
+
+    async def destroy(self, subject: str) -> bool:
+        return await self._open.destroy(subject)
+
+    async def destroyed(self, within: timedelta) -> Collection[str]:
+        return await self._open.destroyed(within)
+
+    async def rewrap(self, limit: int) -> int:
+        return await self._open.rewrap(limit)
+
+    async def wrapped_by(self) -> Mapping[str, int]:
+        return await self._open.wrapped_by()
+
+    @property
+    def _open(self) -> PostgresKeys:
+        if self._keys is None:
+            raise KeysUnavailable(why=self._why)
+        return self._keys
 
 
 class PostgresKeys:

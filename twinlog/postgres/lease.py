@@ -33,11 +33,11 @@ class PostgresLease:
         self._retrying = Retrying(say_failing=self._say_unconfirmed, say_working=self._say_confirmed)
         self._waiting = _Waiting(name, seconds)
         self.holder = ""
-        """Who has it, as far as was last heard; empty: nobody has been heard of."""
+        """Who has it, as last heard; empty: not known."""
 
     @property
     def mine(self) -> bool:
-        """Whether this replica has it, as far as was last heard."""
+        """Whether this replica has it, as last heard."""
         return self.holder == self._holder
 
     @property

@@ -1,6 +1,6 @@
-"""Rows by key, looked up together: what is asked for while a statement is under way goes into the next one.
+"""Rows by key, looked up together: queries that come while a statement is under way share the next one.
 
-A query that is alone never waits for others: its statement is sent at once. The more there are, the more share one.
+A single query is sent at once. The more there are, the more share a statement.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 _LATE_SECONDS = 0.01
-"""Who has waited so long for the statement before gets another one: its connection may hang."""
+"""After so long a wait, another statement is begun: the connection of the one before may hang."""
 _MOST_AT_ONCE = 4
 """Statements under way, of the few connections that a process has."""
 
@@ -19,7 +19,7 @@ class Lookups:
     """The queries of one view by key."""
 
     def __init__(self, rows: Callable[[Sequence[str]], Awaitable[Mapping[str, Any]]]) -> None:
-        """``rows`` gives those that there are, by key, as they are when it is called or later."""
+        """``rows`` gives the rows of these keys that exist, as of when it is called or later."""
         self._rows = rows
         self._wanted: list[tuple[str, asyncio.Future[Any]]] = []
         self._under_way: set[asyncio.Task[None]] = set()
@@ -38,15 +38,14 @@ class Lookups:
         return await answer
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a task of its own, which no caller's end cuts off; it begins once others have had their turn to ask."""
+        """In a task that outlives its callers, and begins once the loop has let others ask."""
         if len(self._under_way) < _MOST_AT_ONCE:
             task = loop.create_task(self._answer())
             self._under_way.add(task)
 
     async def _answer(self) -> None:
-        if not (
-            wanted := self._taken()
-        ):  # another statement, which has begun meanwhile, has taken them along
+        wanted = self._taken()
+        if not wanted:  # a statement that has begun meanwhile took them along
             self._end()
             return
         try:
@@ -74,7 +73,7 @@ class Lookups:
         return wanted
 
     def _end(self) -> None:
-        """Before the callers hear of it, so that who asks again at once finds nothing under way."""
+        """Before the callers hear of it: one that asks again at once finds nothing under way."""
         task = asyncio.current_task()
         assert task is not None
         self._under_way.discard(task)

@@ -22,7 +22,7 @@ _SETTING = "POSTGRES_URL"
 
 
 class Meaning(Enum):
-    """What an error means for whoever meets it."""
+    """What an error means for its caller."""
 
     OUTAGE = "outage"
     """It passes: wait with backoff, and tell."""
@@ -31,7 +31,7 @@ class Meaning(Enum):
     MISCONFIGURATION = "misconfiguration"
     """Somebody has to mend it: refused at start; later an outage that names the setting and the way out."""
     DEFECT = "defect"
-    """The statement or its data is at fault: it goes on to the caller."""
+    """The statement or its data is at fault: the caller gets the error."""
 
 
 class Rule(NamedTuple):

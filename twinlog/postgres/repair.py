@@ -79,7 +79,7 @@ async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
 
 
 async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
-    """The events of a database that were caused by some others, of which the first was recorded first."""
+    """The events of a database that were caused by others; the first of these has to be the oldest."""
     log = PostgresLog(pool, "")  # its own name does not matter
     before = await log.position_at(of[0].recorded_at - _CLOCKS) if of else 0
     return await log.related(before, await log.head(), [], [event.address for event in of])

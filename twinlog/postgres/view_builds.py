@@ -13,7 +13,7 @@ from twinlog.log.view_build import Build
 from twinlog.log.view_builds import (
     KEPT_SECONDS,
     BuildGone,
-    HomeReadByOlder,
+    OlderAtWork,
     RebuildUnderWay,
     Rows,
     SetAsideMeanwhile,
@@ -58,9 +58,18 @@ class ViewBuilds:
                 await connection.execute(
                     f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.{table} (LIKE {table} INCLUDING ALL)"
                 )
+                await connection.execute(self._queries["builds_rule_out_older"])
                 return build
 
+        await self._refuse_beside_older(view)
         return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+
+    async def _refuse_beside_older(self, view: AnyView) -> None:
+        """Raises OlderAtWork. A standby leaves no other trace than its sessions, which show their last statement."""
+        for _ in range(_LOOKS):
+            if found := await fetch(self._pool, self._queries["older_sessions"]):
+                raise OlderAtWork(view=view.name, sessions=", ".join(row[0] for row in found))
+            await asyncio.sleep(_LOOKS_APART_SECONDS)
 
     async def switch(
         self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
@@ -111,19 +120,10 @@ class ViewBuilds:
                 else:
                     await connection.execute(f"DROP SCHEMA {quoted(build.place)} CASCADE")
                     await connection.execute(self._queries["forget_checkpoints"], [*consumers])
+                await connection.execute(self._queries["builds_rule_out_older"])
                 return 0.0
 
-        if build.home:
-            await self._refuse_where_read_by_older(build)
         return await on_connection(self._pool, lambda connection: _at_home(connection, work))
-
-    async def _refuse_where_read_by_older(self, build: Build) -> None:
-        """Raises HomeReadByOlder. Such a program leaves no other trace; a session shows its last statement only."""
-        for _ in range(_LOOKS):
-            if found := await fetch(self._pool, self._queries["older_sessions"]):
-                sessions = ", ".join(row[0] for row in found)
-                raise HomeReadByOlder(view=build.view, build=build.number, sessions=sessions)
-            await asyncio.sleep(_LOOKS_APART_SECONDS)
 
     async def compare(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int

@@ -34,10 +34,10 @@ _MAX_HINT_BYTES = 256 * 1024
 
 
 class Messages(Protocol):
-    """Short messages between replicas, which may get lost."""
+    """Short messages between replicas. They may get lost, and anybody may send one: a hint to look, never a fact."""
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Sends to whoever subscribes at this moment."""
+        """Sends to the present subscribers."""
         ...
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
@@ -259,7 +259,7 @@ class Announcer:
                     self._freshness.hinted(consumer, position, {key for key in keys if isinstance(key, str)})
 
     async def _look(self) -> None:
-        """Looks when it may be of use; whoever waits for nothing but time is woken once a second."""
+        """Looks when a query waits for a position; those that wait for time alone are woken once a second."""
         loop = asyncio.get_running_loop()
         woken = loop.time()
         seen: Mapping[str, int] = {}

@@ -98,7 +98,7 @@ class Peers:
         return self._channels[service]
 
     async def _look(self) -> Mapping[str, str]:
-        """Finds out who has which log, as far as that is not known; gives why a service cannot be asked, by service."""
+        """Finds the owners of logs that are not known yet; gives, by service, why one cannot be asked."""
         away = {}
         for service in self._services:
             if service not in self._owners.values():

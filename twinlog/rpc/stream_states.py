@@ -145,7 +145,7 @@ def _text(value: Any) -> str:
 
 
 def _shorten(told: Sequence[pb.StreamState], sizes: Sequence[int]) -> None:
-    """Leaves the states out of which there is no room, the oldest first."""
+    """Keeps as many of the newest states as there is room for."""
     left = _MOST_BYTES
     for state, size in zip(reversed(told), reversed(sizes), strict=True):
         left -= size

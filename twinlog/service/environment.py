@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from twinlog.consume import Middleware
 from twinlog.log.ports import Log
 from twinlog.log.twin import Twin
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.handlers import OnRefused
-
-
-class Messages(Protocol):
-    """Short messages between replicas. They may get lost, and anybody may send one: a hint to look, never a fact."""
-
-    async def publish(self, subject: str, payload: bytes) -> None:
-        """Sends to whoever subscribes at this moment."""
-        ...
-
-    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
-        """``cb`` gets each message; its bytes are ``data``."""
-        ...
 
 
 class NoMessages:

@@ -6,7 +6,7 @@ Leaving the block undoes it in order: no new calls → calls in flight → curso
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.model.clock import Clock
+from twinlog.model.errors import Unavailable
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
@@ -89,7 +90,6 @@ async def _opened(
     refuse(list(in_database_name(database)), spec.name)
     try:
         async with (
-            opened_keys(settings) as keys,
             open_log(
                 settings.postgres_url,
                 database,
@@ -98,6 +98,7 @@ async def _opened(
                 size=settings.postgres_connections,
                 admit=only(spec.log),
             ) as own,
+            opened_keys(settings) as keys,
         ):
             clock = StoreClock(own.time, SystemClock())
             await until_available("clock", clock.measure)
@@ -110,7 +111,7 @@ async def _opened(
             )
             remembered = RememberedKeys(keys, PostgresErasures(own.pool)) if keys else None
             if remembered:
-                await until_available("keys", remembered.agree)
+                await _agreed(remembered)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
                 spec.name,
@@ -169,13 +170,19 @@ async def opened_keys(settings: Settings) -> AsyncIterator[ConnectedKeys | None]
         yield None
         return
     require_cipher(types)
-    from twinlog.postgres.keys import open_keys  # with what encrypts: only here is it needed
+    from twinlog.postgres.keys import open_keys_by_and_by  # with what encrypts: only here is it needed
 
     server = settings.personal_keys_url or settings.postgres_url
     database = named(settings.twinlog_namespace, settings.personal_keys_database)
     wrapping = Wrapping(wrapping_keys(settings.personal_wrapping_keys))
-    async with open_keys(server, database, wrapping) as keys:
+    async with open_keys_by_and_by(server, database, wrapping) as keys:
         yield keys
+
+
+async def _agreed(keys: RememberedKeys) -> None:
+    """Has nobody back who is erased; where the keys are away, this is done before the first of them is read."""
+    with suppress(Unavailable):
+        await keys.agree()
 
 
 def _metrics(clock: Clock) -> Metrics:

@@ -64,13 +64,14 @@ from twinlog.model.schema import Schema
 from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
+from twinlog.rpc.freshness import Messages
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.service import mistakes, operator_services
-from twinlog.service.environment import Endpoint, Messages, NoMessages, Observed, out_of_reach
+from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 
@@ -155,7 +156,7 @@ class Service:
         """Parts whose problems make the service NOT_SERVING."""
         self._feeding = feeding = Feeding(
             log,
-            twin=twin,
+            twin=lambda of: self.twin(of),
             lease=lease,
             schema=schema,
             clock=clock,
@@ -185,7 +186,7 @@ class Service:
             randomness=randomness,
             personal=self.personal,
             owners={event: each.name for each in aggregates for event in each.events},
-            declared=[each.name for each in (*aggregates, DEAD_LETTERS)],
+            declared={each.name: each for each in (*aggregates, DEAD_LETTERS)},
         )
         self.timers = Timers(
             log,

@@ -473,8 +473,6 @@ SELECT $1, 1 + greatest(max(build), (
          SELECT max(substr(nspname, length($1) + 2)::integer) FROM pg_namespace
           WHERE starts_with(nspname::text, $1 || '@') AND substr(nspname, length($1) + 2) ~ '^[0-9]{1,9}$')),
        $2, false, false, $3 FROM view_builds WHERE view = $1
-RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share;
-SELECT $1, max(build) + 1, $2, false, false, $3 FROM view_builds WHERE view = $1
 RETURNING view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack;
 
 -- name: lock_checkpoints
@@ -504,8 +502,15 @@ UPDATE view_builds SET live = true, live_since = clock_timestamp(), may_lack = $
 SELECT extract(epoch FROM live_until - clock_timestamp())::float8 + $3 FROM view_builds
  WHERE view = $1 AND build = $2 AND NOT live AND live_until IS NOT NULL;
 
+-- name: builds_rule_out_older
+-- Has programs of release 0.1 refuse to start while a view has another build than its home: they end where they find a
+-- checkpoint of a consumer that is not theirs.
+UPDATE schema_migrations SET breaking = others
+  FROM (SELECT EXISTS (SELECT FROM view_builds WHERE NOT home AND NOT dropped) AS others) AS builds
+ WHERE package = 'twinlog.sql' AND version = 10 AND breaking <> others;
+
 -- name: older_sessions
--- Sessions of programs of release 0.1, by what they say every other second: they know of homes only.
+-- Sessions of programs of release 0.1, by what they say every other second.
 SELECT concat_ws(' ', 'pid', pid, 'from ' || host(client_addr)) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid() AND state_change > clock_timestamp() - interval '10 s'
    AND (query LIKE 'INSERT INTO leases AS held%' OR query LIKE '%SELECT move_checkpoint($1, $2, $3)');
