@@ -142,6 +142,14 @@ async def test_what_a_snapshot_covers_leaves_the_table(site: Site) -> None:
     assert (await site.load("b", schema="newer")).events == site.of("b")
 
 
+async def test_the_snapshot_of_a_stream_that_is_all_archived_is_read(site: Site) -> None:
+    await two_streams(site)
+    kept = Snapshot(counter("b"), 10, 20, "schema", b"state")
+    await site.log.save([kept])
+    assert (await site.archive("counter")).removed == 20
+    assert await site.load("b", schema="schema") == StreamSlice(kept, [])
+
+
 async def test_only_whole_ranges_that_are_old_go(site: Site) -> None:
     await grow(site.log, 10)
     assert (await site.archive("counter")).upto == 0, "the newest event is what appends go by"

@@ -11,7 +11,10 @@ SELECT position FROM log_head FOR UPDATE;
 -- restore of some tables, comes without its state: no event could be appended to what it says, so it is made anew.
 SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema,
        CASE WHEN EXISTS (SELECT FROM events e WHERE e.stream_id = s.stream_id AND e.stream_type = s.stream_type
-                                                AND e.version >= s.version) THEN s.state ELSE '' END
+                                                AND e.version >= s.version)
+                   OR EXISTS (SELECT FROM archived_streams a WHERE a.stream_id = s.stream_id
+                                 AND a.stream_type = s.stream_type AND a.version >= s.version)
+            THEN s.state ELSE '' END
   FROM unnest($1::text[], $2::text[], $3::text[]) AS w (type, id, schema)
   JOIN snapshots s ON s.stream_type = w.type AND s.stream_id = w.id AND s.schema = w.schema;
 
