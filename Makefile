@@ -51,7 +51,7 @@ coverage: $(GENERATED) ## Run all tests, and list the lines that none of them re
 	@$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
 check: lint ## Lint, and run the tests that need no servers: what to do before every commit
-	@$(BIN)/pytest -n 4 -q -m fast
+	@$(BIN)/pytest -n 3 -q -m fast
 
 mutants: $(GENERATED) ## Change the library in COUNT=100 small ways, one SEED=… of them; the fast tests must notice each
 	@$(PY) -m proof.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -70,6 +70,10 @@ LONGEST_FIRST = (
     "tests/simulation/test_simulation.py::test_seeds_keep_every_promise",
     "tests/effects/test_crashes.py",
     "tests/docs/test_third_service.py",
+    "tests/files/test_shop.py",
+    "tests/rebuild/test_crashes.py",
+    "tests/rebuild/test_interrupted.py",
+    "tests/watches/test_crowds.py",
 )
 """What takes longest begins first, so that all workers end at about the same time; `make test` lists what took long."""
 
@@ -81,9 +85,13 @@ SLOW = (
     "tests/bench/test_load.py",
     "tests/chaos/",
     "tests/cli/test_projects.py",
+    "tests/docs/test_console_page.py::test_a_page_of_a_domain_is_served_beside_the_others",
+    "tests/domain/test_forgetting.py::test_a_customer_of_many_years_is_no_larger_than_a_new_one",
+    "tests/erasure/test_start.py::test_without_personal_fields_nothing_is_loaded",
     "tests/examples/",
     "tests/cli/test_simulate.py",
     "tests/kernel/test_admission.py::test_five_times_the_capacity_costs_little_and_is_over_when_it_is_over",
+    "tests/kernel/test_config.py::test_a_process_reads_no_source_to_start",
     "tests/kernel/test_dump.py",
     "tests/kernel/test_relay_recovery.py::test_a_stream_that_was_restored_to_an_older_state_gets_the_rest_again",
     "tests/kernel/test_runtime.py",
@@ -91,6 +99,7 @@ SLOW = (
     "tests/observe/test_scrape.py::test_it_is_off_by_default_and_then_nothing_is_wrapped_or_loaded",
     "tests/public/test_lightness.py",
     "tests/repair/test_forks.py::test_a_cursor_notices_that_its_database_was_set_back",
+    "tests/saga/test_any_process.py::test_a_planted_bug_is_found",
     "tests/saga/test_any_process.py::test_in_the_end_all_is_done_or_all_is_undone",
     "tests/saga/test_model.py::test_in_the_end_all_is_done_or_all_is_undone",
     "tests/simulation/",

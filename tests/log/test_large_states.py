@@ -6,9 +6,10 @@ import gc
 import threading
 import weakref
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -34,8 +35,13 @@ class Large:
 
 LARGE: Aggregate[Any, Any] = Aggregate("large", Large(), COUNTER.decide, COUNTER.evolve, str)
 CODEC = StateCodec(LARGE)
-MANY = UuidMap({f"01890a5d-ac96-774b-bcce-{n:012x}": n for n in range(30_000)})
 LONG = b64encode(bytes(300_000)).decode()
+
+
+@cache
+def many() -> UuidMap:
+    """Made when it is first used: each worker that collects these tests would wait for it."""
+    return UuidMap({f"01890a5d-ac96-774b-bcce-{n:012x}": n for n in range(30_000)})
 
 
 @pytest.fixture(autouse=True)
@@ -44,23 +50,26 @@ def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "state",
+    "made",
     [
-        Large(),
-        Large("Ada", MANY, ("a", 'b"', "\\", '\\"'), MANY.insert("01890a5d-ac96-774b-bcce-ffffffffffff", 7)),
-        Large("Ada", UuidMap(), ('"' + LONG, "x", "\\" + LONG, LONG + '"'), MANY),
-        Large(LONG, MANY, (LONG, LONG)),
+        Large,
+        lambda: Large(
+            "Ada", many(), ("a", 'b"', "\\", '\\"'), many().insert("01890a5d-ac96-774b-bcce-ffffffffffff", 7)
+        ),
+        lambda: Large("Ada", UuidMap(), ('"' + LONG, "x", "\\" + LONG, LONG + '"'), many()),
+        lambda: Large(LONG, many(), (LONG, LONG)),
     ],
     ids=["empty", "maps", "texts with quotes before them", "texts that are no maps"],
 )
-def test_a_state_is_read_as_it_was_written(state: Large) -> None:
+def test_a_state_is_read_as_it_was_written(made: Callable[[], Large]) -> None:
+    state = made()
     written = CODEC.encode(state)
     assert CODEC.decode(written) == state
     assert CODEC.encode(CODEC.decode(written)) == written
 
 
 def test_the_long_texts_are_taken_out_and_each_piece_gives_way() -> None:
-    state = Large("Ada", MANY, (), MANY)
+    state = Large("Ada", many(), (), many())
     written = CODEC.encode(state)
     turns: list[None] = []
     apart = Apart(lambda: turns.append(None))
@@ -73,7 +82,7 @@ def test_the_long_texts_are_taken_out_and_each_piece_gives_way() -> None:
 
 @pytest.mark.parametrize("damage", [b"!", b"\\u0041", b'"'])
 def test_a_damaged_one_is_refused(damage: bytes) -> None:
-    written = bytearray(CODEC.encode(Large("Ada", MANY)))
+    written = bytearray(CODEC.encode(Large("Ada", many())))
     written[600_000 : 600_000 + len(damage)] = damage
     with pytest.raises(ValueError):
         CODEC.decode(bytes(written))
@@ -87,7 +96,7 @@ async def test_it_is_read_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> 
         return decode(self, data)
 
     monkeypatch.setattr(StateCodec, "decode", watched)
-    state = Large("Ada", MANY)
+    state = Large("Ada", many())
     snapshot = Snapshot(StreamId("large", "a"), 1, 1, CODEC.schema, CODEC.encode(state))
     assert await StateCodecs().restored(LARGE, snapshot) == state
     monkeypatch.setattr(snapshots, "_LARGE_TO_READ_BYTES", 2**30)
@@ -119,38 +128,46 @@ class Many:
 
 ODD = ('"', "\\", '}"{', "],[", "a\nb", "ä€", ":,", "")
 N = 4_001
-MANY_VALUES = [
-    Many(),
-    Many(
-        "x",
-        {"a": 1},
-        {1: {"b": [0.5]}},
-        ODD,
-        [Guest("Ada", (1, 2))],
-        frozenset({1}),
-        {"s"},
-        ("p", 1),
-        [[[[1]]]],
-    ),
-    Many(
-        '"name":{',
-        {f"{ODD[n % 8]}{n}": n * 10**12 for n in range(N)},
-        {n: {"x": [n / 4, -1e-9], ODD[n % 8]: []} for n in range(N)},
-        tuple(f"{ODD[n % 8]}{n}" for n in range(N)),
-        [Guest(ODD[n % 8], tuple(range(n % 3))) for n in range(N)],
-        frozenset(range(N)),
-        {str(n) for n in range(N)},
-        ('"', 7),
-        [[[[n]]] for n in range(N)],
-        MANY,
-        "}]",
-    ),
-]
+
+
+@cache
+def many_values() -> list[Many]:
+    """Made when they are first used, too."""
+    return [
+        Many(),
+        Many(
+            "x",
+            {"a": 1},
+            {1: {"b": [0.5]}},
+            ODD,
+            [Guest("Ada", (1, 2))],
+            frozenset({1}),
+            {"s"},
+            ("p", 1),
+            [[[[1]]]],
+        ),
+        Many(
+            '"name":{',
+            {f"{ODD[n % 8]}{n}": n * 10**12 for n in range(N)},
+            {n: {"x": [n / 4, -1e-9], ODD[n % 8]: []} for n in range(N)},
+            tuple(f"{ODD[n % 8]}{n}" for n in range(N)),
+            [Guest(ODD[n % 8], tuple(range(n % 3))) for n in range(N)],
+            frozenset(range(N)),
+            {str(n) for n in range(N)},
+            ('"', 7),
+            [[[[n]]] for n in range(N)],
+            many(),
+            "}]",
+        ),
+    ]
+
+
 OF_MANY: Aggregate[Any, Any] = Aggregate("many", Many(), COUNTER.decide, COUNTER.evolve, str)
 
 
-@pytest.mark.parametrize("state", MANY_VALUES, ids=["none", "few", "many"])
-def test_many_values_are_written_as_at_once_and_read_as_they_were(state: Many) -> None:
+@pytest.mark.parametrize("which", range(3), ids=["none", "few", "many"])
+def test_many_values_are_written_as_at_once_and_read_as_they_were(which: int) -> None:
+    state = many_values()[which]
     codec = StateCodec(OF_MANY)
     written = codec.encode(state)
     assert written == TypeAdapter(Many).dump_json(state)
@@ -160,14 +177,14 @@ def test_many_values_are_written_as_at_once_and_read_as_they_were(state: Many) -
 def test_many_values_are_written_and_read_in_pieces() -> None:
     codec, turns = StateCodec(OF_MANY), list[None]()
     apart = Apart(lambda: turns.append(None))
-    spared = codec._large.set_apart(MANY_VALUES[2], apart)
+    spared = codec._large.set_apart(many_values()[2], apart)
     pieces = 6 * 3 + 3  # of six fields, and of the one that lies too deep to be read so
     assert len(turns) == pieces
     assert len(codec._adapter.dump_json(spared, context=apart, warnings=False)) < 10_000
     turns.clear()
-    _, values = codec._large.without(codec.encode(MANY_VALUES[2]), Apart(lambda: turns.append(None)))
+    _, values = codec._large.without(codec.encode(many_values()[2]), Apart(lambda: turns.append(None)))
     assert values.keys() == {"amounts", "by_number", "words", "guests", "days", "anything"}
-    assert values["amounts"] == MANY_VALUES[2].amounts
+    assert values["amounts"] == many_values()[2].amounts
     assert len(turns) > 2 * 6 * 3
 
 
@@ -178,7 +195,7 @@ def test_many_values_are_written_and_read_in_pieces() -> None:
 )
 def test_damage_within_many_values_is_refused(old: bytes, new: bytes) -> None:
     codec = StateCodec(OF_MANY)
-    written = codec.encode(MANY_VALUES[2])
+    written = codec.encode(many_values()[2])
     damaged = written.replace(old, new, 1) if old != new else written[: written.index(old) + 900]
     assert damaged != written
     with pytest.raises(ValueError):

@@ -162,7 +162,8 @@ def personal_types() -> list[str]:
     files = {
         id(file): file
         for module in list(sys.modules.values())
-        if isinstance(file := vars(module).get("DESCRIPTOR"), FileDescriptor)
+        # Most have none, and protobuf's own isinstance is slow: each service of each simulated run looks.
+        if (file := vars(module).get("DESCRIPTOR")) is not None and isinstance(file, FileDescriptor)
     }
     options = options_pb2.DESCRIPTOR.name
     marking = [file for file in files.values() if any(each.name == options for each in file.dependencies)]
