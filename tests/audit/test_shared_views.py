@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from tests.dead_letters.journal import event
-from twinlog import Recorded, View
+from tests.dead_letters.journal import JOURNAL, event
+from twinlog import Recorded, Schema, StreamId, View
 from twinlog.audit.dead_letters import DeadLetters
+from twinlog.audit.history import HistoryAudit
 from twinlog.audit.report import Findings
 from twinlog.audit.shared_views import SharedRows, SharedViewAudit, any_order
 from twinlog.testing import START
@@ -137,3 +138,15 @@ def test_every_order_is_tried_and_too_many_are_not() -> None:
     assert any_order(view(said), "s", [of_log("rooms", "abcdef"), of_log("payments", "123456")]) is None
     folded = any_order(view(summed), "s", [of_log("rooms", "abcdef"), of_log("payments", "123456")])
     assert folded == [Stay("s", "12")]
+
+
+def test_streams_of_an_aggregate_that_nobody_declares_are_noted_once() -> None:
+    """Renamed, its old streams would be folded by nobody, and an audit that compares nothing finds nothing."""
+    history, findings = HistoryAudit("rooms", "hotel", [JOURNAL], Schema()), Findings()
+    for number in (1, 2):
+        [
+            *history.take(
+                event(number, "a:1")._replace(stream=StreamId("chamber", str(number)), version=1), findings
+            )
+        ]
+    assert [note for note in findings.notes if "streams of 'chamber'" in note] == findings.notes[:1]

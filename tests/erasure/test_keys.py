@@ -131,6 +131,8 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
     monkeypatch.setattr("twinlog.cli.erasure._TRIES", 1)
     monkeypatch.setattr("twinlog.cli.erasure._PAUSE_SECONDS", 0.0)
     monkeypatch.setenv("PERSONAL_WRAPPING_KEYS", both)
+    for name in ("TWINLOG_NAMESPACE", "PERSONAL_KEYS_URL"):  # as a service beside may have them
+        monkeypatch.delenv(name, raising=False)
     async with database(postgres_url) as name:
         monkeypatch.setenv("PERSONAL_KEYS_DATABASE", name)
         async with open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:

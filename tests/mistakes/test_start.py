@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
 
 from shop.orders.v1.events_pb2 import OrderCreated
+from stack.topology import ROOT
 from tests.dead_letters.journal import JOURNAL, Source, event
 from tests.waiting import until
 from twinlog import (
@@ -41,7 +43,7 @@ from twinlog.log.system import RandomIds
 from twinlog.log.transaction import Transaction
 from twinlog.model.schema import UpcasterCycle
 from twinlog.rpc import ReadModel
-from twinlog.service.mistakes import Mistake, in_spec, in_specs
+from twinlog.service.mistakes import OWN_TABLES, Mistake, in_spec, in_specs
 from twinlog.testing import START, Hosted, ManualClock, MemoryLog, MemoryTwin, MemoryViews, World
 from twinlog.testing.internals import Timer
 
@@ -281,6 +283,10 @@ SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consum
         lambda: [projection("room_svc.source", view(), view())],
         "projection 'room_svc.source' has 2 views on table 'rooms'; make them one view",
     ),
+    "a view in a table of Twinlog's own": (
+        lambda: [projection("room_svc.source", view("timers"))],
+        "view 'timers' has the name of a table of Twinlog's own in the same database; rename it",
+    ),
     "a view shared in a store that cannot": (
         lambda: [projection("room_svc.source", view(shared=True), store=NoSharing())],
         r"the store of 'room_svc.source' cannot share views \(rooms\); use one with `update`",
@@ -441,6 +447,12 @@ def test_a_world_refuses_what_a_start_refuses() -> None:
         World([Hosted(SPEC, wire)])
     with pytest.raises(Mistake, match="database 'template0'"):
         World([Hosted(replace(SPEC, database="template0"), lambda _service, _views: None)])
+
+
+def test_every_table_of_twinlogs_own_is_known() -> None:
+    """But for the list of sagas, which is a view of the kernel's."""
+    stored = json.loads((ROOT / "tests/log/catalogue.json").read_text())["columns"]
+    assert {name.partition(".")[0] for name in stored} == OWN_TABLES | {"saga_instances"}
 
 
 @pytest.mark.parametrize("mistake", SUBSCRIBED)

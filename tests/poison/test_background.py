@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import pytest
 from structlog.types import EventDict
@@ -11,19 +12,73 @@ from structlog.types import EventDict
 from tests.dead_letters.journal import CONSUMER, Source, replica
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.waiting import until
-from twinlog import Schema, StreamId, Unavailable, Writer
+from twinlog import Schema, StreamId, TwinlogError, Unavailable, Writer
 from twinlog.consume import dead_letter_operations, dead_lettering
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_letters import DeadLetters
-from twinlog.log import unreadable
+from twinlog.log import system, unreadable
+from twinlog.log.heads import Heads
+from twinlog.log.lineage import Lineage
+from twinlog.log.retention import Retention
 from twinlog.log.snapshots import EVERY, Snapshots, StateCodec
+from twinlog.log.system import StoreClock
 from twinlog.log.transaction import Entry
+from twinlog.log.twin import TwinDamaged
 from twinlog.model.errors import StreamUnreadable
-from twinlog.testing import MemoryLog
+from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import RandomIds, Snapshot, SystemClock
 
 ERRORS = [Unavailable(), ConnectionError("canceling statement due to lock timeout"), LookupError("a defect")]
 STREAM = StreamId(COUNTER.name, "a")
+
+
+class Breaks:
+    """Stands for any port: whatever is asked of it fails once, and then gives one answer."""
+
+    name, connections = "counters", 0
+
+    def __init__(self, error: Exception, answer: object) -> None:
+        self._left = [error]
+        self._answer = answer
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def asked(*_arguments: object) -> Any:
+            if self._left:
+                raise self._left.pop()
+            self.asked += 1
+            return self._answer
+
+        return asked
+
+
+def task_of(kind: str, port: Any) -> Coroutine[Any, Any, None]:
+    match kind:
+        case "requests":
+            return Retention(port, interval=0.001).run()
+        case "heads":
+            return Heads("counters", port, interval=0.001).run()
+        case "clock":
+            return StoreClock(port.time, SystemClock()).run()
+    return Lineage(port, MemoryTwin("counters")).run()
+
+
+@pytest.mark.parametrize("error", [*ERRORS, TwinDamaged(stream="counters", damage="it is", remedy="mend it")])
+@pytest.mark.parametrize(
+    ("kind", "answer"), [("requests", 0), ("heads", None), ("clock", START), ("lineage", 0)]
+)
+async def test_no_task_of_a_service_ends_for_what_its_port_raises(
+    kind: str, answer: object, error: Exception, monkeypatch: pytest.MonkeyPatch, lines: list[EventDict]
+) -> None:
+    """It goes on by itself; a defect is logged once, with its traceback."""
+    monkeypatch.setattr(system, "MEASURE_EVERY_SECONDS", 0.001)
+    port = Breaks(error, answer)
+    running = asyncio.create_task(task_of(kind, port))
+    await until(lambda: port.asked > 0 or running.done())
+    assert not running.done()
+    running.cancel()
+    traced = [line for line in lines if isinstance(line.get("exc_info"), Exception)]
+    assert len(traced) == (0 if isinstance(error, TwinlogError) else 1)
 
 
 class Failing(MemoryLog):

@@ -65,9 +65,25 @@ class Mistaken(NoRooms):
         self.scene.options["hotel"]
 
 
+class Async(Invariants):
+    """Would never be run."""
+
+    async def event(self, event: Recorded, message: Any) -> None:  # type: ignore[override]
+        raise AssertionError(event)
+
+
+class Answering(Invariants):
+    """Would have its answer forgotten."""
+
+    def event(self, event: Recorded, message: Any) -> bool:  # type: ignore[override]
+        return bool(message.DESCRIPTOR.name == "RoomOpened")
+
+
 @pytest.mark.parametrize(
     ("invariants", "told"),
     [
+        (Async, "event is async, so that nothing of it would run"),
+        (Answering, "event gives False, and nobody looks at it; assert what has to hold"),
         (NoRooms, r"\(invariants\): there are no rooms"),
         (Mistaken, r"\(no crash\): TypeError: .*test_simulate.py:\d+\)"),
     ],

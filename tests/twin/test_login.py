@@ -15,6 +15,7 @@ from tests.waiting import until
 from twinlog import ConfigurationError, Unavailable
 from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import connection as jetstream
+from twinlog.jetstream import delivery
 from twinlog.jetstream.urls import Servers
 from twinlog.jetstream.urls import servers as named
 from twinlog.model.errors import WrongSetting
@@ -152,6 +153,22 @@ async def test_a_permission_that_is_missing_is_told() -> None:
     async with nats_with(login("right", 'permissions: { publish: { deny: "$JS.API.>" } }')) as server:
         with pytest.raises(ConfigurationError, match=r"^NATS_URL: this user lacks a permission"):
             await jetstream.connect(url_of(server, "right"), "tests")
+
+
+async def test_a_permission_that_a_delivery_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server says nothing in reply to a pull that it refuses."""
+    monkeypatch.setattr(delivery, "_HEARTBEAT_SECONDS", 0.2)
+    denied = 'permissions: { publish: { deny: "$JS.API.CONSUMER.MSG.NEXT.>" } }'
+    async with nats_with(login("right", denied)) as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        twin = JetStreamTwin(client, "orders")
+        await twin.create(1)
+        async with twin.deliver(0) as opened:
+            with pytest.raises(
+                WrongSetting, match=r"^NATS_URL: this user lacks a permission .*msg\.next\.orders"
+            ):
+                await opened.next(10)
+        await jetstream.close(client)
 
 
 @pytest.mark.parametrize(

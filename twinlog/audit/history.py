@@ -88,6 +88,7 @@ class HistoryAudit:
         self._database = database
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
         self._codecs = {aggregate.name: StateCodec(aggregate) for aggregate in aggregates}
+        self._undeclared: set[str] = set()
         self._schema = schema
         self.due: dict[StreamId, datetime] = {}
         """When each stream that waits for a time is due."""
@@ -111,6 +112,12 @@ class HistoryAudit:
         head = self.heads.get(event.stream)
         if head is None:
             aggregate = self._aggregates.get(event.stream.type)
+            if aggregate is None and event.stream.type not in self._undeclared:
+                self._undeclared.add(event.stream.type)
+                findings.note(
+                    f"log {self.log} has streams of {event.stream.type!r}, which is none of its service's aggregates: "
+                    "their states and timers are not compared; was it renamed?"
+                )
             head = self.heads[event.stream] = Head(0, aggregate.initial if aggregate else None)
         if event.version != head.version + 1:
             findings.add(

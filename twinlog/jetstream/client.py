@@ -140,9 +140,13 @@ class NatsClient(Client):
     def _no_answer(self, subject: str) -> NoAnswer:
         if not self.is_connected:
             return NoAnswer(self._not_connected())
+        refused = self.refusal(subject)
+        return NoAnswer(f"no answer in time{f': {refused}' if refused else ''}")
+
+    def refusal(self, subject: str) -> str:
+        """What the server said last, where that is why nothing comes for a subject; else empty."""
         refused = said(self.fault) if self.fault else ""  # in lower case, by nats-py
-        concerned = subject.lower() in refused or _INBOXES in refused
-        return NoAnswer(f"no answer in time{f': {refused}' if concerned else ''}")
+        return refused if subject.lower() in refused or _INBOXES in refused else ""
 
     def _not_connected(self) -> str:
         return f"no connection to {self.addresses}{f': {said(self.fault)}' if self.fault else ''}"

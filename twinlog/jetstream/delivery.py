@@ -51,6 +51,7 @@ class JetStreamDelivery:
         self._identity = identity
         self._types = {type.encode() for type in types}
         self._consumer = f"cursor-{uuid4().hex}"
+        self._pulled_from = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._consumer}"
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
         self._arrivals = Arrivals()
@@ -100,7 +101,9 @@ class JetStreamDelivery:
         while not self._arrivals:
             try:
                 await self._arrivals.heard(_HEARTBEAT_SECONDS * _MISSED_HEARTBEATS)
-            except TimeoutError:
+            except TimeoutError as error:
+                if refusal := self._client.refusal(self._pulled_from):
+                    raise api.unavailable(NatsError(refusal)) from error
                 self._lose("nothing was heard of it")
             await self._pull()
         events = self._arrivals.take(limit)
@@ -116,10 +119,9 @@ class JetStreamDelivery:
         count = self._pulls.due(len(self._arrivals))
         if not count or self._arrivals.loss:
             return
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             request = self._pulls.request(count, _HEARTBEAT_SECONDS)
-            await self._client.publish(subject, request, reply=self._inbox)
+            await self._client.publish(self._pulled_from, request, reply=self._inbox)
         except NatsError as error:
             self._lose(str(error))
 

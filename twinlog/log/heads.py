@@ -14,7 +14,7 @@ import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.chain import Chained, Head
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import unexpected
 
 INTERVAL_SECONDS = 60.0
 _BATCH = 500
@@ -51,7 +51,7 @@ class Heads:
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_noting,
-            on=(Unavailable,),
+            on=(Exception,),  # whatever it is, it concerns no command
             first_seconds=1.0,
             cap_seconds=interval,
             randomness=randomness,
@@ -83,7 +83,9 @@ class Heads:
             structlog.get_logger().info("chain.head", log=self._log, position=head.position, head=str(head))
 
     def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().warning("chain.not_noted", log=self._log, problem=str(error))
+        structlog.get_logger().warning(
+            "chain.not_noted", log=self._log, problem=str(error), exc_info=unexpected(error)
+        )
 
     def _say_noting(self) -> None:
         structlog.get_logger().info("chain.noting", log=self._log)

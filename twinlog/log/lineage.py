@@ -27,7 +27,7 @@ from twinlog.log.twin import (
     mirrors,
 )
 from twinlog.log.wire import event_id_of
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import Unavailable, unexpected
 from twinlog.model.event import Recorded
 
 
@@ -59,7 +59,7 @@ class Lineage:
         self._retrying = Retrying(
             say_failing=self._say_refusing,
             say_working=self._say_accepting,
-            on=(Unavailable,),
+            on=(Exception,),  # until it can be compared, no command is accepted, which shows
             randomness=randomness,
         )
 
@@ -128,7 +128,9 @@ class Lineage:
         return any(event.event_id == tip.event_id for event in await self._log.read(tip.position - 1, 1))
 
     def _say_refusing(self, error: Exception) -> None:
-        structlog.get_logger().error("writer.refusing", log=self._log.name, problem=str(error))
+        structlog.get_logger().error(
+            "writer.refusing", log=self._log.name, problem=str(error), exc_info=unexpected(error)
+        )
 
     def _say_accepting(self) -> None:
         structlog.get_logger().info("writer.accepting", log=self._log.name)

@@ -288,7 +288,7 @@ class Personal:
             try:
                 async with asyncio.timeout(TRUSTED_SECONDS / 2):
                     gone = await self._ask(lambda: self.keys.destroyed(_WITHIN))
-            except (Unavailable, TimeoutError) as error:
+            except Exception as error:  # until somebody can be asked, nothing is known, which shows
                 self._retrying.failed(error)
                 continue
             self._retrying.succeeded()

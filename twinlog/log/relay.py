@@ -24,8 +24,8 @@ from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import NOTHING, Common, compare
 from twinlog.log.ports import Log
 from twinlog.log.trimming import trimmed
-from twinlog.log.twin import LogForked, Twin, TwinDamaged, TwinMissing, TwinState, WrongLastSequence
-from twinlog.model.errors import Unavailable
+from twinlog.log.twin import LogForked, Twin, TwinMissing, TwinState, WrongLastSequence
+from twinlog.model.errors import Unavailable, unexpected
 from twinlog.model.event import Recorded
 
 BATCH = 500
@@ -39,7 +39,6 @@ _STILL_COPYING_SECONDS = 0.02
 _INSPECT_SECONDS = 1.0
 _NOTIFIED_TIMEOUT_SECONDS = 60.0
 _DRAIN_TIMEOUT_SECONDS = 5.0
-_EXPECTED = (Unavailable, TwinMissing, TwinDamaged)
 
 
 class Relay:
@@ -304,7 +303,7 @@ class Relay:
             "relay.stopped",
             log=self._log.name,
             problem=str(error),
-            exc_info=None if isinstance(error, _EXPECTED) else error,
+            exc_info=unexpected(error),
         )
 
     def _say_copying(self) -> None:

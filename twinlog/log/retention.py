@@ -14,7 +14,7 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import unexpected
 
 KEPT = timedelta(days=7)
 """How long the outcome of a request is kept, by default."""
@@ -44,7 +44,7 @@ class Retention:
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_sweeping,
-            on=(Unavailable,),
+            on=(Exception,),  # whatever it is, it concerns no command
             first_seconds=1.0,
             cap_seconds=interval,
             randomness=randomness,
@@ -71,7 +71,9 @@ class Retention:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
 
     def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().warning("requests.not_swept", log=self._log.name, problem=str(error))
+        structlog.get_logger().warning(
+            "requests.not_swept", log=self._log.name, problem=str(error), exc_info=unexpected(error)
+        )
 
     def _say_sweeping(self) -> None:
         structlog.get_logger().info("requests.sweeping", log=self._log.name)

@@ -15,7 +15,7 @@ import uuid_utils
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.model.clock import Clock
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import unexpected
 from twinlog.model.ids import uuid_of
 
 MEASURE_EVERY_SECONDS = 60.0
@@ -72,9 +72,9 @@ class StoreClock:
         self._passed = passed
         self._reading: _Reading | None = None
         self._retrying = Retrying(
-            say_failing=lambda _error: None,
+            say_failing=self._say_failing,
             say_working=lambda: None,
-            on=(Unavailable,),
+            on=(Exception,),  # what was measured before goes on counting
             first_seconds=1.0,
             randomness=randomness,
         )
@@ -103,6 +103,10 @@ class StoreClock:
         while True:
             await asyncio.sleep(MEASURE_EVERY_SECONDS)
             await self._retrying(self.measure)
+
+    def _say_failing(self, error: Exception) -> None:
+        if unexpected(error):  # an outage shows elsewhere
+            structlog.get_logger().warning("clock.not_measured", exc_info=error)
 
     async def _read(self) -> _Reading:
         machine, began = self._machine.now(), self._passed()

@@ -72,6 +72,11 @@ class Unavailable(TwinlogError):
     reason = "UNAVAILABLE"
 
 
+def unexpected(error: Exception) -> Exception | None:
+    """The error where nobody expected it, so that its traceback is logged; None where it says itself what is wrong."""
+    return None if isinstance(error, TwinlogError) else error
+
+
 class Overloaded(Unavailable):
     """{waiting} commands are already waiting; try again later with the same request_id."""
 

@@ -11,7 +11,7 @@ import structlog
 
 from twinlog._aio.retrying import Retrying, backoff
 from twinlog._aio.tasks import to_its_end
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import unexpected
 from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.connection import _STOP_SECONDS, Pool, fetch
 from twinlog.postgres.log import _QUERIES
@@ -94,9 +94,8 @@ class PostgresLease:
             return await fetch(self._pool, _QUERIES[query], self._name, self._holder, *arguments)
 
     def _say_unconfirmed(self, error: Exception) -> None:
-        defect = None if isinstance(error, Unavailable) else error
         structlog.get_logger().warning(
-            "lease.unconfirmed", lease=self._name, problem=str(error), exc_info=defect
+            "lease.unconfirmed", lease=self._name, problem=str(error), exc_info=unexpected(error)
         )
 
     def _say_confirmed(self) -> None:

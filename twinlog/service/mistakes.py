@@ -41,6 +41,35 @@ if TYPE_CHECKING:
 
 OWN_WORK = ("relay", "timers", "requests")
 """The leases of a service's own tasks."""
+OWN_TABLES = {
+    "archived_ranges",
+    "archived_streams",
+    "causal_marks",
+    "chain",
+    "checkpoints",
+    "erased_subjects",
+    "events",
+    "given_up_events",
+    "imported_checkpoints",
+    "kept_rows",
+    "kept_snapshots",
+    "leases",
+    "log_head",
+    "log_identity",
+    "log_imports",
+    "page_token_secret",
+    "requests",
+    "saga_tables",
+    "schema_functions",
+    "schema_migrations",
+    "snapshots",
+    "timers",
+    "trimmed_stream",
+    "unlinked",
+    "view_builds",
+    "view_changes",
+}
+"""Tables that every log has beside the views of its service."""
 _LOG = re.compile("[a-z][a-z0-9_]*")
 _PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SCHEMA = re.compile("(?!pg_)[a-z_][a-z0-9_]*")
@@ -316,6 +345,8 @@ def _in_projection(projection: Projection, others: Sequence[Projection]) -> Iter
         if times > 1:
             yield f"projection {projection.name!r} has {times} views on table {name!r}; make them one view"
     for view in projection.tables:
+        if view.table in OWN_TABLES:
+            yield f"view {view.name!r} has the name of a table of Twinlog's own in the same database; rename it"
         yield from _in_view(view)
         yield from _in_routing(f"view {view.name!r}", view.wanted, projection.projected_key)
         for other in others:

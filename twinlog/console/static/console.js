@@ -201,6 +201,8 @@
       say("The console does not answer; nothing is known of what became of this.", "is-bad");
     } finally {
       if (event.submitter) event.submitter.disabled = false;
+      // From there, the next Tab goes to what is to be confirmed.
+      if ([document.body, event.submitter].includes(document.activeElement)) $("outcome").focus({ preventScroll: true });
     }
     tellAll();
     $("outcome").scrollIntoView({ block: "nearest" });

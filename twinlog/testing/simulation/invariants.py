@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -41,3 +42,22 @@ class Invariants:
 
     def at_rest(self) -> None:
         """Nothing moves any more: checks what holds then."""
+
+
+def heard(invariants: Invariants) -> Invariants:
+    """The same invariants; they fail where a method gives False or a coroutine, which nobody would look at."""
+    for name in ("event", "acknowledged", "refused", "at_rest"):
+        setattr(invariants, name, _heard(name, getattr(invariants, name)))
+    return invariants
+
+
+def _heard(name: str, method: Callable[..., object]) -> Callable[..., None]:
+    def called(*arguments: Any) -> None:
+        result = method(*arguments)
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise TypeError(f"{name} is async, so that nothing of it would run; make it a plain method")
+        if result is False:
+            raise TypeError(f"{name} gives False, and nobody looks at it; assert what has to hold")
+
+    return called

@@ -17,7 +17,7 @@ from twinlog.testing.simulation.calls import Call, Clients
 from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
 from twinlog.testing.simulation.faults import Fault, Weather, replica
-from twinlog.testing.simulation.invariants import Invariants
+from twinlog.testing.simulation.invariants import Invariants, heard
 from twinlog.testing.simulation.leases import LeaseServer
 from twinlog.testing.simulation.log import LogServer
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
@@ -76,7 +76,7 @@ class Run:
         scene = self.scene = Scene(scenario.surveyed(plan.options), self.loop.time, plan.options)
         self.keys = scene.keys
         hosted, repeated = scene.survey.hosted, {call.correlation_id for call in plan.calls if call.repeats}
-        domain = invariants(scene)
+        domain = heard(invariants(scene))
         self.promises = Promises(scene, domain, repeated.__contains__)
         self.logs: Mapping[str, LogServer] = {
             name: LogServer(log, partial(self._committed, log)) for name, log in scene.logs.items()
