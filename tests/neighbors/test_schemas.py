@@ -28,6 +28,7 @@ from twinlog.audit.project import open_auditor
 from twinlog.dev import EmbeddedPostgres, free_port
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.postgres.database import connect
+from twinlog.postgres.identity import identify
 from twinlog.postgres.log import open_log
 from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.repair import databases
@@ -181,7 +182,13 @@ async def test_the_schema_public_beside_is_another_log(postgres_url: str, databa
             assert (await plain.head(), await rooms.head()) == (3, 0)
             await grow(rooms, 1)
         assert await plain.head() == 3
-    assert {database, f"{database}/rooms"} <= {*await databases(postgres_url)}
+        await identify(plain.pool, "", "", "plain")
+        await plain.pool.execute(
+            "CREATE SCHEMA kept; CREATE TABLE kept.log_head AS SELECT * FROM public.log_head; "
+            "CREATE TABLE kept.log_identity AS SELECT * FROM public.log_identity"
+        )
+    found = [each for each in await databases(postgres_url) if each.startswith(database)]
+    assert found == [database, f"{database}/rooms"], "a copy is none of its own"
 
 
 async def test_who_may_not_make_the_schema_is_told_what_to_do(own_postgres: EmbeddedPostgres) -> None:

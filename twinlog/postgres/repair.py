@@ -19,6 +19,7 @@ from twinlog.postgres.database import all_databases, connect
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import database_url
+from twinlog.postgres.view_builds import quoted
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
@@ -41,12 +42,15 @@ class FollowerState(NamedTuple):
 
 
 _WITH_LOG = """
-SELECT n.nspname, coalesce(c.oid = to_regclass('log_head'), false) AS usual FROM pg_class c
-  JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname, coalesce(c.oid = to_regclass('log_head'), false) AS usual,
+       coalesce(has_table_privilege(i.oid, 'SELECT'), false) AS has_id
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_class i ON i.relnamespace = n.oid AND i.relname = 'log_identity'
  WHERE c.relname = 'log_head' AND has_schema_privilege(n.oid, 'USAGE')
    AND (c.oid = to_regclass('log_head') OR n.nspname ~ '^[a-z_][a-z0-9_]*$')
  ORDER BY NOT c.oid = to_regclass('log_head'), n.nspname
 """
+_LOG_ID = "SELECT log_id FROM {}.log_identity"
 
 
 async def databases(server_url: str) -> Sequence[str]:
@@ -54,16 +58,29 @@ async def databases(server_url: str) -> Sequence[str]:
 
     Raises Unavailable.
     """
-    found = []
+    found: list[str] = []
     with outages():
         for name in await all_databases(server_url):
             connection = await connect(database_url(server_url, name))
             try:
-                for schema, usual in await connection.fetch(_WITH_LOG):
-                    found.append(name if usual else f"{name}/{schema}")
+                found += [f"{name}/{schema}" if schema else name for schema in await _with_log(connection)]
             finally:
                 await connection.close()
     return found
+
+
+async def _with_log(connection: Connection) -> Sequence[str]:
+    """The schemas that hold a log; the usual one is empty. A copy of its log, as for a restore, is none."""
+    rows = await connection.fetch(_WITH_LOG)
+    ids = {
+        schema: await connection.fetchval(_LOG_ID.format(quoted(schema)))
+        for schema, _, has_id in rows
+        if has_id
+    }
+    own = next((ids.get(schema) for schema, usual, _ in rows if usual), None)
+    return [
+        "" if usual else schema for schema, usual, _ in rows if usual or not own or ids.get(schema) != own
+    ]
 
 
 @asynccontextmanager
