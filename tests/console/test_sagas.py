@@ -195,7 +195,7 @@ async def test_an_event_shows_its_payload_and_what_it_changed(window: Window, sh
         "CreditReserved",
         "OrderApproved",
     ]
-    assert await page.locator(".wide .l-arrow").count() == 2
+    await expect(page.locator(".wide .l-arrow")).to_have_count(2)  # until then something is awaited
     await story_chosen(page, "OrderApproved")
     said = page.locator(".said:target")
     await expect(said).to_contain_text(f"order/{order}")
