@@ -12,16 +12,11 @@ import argparse
 import asyncio
 import os
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    contextmanager,
-    suppress,
-)
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from statistics import median
 from typing import NamedTuple
+from unittest.mock import patch
 
 from proof.bench import budget
 from proof.bench.receiving import receiver
@@ -82,7 +77,7 @@ async def with_traces() -> AsyncIterator[Systems]:
             "OTEL_TRACES_SAMPLER_ARG": str(SHARE),
         }
         async with AsyncExitStack() as stack:
-            with _environment(traced):
+            with patch.dict(os.environ, traced):
                 _, systems = await stack.enter_async_context(started(_ON))
             yield systems
         console.print(f"{received.spans:,} spans were received")
@@ -154,21 +149,6 @@ def _ask(url: str) -> None:
         urllib.request.Request(url, headers=_AS_PROMETHEUS), timeout=_TIMEOUT_SECONDS
     ) as answer:
         assert answer.read(), url
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """What processes that are started within the block find in their environment besides."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 if __name__ == "__main__":
