@@ -15,7 +15,6 @@ from typing import IO, Any, NamedTuple
 
 import asyncpg
 
-from twinlog.audit.tables import quoted
 from twinlog.audit.twins import read_messages
 from twinlog.jetstream.connection import close
 from twinlog.jetstream.connection import connect as connect_nats
@@ -24,6 +23,7 @@ from twinlog.model.errors import FailedPrecondition, Unavailable
 from twinlog.postgres.database import all_databases, connect
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import database_url
+from twinlog.postgres.view_builds import quoted
 
 SHORTEST = 4
 """Characters of a text that can be looked for: shorter ones are found by chance."""

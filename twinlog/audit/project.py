@@ -17,7 +17,7 @@ from twinlog.audit.sagas import Sagas
 from twinlog.audit.shared_views import SharedRows, SharedViewAudit
 from twinlog.audit.survey import Wired, surveyed
 from twinlog.audit.system import AuditedLog, System
-from twinlog.audit.tables import TableRows, quoted
+from twinlog.audit.tables import TableRows
 from twinlog.audit.views import RowsAudit, Unjudged, ViewAudit
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
@@ -33,7 +33,7 @@ from twinlog.model.view import AnyView
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import psql
-from twinlog.postgres.view_builds import builds_in
+from twinlog.postgres.view_builds import builds_in, quoted
 from twinlog.postgres.views import PostgresViews
 from twinlog.service.runtime import Main
 

@@ -11,6 +11,7 @@ import asyncpg
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.view_builds import quoted
 from twinlog.postgres.views import PostgresViews
 
 _QUERIES = load_queries("twinlog.audit.sql")
@@ -63,8 +64,3 @@ async def _looking_in(connection: Connection, place: str) -> AsyncIterator[None]
     await connection.execute(f"SET LOCAL search_path TO {quoted(place)}, {before}")
     yield
     await connection.execute(f"SET LOCAL search_path TO {before}")
-
-
-def quoted(name: str) -> str:
-    """An identifier."""
-    return '"' + name.replace('"', '""') + '"'
