@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from twinlog.log.ports import Batch
 from twinlog.model.event import NewEvent, StreamId
@@ -12,8 +12,10 @@ class Unstorable(ValueError):
     """What cannot be kept, and why; nothing of its batch is."""
 
 
-def refuse_ids(streams: Iterable[StreamId]) -> None:
+def refuse_ids(streams: Collection[StreamId]) -> None:
     """Raises Unstorable for a stream whose id is no text that a log keeps."""
+    if _are_plain([stream.id for stream in streams]):
+        return
     _refuse((f"the id of {stream.type}", stream.id) for stream in streams)
 
 
@@ -32,15 +34,20 @@ def refuse_batch(batch: Batch) -> None:
     """Raises Unstorable for a text of a batch that a log does not keep."""
     refuse_ids(batch.expects)
     refuse_metadata(batch.events)
+    if _are_plain(_texts_of(batch.events) + [reply.request_id for reply in batch.replies]):
+        return
     for event in batch.events:
-        _refuse((f"metadata or a key of {event.type}", text) for text in _texts_of(event))
+        _refuse((f"metadata or a key of {event.type}", text) for text in _texts_of([event]))
     _refuse(("a request_id", reply.request_id) for reply in batch.replies)
 
 
-def _texts_of(event: NewEvent) -> list[str]:
-    """Those that are kept beside its payload."""
-    *texts, extra = event.metadata
-    return [event.partition_key, event.routing_key, *texts, *extra, *extra.values()]
+def _texts_of(events: Iterable[NewEvent]) -> list[str]:
+    """Those that are kept beside the payloads."""
+    texts: list[str] = []
+    for event in events:
+        *own, extra = event.metadata
+        texts += (event.partition_key, event.routing_key, *own, *extra, *extra.values())
+    return texts
 
 
 def _refuse(texts: Iterable[tuple[str, str]]) -> None:
@@ -50,6 +57,15 @@ def _refuse(texts: Iterable[tuple[str, str]]) -> None:
                 f"{what} is {text!r}, and a log keeps texts only, without a NUL character or half of a surrogate pair; "
                 "give a str, and refuse the request that brings another"
             )
+
+
+def _are_plain(texts: Sequence[str]) -> bool:
+    """Whether they are so common that none has to be looked at: a simulation appends millions."""
+    try:
+        joined = "".join(texts)
+    except TypeError:
+        return False
+    return joined.isascii() and "\0" not in joined
 
 
 def _is_sound(text: str) -> bool:

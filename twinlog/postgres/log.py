@@ -355,7 +355,7 @@ async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
         )
         return _Rows(snapshots, rows, to_fold)
     except _REFUSED:
-        refuse_ids(want.stream for want in wanted)
+        refuse_ids([want.stream for want in wanted])
         raise
 
 
