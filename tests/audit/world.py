@@ -22,6 +22,7 @@ from proof.auditor.shop import DATABASES, LOGS, SHOWN_LOGS
 from shop.orders.v1.order_service_pb2 import CancelOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
+from stack.clients import retried
 from stack.shop import Shop, running
 from tests import servers
 from tests.controls import MODES, new_id
@@ -207,7 +208,7 @@ async def _load(client: Client) -> Operated:
             await client.watch(created.order_id, created.consistency_token)
         if number % 3 == 0 or number % 7 == 0:
             try:
-                await client.orders.CancelOrder(cancel)
+                await retried(client.orders.CancelOrder, cancel)
             except grpc.aio.AioRpcError as error:  # it was rejected before
                 assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
 

@@ -23,7 +23,7 @@ from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack import clients
 from stack.clients import Clients
 from stack.shop import Shop
-from tests.controls import Mode, wire
+from tests.controls import Mode, new_id, wire
 from tests.kernel.edge import rich
 from tests.waiting import until
 from twinlog.testing.internals import database_url
@@ -88,11 +88,11 @@ class Client(Clients):
         mode: Mode = SAGA_MODE_UNSPECIFIED,
         currency: str = "EUR",
     ) -> order_pb.CreateOrderResponse:
-        """A new order, PENDING."""
+        """A new order, PENDING. A service that is slow for a while, and says so, is asked again."""
         request = order_pb.CreateOrderRequest(
-            customer_id=customer_id, total=wire(total, currency), saga_mode=mode
+            request_id=new_id(), customer_id=customer_id, total=wire(total, currency), saga_mode=mode
         )
-        created: order_pb.CreateOrderResponse = await self.orders.CreateOrder(request, timeout=PATIENCE)
+        created: order_pb.CreateOrderResponse = await clients.retried(self.orders.CreateOrder, request)
         return created
 
     async def order(
