@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.counting import least
-from tests.bench.reading import BUDGET, TRIES, count, reads, recorded
+from tests.bench.reading import BUDGET, TRIES, count, least, reads, recorded
 
 MARGIN = 0.03
 """Of calls: rows that come in two pieces, or a timer that fires meanwhile, are a few in a thousand."""
