@@ -7,6 +7,7 @@ import os
 import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -73,6 +74,28 @@ async def test_keys_that_are_away_at_the_start_come_by_and_by(
                     return False
 
             await until(there)
+
+
+CLOCK = """
+    CREATE SCHEMA clock;
+    CREATE TABLE clock.ahead AS SELECT interval '0' AS of_the_machine;
+    CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT pg_catalog.now() + of_the_machine FROM clock.ahead';
+    ALTER DATABASE "{name}" SET search_path = clock, pg_catalog, public;
+"""
+
+
+async def test_an_erasure_is_learned_although_the_clock_is_set_forward_meanwhile(postgres_url: str) -> None:
+    recently = timedelta(minutes=10)
+    async with database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({})) as keys:
+        await execute(postgres_url, CLOCK.format(name=name), name)
+        await keys.pool.expire_connections()
+        await keys.get_or_make(["ada"])
+        assert await keys.destroyed(recently) == []
+        await keys.destroy("ada")
+        await execute(postgres_url, "UPDATE clock.ahead SET of_the_machine = '1 hour'", name)
+        assert await keys.destroyed(recently) == ["ada"]
+        assert await keys.destroyed(recently) == []
 
 
 async def test_the_wrapping_rotates(postgres_url: str) -> None:

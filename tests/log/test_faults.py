@@ -265,6 +265,14 @@ async def test_rights_that_are_taken_away_are_an_outage(shaken: EmbeddedPostgres
             assert await projection.handle(source.events, 0) == 1
             assert positions(await projection.dead_letters()) == {}
 
+            # Rows that are there and hidden are none that are missing.
+            await owner.pool.execute(
+                "ALTER TABLE events ENABLE ROW LEVEL SECURITY; CREATE POLICY none ON events USING (false)"
+            )
+            with pytest.raises(WrongSetting, match=r"^POSTGRES_URL: a policy hides rows from this user"):
+                await log.read(0, 1)
+            await owner.pool.execute("ALTER TABLE events DISABLE ROW LEVEL SECURITY")
+
 
 async def test_a_value_that_a_column_cannot_hold_is_the_events_fault(
     shaken: EmbeddedPostgres, name: str, monkeypatch: pytest.MonkeyPatch
