@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import psutil
 import pytest
 from coverage import Coverage
 
@@ -24,7 +25,9 @@ from proof.mutants.mutations import Mutant
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("-q", "-s", "-m", "fast", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "--timeout=60")
-_WALL_SECONDS = 300
+_WALL_SECONDS = 3600
+_IDLE_SECONDS = 5
+"""Without any use of the processor: a test that waits for what never comes."""
 _SPARE_SECONDS = 10
 """Of processor time, beyond three times what the tests take without a mutant: one may loop for ever."""
 
@@ -156,7 +159,7 @@ class Warm(Examples):
         return lines, imported
 
     def _fork(self, work: Callable[[], int], seconds: float) -> int:
-        """The exit code of the work, in a fork that may take so much processor time; 1 where it is killed."""
+        """The exit code of the work, in a fork that may take so much processor time; not 0 where it is killed."""
         sys.stdout.flush()
         child = os.fork()
         if not child:
@@ -169,11 +172,21 @@ class Warm(Examples):
                 code = work()
             finally:
                 os._exit(code)
-        until = time.monotonic() + max(_WALL_SECONDS, seconds)
-        while True:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return 1 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            if time.monotonic() > until:
-                os.kill(child, signal.SIGKILL)
-            time.sleep(0.01)
+        return 1 if _hangs(child) else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _hangs(child: int) -> bool:
+    """Waits for the end of a process; kills one that takes too long, or has slept for some seconds at a stretch."""
+    process = psutil.Process(child)
+    began = idle_since = time.monotonic()
+    used = 0.0
+    while process.status() != psutil.STATUS_ZOMBIE:
+        now, times = time.monotonic(), process.cpu_times()
+        if process.status() != psutil.STATUS_SLEEPING or times.user + times.system > used:
+            idle_since, used = now, times.user + times.system
+        if now - idle_since > _IDLE_SECONDS or now - began > _WALL_SECONDS:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return True
+        time.sleep(0.02)
+    return False
