@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS, saga_id
@@ -27,7 +26,6 @@ from twinlog.rpc import (
 )
 from twinlog.v1.saga_service_pb2 import SagaStatus
 
-_MAX_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
 CREDIT = CREDIT_SAGA.name
 
@@ -112,7 +110,7 @@ class SagaService(SagaServiceServicer):
     def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> FindSagas:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
+        age = checks.age("selection.filter.older_than", chosen.older_than)
         statuses = frozenset({SagaStatus.ValueType(status)}) if status else NOT_ENDED
         wanted = ChosenSagas(statuses, self._clock.now() - age, subject=customer)
         return lambda limit: self._list.select(wanted, limit)

@@ -52,7 +52,7 @@ def copy_of(name: str, folder: Path) -> Example:
     (installed / "twinlog").symlink_to(ROOT / "twinlog")
     shutil.copytree(HOTEL.parent / name, folder / name, ignore=LEFT_BEHIND)
     inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_ADDRESS"))}
-    inherited["METRICS_ADDRESS"] = "127.0.0.1:0"
+    inherited["METRICS_ADDRESS"] = inherited["CONSOLE_ADDRESS"] = "127.0.0.1:0"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     example = Example(folder / name, {**inherited, "PYTHONPATH": str(installed), "PATH": path})
     example.twinlog("proto")

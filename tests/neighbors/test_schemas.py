@@ -49,6 +49,12 @@ SHOP = {
 
 
 @pytest.fixture
+def database(empty_database: str) -> str:
+    """Without tables beside the schemas."""
+    return empty_database
+
+
+@pytest.fixture
 def mains(
     namespace: str, postgres_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Mapping[str, Any]:
