@@ -80,7 +80,8 @@ class Site:
 async def site(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     monkeypatch.setattr(log_file, "FRAME_BYTES", 20_000)
     async with AsyncExitStack() as stack:
-        source, target = [await stack.enter_async_context(servers.database(postgres_url)) for _ in range(2)]
+        source = await stack.enter_async_context(servers.database(postgres_url))
+        target = await stack.enter_async_context(servers.empty_database(postgres_url))
         log = await stack.enter_async_context(open_log(postgres_url, source, LOG))
         yield Site(postgres_url, source, target, tmp_path / "counters.twinlog", log)
 

@@ -84,9 +84,10 @@ def moment_in(text: str) -> datetime | None:
     """A moment as people write it: ISO 8601, in UTC unless it says otherwise, or a time of today. Raises ValueError."""
     if not text:
         return None
-    if "-" not in text:
-        text = f"{datetime.now(UTC).date().isoformat()}T{text}"
-    at = datetime.fromisoformat(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = datetime.fromisoformat(f"{datetime.now(UTC).date().isoformat()}T{text}")
     try:
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except OverflowError as error:
