@@ -12,7 +12,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.servers import database, execute
+from tests.servers import empty_database, execute
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.cli import main
@@ -42,7 +42,7 @@ class TestKeys(KeysConformance):
             yield MemoryKeys()
             return
         wrapping = Wrapping({"a": OLD} if kind == "wrapped" else {})
-        async with database(url) as name, open_keys(url, name, wrapping) as opened:
+        async with empty_database(url) as name, open_keys(url, name, wrapping) as opened:
             yield opened
 
 
@@ -60,7 +60,7 @@ async def test_keys_that_are_away_at_the_start_come_by_and_by(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twinlog.postgres.keys.START_SECONDS", 0.1)
-    async with database(postgres_url) as name:
+    async with empty_database(postgres_url) as name:
         await execute(postgres_url, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false', "postgres")
         async with open_keys_by_and_by(postgres_url, name, Wrapping({})) as keys:
             with pytest.raises(KeysUnavailable, match="was away when the process started"):
@@ -99,7 +99,7 @@ async def test_an_erasure_is_learned_although_the_clock_is_set_forward_meanwhile
 
 
 async def test_the_wrapping_rotates(postgres_url: str) -> None:
-    async with database(postgres_url) as name:
+    async with empty_database(postgres_url) as name:
         await _rotate(postgres_url, name)
 
 
@@ -156,7 +156,7 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
     monkeypatch.setenv("PERSONAL_WRAPPING_KEYS", both)
     for name in ("TWINLOG_NAMESPACE", "PERSONAL_KEYS_URL"):  # as a service beside may have them
         monkeypatch.delenv(name, raising=False)
-    async with database(postgres_url) as name:
+    async with empty_database(postgres_url) as name:
         monkeypatch.setenv("PERSONAL_KEYS_DATABASE", name)
         async with open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:
             made = dict(await keys.get_or_make(people))
@@ -188,7 +188,10 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
 
 
 async def test_a_wrapping_key_that_is_gone_is_an_outage(postgres_url: str) -> None:
-    async with database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:
+    async with (
+        empty_database(postgres_url) as name,
+        open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys,
+    ):
         await keys.get_or_make(["ada"])
         for wrapping in (Wrapping({}), Wrapping({"new": NEW}), Wrapping({"old": NEW})):
             with pytest.raises(KeysUnavailable, match="PERSONAL_WRAPPING_KEYS"):
