@@ -188,6 +188,12 @@ async def test_so_many_bytes_make_a_frame(monkeypatch: pytest.MonkeyPatch) -> No
     assert [sum(map(bool, map(writer.add, records))) for writer in (as_usual, larger)] == [5, 2]
 
 
+@pytest.mark.parametrize("data", [b"P", b"PK\3\4 and more"])
+def test_what_is_not_in_zstd_is_no_file_of_a_log(data: bytes) -> None:
+    with pytest.raises(NotALogFile, match="it is not in zstd"):
+        next(FrameReader(BytesIO(data), "some.zip", "").frames())
+
+
 async def test_outcomes_of_requests_may_stay_behind(site: Site) -> None:
     await append(site.log, batch((counter(), 0, 1), replies=[NewReply("r-1", b"print", b"reply", 1)]))
     await site.export(requests=False)
