@@ -12,6 +12,6 @@ _NAMED = re.compile(r"^-- name: (\w+)\n((?:--[^\n]*\n)*)(.*?);\s*$", re.MULTILIN
 
 @cache
 def load_queries(package: str) -> Mapping[str, str]:
-    """The named queries of ``queries.sql`` in a package, by name; read once in a process."""
+    """The named queries of ``queries.sql`` in a package, by name; they are read once."""
     text = (resources.files(package) / "queries.sql").read_text()
     return {name: query.strip() for name, _purpose, query in _NAMED.findall(text)}
