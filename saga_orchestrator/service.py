@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS, saga_id
@@ -25,7 +25,6 @@ from twinlog.rpc import (
 )
 
 NEWEST = 2**63 - 1
-_MAX_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
 CREDIT = CREDIT_SAGA.name
 
@@ -129,7 +128,7 @@ class SagaService(SagaServiceServicer):
     def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> FindSagas:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
+        age = checks.age("selection.filter.older_than", chosen.older_than)
 
         async def matching(limit: int) -> SelectedSagas:
             ids, total = await self._views.select(status, customer, self._clock.now() - age, limit)

@@ -27,8 +27,8 @@ _CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 
 @pytest.fixture
-async def connection(postgres_url: str, database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url(postgres_url, database))
+async def connection(postgres_url: str, empty_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url(postgres_url, empty_database))
     yield connection
     await connection.close()
 
@@ -49,9 +49,9 @@ async def test_migrating_again_changes_nothing(connection: asyncpg.Connection) -
     assert (await catalogue(connection), await applied(connection)) == before
 
 
-async def test_many_connections_at_once_migrate_once(postgres_url: str, database: str) -> None:
+async def test_many_connections_at_once_migrate_once(postgres_url: str, empty_database: str) -> None:
     async def start() -> list[tuple[str, int]]:
-        async with open_log(postgres_url, database, "counters") as log:
+        async with open_log(postgres_url, empty_database, "counters") as log:
             return await applied(log.pool)
 
     seen = await asyncio.gather(*(start() for _ in range(12)))

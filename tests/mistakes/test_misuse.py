@@ -526,7 +526,7 @@ DECLARED: Mapping[str, Slip] = {
     # what is served
     "a servicer by itself": (
         lambda: refuse([*untyped.in_registrations([object()])], "room_svc"),
-        "an object cannot be served; give the servicer, the function that adds it and its full name",
+        "an object cannot be served; give a servicer that derives from a generated class",
     ),
 }
 

@@ -211,7 +211,11 @@ async def test_there_must_be_such_a_saga_and_a_reason() -> None:
             await service(shop).RetrySagas(pb.RetrySagasRequest(selection=none), NoContext())
         with pytest.raises(InvalidArgument) as refused:
             await service(shop).SkipSagaStep(pb.SkipSagaStepRequest(), NoContext())
-    assert set(refused.value.violations) == {"selection", "reason"}
+        assert set(refused.value.violations) == {"selection", "reason"}
+        future = pb.SagaSelection(filter=pb.SagaFilter(older_than=Duration(seconds=-1)))
+        with pytest.raises(InvalidArgument) as refused:
+            await service(shop).RetrySagas(pb.RetrySagasRequest(selection=future), NoContext())
+    assert set(refused.value.violations) == {"selection.filter.older_than"}
 
 
 async def test_a_saga_that_needs_attention_goes_on_by_itself_once_the_cause_is_gone() -> None:

@@ -88,7 +88,10 @@ def moment_in(text: str) -> datetime | None:
         at = datetime.fromisoformat(text)
     except ValueError:
         at = datetime.fromisoformat(f"{datetime.now(UTC).date().isoformat()}T{text}")
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("it lies outside the years 1 to 9999 in UTC") from error
 
 
 @dataclass(frozen=True)

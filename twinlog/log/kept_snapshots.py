@@ -17,7 +17,7 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.past import KeepsSnapshots
 from twinlog.log.ports import Log, ReadRequest, Snapshot
-from twinlog.log.snapshots import StateCodecs
+from twinlog.log.snapshots import StateCodecs, not_encoded
 from twinlog.log.streams import fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
@@ -76,7 +76,7 @@ class KeptStates:
         try:
             state = await self._codecs.encoded(at.aggregate, at.state, large=large)
         except Exception as error:
-            structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
+            not_encoded(stream, at.aggregate, error)
             return
         self.remember(stream, len(state))
         every = stride(at.aggregate, at.version, len(state))

@@ -6,6 +6,7 @@ import binascii
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from secrets import token_bytes
 
 from twinlog.model.errors import InvalidArgument
 
@@ -13,6 +14,7 @@ Key = tuple[str | int, ...]
 """The sort key of a page's last item."""
 
 _MAC_BYTES = 16
+_SECRET_BYTES = 32
 _MAX_LENGTH = 2048
 _MAX_INT = 2**63 - 1
 
@@ -20,10 +22,15 @@ _MAX_INT = 2**63 - 1
 class PageTokens:
     """Issues and reads page tokens; every replica of a service must have the same ``secret``, and nobody else.
 
-    A service takes them from ``page_tokens()``, where the secret is its database's.
+    A service has its own as ``service.pages``, where the secret is its database's.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes | None = None) -> None:
+        """Without a ``secret`` one that nobody else has, until it is to sign with another."""
+        self._secret = token_bytes(_SECRET_BYTES) if secret is None else secret
+
+    def sign_with(self, secret: bytes) -> None:
+        """From now on."""
         self._secret = secret
 
     def issue(self, filters: str, last: Key) -> str:

@@ -1,10 +1,10 @@
 """The edge and the wiring of rooms_svc."""
 
-from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, Transaction, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings, Transaction
 from twinlog.rpc import Checks, Commands, Context
 
 from hotel.v1.rooms_pb2 import AddRoomRequest, AddRoomResponse
-from hotel.v1.rooms_pb2_grpc import RoomServiceServicer, add_RoomServiceServicer_to_server
+from hotel.v1.rooms_pb2_grpc import RoomServiceServicer
 from rooms_svc.domain import ROOM, AddRoom
 from rooms_svc.policies import POLICIES
 
@@ -45,8 +45,3 @@ class RoomService(RoomServiceServicer):
 def wire(service: Service, _views: object = None) -> RoomService:
     service.subscribe(POLICIES)
     return RoomService(Commands(service.log, service.writer))
-
-
-async def main(shutdown: Shutdown) -> None:
-    async with open_service(SPEC, load(RoomSettings), shutdown) as service:
-        await service.serve((wire(service), add_RoomServiceServicer_to_server, "hotel.v1.RoomService"))

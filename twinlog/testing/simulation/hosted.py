@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,12 @@ from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.log.lease import ALWAYS_HELD
-from twinlog.log.view_store import ViewStore
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryViews
 from twinlog.model.view import AnyView
 from twinlog.service.mistakes import in_spec, refuse
+from twinlog.service.program import Wire
 from twinlog.service.service import Service
 from twinlog.service.spec import ServiceSpec
 from twinlog.testing.fakes import CountedIds, ManualClock
@@ -28,9 +28,9 @@ class Hosted:
 
     spec: ServiceSpec
     """Its SPEC, as its process has it."""
-    wire: Callable[[Service, ViewStore], object]
-    """Subscribes what the service reacts with and gives its servicer, several as a tuple, or None. It is called with
-    the service and with a store for its projections, once for every start of every replica."""
+    wire: Wire
+    """Subscribes what the service reacts with and gives its servicer, several as a tuple, or None, as `run` takes it.
+    It is called with the service and with a store for its projections, once for every start of every replica."""
     replays: bool = True
     """Whether its policies may see events again, as after an operator has moved a checkpoint back: what they do is
     idempotent."""
@@ -141,13 +141,6 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
                 f"{name} follows the log {log}, which no service here has: add the one that has it"
             )
     return found
-
-
-def edges(wired: object) -> Sequence[object]:
-    """The servicers among what a wiring gave."""
-    if wired is None:
-        return ()
-    return wired if isinstance(wired, tuple) else (wired,)
 
 
 class _Surveyed(Service):

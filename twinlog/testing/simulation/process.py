@@ -15,10 +15,11 @@ from twinlog.memory.keys import MemoryKeys
 from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.policies import Policies
+from twinlog.service.program import servicers
 from twinlog.service.service import Service
 from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
 from twinlog.testing.simulation.faults import Weather
-from twinlog.testing.simulation.hosted import Hosted, edges
+from twinlog.testing.simulation.hosted import Hosted
 from twinlog.testing.simulation.leases import LeaseServer, RemoteLease
 from twinlog.testing.simulation.log import LogServer, RemoteLog
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
@@ -158,5 +159,5 @@ class Process:
         async with service.running():
             service.start("clock", clock.run())
             views = RemoteViews(network, client, world.views[spec.name])
-            self.edges, self.serves = edges(self.hosted.wire(service, views)), True
+            self.edges, self.serves = servicers(self.hosted.wire(service, views)), True
             await asyncio.Event().wait()
