@@ -87,7 +87,7 @@ CLOCK = """
 
 async def test_an_erasure_is_learned_although_the_clock_is_set_forward_meanwhile(postgres_url: str) -> None:
     recently = timedelta(minutes=10)
-    async with database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({})) as keys:
+    async with empty_database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({})) as keys:
         await execute(postgres_url, CLOCK.format(name=name), name)
         await keys.pool.expire_connections()
         await keys.get_or_make(["ada"])
