@@ -104,14 +104,14 @@ SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nulli
  WHERE w.datname = current_database() AND w.wait_event_type = 'Lock';
 
 -- name: due
--- The timers that are due, oldest first.
-SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1
+-- The timers that are due, oldest first: by this clock, too, which may have been set back since a process looked at it.
+SELECT stream_type, stream_id, version, due FROM timers WHERE due <= least($1::timestamptz, now())
  ORDER BY due, stream_type, stream_id LIMIT $2;
 
 -- name: due_after
 -- The timers that are due and follow another one, oldest first.
 SELECT stream_type, stream_id, version, due FROM timers
- WHERE due <= $1 AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
+ WHERE due <= least($1::timestamptz, now()) AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
  ORDER BY due, stream_type, stream_id LIMIT $2;
 
 -- name: save
