@@ -564,7 +564,6 @@ SCENARIOS = [
         DOUBLE,
         rolling_restart,
         codes=frozenset({"UNAVAILABLE"}),
-        rate=30.0,  # as much as one replica finishes beside another that starts, on a slow machine, too
     ),
     Scenario("connections-cut", "connections cut and refused", PROXIED, connections_cut),
     Scenario("connections-slow", "connections delayed and held up", PROXIED, connections_slow),
