@@ -596,8 +596,8 @@ SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.sch
 SELECT file_id, position, finished_at IS NOT NULL FROM log_imports;
 
 -- name: import_begin
--- An import begins.
-INSERT INTO log_imports (file_id, position) VALUES ($1, 0);
+-- An import begins, unless another one has.
+INSERT INTO log_imports (file_id, position) VALUES ($1, 0) ON CONFLICT DO NOTHING RETURNING position;
 
 -- name: import_advance
 -- An import has come further, unless another one of the same file has.
