@@ -78,9 +78,6 @@ async def test_times_say_their_zone_and_are_taken_in_it(
             await page.wait_for_url("**since=20*Z")
             await expect(page.locator("#tail tr")).to_have_count(2)
             assert recorded.startswith(await since.input_value())
-            await page.goto(f"{console}/log?log=orders&since=2030-01-01T00:30")
-            await page.get_by_role("button", name="Filter").click()
-            await page.wait_for_url("**since=2030-01-01T00%3A30%3A00.000Z")
         finally:
             await context.close()
 
