@@ -184,7 +184,7 @@ async def test_amounts_are_read_and_written() -> None:
     assert (amount(held), share(held, limit)) == ("2.50 EUR", 0.25)
     long = money("9000.3456")
     assert long
-    assert (amount(long), written(long)) == ("9,000.3456 EUR", "9000.3456")
+    assert (amount(long), written(long)) == ("9\u202f000.3456 EUR", "9000.3456")
 
 
 async def test_every_event_that_a_saga_may_have_says_what_it_means() -> None:

@@ -18,6 +18,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from twinlog.console.lanes import anchor, cut_end
+from twinlog.console.reading import moment_in
 from twinlog.model.messages import as_object
 
 HERE = Path(__file__).parent
@@ -40,6 +41,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "ago": ago,
         "anchor": anchor,
         "count": count,
+        "instant": instant,
         "cut": cut,
         "json": as_json,
         "line": line,
@@ -100,6 +102,17 @@ def static(name: str) -> str:
 def moment(at: datetime | Timestamp | None) -> Markup:
     """A moment, in the reader's own time zone where there is JavaScript, else in UTC."""
     return _time(at, "at")
+
+
+def instant(text: str) -> str:
+    """A time of a URL in UTC, whole, so that the browser shows it in its own zone; what is none, as it is."""
+    if "/" in text or not {":", "-"} & set(text):
+        return text
+    try:
+        at = moment_in(text)
+    except ValueError:
+        return text
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else ""
 
 
 def ago(at: datetime | Timestamp | None) -> Markup:
