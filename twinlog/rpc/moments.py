@@ -30,7 +30,7 @@ def moment_of(checks: Checks, field: str, given: pb.Moment) -> Moment:
 
 
 def as_of(checks: Checks, request: Any) -> Moment:
-    """The moment of a query's field ``as_of``; ends the checks. The past needs no view, so it takes no consistency token.
+    """The moment of a query's field ``as_of``; ends the checks. The past needs no view, so it takes no token.
 
     Raises InvalidArgument.
     """
