@@ -19,13 +19,14 @@ from projector.app import PACKAGE, VIEWS
 from projector.reads import ROWS
 from proof.auditor import Auditor, Report, audit, open_auditor
 from proof.auditor.shop import DATABASES, LOGS, SHOWN_LOGS
+from shop.customers.v1.customer_service_pb2 import ChangeCreditLimitRequest
 from shop.orders.v1.order_service_pb2 import CancelOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack.clients import retried
 from stack.shop import Shop, running
 from tests import servers
-from tests.controls import MODES, new_id
+from tests.controls import MODES, new_id, wire
 from tests.dead_letters.journal import dead_lettering
 from tests.e2e.client import Client, connect
 from tests.waiting import in_service
@@ -168,7 +169,10 @@ async def world() -> AsyncIterator[World]:
                 load = asyncio.create_task(_load(client))
                 while not load.done():
                     during.append(await auditor.round())
-                operated = await load
+                busy = await load
+                async with client.without("customer_svc"):
+                    operated = await _operate(client, busy)
+                    during.append(await auditor.round())
             settled = await audit(postgres.url, nats.url, wait=60)
             assert settled.settled, settled.in_flight
         for database in DATABASES:
@@ -192,10 +196,15 @@ async def _shop(postgres_url: str, nats_url: str) -> AsyncIterator[Shop]:
             yield shop
 
 
-async def _load(client: Client) -> Operated:
+_AT_ONCE, _IN_EACH_WAY = 12, 42
+_LIMITS = 100
+"""Changes of a customer's credit limit: enough events for a snapshot. They concern nobody else, as orders do."""
+
+
+async def _load(client: Client) -> str:
     """Orders of every kind in both modes: approved, rejected for every reason but time, cancelled early and late.
 
-    Gives the orders whose sagas an operator saw to.
+    No more than it takes: each audit of these tests reads all of it. Gives the customer who has most of them.
     """
     dice = random.Random(7)
     customers = [await client.customer("100") for _ in range(8)]
@@ -212,34 +221,38 @@ async def _load(client: Client) -> Operated:
             except grpc.aio.AioRpcError as error:  # it was rejected before
                 assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
 
+    async def limit(units: int) -> None:
+        change = ChangeCreditLimitRequest(
+            request_id=new_id(), customer_id=busy, credit_limit=wire(str(units))
+        )
+        await retried(client.customers.ChangeCreditLimit, change)
+
     for mode in MODES:
         await client.order(new_id(), "1", mode)
         await client.order(customers[0], "1", mode, "USD")
-        # Enough events for a snapshot.
-        await asyncio.gather(*(client.create(busy, "1", mode) for _ in range(60)))
-    await asyncio.gather(*(one(number) for number in range(126)))
-    operated = await _operate(client, busy)
+        await asyncio.gather(*(client.create(busy, "1", mode) for _ in range(_AT_ONCE)))
+    await asyncio.gather(*(limit(100_000 + number) for number in range(1, _LIMITS)))
+    await asyncio.gather(*(one(number) for number in range(_IN_EACH_WAY)))
     await client.limit(customers[1], "1")
-    return operated
+    return busy
 
 
 async def _operate(client: Client, customer: str) -> Operated:
     """An operator skips and aborts steps that customer_svc, which is down, does not answer."""
-    async with client.without("customer_svc"):
-        created = [
-            await client.create(customer, total, SAGA_MODE_ORCHESTRATION) for total in ("3", "1000000", "3")
-        ]
-        operated = Operated(*(order.order_id for order in created))
-        for order in created:
-            await client.happened(order.order_id, "ReserveCredit", token=order.consistency_token)
-        of = {order_id: saga_pb.SagaSelection(order_id=order_id) for order_id in operated}
-        for order_id in (operated.skipped, operated.skipped_in_vain):
-            skip = saga_pb.SkipSagaStepRequest(selection=of[order_id], reason="settled by hand")
-            assert (await client.sagas.SkipSagaStep(skip)).applied == 1
-        retry = saga_pb.RetrySagasRequest(selection=of[operated.aborted], reason="it may be back")
-        assert (await client.sagas.RetrySagas(retry)).applied == 1
-        abort = saga_pb.AbortSagasRequest(selection=of[operated.aborted], reason="it is not")
-        assert (await client.sagas.AbortSagas(abort)).applied == 1
+    created = [
+        await client.create(customer, total, SAGA_MODE_ORCHESTRATION) for total in ("3", "1000000", "3")
+    ]
+    operated = Operated(*(order.order_id for order in created))
+    for order in created:
+        await client.happened(order.order_id, "ReserveCredit", token=order.consistency_token)
+    of = {order_id: saga_pb.SagaSelection(order_id=order_id) for order_id in operated}
+    for order_id in (operated.skipped, operated.skipped_in_vain):
+        skip = saga_pb.SkipSagaStepRequest(selection=of[order_id], reason="settled by hand")
+        assert (await client.sagas.SkipSagaStep(skip)).applied == 1
+    retry = saga_pb.RetrySagasRequest(selection=of[operated.aborted], reason="it may be back")
+    assert (await client.sagas.RetrySagas(retry)).applied == 1
+    abort = saga_pb.AbortSagasRequest(selection=of[operated.aborted], reason="it is not")
+    assert (await client.sagas.AbortSagas(abort)).applied == 1
     return operated
 
 

@@ -223,6 +223,17 @@ def test_the_services_of_the_shop_say_what_they_are(port: int) -> None:
     assert app.__name__ == f"{spec.name}.app", "python -m <name> runs it"
 
 
+@pytest.mark.parametrize("port", APPS)
+async def test_a_service_of_the_shop_looks_at_its_settings_first(
+    environment: pytest.MonkeyPatch, port: int
+) -> None:
+    """tests/e2e/test_stop.py has processes that end with it."""
+    app: Any = APPS[port]
+    environment.setenv("LOG_LEVEL", "loud")
+    with pytest.raises(ConfigurationError, match="LOG_LEVEL=loud is wrong"):
+        await app.main(None)
+
+
 def test_wrapping_keys_that_are_blank_are_not_taken_for_none(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("PERSONAL_WRAPPING_KEYS", " \n")
     with pytest.raises(

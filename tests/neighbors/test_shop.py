@@ -24,8 +24,8 @@ LOGS, DATABASES = (
 async def test_they_run_beside_each_other_and_the_auditor_passes_both(
     own_postgres: EmbeddedPostgres, own_nats: EmbeddedNats
 ) -> None:
-    # Many enough that both are at work at the same time; `tests/stack/test_demo.py` has the demo's 2,000.
-    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "600"}
+    # Both are at work at the same time from their starts on; `tests/stack/test_demo.py` has the demo's numbers.
+    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "120"}
     with checkout() as plain, checkout() as staging:
         demos = [plain.start("demo", **env), staging.start("demo", **env, TWINLOG_NAMESPACE="staging")]
         await until(lambda: all(demo.poll() is not None for demo in demos), seconds=300)

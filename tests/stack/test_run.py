@@ -121,6 +121,8 @@ async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
     await own.up()
     own.started[0].send_signal(signal.SIGINT)
     assert await own.ended(own.started[0]) == 0
+    assert own.said.count("Stopping …\n") == 1
+    assert own.said.endswith("Everything has stopped.\n")
     assert not own.processes()
     assert sorted(path.name for path in own.data.iterdir()) == ["run"]
 
