@@ -59,20 +59,22 @@ async def test_many_connections_at_once_migrate_once(postgres_url: str, empty_da
     assert seen == [[(STORED_AS, m.version) for m in migrations.migrations(KERNEL)]] * 12
 
 
-async def test_many_processes_at_once_make_and_migrate_one_database(postgres_url: str, database: str) -> None:
+async def test_many_processes_at_once_make_and_migrate_one_database(
+    postgres_url: str, empty_database: str
+) -> None:
     admin = await asyncpg.connect(database_url(postgres_url, "postgres"))
-    await admin.execute(f'DROP DATABASE "{database}"')
+    await admin.execute(f'DROP DATABASE "{empty_database}"')
     await admin.close()
     program = """
 import asyncio, sys
-from twinlog.testing.internals import open_log
+from twinlog.postgres.log import open_log
 async def main():
     async with open_log(sys.argv[1], sys.argv[2], "counters") as log:
         assert await log.head() == 0
 asyncio.run(main())
 """
     processes = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", program, postgres_url, database)
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, postgres_url, empty_database)
         for _ in range(4)
     ]
 
