@@ -39,7 +39,7 @@ def run(project: Path, *command: str | Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
+        timeout=290,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
