@@ -59,7 +59,9 @@ async def test_many_connections_at_once_migrate_once(postgres_url: str, empty_da
     assert seen == [[(STORED_AS, m.version) for m in migrations.migrations(KERNEL)]] * 12
 
 
-async def test_many_processes_at_once_make_and_migrate_one_database(postgres_url: str, empty_database: str) -> None:
+async def test_many_processes_at_once_make_and_migrate_one_database(
+    postgres_url: str, empty_database: str
+) -> None:
     admin = await asyncpg.connect(database_url(postgres_url, "postgres"))
     await admin.execute(f'DROP DATABASE "{empty_database}"')
     await admin.close()
