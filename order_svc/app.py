@@ -9,7 +9,7 @@ from pydantic import Field
 from order_svc.domain import ORDER, SAGA_MODE
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
-from twinlog import Address, Service, ServiceSpec, Settings, load
+from twinlog import Address, Service, ServiceSpec, Settings
 from twinlog.rpc import Commands
 
 
@@ -33,9 +33,9 @@ SPEC = ServiceSpec(
 )
 
 
-def wire(service: Service, _views: object = None, settings: OrderSettings | None = None) -> OrderService:
-    """The service's reactions and its edge; ``settings``: by default those of the environment."""
+def wire(service: Service, _views: object = None) -> OrderService:
+    """The service's reactions and its edge."""
     service.subscribe(CHOREOGRAPHY, ORCHESTRATION)
-    deadline = timedelta(seconds=(settings or load(OrderSettings)).order_deadline_seconds)
+    deadline = timedelta(seconds=service.settings.order_deadline_seconds)
     commands = Commands(service.log, service.writer)
     return OrderService(commands, clock=service.clock, ids=service.ids, deadline=deadline)

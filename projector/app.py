@@ -11,7 +11,7 @@ import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.dead_letters_pb2
 import twinlog.v1.saga_pb2  # noqa: F401
-from projector.past import MomentQueries, PastViews
+from projector.past import MomentQueries
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.customers import CUSTOMERS
@@ -67,6 +67,5 @@ def wire(service: Service, views: Views) -> tuple[OrderQueries, CustomerQueries,
     """The views of every log, and the queries of them."""
     reads = ReadModel(service, views, VIEWS, watched=WATCHED)
     feed(service, views, reads.committed)
-    past = PastViews(Past(service), service.personal)
-    shared = (views, reads, service.pages, past, service.personal)
-    return OrderQueries(*shared), CustomerQueries(*shared), MomentQueries(views, reads, past)
+    shared = (views, reads, service.pages, Past(service), service.personal)
+    return OrderQueries(*shared), CustomerQueries(*shared), MomentQueries(*shared)

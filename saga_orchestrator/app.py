@@ -39,5 +39,5 @@ def wire(service: Service, views: SagaViews) -> SagaService:
     service.subscribe(*policies(service.clock))
     shown = Projection("saga_orchestrator.sagas", [SAGAS], views, schema=service.schema, routing_key=SHOWN)
     service.subscribe(shown, linger_seconds=LIST_LINGER_SECONDS)
-    service.saga_list = KernelList(views)
-    return SagaService(Commands(service.log, service.writer), views, service.pages, service.clock)
+    service.saga_list = sagas = KernelList(views)
+    return SagaService(Commands(service.log, service.writer), views, sagas, service.pages, service.clock)

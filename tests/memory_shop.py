@@ -113,8 +113,9 @@ class MemoryShop:
         self.saga_orchestrator = await self._running(
             "saga_orchestrator", "sagas", saga_orchestrator.SPEC.aggregates
         )
-        settings = order_svc.OrderSettings(order_deadline_seconds=self._deadline.total_seconds())
-        self.orders = order_svc.wire(self.order_svc, settings=settings)
+        seconds = self._deadline.total_seconds()
+        self.order_svc.settings = order_svc.OrderSettings.model_construct(order_deadline_seconds=seconds)
+        self.orders = order_svc.wire(self.order_svc)
         self.customers = customer_svc.wire(self.customer_svc)
         saga_orchestrator.wire(self.saga_orchestrator, cast(Any, self.saga_views))
         self.projector = await self._running("projector", "projector")

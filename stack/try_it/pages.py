@@ -75,6 +75,11 @@ class ShownOrder(NamedTuple):
         )
 
     @property
+    def written(self) -> str:
+        """Its total, for a form."""
+        return calls.written(self.message.total)
+
+    @property
     def reason(self) -> str:
         """Why it was rejected; empty otherwise."""
         if not self.message.rejection_reason:

@@ -38,6 +38,7 @@ from twinlog.postgres.identity import ImportUnfinished, identify, identity
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
 from twinlog.service import export as service
 from twinlog.service.export import Done, FileBusy, FileFails, NoSuchFile, Options, export_log, import_file
+from twinlog.testing import MemoryLog
 from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
@@ -186,6 +187,19 @@ async def test_a_file_is_one_moment_of_a_log_that_goes_on(
         written = len(events) - 20
         assert len(await log.due(NOW, 10_000)) == written
         assert await log.reply(f"r-{written}") and not await log.reply(f"r-{written + 1}")
+
+
+async def test_so_many_bytes_make_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "FRAME_BYTES", 5_000)
+    records = [event_record(event) for event in await grow(MemoryLog(LOG), 100)]
+    as_usual, larger = FrameWriter(), FrameWriter(frame_bytes=10_000)
+    assert [sum(map(bool, map(writer.add, records))) for writer in (as_usual, larger)] == [5, 2]
+
+
+@pytest.mark.parametrize("data", [b"P", b"PK\3\4 and more"])
+def test_what_is_not_in_zstd_is_no_file_of_a_log(data: bytes) -> None:
+    with pytest.raises(NotALogFile, match="it is not in zstd"):
+        next(FrameReader(BytesIO(data), "some.zip", "").frames())
 
 
 async def test_outcomes_of_requests_may_stay_behind(site: Site) -> None:

@@ -531,11 +531,19 @@ DECLARED: Mapping[str, Slip] = {
 }
 
 
-@pytest.mark.parametrize("slip", DECLARED)
-def test_a_part_of_another_form_is_refused_where_it_is_declared(slip: str) -> None:
-    done, said = DECLARED[slip]
-    with pytest.raises(ConfigurationError, match=said):
+def test_a_part_of_another_form_is_refused_where_it_is_declared() -> None:
+    for slip, (done, said) in DECLARED.items():
+        refusal = refused(done)
+        assert re.search(said, refusal), f"{slip}: {refusal or 'is taken'}"
+
+
+def refused(done: Callable[[], object]) -> str:
+    """What is said of a mistake; nothing where it is taken."""
+    try:
         done()
+    except ConfigurationError as error:
+        return str(error)
+    return ""
 
 
 SUBSCRIBED: Mapping[str, tuple[Any, str]] = {

@@ -19,6 +19,7 @@ from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.registrations import Registration
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
+from twinlog.rpc.timelines import causes_first
 from twinlog.rpc.validation import Checks, Currencies
 from twinlog.rpc.watches import Change, WatchExpired, WatchTooSlow
 
@@ -56,6 +57,7 @@ __all__ = [
     "WatchTooSlow",
     "Watched",
     "call_metadata",
+    "causes_first",
     "decoded",
     "failure_of",
     "freshness",

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from enum import Enum
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -21,7 +21,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from twinlog.model.errors import InvalidArgument
 from twinlog.model.money import NANOS_PER_UNIT, Money
 from twinlog.rpc import tokens
-from twinlog.rpc.paging import Key, PageTokens
+from twinlog.rpc.paging import Key, Page, PageTokens
 
 MAX_NAME_LENGTH = 200
 MAX_UNITS = 10**15
@@ -162,6 +162,13 @@ class Checks:
         except InvalidArgument as wrong:
             self._violations |= wrong.violations
             return None
+
+    def page(self, request: Any, pages: PageTokens, filters: str) -> Page:
+        """The page that ``page_size`` and ``page_token`` of a request ask for; ``filters`` names the query and its
+        filters, which every page of it has."""
+        size = self.page_size("page_size", request.page_size)
+        last = self.page_token("page_token", request.page_token, pages, filters, (int,))
+        return Page(pages, filters, size, last)
 
     def consistency_token(self, field: str, value: str, logs: Collection[str]) -> dict[str, int]:
         """By log, the position that the answer must have reached; empty without a token."""

@@ -237,6 +237,8 @@ class Service:
             personal=self.personal,
         )
         """What inspection tells of this process."""
+        self.settings: Any = None
+        """Those of its process, of the class that its spec names; in a world their defaults."""
         self.pages = PageTokens()
         """The page tokens of its lists, signed with the secret of its database once it serves."""
         self._randomness = randomness

@@ -1,6 +1,6 @@
 """The edge and the wiring of rooms_svc."""
 
-from twinlog import Address, Service, ServiceSpec, Settings, Transaction
+from twinlog import Address, Service, ServiceSpec, Settings
 from twinlog.rpc import Checks, Commands, Context
 
 from hotel.v1.rooms_pb2 import AddRoomRequest, AddRoomResponse
@@ -34,12 +34,8 @@ class RoomService(RoomServiceServicer):
         room_id = checks.name("room_id", request.room_id)
         if request.cents_a_night <= 0:
             checks.violate("cents_a_night", "has to be more than 0")
-
-        def add(tx: Transaction) -> AddRoomResponse:
-            tx.do(ROOM, room_id, AddRoom(room_id, request.cents_a_night))
-            return AddRoomResponse()
-
-        return await self._commands.execute(request, context, checks, add, AddRoomResponse)
+        command = AddRoom(room_id, request.cents_a_night)
+        return await self._commands.do(request, context, checks, ROOM, room_id, command, AddRoomResponse())
 
 
 def wire(service: Service, _views: object = None) -> RoomService:

@@ -18,6 +18,7 @@ from twinlog.model.view import AnyView
 from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.program import Wire
 from twinlog.service.service import Service
+from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
 from twinlog.testing.fakes import CountedIds, ManualClock
 
@@ -34,6 +35,12 @@ class Hosted:
     replays: bool = True
     """Whether its policies may see events again, as after an operator has moved a checkpoint back: what they do is
     idempotent."""
+    settings: Settings | None = None
+    """What its wiring finds as ``service.settings``; by default their defaults, of those that have any."""
+
+    def configure(self, service: Service) -> None:
+        """Gives a service its settings."""
+        service.settings = self.settings or self.spec.settings.model_construct()
 
     @property
     def name(self) -> str:
@@ -160,6 +167,7 @@ class _Surveyed(Service):
             on_crash=lambda _task, _error: None,
             aggregates=hosted.spec.aggregates,
         )
+        hosted.configure(self)
         hosted.wire(self, MemoryViews(log))
         self.refuse_unfinished()
 

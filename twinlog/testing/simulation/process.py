@@ -155,6 +155,7 @@ class Process:
             keys=world.keys,
             randomness=jitter,
         )
+        self.hosted.configure(service)
         service.writer._snapshots._every = _SNAPSHOT_EVERY
         async with service.running():
             service.start("clock", clock.run())
