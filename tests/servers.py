@@ -83,7 +83,8 @@ async def template(server_url: str) -> AsyncIterator[None]:
     async with empty_database(server_url) as original:
         async with open_log(server_url, original, "template"):
             pass
-        # Only what nobody is connected to can be copied.
+        # Only what nobody is connected to can be copied; and nobody takes it for one more log of the server.
+        await execute(server_url, f'ALTER DATABASE "{original}" ALLOW_CONNECTIONS false')
         connection = await asyncpg.connect(database_url(server_url, "postgres"))
         try:
             others = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)"
