@@ -26,7 +26,9 @@ __all__ = [
     "folder",
     "nats_server",
     "new_user",
+    "own_clock",
     "postgres_server",
+    "set_clock",
     "stream",
     "template",
     "unique",
@@ -61,6 +63,25 @@ def _children(pid: int) -> list[Path]:
     """Of a process, where Linux lists them."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return [Path("/proc", child) for child in listed.read_text().split()] if listed.exists() else []
+
+
+_CLOCK = """
+    CREATE SCHEMA clock;
+    CREATE TABLE clock.ahead AS SELECT interval '0' AS of_the_machine;
+    CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT pg_catalog.now() + of_the_machine FROM clock.ahead';
+    ALTER DATABASE "{name}" SET search_path = clock, pg_catalog, public;
+"""
+
+
+async def own_clock(server_url: str, database: str) -> None:
+    """Gives new sessions of a database another ``now()``, which can be set."""
+    await execute(server_url, _CLOCK.format(name=database), database)
+
+
+async def set_clock(server_url: str, database: str, ahead: str) -> None:
+    """Sets it, by an interval from the machine's, such as ``-1 hour``."""
+    await execute(server_url, f"UPDATE clock.ahead SET of_the_machine = '{ahead}'", database)
 
 
 @asynccontextmanager
