@@ -19,6 +19,7 @@ from twinlog.testing.servers import execute, folder, nats_server, stream, unique
 
 __all__ = [
     "Postgres",
+    "create_database",
     "database",
     "empty_database",
     "execute",
@@ -103,7 +104,8 @@ async def template(server_url: str) -> AsyncIterator[None]:
     async with empty_database(server_url) as original:
         async with open_log(server_url, original, "template"):
             pass
-        # Only what nobody is connected to can be copied.
+        # Only what nobody is connected to can be copied; and nobody takes it for one more log of the server.
+        await execute(server_url, f'ALTER DATABASE "{original}" ALLOW_CONNECTIONS false')
         connection = await asyncpg.connect(database_url(server_url, "postgres"))
         try:
             others = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)"
@@ -130,11 +132,16 @@ async def database(server_url: str) -> AsyncIterator[str]:
     Whether they are made where they are missing is for tests that take an ``empty_database``.
     """
     name = unique()
-    await execute(server_url, f'CREATE DATABASE "{name}" {_TEMPLATES.get(server_url, "")}')
+    await create_database(server_url, name)
     try:
         yield name
     finally:
         await servers._drop(server_url, name)
+
+
+async def create_database(server_url: str, name: str) -> None:
+    """The same, of a name that somebody else deletes."""
+    await execute(server_url, f'CREATE DATABASE "{name}" {_TEMPLATES.get(server_url, "")}')
 
 
 def url_of(server_url: str, user: str) -> str:
