@@ -5,8 +5,7 @@ from __future__ import annotations
 from customer_svc.domain import CUSTOMER
 from customer_svc.policies import policies
 from customer_svc.service import CustomerService
-from shop.customers.v1.customer_service_pb2_grpc import add_CustomerServiceServicer_to_server
-from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings
 from twinlog.rpc import Commands
 
 
@@ -28,16 +27,7 @@ SPEC = ServiceSpec(
 )
 
 
-def wire(service: Service) -> CustomerService:
+def wire(service: Service, _views: object = None) -> CustomerService:
     """The service's reactions and its edge."""
     service.subscribe(*policies(service.clock))
     return CustomerService(Commands(service.log, service.writer), ids=service.ids, personal=service.personal)
-
-
-async def main(shutdown: Shutdown) -> None:
-    """Runs the service until it is asked to stop."""
-    settings = load(CustomerSettings)
-    async with open_service(SPEC, settings, shutdown) as service:
-        await service.serve(
-            (wire(service), add_CustomerServiceServicer_to_server, "shop.customers.v1.CustomerService")
-        )

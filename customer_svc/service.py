@@ -5,7 +5,7 @@ from __future__ import annotations
 from customer_svc.domain import CUSTOMER, ChangeCreditLimit, CreateCustomer, CustomerNotFound, EraseCustomer
 from shop.customers.v1 import customer_service_pb2 as pb
 from shop.customers.v1.customer_service_pb2_grpc import CustomerServiceServicer
-from twinlog import FailedPrecondition, Ids, Personal, Transaction
+from twinlog import FailedPrecondition, Ids, Personal
 from twinlog.rpc import Checks, Commands, Context, Currencies
 
 
@@ -32,19 +32,10 @@ class CustomerService(CustomerServiceServicer):
         name = checks.name("name", request.name)
         limit = checks.money("credit_limit", request.credit_limit, positive=False)
         customer_id = given or str(self._ids.uuid7())
-
-        def create(tx: Transaction) -> pb.CreateCustomerResponse:
-            tx.do(CUSTOMER, customer_id, CreateCustomer(customer_id, name, limit))
-            return pb.CreateCustomerResponse(customer_id=customer_id)
-
-        return await self._commands.execute(
-            request,
-            context,
-            checks,
-            create,
-            pb.CreateCustomerResponse,
-            preload=[(CUSTOMER, customer_id)],
-            assume_empty=[] if given else [(CUSTOMER, customer_id)],
+        command = CreateCustomer(customer_id, name, limit)
+        response = pb.CreateCustomerResponse(customer_id=customer_id)
+        return await self._commands.do(
+            request, context, checks, CUSTOMER, customer_id, command, response, new=not given
         )
 
     async def ChangeCreditLimit(
@@ -54,14 +45,8 @@ class CustomerService(CustomerServiceServicer):
         customer_id = checks.uuid("customer_id", request.customer_id)
         # The customer decides: only its own currency is the right one, however it came by that.
         limit = checks.money("credit_limit", request.credit_limit, positive=False, currencies=Currencies.ANY)
-
-        def change(tx: Transaction) -> pb.ChangeCreditLimitResponse:
-            tx.do(CUSTOMER, customer_id, ChangeCreditLimit(limit))
-            return pb.ChangeCreditLimitResponse()
-
-        return await self._commands.execute(
-            request, context, checks, change, pb.ChangeCreditLimitResponse, preload=[(CUSTOMER, customer_id)]
-        )
+        command, response = ChangeCreditLimit(limit), pb.ChangeCreditLimitResponse()
+        return await self._commands.do(request, context, checks, CUSTOMER, customer_id, command, response)
 
     async def EraseCustomer(
         self, request: pb.EraseCustomerRequest, context: Context
@@ -77,11 +62,5 @@ class CustomerService(CustomerServiceServicer):
             raise PlainEvents(positions=", ".join(map(str, positions)))
         # First the key, then the record: what is recorded is true. A crash between the two is mended by a retry.
         await self._personal.erase(customer_id)
-
-        def record(tx: Transaction) -> pb.EraseCustomerResponse:
-            tx.do(CUSTOMER, customer_id, EraseCustomer())
-            return pb.EraseCustomerResponse(plain_positions=positions)
-
-        return await self._commands.execute(
-            request, context, checks, record, pb.EraseCustomerResponse, preload=[(CUSTOMER, customer_id)]
-        )
+        command, response = EraseCustomer(), pb.EraseCustomerResponse(plain_positions=positions)
+        return await self._commands.do(request, context, checks, CUSTOMER, customer_id, command, response)

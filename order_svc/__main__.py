@@ -1,9 +1,6 @@
 """Runs the service: `python -m order_svc`."""
 
-import sys
-
-from order_svc.app import main
+from order_svc.app import SPEC, wire
 from twinlog import run
 
-if __name__ == "__main__":
-    sys.exit(run(main))
+run(SPEC, wire)

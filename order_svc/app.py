@@ -9,8 +9,7 @@ from pydantic import Field
 from order_svc.domain import ORDER, SAGA_MODE
 from order_svc.policies import CHOREOGRAPHY, ORCHESTRATION
 from order_svc.service import OrderService
-from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings
 from twinlog.rpc import Commands
 
 
@@ -34,16 +33,9 @@ SPEC = ServiceSpec(
 )
 
 
-def wire(service: Service, deadline: timedelta) -> OrderService:
+def wire(service: Service, _views: object = None) -> OrderService:
     """The service's reactions and its edge."""
     service.subscribe(CHOREOGRAPHY, ORCHESTRATION)
+    deadline = timedelta(seconds=service.settings.order_deadline_seconds)
     commands = Commands(service.log, service.writer)
     return OrderService(commands, clock=service.clock, ids=service.ids, deadline=deadline)
-
-
-async def main(shutdown: Shutdown) -> None:
-    """Runs the service until it is asked to stop."""
-    settings = load(OrderSettings)
-    async with open_service(SPEC, settings, shutdown) as service:
-        edge = wire(service, timedelta(seconds=settings.order_deadline_seconds))
-        await service.serve((edge, add_OrderServiceServicer_to_server, "shop.orders.v1.OrderService"))

@@ -52,26 +52,17 @@ class OrderService(OrderServiceServicer):
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
-
-        def cancel(tx: Transaction) -> pb.CancelOrderResponse:
-            tx.do(ORDER, order_id, CancelOrder())
-            return pb.CancelOrderResponse(order_id=order_id, state=ORDER_STATE_CANCELLED)
-
-        return await self._commands.execute(
-            request, context, checks, cancel, pb.CancelOrderResponse, preload=[(ORDER, order_id)]
-        )
+        response = pb.CancelOrderResponse(order_id=order_id, state=ORDER_STATE_CANCELLED)
+        return await self._commands.do(request, context, checks, ORDER, order_id, CancelOrder(), response)
 
     async def SetSagaMode(self, request: pb.SetSagaModeRequest, context: Context) -> pb.SetSagaModeResponse:
         checks = Checks()
         checks.enum("saga_mode", request.saga_mode, SagaMode)
-
-        def set_mode(tx: Transaction) -> pb.SetSagaModeResponse:
-            mode = tx.do(SAGA_MODE, SHOP, SetSagaMode(request.saga_mode))
-            return pb.SetSagaModeResponse(saga_mode=mode.saga_mode)
-
-        return await self._commands.execute(
-            request, context, checks, set_mode, pb.SetSagaModeResponse, preload=[(SAGA_MODE, SHOP)]
+        command, response = (
+            SetSagaMode(request.saga_mode),
+            pb.SetSagaModeResponse(saga_mode=request.saga_mode),
         )
+        return await self._commands.do(request, context, checks, SAGA_MODE, SHOP, command, response)
 
     async def GetSagaMode(self, request: pb.GetSagaModeRequest, context: Context) -> pb.GetSagaModeResponse:
         mode = await self._commands.state(SAGA_MODE, SHOP)

@@ -1,9 +1,6 @@
 """Runs the service: `python -m projector`."""
 
-import sys
-
-from projector.app import main
+from projector.app import SPEC, wire
 from twinlog import run
 
-if __name__ == "__main__":
-    sys.exit(run(main))
+run(SPEC, wire)

@@ -11,27 +11,13 @@ import shop.orders.v1.events_pb2
 import shop.sagas.v1.commands_pb2  # noqa: F401
 import twinlog.v1.dead_letters_pb2
 import twinlog.v1.saga_pb2  # noqa: F401
-from projector.past import MomentQueries, PastViews
+from projector.past import MomentQueries
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.customers import CUSTOMERS
 from projector.views.orders import ORDERS
 from projector.views.timeline import TIMELINE
-from shop.queries.v1.customer_query_service_pb2_grpc import add_CustomerQueryServiceServicer_to_server
-from shop.queries.v1.moment_query_service_pb2_grpc import add_MomentQueryServiceServicer_to_server
-from shop.queries.v1.order_query_service_pb2_grpc import add_OrderQueryServiceServicer_to_server
-from twinlog import (
-    Address,
-    Projection,
-    Service,
-    ServiceSpec,
-    Settings,
-    Shutdown,
-    View,
-    ViewStore,
-    load,
-    open_service,
-)
+from twinlog import Address, Projection, Service, ServiceSpec, Settings, View, ViewStore
 from twinlog.rpc import Past, ReadModel
 
 PACKAGE = "projector.sql"
@@ -62,10 +48,11 @@ SPEC = ServiceSpec(
     settings=QuerySettings,
     address="queries_address",
     migrations=(PACKAGE,),
+    views=lambda log: Views(log, PACKAGE, ROWS),
 )
 
 
-def wire(
+def feed(
     service: Service,
     store: ViewStore,
     on_commit: Callable[[str, int, Any], None] = lambda _name, _position, _changes: None,
@@ -76,29 +63,9 @@ def wire(
         service.subscribe(projection, linger_seconds=LINGER_SECONDS.get(log, 0.0))
 
 
-async def main(shutdown: Shutdown) -> None:
-    """Runs the service until it is asked to stop."""
-    settings = load(QuerySettings)
-    async with open_service(SPEC, settings, shutdown) as service:
-        views = Views(service.log, PACKAGE, ROWS)
-        reads = ReadModel(service, views, VIEWS, watched=WATCHED)
-        wire(service, views, reads.committed)
-        past = PastViews(Past(service), service.personal)
-        shared = (views, reads, await service.page_tokens(), past, service.personal)
-        await service.serve(
-            (
-                OrderQueries(*shared),
-                add_OrderQueryServiceServicer_to_server,
-                "shop.queries.v1.OrderQueryService",
-            ),
-            (
-                CustomerQueries(*shared),
-                add_CustomerQueryServiceServicer_to_server,
-                "shop.queries.v1.CustomerQueryService",
-            ),
-            (
-                MomentQueries(views, reads, past),
-                add_MomentQueryServiceServicer_to_server,
-                "shop.queries.v1.MomentQueryService",
-            ),
-        )
+def wire(service: Service, views: Views) -> tuple[OrderQueries, CustomerQueries, MomentQueries]:
+    """The views of every log, and the queries of them."""
+    reads = ReadModel(service, views, VIEWS, watched=WATCHED)
+    feed(service, views, reads.committed)
+    shared = (views, reads, service.pages, Past(service), service.personal)
+    return OrderQueries(*shared), CustomerQueries(*shared), MomentQueries(*shared)

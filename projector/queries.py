@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
 
-from projector.past import CustomerNotFound, OrderNotFound, PastViews
-from projector.reads import NEWEST, Views, matching, timeline_message, write_customer, write_order
+from projector.past import CustomerNotFound, OrderNotFound, Queries
+from projector.reads import matching, timeline_message, write_customer, write_order
 from projector.views.customers import CUSTOMERS, CustomerRow
-from projector.views.orders import ORDERS
+from projector.views.orders import ORDERS, OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_PENDING, OrderState
 from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog import Personal
-from twinlog.rpc import Change, Checks, Context, Moment, PageTokens, ReadModel, moment_of
+from twinlog.rpc import Change, Checks, Context
 
 
 def _order_changed(change: Change) -> orders.WatchOrderResponse:
@@ -33,61 +31,20 @@ def _orders_changed(change: Change) -> orders.WatchOrdersResponse:
     return response
 
 
-class HasPosition(Protocol):
-    """A row of a list: lists are ordered by the position at which their rows were created."""
-
-    @property
-    def created_position(self) -> int: ...
+def _created(row: OrderRow | CustomerRow) -> int:
+    """Lists are in the order of these positions."""
+    return row.created_position
 
 
-class _Queries:
-    """What both services share."""
-
-    def __init__(
-        self, views: Views, reads: ReadModel, pages: PageTokens, past: PastViews, personal: Personal
-    ) -> None:
-        self._views = views
-        self._personal = personal
-        self._reads = reads
-        self._pages = pages
-        self._past = past
-
-    def _as_of(self, checks: Checks, request: Any) -> Moment:
-        """The moment that is asked for; ends the checks."""
-        as_of = moment_of(checks, "as_of", request.as_of)
-        if request.consistency_token:
-            checks.violate("consistency_token", "cannot be given with as_of: the past is in the log already")
-        checks.done()
-        return as_of
-
-    def _page(self, checks: Checks, request: Any, filters: str) -> tuple[int, int]:
-        """The size of the page, and the position before which its rows were created."""
-        size = checks.page_size("page_size", request.page_size)
-        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
-        return size, int(last[0]) if last else NEWEST
-
-    def _next(self, rows: Sequence[HasPosition], size: int, filters: str) -> str:
-        """The token of the next page; empty on the last. To tell, one row more than the page has was read."""
-        return self._pages.issue(filters, (rows[size - 1].created_position,)) if len(rows) > size else ""
-
-
-class OrderQueries(_Queries, OrderQueryServiceServicer):
+class OrderQueries(Queries, OrderQueryServiceServicer):
     """shop.queries.v1.OrderQueryService."""
 
     async def GetOrder(self, request: orders.GetOrderRequest, context: Context) -> orders.GetOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
-        if request.HasField("as_of"):
-            as_of = self._as_of(checks, request)
-            past = orders.GetOrderResponse()
-            write_order(past.order, await self._past.order(order_id, as_of))
-            return past
-        await self._reads.fresh(checks, request, context)
-        row = await self._views.order(order_id)
-        if row is None:
-            raise OrderNotFound
+        as_of = await self._reads.moment(checks, request, context)
         response = orders.GetOrderResponse()
-        write_order(response.order, row)
+        write_order(response.order, await self._order(order_id, as_of))
         return response
 
     async def ListOrders(
@@ -96,12 +53,11 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id, required=False)
         state = checks.enum("state", request.state, OrderState, required=False)
-        filters = f"orders/{customer_id}/{state}"
-        size, before = self._page(checks, request, filters)
+        page = checks.page(request, self._pages, f"orders/{customer_id}/{state}")
         await self._reads.fresh(checks, request, context)
-        rows = await self._views.orders(customer_id, state, before, size + 1)
-        response = orders.ListOrdersResponse(next_page_token=self._next(rows, size, filters))
-        for row in rows[:size]:
+        rows, more = page.of(await self._views.orders(customer_id, state, page.before, page.limit), _created)
+        response = orders.ListOrdersResponse(next_page_token=more)
+        for row in rows:
             write_order(response.orders.add(), row)
         return response
 
@@ -146,7 +102,7 @@ class OrderQueries(_Queries, OrderQueryServiceServicer):
         return orders.GetOrderTimelineResponse(entries=map(timeline_message, rows))
 
 
-class CustomerQueries(_Queries, CustomerQueryServiceServicer):
+class CustomerQueries(Queries, CustomerQueryServiceServicer):
     """shop.queries.v1.CustomerQueryService."""
 
     async def GetCustomer(
@@ -154,29 +110,22 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
     ) -> customers.GetCustomerResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
-        if request.HasField("as_of"):
-            as_of = self._as_of(checks, request)
-            past = customers.GetCustomerResponse()
-            then = await self._past.customer(customer_id, as_of)
-            write_customer(past.customer, then, then.name)
-            return past
-        await self._reads.fresh(checks, request, context)
+        as_of = await self._reads.moment(checks, request, context)
         response = customers.GetCustomerResponse()
-        row = await self._customer(customer_id)
-        write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
+        write_customer(response.customer, await self._customer(customer_id, as_of))
         return response
 
     async def ListCustomers(
         self, request: customers.ListCustomersRequest, context: Context
     ) -> customers.ListCustomersResponse:
         checks = Checks()
-        size, before = self._page(checks, request, "customers")
+        page = checks.page(request, self._pages, "customers")
         await self._reads.fresh(checks, request, context)
-        rows = await self._views.customers(before, size + 1)
-        response = customers.ListCustomersResponse(next_page_token=self._next(rows, size, "customers"))
-        names = await self._names(rows[:size])
-        for row, name in zip(rows[:size], names, strict=True):
-            write_customer(response.customers.add(), row, name)
+        rows, more = page.of(await self._views.customers(page.before, page.limit), _created)
+        response = customers.ListCustomersResponse(next_page_token=more)
+        names = await self._personal.open_all([(row.customer_id, row.name) for row in rows])
+        for row, name in zip(rows, names, strict=True):
+            write_customer(response.customers.add(), row._replace(name=name))
         return response
 
     async def GetOrderHistory(
@@ -184,14 +133,12 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
     ) -> customers.GetOrderHistoryResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
-        filters = f"history/{customer_id}"
-        size, before = self._page(checks, request, filters)
+        page = checks.page(request, self._pages, f"history/{customer_id}")
         await self._reads.fresh(checks, request, context)
-        rows = await self._views.orders(customer_id, 0, before, size + 1)
-        response = customers.GetOrderHistoryResponse(next_page_token=self._next(rows, size, filters))
-        row = await self._customer(customer_id)
-        write_customer(response.customer, row, await self._personal.open(customer_id, row.name))
-        for order in rows[:size]:
+        rows, more = page.of(await self._views.orders(customer_id, 0, page.before, page.limit), _created)
+        response = customers.GetOrderHistoryResponse(next_page_token=more)
+        write_customer(response.customer, await self._customer(customer_id, None))
+        for order in rows:
             write_order(response.orders.add(), order)
         return response
 
@@ -209,14 +156,6 @@ class CustomerQueries(_Queries, CustomerQueryServiceServicer):
         if row is None or not row.created_position:
             raise CustomerNotFound
         response = customers.WatchCustomerResponse(resume_token=change.resume_token)
-        write_customer(response.customer, row, await self._personal.open(row.customer_id, row.name))
+        name = await self._personal.open(row.customer_id, row.name)
+        write_customer(response.customer, row._replace(name=name))
         return response
-
-    async def _customer(self, customer_id: str) -> CustomerRow:
-        row = await self._views.customer(customer_id)
-        if row is None:
-            raise CustomerNotFound
-        return row
-
-    async def _names(self, rows: Sequence[CustomerRow]) -> Sequence[str]:
-        return await self._personal.open_all([(row.customer_id, row.name) for row in rows])

@@ -1,9 +1,6 @@
 """Runs the service: `python -m saga_orchestrator`."""
 
-import sys
-
-from saga_orchestrator.app import main
+from saga_orchestrator.app import SPEC, wire
 from twinlog import run
 
-if __name__ == "__main__":
-    sys.exit(run(main))
+run(SPEC, wire)

@@ -6,18 +6,7 @@ from saga_orchestrator.credit_saga import CREDIT_SAGAS
 from saga_orchestrator.policies import policies
 from saga_orchestrator.service import SagaService
 from saga_orchestrator.views import SAGAS, SHOWN, KernelList, SagaRow, SagaViews
-from shop.sagas.v1.saga_service_pb2_grpc import add_SagaServiceServicer_to_server
-from twinlog import (
-    Address,
-    Projection,
-    Service,
-    ServiceSpec,
-    Settings,
-    Shutdown,
-    ViewStore,
-    load,
-    open_service,
-)
+from twinlog import Address, Projection, Service, ServiceSpec, Settings
 from twinlog.rpc import Commands
 
 PACKAGE = "saga_orchestrator.sql"
@@ -41,23 +30,14 @@ SPEC = ServiceSpec(
     address="sagas_address",
     aggregates=(CREDIT_SAGAS,),
     migrations=(PACKAGE,),
+    views=lambda log: SagaViews(log, PACKAGE, {"sagas": SagaRow}),
 )
 
 
-def wire(service: Service, views: ViewStore) -> None:
-    """The service's reactions and its list of sagas."""
+def wire(service: Service, views: SagaViews) -> SagaService:
+    """The service's reactions, its list of sagas and its edge."""
     service.subscribe(*policies(service.clock))
     shown = Projection("saga_orchestrator.sagas", [SAGAS], views, schema=service.schema, routing_key=SHOWN)
     service.subscribe(shown, linger_seconds=LIST_LINGER_SECONDS)
-
-
-async def main(shutdown: Shutdown) -> None:
-    """Runs the service until it is asked to stop."""
-    settings = load(SagaSettings)
-    async with open_service(SPEC, settings, shutdown) as service:
-        views = SagaViews(service.log, PACKAGE, {"sagas": SagaRow})
-        wire(service, views)
-        service.saga_list = KernelList(views)
-        commands, pages = Commands(service.log, service.writer), await service.page_tokens()
-        edge = SagaService(commands, views, pages, service.clock)
-        await service.serve((edge, add_SagaServiceServicer_to_server, "shop.sagas.v1.SagaService"))
+    service.saga_list = sagas = KernelList(views)
+    return SagaService(Commands(service.log, service.writer), views, sagas, service.pages, service.clock)

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from saga_orchestrator.credit_saga import CREDIT_SAGA, CREDIT_SAGAS, saga_id
-from saga_orchestrator.views import SagaRow
+from saga_orchestrator.views import SagaRow, SagaViews
 from shop.sagas.v1 import saga_service_pb2 as pb
 from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceServicer
 from twinlog import Abort, Clock, InvalidArgument, NotFound, Retry, Skip, timestamp
 from twinlog.rpc import (
+    NOT_ENDED,
     Checks,
+    ChosenSagas,
     Commands,
     Context,
     FindSagas,
     FoundSaga,
     PageTokens,
     SagaKey,
+    SagaList,
     SagaOperations,
     SelectedSagas,
     moment_of,
 )
+from twinlog.v1.saga_service_pb2 import SagaStatus
 
-NEWEST = 2**63 - 1
-_MAX_AGE_SECONDS = 10**9
 R = TypeVar("R", pb.RetrySagasResponse, pb.SkipSagaStepResponse, pb.AbortSagasResponse)
 CREDIT = CREDIT_SAGA.name
-
-
-class SagaList(Protocol):
-    """The list of sagas, as the service reads it."""
-
-    async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
-        """Up to ``limit`` sagas that started before a position, newest first; status 0: all."""
-        ...
-
-    async def select(
-        self, status: int, customer_id: str, started_before: datetime, limit: int
-    ) -> tuple[Sequence[str], int]:
-        """The ids of up to ``limit`` matching sagas, oldest first, and how many match; status 0: all not ended."""
-        ...
 
 
 class SagaNotFound(NotFound):
@@ -53,11 +39,12 @@ class SagaNotFound(NotFound):
 class SagaService(SagaServiceServicer):
     """shop.sagas.v1.SagaService."""
 
-    def __init__(self, commands: Commands, views: SagaList, pages: PageTokens, clock: Clock) -> None:
+    def __init__(
+        self, commands: Commands, views: SagaViews, sagas: SagaList, pages: PageTokens, clock: Clock
+    ) -> None:
         self._sagas = SagaOperations(commands, [CREDIT_SAGAS], clock, not_found=SagaNotFound)
-        self._views = views
-        self._pages = pages
-        self._clock = clock
+        self._views, self._list = views, sagas
+        self._pages, self._clock = pages, clock
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         checks = Checks()
@@ -74,17 +61,11 @@ class SagaService(SagaServiceServicer):
     async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
         checks = Checks()
         status = checks.enum("status", request.status, pb.SagaStatus, required=False)
-        size = checks.page_size("page_size", request.page_size)
-        filters = f"sagas/{status}"
-        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
+        page = checks.page(request, self._pages, f"sagas/{status}")
         checks.done()
-        rows = await self._views.list(status, int(last[0]) if last else NEWEST, size + 1)
-        return pb.ListSagasResponse(
-            sagas=map(_listed, rows[:size]),
-            next_page_token=self._pages.issue(filters, (rows[size - 1].started_position,))
-            if len(rows) > size
-            else "",
-        )
+        rows = await self._views.list(status, page.before, page.limit)
+        rows, more = page.of(rows, lambda row: row.started_position)
+        return pb.ListSagasResponse(sagas=map(_listed, rows), next_page_token=more)
 
     async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
         return await self._intervene(request, Retry, pb.RetrySagasResponse, context)
@@ -129,13 +110,10 @@ class SagaService(SagaServiceServicer):
     def _filter(self, checks: Checks, chosen: pb.SagaFilter) -> FindSagas:
         status = checks.enum("selection.filter.status", chosen.status, pb.SagaStatus, required=False)
         customer = checks.uuid("selection.filter.customer_id", chosen.customer_id, required=False)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
-
-        async def matching(limit: int) -> SelectedSagas:
-            ids, total = await self._views.select(status, customer, self._clock.now() - age, limit)
-            return SelectedSagas([SagaKey(CREDIT, id) for id in ids], total)
-
-        return matching
+        age = checks.age("selection.filter.older_than", chosen.older_than)
+        statuses = frozenset({SagaStatus.ValueType(status)}) if status else NOT_ENDED
+        wanted = ChosenSagas(statuses, self._clock.now() - age, subject=customer)
+        return lambda limit: self._list.select(wanted, limit)
 
 
 def _listed(row: SagaRow) -> pb.Saga:

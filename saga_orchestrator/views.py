@@ -15,7 +15,6 @@ from twinlog import PostgresViews, Recorded, View, unpack
 from twinlog.rpc import NOT_ENDED, ChosenSagas, SagaCount, SagaKey, SelectedSagas, saga_change
 from twinlog.rpc import SagaRow as KernelRow
 from twinlog.v1 import saga_pb2 as saga
-from twinlog.v1.saga_service_pb2 import SagaStatus as Status
 
 
 class SagaRow(NamedTuple):
@@ -70,18 +69,11 @@ SAGAS = View(
 
 
 class SagaViews(PostgresViews):
-    """The list of sagas, as its queries read it; twinlog.v1.SagaService reads it, too."""
+    """The list of sagas, as the shop's SagaService reads it."""
 
     async def list(self, status: int, before: int, limit: int) -> Sequence[SagaRow]:
-        rows = await self.query("list_sagas", status, before, limit)
-        return [SagaRow(*row) for row in rows]
-
-    async def select(
-        self, status: int, customer_id: str, started_before: datetime, limit: int
-    ) -> tuple[Sequence[str], int]:
-        """The ids of up to ``limit`` matching sagas, oldest first, and how many match; status 0: all not ended."""
-        rows = await self.query("select_sagas", status, customer_id, started_before, limit)
-        return [row[0] for row in rows], rows[0][1] if rows else 0
+        """Up to ``limit`` sagas that started before a position, newest first; status 0: all."""
+        return [SagaRow(*row) for row in await self.query("list_sagas", status, before, limit)]
 
 
 class KernelList:
@@ -91,12 +83,14 @@ class KernelList:
         self._views = views
 
     async def page(self, chosen: ChosenSagas, before: int, limit: int) -> Sequence[KernelRow]:
-        rows = await self._views.query("page_of_sagas", *_filters(chosen), before, limit)
-        return [_kernel_row(SagaRow(*row)) for row in rows]
+        return [
+            _row(*row) for row in await self._views.query("page_of_sagas", *_filters(chosen), before, limit)
+        ]
 
     async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[KernelRow]:
-        rows = await self._views.query("oldest_sagas", *_filters(chosen), after, limit)
-        return [_kernel_row(SagaRow(*row)) for row in rows]
+        return [
+            _row(*row) for row in await self._views.query("oldest_sagas", *_filters(chosen), after, limit)
+        ]
 
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         rows = await self._views.query("chosen_sagas", *_filters(chosen), limit)
@@ -111,13 +105,5 @@ def _filters(chosen: ChosenSagas) -> tuple[Any, ...]:
     return sorted(chosen.statuses), chosen.started_before, chosen.subject
 
 
-def _kernel_row(row: SagaRow) -> KernelRow:
-    return KernelRow(
-        f"{CREDIT_SAGAS.name}/{row.saga_id}",
-        CREDIT_SAGA.name,
-        row.saga_id,
-        row.customer_id,
-        row.definition_version,
-        Status.ValueType(row.status),
-        *row[5:],
-    )
+def _row(saga_id: str, _order_id: str, customer_id: str, *others: Any) -> KernelRow:
+    return KernelRow(f"{CREDIT_SAGAS.name}/{saga_id}", CREDIT_SAGA.name, saga_id, customer_id, *others)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import structlog
 from hypothesis import HealthCheck, settings
 
@@ -212,6 +213,27 @@ def logging_as_installed() -> Iterator[None]:
     yield
     structlog.configure(**_LOGGING)
     root.handlers[:], root.level = handlers, level
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres_url(postgres_url: str) -> AsyncIterator[str]:
+    """The plugin's, with a template."""
+    async with servers.template(postgres_url):
+        yield postgres_url
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    """The name of a database of the test's own, which has a log's tables."""
+    async with servers.database(postgres_url) as name:
+        yield name
+
+
+@pytest.fixture
+async def empty_database(postgres_url: str) -> AsyncIterator[str]:
+    """The name of a database of the test's own with nothing in it."""
+    async with servers.empty_database(postgres_url) as name:
+        yield name
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self, cast
 
 from customer_svc import app as customer_svc
 from order_svc import app as order_svc
@@ -113,11 +113,13 @@ class MemoryShop:
         self.saga_orchestrator = await self._running(
             "saga_orchestrator", "sagas", saga_orchestrator.SPEC.aggregates
         )
-        self.orders = order_svc.wire(self.order_svc, self._deadline)
+        seconds = self._deadline.total_seconds()
+        self.order_svc.settings = order_svc.OrderSettings.model_construct(order_deadline_seconds=seconds)
+        self.orders = order_svc.wire(self.order_svc)
         self.customers = customer_svc.wire(self.customer_svc)
-        saga_orchestrator.wire(self.saga_orchestrator, self.saga_views)
+        saga_orchestrator.wire(self.saga_orchestrator, cast(Any, self.saga_views))
         self.projector = await self._running("projector", "projector")
-        projector.wire(self.projector, self.views)
+        projector.feed(self.projector, self.views)
         return self
 
     @property

@@ -7,21 +7,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
+
 from tests.postgres_copies import Copies
 from tests.waiting import until
 from twinlog.dev import EmbeddedPostgres
 from twinlog.testing import servers
-from twinlog.testing.servers import database, execute, folder, nats_server, stream, unique
+from twinlog.testing.internals import database_url, open_log
+from twinlog.testing.servers import database as empty_database
+from twinlog.testing.servers import execute, folder, nats_server, stream, unique
 
 __all__ = [
     "Postgres",
     "database",
+    "empty_database",
     "execute",
     "folder",
     "nats_server",
     "new_user",
     "postgres_server",
     "stream",
+    "template",
     "unique",
     "url_of",
 ]
@@ -61,6 +67,53 @@ async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
     """A Postgres that the test may stop, kill and start again."""
     async with servers.postgres_server(Postgres) as server:
         yield server
+
+
+_TEMPLATES: dict[str, str] = {}
+"""By the URL of a server, what databases of its tests are copies of: how to make one."""
+
+
+@asynccontextmanager
+async def template(server_url: str) -> AsyncIterator[None]:
+    """Within the block, databases that tests ask this server for have a log's tables already.
+
+    To make these takes five times as long as to copy them. Copies share the secret of page tokens.
+    """
+    async with empty_database(server_url) as original:
+        async with open_log(server_url, original, "template"):
+            pass
+        # Only what nobody is connected to can be copied.
+        connection = await asyncpg.connect(database_url(server_url, "postgres"))
+        try:
+            others = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)"
+
+            async def nobody_is_in() -> bool:
+                return bool(await connection.fetchval(others, original))
+
+            await until(nobody_is_in)
+            # Before Postgres 15 there was no other way to copy; by the log of changes it takes three times as long.
+            strategy = " STRATEGY file_copy" if connection.get_server_version() >= (15,) else ""
+        finally:
+            await connection.close()
+        _TEMPLATES[server_url] = f'TEMPLATE "{original}"{strategy}'
+        try:
+            yield
+        finally:
+            del _TEMPLATES[server_url]
+
+
+@asynccontextmanager
+async def database(server_url: str) -> AsyncIterator[str]:
+    """The name of a database that is there for the block only; it has a log's tables, where the server has a template.
+
+    Whether they are made where they are missing is for tests that take an ``empty_database``.
+    """
+    name = unique()
+    await execute(server_url, f'CREATE DATABASE "{name}" {_TEMPLATES.get(server_url, "")}')
+    try:
+        yield name
+    finally:
+        await servers._drop(server_url, name)
 
 
 def url_of(server_url: str, user: str) -> str:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, replace
 from time import perf_counter
 
-from projector.app import PACKAGE, SPEC, VIEWS, WATCHED, QuerySettings, wire
+from projector.app import PACKAGE, SPEC, VIEWS, WATCHED, QuerySettings, feed
 from projector.reads import ROWS
 from proof.bench.report import Row
 from twinlog import PostgresViews, Service, Shutdown, load, open_service, run
@@ -52,7 +52,7 @@ async def main(shutdown: Shutdown) -> None:
         start = perf_counter()
         views = PostgresViews(service.log, PACKAGE, ROWS)
         views.note(WATCHED)  # as the projector does
-        wire(service, views, progress.committed)
+        feed(service, views, progress.committed)
         async with asyncio.timeout(300):
             await progress.done.wait()
         rate = events / (perf_counter() - start)

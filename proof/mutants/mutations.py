@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -28,12 +28,12 @@ _DEFINITION = re.compile(r" *(?:async )?(?:def|class) (\w+)")
 
 
 class Mutant(NamedTuple):
-    """A module with one small change."""
+    """A module with one small change; its other lines keep their numbers."""
 
     path: str
     line: int
     name: str
-    source: str
+    tree: ast.Module
 
 
 def count(source: str) -> int:
@@ -47,11 +47,32 @@ def mutant(path: str, source: str, number: int) -> Mutant:
     """One of them, from 1."""
     change = _Change(number)
     before = ast.unparse(ast.parse(source)).splitlines()
-    after = ast.unparse(change.visit(ast.parse(source))).splitlines()
+    tree = ast.fix_missing_locations(change.visit(ast.parse(source)))
+    after = ast.unparse(tree).splitlines()
     at = next(line for line, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
-    definitions = [found[1] for line in before[: at + 1] if (found := _DEFINITION.match(line))]
-    name = f"{path} {definitions[-1] if definitions else ''}: {before[at].strip()} → {after[at].strip()}"
-    return Mutant(path, change.line, name, "\n".join(after))
+    name = f"{path} {_definition(before[: at + 1])}: {before[at].strip()} → {after[at].strip()}"
+    return Mutant(path, change.line, name, tree)
+
+
+def by_hand(path: str, source: str, old: str, new: str, breaks: str) -> Mutant:
+    """A mutant that is written down: `new` in place of `old`, in as many lines. Raises ValueError unless that fits."""
+    if source.count(old) != 1 or old.count("\n") != new.count("\n"):
+        raise ValueError(f"{path} has not once, in as many lines: {old}")
+    text = source.replace(old, new)
+    lines = enumerate(zip(source.splitlines(), text.splitlines(), strict=True), 1)
+    line = next(number for number, (before, after) in lines if before != after)
+    return Mutant(path, line, f"{path} by hand: {breaks}", ast.parse(text))
+
+
+def places(path: str, source: str) -> Set[str]:
+    """How the names of a module's mutants begin, up to the arrow."""
+    lines = ast.unparse(ast.parse(source)).splitlines()
+    return {f"{path} {_definition(lines[: at + 1])}: {line.strip()}" for at, line in enumerate(lines)}
+
+
+def _definition(lines: Sequence[str]) -> str:
+    """The last that is begun in these lines."""
+    return next((found[1] for line in reversed(lines) if (found := _DEFINITION.match(line))), "")
 
 
 class _Change(ast.NodeTransformer):

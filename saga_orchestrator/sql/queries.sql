@@ -15,13 +15,6 @@ SELECT saga_id, order_id, customer_id, definition_version, status, reason, start
   FROM sagas WHERE ($1::smallint = 0 OR status = $1) AND started_position < $2
  ORDER BY started_position DESC LIMIT $3;
 
--- name: select_sagas
--- Sagas to intervene in, oldest first, and how many match; status 0: all not ended.
-SELECT saga_id, count(*) OVER () FROM sagas
- WHERE CASE WHEN $1::smallint = 0 THEN status IN (1, 2, 5) ELSE status = $1 END
-   AND ($2 = '' OR customer_id = $2) AND started_at <= $3
- ORDER BY started_position LIMIT $4;
-
 -- name: page_of_sagas
 -- A page of sagas with one of some statuses, newest first.
 SELECT saga_id, order_id, customer_id, definition_version, status, reason, started_position, started_at, updated_at

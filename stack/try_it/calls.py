@@ -43,7 +43,19 @@ def money(text: str) -> Money | None:
 
 def amount(of: Money) -> str:
     """An amount for people."""
-    return f"{Decimal(of.units) + Decimal(of.nanos) / _NANOS:,.2f} {of.currency_code}"
+    return f"{_digits(of, ',')} {of.currency_code}"
+
+
+def written(of: Money) -> str:
+    """An amount as :func:`money` reads it."""
+    return _digits(of, "")
+
+
+def _digits(of: Money, thousands: str) -> str:
+    """All of its digits, two after the point at the least."""
+    exact = Decimal(of.units) + Decimal(of.nanos) / _NANOS
+    places = next((places for places in range(2, 9) if round(exact, places) == exact), 9)
+    return f"{exact:{thousands}.{places}f}"
 
 
 def nanos(of: Money) -> int:

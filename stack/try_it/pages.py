@@ -75,6 +75,11 @@ class ShownOrder(NamedTuple):
         )
 
     @property
+    def written(self) -> str:
+        """Its total, for a form."""
+        return calls.written(self.message.total)
+
+    @property
     def reason(self) -> str:
         """Why it was rejected; empty otherwise."""
         if not self.message.rejection_reason:
@@ -199,12 +204,20 @@ async def load_order(services: Services, query: Query) -> Runs:
     found = await asyncio.gather(*(_run(services, id, tokens.get(id, "")) for id in ids))
     runs = [each for each in found if isinstance(each, Run)]
     failed = {id: each for id, each in zip(ids, found, strict=True) if isinstance(each, Answer)}
-    missing = next((f"Order {id} is not in the view: {each.problem}" for id, each in failed.items()), "")
+    missing = next((_missing(id, tokens.get(id, ""), each) for id, each in failed.items()), "")
     if not runs:
         raise refused(missing, *failed.values())
     return Runs(
         runs, services.addresses.get(ORDER_SVC.name, ""), services.addresses.get(PROJECTOR.name, ""), missing
     )
+
+
+def _missing(order_id: str, token: str, answer: Answer[Any]) -> str:
+    if answer.silent or not answer.reason.endswith("NOT_FOUND"):
+        return f"Order {order_id} is not shown: {answer.service}: {answer.problem}"
+    if token:  # only who made it has one
+        return f"Order {order_id} was made, but {answer.service} does not show it: see the dead letters of its view."
+    return f"Order {order_id} is not in the view of {answer.service}."
 
 
 async def _run(services: Services, order_id: str, token: str) -> Run | Answer[Any]:

@@ -16,7 +16,7 @@ from stack.try_it.calls import amount
 ROW, LANE, LEFT = 52, 32, 20
 """Pixels: the height of an event, the width of a lane, and where the first lane is."""
 _LANES = ("orders", "customers", "sagas")
-_MEANINGS = {
+MEANINGS = {
     "OrderCreated": "The order is PENDING",
     "CreditReserved": "Credit is held for it",
     "CreditReservationFailed": "No credit for it",
@@ -33,14 +33,26 @@ _MEANINGS = {
     "SagaStepSucceeded": "It hears that this was done",
     "SagaStepFailed": "It hears that this was refused",
     "SagaStepCompensated": "It hears that this was undone",
-    "SagaStepRetried": "It asks once more",
+    "SagaStepDeferred": "It hears: not yet",
+    "SagaCommandRetried": "It asks once more",
+    "SagaNeedsAttention": "It goes on asking, and somebody should look",
+    "SagaRetryRequested": "An operator has it ask once more",
+    "SagaStepSkipped": "An operator has it go on without the answer",
+    "SagaAborted": "An operator has it undo what was done",
     "SagaInterrupted": "It begins to undo what was done",
     "SagaCompleted": "The saga has ended well",
     "SagaCompensated": "The saga has ended; nothing is held",
 }
-_BAD = {"CreditReservationFailed", "OrderRejected", "SagaStepFailed", "OrderApprovalRefused"}
+"""What each event of the shop says, by the name of its type."""
+_BAD = {
+    "CreditReservationFailed",
+    "OrderRejected",
+    "SagaStepFailed",
+    "OrderApprovalRefused",
+    "SagaNeedsAttention",
+}
 _GOOD = {"OrderApproved", "SagaCompleted"}
-_UNDONE = {"OrderCancelled", "SagaInterrupted", "CreditReleased", "SagaCompensated"}
+_UNDONE = {"OrderCancelled", "SagaInterrupted", "SagaAborted", "CreditReleased", "SagaCompensated"}
 
 
 class Event(NamedTuple):
@@ -116,7 +128,7 @@ def _event(entry: TimelineEntry, first: TimelineEntry, row: int, place: tuple[in
     return Event(
         address=f"{entry.log}/{entry.position}",
         type=name,
-        meaning=_MEANINGS.get(name, name),
+        meaning=MEANINGS.get(name, name),
         detail=_detail(MessageToDict(entry.payload)),
         milliseconds=(entry.recorded_at.ToNanoseconds() - first.recorded_at.ToNanoseconds()) / 1e6,
         service=OWNERS[entry.log].name if entry.log in OWNERS else entry.log,

@@ -22,10 +22,12 @@ from twinlog.audit import Change, Domain, Findings, sagas, views
 from twinlog.audit.project import open_auditor
 from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
 from twinlog.dev import free_port
+from twinlog.service.program import main_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-MAINS: Mapping[str, Any] = {name: importlib.import_module(f"{name}.app").main for name in NAMES}
+APPS: Mapping[str, Any] = {name: importlib.import_module(f"{name}.app") for name in NAMES}
+MAINS: Mapping[str, Any] = {name: main_of(app.SPEC, app.wire) for name, app in APPS.items()}
 GENERAL: list[Fault] = [
     faults.an_event_is_gone,
     faults.log_head_is_set_forward,

@@ -18,7 +18,6 @@ import asyncpg
 import grpc
 
 from projector.app import PACKAGE, VIEWS
-from projector.past import PastViews
 from projector.queries import CustomerQueries, OrderQueries
 from projector.reads import ROWS, Views
 from projector.views.orders import ORDERS
@@ -30,7 +29,7 @@ from tests.memory_shop import NoContext
 from tests.servers import execute, postgres_server
 from twinlog import Personal, Schema
 from twinlog.memory.keys import MemoryKeys
-from twinlog.rpc import PageTokens, ReadModel
+from twinlog.rpc import PageTokens, Past, ReadModel
 from twinlog.rpc.handlers import Boundary
 from twinlog.service.identity import needs_identity
 from twinlog.testing.internals import open_log
@@ -86,7 +85,7 @@ async def reads(postgres_url: str, database: str) -> AsyncIterator[Mapping[str, 
         views = Views(log, PACKAGE, ROWS)
         model = ReadModel(_Alone(), views, VIEWS, watched=[ORDERS])
         model.freshness.advanced("projector.orders", 17)
-        shared = (views, model, PageTokens(b"secret"), cast(PastViews, None), Personal(MemoryKeys()))
+        shared = (views, model, PageTokens(b"secret"), cast(Past, None), Personal(MemoryKeys()))
         ours, theirs = OrderQueries(*shared), CustomerQueries(*shared)
         yield {
             "GetOrder": _read(ours.GetOrder, orders.GetOrderRequest(order_id=order)),

@@ -23,7 +23,7 @@ async def test_heads_from_before_prove_what_was_restored(
     file = tmp_path / "counters.twinlog"
     await export_log(Options("counters", file, postgres_url, database))
 
-    async with servers.database(postgres_url) as target:
+    async with servers.empty_database(postgres_url) as target:
         await import_file(Options("counters", file, postgres_url, target))
         async with open_log(postgres_url, target, "counters") as log:
             assert await log.links(0, 100) == await postgres_log.links(0, 100)
@@ -43,7 +43,7 @@ async def test_a_log_without_links_is_sealed_where_it_was_restored(
     await append_without(postgres_log, 3)
     file = tmp_path / "counters.twinlog"
     await export_log(Options("counters", file, postgres_url, database))
-    async with servers.database(postgres_url) as target:
+    async with servers.empty_database(postgres_url) as target:
         await import_file(Options("counters", file, postgres_url, target))
         async with open_log(postgres_url, target, "counters") as log:
             assert await log.seal(10) == 3

@@ -68,6 +68,12 @@ async def test_a_timeout_that_nobody_could_keep_is_refused(twinlog: Terminal, se
     assert (said.code, f"'{seconds}' must be a number of seconds above 0" in said.err) == (2, True)
 
 
+@pytest.mark.parametrize("given", [["log", "--after=-1"], ["log", f"--upto={2**63}"], ["log", f"-n{2**31}"]])
+async def test_a_number_that_no_request_holds_is_refused(twinlog: Terminal, given: list[str]) -> None:
+    said = await twinlog(*given, "--at", "127.0.0.1:1")
+    assert (said.code, "must be a whole number from " in said.err) == (2, True)
+
+
 def write_project(address: str) -> None:
     Path("pyproject.toml").write_text(f'[tool.twinlog.services]\norder_svc = "{address}"\n')
 

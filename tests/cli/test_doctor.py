@@ -21,11 +21,13 @@ from twinlog.testing.internals import JetStreamTwin, NatsClient
 
 
 @pytest.fixture
-def spec(database: str, postgres_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> ServiceSpec:
+def spec(
+    empty_database: str, postgres_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> ServiceSpec:
     """A service whose log has a name of its own, and settings that are right."""
     monkeypatch.setenv("POSTGRES_URL", postgres_url)
     monkeypatch.setenv("NATS_URL", nats_url)
-    return replace(SPEC, database=database, log=database)
+    return replace(SPEC, database=empty_database, log=empty_database)
 
 
 def states(findings: list[Finding]) -> set[State]:

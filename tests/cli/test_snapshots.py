@@ -57,24 +57,22 @@ async def test_they_are_listed_dropped_and_rebuilt(
         assert state["state"]["limit"] == limit * 10**9
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["drop", "nothing"], "no service here has an aggregate nothing; they have "),
-        (["rebuild", "nothing/1"], "no service here has an aggregate nothing"),
-        (["list", "nothing"], "no service here has an aggregate nothing"),
-        (
-            ["drop", "view:nothing"],
-            "no service here has a view nothing; they have customers, orders, ",
-        ),
-        (["rebuild", "customer/nobody"], "has no stream customer/nobody"),
-        (["list", "/1"], "must be type/id"),
-        (["drop", "customer/"], "must be type/id"),
-    ],
-)
-async def test_mistakes_are_named(
-    twinlog: Terminal, served: Served, arguments: list[str], words: str
-) -> None:
-    said = await twinlog("snapshots", *arguments, *served.at())
-    assert said.code == 2
-    assert words in said.err + said.out
+MISTAKES = [
+    (["drop", "nothing"], "no service here has an aggregate nothing; they have "),
+    (["rebuild", "nothing/1"], "no service here has an aggregate nothing"),
+    (["list", "nothing"], "no service here has an aggregate nothing"),
+    (
+        ["drop", "view:nothing"],
+        "no service here has a view nothing; they have customers, orders, ",
+    ),
+    (["rebuild", "customer/nobody"], "has no stream customer/nobody"),
+    (["list", "/1"], "must be type/id"),
+    (["drop", "customer/"], "must be type/id"),
+]
+
+
+async def test_mistakes_are_named(twinlog: Terminal, served: Served) -> None:
+    for arguments, words in MISTAKES:
+        said = await twinlog("snapshots", *arguments, *served.at())
+        assert said.code == 2, (arguments, said.err)
+        assert words in said.err + said.out, arguments

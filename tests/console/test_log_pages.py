@@ -66,6 +66,8 @@ async def test_a_filter_that_nothing_passes_and_one_that_is_wrong_say_so(
     await expect(page.get_by_role("heading", name="No event fits")).to_be_visible()
     page = await window.open("/log?log=orders&since=yesterday")
     await expect(page.locator(".note.is-warn")).to_contain_text("'yesterday' is no time")
+    page = await window.open("/log?log=orders&since=0001-01-01T00:00%2B05:00")
+    await expect(page.locator(".note.is-warn")).to_contain_text("is no time")
 
 
 async def test_older_events_are_a_page_away(window: Window, shop: ServedShop) -> None:
@@ -108,6 +110,8 @@ async def test_what_is_not_there_is_told_in_place(window: Window, shop: ServedSh
     await shop.orders(1)
     for path, said in (
         ("/log/orders/99", "has no event 99"),
+        ("/log/orders/99999999999999999999", "position must be a whole number from 0 to"),
+        ("/log/orders/stream/order/x?upto=2147483648", "upto must be a whole number from 0 to 2,147,483,647"),
         ("/log/nowhere/1", "owns log nowhere"),
         ("/log/orders/stream/order/x", "has no stream order/x"),
         ("/services/x", "No service is called x"),

@@ -119,3 +119,9 @@ async def test_what_one_silent_service_has_is_not_known_and_all_else_is(shop: Se
         silent = ("/log/customers/1", "/story/customers/1")
         assert await _statuses(url, silent) == dict.fromkeys(silent, 503)
         await _become(url, ("/log/orders/1", "/sagas", "/views", "/dead-letters"), 200)
+
+        async def no_part_is_told_to_be_well() -> bool:
+            page = (await ask(f"{url}/services/customer_svc")).body
+            return (page.count(b">as it was<"), page.count(b">ok<")) == (5, 0)  # three logs, two consumers
+
+        await until(no_part_is_told_to_be_well)

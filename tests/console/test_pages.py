@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from playwright.async_api import Browser, expect
 
@@ -55,13 +57,26 @@ async def test_on_a_phone_all_is_read_and_hit_while_a_service_has_never_answered
             assert await page.evaluate(_LITTLE) == [], path
 
 
-async def test_times_say_their_zone(chromium: Browser, console: str) -> None:
+async def test_times_say_their_zone_and_are_taken_in_it(
+    chromium: Browser, shop: ServedShop, console: str
+) -> None:
+    await shop.orders(1)
+    shop.shop.clock.advance(timedelta(hours=1))
+    await shop.orders(1)
     for zone, said in (("Asia/Kolkata", "UTC+5:30"), ("America/Caracas", "UTC−4"), ("Etc/UTC", "UTC")):
         context = await chromium.new_context(timezone_id=zone)
         try:
             page = await context.new_page()
-            await page.goto(console)
+            await page.goto(f"{console}/log?log=orders")
             await expect(page.locator("#zone")).to_have_text(said)
+            await expect(page.locator("label", has_text="Since")).to_contain_text(f"({said})")
+            recorded = await page.locator("#e-3 time").inner_text()
+            since = page.get_by_label("Since")
+            await since.fill(recorded)
+            await page.get_by_role("button", name="Filter").click()
+            await page.wait_for_url("**since=20*Z")
+            await expect(page.locator("#tail tr")).to_have_count(2)
+            assert recorded.startswith(await since.input_value())
         finally:
             await context.close()
 
@@ -93,6 +108,9 @@ async def test_a_page_shows_that_a_service_hangs_and_that_it_is_back(
     shop.services["customer_svc"].hang()
     await expect(service).to_contain_text("no answer")
     await expect(page.locator("#health")).to_contain_text("1 problem")
+    await service.focus()
+    await expect(service.locator("> rect")).to_have_css("stroke-width", "3px")
+    await expect(service.locator("> rect")).to_have_css("stroke-dasharray", "none")
     shop.services["customer_svc"].resume()
     await expect(service).not_to_contain_text("no answer")
     await expect(page.locator("#health")).to_contain_text("All is well")

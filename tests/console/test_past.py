@@ -78,6 +78,7 @@ async def test_what_is_no_moment_and_no_stream_is_said(window: Window, shop: Ser
         (f"order/{order}&at=0", "'0' is no moment"),
         (f"order/{order}&at=-1", "'-1' is no moment"),
         (f"order/{order}&at=999999d", "'999999d' is no moment"),
+        (f"order/{order}&at=2147483648", "a version (12) of up to 2,147,483,647"),
         (f"order/{order}&at=0001-01-01T00:00:00%2B05:00", "is no moment"),
         (
             f"order/{order}&at=customers/1",

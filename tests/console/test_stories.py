@@ -89,13 +89,15 @@ def _apart(drawn: Lanes) -> None:
 
 
 def test_who_has_yet_to_act_stands_in_a_lane_of_its_own_log() -> None:
-    waits = Pending(STORY.events[2], "payment_svc", "payment_svc.sagas", [], 3)
+    waits = [Pending(each, "payment_svc", "payment_svc.sagas", [], 3) for each in STORY.events[1:3]]
     view = Pending(STORY.events[2], "projector", "projector.sagas", ["sagas"], 3)
-    drawn = lanes(STORY, {}, [waits, view])
+    drawn = lanes(STORY, {}, [*waits, view])
     assert drawn.lanes[-1].log == "payment_svc"
     [awaited] = [box for box in drawn.boxes if box.awaited]
     assert (awaited.whole, awaited.kind) == ("payment_svc.sagas", "run")
-    assert [arrow.awaited for arrow in drawn.arrows].count(True) == 1
+    assert awaited.under == "not yet at sagas/1"
+    assert awaited.squeezed < awaited.width
+    assert [arrow.awaited for arrow in drawn.arrows].count(True) == 2
     _apart(drawn)
 
 

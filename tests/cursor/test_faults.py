@@ -158,6 +158,43 @@ async def test_a_delivery_that_is_lost_again_and_again_shows_and_is_no_defect() 
     assert [line["event"] for line in said if line["log_level"] == "error"] == []
 
 
+class Twice:
+    """Sends all again that it has sent, before what is new."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._sent: list[Recorded] = []
+
+    @property
+    def waiting(self) -> int:
+        return self._delivery.waiting
+
+    async def next(self, limit: int) -> Sequence[Recorded]:
+        self._sent += await self._delivery.next(limit)
+        return [*self._sent]
+
+
+class Doubling(MemoryTwin):
+    """Its deliveries send everything more than once."""
+
+    @asynccontextmanager
+    async def deliver(
+        self, after: int, types: Sequence[str] = (), routing_key: str = ""
+    ) -> AsyncIterator[Delivery]:
+        async with super().deliver(after, types, routing_key) as delivery:
+            yield Twice(delivery)
+
+
+async def test_what_is_sent_again_is_handled_once() -> None:
+    source, twin, handler = Source(), Doubling("source"), Careful()
+    await twin.create(1)
+    async with running(Cursor(twin, handler)):
+        for count in (1, 2, 3):
+            await twin.publish(source.add(f"a:{count}"))
+            await until(lambda count=count: count in handler.seen)  # type: ignore[misc]
+    assert handler.seen == [1, 2, 3]
+
+
 class Silent(Opened):
     """Once it is open, nothing comes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ _LEVELS = {
     "exception": "error",
     "critical": "critical",
 }
+_CALLED = re.compile(rf"\.\s*(?:log|{'|'.join(_LEVELS)})\s*\(")
 
 
 def events() -> Mapping[str, set[str]]:
@@ -34,7 +36,10 @@ def events() -> Mapping[str, set[str]]:
 
 def _logged(path: Path) -> Iterator[tuple[str, str]]:
     """Each name that a file logs, and its level."""
-    for call in ast.walk(ast.parse(path.read_text())):
+    text = path.read_text()
+    if not _CALLED.search(text):
+        return  # to parse all files takes a second
+    for call in ast.walk(ast.parse(text)):
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or not call.args:
             continue
         where = f"{path}:{call.lineno}"

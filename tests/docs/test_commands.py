@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 
 import pytest
@@ -17,6 +19,7 @@ from stack.topology import ROOT
 from tests.docs.test_pages import PAGES, page
 from twinlog.cli.command import parser_for
 
+_POOL = descriptor_pool.Default()
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _SHELL = re.compile(r"```(?:console|sh)\n(.*?)```", re.DOTALL)
 
@@ -38,36 +41,39 @@ def typed(name: str) -> Iterator[Sequence[str]]:
 COMMANDS = [(name, words) for name in PAGES for words in typed(name)]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(words[1:], id=f"{name}: {' '.join(words)}")
-        for name, words in COMMANDS
-        if words[0] == "twinlog"
-    ],
-)
-def test_twinlog_takes_its_commands(words: Sequence[str]) -> None:
-    until = next((at for at, word in enumerate(words) if word in ("&&", "|", ">")), len(words))
-    parser_for(words[:1]).parse_args(words[:until])
+def test_twinlog_takes_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cache(lambda command: parser_for([command]))
+    for name, (program, *words) in COMMANDS:
+        if program == "twinlog":
+            until = next((at for at, word in enumerate(words) if word in ("&&", "|", ">")), len(words))
+            try:
+                parser(words[0]).parse_args(words[:until])
+            except SystemExit:
+                pytest.fail(f"{name}: twinlog {' '.join(words)}: {capsys.readouterr().err}")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(words, id=f"{name}: {words[-1]}")
-        for name, words in COMMANDS
-        if words[0] == "grpcurl" and "/" in words[-1]
-    ],
-)
-def test_grpcurl_calls_what_there_is_with_what_it_takes(words: Sequence[str]) -> None:
-    service, _, method = words[-1].partition("/")
-    if service.startswith(("stamps.", "book_club.", "hotel.")):  # the pages' own, which other tests call
-        return
-    pool = descriptor_pool.Default()
-    of = HEALTH if service == HEALTH.full_name else pool.FindServiceByName(service)
-    request = GetMessageClass(of.methods_by_name[method].input_type)()
-    given = words[words.index("-d") + 1] if "-d" in words else "{}"
-    Parse(given.replace("'", ""), request)
+def test_grpcurl_calls_what_there_is_with_what_it_takes() -> None:
+    called = [(name, words) for name, words in COMMANDS if words[0] == "grpcurl" and "/" in words[-1]]
+    assert called
+    for name, words in called:
+        service, _, method = words[-1].partition("/")
+        if service.startswith(("stamps.", "book_club.", "hotel.")):  # the pages' own, which other tests call
+            continue
+        with saying(f"{name}: {' '.join(words)}"):
+            of = HEALTH if service == HEALTH.full_name else _POOL.FindServiceByName(service)
+            request = GetMessageClass(of.methods_by_name[method].input_type)()
+            given = words[words.index("-d") + 1] if "-d" in words else "{}"
+            Parse(given.replace("'", ""), request)
+
+
+@contextmanager
+def saying(where: str) -> Iterator[None]:
+    """An error inside the block tells it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 def test_the_pages_of_features_are_executed() -> None:
@@ -77,8 +83,7 @@ def test_the_pages_of_features_are_executed() -> None:
     assert not [path.name for path in pages if f'{path.stem}"' not in named and f'{path.name}"' not in named]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"python -m ([\w.]+)", "\n".join(map(page, PAGES))))))
-def test_python_runs_modules_that_there_are(name: str) -> None:
-    if name.partition(".")[0] in ("orders_svc", "stamps_svc", "book_club_svc"):  # the pages' own
-        return
-    assert find_spec(name)
+def test_python_runs_modules_that_there_are() -> None:
+    named = set(re.findall(r"python -m ([\w.]+)", "\n".join(map(page, PAGES))))
+    of_the_pages = ("orders_svc", "stamps_svc", "book_club_svc")
+    assert not [name for name in named if name.partition(".")[0] not in of_the_pages and not find_spec(name)]

@@ -6,6 +6,8 @@ import ast
 import importlib
 import re
 import shlex
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -34,54 +36,59 @@ PUBLIC = {
     "twinlog.audit",
     "twinlog.testing.internals",
 }
-_PYTHON = [
-    pytest.param(block, id=f"{name}-{number}")
-    for name in PAGES
-    for number, block in enumerate(
-        re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL), 1
-    )
-]
 
 
+@cache
 def page(name: str) -> str:
     return (ROOT / name).read_text()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links_and_paths_lead_somewhere(name: str) -> None:
-    text = page(name)
-    links = {link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)}
-    paths = set(re.findall(rf"`((?:{FOLDERS})/[\w./]*)", text))
-    missing = [link for link in links if not ((ROOT / name).parent / link).exists()]
-    assert not missing + [path for path in paths if not (ROOT / path).exists()]
+def test_links_and_paths_lead_somewhere() -> None:
+    assert not {name: missing for name in PAGES if (missing := [*_missing(name)])}
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_make_targets_exist(name: str) -> None:
-    text = page(name)
+def _missing(name: str) -> Iterator[str]:
+    """What a page names and is not there."""
+    links = set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page(name)))
+    yield from (link for link in links if not ((ROOT / name).parent / link).exists())
+    paths = set(re.findall(rf"`((?:{FOLDERS})/[\w./]*)", page(name)))
+    yield from (path for path in paths if not (ROOT / path).exists())
+
+
+def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`(?:[A-Z]+=\S+ )*make ([a-z-]+)", text))
-    assert named | set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE)) <= targets
+    for name in PAGES:
+        named = set(re.findall(r"`(?:[A-Z]+=\S+ )*make ([a-z-]+)", page(name)))
+        typed = set(re.findall(r"^\$ make ([a-z-]+)", page(name), re.MULTILINE))
+        assert named | typed <= targets, name
 
 
-@pytest.mark.parametrize("block", _PYTHON)
-def test_python_on_a_page_imports_public_names(block: str) -> None:
+def test_python_on_a_page_imports_public_names() -> None:
+    for name in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page(name), re.DOTALL):
+            assert not [*_private(block)], f"{name}:\n{block}"
+
+
+def _private(block: str) -> Iterator[str]:
+    """What a block imports of the library, besides its public names."""
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.Import):
-            assert not [alias.name for alias in node.names if alias.name.startswith("twinlog.")]
+            yield from (alias.name for alias in node.names if alias.name.startswith("twinlog."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "twinlog":
-            assert node.module in PUBLIC
-            public = importlib.import_module(node.module).__all__
-            assert not [alias.name for alias in node.names if alias.name not in public]
+            if node.module in PUBLIC:
+                public = importlib.import_module(node.module).__all__
+                yield from (alias.name for alias in node.names if alias.name not in public)
+            else:
+                yield str(node.module)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_commands_on_a_page_parse(name: str) -> None:
-    for block in re.findall(r"```console\n(.*?)```", page(name), re.DOTALL):
-        commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
-        assert commands, "a console block shows what to type, after a $"
-        for command in commands:
-            assert shlex.split(command, comments=True)
+def test_commands_on_a_page_parse() -> None:
+    for name in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page(name), re.DOTALL):
+            commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
+            assert commands, f"{name}: a console block shows what to type, after a $"
+            for command in commands:
+                assert shlex.split(command, comments=True), name
 
 
 def test_every_planted_bug_stands_under_the_promise_that_it_breaks() -> None:

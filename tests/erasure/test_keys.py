@@ -7,11 +7,12 @@ import os
 import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
-from tests.servers import database, execute
+from tests.servers import empty_database, execute
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.cli import main
@@ -41,7 +42,7 @@ class TestKeys(KeysConformance):
             yield MemoryKeys()
             return
         wrapping = Wrapping({"a": OLD} if kind == "wrapped" else {})
-        async with database(url) as name, open_keys(url, name, wrapping) as opened:
+        async with empty_database(url) as name, open_keys(url, name, wrapping) as opened:
             yield opened
 
 
@@ -59,7 +60,7 @@ async def test_keys_that_are_away_at_the_start_come_by_and_by(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twinlog.postgres.keys.START_SECONDS", 0.1)
-    async with database(postgres_url) as name:
+    async with empty_database(postgres_url) as name:
         await execute(postgres_url, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false', "postgres")
         async with open_keys_by_and_by(postgres_url, name, Wrapping({})) as keys:
             with pytest.raises(KeysUnavailable, match="was away when the process started"):
@@ -75,8 +76,30 @@ async def test_keys_that_are_away_at_the_start_come_by_and_by(
             await until(there)
 
 
+CLOCK = """
+    CREATE SCHEMA clock;
+    CREATE TABLE clock.ahead AS SELECT interval '0' AS of_the_machine;
+    CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT pg_catalog.now() + of_the_machine FROM clock.ahead';
+    ALTER DATABASE "{name}" SET search_path = clock, pg_catalog, public;
+"""
+
+
+async def test_an_erasure_is_learned_although_the_clock_is_set_forward_meanwhile(postgres_url: str) -> None:
+    recently = timedelta(minutes=10)
+    async with empty_database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({})) as keys:
+        await execute(postgres_url, CLOCK.format(name=name), name)
+        await keys.pool.expire_connections()
+        await keys.get_or_make(["ada"])
+        assert await keys.destroyed(recently) == []
+        await keys.destroy("ada")
+        await execute(postgres_url, "UPDATE clock.ahead SET of_the_machine = '1 hour'", name)
+        assert await keys.destroyed(recently) == ["ada"]
+        assert await keys.destroyed(recently) == []
+
+
 async def test_the_wrapping_rotates(postgres_url: str) -> None:
-    async with database(postgres_url) as name:
+    async with empty_database(postgres_url) as name:
         await _rotate(postgres_url, name)
 
 
@@ -133,7 +156,7 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
     monkeypatch.setenv("PERSONAL_WRAPPING_KEYS", both)
     for name in ("TWINLOG_NAMESPACE", "PERSONAL_KEYS_URL"):  # as a service beside may have them
         monkeypatch.delenv(name, raising=False)
-    async with database(postgres_url) as name:
+    async with empty_database(postgres_url) as name:
         monkeypatch.setenv("PERSONAL_KEYS_DATABASE", name)
         async with open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:
             made = dict(await keys.get_or_make(people))
@@ -165,7 +188,10 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
 
 
 async def test_a_wrapping_key_that_is_gone_is_an_outage(postgres_url: str) -> None:
-    async with database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys:
+    async with (
+        empty_database(postgres_url) as name,
+        open_keys(postgres_url, name, Wrapping({"old": OLD})) as keys,
+    ):
         await keys.get_or_make(["ada"])
         for wrapping in (Wrapping({}), Wrapping({"new": NEW}), Wrapping({"old": NEW})):
             with pytest.raises(KeysUnavailable, match="PERSONAL_WRAPPING_KEYS"):

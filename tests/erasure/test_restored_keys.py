@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from tests.servers import database
+from tests.servers import database, empty_database
 from twinlog import Unavailable
 from twinlog.log.erasures import RememberedKeys
 from twinlog.log.wrapping import Wrapping
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 async def remembered(url: str) -> AsyncIterator[tuple[PostgresKeys, RememberedKeys, PostgresErasures]]:
     async with (
         database(url) as log,
-        database(url) as name,
+        empty_database(url) as name,
         open_log(url, log, "guests") as opened,
         open_keys(url, name, Wrapping({})) as keys,
     ):

@@ -34,10 +34,11 @@ from twinlog.log.ports import NewReply, Timer, TimerChange
 from twinlog.postgres import exporting, importing
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
-from twinlog.postgres.identity import ImportUnfinished, identify
+from twinlog.postgres.identity import ImportUnfinished, identify, identity
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
 from twinlog.service import export as service
 from twinlog.service.export import Done, FileBusy, FileFails, NoSuchFile, Options, export_log, import_file
+from twinlog.testing import MemoryLog
 from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
@@ -80,7 +81,8 @@ class Site:
 async def site(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     monkeypatch.setattr(log_file, "FRAME_BYTES", 20_000)
     async with AsyncExitStack() as stack:
-        source, target = [await stack.enter_async_context(servers.database(postgres_url)) for _ in range(2)]
+        source = await stack.enter_async_context(servers.database(postgres_url))
+        target = await stack.enter_async_context(servers.empty_database(postgres_url))
         log = await stack.enter_async_context(open_log(postgres_url, source, LOG))
         yield Site(postgres_url, source, target, tmp_path / "counters.twinlog", log)
 
@@ -106,6 +108,7 @@ async def all_of(log: PostgresLog) -> list[Recorded]:
 async def test_a_log_comes_back_as_it_was(site: Site) -> None:
     await grow(site.log, 3)
     events = await all_of(site.log)
+    ours = await identify(site.log.pool, "mine", "", LOG)
     stream, due = counter("a"), NOW + timedelta(days=1)
     rest = batch(
         reads={stream: 3},
@@ -143,6 +146,12 @@ async def test_a_log_comes_back_as_it_was(site: Site) -> None:
         assert await log.last_handled("svc.other") == (7, events[1].event_id)
         assert await view.checkpoint("view") == 0, "its rows are not in the file: it begins anew"
         assert len(await grow(log, 1)) == 1
+        assert await identity(log.pool) is None, "whose log it is does not travel in a file"
+        theirs = await identify(log.pool, "", "staging", LOG)
+        assert theirs.installation != ours.installation, (
+            "a copy in another namespace is another installation's"
+        )
+        assert theirs.log_id != ours.log_id, "and another log: their streams are never taken for each other"
 
 
 async def test_a_file_is_one_moment_of_a_log_that_goes_on(
@@ -178,6 +187,19 @@ async def test_a_file_is_one_moment_of_a_log_that_goes_on(
         written = len(events) - 20
         assert len(await log.due(NOW, 10_000)) == written
         assert await log.reply(f"r-{written}") and not await log.reply(f"r-{written + 1}")
+
+
+async def test_so_many_bytes_make_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "FRAME_BYTES", 5_000)
+    records = [event_record(event) for event in await grow(MemoryLog(LOG), 100)]
+    as_usual, larger = FrameWriter(), FrameWriter(frame_bytes=10_000)
+    assert [sum(map(bool, map(writer.add, records))) for writer in (as_usual, larger)] == [5, 2]
+
+
+@pytest.mark.parametrize("data", [b"P", b"PK\3\4 and more"])
+def test_what_is_not_in_zstd_is_no_file_of_a_log(data: bytes) -> None:
+    with pytest.raises(NotALogFile, match="it is not in zstd"):
+        next(FrameReader(BytesIO(data), "some.zip", "").frames())
 
 
 async def test_outcomes_of_requests_may_stay_behind(site: Site) -> None:

@@ -22,7 +22,7 @@ from tests.files.test_archive import site as site
 from tests.kernel.batches import append, batch, counter, grow
 from tests.kernel.counter import COUNTER, Add
 from tests.waiting import until
-from twinlog import Metadata, Recorded, Schema, Unavailable, Writer
+from twinlog import ConfigurationError, Metadata, Recorded, Schema, Unavailable, Writer
 from twinlog.log import archive as archive_of_log
 from twinlog.log.archive import ArchiveDamaged, ArchiveUnavailable
 from twinlog.log.chain import Head
@@ -34,7 +34,7 @@ from twinlog.log.repair import Difference, Unrepairable
 from twinlog.log.twin import TwinState
 from twinlog.model.errors import StreamUnreadable
 from twinlog.postgres import archiving, connection, repair
-from twinlog.postgres.archiving import Rule, archive
+from twinlog.postgres.archiving import ArchiveDiffers, Rule, archive
 from twinlog.postgres.identity import identify
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import load_queries
@@ -211,6 +211,9 @@ class Bucket(fsspec.AbstractFileSystem):  # type: ignore[misc]
     def open(self, path: str, mode: str = "rb", **_how: Any) -> Any:
         return Object(path) if mode == "wb" else BytesIO(self.cat_file(path))
 
+    def ls(self, path: str, detail: bool = True, **_how: Any) -> Any:
+        raise AssertionError("an object store may list late: nobody goes by it")
+
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_how: Any) -> bytes:
         Bucket.reads += 1
         assert Bucket.going_on.wait(60)
@@ -319,6 +322,51 @@ async def test_an_object_store_that_fails_midway_takes_nothing_from_the_table(
     assert (await site.archive("counter", url="bucket://mine/archive")).ranges == 1
     assert await site.log.read(0, 100) == site.before
     assert (await verified(site.log))[0] is None
+
+
+async def test_nothing_leaves_the_table_that_does_not_stand_in_the_store(
+    site: Site, stored: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where it gives an earlier run's bytes, nor where a file is gone by the time that its streams have ended,
+    nor where a copy on this machine would be read."""
+    await grow(site.log, 12, "c")
+    site.before = list(await site.log.read(0, 100))
+    url = "bucket://mine/archive"
+    monkeypatch.setattr(archiving, "_FRAME_BYTES", 5_000)
+    with monkeypatch.context() as later:
+        later.setattr(Object, "close", lambda self: None)
+        with pytest.raises(Unavailable, match="cannot be written: "):  # the object is not there yet
+            await site.archive(url=url)
+    with monkeypatch.context() as dies:
+        dies.setattr(archiving, "_proved", None)
+        with pytest.raises(Unavailable, match="cannot be written: "):
+            await site.archive(url=url)  # the file is there, and not noted
+    monkeypatch.setattr(archiving, "_FRAME_BYTES", 1_000)
+    with monkeypatch.context() as old:
+        old.setattr(Object, "close", lambda self: None)
+        with pytest.raises(ArchiveDiffers, match="the store gives other bytes than were written"):
+            await site.archive(url=url)
+    assert await site.log.archived_upto() == 20
+
+    assert (await site.archive(url=url)).removed == 0
+    left = await site.left()
+    [*_, path] = sorted(Bucket.objects)
+    file = Bucket.objects.pop(path)
+    for damage, why in (
+        (None, "there is no such file"),
+        (file[:-1], "cut off"),
+        (file + file, "its seal does not fit"),
+    ):
+        if damage:
+            Bucket.objects[path] = damage
+        with pytest.raises(ArchiveDamaged, match=why):
+            await site.archive("counter", url=url)
+        assert await site.left() == left
+    Bucket.objects[path] = file
+    assert (await site.archive("counter", url=url)).removed
+    assert await PostgresLog(site.log.pool, "counters").read(0, 100) == site.before
+    with pytest.raises(ConfigurationError, match="leave simplecache:: out"):
+        await site.archive(url=f"simplecache::{url}")
 
 
 # --- what is wrong with it ---

@@ -276,7 +276,14 @@ async def test_a_stream_that_is_not_there_is_refused(
 
 @pytest.mark.parametrize(
     "request_",
-    [{"after": -1}, {"newest": inspection_service._MOST_EVENTS + 1}, {"limit": -1}, {"stream": "order/"}],
+    [
+        {"after": -1},
+        {"newest": inspection_service._MOST_EVENTS + 1},
+        {"limit": -1},
+        {"stream": "order/"},
+        {"since": Timestamp(seconds=10**15)},
+        {"until": Timestamp(nanos=-1)},
+    ],
 )
 async def test_what_makes_no_sense_is_refused(shop: MemoryShop, request_: dict[str, Any]) -> None:
     async with inspection(shop.order_svc) as stub:

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from saga_orchestrator.credit_saga import saga_id
 from shop.orders.v1.order_service_pb2 import SetSagaModeRequest
@@ -53,6 +54,8 @@ async def test_an_event_tells_its_effects_in_its_log_and_its_cause_beyond(shop: 
         ("orders/99", grpc.StatusCode.NOT_FOUND),
         ("orders", grpc.StatusCode.INVALID_ARGUMENT),
         ("customers/1", grpc.StatusCode.INVALID_ARGUMENT),
+        (f"orders/{2**63}", grpc.StatusCode.INVALID_ARGUMENT),
+        (f"orders/{'9' * 5_000}", grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
 async def test_an_event_that_cannot_be_traced_is_refused(
@@ -86,7 +89,15 @@ async def test_what_a_request_set_off_is_found_in_each_log(shop: MemoryShop) -> 
             assert (len(events), last.more) == (1, len(types) > 1)
 
 
-@pytest.mark.parametrize("request_", [{}, {"correlation_ids": [""]}, {"correlation_ids": ["a"] * 101}])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"correlation_ids": [""]},
+        {"correlation_ids": ["a"] * 101},
+        {"correlation_ids": ["a"], "around": [Timestamp(seconds=10**15)]},
+    ],
+)
 async def test_what_cannot_be_correlated_is_refused(shop: MemoryShop, request_: dict[str, Any]) -> None:
     async with inspection(shop.order_svc) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -14,6 +14,7 @@ from tests.twin.damage import MemoryDamage
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Recorded, Unavailable
+from twinlog.log.twin import WrongLastSequence
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import Relay, to_wire
 
@@ -46,6 +47,22 @@ async def test_a_foreign_message_never_stands_for_an_event_of_the_log(foreign: i
         relay.offer(events)  # which the stream refuses: its last sequence is another
         await refuses(relay)
         assert [await twin.message(5 + n) for n in range(1, foreign + 1)] == [b"someone else's"] * foreign
+
+
+class Full(MemoryTwin):
+    """Takes nothing, as a stream at its limit."""
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        await asyncio.sleep(0)
+        raise WrongLastSequence(stream=self.name, position=events[0].position)
+
+
+async def test_a_stream_that_takes_no_more_is_a_fault() -> None:
+    log, twin = MemoryLog("counters"), Full("counters")
+    relay = Relay(log, twin)
+    async with running(relay):
+        relay.offer(await grow(log, 2))
+        assert "counters" in await refuses(relay)
 
 
 async def test_a_rivals_copy_stands_for_the_events_of_the_log() -> None:

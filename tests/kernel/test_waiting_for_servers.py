@@ -17,14 +17,16 @@ _ATTEMPTS = 4
 
 
 async def test_a_start_with_servers_absent_waits_and_says_so_once(
-    postgres_url: str, own_nats: EmbeddedNats, database: str
+    postgres_url: str, own_nats: EmbeddedNats, empty_database: str
 ) -> None:
     port = int(postgres_url.rsplit(":", 1)[1].split("/")[0])
     async with Proxy(port) as postgres, Proxy(own_nats.port) as nats:
         postgres.refusing = nats.refusing = True
         env = {
             **os.environ,
-            "POSTGRES_URL": database_url(postgres_url, database).replace(f":{port}", f":{postgres.port}"),
+            "POSTGRES_URL": database_url(postgres_url, empty_database).replace(
+                f":{port}", f":{postgres.port}"
+            ),
             "NATS_URL": own_nats.url_at(nats.port),
             "QUERIES_ADDRESS": f"127.0.0.1:{free_port()}",
         }

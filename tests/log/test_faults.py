@@ -66,7 +66,7 @@ PACKAGE = "tests.dead_letters.sql"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shaken() -> AsyncIterator[EmbeddedPostgres]:
     """A server whose settings these tests change."""
-    async with servers.postgres_server() as server:
+    async with servers.postgres_server() as server, servers.template(server.url):
         # Its roles have no passwords, and the pooler knows none.
         (server.folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
         await servers.execute(server.url, "SELECT pg_reload_conf()")
@@ -76,6 +76,12 @@ async def shaken() -> AsyncIterator[EmbeddedPostgres]:
 @pytest.fixture
 async def name(shaken: EmbeddedPostgres) -> AsyncIterator[str]:
     async with servers.database(shaken.url) as database:
+        yield database
+
+
+@pytest.fixture
+async def empty(shaken: EmbeddedPostgres) -> AsyncIterator[str]:
+    async with servers.empty_database(shaken.url) as database:
         yield database
 
 
@@ -259,6 +265,14 @@ async def test_rights_that_are_taken_away_are_an_outage(shaken: EmbeddedPostgres
             assert await projection.handle(source.events, 0) == 1
             assert positions(await projection.dead_letters()) == {}
 
+            # Rows that are there and hidden are none that are missing.
+            await owner.pool.execute(
+                "ALTER TABLE events ENABLE ROW LEVEL SECURITY; CREATE POLICY none ON events USING (false)"
+            )
+            with pytest.raises(WrongSetting, match=r"^POSTGRES_URL: a policy hides rows from this user"):
+                await log.read(0, 1)
+            await owner.pool.execute("ALTER TABLE events DISABLE ROW LEVEL SECURITY")
+
 
 async def test_a_value_that_a_column_cannot_hold_is_the_events_fault(
     shaken: EmbeddedPostgres, name: str, monkeypatch: pytest.MonkeyPatch
@@ -330,7 +344,7 @@ SPECS = [order_svc.SPEC, customer_svc.SPEC, saga_orchestrator.SPEC, projector.SP
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 async def test_a_user_without_the_right_to_create_runs_a_service(
-    shaken: EmbeddedPostgres, name: str, spec: Any
+    shaken: EmbeddedPostgres, empty: str, spec: Any
 ) -> None:
     await servers.execute(shaken.url, "DROP ROLE IF EXISTS runner; CREATE ROLE runner LOGIN NOCREATEDB")
     rights = (
@@ -339,11 +353,11 @@ async def test_a_user_without_the_right_to_create_runs_a_service(
     )
     url = as_role(shaken, "runner")
     with pytest.raises(ConfigurationError, match=r"^POSTGRES_URL: this user may not set up the tables"):
-        async with open_log(url, name, spec.log, *spec.migrations):
+        async with open_log(url, empty, spec.log, *spec.migrations):
             pass
-    async with open_log(shaken.url, name, spec.log, *spec.migrations) as owner:
+    async with open_log(shaken.url, empty, spec.log, *spec.migrations) as owner:
         await owner.pool.execute(rights)
-    async with open_log(url, name, spec.log, *spec.migrations) as log:
+    async with open_log(url, empty, spec.log, *spec.migrations) as log:
         twins = {spec.log: MemoryTwin(spec.log)}
         crashed: list[BaseException] = []
         service = Service(

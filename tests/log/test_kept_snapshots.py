@@ -212,6 +212,12 @@ async def test_the_space_of_a_stream_is_bounded(log: Log) -> None:
     await store(log).drop_kept(COUNTER.name)
     assert await state(log, 1_650, replace(COUNTER, keep_bytes=1)) == Count(1_650, 1_650)
     assert await versions(log) == []
+    assert await state(log, 1_650, EVERY_100) == Count(1_650, 1_650)
+    assert len(await versions(log)) == 16
+    await filled(log, 400, after=1_650)
+    rarer = replace(COUNTER, keep_every=500, keep_bytes=4 * size)
+    assert await state(log, 2_050, rarer) == Count(2_050, 2_050)
+    assert await versions(log) == [500, 1_000, 1_500, 2_000], "what an earlier deploy kept counts, too"
 
 
 def test_the_stride_doubles_until_all_fit() -> None:

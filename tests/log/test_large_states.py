@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from tests.kernel.counter import COUNTER
 from twinlog import Aggregate, StreamId, UuidMap
 from twinlog.log import collector, snapshots
+from twinlog.log.large_fields import LargeFields
 from twinlog.log.snapshots import StateCodecs
 from twinlog.model.apart import Apart
 from twinlog.testing.internals import Snapshot, StateCodec
@@ -200,6 +201,11 @@ def test_damage_within_many_values_is_refused(old: bytes, new: bytes) -> None:
     assert damaged != written
     with pytest.raises(ValueError):
         codec.decode(damaged)
+
+
+def test_fields_of_any_kind_are_done_in_pieces_where_all_their_values_are_alike() -> None:
+    large = {"amounts", "by_number", "words", "guests", "days", "anything", "deep"}
+    assert LargeFields(TypeAdapter(Many).core_schema)._fields.keys() == large
 
 
 @dataclass(frozen=True)

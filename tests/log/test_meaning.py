@@ -118,11 +118,6 @@ OF_THE_CLIENT: list[tuple[Exception, Meaning]] = [
 ]
 
 
-@pytest.mark.parametrize("error", [of(state) for state in OUTAGES], ids=str)
-def test_outages(error: asyncpg.PostgresError) -> None:
-    assert meaning_of(error) is Meaning.OUTAGE, error.sqlstate
-
-
 def test_every_code_has_its_meaning() -> None:
     told = {Meaning.OUTAGE: OUTAGES, Meaning.RACE: RACES, Meaning.MISCONFIGURATION: WRONG}
     for meaning, states in {**told, Meaning.DEFECT: DEFECTS}.items():

@@ -27,8 +27,8 @@ _CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 
 @pytest.fixture
-async def connection(postgres_url: str, database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url(postgres_url, database))
+async def connection(postgres_url: str, empty_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url(postgres_url, empty_database))
     yield connection
     await connection.close()
 
@@ -49,9 +49,9 @@ async def test_migrating_again_changes_nothing(connection: asyncpg.Connection) -
     assert (await catalogue(connection), await applied(connection)) == before
 
 
-async def test_many_connections_at_once_migrate_once(postgres_url: str, database: str) -> None:
+async def test_many_connections_at_once_migrate_once(postgres_url: str, empty_database: str) -> None:
     async def start() -> list[tuple[str, int]]:
-        async with open_log(postgres_url, database, "counters") as log:
+        async with open_log(postgres_url, empty_database, "counters") as log:
             return await applied(log.pool)
 
     seen = await asyncio.gather(*(start() for _ in range(12)))
@@ -59,20 +59,22 @@ async def test_many_connections_at_once_migrate_once(postgres_url: str, database
     assert seen == [[(STORED_AS, m.version) for m in migrations.migrations(KERNEL)]] * 12
 
 
-async def test_many_processes_at_once_make_and_migrate_one_database(postgres_url: str, database: str) -> None:
+async def test_many_processes_at_once_make_and_migrate_one_database(
+    postgres_url: str, empty_database: str
+) -> None:
     admin = await asyncpg.connect(database_url(postgres_url, "postgres"))
-    await admin.execute(f'DROP DATABASE "{database}"')
+    await admin.execute(f'DROP DATABASE "{empty_database}"')
     await admin.close()
     program = """
 import asyncio, sys
-from twinlog.testing.internals import open_log
+from twinlog.postgres.log import open_log
 async def main():
     async with open_log(sys.argv[1], sys.argv[2], "counters") as log:
         assert await log.head() == 0
 asyncio.run(main())
 """
     processes = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", program, postgres_url, database)
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, postgres_url, empty_database)
         for _ in range(4)
     ]
 

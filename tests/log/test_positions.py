@@ -1,4 +1,4 @@
-"""Positions under fire: 64 writers in four processes, aborted in every way, and readers that follow them."""
+"""Positions under fire: 64 writers in two processes, aborted in every way, and readers that follow them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from twinlog import Log, Recorded, StreamId
 from twinlog.testing.internals import PostgresLog
 
-PROCESSES, TASKS, ROUNDS = 4, 16, 10
+PROCESSES, TASKS, ROUNDS = 2, 32, 8
 
 
 async def test_positions_are_gapless_and_appear_in_order(
@@ -57,6 +57,8 @@ async def tail(log: Log, limit: int, ended: asyncio.Event) -> Sequence[Recorded]
         seen += events
         if last and not events:
             return seen
+        if not events:  # as while the processes start
+            await asyncio.sleep(0.001)
 
 
 def assert_versions_are_contiguous(events: Sequence[Recorded]) -> None:

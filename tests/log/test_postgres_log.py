@@ -70,7 +70,7 @@ async def test_page_tokens_are_signed_with_one_secret_a_database(postgres_url: s
     async with open_log(postgres_url, database, "one") as one, open_log(postgres_url, database, "one") as two:
         secret = await one.page_token_secret()
         assert secret == await two.page_token_secret()
-    async with servers.database(postgres_url) as other, open_log(postgres_url, other, "one") as three:
+    async with servers.empty_database(postgres_url) as other, open_log(postgres_url, other, "one") as three:
         assert await three.page_token_secret() != secret
     assert len(secret) == 32
 

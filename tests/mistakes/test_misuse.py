@@ -526,16 +526,24 @@ DECLARED: Mapping[str, Slip] = {
     # what is served
     "a servicer by itself": (
         lambda: refuse([*untyped.in_registrations([object()])], "room_svc"),
-        "an object cannot be served; give the servicer, the function that adds it and its full name",
+        "an object cannot be served; give a servicer that derives from a generated class",
     ),
 }
 
 
-@pytest.mark.parametrize("slip", DECLARED)
-def test_a_part_of_another_form_is_refused_where_it_is_declared(slip: str) -> None:
-    done, said = DECLARED[slip]
-    with pytest.raises(ConfigurationError, match=said):
+def test_a_part_of_another_form_is_refused_where_it_is_declared() -> None:
+    for slip, (done, said) in DECLARED.items():
+        refusal = refused(done)
+        assert re.search(said, refusal), f"{slip}: {refusal or 'is taken'}"
+
+
+def refused(done: Callable[[], object]) -> str:
+    """What is said of a mistake; nothing where it is taken."""
+    try:
         done()
+    except ConfigurationError as error:
+        return str(error)
+    return ""
 
 
 SUBSCRIBED: Mapping[str, tuple[Any, str]] = {

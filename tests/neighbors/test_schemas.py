@@ -36,6 +36,7 @@ from twinlog.postgres.urls import psql
 from twinlog.postgres.view_builds import ViewBuilds
 from twinlog.service.doctor import State, examine
 from twinlog.service.export import Options, export_log, import_file
+from twinlog.service.program import main_of
 from twinlog.testing.internals import database_url
 
 SHOP = {
@@ -45,6 +46,12 @@ SHOP = {
     "projector": ("QUERIES_ADDRESS", "queries"),
 }
 """Its services, with the setting of each one's address, and its schema."""
+
+
+@pytest.fixture
+def database(empty_database: str) -> str:
+    """Without tables beside the schemas."""
+    return empty_database
 
 
 @pytest.fixture
@@ -60,7 +67,8 @@ def mains(
     def placed(service: str) -> Any:
         async def main(shutdown: Shutdown) -> None:
             monkeypatch.setenv("POSTGRES_DATABASE", f"hotel/{SHOP[service][1]}")
-            await importlib.import_module(f"{service}.app").main(shutdown)
+            app = importlib.import_module(f"{service}.app")
+            await main_of(app.SPEC, app.wire)(shutdown)
 
         return main
 

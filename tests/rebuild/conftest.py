@@ -18,7 +18,7 @@ from twinlog.postgres import view_builds
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Stays(NamedTuple):

@@ -10,8 +10,7 @@ from functools import partial
 from random import Random
 from typing import Any, Self
 
-from projector.app import SPEC
-from projector.app import wire as wire_projector
+from projector.app import SPEC, feed
 from projector.views.orders import ORDERS
 from tests.simulation.model import Model
 from tests.simulation.shop import services, unreadable
@@ -263,11 +262,11 @@ def hosted(options: Rebuilt) -> Sequence[Hosted]:
     def wire(service: Service, views: ViewStore) -> None:
         assert isinstance(views, RemoteViews | MemoryViews)
         if isinstance(views, MemoryViews):  # the survey looks at the wiring only
-            wire_projector(service, views)
+            feed(service, views)
             return
         world: Any = getattr(service, "_world")  # noqa: B009 - a simulated service has one
         built = RemoteBuilds(views, world)
-        wire_projector(service, built)
+        feed(service, built)
         service.start("operator", options.operator.live(service, built))
         service.start("reader", read(built))
 

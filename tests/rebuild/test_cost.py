@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from tests.bench.counting import counted, of_services
 from twinlog import Metadata, Money, Projection, Recorded, Schema, StreamId
 from twinlog.consume import projection
 from twinlog.consume.filling import CHUNK
+from twinlog.consume.view_builds import ViewBuilds
 from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
@@ -108,3 +110,14 @@ async def test_the_next_events_are_decoded_while_those_before_are_committed() ->
         "1 is committed",
         f"{CHUNK + 1} is committed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate"),
+    [([], 0), ([(10, 100)], 0), ([(10, 100), (10, 300)], 0), ([(10, 100), (11, 150), (12, 500)], 200)],
+)
+def test_the_rate_of_a_build_is_events_a_second(samples: Sequence[tuple[float, int]], rate: float) -> None:
+    builds = ViewBuilds(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    assert builds.rate("a build") == 0
+    builds._samples["a build"] = deque(samples)
+    assert builds.rate("a build") == rate

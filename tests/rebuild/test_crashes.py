@@ -19,7 +19,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from stack.topology import ROOT
 from tests.rebuild.conftest import PATIENCE, Stays, serving
 from tests.rebuild.program import PACKAGE, SPEC
-from tests.waiting import until
+from tests.waiting import RETRIED_SOON, until
 from twinlog import Metadata, StreamId
 from twinlog.audit.project import open_auditor
 from twinlog.dev import free_port
@@ -27,7 +27,8 @@ from twinlog.testing.internals import Batch, NewEvent, RandomIds, database_url, 
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
-EVENTS = 10_000
+EVENTS = 4_000
+"""Two chunks: what fills a build rests after the first."""
 _AT_ONCE = 2_000
 
 
@@ -57,7 +58,7 @@ class Process:
         env = {**os.environ, "STAYS_ADDRESS": self.address, "PYTHONPATH": str(ROOT)}
         command = (sys.executable, "-m", "tests.rebuild.program")
         self._process = await asyncio.create_subprocess_exec(*command, env=env, cwd=ROOT)
-        async with grpc.aio.insecure_channel(self.address) as channel:
+        async with grpc.aio.insecure_channel(self.address, RETRIED_SOON) as channel:
             async with asyncio.timeout(PATIENCE):
                 await channel.channel_ready()
 
@@ -105,7 +106,7 @@ async def test_a_build_goes_on_where_it_was_when_its_process_is_killed(
     database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with process() as killed:
-        request = pb.RebuildViewRequest(view="stays", share=10)
+        request = pb.RebuildViewRequest(view="stays", share=5)
         await asked(killed.address, "RebuildView", request)
         await until(lambda: _is_under_way(database))
         await killed.kill()
@@ -138,7 +139,7 @@ async def test_a_build_that_was_interrupted_is_dropped_clean(
     database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with process() as killed:
-        await asked(killed.address, "RebuildView", pb.RebuildViewRequest(view="stays", share=10))
+        await asked(killed.address, "RebuildView", pb.RebuildViewRequest(view="stays", share=5))
         await until(lambda: _is_under_way(database))
         await killed.kill()
     async with serving(monkeypatch) as stays:
@@ -156,7 +157,7 @@ async def test_sessions_that_are_ended_in_the_middle_only_delay_it(
     database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(monkeypatch) as stays:
-        await stays.stub.RebuildView(pb.RebuildViewRequest(view="stays", share=10), timeout=PATIENCE)
+        await stays.stub.RebuildView(pb.RebuildViewRequest(view="stays", share=5), timeout=PATIENCE)
         await until(lambda: _is_under_way(database))
         await database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

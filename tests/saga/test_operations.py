@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -38,7 +38,7 @@ from tests.saga.test_credit_saga import (
 from twinlog import Abort, InvalidArgument, Retry, Saga, SagaStatus, Skip, Step, saga_aggregate
 from twinlog.model.saga import Wake
 from twinlog.model.saga_decider import NotAbortable, NothingAwaited, NotUndoable
-from twinlog.rpc import Commands, PageTokens
+from twinlog.rpc import ChosenSagas, Commands, PageTokens, SagaKey, SelectedSagas
 from twinlog.testing import MemoryViews
 from twinlog.testing.internals import StepState
 
@@ -117,7 +117,7 @@ def with_version_2(first: Step) -> Saga:
 
 @dataclass
 class SagaRows:
-    """The list of sagas over views in memory."""
+    """The list of sagas over views in memory, as both of its readers ask for it."""
 
     views: MemoryViews
 
@@ -125,18 +125,15 @@ class SagaRows:
         rows = [row for row in self._rows() if status in (0, row.status) and row.started_position < before]
         return sorted(rows, key=lambda row: -row.started_position)[:limit]
 
-    async def select(
-        self, status: int, customer_id: str, started_before: datetime, limit: int
-    ) -> tuple[Sequence[str], int]:
-        open = (pb.SAGA_STATUS_RUNNING, pb.SAGA_STATUS_COMPENSATING, pb.SAGA_STATUS_NEEDS_ATTENTION)
+    async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         found = [
-            row.saga_id
+            SagaKey(CREDIT_SAGA.name, row.saga_id)
             for row in sorted(self._rows(), key=lambda row: row.started_position)
-            if (row.status == status if status else row.status in open)
-            and customer_id in ("", row.customer_id)
-            and row.started_at <= started_before
+            if int(row.status) in map(int, chosen.statuses)
+            and chosen.subject in ("", row.customer_id)
+            and row.started_at <= chosen.started_before
         ]
-        return found[:limit], len(found)
+        return SelectedSagas(found[:limit], len(found))
 
     def _rows(self) -> Sequence[SagaRow]:
         return list(self.views.tables.get(SAGAS.name, {}).values())
@@ -144,8 +141,8 @@ class SagaRows:
 
 def service(shop: MemoryShop) -> SagaService:
     node = shop.saga_orchestrator
-    rows, pages = SagaRows(shop.saga_views), PageTokens(b"key")
-    return SagaService(Commands(node.log, node.writer), rows, pages, shop.clock)
+    rows: Any = SagaRows(shop.saga_views)
+    return SagaService(Commands(node.log, node.writer), rows, rows, PageTokens(b"key"), shop.clock)
 
 
 async def order(shop: MemoryShop, customer: str = "", mode: Any = SAGA_MODE_ORCHESTRATION) -> str:
@@ -211,7 +208,11 @@ async def test_there_must_be_such_a_saga_and_a_reason() -> None:
             await service(shop).RetrySagas(pb.RetrySagasRequest(selection=none), NoContext())
         with pytest.raises(InvalidArgument) as refused:
             await service(shop).SkipSagaStep(pb.SkipSagaStepRequest(), NoContext())
-    assert set(refused.value.violations) == {"selection", "reason"}
+        assert set(refused.value.violations) == {"selection", "reason"}
+        future = pb.SagaSelection(filter=pb.SagaFilter(older_than=Duration(seconds=-1)))
+        with pytest.raises(InvalidArgument) as refused:
+            await service(shop).RetrySagas(pb.RetrySagasRequest(selection=future), NoContext())
+    assert set(refused.value.violations) == {"selection.filter.older_than"}
 
 
 async def test_a_saga_that_needs_attention_goes_on_by_itself_once_the_cause_is_gone() -> None:

@@ -388,6 +388,12 @@ def never_tried_waits_for_ever() -> Patches:
     return [(dead_letter_operations, "_REPLAYED", dead_letter_operations._REPLAYED - {""})]
 
 
+@bug("never-read-again", simulation=shop.UNREADABLE)
+def never_read_again() -> Patches:
+    """A stream that could not be read once is not read again by that process."""
+    return [(StateCache, "begin", lambda self: None)]
+
+
 # --- views that are built anew ---
 
 

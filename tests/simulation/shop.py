@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from random import Random
 
 import customer_svc.app
@@ -18,12 +17,12 @@ from twinlog.testing import Hosted, Kinds, Scenario, Simulation, Sweep, with_unr
 
 def services(order_deadline: float) -> Sequence[Hosted]:
     """The shop's, as their processes declare them; ``order_deadline``: seconds that an order may stay PENDING."""
-    deadline = timedelta(seconds=order_deadline)
+    settings = order_svc.app.OrderSettings.model_construct(order_deadline_seconds=order_deadline)
     return [
-        Hosted(order_svc.app.SPEC, lambda service, _views: order_svc.app.wire(service, deadline)),
-        Hosted(customer_svc.app.SPEC, lambda service, _views: customer_svc.app.wire(service)),
+        Hosted(order_svc.app.SPEC, order_svc.app.wire, settings=settings),
+        Hosted(customer_svc.app.SPEC, customer_svc.app.wire),
         Hosted(saga_orchestrator.app.SPEC, saga_orchestrator.app.wire),
-        Hosted(projector.app.SPEC, projector.app.wire),
+        Hosted(projector.app.SPEC, projector.app.feed),
     ]
 
 

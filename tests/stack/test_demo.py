@@ -22,6 +22,7 @@ async def test_ctrl_c_ends_it_quietly(own: Checkout) -> None:
     await until(lambda: "1/5" in own.said)
     process.send_signal(signal.SIGINT)
     assert await own.ended(process) == 130
+    assert own.said.endswith("Stopping …\nEverything has stopped.\n")
     assert not own.processes()
     assert "Traceback" not in own.said
 

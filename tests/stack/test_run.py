@@ -149,8 +149,11 @@ async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> Non
 
 async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
     await own.up()
+    await until(lambda: "Ctrl-C stops everything" in own.said)
     own.started[-1].send_signal(signal.SIGINT)
     assert await own.ended(own.started[-1]) == 0
+    assert own.said.count("Stopping …\n") == 1
+    assert own.said.endswith("Everything has stopped.\n")
     assert not own.processes()
     assert sorted(path.name for path in own.data.iterdir()) == ["run"]
 

@@ -7,10 +7,15 @@ import re
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from shop.customers.v1 import events_pb2 as customers
+from shop.orders.v1 import events_pb2 as orders
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
-from stack.try_it.calls import amount, money, share
+from shop.sagas.v1 import commands_pb2 as commands
+from stack.try_it.calls import amount, money, share, written
+from stack.try_it.picture import MEANINGS
 from tests.console.browser import DESKTOP, PHONE, Window, window
 from tests.e2e.client import Client
+from twinlog.v1 import saga_pb2 as sagas
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -176,3 +181,13 @@ async def test_amounts_are_read_and_written() -> None:
     limit, held = money("10"), money("2.50")
     assert limit and held
     assert (amount(held), share(held, limit)) == ("2.50 EUR", 0.25)
+    long = money("9000.3456")
+    assert long
+    assert (amount(long), written(long)) == ("9,000.3456 EUR", "9000.3456")
+
+
+async def test_every_event_that_a_saga_may_have_says_what_it_means() -> None:
+    files = (orders.DESCRIPTOR, customers.DESCRIPTOR, commands.DESCRIPTOR, sagas.DESCRIPTOR)
+    types = {name for file in files for name in file.message_types_by_name}
+    of_no_saga = {"SagaModeChanged", "CustomerCreated", "CreditLimitChanged", "CustomerErased", "SagaAwaited"}
+    assert set(MEANINGS) == types - of_no_saga

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from twinlog import Recorded
 from twinlog.jetstream import connection as jetstream
-from twinlog.testing.internals import JetStreamTwin, Relay, open_log
+from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.relay import Relay
+from twinlog.postgres.log import open_log
 
 
 class Deadly(JetStreamTwin):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.msg import Msg
 from nats.js import api
+from structlog.testing import capture_logs
 
 from tests.kernel.batches import append, batch, counter, grow, new_event, recorded
 from tests.servers import folder
@@ -25,6 +27,7 @@ from twinlog.jetstream import delivery as delivery_module
 from twinlog.jetstream import pulls as pulls_module
 from twinlog.jetstream.client import Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
+from twinlog.model.errors import WrongSetting
 from twinlog.testing import MemoryLog
 from twinlog.testing.conformance.twin import lost, take
 from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay, TwinState, to_wire
@@ -33,6 +36,12 @@ from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay, TwinStat
 @pytest.fixture
 def twin(nats: NatsClient, stream: str) -> JetStreamTwin:
     return JetStreamTwin(nats, stream)
+
+
+def patient(monkeypatch: pytest.MonkeyPatch, heartbeat_seconds: float) -> None:
+    """Short heartbeats; a machine that is busy may miss many."""
+    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", heartbeat_seconds)
+    monkeypatch.setattr(delivery_module, "_MISSED_HEARTBEATS", 1_000)
 
 
 async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
@@ -53,6 +62,77 @@ async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
     monkeypatch.undo()
     await twin.publish(events[4:])
     assert await twin.state() == TwinState(1, 9, 0)
+
+
+async def test_the_reason_is_that_of_the_first_event_that_is_refused(
+    nats: NatsClient, twin: JetStreamTwin
+) -> None:
+    """Only the last one of a batch is answered, and that one only hears that something before it is missing."""
+    await twin.create(1)
+    config = (await jetstream_api.stream_info(nats, twin.name))["config"]
+    await jetstream_api.update_stream(nats, twin.name, {**config, "max_msgs": 1, "discard": "new"})
+    await twin.publish(recorded(twin.name, 1))
+    with pytest.raises(Unavailable, match=r"^JetStream refused event 2: maximum messages exceeded$"):
+        await twin.publish(recorded(twin.name, 9, after=1))
+
+
+async def test_a_stream_on_fewer_servers_than_the_setting_says_is_spread_and_none_is_drawn_together(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    update, look = jetstream_api.update_stream, jetstream_api.stream_info
+
+    async def noting(client: NatsClient, stream: str, config: Mapping[str, Any]) -> None:
+        asked.append(config["num_replicas"])
+        await update(client, stream, config)
+
+    async def spread(client: NatsClient, stream: str) -> dict[str, Any]:
+        info = await look(client, stream)
+        info["config"]["num_replicas"] = 5
+        return info
+
+    monkeypatch.setattr(jetstream_api, "update_stream", noting)
+    await twin.create(1)
+    wanted = JetStreamTwin(nats, twin.name, replicas=3)
+    await wanted.state()
+    with capture_logs() as said:
+        await wanted.claim()
+    [line] = said
+    assert (asked[-1], line["event"]) == (3, "twin.not_replicated")
+    assert line["why"].startswith("STREAM_REPLICAS: a single server keeps each stream once")
+
+    monkeypatch.setattr(jetstream_api, "stream_info", spread)
+    await wanted.state()
+    asked.clear()
+    await wanted.claim()
+    assert asked == []
+
+
+async def test_what_a_server_turns_out_to_lack_is_told_whoever_asks(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an operator takes JetStream from the account while all is running."""
+    refusal = {"code": 503, "err_code": 10039, "description": "JetStream not enabled for account"}
+    answer = Msg(nats, data=json.dumps({"error": refusal}).encode())
+
+    async def refuse(*_arguments: object, **_named: object) -> Any:
+        return answer
+
+    async def refuse_all(*_arguments: object) -> bytes:
+        return answer.data
+
+    monkeypatch.setattr(nats, "request", refuse)
+    monkeypatch.setattr(nats, "publish_all", refuse_all)
+    for ask in (
+        twin.state(),
+        twin.publish(recorded(twin.name, 1)),
+        twin.message(1),
+        twin.ahead(1),
+        twin.next_ahead(1),
+        jetstream_api.update_stream(nats, twin.name, {}),
+    ):
+        with pytest.raises(WrongSetting, match=r"^NATS_URL: this nats-server runs without JetStream"):
+            await ask
 
 
 @pytest.mark.parametrize(
@@ -115,7 +195,7 @@ async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
 ) -> None:
     monkeypatch.setattr(pulls_module, "_AHEAD", 8)
     monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.05)
-    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", 0.02)
+    patient(monkeypatch, heartbeat_seconds=0.02)
     await twin.create(1)
     position = 0
     async with twin.deliver(0) as delivery:
@@ -135,7 +215,7 @@ async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
 ) -> None:
     monkeypatch.setattr(pulls_module, "_AHEAD", 10)
     monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.1)
-    monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", 0.04)
+    patient(monkeypatch, heartbeat_seconds=0.04)
     pulls: list[Msg] = []
     await nats.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{twin.name}.*", cb=_into(pulls))
     await twin.create(1)

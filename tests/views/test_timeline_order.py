@@ -8,10 +8,11 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from projector.reads import causes_first, timeline_message
+from projector.reads import timeline_message
 from projector.views.timeline import TimelineRow
 from shop.orders.v1.events_pb2 import OrderCancelled
 from tests.controls import ORDER_ID
+from twinlog.rpc import causes_first
 from twinlog.testing import START
 
 

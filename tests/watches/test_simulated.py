@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from projector.app import SPEC, VIEWS, WATCHED
-from projector.app import wire as wire_projector
+from projector.app import SPEC, VIEWS, WATCHED, feed
 from projector.views.orders import ORDERS, OrderRow
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED, ORDER_STATE_PENDING
 from tests.simulation import tally
@@ -105,7 +104,7 @@ class WatchedModel(Model):
 def hosted(options: Watched) -> Sequence[Hosted]:
     def wire(service: Service, views: ViewStore) -> None:
         reads = ReadModel(service, views, VIEWS, watched=WATCHED)
-        wire_projector(service, views, reads.committed)
+        feed(service, views, reads.committed)
         for number, watcher in enumerate(options.crowd):
             service.start(f"watcher {number}", watcher.live(reads))
 

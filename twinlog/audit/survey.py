@@ -140,6 +140,7 @@ class _Surveyed(Service):
             aggregates=spec.aggregates,
             saga_list=PostgresSagaList(log),
         )
+        self.settings = wired.settings
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         work.close()

@@ -6,6 +6,7 @@ import argparse
 
 from twinlog.cli import log_files
 from twinlog.cli.exits import OK, Usage
+from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import print_json
 from twinlog.cli.times import moment
 
@@ -26,7 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a type of streams that end, such as order; repeatable",
     )
     parser.add_argument(
-        "--range", type=int, default=100_000, metavar="POSITIONS", help="in a file; default: 100000"
+        "--range",
+        type=whole_number(1),
+        default=100_000,
+        metavar="POSITIONS",
+        help="in a file; default: 100000",
     )
     stream = parser.add_mutually_exclusive_group()
     stream.add_argument(
@@ -39,8 +44,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from twinlog.service.archive import ArchiveOptions, Stream, archive_log
 
-    if options.range < 1:
-        raise Usage("--range must be 1 or more")
     if options.url.startswith("memory:"):
         raise Usage(
             f"{options.url} is this command's own memory, and lost when it ends: give a folder, such as "

@@ -63,12 +63,16 @@ async def _audited(options: argparse.Namespace, mains: Mapping[str, Any], domain
 
 def _mains(project: Project) -> Mapping[str, Any]:
     """The ``main`` of each service's program, by its package. Raises Usage."""
-    modules = {package: importlib.import_module(f"{package}.app") for package in specs(project)}
-    if lacking := [package for package, module in modules.items() if not hasattr(module, "main")]:
-        raise Usage(
-            f"{', '.join(lacking)}: app.py has no main(shutdown), which says how the service is wired"
-        )
-    return {package: module.main for package, module in modules.items()}
+    from twinlog.service.program import main_of
+
+    mains: dict[str, Any] = {}
+    for package, spec in specs(project).items():
+        module = importlib.import_module(f"{package}.app")
+        if not hasattr(module, "main") and not hasattr(module, "wire"):
+            what = "has neither wire(service, views) nor main(shutdown), which say how the service is wired"
+            raise Usage(f"{package}: app.py {what}")
+        mains[package] = module.main if hasattr(module, "main") else main_of(spec, module.wire)
+    return mains
 
 
 def _domain(project: Project) -> Any:

@@ -12,6 +12,7 @@ import grpc.aio
 from twinlog.cli import log_relations, servers
 from twinlog.cli.exits import OK, Usage
 from twinlog.cli.log_events import show
+from twinlog.cli.numbers import position, whole_number
 from twinlog.cli.output import as_dict, print_json
 from twinlog.cli.servers import Server, failure
 from twinlog.cli.times import moment
@@ -24,10 +25,12 @@ _AGAIN_SECONDS = 1.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     servers.arguments(parser)
     parser.add_argument("log", nargs="?", default="", help="the log; needed where the services have several")
-    parser.add_argument("-n", "--newest", type=int, help=f"so many of the newest; default: {_NEWEST}")
+    parser.add_argument(
+        "-n", "--newest", type=whole_number(1), help=f"so many of the newest; default: {_NEWEST}"
+    )
     parser.add_argument("-f", "--follow", action="store_true", help="go on with those to come")
-    parser.add_argument("--after", type=int, help="from this position on, the event at it not included")
-    parser.add_argument("--upto", type=int, default=0, help="up to this position")
+    parser.add_argument("--after", type=position, help="from this position on, the event at it not included")
+    parser.add_argument("--upto", type=position, default=0, help="up to this position")
     parser.add_argument("--since", type=moment, help="recorded since then: 2026-01-31T12:00:00, or 10m, 2h")
     parser.add_argument("--until", type=moment, help="recorded before then")
     parser.add_argument("--stream", default="", help="of this stream, type/id, or of all of a type")
@@ -66,8 +69,6 @@ async def _run(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace) -> pb.ReadLogRequest:
     from_somewhere = options.after is not None or options.since or options.upto
-    if options.newest is not None and options.newest < 1:
-        raise Usage("--newest must be 1 or more")
     newest = options.newest or (0 if from_somewhere else _NEWEST)
     request = pb.ReadLogRequest(
         after=options.after or 0,

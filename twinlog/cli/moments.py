@@ -18,6 +18,7 @@ from twinlog.cli import servers
 from twinlog.cli.exits import Failed, Usage
 from twinlog.cli.servers import Server, failure
 from twinlog.cli.times import moment
+from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
@@ -25,8 +26,7 @@ from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
 WHEN = "a version (12), a position (orders/17), a time (2026-01-31T12:00:00Z) or how long ago (10m, 2h)"
 _POSITION = re.compile(r"([^/\s]+)/([1-9][0-9]{0,18})")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,9})")
-_NUMBER = re.compile(r"([^/\s]+/|v)?-?[0-9]+")
-_MOST_VERSION = 2**31
+_NUMBER = re.compile(r"([^/\s]+/|v)?[+-]?[0-9]+")
 _SOME_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
@@ -54,18 +54,18 @@ class NotBegun(Usage):
 
 def parsed(text: str) -> Moment:
     """A moment as an argument names it. Raises argparse.ArgumentTypeError."""
-    if match := _POSITION.fullmatch(text):
-        return Moment(pb.GetStreamRequest(upto_position=min(int(match[2]), 2**63 - 1)), match[1])
-    if match := _VERSION.fullmatch(text):
-        return Moment(pb.GetStreamRequest(upto_version=min(int(match[1]), _MOST_VERSION - 1)))
+    if (match := _POSITION.fullmatch(text)) and int(match[2]) <= MOST_POSITION:
+        return Moment(pb.GetStreamRequest(upto_position=int(match[2])), match[1])
+    if (match := _VERSION.fullmatch(text)) and int(match[1]) <= MOST_VERSION:
+        return Moment(pb.GetStreamRequest(upto_version=int(match[1])))
+    if _NUMBER.fullmatch(text):  # before it is read as a time without its colons
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no moment: a version is 1 to {MOST_VERSION:,}, a position 1 to {MOST_POSITION:,}"
+        )
     request = pb.GetStreamRequest()
     try:
         request.upto_time.FromDatetime(moment(text.removesuffix(" ago")))
     except argparse.ArgumentTypeError as error:
-        if _NUMBER.fullmatch(text):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no moment: a version is 1 to {_MOST_VERSION - 1:,}, a position 1 or more"
-            ) from None
         raise argparse.ArgumentTypeError(f"{error}. A moment is {WHEN}") from None
     return Moment(request)
 

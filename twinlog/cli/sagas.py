@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from twinlog.cli import servers
 from twinlog.cli.exits import OK, WRONG, Failed, OutOfReach, Usage
+from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import console, line, plain, print_json, table
 from twinlog.cli.reflected import pool_of
 from twinlog.cli.servers import Server
@@ -60,7 +61,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         if name != "abort":
             order.add_argument("--step", default="", help="the step, where several are awaited at once")
         order.add_argument("--dry-run", action="store_true", help="only say to which it would be done")
-        order.add_argument("--limit", type=int, default=0, help="to so many at most, 1 to 1000; default: 50")
+        order.add_argument(
+            "--limit", type=whole_number(0), default=0, help="to so many at most, 1 to 1000; default: 50"
+        )
         order.set_defaults(action=_order, order=name)
 
 

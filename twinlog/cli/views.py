@@ -9,6 +9,7 @@ from typing import Any
 
 from twinlog.cli import again, servers
 from twinlog.cli.exits import OK, WRONG, Failed, Usage
+from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import as_dict, console, line, plain, print_json, table
 from twinlog.cli.servers import Server
 from twinlog.v1 import inspection_pb2 as pb
@@ -30,10 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument("view", metavar="VIEW", nargs="?", default="", help="only this one")
     rebuild = _action(actions, "rebuild", "fill a new build beside the live one, and compare them", _rebuild)
     _view(rebuild)
-    rebuild.add_argument("--version", type=int, default=0, help="that is declared; default: the newest")
+    rebuild.add_argument(
+        "--version", type=whole_number(0), default=0, help="that is declared; default: the newest"
+    )
     rebuild.add_argument(
         "--share",
-        type=int,
+        type=whole_number(0),
         default=0,
         metavar="PERCENT",
         help="of the time that filling may take; default: 10",
@@ -59,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument("--dry-run", action="store_true", help="only check")
     drop = _action(actions, "drop", "drop a build that is not live: its rows and its consumers", _drop)
     _view(drop)
-    drop.add_argument("build", metavar="BUILD", type=int, help="its number, as `status` shows it")
+    drop.add_argument("build", metavar="BUILD", type=whole_number(0), help="its number, as `status` shows it")
     drop.add_argument("--dry-run", action="store_true", help="only check")
 
 
@@ -77,7 +80,7 @@ def _view(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--build", type=int, default=0, help="its number; default: the newest")
+    parser.add_argument("--build", type=whole_number(0), default=0, help="its number; default: the newest")
 
 
 def _confirm_dead_letters(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,10 @@ _GUTTER, _HEAD = 58, 44
 _LANE_LEAST, _LANE_MOST, _WIDTH = 142, 216, 566
 _PITCH, _BOX_HEIGHT, _MARGIN = 52, 38, 4
 _GAP_SECONDS, _GAP_HEIGHT = 2.0, 22
-_CHARACTER = 6.75
-"""Width of a character in a box."""
+_CHARACTER, _WIDEST_CHARACTER = 6.75, 8.1
+"""Width of a character in a box, and in the widest of the fonts that a browser may take."""
+_SMALL_CHARACTER = 5.8
+"""Of the line under the name."""
 _DOTS, _DOT_LANE, _DOT_PITCH = 12, 22, 42
 _NARROW = 360
 
@@ -50,6 +52,8 @@ class Box:
     height: float
     time: str
     """After the first event; empty where that is as it was for the one before."""
+    squeezed: float = 0
+    """The width that the name is drawn in where a wide font would not have room for it; 0: its own."""
     awaited: bool = False
 
     @property
@@ -140,8 +144,8 @@ class _Drawing:
             time = _offset((event.recorded_at.ToNanoseconds() - first) / 1e9)
             self._place(event, "" if time == said else time)
             said, before = time, event
-        for number, each in enumerate(waits):
-            self._await(number, each)
+        for consumer in dict.fromkeys(each.consumer for each in waits):
+            self._await([each for each in waits if each.consumer == consumer])
         width = self._shape.gutter + self._shape.lane * len(self._lanes)
         return Lanes(
             self._lanes,
@@ -175,30 +179,36 @@ class _Drawing:
         self._boxes[event.address] = box
         self._last[log_of(event)] = box
 
-    def _await(self, number: int, waiting: Pending) -> None:
+    def _await(self, waits: Sequence[Pending]) -> None:
+        """One box for all that one consumer has yet to handle."""
+        waiting = waits[0]
         log = _own_log(self._story, waiting)
-        box = self._box(log, "", waiting.consumer, waiting.event.address, waiting.kind, "", awaited=True)
-        if (cause := self._boxes.get(waiting.event.address)) is not None:
-            self._arrows.append(Arrow(self._path(cause, box), awaited=True))
-        self._boxes[f"awaited {number}"] = box
+        under = f"not yet at {waiting.event.address}"
+        box = self._box(log, "", waiting.consumer, under, waiting.kind, "", awaited=True)
+        for each in waits:
+            if (cause := self._boxes.get(each.event.address)) is not None:
+                self._arrows.append(Arrow(self._path(cause, box), awaited=True))
+        self._boxes[f"awaited {waiting.consumer}"] = box
         self._last[log] = box
 
     def _box(
         self, log: str, id: str, name: str, under: str, kind: str, time: str, *, awaited: bool = False
     ) -> Box:
         shape, lane = self._shape, self._at[log]
-        room = int((shape.box_width - 20) / _CHARACTER)
+        room = shape.box_width - 20
+        shown = name if shape.narrow else cut_end(name, round(room / _CHARACTER))
         box = Box(
             id,
-            name if shape.narrow else cut_end(name, room),
+            shown,
             name,
-            under,
+            under if shape.narrow else cut_end(under, int(room / _SMALL_CHARACTER)),
             kind,
             lane.x + (lane.width - shape.box_width) / 2,
             self._y + (shape.pitch - shape.box_height) / 2,
             shape.box_width,
             shape.box_height,
             time,
+            len(shown) * _CHARACTER if len(shown) * _WIDEST_CHARACTER > room else 0,
             awaited,
         )
         self._y += shape.pitch

@@ -66,9 +66,16 @@ class Query:
         return [value for key, value in self.parameters if key == name and value]
 
     def number(self, name: str, default: int = 0, *, most: int = 2**53) -> int:
-        """A parameter as a whole number from 0 to ``most``; what is none counts as not given."""
+        """A parameter as a whole number from 0 to ``most``; what is none counts as not given.
+
+        Raises Gone where it is larger.
+        """
         value = self.get(name)
-        return min(int(value), most) if value.isascii() and value.isdigit() else default
+        if not (value.isascii() and value.isdigit()):
+            return default
+        if len(value) > len(str(most)) or int(value) > most:
+            raise Gone(f"{name} must be a whole number from 0 to {most:,}; it is {value:.40}.")
+        return int(value)
 
     def url(self, **changed: object) -> str:
         """This URL with some parameters set otherwise; None or an empty text takes one away."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from twinlog.console.looks import Look, Said
 from twinlog.console.reading import moment_in
 from twinlog.console.services import DEADLINE_SECONDS, Answer, Services
+from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.history_service_pb2_grpc import HistoryServiceStub
@@ -18,8 +19,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 from twinlog.v1.moment_pb2 import LogPosition
 from twinlog.v1.moment_pb2 import Moment as At
 
-_POSITION = re.compile(r"([^/\s]+)/([1-9][0-9]{0,17})")
-_VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
+_POSITION = re.compile(r"([^/\s]+)/([1-9][0-9]{0,18})")
+_VERSION = re.compile(r"v?([1-9][0-9]{0,9})")
 _AGO = re.compile(r"([0-9]{1,6}) ?([smhd])( ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MOST_BESIDE = 8
@@ -33,8 +34,8 @@ class NoMoment(ValueError):
 
     def __init__(self, text: str) -> None:
         super().__init__(
-            f"{text!r} is no moment; write a version (12), a position (orders/17), a time (2026-01-31T12:00:00Z or "
-            "12:00) or how long ago (10m)"
+            f"{text!r} is no moment; write a version (12) of up to {MOST_VERSION:,}, a position (orders/17), a time "
+            "(2026-01-31T12:00:00Z or 12:00) or how long ago (10m)"
         )
 
 
@@ -90,10 +91,12 @@ def request_of(stream: str, at: str, since: str) -> pb.GetStreamRequest:
 
 def _moment(text: str) -> At:
     request = At()
-    if match := _POSITION.fullmatch(text):
+    if (match := _POSITION.fullmatch(text)) and int(match[2]) <= MOST_POSITION:
         request.position = int(match[2])
-    elif match := _VERSION.fullmatch(text):
+    elif (match := _VERSION.fullmatch(text)) and int(match[1]) <= MOST_VERSION:
         request.version = int(match[1])
+    elif text.isdigit():  # what would be read as a time without its colons
+        raise NoMoment(text)
     elif text:
         try:
             request.time.FromDatetime(_time(text).astimezone(UTC))

@@ -84,10 +84,14 @@ def moment_in(text: str) -> datetime | None:
     """A moment as people write it: ISO 8601, in UTC unless it says otherwise, or a time of today. Raises ValueError."""
     if not text:
         return None
-    if "-" not in text:
-        text = f"{datetime.now(UTC).date().isoformat()}T{text}"
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = datetime.fromisoformat(f"{datetime.now(UTC).date().isoformat()}T{text}")
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("it lies outside the years 1 to 9999 in UTC") from error
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from twinlog.dev.process import kill_all
@@ -23,7 +24,7 @@ class Told(Exception):
 async def until_told(command: Coroutine[Any, Any, int]) -> int:
     """The command's exit code. A signal cancels it, which stops everything in order; the next one kills what is left.
 
-    Raises Told where a signal has ended it.
+    Prints that it stops, and that all has ended. Raises Told where a signal has ended it.
     """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command)
     told: list[int] = []
@@ -32,6 +33,7 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
         told.append(signum)
         if len(told) == 1:
             task.cancel()
+            _say("\nStopping …")  # after the ^C of a terminal
         else:
             kill_all()
 
@@ -43,8 +45,14 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
     except asyncio.CancelledError:
         if not told:
             raise
+        _say("Everything has stopped.")
         raise Told(told[0]) from None
     finally:
         kill_all()
         for signum in _SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # of a terminal that is gone
+        print(line, flush=True)

@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 
 from twinlog.jetstream.meaning import unavailable as unavailable
 from twinlog.log.twin import TwinMissing, TwinState
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import Unavailable, WrongSetting
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 STREAM_NOT_FOUND = 10059
@@ -35,8 +35,15 @@ def _answer(stream: str, data: bytes) -> dict[str, Any]:
     if refusal := info.get("error"):
         if refusal.get("err_code") == STREAM_NOT_FOUND:
             raise TwinMissing(stream=stream)
-        raise Unavailable(f"JetStream is out of service ({refusal.get('description')})")
+        raise refused(refusal)
     return info
+
+
+def refused(refusal: Mapping[str, Any], what: str = "JetStream is out of service ({})") -> Unavailable:
+    """The error in an answer of JetStream's as what it means. ``what`` takes the reason of one that passes."""
+    code, why = refusal.get("err_code"), refusal.get("description")
+    meant = unavailable(NatsError(f"err_code={code} {why}"))
+    return meant if isinstance(meant, WrongSetting) else Unavailable(what.format(why))
 
 
 async def update_stream(client: Client, stream: str, config: Mapping[str, Any]) -> None:
@@ -49,7 +56,7 @@ async def update_stream(client: Client, stream: str, config: Mapping[str, Any]) 
     except (NatsError, TimeoutError, OSError) as error:
         raise unavailable(error) from error
     if refusal := json.loads(reply.data).get("error"):
-        raise Unavailable(f"JetStream refused to update stream {stream} ({refusal.get('description')})")
+        raise refused(refusal, f"JetStream refused to update stream {stream} ({{}})")
 
 
 async def pending(client: Client, stream: str, start: int, subjects: Sequence[str]) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from nats.errors import Error as NatsError
@@ -67,7 +68,9 @@ class JetStreamTwin:
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
-        self._claimed = labels(self._identity).items() <= metadata_of(info).items()
+        self._claimed = (
+            labels(self._identity).items() <= metadata_of(info).items() and self._missing_replicas(info) <= 0
+        )
         if info["config"].get("subjects") != self._subjects:
             raise TwinDamaged(
                 stream=self.name,
@@ -100,11 +103,22 @@ class JetStreamTwin:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
         config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
+        # A user without the right to do either can do everything else.
         try:
             await api.update_stream(self._client, self.name, config)
-        except Unavailable as error:  # a user without that right can do everything else
+        except Unavailable as error:
             structlog.get_logger().warning("twin.not_labelled", stream=self.name, why=str(error))
+        try:
+            if (
+                self._missing_replicas(info) > 0
+            ):  # more than the setting says are left: an operator wanted them
+                await api.update_stream(self._client, self.name, {**config, "num_replicas": self._replicas})
+        except Unavailable as error:
+            structlog.get_logger().warning("twin.not_replicated", stream=self.name, why=str(error))
         self._claimed = True
+
+    def _missing_replicas(self, info: Mapping[str, Any]) -> int:
+        return self._replicas - int(info["config"].get("num_replicas", 1))
 
     async def delete(self) -> None:
         try:
@@ -184,7 +198,12 @@ class JetStreamTwin:
         if rest and first.position != self._stored + 1:
             await self._store([first])
             events = rest
-        await self._store(events)
+        try:
+            await self._store(events)
+        except WrongLastSequence:
+            if rest:  # only the last one was answered: the first that was refused is told why
+                await self._store(events[:1])
+            raise
         self._stored = events[-1].position
 
     def _message(self, event: Recorded) -> Outgoing:
@@ -223,7 +242,7 @@ class JetStreamTwin:
                 f"(nats stream rm {self.name}): it is made again from the log.",
             )
         if refusal:
-            raise Unavailable(f"JetStream refused event {position}: {refusal.get('description')}")
+            raise api.refused(refusal, f"JetStream refused event {position}: {{}}")
         if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")

@@ -92,6 +92,39 @@ def protocols(files: Any) -> Sequence[str]:
     return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
 
 
+def refuse_copies(url: str) -> None:
+    """Raises ConfigurationError for a place of which fsspec keeps a copy here: what is read back would be the copy."""
+    files, _ = filesystem(url)
+    from fsspec.implementations.cached import CachingFileSystem
+
+    while files is not None:
+        if isinstance(files, CachingFileSystem):
+            raise ConfigurationError(
+                f"{url} keeps copies of files on this machine, so what stands in the store could not be read back: "
+                f"leave {files.protocol if isinstance(files.protocol, str) else files.protocol[0]}:: out"
+            )
+        files = getattr(files, "fs", None)
+
+
+def prove(of: ArchivedRange, log: str) -> None:
+    """Reads the file of a range from where it lies, to its end. Raises ArchiveUnavailable, ConfigurationError."""
+    files, path = filesystem(of.file)
+    try:
+        with files.open(path, "rb") as stored:
+            found = [(frame.offset, frame.seal.digest) for frame in FrameReader(stored, of.file, "").frames()]
+        offsets, digests = zip(*found, strict=True) if found else ((), ())
+        if [*digests] != [*of.frame_digests, of.digest] or [*offsets[1:-1]] != [*of.frame_offsets]:
+            raise NotALogFile(file=of.file, why="it is not the one that was archived")
+    except Exception as error:  # a file system may raise anything
+        raise _unreadable(of, log, error) from error
+
+
+def _unreadable(of: ArchivedRange, log: str, error: Exception) -> ArchiveUnavailable:
+    kind = ArchiveDamaged if isinstance(error, _DAMAGE) else ArchiveUnavailable
+    why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+    return kind(log=log, first=of.first, last=of.last, file=of.file, why=why or type(error).__name__)
+
+
 class _Reads:
     """Reads of a place that may be slow, or never answer."""
 
@@ -152,10 +185,7 @@ class ArchiveReader:
                 f"Events {of.first} to {of.last} of log {self._log} are archived. {error}"
             ) from error
         except Exception as error:  # a file system may raise anything
-            kind = ArchiveDamaged if isinstance(error, _DAMAGE) else ArchiveUnavailable
-            why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-            why = why or type(error).__name__
-            raise kind(log=self._log, first=of.first, last=of.last, file=of.file, why=why) from error
+            raise _unreadable(of, self._log, error) from error
 
     def _read_twice(self, of: ArchivedRange, number: int) -> Sequence[Recorded]:
         """What came damaged is read once more: it may have been damaged, or cut short, on its way."""

@@ -17,7 +17,7 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.past import KeepsSnapshots
 from twinlog.log.ports import Log, ReadRequest, Snapshot
-from twinlog.log.snapshots import StateCodecs
+from twinlog.log.snapshots import StateCodecs, not_encoded
 from twinlog.log.streams import fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
@@ -55,6 +55,8 @@ class KeptStates:
         self._log = log
         self._codecs = codecs
         self._sizes: OrderedDict[StreamId, int] = OrderedDict()
+        self._spread: dict[StreamId, int] = {}
+        """How many versions lie between those that stayed when others were dropped last."""
 
     def remember(self, stream: StreamId, size: int) -> None:
         """Remembers how large a stream's state is, in bytes."""
@@ -76,7 +78,7 @@ class KeptStates:
         try:
             state = await self._codecs.encoded(at.aggregate, at.state, large=large)
         except Exception as error:
-            structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
+            not_encoded(stream, at.aggregate, error)
             return
         self.remember(stream, len(state))
         every = stride(at.aggregate, at.version, len(state))
@@ -85,8 +87,12 @@ class KeptStates:
             kept = await self._codecs.sealed([Snapshot(stream, at.version, at.position, schema, state)])
             if kept:
                 await self._log.keep(kept)
-        if every > at.aggregate.keep_every:
+        # The first time also: an earlier deploy may have kept more.
+        if every > at.aggregate.keep_every or self._spread.get(stream) != every:
             await self._log.drop_kept(*stream, but_multiples_of=every)
+            if len(self._spread) >= _REMEMBERED_SIZES:
+                self._spread.clear()
+            self._spread[stream] = every
 
 
 class _Passed(NamedTuple):

@@ -32,7 +32,7 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId
-from twinlog.model.personal import holds
+from twinlog.model.personal import OWN_TYPES, decides_personal, holds, withheld
 from twinlog.model.schema import Schema
 
 EVERY = 100
@@ -63,7 +63,9 @@ class ValueCodec:
     def encode(self, state: Any) -> bytes:
         apart = Apart(_give_way)
         spared = self._large.set_apart(state, apart)
-        return apart.filled(self._adapter.dump_json(spared, context=apart, warnings=spared is state))
+        # A warning would quote the value that is not of its type.
+        warnings = spared is state and not OWN_TYPES
+        return apart.filled(self._adapter.dump_json(spared, context=apart, warnings=warnings))
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
@@ -165,8 +167,11 @@ class StateCodecs:
         return plain + await self.personal.sealed_states(marked)
 
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
-        """The state in a snapshot. Raises anything where it holds none."""
-        return self.codec(aggregate).decode(snapshot.state)
+        """The state in a snapshot. Raises anything where it holds none, without its text where that may be personal."""
+        try:
+            return self.codec(aggregate).decode(snapshot.state)
+        except Exception as error:
+            raise withheld(error, decides_personal(aggregate)) from None
 
     async def restored(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The same; a large one is decoded by another thread, which gives this one its turns."""
@@ -197,6 +202,12 @@ class StateCodecs:
         structlog.get_logger().warning(
             "snapshot.ignored", stream=str(stream), why=str(why), ignored=self.ignored
         )
+
+
+def not_encoded(stream: StreamId, aggregate: AnyAggregate, error: Exception) -> None:
+    """Says that a state cannot be encoded."""
+    shown = withheld(error, decides_personal(aggregate))
+    structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=shown)
 
 
 class Snapshots(StateCodecs):
@@ -303,7 +314,7 @@ class Snapshots(StateCodecs):
                 else:
                     chosen[stream] = self._snapshot(stream, entry)
             except Exception as error:  # a state that cannot be encoded concerns no other
-                structlog.get_logger().warning("snapshot.not_encoded", stream=str(stream), exc_info=error)
+                not_encoded(stream, entry.aggregate, error)
             await asyncio.sleep(0)
         return await self.sealed([*chosen.values()])
 

@@ -15,6 +15,10 @@ from google.protobuf.message import Message
 from twinlog.model.routing import rule_of
 
 BUCKETS = 64
+MOST_VERSION = 2**31 - 1
+"""Of a stream: tables and requests have no room for more."""
+MOST_POSITION = 2**63 - 1
+"""Of a log."""
 _NO_TOKEN = re.compile(r"[^!-~]|[.*>]")
 """What a token of a subject cannot have: a subject is one line, of which each token says one thing."""
 _LONGEST_TOKEN = 1_000

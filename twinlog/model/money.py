@@ -23,6 +23,14 @@ class Money:
         """The amount in a message, unchecked; :mod:`twinlog.rpc.validation` checks what clients send."""
         return cls(message.units * NANOS_PER_UNIT + message.nanos, message.currency_code)
 
+    @staticmethod
+    def write(message: MoneyMessage, nanos: int, currency: str) -> None:
+        """Fills in the field of a longer message, in less time than it takes to copy :meth:`to_proto` there."""
+        units, rest = divmod(nanos, NANOS_PER_UNIT)
+        if units < 0 and rest:  # both have the same sign
+            units, rest = units + 1, rest - NANOS_PER_UNIT
+        message.units, message.nanos, message.currency_code = units, rest, currency
+
     def to_proto(self) -> MoneyMessage:
         """The message; its units and nanos have the same sign. Raises ValueError if the units exceed 64 bits."""
         units, nanos = divmod(abs(self.nanos), NANOS_PER_UNIT)

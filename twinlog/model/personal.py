@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 import sys
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from functools import cache
@@ -229,8 +230,11 @@ HOLDING: set[str] = set()
 
 
 def holds_personal(type: str, payload: bytes) -> bool:
-    """Whether an event may hold personal fields."""
-    return has_own(type) or MARK_BYTES in payload
+    """Whether an event may hold personal fields, sealed or opened, of its own or in what is packed in it."""
+    fields = FIELDS_OF[type]
+    if fields is not None and (fields.own or OWN_TYPES.found_in(payload)):
+        return True
+    return MARK_BYTES in payload
 
 
 def holds(aggregate: AnyAggregate) -> bool:
@@ -243,9 +247,18 @@ def decides_personal(
 ) -> bool:
     """Whether an error of an aggregate may quote personal texts: of its state, or of the command that it is over.
 
-    Where its state keeps none, it may where a word of the command is in the error's text.
+    Where its state keeps none, and where it was not seen yet to hold any, it may where a word of the command is in the
+    error's text.
     """
-    return holds(aggregate) and (aggregate.keeps_personal or _quotes(str(error), command))
+    if holds(aggregate) and aggregate.keeps_personal:
+        return True
+    return bool(OWN_TYPES) and _may_hold(aggregate) and _quotes(str(error), command)
+
+
+def _may_hold(aggregate: AnyAggregate) -> bool:
+    """Whether nothing says that an aggregate holds nothing personal: it tells no types, or one that may pack any."""
+    types = [each.DESCRIPTOR.full_name for each in aggregate.events]
+    return not types or aggregate.name in HOLDING or any(FIELDS_OF[each] is not None for each in types)
 
 
 def _quotes(text: str, command: object) -> bool:
@@ -258,13 +271,16 @@ def _words_in(value: object) -> Iterator[str]:
     elif is_dataclass(value) and not isinstance(value, type):
         for each in dataclass_fields(value):
             yield from _words_in(getattr(value, each.name))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for part in value:
-            yield from _words_in(part)
     elif isinstance(value, Mapping):
         yield from _words_in([*value, *value.values()])
+    elif isinstance(value, Packed):
+        with suppress(KeyError, DecodeError):
+            yield from _words_in(message_class(value.TypeName()).FromString(value.value))
     elif isinstance(value, Message):
-        yield from _words_in(str(value))
+        yield from _words_in([part for _, part in value.ListFields()])
+    elif isinstance(value, Sequence | Set) and not isinstance(value, bytes | bytearray):
+        for part in value:
+            yield from _words_in(part)
 
 
 class TextWithheld(Exception):
@@ -277,13 +293,24 @@ class TextWithheld(Exception):
 def withheld(error: BaseException, personal: bool) -> BaseException:
     """An error as it may be stored and logged: of what handled personal fields, without its text.
 
-    Twinlog's own errors, and those that a domain derives from them, are words for people, and stay.
+    Twinlog's own errors, and those that a domain derives from them, are words for people, and stay; what led to them
+    is left without its text as well.
     """
-    if not personal or isinstance(error, TwinlogError | TextWithheld):
+    if not personal or isinstance(error, TextWithheld):
+        return error
+    if isinstance(error, TwinlogError):
+        _withhold_causes(error)
         return error
     shown = TextWithheld(type(error).__name__)
     shown.__traceback__ = error.__traceback__
     return shown
+
+
+def _withhold_causes(error: BaseException) -> None:
+    if (cause := error.__cause__) and (shown := withheld(cause, True)) is not cause:
+        error.__cause__ = shown
+    if (context := error.__context__) and (shown := withheld(context, True)) is not context:
+        error.__context__ = shown
 
 
 def change_texts(message: Message, stream: str, change: Callable[[str, str], str]) -> None:

@@ -16,6 +16,7 @@ from twinlog.model.errors import ConfigurationError, UndecodableEvent, UnknownEv
 from twinlog.model.event import Recorded
 from twinlog.model.forms import WrongForm, shown
 from twinlog.model.messages import message_class, pack, unpack
+from twinlog.model.personal import holds_personal, withheld
 from twinlog.model.routing import rule_of
 from twinlog.model.upcasts import Reading, Upcast, Upcaster, WrongUpcast, fingerprint, table_of
 
@@ -73,8 +74,9 @@ class Schema:
         try:
             return self._today(message)
         except Exception as error:  # whatever an upcaster raises, it is this event that it cannot bear
-            why = f"{type(error).__name__}: {error}"
-            raise UpcasterFailed(event=event.address, type=event.type, why=why) from error
+            told = withheld(error, holds_personal(event.type, event.payload))
+            why = f"{type(told).__name__}: {told}"
+            raise UpcasterFailed(event=event.address, type=event.type, why=why) from told
 
     def today(self, message: Message) -> Sequence[Message]:
         """What a message that is about to be stored will be read as. The message stays as it is."""

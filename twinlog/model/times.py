@@ -11,10 +11,17 @@ _SECONDS_PER_DAY = 24 * 60 * 60
 _NANOS_PER_SECOND = 10**9
 
 
-def timestamp(time: datetime) -> Timestamp:
-    """The message for a timezone-aware time, in a quarter of the time that ``Timestamp.FromDatetime`` takes."""
+def timestamp(time: datetime, into: Timestamp | None = None) -> Timestamp:
+    """The message for a timezone-aware time, in a quarter of the time that ``Timestamp.FromDatetime`` takes.
+
+    ``into``: the field of a longer message that is filled in, so that nothing is copied.
+    """
     since = time - _EPOCH
-    return Timestamp(seconds=since.days * _SECONDS_PER_DAY + since.seconds, nanos=since.microseconds * 1_000)
+    seconds, nanos = since.days * _SECONDS_PER_DAY + since.seconds, since.microseconds * 1_000
+    if into is None:
+        return Timestamp(seconds=seconds, nanos=nanos)
+    into.seconds, into.nanos = seconds, nanos
+    return into
 
 
 def time_of(timestamp: Timestamp) -> datetime:

@@ -2,7 +2,8 @@
 
 A range is written into one file, read back from there, compared with the table event by event, and noted with its
 digests. Only then does the table lose rows of it: those of streams that have ended, and those that a snapshot of their
-stream covers. What a living stream still needs stays where it is, until a later run finds that it has ended.
+stream covers. What a living stream still needs stays where it is, until a later run finds that it has ended, and that
+the file is still there as it was noted.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import IO, Any, NamedTuple
+from hashlib import sha256
+from typing import IO, Any, NamedTuple, cast
 from uuid import UUID, uuid5
 
-from twinlog.log.archive import ArchivedRange, filesystem, protocols
+from twinlog.log.archive import ArchivedRange, filesystem, protocols, prove, refuse_copies
 from twinlog.log.installation import Identity
 from twinlog.log.log_file import FORMAT, FrameReader, FrameWriter, header_of
 from twinlog.log.log_file_records import event_of, event_record
 from twinlog.model.errors import FailedPrecondition, TwinlogError, Unavailable
 from twinlog.model.event import Recorded
+from twinlog.postgres.archive import range_of
 from twinlog.postgres.connection import connection_of, fetch
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
@@ -30,6 +33,7 @@ RANGE = 100_000
 _FRAME_BYTES = 256 * 1024
 """Smaller frames than an export's: one is read for a single event."""
 _PAGE = 2_000
+_READ_BYTES = 2**20
 _STEP = 5_000
 """Positions that are taken out in one transaction: appends wait for it, some 50 ms."""
 _PAUSE_SECONDS = 0.05
@@ -83,17 +87,20 @@ async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, sa
 
     Interrupted, the next run goes on. Raises ArchiveDiffers, ArchiveBusy, ConfigurationError, Unavailable.
     """
+    refuse_copies(url)
     async with _alone(log):
         head = await log.head()
         after = int((await fetch(log.pool, _QUERIES["archived_upto"]))[0][0])
         ((young,),) = await fetch(log.pool, _QUERIES["archive_young"], after, rule.before)
         old = min(head, young or head) - 1  # the newest event is what appends go by
         ranges = size = 0
+        proved: set[int] = set()
         while after + rule.range <= old:
             made = await _range(log, identity, url, after + 1, after + rule.range)
             after, ranges, size = made.last, ranges + 1, size + made.size
+            proved.add(made.first)
             say(f"Events {made.first:,} to {made.last:,} are in {made.file} ({made.size:,} bytes).")
-        removed = await _remove(log, rule, say)
+        removed = await _remove(log, rule, proved, say)
         return Archived(ranges, ranges * rule.range, removed, size, after)
 
 
@@ -114,13 +121,38 @@ async def _range(log: PostgresLog, identity: Identity, url: str, first: int, las
     with _outages(file):
         await asyncio.to_thread(files.makedirs, files._parent(path), exist_ok=True)
         with await asyncio.to_thread(files.open, path, "wb") as out:
-            await _write(log, identity, out, first, last)
+            written = _Digested(out)
+            await _write(log, identity, written, first, last)
         await asyncio.to_thread(_sync, files, path)
-        of = await _proved(log, file, first, last)
+        of = await _proved(log, file, first, last, written.digest)
     noted = (of.first, of.last, last - first + 1, *of[2:])
     await fetch(log.pool, _QUERIES["archive_rules_out_older"])
     await fetch(log.pool, _QUERIES["archive_range"], *noted)
     return of
+
+
+class _Digested:
+    """A file that is written, or read, from its beginning to its end; the digest tells its bytes from all others."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = sha256()
+
+    @property
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._hash.update(data)
+        return data
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
 
 
 @contextmanager
@@ -134,7 +166,7 @@ def _outages(file: str) -> Iterator[None]:
         raise Unavailable(f"{file} cannot be written: {str(error) or type(error).__name__}") from error
 
 
-async def _write(log: PostgresLog, identity: Identity, out: IO[bytes], first: int, last: int) -> None:
+async def _write(log: PostgresLog, identity: Identity, out: _Digested, first: int, last: int) -> None:
     writer = FrameWriter(frame_bytes=_FRAME_BYTES)
     writer.add(LogRecord(header=_header(log.name, identity, first, last)))
     out.write(writer.frame())
@@ -173,8 +205,11 @@ async def _events(log: PostgresLog, first: int, last: int) -> AsyncIterator[Reco
         raise Unavailable(f"log {log.name} has no event {position + 1}; `twinlog audit` says more")
 
 
-async def _proved(log: PostgresLog, file: str, first: int, last: int) -> ArchivedRange:
-    """What is noted of a file: read from where it lies now, and compared with the table."""
+async def _proved(log: PostgresLog, file: str, first: int, last: int, written: bytes) -> ArchivedRange:
+    """What is noted of a file: read from where it lies now, and compared with the table and with what was written.
+
+    A store may give the bytes of an earlier run for a while: the same events in frames that begin elsewhere.
+    """
     files, path = filesystem(file)
     offsets: list[int] = []
     firsts: list[int] = []
@@ -185,7 +220,8 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int) -> Archive
 
     source = _events(log, first, last)
     with await asyncio.to_thread(files.open, path, "rb") as stored:
-        reader = FrameReader(stored, file, "Archive it again.")
+        read = _Digested(stored)
+        reader = FrameReader(cast(IO[bytes], read), file, "Archive it again.")
         finished = None
         for frame in reader.frames():
             if not digests:
@@ -202,19 +238,39 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int) -> Archive
                     raise differs(f"event {record.event.position} is another one")
         if not finished or await anext(source, None) is not None:
             raise differs("it ends too early")
+        while read.read(_READ_BYTES):
+            pass
+        if read.digest != written:
+            raise differs("the store gives other bytes than were written")
         size, digest = reader.offset, reader.seal.digest
     return ArchivedRange(first, last, file, size, digest, offsets, firsts, digests)
 
 
-async def _remove(log: PostgresLog, rule: Rule, say: Say) -> int:
-    """Takes out of the table what it needs no more, in small steps."""
+async def _remove(log: PostgresLog, rule: Rule, proved: set[int], say: Say) -> int:
+    """Takes out of the table what it needs no more, in small steps; first it reads files that earlier runs made."""
     removed = 0
     for first, last in await fetch(log.pool, _QUERIES["archive_left"], _STEP):
-        gone = await fetch(log.pool, _QUERIES["remove_archived"], first, last, rule.before, list(rule.ends))
-        removed += int(gone[0][0])
+        step = first, last, rule.before, list(rule.ends)
+        [row] = await fetch(log.pool, _QUERIES["archived_at"], first)
+        of = range_of(tuple(row))
+        if of.first not in proved and await _takes_any(log, step):
+            await asyncio.to_thread(prove, of, log.name)
+            proved.add(of.first)
+        removed += int((await fetch(log.pool, _QUERIES["remove_archived"], *step))[0][0])
         await asyncio.sleep(_PAUSE_SECONDS)
     say(f"{removed:,} events left the table.")
     return removed
+
+
+async def _takes_any(log: PostgresLog, step: Sequence[Any]) -> bool:
+    """Whether a step would take rows out."""
+    async with connection_of(log.pool) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            return bool(await connection.fetchval(_QUERIES["remove_archived"], *step))
+        finally:
+            await transaction.rollback()
 
 
 def _sync(files: Any, path: str) -> None:

@@ -117,6 +117,8 @@ class PostgresKeys:
         self.pool = pool
         self._wrapping = wrapping
         self._connections = connections or Connections()
+        self._looked_at: dict[timedelta, datetime] = {}
+        """The database's time when it was last asked for that long, which somebody may set forward before the next."""
 
     @property
     def connections(self) -> int:
@@ -140,7 +142,11 @@ class PostgresKeys:
         return bool(rows[0][0])
 
     async def destroyed(self, within: timedelta) -> Collection[str]:
-        return [row[0] for row in await fetch(self.pool, _QUERIES["destroyed_keys"], within)]
+        [(now, found)] = await fetch(
+            self.pool, _QUERIES["destroyed_keys"], within, self._looked_at.get(within)
+        )
+        self._looked_at[within] = now
+        return list(found)
 
     async def ever_destroyed(self) -> Mapping[str, datetime]:
         """When the key of each erased person was destroyed."""

@@ -104,6 +104,8 @@ RULES: Sequence[Rule] = (
     Rule("40002", Meaning.DEFECT, "a constraint is violated at commit"),
     Rule("40003", Meaning.OUTAGE, "whether the statement was carried out is not known"),
     Rule("40", Meaning.RACE, "two transactions stood in each other's way"),
+    Rule("42501", Meaning.MISCONFIGURATION, "a policy hides rows from this user",
+         "give it BYPASSRLS, or disable row-level security of the table", text="row-level security"),
     Rule("42501", Meaning.MISCONFIGURATION, *_RIGHTS, reconnect=True),
     Rule("42703", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42704", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),

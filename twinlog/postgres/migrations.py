@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -94,18 +96,20 @@ class NewerSchema(ConfigurationError):
     reason = "NEWER_SCHEMA"
 
 
-def migrations(package: str) -> list[Migration]:
-    """The migrations of a package, in order."""
+@cache
+def migrations(package: str) -> Sequence[Migration]:
+    """The migrations of a package, in order; they are read once."""
     files = (resources.files(package) / "migrations").iterdir()
     found = [(match, file) for file in files if (match := _NAME.fullmatch(file.name))]
-    return sorted(Migration(int(match[1]), file.name, file.read_text()) for match, file in found)
+    return tuple(sorted(Migration(int(match[1]), file.name, file.read_text()) for match, file in found))
 
 
-def functions(package: str) -> list[Function]:
-    """The functions of a package, by name. Raises ValueError for a file without its revision."""
+@cache
+def functions(package: str) -> Sequence[Function]:
+    """The functions of a package, by name; they are read once. Raises ValueError for a file without its revision."""
     folder = resources.files(package) / "functions"
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")] if folder.is_dir() else []
-    return sorted(_function(file.name.removesuffix(".sql"), file.read_text()) for file in files)
+    return tuple(sorted(_function(file.name.removesuffix(".sql"), file.read_text()) for file in files))
 
 
 def _function(name: str, sql: str) -> Function:
@@ -138,7 +142,7 @@ async def pending(connection: asyncpg.Connection, package: str) -> list[str]:
 
 
 async def _create_missing(
-    connection: asyncpg.Connection, package: str, known: list[Migration], named: list[Function]
+    connection: asyncpg.Connection, package: str, known: Sequence[Migration], named: Sequence[Function]
 ) -> None:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
@@ -167,7 +171,7 @@ async def _create_missing(
 
 
 async def _missing(
-    connection: asyncpg.Connection, package: str, known: list[Migration], named: list[Function]
+    connection: asyncpg.Connection, package: str, known: Sequence[Migration], named: Sequence[Function]
 ) -> tuple[list[Migration], list[Function]]:
     """What the database does not have yet. Raises ChangedMigration and NewerSchema."""
     # The column is younger than the table.

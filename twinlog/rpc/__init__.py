@@ -11,13 +11,15 @@ from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
 from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.failures import failure_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
-from twinlog.rpc.host import Limits, Registration, Server, serve
+from twinlog.rpc.host import Limits, Server, serve
 from twinlog.rpc.moments import moment_of
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.past import Past
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
+from twinlog.rpc.registrations import Registration
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
+from twinlog.rpc.timelines import causes_first
 from twinlog.rpc.validation import Checks, Currencies
 from twinlog.rpc.watches import Change, WatchExpired, WatchTooSlow
 
@@ -55,6 +57,7 @@ __all__ = [
     "WatchTooSlow",
     "Watched",
     "call_metadata",
+    "causes_first",
     "decoded",
     "failure_of",
     "freshness",

@@ -30,6 +30,7 @@ from twinlog.rpc.context import Incoming, call_metadata
 from twinlog.rpc.validation import Checks
 
 State = TypeVar("State")
+Command = TypeVar("Command")
 Response = TypeVar("Response", bound=Message)
 
 
@@ -87,6 +88,38 @@ class Commands:
             outcome.result.consistency_token = token  # type: ignore[attr-defined]
         consistency.tell(context, token)
         return outcome.result
+
+    async def do(
+        self,
+        request: Message,
+        context: Incoming,
+        checks: Checks,
+        aggregate: Aggregate[Any, Command],
+        id: str,
+        command: Command,
+        response: Response,
+        *,
+        new: bool = False,
+    ) -> Response:
+        """One command to one aggregate, answered by ``response``: what most methods come to. See :meth:`execute`.
+
+        ``new``: it should not exist yet, which only saves time. Raises what :meth:`execute` and deciding raise.
+        """
+        stream = [(aggregate, id)]
+
+        def work(transaction: Transaction) -> Response:
+            transaction.do(aggregate, id, command)
+            return response
+
+        return await self.execute(
+            request,
+            context,
+            checks,
+            work,
+            type(response),
+            preload=stream,
+            assume_empty=stream if new else (),
+        )
 
     @staticmethod
     def check(request: Message, checks: Checks, response_type: type[Message]) -> Request | None:

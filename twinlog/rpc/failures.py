@@ -22,27 +22,27 @@ def failure_of(error: BaseException, method: str, domain: str) -> Status:
 
     ``method``: ``package.Service/Method``; ``domain``: the ErrorInfo domain of the service. A TwinlogError is told as
     :func:`status_of` has it. Anything else is a defect: INTERNAL with an ``error_id``, under which the traceback is
-    logged, and without a text where the method's request has personal fields.
+    logged, and without a text where the method's request or response has personal fields.
     """
     if isinstance(error, TwinlogError):
         status = status_of(error, domain)
         if status.code == StatusCode.INTERNAL.value[0]:
-            _log.error("rpc.failed", method=method, exc_info=error)
+            _log.error("rpc.failed", method=method, exc_info=withheld(error, _handles_personal(method)))
         return status
     error_id = str(uuid4())
-    shown = withheld(error, _asks_personal(method))
+    shown = withheld(error, _handles_personal(method))
     _log.error("rpc.failed", method=method, error_id=error_id, exc_info=shown)
     return _unexpected(error_id, domain)
 
 
-def _asks_personal(method: str) -> bool:
-    """Whether the requests of a method have personal fields."""
+def _handles_personal(method: str) -> bool:
+    """Whether the requests or the responses of a method have personal fields."""
     service, _, name = method.strip("/").partition("/")
     try:
         found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
     except KeyError:
         return False
-    return has_own(found.input_type.full_name)
+    return has_own(found.input_type.full_name) or has_own(found.output_type.full_name)
 
 
 def _unexpected(error_id: str, domain: str) -> Status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from twinlog.rpc.gone import keep_quiet
 from twinlog.rpc.handlers import Boundary, Middleware, OnRefused
 from twinlog.rpc.health import NAME as HEALTH
 from twinlog.rpc.health import Health
+from twinlog.rpc.registrations import Registration
 from twinlog.rpc.streams import StreamLimits
 
 _log = structlog.get_logger(component="rpc")
@@ -38,9 +39,6 @@ _HANDSHAKE_MILLISECONDS = 10_000
 _HEALTH = StreamLimits(most=512, per_connection=16, idle_seconds=3600.0, oldest_gives_way=True)
 """Health is never refused: a watcher too many ends the oldest, which watches again."""
 _REFLECTION = StreamLimits(most=128, per_connection=16, idle_seconds=60.0)
-
-Registration = tuple[Any, Callable[[Any, Any], None], str]
-"""A servicer, the generated function that adds it to a server, and the service's full name."""
 
 
 @dataclass(frozen=True, slots=True)

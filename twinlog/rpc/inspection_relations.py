@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC
 
 from twinlog.log import correlated
 from twinlog.log.ports import Log
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded
 from twinlog.model.times import timestamp
+from twinlog.rpc.moments import address_of, time_of
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -29,20 +29,20 @@ class EventNotFound(NotFound):
 async def trace(log: Log, request: pb.TraceEventRequest, shown: Shown) -> pb.TraceEventResponse:
     """An event's causes and effects in a log, as they are shown. Raises InvalidArgument, NotFound or Unavailable."""
     checks = Checks()
-    name, _, digits = request.address.rpartition("/")
-    if not (name and digits.isascii() and digits.isdigit() and int(digits)):
-        checks.violate("address", "must be log/position, such as orders/17")
-    elif name != log.name and not request.HasField("recorded_at"):
+    name, position = address_of(checks, "address", request.address)
+    recorded_at = time_of(checks, "recorded_at", request.recorded_at)
+    if name != log.name and not request.HasField("recorded_at"):
         checks.violate(
             "recorded_at", f"is missing: when was {request.address} recorded? It is not of log {log.name}"
         )
     checks.done()
     head = await log.head()
-    related = correlated.Related(log, head, causes=[f"{name}/{int(digits)}"])
+    related = correlated.Related(log, head, causes=[f"{name}/{position}"])
     if name != log.name:
-        await related.around([request.recorded_at.ToDatetime(UTC)])
+        assert recorded_at
+        await related.around([recorded_at])
         return await _told(log, related, pb.TraceEventResponse(), shown)
-    event = await _at(log, int(digits), head)
+    event = await _at(log, position, head)
     before, beyond = await correlated.causes(log, event, _MOST_CAUSES)
     await related.behind(event)
     response = pb.TraceEventResponse(event=shown(event), causes=map(shown, before), beyond=beyond)
@@ -61,12 +61,13 @@ async def correlated_events(
             checks.violate(field, f"must be {least} to {most}; they are {len(values)}")
     if "" in request.correlation_ids:
         checks.violate("correlation_ids", "has an empty one: leave it out")
+    around = [time for each in request.around if (time := time_of(checks, "around", each))]
     checks.done()
     related = correlated.Related(
         log, await log.head(), correlations=[*dict.fromkeys(request.correlation_ids)]
     )
-    if request.around:
-        await related.around([time.ToDatetime(UTC) for time in request.around])
+    if around:
+        await related.around(around)
         await related.spread()
     else:
         await related.newest()

@@ -269,8 +269,8 @@ def _filter(checks: Checks, request: pb.ReadLogRequest, schema: Schema) -> scan.
         schema.stored_under(request.types),
         request.routing_key,
         request.correlation_id,
-        request.since.ToDatetime(UTC) if request.HasField("since") else None,
-        request.until.ToDatetime(UTC) if request.HasField("until") else None,
+        time_of(checks, "since", request.since) if request.HasField("since") else None,
+        time_of(checks, "until", request.until) if request.HasField("until") else None,
     )
 
 

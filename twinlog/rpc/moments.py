@@ -7,18 +7,17 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog.log.past import Moment
+from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import moment_pb2 as pb
-
-_MOST_VERSION = 2**31 - 2
 
 
 def moment_of(checks: Checks, field: str, given: pb.Moment) -> Moment:
     """The moment of a request's field; now where it names none."""
     match given.WhichOneof("at"):
         case "version":
-            if not 1 <= given.version <= _MOST_VERSION:
-                checks.violate(f"{field}.version", f"must be 1 to {_MOST_VERSION:,}; it is {given.version:,}")
+            if given.version < 1:
+                checks.violate(f"{field}.version", f"must be 1 to {MOST_VERSION:,}; it is {given.version:,}")
             return Moment(version=given.version)
         case "position":
             if given.position < 1:
@@ -36,6 +35,16 @@ def time_of(checks: Checks, field: str, given: Timestamp) -> datetime | None:
     except (ValueError, OverflowError):
         checks.violate(field, "must be a time of the years 1 to 9999, such as 2026-01-31T12:00:00Z")
         return None
+
+
+def address_of(checks: Checks, field: str, given: str) -> tuple[str, int]:
+    """The log and the position of a request's field, such as ``orders/17``; without them if it is wrong."""
+    log, _, digits = given.rpartition("/")
+    position = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
+    if log and 1 <= position <= MOST_POSITION:
+        return log, position
+    checks.violate(field, f"must be log/position, such as orders/17; a position is 1 to {MOST_POSITION:,}")
+    return "", 0
 
 
 def as_message(moment: Moment) -> pb.Moment:

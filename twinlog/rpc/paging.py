@@ -6,24 +6,53 @@ import binascii
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from secrets import token_bytes
+from typing import TypeVar
 
 from twinlog.model.errors import InvalidArgument
 
+R = TypeVar("R")
 Key = tuple[str | int, ...]
 """The sort key of a page's last item."""
 
 _MAC_BYTES = 16
+_SECRET_BYTES = 32
 _MAX_LENGTH = 2048
 _MAX_INT = 2**63 - 1
+
+
+class Page:
+    """A page of a list, asked for: the rows are in the order of the positions that made them, the newest first."""
+
+    def __init__(self, pages: PageTokens, filters: str, size: int, last: Key | None) -> None:
+        """``last``: the position of the row that the page before ended with; None: it is the first page."""
+        self._pages, self._filters, self._size = pages, filters, size
+        self.before = int(last[0]) if last else _MAX_INT
+        """Rows of this position and newer ones were on the pages before."""
+        self.limit = size + 1
+        """How many rows to read: one more than the page has tells that another one follows."""
+
+    def of(self, rows: Sequence[R], position: Callable[[R], int]) -> tuple[Sequence[R], str]:
+        """Those of the rows read that are on it, and the token of the next page; empty on the last."""
+        if len(rows) < self.limit:
+            return rows, ""
+        rows = rows[: self._size]
+        return rows, self._pages.issue(self._filters, (position(rows[-1]),))
 
 
 class PageTokens:
     """Issues and reads page tokens; every replica of a service must have the same ``secret``, and nobody else.
 
-    A service takes them from ``page_tokens()``, where the secret is its database's.
+    A service has its own as ``service.pages``, where the secret is its database's.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes | None = None) -> None:
+        """Without a ``secret`` one that nobody else has, until it is to sign with another."""
+        self._secret = token_bytes(_SECRET_BYTES) if secret is None else secret
+
+    def sign_with(self, secret: bytes) -> None:
+        """From now on."""
         self._secret = secret
 
     def issue(self, filters: str, last: Key) -> str:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from twinlog.log.history import At, Cut, History, LogHistory, OtherHistory
 from twinlog.log.past import Moment
@@ -46,8 +47,8 @@ class HasHistories(Protocol):
         """All, by log. Raises HistoryOutOfReach."""
         ...
 
-    async def owner(self, log: str) -> grpc.aio.Channel:
-        """A channel to the service that has a log. Raises HistoryOutOfReach."""
+    async def ask(self, log: str, stub: type, method: str, request: Message, seconds: float) -> Any:
+        """What a method of the service that has a log answers; None where it finds no such thing."""
         ...
 
 
@@ -90,6 +91,19 @@ class Peers:
         """A channel to the service that has a log. Raises HistoryOutOfReach."""
         await self.history(log)
         return self.channel(self._owners[log])
+
+    async def ask(self, log: str, stub: type, method: str, request: Message, seconds: float) -> Any:
+        """What a method of the service that has a log answers; None where it finds no such thing.
+
+        ``stub``: the generated class. Raises HistoryOutOfReach, and Unavailable for any other failure.
+        """
+        asked = stub(await self.owner(log))
+        try:
+            return await getattr(asked, method)(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise Unavailable(f"{self._owners[log]} does not answer ({_said(error)})") from error
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """A channel to a service."""

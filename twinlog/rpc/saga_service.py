@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -25,7 +24,6 @@ from twinlog.rpc.validation import Checks, normal_id
 from twinlog.v1 import saga_service_pb2 as pb
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceServicer
 
-_MAX_AGE_SECONDS = 10**9
 _ASK_SECONDS = 2.0
 """How long each question to another service may take."""
 R = TypeVar("R", bound=Message)
@@ -148,7 +146,7 @@ class SagaService(SagaServiceServicer):
         status = checks.enum(f"{field}.status", chosen.status, pb.SagaStatus, required=False)
         if chosen.saga:
             self._named(checks, f"{field}.saga", chosen.saga)
-        age = timedelta(seconds=min(max(chosen.older_than.seconds, 0), _MAX_AGE_SECONDS))
+        age = checks.age(f"{field}.older_than", chosen.older_than)
         return ChosenSagas(
             frozenset({pb.SagaStatus.ValueType(status)}) if status else unspecified,
             self._clock.now() - age,

@@ -9,23 +9,26 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from enum import Enum
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money as MoneyMessage
 
 from twinlog.model.errors import InvalidArgument
 from twinlog.model.money import NANOS_PER_UNIT, Money
 from twinlog.rpc import tokens
-from twinlog.rpc.paging import Key, PageTokens
+from twinlog.rpc.paging import Key, Page, PageTokens
 
 MAX_NAME_LENGTH = 200
 MAX_UNITS = 10**15
 """Of money, positive or negative."""
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+_MAX_AGE_SECONDS = 10**9
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _UUID_LENGTH = 36
@@ -143,6 +146,13 @@ class Checks:
             self.violate(field, f"must be 1 to {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}; it is {value}")
         return value or DEFAULT_PAGE_SIZE
 
+    def age(self, field: str, value: Duration) -> timedelta:
+        """How long ago: 0 seconds or more."""
+        if not 0 <= value.seconds <= _MAX_AGE_SECONDS or value.nanos < 0:
+            self.violate(field, f"must be 0 to {_MAX_AGE_SECONDS:,} seconds; it is {value.seconds:,}")
+            return timedelta()
+        return timedelta(seconds=value.seconds)
+
     def page_token(
         self, field: str, value: str, pages: PageTokens, filters: str, shape: tuple[type, ...]
     ) -> Key | None:
@@ -152,6 +162,13 @@ class Checks:
         except InvalidArgument as wrong:
             self._violations |= wrong.violations
             return None
+
+    def page(self, request: Any, pages: PageTokens, filters: str) -> Page:
+        """The page that ``page_size`` and ``page_token`` of a request ask for; ``filters`` names the query and its
+        filters, which every page of it has."""
+        size = self.page_size("page_size", request.page_size)
+        last = self.page_token("page_token", request.page_token, pages, filters, (int,))
+        return Page(pages, filters, size, last)
 
     def consistency_token(self, field: str, value: str, logs: Collection[str]) -> dict[str, int]:
         """By log, the position that the answer must have reached; empty without a token."""

@@ -429,8 +429,8 @@ def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
     """What is wrong with the gRPC services that are to be served."""
     if others := [each for each in registrations if not (isinstance(each, tuple) and len(each) == 3)]:
         yield (
-            f"{shown(others[0])} cannot be served; give the servicer, the function that adds it and its full name, as "
-            f"in serve((servicer, add_RoomServiceServicer_to_server, 'hotel.v1.RoomService'))"
+            f"{shown(others[0])} cannot be served; give a servicer that derives from a generated class, such as "
+            f"RoomServiceServicer"
         )
         return
     for name, times in Counter(name for _, _, name in registrations).items():

@@ -142,6 +142,7 @@ async def _opened(
                 sign=_signing(settings.chain_key_file),
                 keys=remembered,
             )
+            service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))
             async with service.running(), _told(metrics, service, settings.metrics_address):
                 service.start("clock", clock.run())

@@ -68,6 +68,7 @@ from twinlog.rpc.freshness import Messages
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
+from twinlog.rpc.registrations import registrations
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.service import mistakes, operator_services
@@ -236,6 +237,10 @@ class Service:
             personal=self.personal,
         )
         """What inspection tells of this process."""
+        self.settings: Any = None
+        """Those of its process, of the class that its spec names; in a world their defaults."""
+        self.pages = PageTokens()
+        """The page tokens of its lists, signed with the secret of its database once it serves."""
         self._randomness = randomness
         self._open_log = open_log
         self.view_builds = ViewBuilds(self._keep_build, lambda name: self.dead_letters.consumers.get(name))
@@ -336,14 +341,17 @@ class Service:
 
     async def page_tokens(self) -> PageTokens:
         """The page tokens of the service's lists, signed with the secret of its database."""
-        return PageTokens(await self.log.page_token_secret())
+        self.pages.sign_with(await self.log.page_token_secret())
+        return self.pages
 
-    async def serve(self, *services: Registration, middleware: Sequence[RpcMiddleware] = ()) -> None:
+    async def serve(self, *servicers: object, middleware: Sequence[RpcMiddleware] = ()) -> None:
         """Serves these, the dead letters and the sagas over gRPC until the process is asked to stop.
 
-        ``middleware``: see :func:`twinlog.rpc.serve`. Raises ConfigurationError where a stream is another
-        installation's, and where the services are put together wrongly.
+        ``servicers`` derive from generated classes; one may also be a triple: the servicer, the generated function that
+        adds it to a server, and the service's full name. ``middleware``: see :func:`twinlog.rpc.serve`. Raises
+        ConfigurationError where a stream is another installation's, and where the services are put together wrongly.
         """
+        services = [each for one in servicers for each in registrations(one)]
         mistakes.refuse([*mistakes.in_registrations(services)], self.name)
         self.refuse_unfinished()
         await self._feeding.refuse_foreign_streams()

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     personal_wrapping_keys: WrappingKeys = ""
     """What encrypts those keys, the newest first, as name=key with commas, each key 32 bytes in base64."""
     stream_replicas: int = Field(1, ge=1, le=5)
-    """On how many servers of a NATS cluster each stream is kept."""
+    """On how many servers of a NATS cluster each stream is kept, at least; on 1, it is away while that server is."""
     keep_requests_days: float = Field(7.0, gt=0, le=36_500)
     """How many days the outcome of a command with a request_id is kept, so that its retries get the same answer."""
     chain_key_file: str = ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from twinlog.log.ports import Log
+from twinlog.log.view_store import ViewStore
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.forms import NAME, Form, Forms, WrongForm, one, refuse_other
 from twinlog.model.schema import Schema
@@ -20,6 +22,9 @@ _FORMS: Forms = {
         "a class derived from twinlog.Settings, and no instance of it",
     ),
     "address": NAME,
+    "views": Form(
+        lambda given: given is None or callable(given), "a function of the log that gives their store"
+    ),
     "schema": one(Schema, "a Schema, such as Schema([Upcast.drop(Old)])"),
 }
 
@@ -46,6 +51,8 @@ class ServiceSpec:
     """Decodes the events of its log and of every log that it follows; it holds the upcasters."""
     migrations: tuple[str, ...] = ()
     """Packages whose migrations its database has, besides those of the log."""
+    views: Callable[[Log], ViewStore] | None = None
+    """Makes the store of its views, beside its log; :func:`twinlog.run` gives it to ``wire``."""
 
     def __post_init__(self) -> None:
         if not self.log and not self.aggregates:

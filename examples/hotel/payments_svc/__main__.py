@@ -1,7 +1,5 @@
-import sys
-
 from twinlog import run
 
-from payments_svc.app import main
+from payments_svc.app import SPEC, wire
 
-sys.exit(run(main))
+run(SPEC, wire)

@@ -1,6 +1,6 @@
 """The wiring of payments_svc, which nobody calls: it follows logs."""
 
-from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings
 
 from payments_svc.domain import PAYMENT
 from payments_svc.policies import ROOMS, TRIPS
@@ -23,11 +23,5 @@ SPEC = ServiceSpec(
 )
 
 
-def wire(service: Service, provider: FakeProvider) -> None:
-    service.subscribe(TRIPS, ROOMS, payments(provider))
-
-
-async def main(shutdown: Shutdown) -> None:
-    async with open_service(SPEC, load(PaymentSettings), shutdown) as service:
-        wire(service, FakeProvider())
-        await service.serve()
+def wire(service: Service, _views: object = None, provider: FakeProvider | None = None) -> None:
+    service.subscribe(TRIPS, ROOMS, payments(provider or FakeProvider()))

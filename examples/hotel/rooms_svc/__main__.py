@@ -1,7 +1,5 @@
-import sys
-
 from twinlog import run
 
-from rooms_svc.app import main
+from rooms_svc.app import SPEC, wire
 
-sys.exit(run(main))
+run(SPEC, wire)

@@ -1,10 +1,10 @@
 """The edge and the wiring of rooms_svc."""
 
-from twinlog import Address, Service, ServiceSpec, Settings, Shutdown, Transaction, load, open_service
+from twinlog import Address, Service, ServiceSpec, Settings
 from twinlog.rpc import Checks, Commands, Context
 
 from hotel.v1.rooms_pb2 import AddRoomRequest, AddRoomResponse
-from hotel.v1.rooms_pb2_grpc import RoomServiceServicer, add_RoomServiceServicer_to_server
+from hotel.v1.rooms_pb2_grpc import RoomServiceServicer
 from rooms_svc.domain import ROOM, AddRoom
 from rooms_svc.policies import POLICIES
 
@@ -34,19 +34,10 @@ class RoomService(RoomServiceServicer):
         room_id = checks.name("room_id", request.room_id)
         if request.cents_a_night <= 0:
             checks.violate("cents_a_night", "has to be more than 0")
-
-        def add(tx: Transaction) -> AddRoomResponse:
-            tx.do(ROOM, room_id, AddRoom(room_id, request.cents_a_night))
-            return AddRoomResponse()
-
-        return await self._commands.execute(request, context, checks, add, AddRoomResponse)
+        command = AddRoom(room_id, request.cents_a_night)
+        return await self._commands.do(request, context, checks, ROOM, room_id, command, AddRoomResponse())
 
 
 def wire(service: Service, _views: object = None) -> RoomService:
     service.subscribe(POLICIES)
     return RoomService(Commands(service.log, service.writer))
-
-
-async def main(shutdown: Shutdown) -> None:
-    async with open_service(SPEC, load(RoomSettings), shutdown) as service:
-        await service.serve((wire(service), add_RoomServiceServicer_to_server, "hotel.v1.RoomService"))

@@ -1,7 +1,5 @@
-import sys
-
 from twinlog import run
 
-from trips_svc.app import main
+from trips_svc.app import SPEC, wire
 
-sys.exit(run(main))
+run(SPEC, wire)

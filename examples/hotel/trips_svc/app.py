@@ -1,19 +1,8 @@
 """The wiring of trips_svc."""
 
-from twinlog import (
-    Address,
-    PostgresViews,
-    Service,
-    ServiceSpec,
-    Settings,
-    Shutdown,
-    ViewStore,
-    load,
-    open_service,
-)
+from twinlog import Address, PostgresViews, Service, ServiceSpec, Settings, ViewStore
 from twinlog.rpc import Commands, ReadModel
 
-from hotel.v1.trips_pb2_grpc import add_TripQueryServiceServicer_to_server, add_TripServiceServicer_to_server
 from trips_svc.domain import TRIP
 from trips_svc.policies import POLICIES
 from trips_svc.saga import TRIP_SAGAS
@@ -35,6 +24,7 @@ SPEC = ServiceSpec(
     address="trips_address",
     aggregates=(TRIP, TRIP_SAGAS),
     migrations=(PACKAGE,),
+    views=lambda log: PostgresViews(log, PACKAGE, ROWS),
 )
 
 
@@ -44,12 +34,3 @@ def wire(service: Service, views: ViewStore) -> tuple[TripService, TripQueries]:
     reads.subscribe()
     commands = Commands(service.log, service.writer)
     return TripService(commands, service.ids), TripQueries(reads, views)
-
-
-async def main(shutdown: Shutdown) -> None:
-    async with open_service(SPEC, load(TripSettings), shutdown) as service:
-        commands, queries = wire(service, PostgresViews(service.log, PACKAGE, ROWS))
-        await service.serve(
-            (commands, add_TripServiceServicer_to_server, "hotel.v1.TripService"),
-            (queries, add_TripQueryServiceServicer_to_server, "hotel.v1.TripQueryService"),
-        )

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
-from twinlog import Ids, Transaction, ViewStore
+from twinlog import Ids, ViewStore
 from twinlog.rpc import Checks, Commands, Context, ReadModel
 
 from hotel.v1 import trips_pb2 as pb
@@ -24,25 +24,14 @@ class TripService(TripServiceServicer):
         mode: Any = checks.enum("mode", request.mode, pb.Mode, required=False) or pb.MODE_ORCHESTRATION
         nights = _nights(checks, request)
         trip_id = checks.uuid("request_id", request.request_id, required=False) or str(self._ids.uuid7())
-
-        def book(tx: Transaction) -> pb.BookTripResponse:
-            tx.do(TRIP, trip_id, Book(trip_id, guest, room_id, nights, mode))
-            return pb.BookTripResponse(trip_id=trip_id)
-
-        trip = [(TRIP, trip_id)]
-        return await self._commands.execute(
-            request, context, checks, book, pb.BookTripResponse, preload=trip, assume_empty=trip
-        )
+        command, response = Book(trip_id, guest, room_id, nights, mode), pb.BookTripResponse(trip_id=trip_id)
+        return await self._commands.do(request, context, checks, TRIP, trip_id, command, response, new=True)
 
     async def CancelTrip(self, request: pb.CancelTripRequest, context: Context) -> pb.CancelTripResponse:
         checks = Checks()
         trip_id = checks.uuid("trip_id", request.trip_id)
-
-        def cancel(tx: Transaction) -> pb.CancelTripResponse:
-            tx.do(TRIP, trip_id, Cancel())
-            return pb.CancelTripResponse()
-
-        return await self._commands.execute(request, context, checks, cancel, pb.CancelTripResponse)
+        response = pb.CancelTripResponse()
+        return await self._commands.do(request, context, checks, TRIP, trip_id, Cancel(), response)
 
 
 class TripQueries(TripQueryServiceServicer):

@@ -9,6 +9,7 @@ from twinlog.console.looks import Look, Said
 from twinlog.console.page import Gone, Page, Query, missing, refused
 from twinlog.console.reading import Events, Filter, Tree, newest, stream_of, tree_of
 from twinlog.console.services import Answer, Services
+from twinlog.model.event import MOST_VERSION
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
@@ -104,7 +105,7 @@ async def load_stream(services: Services, query: Query) -> Stream:
     """One stream. Raises Gone, Unanswered."""
     log, name = query.get("log"), query.get("stream")
     owner = _owner(await services.look(), log)
-    answer = await stream_of(services, owner.service, name, query.number("upto"))
+    answer = await stream_of(services, owner.service, name, query.number("upto", most=MOST_VERSION))
     if answer.message is None:
         raise refused(f"{name} of log {log}: {answer.problem}", answer)
     return Stream(log, answer.message, owner)

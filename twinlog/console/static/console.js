@@ -24,6 +24,26 @@
       : past > 0 ? `${lasting(past)} overdue` : `in ${lasting(-past)}`;
     if (time.textContent !== text) time.textContent = text;
   };
+  const east = -new Date().getTimezoneOffset();
+  const zone = "UTC" + (east ? (east < 0 ? "−" : "+") + Math.floor(Math.abs(east) / 60) + (east % 60 ? `:${two(Math.abs(east % 60))}` : "") : "");
+  // Fields take times in the zone in which times are shown; a URL says them in UTC, and so means the same to everybody.
+  const WRITTEN = /^(?:(\d{4}-\d\d-\d\d)[ T])?(\d\d?:\d\d(?::\d\d(?:\.\d{1,3})?)?)$/, SENT = /^\d{4}-\d\d-\d\dT.*Z$/;
+  const sent = (text) => {
+    const [, day, time] = WRITTEN.exec(text.trim()) || [];
+    const at = time && new Date(`${day || clock(new Date(), new Date(0)).slice(0, 10)}T${time.padStart(time.search(":") < 2 ? time.length + 1 : 0, "0")}`);
+    return at && !isNaN(at) ? at.toISOString() : text;
+  };
+  const written = (text) => {
+    const at = new Date(text);
+    return SENT.test(text) && !isNaN(at) ? clock(at, new Date()).replace(/(:00)?\.000$/, "") : text;
+  };
+  const inZone = (root) => {
+    for (const label of root.querySelectorAll("[data-zone]")) label.textContent = `(${zone})`;
+    for (const field of root.querySelectorAll("[data-moment]")) field.setAttribute("value", written(field.getAttribute("value")));
+  };
+  document.addEventListener("formdata", (event) => {
+    for (const field of event.target.querySelectorAll("[data-moment]:enabled")) event.formData.set(field.name, sent(field.value));
+  });
   const tellAll = () => {
     if (selecting()) return;
     const now = new Date();
@@ -100,6 +120,7 @@
     newest = null;
     const now = new Date();
     for (const time of fresh.querySelectorAll("[data-time]")) tell(time, now);
+    inZone(fresh);
     for (const id of ["health", "main"]) if (fresh.getElementById(id)) morph($(id), fresh.getElementById(id));
     if (document.body.hasAttribute("data-still") && !main().querySelector("[data-waits]")) { tag = ""; close(); }
     document.dispatchEvent(new Event("shown"));
@@ -233,8 +254,8 @@
   });
 
   for (const id of ["theme", "help"]) $(id).hidden = false;
-  const east = -new Date().getTimezoneOffset();
-  if (east) $("zone").textContent += (east < 0 ? "−" : "+") + Math.floor(Math.abs(east) / 60) + (east % 60 ? `:${two(Math.abs(east % 60))}` : "");
+  $("zone").textContent = zone;
+  inZone(document);
   const here = document.querySelector(".side nav a[aria-current]");
   if (here && here.closest("nav").scrollWidth > here.closest("nav").clientWidth) here.scrollIntoView({ inline: "center", block: "nearest" });
   tellAll();

@@ -25,8 +25,8 @@ ON CONFLICT (subject) DO UPDATE
 RETURNING coalesce((SELECT there FROM was), false);
 
 -- name: destroyed_keys
--- Whose keys were destroyed within some time.
-SELECT subject FROM subject_keys WHERE destroyed_at > now() - $1::interval;
+-- Whose keys were destroyed within some time before now, and before $2, which may be NULL; and what time it is.
+SELECT now(), array(SELECT subject FROM subject_keys WHERE destroyed_at > least(now(), $2::timestamptz) - $1::interval);
 
 -- name: all_destroyed
 -- Whose keys were ever destroyed, and when.

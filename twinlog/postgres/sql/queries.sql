@@ -501,9 +501,11 @@ UPDATE view_builds SET live = true, live_since = clock_timestamp(), may_lack = $
  WHERE view = $1 AND build = $2 AND NOT dropped RETURNING build;
 
 -- name: build_kept_for
--- For how many seconds a build is still kept, of those since queries left it.
-SELECT extract(epoch FROM live_until - clock_timestamp())::float8 + $3 FROM view_builds
- WHERE view = $1 AND build = $2 AND NOT live AND live_until IS NOT NULL;
+-- For how many seconds a build is still kept, of those since queries left it. Where a clock that was ahead has noted
+-- that, they count from now.
+UPDATE view_builds SET live_until = least(live_until, clock_timestamp())
+ WHERE view = $1 AND build = $2 AND NOT live AND live_until IS NOT NULL
+RETURNING extract(epoch FROM live_until - clock_timestamp())::float8 + $3;
 
 -- name: builds_rule_out_older
 -- Has programs of release 0.1 refuse to start while a view has another build than its home: they end where they find a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,14 @@ from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.log.lease import ALWAYS_HELD
-from twinlog.log.view_store import ViewStore
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryViews
 from twinlog.model.view import AnyView
 from twinlog.service.mistakes import in_spec, refuse
+from twinlog.service.program import Wire
 from twinlog.service.service import Service
+from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
 from twinlog.testing.fakes import CountedIds, ManualClock
 
@@ -28,12 +29,18 @@ class Hosted:
 
     spec: ServiceSpec
     """Its SPEC, as its process has it."""
-    wire: Callable[[Service, ViewStore], object]
-    """Subscribes what the service reacts with and gives its servicer, several as a tuple, or None. It is called with
-    the service and with a store for its projections, once for every start of every replica."""
+    wire: Wire
+    """Subscribes what the service reacts with and gives its servicer, several as a tuple, or None, as `run` takes it.
+    It is called with the service and with a store for its projections, once for every start of every replica."""
     replays: bool = True
     """Whether its policies may see events again, as after an operator has moved a checkpoint back: what they do is
     idempotent."""
+    settings: Settings | None = None
+    """What its wiring finds as ``service.settings``; by default their defaults, of those that have any."""
+
+    def configure(self, service: Service) -> None:
+        """Gives a service its settings."""
+        service.settings = self.settings or self.spec.settings.model_construct()
 
     @property
     def name(self) -> str:
@@ -143,13 +150,6 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
     return found
 
 
-def edges(wired: object) -> Sequence[object]:
-    """The servicers among what a wiring gave."""
-    if wired is None:
-        return ()
-    return wired if isinstance(wired, tuple) else (wired,)
-
-
 class _Surveyed(Service):
     """A service that never runs; it is only asked what it is wired to."""
 
@@ -167,6 +167,7 @@ class _Surveyed(Service):
             on_crash=lambda _task, _error: None,
             aggregates=hosted.spec.aggregates,
         )
+        hosted.configure(self)
         hosted.wire(self, MemoryViews(log))
         self.refuse_unfinished()
 

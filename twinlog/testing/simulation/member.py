@@ -90,6 +90,7 @@ class Member(Service):
             keys=keys,
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
+        hosted.configure(self)
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
         cursor = super()._feed(consumer, linger, batch)

@@ -15,10 +15,11 @@ from twinlog.memory.keys import MemoryKeys
 from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.policies import Policies
+from twinlog.service.program import servicers
 from twinlog.service.service import Service
 from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
 from twinlog.testing.simulation.faults import Weather
-from twinlog.testing.simulation.hosted import Hosted, edges
+from twinlog.testing.simulation.hosted import Hosted
 from twinlog.testing.simulation.leases import LeaseServer, RemoteLease
 from twinlog.testing.simulation.log import LogServer, RemoteLog
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
@@ -154,9 +155,10 @@ class Process:
             keys=world.keys,
             randomness=jitter,
         )
+        self.hosted.configure(service)
         service.writer._snapshots._every = _SNAPSHOT_EVERY
         async with service.running():
             service.start("clock", clock.run())
             views = RemoteViews(network, client, world.views[spec.name])
-            self.edges, self.serves = edges(self.hosted.wire(service, views)), True
+            self.edges, self.serves = servicers(self.hosted.wire(service, views)), True
             await asyncio.Event().wait()

@@ -11,10 +11,11 @@ from typing import Any, Self, TypeVar
 
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.model.errors import Overloaded
+from twinlog.service.program import servicers
 from twinlog.testing.fakes import CountedIds
 from twinlog.testing.simulation.calls import CallContext
 from twinlog.testing.simulation.clocks import SkewedClock
-from twinlog.testing.simulation.hosted import Hosted, edges, survey
+from twinlog.testing.simulation.hosted import Hosted, survey
 from twinlog.testing.simulation.loop import SimulatedLoop
 from twinlog.testing.simulation.member import Member
 from twinlog.testing.simulation.scene import Scene
@@ -151,7 +152,7 @@ class World(Scene):
             member = Member(hosted, self.logs, self.twins, clock, self._ids, self._crashed, self.keys)
             await self._stack.enter_async_context(member.running())
             self._members[name] = member
-            self._edges[name] = edges(hosted.wire(member, self.views[name]))
+            self._edges[name] = servicers(hosted.wire(member, self.views[name]))
 
     def _pass(self, seconds: float) -> None:
         until = self._loop.time() + seconds

@@ -1,0 +1,26 @@
+"""How servicers are registered: by what generated code has beside the class that each derives from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+Registration = tuple[Any, Callable[[Any, Any], None], str]
+"""A servicer, the generated function that adds it to a server, and the service's full name."""
+
+_GENERATED, _SERVICER = "_pb2_grpc", "Servicer"
+
+
+def registrations(served: Any) -> Iterator[Registration]:
+    """Those of a servicer, one for each generated class that it derives from; what is none stays as it is."""
+    found = False
+    for base in type(served).__mro__:
+        service = base.__name__.removesuffix(_SERVICER)
+        if base.__module__.endswith(_GENERATED) and service != base.__name__:
+            add = getattr(import_module(base.__module__), f"add_{base.__name__}_to_server")
+            file = import_module(base.__module__.removesuffix("_grpc")).DESCRIPTOR
+            yield served, add, file.services_by_name[service].full_name
+            found = True
+    if not found:
+        yield served

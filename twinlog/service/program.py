@@ -1,0 +1,60 @@
+"""A program of one service: what it is and how it is wired are all that differs from one to the next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twinlog.postgres.views import PostgresViews
+from twinlog.service import runtime
+from twinlog.service.process import open_service
+from twinlog.service.runtime import Main, Shutdown
+from twinlog.service.service import Service
+from twinlog.service.settings import load
+from twinlog.service.spec import ServiceSpec
+
+Wire = Callable[[Service, Any], object]
+"""Subscribes what a service reacts with and gives its servicer, several as a tuple, or None. It is called with the
+service and with the store of its views."""
+
+
+def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
+    """Runs a service until it is asked to stop, and ends the process: ``run(SPEC, wire)`` is a whole ``__main__``.
+
+    ``wire`` is given the service and the store that the spec's ``views`` makes. It subscribes what the service reacts
+    with and gives its servicer, several as a tuple, or None; a :class:`~twinlog.testing.Hosted` takes the same one.
+
+    In place of both, an async function ``main(shutdown)`` may do what it likes, such as :func:`open_service`; then the
+    exit code is given, for ``sys.exit``.
+
+    SIGTERM and SIGINT request the :class:`Shutdown`; a second signal cuts it off. The code is 0 after an orderly stop,
+    1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr. SIGUSR1 has the process
+    write to stderr what it does at that moment, also while its event loop hangs.
+    """
+    if wire is None:
+        assert not isinstance(program, ServiceSpec), "run(SPEC, wire): how the service is wired is missing"
+        return runtime.run(program)
+    assert isinstance(program, ServiceSpec)
+    sys.exit(runtime.run(main_of(program, wire)))
+
+
+def main_of(spec: ServiceSpec, wire: Wire) -> Main:
+    """The ``main`` of a service's program: with the spec's settings and views, wired and served."""
+
+    async def main(shutdown: Shutdown) -> None:
+        async with open_service(spec, load(spec.settings), shutdown) as service:
+            views = spec.views(service.log) if spec.views else PostgresViews(service.log, _NO_QUERIES, {})
+            await service.serve(*servicers(wire(service, views)))
+
+    return main
+
+
+_NO_QUERIES = "twinlog.postgres.sql"
+
+
+def servicers(wired: object) -> Sequence[object]:
+    """Those among what a wiring gave."""
+    if wired is None:
+        return ()
+    return wired if isinstance(wired, tuple) else (wired,)
