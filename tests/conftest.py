@@ -49,13 +49,15 @@ Every other test runs alone, wherever there is room. Each worker has servers of 
 """
 
 LONGEST_FIRST = (
+    "tests/console/",
     "tests/e2e/",
     "tests/audit/",
-    "tests/console/",
     "tests/chaos/test_chaos.py::test_nothing_is_lost_doubled_off_or_stuck",
     "tests/neighbors/test_shop.py::test_they_run_beside_each_other_and_the_auditor_passes_both",
+    "tests/try_it/",
     "tests/stack/test_demo.py",
     "tests/repair/test_failover.py",
+    "tests/erasure/test_shop.py",
     "tests/upgrade/test_upgrade.py",
     "tests/cli/test_projects.py::test_a_new_project_passes_its_checks",
     "tests/packaging/",

@@ -14,7 +14,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
 from twinlog.console.lanes import anchor, cut_end
@@ -27,6 +28,25 @@ _LINE = 240
 STATIC = HERE / "static"
 
 
+class _Compiled(BytecodeCache):
+    """Templates that this process has compiled: it takes half a second, and any further console has them at once."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Fills the bucket, unless the template's source is another one than then."""
+        if code := self._code.get(bucket.key):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keeps what is in the bucket."""
+        self._code[bucket.key] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
+
+
 def environment(folders: Sequence[Path] = ()) -> Environment:
     """Templates of the console and of other folders."""
     made = Environment(
@@ -36,6 +56,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=_COMPILED,
     )
     made.filters |= {
         "ago": ago,
