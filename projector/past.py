@@ -50,27 +50,28 @@ class Queries:
         self._views, self._reads, self._pages = views, reads, pages
         self._past, self._personal = past, personal
 
-    async def _order(self, order_id: str, as_of: Moment | None) -> OrderRow:
-        """An order as it is, or was at a moment. Raises OrderNotFound."""
-        row = await (self._views.order(order_id) if as_of is None else self._order_then(order_id, as_of))
-        if row is None:
-            raise OrderNotThere if as_of else OrderNotFound
-        return row
-
-    async def _order_then(self, order_id: str, as_of: Moment) -> OrderRow | None:
+    async def _order_then(self, order_id: str, as_of: Moment) -> OrderRow:
+        """An order as it was at a moment. Raises OrderNotFound."""
         stream = StreamId("order", order_id)
         row: OrderRow | None = (await self._past.row(ORDERS, OrderRow, "orders", stream, order_id, as_of)).row
+        if row is None:
+            raise OrderNotThere
         return row
 
-    async def _customer(self, customer_id: str, as_of: Moment | None) -> CustomerRow:
-        """A customer as it is, or was at a moment, with the name opened as it is today. Raises CustomerNotFound."""
-        if as_of is None:
-            row = await self._views.customer(customer_id)
-        else:
-            stream = StreamId("customer", customer_id)
-            row = (await self._past.row(CUSTOMERS, CustomerRow, "customers", stream, customer_id, as_of)).row
+    async def _customer(self, customer_id: str) -> CustomerRow:
+        """A customer as it is, with the name opened. Raises CustomerNotFound."""
+        row = await self._views.customer(customer_id)
+        if row is None:
+            raise CustomerNotFound
+        return row._replace(name=await self._personal.open(customer_id, row.name))
+
+    async def _customer_then(self, customer_id: str, as_of: Moment) -> CustomerRow:
+        """A customer as it was at a moment, the name as it is opened today. Raises CustomerNotFound."""
+        stream = StreamId("customer", customer_id)
+        found = await self._past.row(CUSTOMERS, CustomerRow, "customers", stream, customer_id, as_of)
+        row: CustomerRow | None = found.row
         if row is None or not row.created_position:
-            raise CustomerNotThere if as_of else CustomerNotFound
+            raise CustomerNotThere
         return row._replace(name=await self._personal.open(customer_id, row.name))
 
 
@@ -85,7 +86,7 @@ class MomentQueries(Queries, MomentQueryServiceServicer):
         cut = await self._cut(order_id, at)
         if not cut["orders"]:
             raise OrderNotThere
-        order = await self._order(order_id, Moment(position=cut["orders"]))
+        order = await self._order_then(order_id, Moment(position=cut["orders"]))
         response = pb.GetMomentResponse(
             cut=[LogPosition(log=log, position=position) for log, position in sorted(cut.items())],
             saga=await self._saga(order_id, cut.get("sagas", 0), time_left(context, _SECONDS)),
@@ -93,7 +94,7 @@ class MomentQueries(Queries, MomentQueryServiceServicer):
         write_order(response.order, order)
         if customers := cut.get("customers"):
             with suppress(CustomerNotFound):  # the order was made for nobody, or before its customer
-                customer = await self._customer(order.customer_id, Moment(position=customers))
+                customer = await self._customer_then(order.customer_id, Moment(position=customers))
                 write_customer(response.customer, customer)
         await self._reads.after(cut, time_left(context, _SECONDS))
         rows = [row for row in await self._views.timeline(order_id) if row.position <= cut.get(row.log, 0)]

@@ -13,7 +13,7 @@ from shop.queries.v1 import customer_query_service_pb2 as customers
 from shop.queries.v1 import order_query_service_pb2 as orders
 from shop.queries.v1.customer_query_service_pb2_grpc import CustomerQueryServiceServicer
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceServicer
-from twinlog.rpc import Change, Checks, Context
+from twinlog.rpc import Change, Checks, Context, as_of
 
 
 def _order_changed(change: Change) -> orders.WatchOrderResponse:
@@ -42,9 +42,15 @@ class OrderQueries(Queries, OrderQueryServiceServicer):
     async def GetOrder(self, request: orders.GetOrderRequest, context: Context) -> orders.GetOrderResponse:
         checks = Checks()
         order_id = checks.uuid("order_id", request.order_id)
-        as_of = await self._reads.moment(checks, request, context)
+        if request.HasField("as_of"):
+            row: OrderRow | None = await self._order_then(order_id, as_of(checks, request))
+        else:
+            await self._reads.fresh(checks, request, context)
+            row = await self._views.order(order_id)
+        if row is None:
+            raise OrderNotFound
         response = orders.GetOrderResponse()
-        write_order(response.order, await self._order(order_id, as_of))
+        write_order(response.order, row)
         return response
 
     async def ListOrders(
@@ -110,9 +116,13 @@ class CustomerQueries(Queries, CustomerQueryServiceServicer):
     ) -> customers.GetCustomerResponse:
         checks = Checks()
         customer_id = checks.uuid("customer_id", request.customer_id)
-        as_of = await self._reads.moment(checks, request, context)
+        if request.HasField("as_of"):
+            row = await self._customer_then(customer_id, as_of(checks, request))
+        else:
+            await self._reads.fresh(checks, request, context)
+            row = await self._customer(customer_id)
         response = customers.GetCustomerResponse()
-        write_customer(response.customer, await self._customer(customer_id, as_of))
+        write_customer(response.customer, row)
         return response
 
     async def ListCustomers(
@@ -137,7 +147,7 @@ class CustomerQueries(Queries, CustomerQueryServiceServicer):
         await self._reads.fresh(checks, request, context)
         rows, more = page.of(await self._views.orders(customer_id, 0, page.before, page.limit), _created)
         response = customers.GetOrderHistoryResponse(next_page_token=more)
-        write_customer(response.customer, await self._customer(customer_id, None))
+        write_customer(response.customer, await self._customer(customer_id))
         for order in rows:
             write_order(response.orders.add(), order)
         return response

@@ -141,8 +141,10 @@ def _ring(ids: list[str], tx: Transaction) -> None:
         tx.do(ALARM, id, Ring())
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize(("capacity", "deadline"), [(20, 10.0), (50, 4.0), (100, 30.0), (200, 5.0)])
+@pytest.mark.parametrize(
+    ("capacity", "deadline", "replicas"),
+    [(20, 10.0, 1), (20, 10.0, 2), (50, 4.0, 1), (50, 4.0, 2), (100, 30.0, 1), (200, 5.0, 2)],
+)
 def test_five_times_the_capacity_costs_little_and_is_over_when_it_is_over(
     capacity: float, deadline: float, replicas: int
 ) -> None:

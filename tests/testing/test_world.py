@@ -21,7 +21,7 @@ from tests.hotel.bookings import BOOKING, POINTS, BookingNotFound
 from tests.hotel.rooms import ROOM, ROOMS, RoomRow
 from tests.hotel.services import HOTEL, BookingService
 from tests.simulation.shop import services
-from twinlog import Policies, Service, ViewStore
+from twinlog import ConfigurationError, Policies, Service, ViewStore
 from twinlog.rpc import Commands
 from twinlog.testing import START, Hosted, World
 
@@ -107,6 +107,15 @@ def test_two_services_with_one_log_are_refused() -> None:
     both = [rooms, replace(bookings, spec=replace(bookings.spec, log="rooms"))]
     with pytest.raises(ValueError, match="two services have the log rooms"):
         World(both)
+
+
+def test_two_services_in_one_database_are_refused_as_at_their_start() -> None:
+    rooms, bookings, trips = HOTEL
+    guests = replace(bookings, spec=replace(bookings.spec, database="hotel_rooms"))
+    with pytest.raises(
+        ConfigurationError, match="hotel_rooms holds log rooms, and this service's log is bookings"
+    ):
+        World([rooms, guests, trips])
 
 
 def test_a_log_that_nobody_has_is_refused() -> None:

@@ -12,7 +12,7 @@ from twinlog.rpc.errors import CODES, status_of
 from twinlog.rpc.failures import failure_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Server, serve
-from twinlog.rpc.moments import moment_of
+from twinlog.rpc.moments import as_of, moment_of
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.past import Past
 from twinlog.rpc.payloads import decoded
@@ -56,6 +56,7 @@ __all__ = [
     "WatchExpired",
     "WatchTooSlow",
     "Watched",
+    "as_of",
     "call_metadata",
     "causes_first",
     "decoded",

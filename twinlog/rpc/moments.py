@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -26,6 +27,18 @@ def moment_of(checks: Checks, field: str, given: pb.Moment) -> Moment:
         case "time":
             return Moment(time=time_of(checks, f"{field}.time", given.time))
     return Moment()
+
+
+def as_of(checks: Checks, request: Any) -> Moment:
+    """The moment of a query's field ``as_of``; ends the checks. The past needs no view, so it takes no token.
+
+    Raises InvalidArgument.
+    """
+    moment = moment_of(checks, "as_of", request.as_of)
+    if request.consistency_token:
+        checks.violate("consistency_token", "cannot be given with as_of: the past is in the log already")
+    checks.done()
+    return moment
 
 
 def time_of(checks: Checks, field: str, given: Timestamp) -> datetime | None:

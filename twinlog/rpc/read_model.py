@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 
 from twinlog.consume import Consumer
 from twinlog.consume.projection import Projection
-from twinlog.log.past import Moment
 from twinlog.log.view_build import consumer_of
 from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewStore
@@ -20,7 +19,6 @@ from twinlog.model.view import AnyView
 from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, time_left
 from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages, ViewLagging
-from twinlog.rpc.moments import moment_of
 from twinlog.rpc.validation import Checks
 from twinlog.rpc.watches import Change, First, Watches
 
@@ -157,19 +155,6 @@ class ReadModel:
                 for log in stale_by:
                     raise ViewLagging(log=log, reached=self.freshness.positions[log], wanted=wanted[log])
         consistency.tell(context, self.freshness.token, stale_by)
-
-    async def moment(self, checks: Checks, request: Any, context: Incoming) -> Moment | None:
-        """The moment that a request's field ``as_of`` names: the past needs no view, so nothing is waited for. None
-        where it names none: then as :meth:`fresh`. Raises what that raises.
-        """
-        if not request.HasField("as_of"):
-            await self.fresh(checks, request, context)
-            return None
-        as_of = moment_of(checks, "as_of", request.as_of)
-        if request.consistency_token:
-            checks.violate("consistency_token", "cannot be given with as_of: the past is in the log already")
-        checks.done()
-        return as_of
 
     async def after(self, token: str | Mapping[str, int], seconds: float = _TOKEN_WAIT_SECONDS) -> None:
         """Waits until the views have what a command did, by the ``consistency_token`` of its response.

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from twinlog.postgres.views import PostgresViews
 from twinlog.service import runtime
 from twinlog.service.process import open_service
 from twinlog.service.runtime import Main, Shutdown
-from twinlog.service.service import Service
 from twinlog.service.settings import load
 from twinlog.service.spec import ServiceSpec
-
-Wire = Callable[[Service, Any], object]
-"""Subscribes what a service reacts with and gives its servicer, several as a tuple, or None. It is called with the
-service and with the store of its views."""
+from twinlog.service.wiring import Wire, servicers
 
 
 def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
@@ -51,10 +45,3 @@ def main_of(spec: ServiceSpec, wire: Wire) -> Main:
 
 
 _NO_QUERIES = "twinlog.postgres.sql"
-
-
-def servicers(wired: object) -> Sequence[object]:
-    """Those among what a wiring gave."""
-    if wired is None:
-        return ()
-    return wired if isinstance(wired, tuple) else (wired,)

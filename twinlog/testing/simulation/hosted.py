@@ -15,11 +15,12 @@ from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryViews
 from twinlog.model.view import AnyView
+from twinlog.postgres.urls import parted
 from twinlog.service.mistakes import in_spec, refuse
-from twinlog.service.program import Wire
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.wiring import Wire
 from twinlog.testing.fakes import CountedIds, ManualClock
 
 
@@ -129,8 +130,8 @@ class Survey:
 def survey(hosted: Sequence[Hosted]) -> Survey:
     """Looks at the wiring of services.
 
-    Raises ConfigurationError where one is put together wrongly, and ValueError where two have one name or one log, or
-    where one follows a log that none of them has.
+    Raises ConfigurationError where one is put together wrongly or has another's database, as each does at its start,
+    and ValueError where two have one name or one log, or where one follows a log that none of them has.
     """
     for what, names in (
         ("name", [each.name for each in hosted]),
@@ -141,6 +142,7 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
             raise ValueError(f"two services have the {what} {', '.join(twice)}: give each its own")
     for each in hosted:
         refuse(list(in_spec(each.spec)), each.name)
+    _refuse_shared_databases(hosted)
     found = Survey({each.name: each for each in hosted})
     for name, consumer in found.consumers.items():
         if (log := consumer.source) not in found.logs:
@@ -148,6 +150,16 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
                 f"{name} follows the log {log}, which no service here has: add the one that has it"
             )
     return found
+
+
+def _refuse_shared_databases(hosted: Sequence[Hosted]) -> None:
+    logs: dict[str, str] = {}
+    for each in hosted:
+        database, log = each.spec.database, each.spec.log
+        if (known := logs.setdefault(database, log)) != log:
+            from twinlog.postgres.identity import AnotherLog  # a world needs no Postgres else
+
+            raise AnotherLog(database=database, theirs=known, ours=log, place=parted(database)[0])
 
 
 class _Surveyed(Service):

@@ -15,8 +15,8 @@ from twinlog.memory.keys import MemoryKeys
 from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.policies import Policies
-from twinlog.service.program import servicers
 from twinlog.service.service import Service
+from twinlog.service.wiring import servicers
 from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
 from twinlog.testing.simulation.faults import Weather
 from twinlog.testing.simulation.hosted import Hosted

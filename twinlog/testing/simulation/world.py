@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.model.errors import Overloaded
-from twinlog.service.program import servicers
+from twinlog.service.wiring import servicers
 from twinlog.testing.fakes import CountedIds
 from twinlog.testing.simulation.calls import CallContext
 from twinlog.testing.simulation.clocks import SkewedClock
