@@ -65,6 +65,15 @@ async def test_a_stream_that_takes_no_more_is_a_fault() -> None:
         assert "counters" in await refuses(relay)
 
 
+async def test_a_stream_that_lost_an_event_is_made_anew() -> None:
+    log, twin = MemoryLog("counters"), MemoryTwin("counters")
+    await copied(log, twin, 5)
+    assert twin.messages
+    del twin.messages[4]
+    async with running(Relay(log, twin)):
+        await mirrored(log, twin)
+
+
 async def test_a_rivals_copy_stands_for_the_events_of_the_log() -> None:
     log, twin = MemoryLog("counters"), MemoryTwin("counters")
     relay = Relay(log, twin)

@@ -307,3 +307,7 @@ def test_rewording_a_docstring_leaves_snapshots_as_they_are() -> None:
         return StateCodec(Aggregate("any", State(), COUNTER.decide, COUNTER.evolve, str)).schema
 
     assert schema("In one word.") == schema("In other words.")
+
+
+def test_the_mark_of_a_state_is_as_long_as_it_is_stored() -> None:
+    assert len(StateCodec(COUNTER).schema) == 16
