@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import Field
@@ -14,6 +14,7 @@ import saga_orchestrator.app
 from stack.topology import ROOT
 from twinlog import Address, ConfigurationError, ServiceSpec, Settings, load
 from twinlog.postgres.urls import address_of
+from twinlog.service.program import main_of
 from twinlog.service.settings import describe
 
 
@@ -231,7 +232,7 @@ async def test_a_service_of_the_shop_looks_at_its_settings_first(
     app: Any = APPS[port]
     environment.setenv("LOG_LEVEL", "loud")
     with pytest.raises(ConfigurationError, match="LOG_LEVEL=loud is wrong"):
-        await app.main(None)
+        await main_of(app.SPEC, app.wire)(cast(Any, None))
 
 
 def test_wrapping_keys_that_are_blank_are_not_taken_for_none(environment: pytest.MonkeyPatch) -> None:
