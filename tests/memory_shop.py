@@ -118,6 +118,7 @@ class MemoryShop:
         self.orders = order_svc.wire(self.order_svc)
         self.customers = customer_svc.wire(self.customer_svc)
         saga_orchestrator.wire(self.saga_orchestrator, cast(Any, self.saga_views))
+        self.saga_orchestrator.saga_list = None  # the kernel's own: views in memory have no queries
         self.projector = await self._running("projector", "projector")
         projector.feed(self.projector, self.views)
         return self

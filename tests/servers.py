@@ -19,13 +19,16 @@ from twinlog.testing.servers import execute, folder, nats_server, stream, unique
 
 __all__ = [
     "Postgres",
+    "create_database",
     "database",
     "empty_database",
     "execute",
     "folder",
     "nats_server",
     "new_user",
+    "own_clock",
     "postgres_server",
+    "set_clock",
     "stream",
     "template",
     "unique",
@@ -62,6 +65,25 @@ def _children(pid: int) -> list[Path]:
     return [Path("/proc", child) for child in listed.read_text().split()] if listed.exists() else []
 
 
+_CLOCK = """
+    CREATE SCHEMA clock;
+    CREATE TABLE clock.ahead AS SELECT interval '0' AS of_the_machine;
+    CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT pg_catalog.now() + of_the_machine FROM clock.ahead';
+    ALTER DATABASE "{name}" SET search_path = clock, pg_catalog, public;
+"""
+
+
+async def own_clock(server_url: str, database: str) -> None:
+    """Gives new sessions of a database another ``now()``, which can be set."""
+    await execute(server_url, _CLOCK.format(name=database), database)
+
+
+async def set_clock(server_url: str, database: str, ahead: str) -> None:
+    """Sets it, by an interval from the machine's, such as ``-1 hour``."""
+    await execute(server_url, f"UPDATE clock.ahead SET of_the_machine = '{ahead}'", database)
+
+
 @asynccontextmanager
 async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
     """A Postgres that the test may stop, kill and start again."""
@@ -82,7 +104,8 @@ async def template(server_url: str) -> AsyncIterator[None]:
     async with empty_database(server_url) as original:
         async with open_log(server_url, original, "template"):
             pass
-        # Only what nobody is connected to can be copied.
+        # Only what nobody is connected to can be copied; and nobody takes it for one more log of the server.
+        await execute(server_url, f'ALTER DATABASE "{original}" ALLOW_CONNECTIONS false')
         connection = await asyncpg.connect(database_url(server_url, "postgres"))
         try:
             others = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)"
@@ -109,11 +132,16 @@ async def database(server_url: str) -> AsyncIterator[str]:
     Whether they are made where they are missing is for tests that take an ``empty_database``.
     """
     name = unique()
-    await execute(server_url, f'CREATE DATABASE "{name}" {_TEMPLATES.get(server_url, "")}')
+    await create_database(server_url, name)
     try:
         yield name
     finally:
         await servers._drop(server_url, name)
+
+
+async def create_database(server_url: str, name: str) -> None:
+    """The same, of a name that somebody else deletes."""
+    await execute(server_url, f'CREATE DATABASE "{name}" {_TEMPLATES.get(server_url, "")}')
 
 
 def url_of(server_url: str, user: str) -> str:

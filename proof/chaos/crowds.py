@@ -37,7 +37,8 @@ _IDLE: Sequence[tuple[str, bytes | None]] = [
     ("grpc.health.v1.Health/Watch", b""),
     ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", None),
 ]
-_CHECK_SECONDS = 5.0
+_CHECK_SECONDS = 30.0
+"""A busy machine is slow with what it does not refuse."""
 
 
 async def overload(stage: Stage) -> None:

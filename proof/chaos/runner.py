@@ -24,7 +24,7 @@ from twinlog import TwinlogError
 from twinlog.dev import StartFailed
 
 _WARM_UP = _COOL_DOWN = 1.0
-_FAULT_SECONDS = 150.0
+_FAULT_SECONDS = 600.0
 _RECOVERY_SECONDS = 60.0
 _AUDIT_SECONDS = 20.0
 _SETTLE_SECONDS = 40.0

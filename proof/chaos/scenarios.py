@@ -35,6 +35,7 @@ _PAST_EVERY_LEASE_SECONDS = 6.5
 _STOP_WITHIN_SECONDS = 5.0
 _ELECTION_SECONDS = 30.0
 _REFUSES_WITHIN_SECONDS = 60.0
+_NOTICED_WITHIN_SECONDS = 60.0
 _MISCONFIGURED = 2
 
 
@@ -53,10 +54,14 @@ class Stage:
         """Lets the load run for so many seconds."""
         await asyncio.sleep(seconds)
 
-    def felt(self, event: str) -> None:
-        """Complains where no service logged ``event``, because then the fault had no effect."""
-        if not any(f'"{event}"' in line for line in self.rig.lines):
-            self.complain(f"nobody noticed: no service said {event}")
+    async def felt(self, event: str) -> None:
+        """Lets the load run until a service has logged ``event``; complains where none does: no fault was felt."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_NOTICED_WITHIN_SECONDS):
+                while not any(f'"{event}"' in line for line in self.rig.lines):
+                    await asyncio.sleep(0.1)
+                return
+        self.complain(f"nobody noticed: no service said {event}")
 
     async def kill(self, replica: Replica) -> None:
         self.say(f"kill -9 {replica}")
@@ -239,7 +244,7 @@ async def view_locked(stage: Stage) -> None:
     finally:
         await connection.close()
     await _for_sessions(stage, [views], "RESET lock_timeout")
-    stage.felt("cursor.stopped")
+    await stage.felt("cursor.stopped")
     _nobody_gave_up(stage, pids)
 
 
@@ -263,7 +268,7 @@ async def _refused(stage: Stage, begin: str, end: str) -> None:
         stage.say(end)
         for database in DATABASES:
             await _execute(stage, f"ALTER DATABASE {database} {end}")
-    stage.felt("writer.store_unavailable")
+    await stage.felt("writer.store_unavailable")
     _nobody_gave_up(stage, pids)
 
 
@@ -463,7 +468,7 @@ async def postgres_full(stage: Stage) -> None:
     stage.say("Postgres's disk is full")
     disk.fill()
     await stage.go_on(5.0)
-    stage.felt("writer.store_unavailable")
+    await stage.felt("writer.store_unavailable")
     disk.free()
     stage.say("there is room again")
     if not await _answers(stage.rig):
@@ -489,7 +494,7 @@ async def nats_full(stage: Stage) -> None:
     stage.say("NATS's disk is full")
     disk.fill()
     await stage.go_on(8.0)  # NATS may say nothing: then it is noticed when the relay's request times out
-    stage.felt("relay.stopped")
+    await stage.felt("relay.stopped")
     disk.free()
     stage.say("there is room again; NATS starts again")
     await nats.stop()
@@ -500,7 +505,7 @@ async def nats_limit(stage: Stage) -> None:
     """JetStream reaches the room that it may use; an operator allows it more."""
     (nats,) = stage.rig.nats
     await stage.go_on(6.0)
-    stage.felt("relay.stopped")
+    await stage.felt("relay.stopped")
     stage.say("more room for JetStream")
     nats.max_file = "1GB"
     await nats.stop()

@@ -27,12 +27,10 @@ def reasons() -> Mapping[str, str]:
     return {each["mutant"]: each["reason"] for each in tomllib.loads(SURVIVORS.read_text())["survivors"]}
 
 
-def aimed() -> Sequence[Mutant]:
-    """The mutants that are written down."""
-    return [
-        by_hand(each["path"], (ROOT / each["path"]).read_text(), each["old"], each["new"], each["breaks"])
-        for each in tomllib.loads(AIMED.read_text())["aimed"]
-    ]
+def aimed() -> Sequence[Mapping[str, str]]:
+    """What is written down of each mutant by hand: the arguments of `by_hand`, but for the source."""
+    entries: Sequence[Mapping[str, str]] = tomllib.loads(AIMED.read_text())["aimed"]
+    return entries
 
 
 def main() -> int:
@@ -84,7 +82,8 @@ def main() -> int:
 
 
 def _chosen(sample: Sequence[tuple[str, int]], only: str, count: int) -> Iterator[Mutant]:
-    yield from (each for each in aimed() if only in each.name)
+    written_down = (by_hand(source=(ROOT / each["path"]).read_text(), **each) for each in aimed())
+    yield from (each for each in written_down if only in each.name)
     for path, number in sample:
         if count <= 0:
             return

@@ -55,13 +55,18 @@ def mutant(path: str, source: str, number: int) -> Mutant:
 
 
 def by_hand(path: str, source: str, old: str, new: str, breaks: str) -> Mutant:
-    """A mutant that is written down: `new` in place of `old`, in as many lines. Raises ValueError unless that fits."""
-    if source.count(old) != 1 or old.count("\n") != new.count("\n"):
-        raise ValueError(f"{path} has not once, in as many lines: {old}")
-    text = source.replace(old, new)
+    """A mutant that is written down. Raises ValueError unless it fits."""
+    text = replaced(path, source, old, new)
     lines = enumerate(zip(source.splitlines(), text.splitlines(), strict=True), 1)
     line = next(number for number, (before, after) in lines if before != after)
     return Mutant(path, line, f"{path} by hand: {breaks}", ast.parse(text))
+
+
+def replaced(path: str, source: str, old: str, new: str) -> str:
+    """The source with `new` in place of `old`. Raises ValueError unless that is there once, and has as many lines."""
+    if source.count(old) != 1 or old.count("\n") != new.count("\n"):
+        raise ValueError(f"{path} has not once, in as many lines: {old}")
+    return source.replace(old, new)
 
 
 def places(path: str, source: str) -> Set[str]:

@@ -43,7 +43,8 @@ def money(text: str) -> Money | None:
 
 def amount(of: Money) -> str:
     """An amount for people."""
-    return f"{_digits(of, ',')} {of.currency_code}"
+    digits = _digits(of, ",").replace(",", "\u202f")  # as the console counts
+    return f"{digits} {of.currency_code}"
 
 
 def written(of: Money) -> str:

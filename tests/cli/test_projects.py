@@ -1,4 +1,4 @@
-"""`twinlog new` and `twinlog proto`: a project that passes its tests, its checks and its types."""
+"""`twinlog new` and `twinlog proto`: a project that passes its checks and its types. tests/packaging runs its tests."""
 
 from __future__ import annotations
 
@@ -39,17 +39,14 @@ def run(project: Path, *command: str | Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
+        timeout=290,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
-def test_a_new_project_passes_its_tests_and_its_checks(project: Path) -> None:
+def test_a_new_project_passes_its_checks(project: Path) -> None:
     assert main(["proto"]) == 0
-    said = run(project, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert " passed" in said
-    assert "Warning" not in said
     run(project, _BIN / "ruff", "check", "--no-cache", ".")
     with mypy_cache.shared() as cache:
         run(project, _BIN / "mypy", "--cache-dir", cache)

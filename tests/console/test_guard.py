@@ -7,17 +7,33 @@ import gzip
 import re
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from email.message import Message
 from typing import NamedTuple
 
 import pytest
+import pytest_asyncio
 
-from tests.console.shop import ServedShop
+from tests.console.shop import ServedShop, served
 from twinlog.console.process import AddressTaken, PagesUnusable, pages_of, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 _INLINE = re.compile(r"<style|<script(?! src)|\sstyle=|\son[a-z]+=|javascript:|https?://")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def shop() -> AsyncIterator[ServedShop]:
+    """One for all of these tests, which change nothing of it that another looks at."""
+    async with served() as shop:
+        yield shop
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def console(shop: ServedShop) -> AsyncIterator[str]:
+    """The URL of a console of the shop."""
+    async with serving(shop.addresses) as url:
+        yield url
 
 
 class Response(NamedTuple):

@@ -13,7 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from saga_orchestrator.credit_saga import saga_id
-from tests.console.browser import DESKTOP, PHONE, SCHEMES, Window, window
+from tests.console.browser import DESKTOP, PHONE, Window, window
 from tests.console.shop import Served, ServedShop
 from tests.memory_shop import MemoryShop
 from twinlog import Metadata, StreamId
@@ -233,25 +233,22 @@ async def test_an_event_that_was_set_aside_is_told_with_its_error(window: Window
     await expect(page.locator(".said:target")).to_contain_text("Not decoded")
 
 
-@pytest.mark.parametrize(
-    "path", ["/story/nothing/1", "/story/orders/99", "/sagas/nothing/x", "/sagas/credit/x"]
-)
-async def test_what_is_not_there_is_told_in_place(window: Window, shop: ServedShop, path: str) -> None:
+async def test_what_is_not_there_is_told_in_place(window: Window, shop: ServedShop) -> None:
     window.expected.append("404")
-    page = await window.open(path)
-    await expect(page.locator("h1")).to_have_text("Not here")
+    for path in ("/story/nothing/1", "/story/orders/99", "/sagas/nothing/x", "/sagas/credit/x"):
+        page = await window.open(path)
+        await expect(page.locator("h1")).to_have_text("Not here")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 async def test_all_is_accessible_and_fits(
-    chromium: Browser, shop: ServedShop, console: str, stuck: list[str], size: tuple[int, int], scheme: str
+    chromium: Browser, shop: ServedShop, console: str, stuck: list[str], size: tuple[int, int]
 ) -> None:
-    async with window(chromium, console, size=size, scheme=scheme) as opened:
+    async with window(chromium, console, size=size) as opened:
         for path in ("/sagas", "/sagas?state=all", page_of(stuck[0]), "/story/orders/1#e-orders-1"):
             page = await opened.open(path)
             await expect(page.locator("h1")).to_be_visible()
-            await opened.accessible()
+            await opened.accessible_in_both_schemes()
             assert await page.evaluate("document.documentElement.scrollWidth") <= size[0], path
 
 

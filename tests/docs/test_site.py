@@ -14,7 +14,7 @@ import pytest
 from stack.topology import ROOT
 
 MODULES = ["twinlog", "twinlog.rpc", "twinlog.testing", "twinlog.testing.internals", "twinlog.dev"]
-_TIMEOUT_SECONDS = 240
+_TIMEOUT_SECONDS = 290
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     GetOrderResponse,
     ListOrdersRequest,
     Order,
+    WatchOrdersRequest,
 )
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from stack.topology import ROOT
@@ -106,6 +107,15 @@ async def answers(stub: OrderQueryServiceStub, tokens: Mapping[str, str], expect
         return False
 
 
+async def changed(stub: OrderQueryServiceStub, customer: str, token: str) -> tuple[set[str], str]:
+    """The orders of a customer that a watch is told of at once, and where it goes on."""
+    request = WatchOrdersRequest(customer_id=customer, resume_token=token)
+    watching = stub.WatchOrders(request, timeout=PATIENCE)
+    first = await watching.read()
+    watching.cancel()
+    return {order.order_id for order in first.orders}, first.resume_token
+
+
 async def test_replicas_on_one_port_answer_the_same_and_one_that_is_killed_is_not_missed(
     client: Client,
 ) -> None:
@@ -128,6 +138,16 @@ async def test_replicas_on_one_port_answer_the_same_and_one_that_is_killed_is_no
         page.page_token = first.next_page_token  # of one replica, for the other
         rest = await replicas.stubs[1].ListOrders(page, timeout=PATIENCE)
         assert {order.order_id for order in (*first.orders, *rest.orders)} == tokens.keys()
+
+        here, there = replicas.stubs
+        known, watched = await changed(here, customer, "")
+        assert known == tokens.keys()
+        missed = await client.create(customer, "1")
+        await read(there, missed.order_id, missed.consistency_token)
+        told, watched = await changed(there, customer, watched)  # a watch goes on at the other one
+        assert told - tokens.keys() == {missed.order_id}
+        again, _ = await changed(here, customer, watched)
+        assert again <= told | tokens.keys(), "it is told of changes only"
 
         expected = await read_all(replicas.stubs[0], tokens)
         killed, _ = replicas.processes

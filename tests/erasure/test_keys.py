@@ -12,7 +12,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.servers import empty_database, execute
+from tests.servers import empty_database, execute, own_clock, set_clock
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.cli import main
@@ -76,24 +76,15 @@ async def test_keys_that_are_away_at_the_start_come_by_and_by(
             await until(there)
 
 
-CLOCK = """
-    CREATE SCHEMA clock;
-    CREATE TABLE clock.ahead AS SELECT interval '0' AS of_the_machine;
-    CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
-        AS 'SELECT pg_catalog.now() + of_the_machine FROM clock.ahead';
-    ALTER DATABASE "{name}" SET search_path = clock, pg_catalog, public;
-"""
-
-
 async def test_an_erasure_is_learned_although_the_clock_is_set_forward_meanwhile(postgres_url: str) -> None:
     recently = timedelta(minutes=10)
     async with empty_database(postgres_url) as name, open_keys(postgres_url, name, Wrapping({})) as keys:
-        await execute(postgres_url, CLOCK.format(name=name), name)
+        await own_clock(postgres_url, name)
         await keys.pool.expire_connections()
         await keys.get_or_make(["ada"])
         assert await keys.destroyed(recently) == []
         await keys.destroy("ada")
-        await execute(postgres_url, "UPDATE clock.ahead SET of_the_machine = '1 hour'", name)
+        await set_clock(postgres_url, name, "1 hour")
         assert await keys.destroyed(recently) == ["ada"]
         assert await keys.destroyed(recently) == []
 

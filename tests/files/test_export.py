@@ -327,6 +327,24 @@ async def test_an_import_goes_on_after_each_frame(site: Site, monkeypatch: pytes
         assert (await verified(log))[0] is None
 
 
+async def test_of_several_imports_one_fills_the_log(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they begin or end at once; the others say so."""
+    await filled(site.log)
+    await site.export()
+    found = await asyncio.gather(*(site.imported() for _ in range(3)), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in found) == ["Done", "LogNotEmpty", "LogNotEmpty"]
+    async with site.restored() as log:
+        assert await all_of(log) == await all_of(site.log)
+        await log.pool.execute("UPDATE log_imports SET finished_at = NULL")
+        ended = [
+            importing._finish(log.pool, "it", LogFileHeader(), LogFileEnd(position=MANY), iter(()))
+            for _ in "ab"
+        ]
+        assert [type(each) for each in await asyncio.gather(*ended, return_exceptions=True)].count(
+            LogNotEmpty
+        ) == 1
+
+
 class Full:
     """A file on a disk that has room for so many bytes."""
 
@@ -418,6 +436,9 @@ async def test_a_log_that_a_service_has_is_not_filled(site: Site) -> None:
         )
     with pytest.raises(LogInUse, match=r"order_svc@here.*stop it"):
         await site.imported()
+    async with site.restored() as log:  # it was killed, and the clock set back by an hour
+        await log.pool.execute("UPDATE leases SET expires_at = expires_at + interval '1 hour'")
+    await site.imported()
 
 
 async def test_a_file_of_another_log_is_refused(site: Site) -> None:

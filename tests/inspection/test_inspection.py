@@ -11,16 +11,20 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 import twinlog
 from tests.inspection.conftest import customer, inspection, order
+from tests.kernel.batches import grow
 from tests.kernel.edge import rich
 from tests.memory_shop import MemoryShop
 from tests.waiting import until
 from twinlog import Recorded
 from twinlog.log import scan
+from twinlog.model.messages import as_object
 from twinlog.rpc import inspection_service
+from twinlog.testing import MemoryLog
 from twinlog.v1 import inspection_pb2 as pb
 
 
@@ -290,3 +294,20 @@ async def test_what_makes_no_sense_is_refused(shop: MemoryShop, request_: dict[s
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await read(stub, **request_)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_it_is_told_whether_the_newest_were_looked_for_far_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scan, "MOST_LOOKED_AT", 10)
+    log = MemoryLog("counters")
+    await grow(log, 20)
+    for count, seen, enough in ((9, 9, True), (10, 10, True), (11, 10, False)):
+        found, known = await scan.newest(log, scan.Filter(), count, 0, 20)
+        assert ([event.position for event in found], known) == ([*range(21 - seen, 21)], enough)
+
+
+def test_a_message_is_shown_in_the_order_of_its_names_and_whole_numbers_as_such() -> None:
+    struct = Struct()
+    struct.update({"b": [1, 2.5, ["x"]], "a": 3})
+    assert str(as_object(struct)) == "{'a': 3, 'b': [1, 2.5, ['x']]}"

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.kernel.counter import ALARM, Ring, Set
+from tests.kernel.batches import grow
+from tests.kernel.counter import ALARM, COUNTER, Ring, Set
 from twinlog import Schema, Transaction, Writer
+from twinlog.log.unfinished import UnfinishedWork
 from twinlog.model.errors import Overloaded
 from twinlog.testing import START, CountedIds, MemoryLog
 from twinlog.testing.simulation.loop import SimulatedLoop
@@ -139,8 +141,10 @@ def _ring(ids: list[str], tx: Transaction) -> None:
         tx.do(ALARM, id, Ring())
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize(("capacity", "deadline"), [(20, 10.0), (50, 4.0), (100, 30.0), (200, 5.0)])
+@pytest.mark.parametrize(
+    ("capacity", "deadline", "replicas"),
+    [(20, 10.0, 1), (20, 10.0, 2), (50, 4.0, 1), (50, 4.0, 2), (100, 30.0, 1), (200, 5.0, 2)],
+)
 def test_five_times_the_capacity_costs_little_and_is_over_when_it_is_over(
     capacity: float, deadline: float, replicas: int
 ) -> None:
@@ -245,3 +249,34 @@ def test_nothing_is_counted_that_did_not_begin() -> None:
             assert len(writer.unfinished) == 0
 
     simulated(attempts())
+
+
+async def test_a_new_writer_takes_what_comes_at_once() -> None:
+    async with Writer(MemoryLog("orders"), schema=Schema(), clock=LoopClock(), ids=CountedIds()) as writer:
+        each = [partial(_ring, [str(number)]) for number in range(300)]
+        await asyncio.gather(*[writer.execute(work, outside=True) for work in each])
+
+
+async def test_what_another_replica_has_gone_on_with_is_finished_for_this_one() -> None:
+    log = MemoryLog("counters")
+    unfinished = UnfinishedWork(log, LoopClock())
+    stream = unfinished.begin((COUNTER, "a"))
+    assert stream
+    unfinished._open[stream].version = 1
+    for seen, left in ((1, [1, 1, 1]), (2, [1, 0])):
+        await grow(log, seen - await log.head())
+        for expected in left:
+            await unfinished._ask()
+            assert len(unfinished) == expected
+
+
+async def test_work_that_begins_anew_has_the_first_window() -> None:
+    unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
+    unfinished._window = 16.0
+    watching = asyncio.create_task(unfinished.watch())
+    await asyncio.sleep(0)
+    unfinished.begin((COUNTER, "a"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert unfinished.window == 64
+    watching.cancel()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import Field
@@ -230,9 +230,10 @@ async def test_a_service_of_the_shop_looks_at_its_settings_first(
 ) -> None:
     """tests/e2e/test_stop.py has processes that end with it."""
     app: Any = APPS[port]
+    shutdown: Any = None
     environment.setenv("LOG_LEVEL", "loud")
     with pytest.raises(ConfigurationError, match="LOG_LEVEL=loud is wrong"):
-        await main_of(app.SPEC, app.wire)(cast(Any, None))
+        await main_of(app.SPEC, app.wire)(shutdown)
 
 
 def test_wrapping_keys_that_are_blank_are_not_taken_for_none(environment: pytest.MonkeyPatch) -> None:

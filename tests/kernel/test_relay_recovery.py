@@ -178,6 +178,25 @@ class Never:
         await asyncio.Event().wait()
 
 
+class Telling(MemoryTwin):
+    """Counts the notifications."""
+
+    told = 0
+
+    async def notify(self) -> None:
+        self.told += 1
+        await super().notify()
+
+
+async def test_a_replica_that_does_not_copy_tells_the_one_that_does() -> None:
+    log, twin = MemoryLog("counters"), Telling("counters")
+    idle = Relay(log, twin, Never())
+    async with running(idle):
+        for times in (1, 2):
+            idle.offer(await grow(log, 2))
+            await until(lambda times=times: twin.told == times)  # type: ignore[misc]
+
+
 class Away:
     """A part of a server that is away for as long as the test says."""
 

@@ -86,6 +86,9 @@ def test_an_entry_of_many_is_removed_by_itself() -> None:
     for number in range(1000):
         many = many.remove(str(UUID(int=number)))
         assert len(many) == 999 - number
+        if number % 125 == 0:
+            left = UuidMap({str(UUID(int=each)): each for each in range(number + 1, 1000)})
+            assert many._packed()[0] == left._packed()[0], "its tree is that of a map that never had more"
     assert many._root == b""
     assert many.remove("no id") is many
 

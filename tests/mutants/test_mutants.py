@@ -11,7 +11,7 @@ import pytest
 
 from proof.mutants.__main__ import aimed, reasons
 from proof.mutants.functions import replace
-from proof.mutants.mutations import count, mutant, places
+from proof.mutants.mutations import count, mutant, places, replaced
 from proof.mutants.warm import ROOT
 from tests.mutants import example
 
@@ -32,7 +32,10 @@ def test_each_survivor_has_its_reason_and_the_tests_that_it_names_exist() -> Non
 
 
 def test_each_mutant_by_hand_fits_its_code() -> None:
-    names = [each.name for each in aimed()]
+    sources = {path: (ROOT / path).read_text() for path in {each["path"] for each in aimed()}}
+    for each in aimed():
+        assert replaced(each["path"], sources[each["path"]], each["old"], each["new"])
+    names = [each["breaks"] for each in aimed()]
     assert len({*names}) == len(names) > 0
 
 

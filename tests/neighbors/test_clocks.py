@@ -9,8 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from twinlog import Unavailable
+from tests.kernel.batches import append, batch
+from tests.servers import own_clock, set_clock
+from twinlog import StreamId, Unavailable
 from twinlog.log import system
+from twinlog.log.ports import Timer, TimerChange
 from twinlog.testing import START, ManualClock
 from twinlog.testing.internals import StoreClock, SystemClock, open_log
 
@@ -149,3 +152,18 @@ async def test_postgres_tells_its_time(postgres_url: str, database: str) -> None
         right = SystemClock().now()
         assert abs(skewed.now() - right) < timedelta(seconds=1)
         assert "ahead of" in str(skewed.problem)
+
+
+async def test_no_deadline_comes_early_where_the_clock_of_the_database_was_set_back(
+    postgres_url: str, database: str
+) -> None:
+    """Until a replica measures it again, it is ahead of those that have set timers since."""
+    async with open_log(postgres_url, database, "own") as log:
+        await own_clock(postgres_url, database)
+        await log.pool.expire_connections()
+        now, order = await log.time(), StreamId("order", "a")
+        await append(log, batch(timers=[TimerChange(order, 1, now)]))
+        [timer] = await log.due(now, 9)
+        await set_clock(postgres_url, database, "-1 hour")
+        assert await log.due(now, 9) == await log.due(now, 9, Timer(order, 0, now)) == []
+        assert timer.stream == order

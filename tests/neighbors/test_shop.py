@@ -24,7 +24,7 @@ LOGS, DATABASES = (
 async def test_they_run_beside_each_other_and_the_auditor_passes_both(
     own_postgres: EmbeddedPostgres, own_nats: EmbeddedNats
 ) -> None:
-    # Both are at work at the same time from their starts on; `tests/stack/test_demo.py` has the demo's numbers.
+    # Both are at work at the same time from their starts on; `tests/stack/test_demo.py` has larger bursts.
     env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "120"}
     with checkout() as plain, checkout() as staging:
         demos = [plain.start("demo", **env), staging.start("demo", **env, TWINLOG_NAMESPACE="staging")]

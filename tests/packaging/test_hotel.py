@@ -1,12 +1,16 @@
-"""The hotel in an environment that has only the wheel: its code is generated, and its tests pass."""
+"""The hotel in an environment that has only the wheel: its tests pass, and compute little."""
 
 from __future__ import annotations
 
 import shutil
+from resource import RUSAGE_CHILDREN, getrusage
 
 from tests import servers
 from tests.examples.conftest import HOTEL, LEFT_BEHIND
 from tests.packaging.conftest import Adopter, output
+
+_MOST = 8.0
+"""Processor time of the tests, where to collect them is 1: seconds depend on the machine and on what else it does."""
 
 
 def test_it_passes_its_tests_on_the_wheel(adopter: Adopter) -> None:
@@ -16,5 +20,18 @@ def test_it_passes_its_tests_on_the_wheel(adopter: Adopter) -> None:
         def run(*command: str) -> str:
             return output(*command, cwd=folder / "hotel", env=adopter.env)
 
+        def tested(*options: str) -> tuple[str, float]:
+            """What pytest prints, and the seconds of the processor that it takes."""
+            before = getrusage(RUSAGE_CHILDREN)
+            said = run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options)
+            after = getrusage(RUSAGE_CHILDREN)
+            return said, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
         run("twinlog", "proto")
-        assert " passed" in run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+        # Whatever would otherwise be compiled while they are collected.
+        run("python", "-c", "import compileall, twinlog; compileall.compile_dir(*twinlog.__path__, quiet=2)")
+        _, collecting = tested("--collect-only")
+        said, testing = tested()
+        assert " passed" in said
+        most = _MOST * collecting
+        assert testing < most, "its tests compute too much; `pytest --durations=5` tells which"

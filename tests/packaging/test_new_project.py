@@ -29,7 +29,9 @@ async def test_it_passes_its_tests_and_runs(adopter: Adopter, distributions: Dis
         project = folder / _NAME
         run(adopter, project, "twinlog", "proto")
         run(adopter, project, "twinlog", "proto", "--check")
-        assert " passed" in run(adopter, project, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+        tested = run(adopter, project, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+        assert " passed" in tested
+        assert "Warning" not in tested
         address = f"127.0.0.1:{free_port()}"
         async with running(adopter, project, address) as said:
             added = await call(address, "AddTask", title="Return the books", repeats=True)

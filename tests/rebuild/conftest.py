@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import grpc.aio
 import pytest
 
-from tests.rebuild.program import STAY, STAYS, Running, main
+from tests.rebuild.program import SPEC, STAY, STAYS, Running, main
+from tests.servers import create_database
 from tests.waiting import until
 from twinlog import Metadata, Shutdown, Transaction
 from twinlog.dev import free_port
 from twinlog.postgres import view_builds
+from twinlog.testing.internals import named
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
@@ -125,7 +127,10 @@ async def serving(
 
 
 @pytest.fixture(autouse=True)
-def environment(postgres_url: str, nats_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def environment(
+    postgres_url: str, nats_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create_database(postgres_url, named(namespace, SPEC.database))  # the service would make it
     monkeypatch.setenv("POSTGRES_URL", postgres_url)
     monkeypatch.setenv("NATS_URL", nats_url)
     monkeypatch.setenv("TWINLOG_NAMESPACE", namespace)

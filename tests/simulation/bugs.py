@@ -88,7 +88,7 @@ def _set(patches: Patches) -> None:
 # --- the past ---
 
 
-@bug("cut-by-time-alone", near=140)
+@bug("cut-by-time-alone", near=145)
 def cut_by_time_alone() -> Patches:
     """A cut is what was recorded by a time, so there may be an effect before its cause in it."""
 
@@ -158,7 +158,7 @@ def versions_unchecked() -> Patches:
     return [(GroupCommit, "_batch", lambda self, *of: replace(_batch(self, *of), expects={}))]
 
 
-@bug("lost-reply-is-failure")
+@bug("lost-reply-is-failure", near=1)
 def lost_reply_is_failure() -> Patches:
     """An append without an answer is told to the client as one that failed."""
 
@@ -352,7 +352,7 @@ def stale_rows() -> Patches:
 # --- poison ---
 
 
-@bug("neighbors-set-aside", near=80, simulation=shop.UNREADABLE)
+@bug("neighbors-set-aside", near=85, simulation=shop.UNREADABLE)
 def neighbors_set_aside() -> Patches:
     """What fails over a stream that cannot be read is set aside with its whole batch."""
 
@@ -369,7 +369,7 @@ def neighbors_set_aside() -> Patches:
     return [(DeadLettering, "_handle", handle)]
 
 
-@bug("parked-key-overtaken", simulation=shop.UNREADABLE)
+@bug("parked-key-overtaken", near=4, simulation=shop.UNREADABLE)
 def parked_key_overtaken() -> Patches:
     """Later events of a key are handled although an earlier one is set aside."""
 
@@ -397,7 +397,7 @@ def never_read_again() -> Patches:
 # --- views that are built anew ---
 
 
-@bug("switch-steps-back", near=50, simulation=REBUILDS)
+@bug("switch-steps-back", near=52, simulation=REBUILDS)
 def switch_steps_back() -> Patches:
     """A build begins to be read although it is not as far as the one that was read."""
     switch = MemoryViews.switch

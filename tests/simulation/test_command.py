@@ -14,7 +14,7 @@ import pytest
 from stack.topology import ROOT
 
 _JOBS = 2
-_BOUND_SECONDS = 60.0
+_BOUND_SECONDS = 90.0
 
 
 @pytest.mark.parametrize("moment", ["while workers start", "while workers simulate"])
@@ -30,7 +30,7 @@ def test_ctrl_c_ends_it_quietly(moment: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     if moment == "while workers simulate":
-        while min(each.cpu_times().user for each in started[-_JOBS:]) < 3.0:
+        while min(each.cpu_times().user for each in started[-_JOBS:]) < 2.0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -38,7 +38,8 @@ async def test_a_second_ctrl_c_does_not_wait(own: Checkout) -> None:
 
 
 async def test_it_shows_both_modes_on_a_hundred_columns(own: Checkout) -> None:
-    assert await own.ended(own.start("demo")) == 0, own.said
+    # As wide as the demo's 2,000 orders.
+    assert await own.ended(own.start("demo", DEMO_ORDERS="1000")) == 0, own.said
     assert own.said.count("✓ They balance.") == 2
     for event in ("OrderApprovalRefused", "SagaCompensated", "UNKNOWN_CUSTOMER", "INSUFFICIENT_CREDIT"):
         assert event in own.said

@@ -117,19 +117,9 @@ async def test_a_second_start_is_refused_and_harms_nothing(own: Checkout) -> Non
     await asyncio.wait_for(until_serving(own.addresses["ORDERS_ADDRESS"]), 60)
 
 
-async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
-    await own.up()
-    own.started[0].send_signal(signal.SIGINT)
-    assert await own.ended(own.started[0]) == 0
-    assert own.said.count("Stopping …\n") == 1
-    assert own.said.endswith("Everything has stopped.\n")
-    assert not own.processes()
-    assert sorted(path.name for path in own.data.iterdir()) == ["run"]
-
-
 async def test_nothing_outlives_a_killed_supervisor(own: Checkout) -> None:
-    process = own.start("run")
     await own.up()
+    process = own.started[-1]
     process.kill()
     await until(lambda: not own.processes())
     assert await own.ended(process) == -signal.SIGKILL
@@ -155,6 +145,17 @@ async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> Non
             if each.returncode is None:
                 each.kill()
                 await each.wait()
+
+
+async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
+    await own.up()
+    await until(lambda: "Ctrl-C stops everything" in own.said)
+    own.started[-1].send_signal(signal.SIGINT)
+    assert await own.ended(own.started[-1]) == 0
+    assert own.said.count("Stopping …\n") == 1
+    assert own.said.endswith("Everything has stopped.\n")
+    assert not own.processes()
+    assert sorted(path.name for path in own.data.iterdir()) == ["run"]
 
 
 def _with_tools() -> dict[str, str]:

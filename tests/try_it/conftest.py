@@ -1,4 +1,6 @@
-"""The running shop, its console with the page to try it, and one Chromium, for all tests of this folder."""
+"""The running shop, its console with the page to try it, and one Chromium, for all tests of a console over a shop in
+processes of its own.
+"""
 
 from __future__ import annotations
 

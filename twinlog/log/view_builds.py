@@ -144,11 +144,6 @@ class LiveBuilds:
             self.opened.set()
             self.opened = None
 
-    def version(self, view: AnyView) -> int:
-        """The version of a view that is read; 0: not known, so that of the declared one."""
-        build = self.current.get(view.name)
-        return build.version if build else 0
-
 
 elapsed = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 """Seconds on a clock that goes on while the machine sleeps, where it has one."""

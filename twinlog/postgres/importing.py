@@ -15,7 +15,7 @@ from uuid import UUID
 from twinlog.log.log_file import Frame, FrameReader, LogFileUnfinished, NotALogFile, Seal, header_of
 from twinlog.log.log_file_records import event_of, time_of
 from twinlog.model.errors import FailedPrecondition
-from twinlog.postgres.connection import Pool, connection_of, fetch
+from twinlog.postgres.connection import Connection, Pool, connection_of, fetch
 from twinlog.postgres.exporting import FileOfAnotherLog, Told
 from twinlog.postgres.log import _QUERIES
 from twinlog.postgres.repair import EVENT_COLUMNS, row_of
@@ -109,7 +109,7 @@ async def import_log(
         await _store(pool, log, database, position, frame)
         position = frame.seal.position
         told(position, head)
-    await _finish(pool, header, found.end, chain(rest, frames))
+    await _finish(pool, database, header, found.end, chain(rest, frames))
     return Imported(head, resumed)
 
 
@@ -134,22 +134,35 @@ async def _begin(pool: Pool, database: str, header: LogFileHeader) -> int:
         raise LogNotEmpty(database=database, what=what, remedy=remedy)
     if holder:
         raise LogInUse(database=database, holder=holder)
-    await fetch(pool, _QUERIES["import_begin"], file_id)
+    if not await fetch(pool, _QUERIES["import_begin"], file_id):
+        raise _at_work(database)
     return 0
+
+
+def _at_work(database: str) -> LogNotEmpty:
+    what, remedy = "another import is running, or has just ended", "Let it come to its end."
+    return LogNotEmpty(database=database, what=what, remedy=remedy)
+
+
+async def _advance(connection: Connection, database: str, before: int, position: int) -> None:
+    """The import has come further; until the end of the transaction, no other one has. Raises LogNotEmpty."""
+    if await connection.fetchval(_QUERIES["import_advance"], before, position) is None:
+        raise _at_work(database)
 
 
 async def _store(pool: Pool, log: str, database: str, before: int, frame: Frame) -> None:
     rows = [row_of(event_of(record, log)) for record in frame.records if record.HasField("event")]
     async with connection_of(pool) as connection, connection.transaction():
-        if await connection.fetchval(_QUERIES["import_advance"], before, frame.seal.position) is None:
-            what, remedy = "another import of this file is running", "Let it come to its end."
-            raise LogNotEmpty(database=database, what=what, remedy=remedy)
+        await _advance(connection, database, before, frame.seal.position)
         await connection.copy_records_to_table("events", records=rows, columns=EVENT_COLUMNS)
 
 
-async def _finish(pool: Pool, header: LogFileHeader, end: LogFileEnd, frames: Iterator[Frame]) -> None:
+async def _finish(
+    pool: Pool, database: str, header: LogFileHeader, end: LogFileEnd, frames: Iterator[Frame]
+) -> None:
     """Brings the rest of the file and the head, in one transaction."""
     async with connection_of(pool) as connection, connection.transaction():
+        await _advance(connection, database, end.position, end.position)
         for frame in frames:
             for table, (kind, columns, row) in _TABLES.items():
                 rows = [

@@ -423,6 +423,9 @@ class Watches:
         """Tells a watcher what it has not seen, and has it watch from here on."""
         if watcher not in self._open or watcher.failed:
             return
+        if _has_lost(seen.now, watcher.told):
+            watcher.fail(WatchExpired())
+            return
         if lagging := self._lagging(watcher.told, seen.now) or self._lagging(self._told, seen.now):
             watcher.fail(lagging)
             return
@@ -455,6 +458,18 @@ class Watches:
 
     def _token(self, seen: _Seen, watched: str, state: str = "") -> str:
         return resume_tokens.write(seen.now.marks, watched, state, seen.now.build)
+
+
+def _has_lost(now: Told, told: Told | None) -> bool:
+    """Whether replays were told of that are not there any more, as after a restore; no event brings them back."""
+    return (
+        told is not None
+        and told.build == now.build
+        and any(
+            now.marks[log].position == mark.position and now.marks[log] < mark
+            for log, mark in told.marks.items()
+        )
+    )
 
 
 Sorted = dict[tuple[Any, ...], tuple[dict[str, Any], list[str]]]

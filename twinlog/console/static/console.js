@@ -27,11 +27,13 @@
   const east = -new Date().getTimezoneOffset();
   const zone = "UTC" + (east ? (east < 0 ? "−" : "+") + Math.floor(Math.abs(east) / 60) + (east % 60 ? `:${two(Math.abs(east % 60))}` : "") : "");
   // Fields take times in the zone in which times are shown; a URL says them in UTC, and so means the same to everybody.
-  const WRITTEN = /^(?:(\d{4}-\d\d-\d\d)[ T])?(\d\d?:\d\d(?::\d\d(?:\.\d{1,3})?)?)$/, SENT = /^\d{4}-\d\d-\d\dT.*Z$/;
+  const TYPED = /^(?:(\d{4}-\d\d-\d\d)(?:[ T]|$))?(\d\d?:\d\d(?::\d\d(?:\.\d{1,3})?)?)?$/, SENT = /^\d{4}-\d\d-\d\dT.*Z$/;
   const sent = (text) => {
-    const [, day, time] = WRITTEN.exec(text.trim()) || [];
-    const at = time && new Date(`${day || clock(new Date(), new Date(0)).slice(0, 10)}T${time.padStart(time.search(":") < 2 ? time.length + 1 : 0, "0")}`);
-    return at && !isNaN(at) ? at.toISOString() : text;
+    const [, day, time] = TYPED.exec(text.trim()) || [];
+    if (!day && !time) return text;
+    const today = clock(new Date(), new Date(0)).slice(0, 10);
+    const at = new Date(`${day || today}T${/^\d:/.test(time) ? "0" : ""}${time || "00:00"}`);
+    return isNaN(at) ? text : at.toISOString();
   };
   const written = (text) => {
     const at = new Date(text);

@@ -104,14 +104,14 @@ SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nulli
  WHERE w.datname = current_database() AND w.wait_event_type = 'Lock';
 
 -- name: due
--- The timers that are due, oldest first.
-SELECT stream_type, stream_id, version, due FROM timers WHERE due <= $1
+-- The timers that are due, oldest first: by this clock, too, which may have been set back since a process looked at it.
+SELECT stream_type, stream_id, version, due FROM timers WHERE due <= least($1::timestamptz, now())
  ORDER BY due, stream_type, stream_id LIMIT $2;
 
 -- name: due_after
 -- The timers that are due and follow another one, oldest first.
 SELECT stream_type, stream_id, version, due FROM timers
- WHERE due <= $1 AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
+ WHERE due <= least($1::timestamptz, now()) AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
  ORDER BY due, stream_type, stream_id LIMIT $2;
 
 -- name: save
@@ -596,8 +596,8 @@ SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.sch
 SELECT file_id, position, finished_at IS NOT NULL FROM log_imports;
 
 -- name: import_begin
--- An import begins.
-INSERT INTO log_imports (file_id, position) VALUES ($1, 0);
+-- An import begins, unless another one has.
+INSERT INTO log_imports (file_id, position) VALUES ($1, 0) ON CONFLICT DO NOTHING RETURNING position;
 
 -- name: import_advance
 -- An import has come further, unless another one of the same file has.
@@ -613,9 +613,12 @@ UPDATE log_head
        links = coalesce((SELECT number FROM newest), 0), hash = coalesce((SELECT n.hash FROM newest n), log_head.hash);
 
 -- name: import_refusals
--- What keeps a log from being filled: its head, whether there is anything in it, and who is at work on it.
+-- What keeps a log from being filled: its head, whether there is anything in it, and who is at work on it. A lease lasts
+-- seconds: one that reaches further was granted by a clock that was ahead.
 SELECT (SELECT position FROM log_head), EXISTS (SELECT FROM events), EXISTS (SELECT FROM checkpoints),
-       EXISTS (SELECT FROM requests), (SELECT min(holder) FROM leases WHERE expires_at > clock_timestamp());
+       EXISTS (SELECT FROM requests),
+       (SELECT min(holder) FROM leases
+         WHERE expires_at BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 min');
 
 -- name: export_requests
 -- The outcomes of requests up to a position.

@@ -7,16 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from saga_orchestrator.credit_saga import saga_id
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
-from stack.shop import Shop, running
+from stack.shop import Shop
 from tests.console.browser import window
 from tests.e2e.client import Client, connect
-from tests.servers import folder
-from twinlog.console.process import serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -26,19 +23,10 @@ _BUSY = 5
 """How many times slower a machine may be that runs other tests, too."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def shop() -> AsyncIterator[Shop]:
+@pytest.fixture
+def shop(client: Client) -> Shop:
     """The four services, supervised."""
-    with folder() as path:
-        async with running(lambda _line: None, data=path) as started:
-            yield started
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def console(shop: Shop) -> AsyncIterator[str]:
-    """The URL of a console of the shop."""
-    async with serving(shop.addresses) as url:
-        yield url
+    return client.shop
 
 
 @asynccontextmanager
