@@ -50,6 +50,7 @@ from twinlog import (
     Upcast,
     View,
     on,
+    run,
     saga_aggregate,
 )
 from twinlog.model.errors import StreamUnreadable
@@ -596,6 +597,16 @@ async def test_a_projection_without_the_upcasters_of_its_service_is_refused() ->
             ConfigurationError, match=r"has not the upcasters of its service.*schema=service.schema"
         ):
             running.subscribe(projection())
+
+
+def test_a_program_is_run_from_both_or_from_its_main_alone() -> None:
+    def wire(_service: object, _views: object) -> None: ...
+
+    async def main(_shutdown: object) -> None: ...
+
+    for wrong in ((SPEC,), (main, wire)):
+        with pytest.raises(ConfigurationError, match=r"run\(SPEC, wire\)"):
+            run(*wrong)
 
 
 def test_no_message_tells_an_address_in_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.views import PostgresViews
 from twinlog.service import runtime
 from twinlog.service.process import open_service
@@ -26,11 +27,13 @@ def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
     1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr. SIGUSR1 has the process
     write to stderr what it does at that moment, also while its event loop hangs.
     """
-    if wire is None:
-        assert not isinstance(program, ServiceSpec), "run(SPEC, wire): how the service is wired is missing"
+    if isinstance(program, ServiceSpec) and wire is not None:
+        sys.exit(runtime.run(main_of(program, wire)))
+    if not isinstance(program, ServiceSpec) and wire is None:
         return runtime.run(program)
-    assert isinstance(program, ServiceSpec)
-    sys.exit(runtime.run(main_of(program, wire)))
+    raise ConfigurationError(
+        "run takes a spec and what wires its service, run(SPEC, wire), or run(main) alone"
+    )
 
 
 def main_of(spec: ServiceSpec, wire: Wire) -> Main:
