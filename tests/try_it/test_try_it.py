@@ -123,7 +123,7 @@ async def test_an_order_and_a_customer_of_ones_own(window: Window) -> None:
     await expect(page.locator("#outcome")).to_contain_text("Which credit limit?")
     await page.get_by_label("Credit limit, EUR").fill("1000")
     await page.get_by_role("button", name="Create").click()
-    await expect(page.locator("#outcome")).to_contain_text("Grace <b>Hopper</b> may owe 1,000.00 EUR")
+    await expect(page.locator("#outcome")).to_contain_text("Grace <b>Hopper</b> may owe 1\u202f000.00 EUR")
     choice = page.locator("option", has_text="Grace <b>Hopper</b>")
     await expect(choice).to_have_count(1)
     await page.locator("select[name=customer_id]").select_option(await choice.get_attribute("value"))
@@ -134,7 +134,7 @@ async def test_an_order_and_a_customer_of_ones_own(window: Window) -> None:
     await page.locator("select[name=mode]").select_option("orchestration")
     await page.get_by_role("button", name="Order", exact=True).click()
     await page.wait_for_url(ORDER)
-    await expect(page.locator(".run-state")).to_contain_text("0.01 EUR of 1,000.00 EUR free")
+    await expect(page.locator(".run-state")).to_contain_text("0.01 EUR of 1\u202f000.00 EUR free")
 
 
 async def test_it_works_without_javascript(chromium: Browser, console: str) -> None:
