@@ -541,8 +541,9 @@ SCENARIOS = [
         "SIGTERM of every process in turn",
         PLAIN,
         rolling_restart,
-        # Without a second replica, sagas wait for the service that is away.
-        codes=frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"}),
+        # Without a second replica, sagas wait for the service that is away. gRPC itself cancels what reaches a service
+        # just as that closes.
+        codes=frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"}),
     ),
     Scenario("poison", "events that only a newer version knows", PLAIN, poison),
     Scenario("log-locked", "an operator's session holds the log's lock", PLAIN, crowds.log_locked),
@@ -563,7 +564,7 @@ SCENARIOS = [
         "SIGTERM of every process of two replicas",
         DOUBLE,
         rolling_restart,
-        codes=frozenset({"UNAVAILABLE"}),
+        codes=frozenset({"UNAVAILABLE", "CANCELLED"}),
     ),
     Scenario("connections-cut", "connections cut and refused", PROXIED, connections_cut),
     Scenario("connections-slow", "connections delayed and held up", PROXIED, connections_slow),

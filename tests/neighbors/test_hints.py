@@ -19,6 +19,7 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.rpc import freshness
 from twinlog.rpc.freshness import SUBJECT, Announcer, Freshness, ViewLagging
 from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing.conformance.twin import take
 from twinlog.testing.internals import NatsClient, Relay
 
 CONSUMERS = {"projector.orders": "orders", "projector.customers": "customers"}
@@ -285,5 +286,5 @@ async def test_a_malformed_message_in_a_delivery_ends_no_connection(
         await nats.publish(inbox, b"", headers={"Status": "100", "Nats-Last-Consumer": "many"})
         await nats.flush()
         await twin.publish(await grow(log, 3))
-        assert [event.position for event in await delivery.next(10)] == [1, 2, 3]
+        assert [event.position for event in await take(delivery, 3)] == [1, 2, 3]
     assert (await twin.state()).last == 3

@@ -18,6 +18,7 @@ from twinlog.jetstream import api
 from twinlog.jetstream.ownership import labels, metadata_of
 from twinlog.log.installation import ForeignStream, Identity
 from twinlog.testing import MemoryLog
+from twinlog.testing.conformance.twin import take
 from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay
 
 OURS, THEIRS = Identity("ours", uuid4()), Identity("theirs", uuid4())
@@ -88,7 +89,7 @@ async def test_a_stream_that_becomes_anothers_delivers_nothing_of_theirs(
     events = await grow(MemoryLog(stream), 5)
     async with mine.deliver(0) as delivery:
         await mine.publish(events[:2])
-        assert [event.position for event in await delivery.next(10)] == [1, 2]
+        assert [event.position for event in await take(delivery, 2)] == [1, 2]
         await mine.delete()
         theirs = JetStreamTwin(nats, stream, identity=THEIRS)
         await in_service(theirs.create, 1)
@@ -116,7 +117,7 @@ async def test_a_stream_of_before_is_read_and_labelled_once_it_is_known_to_mirro
     created = (await api.stream_info(nats, stream))["created"]
 
     async with JetStreamTwin(nats, stream, identity=THEIRS).deliver(0) as delivery:
-        assert len(await delivery.next(10)) == 5
+        assert len(await take(delivery, 5)) == 5
     async with running(Relay(log, JetStreamTwin(nats, stream, identity=OURS))):
         await until(lambda: labelled(nats, stream))
         await grow(log, 3)
@@ -186,7 +187,7 @@ async def test_a_namespace_prefixes_the_stream_and_its_subjects_but_not_the_log(
         type = events[0].type.rpartition(".")[2]
         for types, key in (((), ""), ([type], ""), ([type], events[0].routing_key), ((), "-")):
             async with staging.deliver(0, types, key) as delivery:
-                assert list(await delivery.next(10)) == list(events)
+                assert await take(delivery, len(events)) == list(events)
         with pytest.raises(Exception, match="does not exist"):
             await plain.state()
     finally:

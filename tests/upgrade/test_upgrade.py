@@ -59,6 +59,8 @@ _WORKERS = 2
 """For each mode; one order at a time."""
 _PHASE_ORDERS = 6
 """Of each mode, that begin and end in a phase."""
+GOING_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""What a replica on its way down answers: by gRPC itself the latter, where a call reaches it just as it closes."""
 _CALL_SECONDS = 20.0
 _SETTLE_SECONDS = 30.0
 
@@ -179,7 +181,7 @@ class Load:
             try:
                 return await method(self._side())(request, timeout=_CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in GOING_AWAY:
                     raise
             await asyncio.sleep(0.02)
 
@@ -192,8 +194,7 @@ class Load:
                 states: list[OrderState.ValueType] = [seen.order.state async for seen in watch]
                 return states[-1]
             except grpc.aio.AioRpcError as error:
-                # Release 0.1.0 cancels a watch that comes while it stops.
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                if error.code() not in GOING_AWAY:
                     raise
             await asyncio.sleep(0.02)
 
