@@ -3,10 +3,15 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import grpc
+
 from twinlog import Unavailable
 from twinlog.testing.waiting import until
 
-__all__ = ["RETRIED_SOON", "in_service", "until"]
+__all__ = ["GOING_AWAY", "RETRIED_SOON", "in_service", "until"]
+
+GOING_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""What calls to a service on its way down come to; the latter by gRPC itself, where one arrives just at the close."""
 
 RETRIED_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
 """Options of a channel to a server that may not listen yet: without them gRPC first waits for a second."""

@@ -29,7 +29,7 @@ from stack.topology import ROOT
 from tests import servers
 from tests.controls import MODES, Mode, wire
 from tests.upgrade.released import make_tree
-from tests.waiting import until
+from tests.waiting import GOING_AWAY, until
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Program, Supervisor, free_port
 from twinlog.v1.view_service_pb2 import (
     VIEW_BUILD_STATE_READY,
@@ -59,8 +59,6 @@ _WORKERS = 2
 """For each mode; one order at a time."""
 _PHASE_ORDERS = 6
 """Of each mode, that begin and end in a phase."""
-GOING_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""What a replica on its way down answers: by gRPC itself the latter, where a call reaches it just as it closes."""
 _CALL_SECONDS = 20.0
 _SETTLE_SECONDS = 30.0
 
