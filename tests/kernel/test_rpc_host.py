@@ -374,6 +374,27 @@ class TestAddress:
         )
         assert "E0000" not in capfd.readouterr().err
 
+    async def test_a_port_that_somebody_else_looked_at_is_tried_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        servers = type(grpc.aio.server())
+        looks, add = [1, 2], servers.add_insecure_port
+
+        def taken(server: grpc.aio.Server, address: str) -> int:
+            if looks:
+                looks.pop()
+                raise RuntimeError("Failed to bind")
+            return int(add(server, address))
+
+        monkeypatch.setattr(servers, "add_insecure_port", taken)
+        async with serve([], domain="shop") as server:
+            assert not server.address.endswith(":0")
+        assert not looks
+        looks.extend([1] * 9)
+        with pytest.raises(ConfigurationError, match=r"cannot listen on 127.0.0.1:0 \(Failed to bind\)"):
+            async with serve([], domain="shop"):
+                pass
+
     async def test_replicas_share_a_port_where_all_of_them_say_so(self) -> None:
         async with serve([], domain="shop", shared=True) as first:
             async with serve([], address=first.address, domain="shop", shared=True) as second:

@@ -33,6 +33,7 @@ _log = structlog.get_logger(component="rpc")
 _HIGHEST_PORT = 65535
 _GOODBYE = 0.02
 """Seconds that clients get to hear that the server goes away, before they hear their refusals."""
+_BIND_TRIES, _BIND_AGAIN_SECONDS = 5, 0.05
 
 _HANDSHAKE_MILLISECONDS = 10_000
 
@@ -110,7 +111,7 @@ async def serve(
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
         ReflectionServicer([*names, HEALTH, REFLECTION]), _Registrar(server, reflecting)
     )
-    bound = _bind(server, address, setting, shared)
+    bound = await _bind(server, address, setting, shared)
     await server.start()
     _log.info("rpc.serving", address=bound, services=names)
     try:
@@ -169,20 +170,30 @@ def _options(limits: Limits, shared: bool) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str, setting: str, shared: bool) -> str:
-    """Binds; the address that it got. gRPC itself says too little of a failure, and says it on stderr."""
+async def _bind(server: grpc.aio.Server, address: str, setting: str, shared: bool) -> str:
+    """Binds; the address that it got. gRPC itself says too little of a failure, and says it on stderr.
+
+    Raises ConfigurationError where the address cannot be had. Where it was free a moment before, somebody looked at the
+    same time, as whoever seeks a free port: then it is tried again, and the next look says what is wrong.
+    """
     host, _, port = address.rpartition(":")
-    try:
-        _probe(host.strip("[]"), int(port), shared)
-        return f"{host}:{server.add_insecure_port(address)}"
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(
-            "{setting}: cannot listen on {address} ({why}); stop what uses it or set {setting} to another "
-            "host:port",
-            setting=setting,
-            address=address,
-            why=os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error,
-        ) from error
+    why: object = ""
+    for _ in range(_BIND_TRIES):
+        try:
+            _probe(host.strip("[]"), int(port), shared)
+            return f"{host}:{server.add_insecure_port(address)}"
+        except RuntimeError as error:
+            why = error
+            await asyncio.sleep(_BIND_AGAIN_SECONDS)
+        except (OSError, ValueError) as error:
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            break
+    raise ConfigurationError(
+        "{setting}: cannot listen on {address} ({why}); stop what uses it or set {setting} to another host:port",
+        setting=setting,
+        address=address,
+        why=why,
+    )
 
 
 def _probe(host: str, port: int, shared: bool) -> None:
