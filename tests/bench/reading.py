@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ async def reads(postgres_url: str, database: str) -> AsyncIterator[Mapping[str, 
         order, customer = new_id(), new_id()
         await execute(postgres_url, _ROWS.format(order=order, customer=customer), database)
         views = Views(log, PACKAGE, ROWS)
+        views.live.seen_at = math.inf  # a look every few seconds would count where a machine is slow
         model = ReadModel(_Alone(), views, VIEWS, watched=[ORDERS])
         model.freshness.advanced("projector.orders", 17)
         shared = (views, model, PageTokens(b"secret"), cast(Past, None), Personal(MemoryKeys()))
