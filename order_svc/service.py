@@ -58,10 +58,8 @@ class OrderService(OrderServiceServicer):
     async def SetSagaMode(self, request: pb.SetSagaModeRequest, context: Context) -> pb.SetSagaModeResponse:
         checks = Checks()
         checks.enum("saga_mode", request.saga_mode, SagaMode)
-        command, response = (
-            SetSagaMode(request.saga_mode),
-            pb.SetSagaModeResponse(saga_mode=request.saga_mode),
-        )
+        command = SetSagaMode(request.saga_mode)
+        response = pb.SetSagaModeResponse(saga_mode=request.saga_mode)
         return await self._commands.do(request, context, checks, SAGA_MODE, SHOP, command, response)
 
     async def GetSagaMode(self, request: pb.GetSagaModeRequest, context: Context) -> pb.GetSagaModeResponse:

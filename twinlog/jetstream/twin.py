@@ -109,9 +109,8 @@ class JetStreamTwin:
         except Unavailable as error:
             structlog.get_logger().warning("twin.not_labelled", stream=self.name, why=str(error))
         try:
-            if (
-                self._missing_replicas(info) > 0
-            ):  # more than the setting says are left: an operator wanted them
+            # More of them than the setting says are left: an operator wanted them.
+            if self._missing_replicas(info) > 0:
                 await api.update_stream(self._client, self.name, {**config, "num_replicas": self._replicas})
         except Unavailable as error:
             structlog.get_logger().warning("twin.not_replicated", stream=self.name, why=str(error))

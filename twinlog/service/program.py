@@ -13,6 +13,9 @@ from twinlog.service.settings import load
 from twinlog.service.spec import ServiceSpec
 from twinlog.service.wiring import Wire, servicers
 
+_NO_QUERIES = "twinlog.postgres.sql"
+"""Where a service without views of its own would have their queries: there are none."""
+
 
 def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
     """Runs a service until it is asked to stop, and ends the process: ``run(SPEC, wire)`` is a whole ``__main__``.
@@ -45,6 +48,3 @@ def main_of(spec: ServiceSpec, wire: Wire) -> Main:
             await service.serve(*servicers(wire(service, views)))
 
     return main
-
-
-_NO_QUERIES = "twinlog.postgres.sql"
