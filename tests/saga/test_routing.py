@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, BytesValue, Int64Value, StringValue
+from structlog.testing import capture_logs
 
 from tests.kernel.batches import recorded
 from tests.memory_service import memory_service
@@ -60,6 +61,32 @@ async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:
     instance = sagas.fold(events)
     assert instance.status is SagaStatus.COMPLETED
     assert instance.context.replies["pay"] == Int64Value(value=7)
+
+
+async def test_a_second_trigger_changes_nothing_and_is_told_where_it_is_another_event() -> None:
+    sagas, log = saga_aggregate(trip()), MemoryLog("own")
+    twins = {name: MemoryTwin(name) for name in ("own", *SOURCES)}
+    for twin in twins.values():
+        await twin.create(1)
+    running = service(log, twins, [sagas])
+    with capture_logs() as said:
+        async with asyncio.timeout(20), running.running():
+            running.subscribe(sagas)
+            for after, view in enumerate(["sea view", "sea view", "garden"]):
+                await twins["rooms"].publish(recorded("rooms", 1, after, StringValue(value=view)))
+            await until(lambda: any(each["event"] == "saga.trigger_ignored" for each in said))
+    told = [each for each in said if each["event"] == "saga.trigger_ignored"]
+    assert told == [
+        {
+            "event": "saga.trigger_ignored",
+            "saga": "trip_saga",
+            "id": "t1",
+            "trigger": "rooms/3",
+            "log_level": "warning",
+        }
+    ]
+    events = log.streams[StreamId("trip_saga", "t1")]
+    assert [event.position for event in events] == [1, 2]
 
 
 async def test_a_saga_whose_timers_nobody_fires_is_refused() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
 from google.protobuf.message import Message
 
 from twinlog.consume.consumer import Progress
@@ -17,6 +18,7 @@ from twinlog.log.transaction import Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.event import Recorded
 from twinlog.model.policies import Dispatch, Policies
+from twinlog.model.saga import Begin
 from twinlog.model.schema import Schema
 
 
@@ -78,7 +80,12 @@ async def carry_out(
         for event, steps in called_for:
             metadata = event.causing(actor)
             for step in steps:
-                transaction.do(step.aggregate, step.id, step.command, metadata)
+                after = transaction.do(step.aggregate, step.id, step.command, metadata)
+                if isinstance(step.command, Begin) and after.trigger != step.command.event:
+                    # The decider ignores repeats. This is another event for the same instance: a wrong id, say.
+                    structlog.get_logger().warning(
+                        "saga.trigger_ignored", saga=step.aggregate.name, id=step.id, trigger=event.address
+                    )
 
     await writer.execute(
         work,
