@@ -17,7 +17,7 @@ from twinlog import FailedPrecondition, Log, Metadata, Schema, StreamId, Transac
 from twinlog.log import group_commit, unreadable
 from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.requests import Request
-from twinlog.model.errors import StreamUnreadable, UpcasterFailed
+from twinlog.model.errors import PartlyUnavailable, StreamUnreadable, UpcasterFailed
 from twinlog.testing import START, MemoryLog
 from twinlog.testing.internals import AnyAggregate, CheckpointAdvance, RandomIds, SystemClock
 
@@ -88,6 +88,42 @@ async def test_neighbors_in_a_batch_notice_nothing(
         assert [line["stream"] for line in said] == [str(BAD)], "once"
         assert str(last) == writer.unreadable.problem
     assert len(log.streams[BAD]) == version, "nothing was appended to it"
+
+
+class Damaged(MemoryLog):
+    """A page of it cannot be read: that of the stream's events, or of its snapshot."""
+
+    of = ""
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        asked = [each for each in wanted if each.stream == BAD]
+        if any(self.of == "events" or (self.of == "snapshot" and each.schema) for each in asked):
+            raise PartlyUnavailable(why="invalid page in block 7")
+        return await super().load(wanted)
+
+
+async def test_a_damaged_page_concerns_its_stream_only() -> None:
+    log = Damaged("counters")
+    async with writing(log) as writer:
+        await asyncio.gather(*(writer.execute(add(id)) for id in ("bad", "n0", "n1") for _ in range(100)))
+        await until(lambda: len(log.snapshots) == 3)
+
+    log.of = "events"
+    async with writing(log) as cold:
+        *good, last = await told(cold, add("n0"), add("n1"), add("bad"))
+        assert good == [Count(101, 101)] * 2
+        assert isinstance(last, StreamUnreadable)
+        assert "invalid page" in last.facts["why"]
+        assert str(BAD) in (cold.unreadable.problem or "")
+        assert cold.problem is None
+        log.of = ""
+        assert await told(cold, add("bad")) == [Count(101, 101)], "once the page is mended"
+
+    log.of = "snapshot"
+    async with writing(log) as cold:
+        assert await told(cold, add("n0"), add("bad")) == [Count(102, 102)] * 2
+        assert cold.snapshots_ignored == 1
+        await until(lambda: log.snapshots[BAD].version == 101)
 
 
 @pytest.mark.parametrize("path", PATHS)
