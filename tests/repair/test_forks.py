@@ -120,6 +120,17 @@ async def test_the_relay_copies_nothing_beyond_a_fork(
     assert [event.stream.id for event in log.events] == ["a"] * 20 + ["b"] * again
 
 
+async def test_a_doubt_about_a_sound_log_makes_nothing_void(log: MemoryLog, twin: MemoryTwin) -> None:
+    lineage = Lineage(log, twin)
+    for upto in (0, 1, 3):
+        if upto:
+            lineage.committed((await grow(log, upto - len(log.events)))[-1])
+        lineage.doubt()
+        await lineage.verify()
+        assert lineage.known is not None
+        assert (lineage.known.position, lineage.breaks) == (upto, 0)
+
+
 async def test_a_relay_that_starts_on_a_fork_notices_it(log: MemoryLog, twin: MemoryTwin) -> None:
     await grow(log, 20)
     async with running(Relay(log, twin)):
