@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import product
@@ -46,8 +47,10 @@ from twinlog.log import snapshots as snapshots_module
 from twinlog.log.ports import Conflict
 from twinlog.model.errors import WrongSetting
 from twinlog.postgres import connection
+from twinlog.postgres.database import connect
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import LostRace
+from twinlog.postgres.urls import database_url
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import (
     Appended,
@@ -218,6 +221,18 @@ async def test_a_server_that_is_gone_without_a_word_is_waited_for_once(
             with suppress(Unavailable):  # where the machine is as slow as that
                 await log.head()
             assert log.connections > made
+
+
+async def test_a_server_that_says_nothing_is_asked_whether_it_is_there(
+    shaken: EmbeddedPostgres, name: str
+) -> None:
+    """By the system: a statement may take long, so nobody who waits for its answer finds out."""
+    opened = await connect(database_url(shaken.url, name))
+    transport = cast(Any, opened)._transport
+    sock = transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+    await opened.close()
 
 
 async def test_a_start_waits_for_a_free_connection(shaken: EmbeddedPostgres, name: str) -> None:
