@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int32Value, Int64Value
+from google.protobuf.wrappers_pb2 import Int32Value, Int64Value, StringValue
 from structlog.testing import capture_logs
 
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
 from tests.poison.kinds import KINDS, Kind, fails, learn, no_evolve, patched, poison, unknown_type
 from tests.waiting import until
-from twinlog import FailedPrecondition, Log, Metadata, Schema, StreamId, Transaction, TwinlogError, Writer
+from twinlog import (
+    Aggregate,
+    FailedPrecondition,
+    Log,
+    Metadata,
+    Schema,
+    StreamId,
+    Transaction,
+    TwinlogError,
+    Writer,
+)
 from twinlog.log import group_commit, unreadable
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.requests import Request
+from twinlog.log.twin import EventTooLarge
 from twinlog.model.errors import PartlyUnavailable, StreamUnreadable, UpcasterFailed
-from twinlog.testing import START, MemoryLog
+from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import AnyAggregate, CheckpointAdvance, RandomIds, SystemClock
 
 BAD = StreamId(COUNTER.name, "bad")
@@ -40,7 +53,7 @@ def add(id: str, amount: int = 1, aggregate: AnyAggregate = COUNTER) -> Callable
     return lambda tx: tx.do(aggregate, id, Add(amount))
 
 
-async def told(writer: Writer, *works: Callable[[Transaction], Count]) -> Sequence[Count | BaseException]:
+async def told(writer: Writer, *works: Callable[[Transaction], Any]) -> Sequence[Any]:
     """What a batch comes to."""
     results = await asyncio.gather(*(writer.execute(work) for work in works), return_exceptions=True)
     return [result if isinstance(result, BaseException) else result.result for result in results]
@@ -88,6 +101,31 @@ async def test_neighbors_in_a_batch_notice_nothing(
         assert [line["stream"] for line in said] == [str(BAD)], "once"
         assert str(last) == writer.unreadable.problem
     assert len(log.streams[BAD]) == version, "nothing was appended to it"
+
+
+async def test_an_event_that_the_stream_does_not_take_is_not_decided(log: MemoryLog) -> None:
+    """Nothing behind it could be copied any more."""
+
+    class Limited(MemoryTwin):
+        most_bytes = 100
+
+    notes: Aggregate[int, str] = Aggregate(
+        "note", 0, lambda _, text: [StringValue(value=text)], lambda note, _: note + 1, lambda _: "one"
+    )
+    lineage, clock = Lineage(log, Limited("counters")), SystemClock()
+    async with Writer(log, schema=Schema(), clock=clock, ids=RandomIds(), lineage=lineage) as writer:
+        *good, large, last = await told(
+            writer,
+            *(add(f"n{n}") for n in range(5)),
+            lambda tx: tx.do(notes, "large", "x" * 99),
+            lambda tx: tx.do(notes, "small", "x" * 98),
+        )
+    assert good == [Count(1, 1)] * 5
+    assert last == 1
+    assert isinstance(large, EventTooLarge)
+    assert str(large).startswith(
+        "An event of stream note/large would have 101 bytes, and nats-server carries 100 of"
+    )
 
 
 class Damaged(MemoryLog):
