@@ -20,6 +20,7 @@ class Proxy:
         self._target = target
         self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
@@ -47,6 +48,10 @@ class Proxy:
         """Breaks every connection, without a goodbye."""
         for writer in self._connections:
             _reset(writer)
+
+    def lose(self) -> None:
+        """Has every connection pass nothing any more, without a word, as after a failover; new ones work."""
+        self._lost |= self._connections
 
     def hold(self) -> None:
         """Lets nothing through; connections stay open and new ones are taken."""
@@ -81,6 +86,7 @@ class Proxy:
             await asyncio.gather(self._pump(reader, onward), self._pump(back, writer))
         finally:
             self._connections -= ends
+            self._lost -= ends
             for end in ends:
                 end.transport.abort()
 
@@ -90,6 +96,8 @@ class Proxy:
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self._flowing.wait()
+                if sink in self._lost:
+                    continue
                 sink.write(data)
                 await sink.drain()
             sink.write_eof()

@@ -374,6 +374,14 @@ async def connections_slow(stage: Stage) -> None:
         proxy.delay = 0.0
 
 
+async def connections_lost(stage: Stage) -> None:
+    """No connection to Postgres and NATS passes anything any more, and nobody is told; new ones work."""
+    stage.say("all connections lost without a word")
+    for proxy in stage.rig.proxies:
+        proxy.lose()
+    await stage.felt("writer.store_unavailable")
+
+
 async def stops_held_up(stage: Stage) -> None:
     """SIGTERM of every process while nothing comes from Postgres and NATS, which are not known to be away."""
     stage.say("all connections held up")
@@ -568,6 +576,7 @@ SCENARIOS = [
     ),
     Scenario("connections-cut", "connections cut and refused", PROXIED, connections_cut),
     Scenario("connections-slow", "connections delayed and held up", PROXIED, connections_slow),
+    Scenario("connections-lost", "connections lost without a word", PROXIED, connections_lost),
     Scenario("stops-held-up", "SIGTERM while Postgres and NATS hang", PROXIED, stops_held_up),
     Scenario("leader-lost", "3-node NATS loses stream leaders", CLUSTER, leader_lost),
     Scenario("quorum-lost", "3-node NATS loses two nodes", CLUSTER, quorum_lost),

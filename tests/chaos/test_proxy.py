@@ -47,6 +47,21 @@ async def test_a_cut_breaks_open_connections_and_takes_new_ones(proxy: Proxy) ->
     await test_it_passes_on_what_it_gets(proxy)
 
 
+async def test_what_is_lost_passes_nothing_and_is_not_told(proxy: Proxy) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(b"one\n")
+    await reader.readline()
+    proxy.lose()
+    writer.write(b"two\n")
+    await test_it_passes_on_what_it_gets(proxy)
+
+    answer = asyncio.ensure_future(reader.readline())
+    await asyncio.wait([answer], timeout=0.05)
+    assert not answer.done()
+    answer.cancel()
+    writer.close()
+
+
 async def test_it_refuses_and_counts(proxy: Proxy) -> None:
     proxy.refusing = True
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)

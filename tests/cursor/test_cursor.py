@@ -18,6 +18,7 @@ from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
 from tests.waiting import until
 from twinlog import Recorded, Unavailable
 from twinlog.consume.cursor import Handler
+from twinlog.consume.filling import Filling
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres
 from twinlog.jetstream import api
 from twinlog.jetstream import connection as jetstream
@@ -120,7 +121,7 @@ async def following(stage: Stage, lease: Lease = ALWAYS_HELD) -> AsyncIterator[C
 
 
 @asynccontextmanager
-async def running(work: Relay | Cursor) -> AsyncIterator[None]:
+async def running(work: Relay | Cursor | Filling) -> AsyncIterator[None]:
     task = asyncio.create_task(work.run())
     try:
         yield

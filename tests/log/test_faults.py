@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import product
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from structlog.testing import capture_logs
 from customer_svc import app as customer_svc
 from order_svc import app as order_svc
 from projector import app as projector
+from proof.chaos.proxy import Proxy
 from saga_orchestrator import app as saga_orchestrator
 from tests import servers
 from tests.dead_letters.journal import CONSUMER, Row, Source, dead_lettering, positions
@@ -44,8 +46,11 @@ from twinlog.log import group_commit
 from twinlog.log import snapshots as snapshots_module
 from twinlog.log.ports import Conflict
 from twinlog.model.errors import WrongSetting
+from twinlog.postgres import connection
+from twinlog.postgres.database import connect
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import LostRace
+from twinlog.postgres.urls import database_url
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import (
     Appended,
@@ -196,6 +201,38 @@ async def test_a_database_that_refuses_for_a_while_is_waited_for(
         await servers.execute(shaken.url, f'ALTER DATABASE "{name}" {end}')
         assert (await waiting).result.value == 2
         assert writer.problem is None
+
+
+async def test_a_server_that_is_gone_without_a_word_is_waited_for_once(
+    shaken: EmbeddedPostgres, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover whose connections nobody ended: each that is left would be waited for in turn."""
+    monkeypatch.setattr(connection, "_STATEMENT_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "_CANCEL_SECONDS", 0.1)
+    async with Proxy(shaken.port) as proxy:
+        url = shaken.url.replace(f":{shaken.port}", f":{proxy.port}")
+        async with open_log(url, name, "counters") as log:
+            async with log.pool.acquire(), log.pool.acquire():
+                pass
+            made = log.connections
+            proxy.lose()
+            with pytest.raises(Unavailable, match="no answer in time"):
+                await log.head()
+            with suppress(Unavailable):  # where the machine is as slow as that
+                await log.head()
+            assert log.connections > made
+
+
+async def test_a_server_that_says_nothing_is_asked_whether_it_is_there(
+    shaken: EmbeddedPostgres, name: str
+) -> None:
+    """By the system: a statement may take long, so nobody who waits for its answer finds out."""
+    opened = await connect(database_url(shaken.url, name))
+    transport = cast(Any, opened)._transport
+    sock = transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+    await opened.close()
 
 
 async def test_a_start_waits_for_a_free_connection(shaken: EmbeddedPostgres, name: str) -> None:
@@ -458,8 +495,8 @@ class Stumbling:
     async def acquire(self, *, timeout: float) -> Any:
         return _Stumbling(await self._pool.acquire(timeout=timeout), self)
 
-    async def release(self, connection: Any) -> None:
-        await self._pool.release(connection.connection)
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:
+        await self._pool.release(connection.connection, timeout=timeout)
 
     def stumble(self, *, done: bool) -> None:
         error = self._random.choice(self._errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 
 import pytest
 
@@ -100,6 +101,24 @@ async def test_what_is_no_text_is_read_as_the_json_that_it_is(log: PostgresLog) 
     assert told[8] == Metadata(traceparent="true"), "what a newer program adds is left out"
     assert [metadata.extra for metadata in told[10:12]] == [{}, {"extra": "5"}]
     assert told[14].extra == {"tenant": "5"}
+
+
+async def test_timers_of_any_time_are_read_in_order(log: PostgresLog) -> None:
+    times = [
+        "-infinity",
+        "4000-01-01 BC",
+        "0001-01-01",
+        "2020-01-01",
+        "9999-12-31 23:59:59.999999",
+        "200000-01-01",
+        "infinity",
+    ]
+    for number, time in enumerate(times):
+        await log.pool.execute(f"INSERT INTO timers VALUES ('alarm', '{number}', 1, '{time}')")
+    now = datetime.now(UTC)
+    due = await log.due(now, 10)
+    assert [timer.stream.id for timer in due] == ["0", "1", "2", "3"]
+    assert [timer.stream.id for timer in await log.due(now, 10, due[2])] == ["3"]
 
 
 async def test_whatever_cannot_be_copied_shows_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

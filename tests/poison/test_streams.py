@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int32Value, Int64Value
+from google.protobuf.wrappers_pb2 import Int32Value, Int64Value, StringValue
 from structlog.testing import capture_logs
 
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
 from tests.poison.kinds import KINDS, Kind, fails, learn, no_evolve, patched, poison, unknown_type
 from tests.waiting import until
-from twinlog import FailedPrecondition, Log, Metadata, Schema, StreamId, Transaction, TwinlogError, Writer
+from twinlog import (
+    Aggregate,
+    FailedPrecondition,
+    Log,
+    Metadata,
+    Schema,
+    StreamId,
+    Transaction,
+    TwinlogError,
+    Writer,
+)
 from twinlog.log import group_commit, unreadable
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.requests import Request
-from twinlog.model.errors import StreamUnreadable, UpcasterFailed
-from twinlog.testing import START, MemoryLog
+from twinlog.log.twin import EventTooLarge
+from twinlog.model.errors import PartlyUnavailable, StreamUnreadable, UpcasterFailed
+from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import AnyAggregate, CheckpointAdvance, RandomIds, SystemClock
 
 BAD = StreamId(COUNTER.name, "bad")
@@ -40,7 +53,7 @@ def add(id: str, amount: int = 1, aggregate: AnyAggregate = COUNTER) -> Callable
     return lambda tx: tx.do(aggregate, id, Add(amount))
 
 
-async def told(writer: Writer, *works: Callable[[Transaction], Count]) -> Sequence[Count | BaseException]:
+async def told(writer: Writer, *works: Callable[[Transaction], Any]) -> Sequence[Any]:
     """What a batch comes to."""
     results = await asyncio.gather(*(writer.execute(work) for work in works), return_exceptions=True)
     return [result if isinstance(result, BaseException) else result.result for result in results]
@@ -88,6 +101,67 @@ async def test_neighbors_in_a_batch_notice_nothing(
         assert [line["stream"] for line in said] == [str(BAD)], "once"
         assert str(last) == writer.unreadable.problem
     assert len(log.streams[BAD]) == version, "nothing was appended to it"
+
+
+async def test_an_event_that_the_stream_does_not_take_is_not_decided(log: MemoryLog) -> None:
+    """Nothing behind it could be copied any more."""
+
+    class Limited(MemoryTwin):
+        most_bytes = 100
+
+    notes: Aggregate[int, str] = Aggregate(
+        "note", 0, lambda _, text: [StringValue(value=text)], lambda note, _: note + 1, lambda _: "one"
+    )
+    lineage, clock = Lineage(log, Limited("counters")), SystemClock()
+    async with Writer(log, schema=Schema(), clock=clock, ids=RandomIds(), lineage=lineage) as writer:
+        *good, large, last = await told(
+            writer,
+            *(add(f"n{n}") for n in range(5)),
+            lambda tx: tx.do(notes, "large", "x" * 99),
+            lambda tx: tx.do(notes, "small", "x" * 98),
+        )
+    assert good == [Count(1, 1)] * 5
+    assert last == 1
+    assert isinstance(large, EventTooLarge)
+    assert str(large).startswith(
+        "An event of stream note/large would have 101 bytes, and nats-server carries 100 of"
+    )
+
+
+class Damaged(MemoryLog):
+    """A page of it cannot be read: that of the stream's events, or of its snapshot."""
+
+    of = ""
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        asked = [each for each in wanted if each.stream == BAD]
+        if any(self.of == "events" or (self.of == "snapshot" and each.schema) for each in asked):
+            raise PartlyUnavailable(why="invalid page in block 7")
+        return await super().load(wanted)
+
+
+async def test_a_damaged_page_concerns_its_stream_only() -> None:
+    log = Damaged("counters")
+    async with writing(log) as writer:
+        await asyncio.gather(*(writer.execute(add(id)) for id in ("bad", "n0", "n1") for _ in range(100)))
+        await until(lambda: len(log.snapshots) == 3)
+
+    log.of = "events"
+    async with writing(log) as cold:
+        *good, last = await told(cold, add("n0"), add("n1"), add("bad"))
+        assert good == [Count(101, 101)] * 2
+        assert isinstance(last, StreamUnreadable)
+        assert "invalid page" in last.facts["why"]
+        assert str(BAD) in (cold.unreadable.problem or "")
+        assert cold.problem is None
+        log.of = ""
+        assert await told(cold, add("bad")) == [Count(101, 101)], "once the page is mended"
+
+    log.of = "snapshot"
+    async with writing(log) as cold:
+        assert await told(cold, add("n0"), add("bad")) == [Count(102, 102)] * 2
+        assert cold.snapshots_ignored == 1
+        await until(lambda: log.snapshots[BAD].version == 101)
 
 
 @pytest.mark.parametrize("path", PATHS)

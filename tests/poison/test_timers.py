@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -15,8 +15,9 @@ from tests.kernel.counter import ALARM, Alarm, Set
 from tests.poison.kinds import KINDS, Kind, fails, learn, patched, poison, unknown_type
 from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Schema, StreamId, Transaction, Unavailable, Writer
-from twinlog.log.ports import Conflict
+from twinlog.log.ports import Conflict, ReadRequest, StreamSlice
 from twinlog.log.timers import Timers
+from twinlog.model.errors import PartlyUnavailable
 from twinlog.testing import START, ManualClock, MemoryLog
 from twinlog.testing.internals import Appended, Batch, RandomIds, Timer
 
@@ -203,6 +204,28 @@ async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) 
         timers = Timers(fussy, writer, [ALARM], clock=clock, actor="tests")
         assert await timers.fire() == 20
         assert timers.problem == "alarm/bad: not a text that can be stored"
+
+
+async def test_one_whose_cause_cannot_be_read_waits_and_the_others_fire() -> None:
+    """As one in an archive that is away, or on a damaged page."""
+
+    class Damaged(MemoryLog):
+        damaged = True
+
+        async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+            if self.damaged and any(each.stream.id == "bad" and each.upto == 1 for each in wanted):
+                raise PartlyUnavailable(why="invalid page in block 7")
+            return await super().load(wanted)
+
+    damaged, clock = Damaged("alarms"), ManualClock(LATER)
+    async with writing(damaged, clock) as writer:
+        await set_alarms(writer, "a", "bad", "b")
+        timers = Timers(damaged, writer, [ALARM], clock=clock, actor="tests")
+        assert await timers.fire() == 2
+        assert timers.problem == "alarm/bad: What is stored there cannot be read (invalid page in block 7)."
+        damaged.damaged, timers._try_again_at = False, 0.0
+        assert await timers.fire() == 1
+        assert timers.problem is None
 
 
 @pytest.mark.parametrize("error", [Unavailable(), ConnectionError("a lock timeout"), LookupError("a defect")])

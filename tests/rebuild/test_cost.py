@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -18,7 +19,9 @@ from tests.bench.counting import counted, of_services
 from twinlog import Metadata, Money, Projection, Recorded, Schema, StreamId
 from twinlog.consume import projection
 from twinlog.consume.filling import CHUNK
-from twinlog.consume.view_builds import ViewBuilds
+from twinlog.consume.view_builds import Declared, ViewBuilds
+from twinlog.log.view_build import Build
+from twinlog.log.view_builds import LiveBuilds
 from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
@@ -121,3 +124,26 @@ def test_the_rate_of_a_build_is_events_a_second(samples: Sequence[tuple[float, i
     assert builds.rate("a build") == 0
     builds._samples["a build"] = deque(samples)
     assert builds.rate("a build") == rate
+
+
+async def test_a_build_that_is_gone_is_stopped() -> None:
+    class Builds:
+        live = LiveBuilds()
+
+        async def builds(self) -> Sequence[Build]:
+            return [declared.home(1), declared.home(1)._replace(number=3, home=False, live=False)]
+
+        async def checkpoints(self) -> Mapping[str, int]:
+            return {}
+
+    def kept(view: str, number: int) -> Any:
+        return SimpleNamespace(consumer=view, stop=lambda: stopped.append((view, number)))
+
+    stopped: list[tuple[str, int]] = []
+    declared = Declared("stays", cast(Any, Builds()))
+    builds = ViewBuilds(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    builds.declared["stays"] = declared
+    builds.kept = {key: [kept(*key)] for key in [("stays", 2), ("stays", 3), ("another view", 2)]}
+    await builds.look()
+    assert stopped == [("stays", 2)]
+    assert [*builds.kept] == [("stays", 3), ("another view", 2)]

@@ -15,10 +15,13 @@ from tests.kernel.counter import COUNTER, Add
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Metadata, Recorded, Schema, StreamId, Writer
+from twinlog.consume import filling
+from twinlog.consume.filling import Filling
+from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Tip
 from twinlog.log.repair import Unrepairable, difference, only_notes_of_projections, plan
-from twinlog.log.twin import LogForked
+from twinlog.log.twin import LogForked, Twin
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import Batch, Cursor, RandomIds, Relay, SystemClock
 
@@ -120,6 +123,17 @@ async def test_the_relay_copies_nothing_beyond_a_fork(
     assert [event.stream.id for event in log.events] == ["a"] * 20 + ["b"] * again
 
 
+async def test_a_doubt_about_a_sound_log_makes_nothing_void(log: MemoryLog, twin: MemoryTwin) -> None:
+    lineage = Lineage(log, twin)
+    for upto in (0, 1, 3):
+        if upto:
+            lineage.committed((await grow(log, upto - len(log.events)))[-1])
+        lineage.doubt()
+        await lineage.verify()
+        assert lineage.known is not None
+        assert (lineage.known.position, lineage.breaks) == (upto, 0)
+
+
 async def test_a_relay_that_starts_on_a_fork_notices_it(log: MemoryLog, twin: MemoryTwin) -> None:
     await grow(log, 20)
     async with running(Relay(log, twin)):
@@ -167,6 +181,30 @@ async def test_a_cursor_handles_nothing_of_another_history(log: MemoryLog, twin:
             await until(lambda: "has handled another event 5" in str(cursor.problem))
             assert "`twinlog repair counters --dry-run` says what to do" in str(cursor.problem)
     assert list(await kind.effects()) == effects
+
+
+async def test_a_build_is_filled_with_nothing_of_another_history(
+    log: MemoryLog, twin: MemoryTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read from the log itself, which was set back under it and grew again."""
+
+    @asynccontextmanager
+    async def opened(_log: str, _twin: Twin) -> AsyncIterator[MemoryLog]:
+        yield log
+
+    monkeypatch.setattr(filling, "CHUNK", 2)
+    monkeypatch.setattr(filling, "_NEAR", 0)
+    await grow(log, 6)
+    async with running(Relay(log, twin)):
+        await mirrored(log, twin)
+    cut(log, 3)
+    await grow(log, 3, "b")
+    own = MemoryLog("own")
+    async with PolicyKind("counters", own).replica() as handler:
+        build = Filling(twin, handler, Cursor(twin, handler), ALWAYS_HELD, opened, log="counters")
+        async with following(build):
+            await until(lambda: "two histories from event 4 on" in str(build.problem))
+        assert own.checkpoints == {"tests.counters": 2}
 
 
 async def test_a_cursor_waits_visibly_for_a_stream_that_is_filled_again(

@@ -286,6 +286,9 @@ async def test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_
             for version, size in enumerate((1, 1, 1, 5000, 1, 1), 1):
                 event = new_event(counter(), version, StringValue(value="x" * size))
                 await append(log, replace(batch((counter(), version - 1, 1)), events=[event]))
+            assert twin.most_bytes == 2250, (
+                "what a writer takes, so that this happens where the limit was lowered only"
+            )
             relay = Relay(log, twin)
             async with running(relay):
                 await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,8 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.consume.cursor import Cursor, Handler
 from twinlog.log.lease import Lease
-from twinlog.log.twin import Twin, TwinMissing
+from twinlog.log.twin import LogForked, Twin, TwinMissing
+from twinlog.log.wire import event_id_of
 from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
@@ -57,9 +58,10 @@ class ReadAhead:
         routing_key: str = "",
         *,
         ahead: bool = True,
+        check: Callable[[Recorded], Awaitable[None]] | None = None,
     ) -> None:
         """``routing_key``: that of the wanted events; empty: all are. ``ahead``: without it nothing is read until it
-        is asked for."""
+        is asked for. ``check`` is given the last event of each chunk, before any of it is given."""
         self._log = log
         self.read = after
         """The position up to which events were given."""
@@ -67,6 +69,7 @@ class ReadAhead:
         self._prepare = prepare
         self._routing_key = routing_key
         self._ahead = ahead
+        self._check = check
         self._reading: asyncio.Task[_Chunk] | None = None
 
     async def __aenter__(self) -> ReadAhead:
@@ -93,6 +96,8 @@ class ReadAhead:
         events = await self._log.read(after, limit) if limit > 0 else ()
         if not events:
             return _Chunk((), None)
+        if self._check:
+            await self._check(events[-1])
         key = self._routing_key
         wanted = [event for event in events if event.routing_key == key] if key else events
         self._prepare(wanted)
@@ -179,7 +184,14 @@ class Filling:
     def _reading(self, log: LogReader, after: int, upto: int) -> ReadAhead:
         # What rests reads nothing meanwhile, so that its share is of all that it does.
         key, ahead = self._handler.routing_key, not self._rest
-        return ReadAhead(log, after, upto, self._prepare, key, ahead=ahead)
+        return ReadAhead(log, after, upto, self._prepare, key, ahead=ahead, check=self._refuse_fork)
+
+    async def _refuse_fork(self, event: Recorded) -> None:
+        """Raises LogForked where the stream has another event in the place of one of the log: the log was set back."""
+        message = await self._twin.message(event.position)
+        if message and event_id_of(message, event.position) not in (None, event.event_id):
+            why = f"event {event.position} of the log is not the one in the stream"
+            raise LogForked(log=self._log, since=event.position, why=why)
 
     async def _take(self, chunks: ReadAhead, after: int) -> int | None:
         """Takes in the next events; gives the checkpoint, or None where there are no more."""

@@ -65,6 +65,11 @@ class JetStreamTwin:
         self._stored = 0
         """The last event of the last batch that was stored completely."""
 
+    @property
+    def most_bytes(self) -> int:
+        """How large the payload of an event may be; the rest is for what is said of it, and for a dead letter of it."""
+        return self._client.max_payload * 3 // 4
+
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from twinlog._aio.own_thread import in_own_thread
 from twinlog.log.log_file import FrameReader, LogFileDamaged, NotALogFile, Seal, zstd
 from twinlog.log.log_file_records import event_of
-from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
+from twinlog.model.errors import ConfigurationError, PartlyUnavailable, WrongSetting
 from twinlog.model.event import Recorded
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ _READS_AT_ONCE = 8
 """Those that never end count, too."""
 
 
-class ArchiveUnavailable(Unavailable):
+class ArchiveUnavailable(PartlyUnavailable):
     """Events {first} to {last} of log {log} are in the archive, in {file}, which cannot be read: {why}."""
 
     reason = "ARCHIVE_UNAVAILABLE"

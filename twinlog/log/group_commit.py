@@ -24,6 +24,7 @@ from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
 from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
+from twinlog.log.twin import EventTooLarge
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
@@ -236,6 +237,10 @@ class GroupCommit:
         except (TypeError, AttributeError):
             refuse_metadata(draft.events)
             raise
+        if self._lineage and (most := self._lineage.most_bytes):
+            # Once it is in the log, no event behind it could be copied.
+            for event in [event for event in draft.events if len(event.payload) > most]:
+                raise EventTooLarge(stream=event.stream, bytes=len(event.payload), most=most)
         return Batch(
             recorded_at=self._clock.now(),
             expects={stream: entry.version for stream, entry in draft.read.items()},

@@ -64,6 +64,11 @@ class Lineage:
         )
 
     @property
+    def most_bytes(self) -> int:
+        """How large the payload of an event may be: its stream has to take it. 0: of any size."""
+        return getattr(self._twin, "most_bytes", 0)  # asked by name: not every twin has a limit
+
+    @property
     def problem(self) -> str | None:
         """Current fault, or None while healthy."""
         return self._retrying.problem

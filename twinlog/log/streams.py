@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from twinlog.log.archive import ArchiveUnavailable
 from twinlog.log.past import KeepsSnapshots
 from twinlog.log.ports import LogSession, ReadRequest, StreamSlice
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import StreamUnreadable, TwinlogError, UndecodableEvent, UnknownEventType
+from twinlog.model.errors import (
+    PartlyUnavailable,
+    StreamUnreadable,
+    TwinlogError,
+    UndecodableEvent,
+    UnknownEventType,
+)
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.personal import decides_personal, holds_personal, withheld
 from twinlog.model.schema import Schema
@@ -58,7 +63,7 @@ class StreamReader:
         unfit: dict[StreamId, tuple[Entry, int]] = {}
         try:
             slices = await session.load(wanted)
-        except ArchiveUnavailable as error:
+        except PartlyUnavailable as error:
             return await self._read_apart(session, entries, snapshots, error)
         if personal := self._codecs.personal:
             keeping = [at.aggregate.keeps_personal for at in entries.values()]
@@ -78,9 +83,10 @@ class StreamReader:
         session: LogSession,
         entries: Mapping[StreamId, Entry],
         snapshots: bool,
-        error: ArchiveUnavailable,
+        error: PartlyUnavailable,
     ) -> list[Found]:
-        """Each by itself: what is in an archive that is away concerns no other stream."""
+        """Each by itself, without its snapshot if need be: what is in an archive that is away, or on a damaged page,
+        concerns no other stream."""
         if len(entries) > 1:
             return [
                 found
@@ -88,6 +94,11 @@ class StreamReader:
                 for found in await self.read(session, {stream: at}, snapshots=snapshots)
             ]
         [(stream, at)] = entries.items()
+        if snapshots:
+            [found] = await self.read(session, entries, snapshots=False)
+            if isinstance(found.result, Entry):
+                self._codecs.ignore(stream, error)
+            return [found._replace(unfit_snapshot=True)]
         why = StreamUnreadable(stream=stream, version=at.version + 1, why=error)
         why.__cause__ = error
         return [Found(stream, Unreadable(at, why))]

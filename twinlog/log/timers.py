@@ -25,7 +25,7 @@ from twinlog.log.transaction import NotLoaded, Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
-from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.model.errors import PartlyUnavailable, TwinlogError, Unavailable
 from twinlog.model.event import Metadata, Recorded
 
 _BATCH = 200
@@ -145,7 +145,7 @@ class Timers:
             if timer.stream.type not in self._aggregates
         }
         if declared := [timer for timer in timers if timer not in failed]:
-            failed |= await self._wake_declared(declared, now, await self._causes(declared))
+            failed |= await self._wake_declared(declared, now)
         for timer, error in failed.items():
             if self._stuck.get(timer) != str(error):
                 self._say_stuck(timer, error)
@@ -158,24 +158,24 @@ class Timers:
         slices = await self._log.load(wanted) if wanted else []
         return {timer: found.events[0] for timer, found in zip(known, slices, strict=True) if found.events}
 
-    async def _wake_declared(
-        self, timers: Sequence[Timer], now: datetime, causes: Causes
-    ) -> Mapping[Timer, Exception]:
+    async def _wake_declared(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, Exception]:
         try:
+            causes = await self._causes(timers)
             with self._traced({timer: causes[timer] for timer in timers if timer in causes}) as traces:
                 outcome = await self._writer.execute(
                     lambda transaction: self._wake(transaction, timers, now, traces, causes),
                     preload=[(self._aggregates[timer.stream.type], timer.stream.id) for timer in timers],
                 )
-        except Unavailable:
-            raise
-        except Exception as error:  # of some of them: what is sound is fired without those
+        except Exception as error:
+            if isinstance(error, Unavailable) and not isinstance(error, PartlyUnavailable):
+                raise
+            # Of some of them: what is sound is fired without those.
             if len(timers) == 1:
                 return {timers[0]: error}
             middle = len(timers) // 2
             return {
-                **await self._wake_declared(timers[:middle], now, causes),
-                **await self._wake_declared(timers[middle:], now, causes),
+                **await self._wake_declared(timers[:middle], now),
+                **await self._wake_declared(timers[middle:], now),
             }
         return outcome.result
 

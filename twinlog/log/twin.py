@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from google.protobuf.message import DecodeError
 
 from twinlog.log.wire import from_wire, to_wire
-from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.model.errors import FailedPrecondition, TwinlogError, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.v1.event_pb2 import RecordedEvent
 
@@ -44,6 +44,13 @@ class LogForked(Unavailable):
     back."""
 
     reason = "LOG_FORKED"
+
+
+class EventTooLarge(FailedPrecondition):
+    """An event of stream {stream} would have {bytes} bytes, and nats-server carries {most} of one at most. Decide
+    smaller events, or set its max_payload higher."""
+
+    reason = "EVENT_TOO_LARGE"
 
 
 class StreamBehind(Unavailable):

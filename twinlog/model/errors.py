@@ -77,6 +77,12 @@ def unexpected(error: Exception) -> Exception | None:
     return None if isinstance(error, TwinlogError) else error
 
 
+class PartlyUnavailable(Unavailable):
+    """What is stored there cannot be read ({why})."""
+
+    # Of what else is asked for, nothing is said: whoever reads several at once reads each by itself.
+
+
 class Overloaded(Unavailable):
     """{waiting} commands are already waiting; try again later with the same request_id."""
 

@@ -34,6 +34,8 @@ _ACQUIRE_SECONDS = 5.0
 _POOL_CONNECT_SECONDS = 4.0
 """Less than it takes to give up on a connection, so that the reason is told."""
 _STATEMENT_SECONDS = 30.0
+_CANCEL_SECONDS = 2.0
+"""For a server that has left a statement without an answer to take back its cancellation; asyncpg takes another 30."""
 _STOP_SECONDS = 0.5
 _RETRY_FIRST_SECONDS = 0.1
 _RACES = 5
@@ -68,6 +70,9 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
             yield connection
         except Exception as error:
             if (rule := rule_of(error)) and rule.reconnect:
+                # Of a server that is gone without a word, each connection that is left would be waited for in turn.
+                with suppress(Exception):
+                    await pool.release(connection, timeout=_CANCEL_SECONDS)
                 await pool.expire_connections()
             raise
         finally:

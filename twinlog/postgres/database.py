@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +16,8 @@ from twinlog.postgres.urls import address_of, database_of, database_url, parted
 
 OLDEST_POSTGRES = 140000
 CONNECT_SECONDS = 10.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 6, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+"""A server that is gone without a word is noticed after 15 s; the last is in milliseconds."""
 _POOLER_SECONDS = 2.0
 _POOLER_ROUNDS = 4
 
@@ -48,9 +51,11 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
     database, schema = parted(database_of(url))
     try:
         with outages(address_of(url)):
+            plain = database_url(url, database) if schema else url
+            connection: asyncpg.Connection = await asyncpg.connect(plain, **options)
+            _watch(connection)
             if not schema:
-                return await asyncpg.connect(url, **options)
-            connection: asyncpg.Connection = await asyncpg.connect(database_url(url, database), **options)
+                return connection
             try:
                 # No parameter of the connection: poolers refuse those that they do not know.
                 await connection.execute(_LOOK_IN, schema)
@@ -62,6 +67,21 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
         raise WrongSetting(
             "POSTGRES_URL: it cannot be used as a URL; see the documentation of the setting"
         ) from error
+
+
+def _watch(connection: asyncpg.Connection) -> None:
+    """Has the system ask a server that says nothing whether it is there, and end the connection if it is not.
+
+    A statement may take long, and nobody who waits for its answer would find out otherwise.
+    """
+    transport = getattr(connection, "_transport", None)  # asyncpg has no public word for it
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 Admit = Callable[[asyncpg.Connection, str], Awaitable[None]]

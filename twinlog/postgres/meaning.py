@@ -16,7 +16,7 @@ from typing import NamedTuple
 import asyncpg
 
 from twinlog._aio.reasons import reason
-from twinlog.model.errors import Unavailable, WrongSetting
+from twinlog.model.errors import PartlyUnavailable, Unavailable, WrongSetting
 
 _SETTING = "POSTGRES_URL"
 
@@ -66,8 +66,9 @@ RULES: Sequence[Rule] = (
          "set sslrootcert in the URL to the authority that signed it"),
     Rule(ConnectionError, Meaning.MISCONFIGURATION, "the server has no TLS",
          "leave out sslmode, or switch TLS on", text="rejected SSL upgrade"),
+    Rule(TimeoutError, Meaning.OUTAGE, "the server does not answer, or no connection was free in time",
+         reconnect=True),
     Rule(OSError, Meaning.OUTAGE, "the server cannot be reached"),
-    Rule(TimeoutError, Meaning.OUTAGE, "the server does not answer, or no connection was free in time"),
     Rule(asyncpg.exceptions.ClientConfigurationError, Meaning.MISCONFIGURATION, "the URL cannot be used",
          "correct it"),
     Rule(asyncpg.UnsupportedClientFeatureError, Meaning.MISCONFIGURATION, "the server wants what this client cannot",
@@ -118,6 +119,7 @@ RULES: Sequence[Rule] = (
     Rule("57", Meaning.OUTAGE, "the server is starting or stopping, or an operator stepped in"),
     Rule("58", Meaning.OUTAGE, "the server's machine is in trouble"),
     Rule("F0", Meaning.OUTAGE, "the server's configuration file is broken"),
+    Rule("XX001", Meaning.OUTAGE, "what is stored there is damaged; of streams, these alone are concerned"),
     Rule("XX", Meaning.OUTAGE, "the server is in trouble itself", reconnect=True),
 )  # fmt: skip
 """The first rule that fits counts; a SQLSTATE in full goes before its class. Where none fits, it is a defect: of the
@@ -163,6 +165,8 @@ def translated(error: BaseException, where: str = "") -> Unavailable | None:
         return LostRace(why=why)
     if rule.meaning is Meaning.MISCONFIGURATION:
         return WrongSetting(f"{_SETTING}: {rule.what} ({why}); {rule.remedy}")
+    if rule.of == "XX001":
+        return PartlyUnavailable(why=why)
     return Unavailable(f"the database is out of {'service' if _is_answer(error) else 'reach'} ({why})")
 
 

@@ -23,7 +23,7 @@ SELECT count(*) FROM requests;
 
 -- name: timers
 -- Every timer.
-SELECT stream_type, stream_id, version, due FROM timers;
+SELECT stream_type, stream_id, version, least(greatest(due, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS due FROM timers;
 
 -- name: snapshots
 -- Which snapshots there are.

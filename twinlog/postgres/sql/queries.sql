@@ -105,12 +105,13 @@ SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nulli
 
 -- name: due
 -- The timers that are due, oldest first: by this clock, too, which may have been set back since a process looked at it.
-SELECT stream_type, stream_id, version, due FROM timers WHERE due <= least($1::timestamptz, now())
- ORDER BY due, stream_type, stream_id LIMIT $2;
+-- A time that the program cannot tell is told as the nearest that it can.
+SELECT stream_type, stream_id, version, greatest(due, '0001-01-02 00:00Z') AS due FROM timers
+ WHERE due <= least($1::timestamptz, now()) ORDER BY timers.due, stream_type, stream_id LIMIT $2;
 
 -- name: due_after
 -- The timers that are due and follow another one, oldest first.
-SELECT stream_type, stream_id, version, due FROM timers
+SELECT stream_type, stream_id, version, greatest(due, '0001-01-02 00:00Z') AS due FROM timers
  WHERE due <= least($1::timestamptz, now()) AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
  ORDER BY due, stream_type, stream_id LIMIT $2;
 
@@ -622,11 +623,13 @@ SELECT (SELECT position FROM log_head), EXISTS (SELECT FROM events), EXISTS (SEL
 
 -- name: export_requests
 -- The outcomes of requests up to a position.
-SELECT request_id, fingerprint, reply, position, recorded_at FROM requests WHERE position <= $1;
+SELECT request_id, fingerprint, reply, position,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at
+  FROM requests WHERE position <= $1;
 
 -- name: export_timers
 -- Every timer.
-SELECT stream_type, stream_id, version, due FROM timers;
+SELECT stream_type, stream_id, version, least(greatest(due, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS due FROM timers;
 
 -- name: export_checkpoints
 -- Where every consumer stands, or stood in the log that this one was imported from.
