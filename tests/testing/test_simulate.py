@@ -34,7 +34,9 @@ def test_a_planted_bug_is_found_and_can_be_replayed(bug: Callable[[], AbstractCo
         # To cut it down takes much longer than to run it: once is enough.
         ((_, again),) = Simulation(SCENARIO, HotelInvariants).sweep([found.seed]).failures
         assert (again.promise, again.facts) == (found.promise, found.facts)
-        [(calls, faults)] = re.findall(r"^It takes (\d+) commands? and (\d+) faults?:$", str(found), re.MULTILINE)
+        [(calls, faults)] = re.findall(
+            r"^It takes (\d+) commands? and (\d+) faults?:$", str(found), re.MULTILINE
+        )
         assert int(calls) + int(faults) <= 4
     assert simulate(SCENARIO, HotelInvariants, seeds=[found.seed]).seeds == 1
 
