@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Thread
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -18,6 +22,7 @@ from twinlog.testing.servers import database as empty_database
 from twinlog.testing.servers import execute, folder, nats_server, stream, unique
 
 __all__ = [
+    "CopiedPostgres",
     "Postgres",
     "create_database",
     "database",
@@ -39,11 +44,8 @@ __all__ = [
 _COPIES = Copies()
 
 
-class Postgres(EmbeddedPostgres):
-    """A Postgres that is gone once it was killed: until they notice, sessions of a dead server go on answering.
-
-    The data of all but the first are copies, each with an identifier of its own.
-    """
+class CopiedPostgres(EmbeddedPostgres):
+    """A Postgres without initdb: the data of all but the first are copies, each with an identifier of its own."""
 
     async def _initialise(self) -> None:
         if not _COPIES.make(self._data):
@@ -52,6 +54,10 @@ class Postgres(EmbeddedPostgres):
     async def _lock_out_others(self) -> None:
         await super()._lock_out_others()
         _COPIES.keep(self._data, self.folder / "password")
+
+
+class Postgres(CopiedPostgres):
+    """One that is gone once it was killed: until they notice, sessions of a dead server go on answering."""
 
     async def kill(self) -> None:
         sessions = _children(self.pid)
@@ -91,8 +97,56 @@ async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
         yield server
 
 
-_TEMPLATES: dict[str, str] = {}
-"""By the URL of a server, what databases of its tests are copies of: how to make one."""
+class _Maker:
+    """Makes and drops databases on one connection, in a thread of its own, whatever loop a test runs in.
+
+    To connect takes longer than either.
+    """
+
+    def __init__(self, server_url: str, template: str) -> None:
+        """``template``: how a database becomes a copy of what the server's tests have."""
+        self._url = database_url(server_url, "postgres")
+        self._template = template
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="databases of tests", daemon=True)
+        self._lock = asyncio.Lock()
+        self._connection: asyncpg.Connection | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._begun(self._close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def make(self, name: str) -> None:
+        await self._run(f'CREATE DATABASE "{name}" {self._template}')
+
+    async def drop(self, name: str) -> None:
+        await self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    async def _run(self, statement: str) -> None:
+        await asyncio.wrap_future(self._begun(self._execute(statement)))
+
+    def _begun(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _execute(self, statement: str) -> None:
+        async with self._lock:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await asyncpg.connect(self._url)
+            await self._connection.execute(statement)
+
+    async def _close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+_MAKERS: dict[str, _Maker] = {}
+"""By the URL of a server whose tests have a template."""
 
 
 @asynccontextmanager
@@ -118,11 +172,12 @@ async def template(server_url: str) -> AsyncIterator[None]:
             strategy = " STRATEGY file_copy" if connection.get_server_version() >= (15,) else ""
         finally:
             await connection.close()
-        _TEMPLATES[server_url] = f'TEMPLATE "{original}"{strategy}'
-        try:
-            yield
-        finally:
-            del _TEMPLATES[server_url]
+        with _Maker(server_url, f'TEMPLATE "{original}"{strategy}') as maker:
+            _MAKERS[server_url] = maker
+            try:
+                yield
+            finally:
+                del _MAKERS[server_url]
 
 
 @asynccontextmanager
@@ -136,12 +191,18 @@ async def database(server_url: str) -> AsyncIterator[str]:
     try:
         yield name
     finally:
-        await servers._drop(server_url, name)
+        if maker := _MAKERS.get(server_url):
+            await maker.drop(name)
+        else:
+            await servers._drop(server_url, name)
 
 
 async def create_database(server_url: str, name: str) -> None:
     """The same, of a name that somebody else deletes."""
-    await execute(server_url, f'CREATE DATABASE "{name}" {_TEMPLATES.get(server_url, "")}')
+    if maker := _MAKERS.get(server_url):
+        await maker.make(name)
+    else:
+        await execute(server_url, f'CREATE DATABASE "{name}"')
 
 
 def url_of(server_url: str, user: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.cursor.consumers import VIEWS_PACKAGE, consumer_in
+from tests.forks import forking
 from twinlog import Recorded
 from twinlog.consume.cursor import Handler
 from twinlog.jetstream import connection as jetstream
@@ -51,4 +52,4 @@ async def main(postgres_url: str, database: str, log: str, nats_url: str, source
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    forking(lambda: asyncio.run(main(*sys.argv[1:])))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import pytest
 
 from tests import servers
 from tests.cursor.consumers import KINDS, VIEWS_PACKAGE, Kind, PolicyKind, ViewKind, consumer_in
+from tests.forks import forks
 from tests.kernel.batches import grow
 from tests.twin.damage import Damage, JetStreamDamage, MemoryDamage
 from tests.waiting import until
@@ -400,11 +400,10 @@ async def test_processes_that_are_killed_after_their_commit(
             await stage.grow(60)
             arguments = [postgres_url, database, "own", nats_url, stream, kind]
             handled = 0
-            for _ in range(3):
-                command = [sys.executable, "-m", "tests.cursor.process", *arguments]
-                process = await asyncio.create_subprocess_exec(*command)
-                assert await process.wait() == -signal.SIGKILL
-                before, handled = handled, len(await stage.consumer.effects())
-                assert before < handled < 60
+            async with forks("tests.cursor.process", *arguments) as processes:
+                for _ in range(3):
+                    assert await processes.ended(await processes.start()) == -signal.SIGKILL
+                    before, handled = handled, len(await stage.consumer.effects())
+                    assert before < handled < 60
             async with following(stage):
                 await stage.done()

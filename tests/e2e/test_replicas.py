@@ -64,14 +64,17 @@ class Replicas:
         await until(self._found)
 
     async def _found(self) -> bool:
-        channel = await self._stack.enter_async_context(
-            grpc.aio.insecure_channel(self.address, _OWN_CONNECTION)
-        )
-        try:
-            told = await InspectionServiceStub(channel).Describe(DescribeRequest(), timeout=PATIENCE)
-        except grpc.aio.AioRpcError:  # it does not listen yet
-            return False
-        self.channels.setdefault(told.started_at.ToJsonString(), channel)
+        """Whether a new connection has come to the process that was started last; it is kept then."""
+        async with AsyncExitStack() as stack:
+            channel = await stack.enter_async_context(
+                grpc.aio.insecure_channel(self.address, _OWN_CONNECTION)
+            )
+            try:
+                told = await InspectionServiceStub(channel).Describe(DescribeRequest(), timeout=PATIENCE)
+            except grpc.aio.AioRpcError:  # it does not listen yet
+                return False
+            if self.channels.setdefault(told.started_at.ToJsonString(), channel) is channel:
+                self._stack.push_async_exit(stack.pop_all())
         return len(self.channels) == len(self.processes)
 
     @property

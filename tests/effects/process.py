@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.dead_letters.journal import JOURNAL, Write
+from tests.forks import forking
 from twinlog import (
     Address,
     Aggregate,
@@ -94,4 +95,4 @@ async def main(shutdown: Shutdown) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    forking(lambda: run(main))

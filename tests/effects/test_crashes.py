@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,19 +9,13 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from tests.dead_letters.journal import JOURNAL
 from tests.effects.process import SAID
+from tests.forks import forks
 from tests.waiting import until
 from twinlog import Schema, StreamId, Writer
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.testing.internals import NatsClient, RandomIds, SystemClock, open_log
 
 KEYS, NUMBERS, KILLS = "abcdefgh", range(1, 31), 3
-
-
-async def start(database: str, file: Path, env: dict[str, str]) -> Process:
-    command = [sys.executable, "-m", "tests.effects.process", database, str(file)]
-    return await asyncio.create_subprocess_exec(
-        *command, env={**os.environ, **env}, stdout=DEVNULL, stderr=DEVNULL
-    )
 
 
 def lines(file: Path) -> list[list[str]]:
@@ -50,27 +39,21 @@ async def test_two_replicas_that_are_killed_under_way(
         async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
             for number in NUMBERS:
                 await writer.execute(lambda tx, n=number: [tx.do(SAID, f"{k}/{n}", f"{k}:{n}") for k in KEYS])  # type: ignore[misc]
-        replicas = [await start(database, file, env) for _ in range(2)]
-        try:
+        async with forks("tests.effects.process", database, str(file), env=env) as replicas:
+            for _ in range(2):
+                await replicas.start()
             for _ in range(KILLS):
                 before = len(lines(file))
                 await until(lambda at=before: len(lines(file)) > at + 20)  # type: ignore[misc]
-                busy = int(lines(file)[-1][0])
-                killed = next(replica for replica in replicas if replica.pid == busy)
-                killed.send_signal(signal.SIGKILL)
-                await killed.wait()
-                replicas[replicas.index(killed)] = await start(database, file, env)
+                await replicas.kill(int(lines(file)[-1][0]))
+                await replicas.start()
 
             async def all_done() -> bool:
                 return all([len(await journal(log, key)) >= len(NUMBERS) for key in KEYS])
 
             await until(all_done)
             assert {key: await journal(log, key) for key in KEYS} == {key: [*NUMBERS] for key in KEYS}
-        finally:
-            for replica in replicas:
-                replica.send_signal(signal.SIGKILL)
-                await replica.wait()
-            await nats.jsm().delete_stream(database)
+        await nats.jsm().delete_stream(database)
     names, first = defaultdict(set), dict[str, None]()
     for _, name, text in lines(file):
         names[text].add(name)

@@ -58,7 +58,7 @@ async def tail(log: Log, limit: int, ended: asyncio.Event) -> Sequence[Recorded]
         if last and not events:
             return seen
         if not events:  # as while the processes start
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
 
 
 def assert_versions_are_contiguous(events: Sequence[Recorded]) -> None:

@@ -1,4 +1,4 @@
-"""Two whole shops on the same two servers, at the same time, one of them in a namespace."""
+"""Two whole demos on the same two servers, at the same time, one of them in a namespace."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ LOGS, DATABASES = (
 async def test_they_run_beside_each_other_and_the_auditor_passes_both(
     own_postgres: EmbeddedPostgres, own_nats: EmbeddedNats
 ) -> None:
-    # Both are at work at the same time from their starts on; `tests/stack/test_demo.py` has larger bursts.
-    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "120"}
+    # Both are at work at the same time from their starts on.
+    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "80"}
     with checkout() as plain, checkout() as staging:
         demos = [plain.start("demo", **env), staging.start("demo", **env, TWINLOG_NAMESPACE="staging")]
         await until(lambda: all(demo.poll() is not None for demo in demos), seconds=300)
         assert [demo.returncode for demo in demos] == [0, 0], plain.said + staging.said
+        for shop in (plain, staging):
+            shows_both_modes(shop.said)
+            assert not shop.processes()
     client = await connect(own_nats.url, "tests")
     streams = {info.config.name for info in await client.jsm().streams_info()}
     await close(client)
@@ -41,6 +44,15 @@ async def test_they_run_beside_each_other_and_the_auditor_passes_both(
     assert {row[0] for row in rows} == {*DATABASES, *(f"staging_{name}" for name in DATABASES)}
     for namespace in ("", "staging"):
         assert await audited({**os.environ, **env, "TWINLOG_NAMESPACE": namespace}) == 0
+
+
+def shows_both_modes(said: str) -> None:
+    """What a demo that has gone well prints, on a hundred columns and without colors where it is no terminal."""
+    assert said.count("✓ They balance.") == 2
+    for event in ("OrderApprovalRefused", "SagaCompensated", "UNKNOWN_CUSTOMER", "INSUFFICIENT_CREDIT"):
+        assert event in said
+    assert max(map(len, said.splitlines())) <= 100
+    assert "\x1b" not in said
 
 
 async def audited(env: dict[str, str]) -> int | None:

@@ -1,4 +1,4 @@
-"""`make demo`: it shows both modes, and it ends clean whenever it is told to."""
+"""`make demo` ends clean whenever it is told to; `tests/neighbors/test_shop.py` has what it shows."""
 
 from __future__ import annotations
 
@@ -35,17 +35,6 @@ async def test_a_second_ctrl_c_does_not_wait(own: Checkout) -> None:
     assert await own.ended(process) == 130
     await until(lambda: not own.processes())
     assert "Traceback" not in own.said
-
-
-async def test_it_shows_both_modes_on_a_hundred_columns(own: Checkout) -> None:
-    # As wide as the demo's 2,000 orders.
-    assert await own.ended(own.start("demo", DEMO_ORDERS="1000")) == 0, own.said
-    assert own.said.count("✓ They balance.") == 2
-    for event in ("OrderApprovalRefused", "SagaCompensated", "UNKNOWN_CUSTOMER", "INSUFFICIENT_CREDIT"):
-        assert event in own.said
-    assert max(map(len, own.said.splitlines())) <= 100
-    assert "\x1b" not in own.said
-    assert not own.processes()
 
 
 async def test_a_taken_port_is_told_in_one_line(own: Checkout) -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from tests.forks import forking
 from twinlog import Recorded
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream.twin import JetStreamTwin
@@ -33,4 +34,4 @@ async def main(postgres_url: str, database: str, name: str, nats_url: str) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5]))
+    forking(lambda: asyncio.run(main(*sys.argv[1:])))

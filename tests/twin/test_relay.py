@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from tests import servers
+from tests.forks import forks
 from tests.kernel.batches import append, batch, counter, grow
 from tests.twin.damage import Damage, JetStreamDamage
 from tests.twin.messages import newer, older
@@ -282,21 +282,12 @@ class TestWithServers:
         twin = JetStreamTwin(nats, stream)
         async with open_log(postgres_url, database, stream) as log:
             await twin.create(1)
-            for round in range(1, 4):
-                await grow(log, 1200)
-                process = await asyncio.create_subprocess_exec(
-                    *(
-                        sys.executable,
-                        "-m",
-                        "tests.twin.relay_process",
-                        postgres_url,
-                        database,
-                        stream,
-                        nats_url,
-                    )
-                )
-                assert await process.wait() == -signal.SIGKILL
-                assert (await twin.state()).last == 500 * round
+            arguments = (postgres_url, database, stream, nats_url)
+            async with forks("tests.twin.relay_process", *arguments) as processes:
+                for round in range(1, 4):
+                    await grow(log, 700)
+                    assert await processes.ended(await processes.start()) == -signal.SIGKILL
+                    assert (await twin.state()).last == 500 * round
             async with running(Relay(log, twin)):
                 await mirrored(log, twin)
 

@@ -57,6 +57,8 @@ _STORIES = (
 _LIMIT = "900000"
 _WORKERS = 2
 """For each mode; one order at a time."""
+_PAUSE_SECONDS = 0.2
+"""Between two of a worker's orders: processes that start and stop meanwhile get their share of the processors."""
 _PHASE_ORDERS = 6
 """Of each mode, that begin and end in a phase."""
 _CALL_SECONDS = 20.0
@@ -172,6 +174,7 @@ class Load:
                 assert OrderState.Name(first) == OrderState.Name(state)
                 self.states[order_id] = state
                 self._ended[mode] += 1
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _call(self, method: Callable[[Clients], Call[Any]], request: Any) -> Any:
         """The answer of one replica, or of the next where one is on its way up or down."""

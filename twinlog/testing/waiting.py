@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+_LEAST_SECONDS, _MOST_SECONDS = 0.01, 0.1
+_RESTS = 4
+"""Between two looks it rests for so many times as long as a look takes: what is waited for needs the processors."""
+
 
 async def until(true: Callable[[], bool | Awaitable[bool]], *, seconds: float = 60.0) -> None:
     """Returns when the condition holds. Raises TimeoutError, naming it, where it does not in time."""
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(seconds):
             while True:
+                began = loop.time()
                 held = true()
                 if held if isinstance(held, bool) else await held:
                     return
-                await asyncio.sleep(0.01)
+                took = loop.time() - began
+                await asyncio.sleep(min(max(_LEAST_SECONDS, _RESTS * took), _MOST_SECONDS))
     except TimeoutError as error:
         raise TimeoutError(f"{getattr(true, '__qualname__', true)} did not hold in {seconds:g} s") from error
