@@ -117,10 +117,11 @@ clean: ## Remove the environment, generated code and embedded servers' data
 # An environment without its mark was cut off on the way, at whatever moment: it is begun again from nothing, because
 # pip takes a half-unpacked package for an installed one. A newer requirements.txt is installed into what is there.
 $(INSTALLED): requirements.txt
-	@test -e $@ || { $(PYTHON) -c "$$CHECK_PYTHON" && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@test -e $@ || { $(PYTHON) -c "$$CHECK_PYTHON" && echo "Making $(VENV) …" && rm -rf $(VENV) && \
+		$(PYTHON) -m venv $(VENV); }
 	@rm -f $@
 	@echo "Installing into $(VENV) …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(PY) -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 # What the bench compares with is no condition of it: where it cannot be installed, the table says so.
@@ -128,7 +129,7 @@ $(RIVALS)/.installed: requirements-bench.txt
 	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -m venv $(RIVALS); }
 	@rm -f $@
 	@echo "Installing into $(RIVALS) …"
-	@if $(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
+	@if $(RIVALS)/bin/python -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
 
 $(GENERATED): $(INSTALLED) $(PROTOS) protos/generate.py
 	@rm -rf shop twinlog/v1

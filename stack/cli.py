@@ -15,7 +15,7 @@ import grpc.aio
 from stack.attach import Running, only_one
 from stack.clients import Unexpected
 from stack.console import console, fail, say
-from stack.demo import demo
+from stack.demo import demo, orders_of_a_burst
 from stack.preflight import is_about_data
 from stack.run import stay_up
 from stack.shop import running
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _demo() -> int:
+    orders_of_a_burst()  # rather told now than in the middle
     async with only_one(_DATA, "make demo") as told:
         say("[bold]Starting Postgres, NATS and the four services …[/]")
         async with running(say, data=_DATA / "demo", fresh=True, quiet=True) as shop:

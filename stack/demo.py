@@ -21,6 +21,7 @@ from stack.console import console, say
 from stack.shop import Shop
 from stack.stories import STORIES, Scene
 from twinlog import Money
+from twinlog.dev import Misconfigured
 from twinlog.testing.internals import NANOS_PER_UNIT
 
 MODES = {SAGA_MODE_CHOREOGRAPHY: "choreography", SAGA_MODE_ORCHESTRATION: "orchestration"}
@@ -48,6 +49,16 @@ async def demo(shop: Shop) -> bool:
             _show(balances[-1])
         await _set_mode(clients, before)
     return all(each.holds for each in balances)
+
+
+def orders_of_a_burst() -> int:
+    """DEMO_ORDERS, or else 2,000. Raises Misconfigured."""
+    given = os.environ.get("DEMO_ORDERS", "2000")
+    if not given.isdecimal() or not int(given):
+        raise Misconfigured(
+            f"DEMO_ORDERS={given} is wrong: must be how many orders run at once, such as 2000"
+        )
+    return int(given)
 
 
 async def _set_mode(clients: Clients, mode: SagaMode.ValueType) -> None:
@@ -79,7 +90,7 @@ async def _latency(scene: Scene) -> float:
 
 async def _burst(shop: Shop, scene: Scene) -> Sequence[str]:
     """Runs and shows a burst, of $DEMO_ORDERS orders; returns the ids of its customers."""
-    orders = int(os.environ.get("DEMO_ORDERS", "2000"))
+    orders = orders_of_a_burst()
     customers = max(1, orders // _ORDERS_PER_CUSTOMER)
     _heading(f"{orders:,} orders of {customers} customers at once, in {MODES[scene.mode]}")
     with _progress(orders) as progress:

@@ -148,3 +148,29 @@ def test_a_long_fact_is_cut() -> None:
 
     assert len(status.message) == 1024
     assert len(detail(status, ErrorInfo).metadata["thing"]) == 256
+
+
+async def test_a_method_that_is_left_out_is_unimplemented_and_one_that_breaks_is_not() -> None:
+    def left_out(context: Context) -> None:
+        """What generated code does."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details("Method not implemented!")
+        raise NotImplementedError("Method not implemented!")
+
+    async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        if request.order_id == "defect":
+            raise NotImplementedError
+        left_out(context)
+        return GetOrderResponse()
+
+    def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+        left_out(context)
+        raise AssertionError
+
+    with capture_logs() as said:
+        async with serving(Edge(get, watch)) as client:
+            for refused in (await client.refusal(), (await watched(client))[1]):
+                assert refused.code() == grpc.StatusCode.UNIMPLEMENTED
+                assert detail(rich(refused), ErrorInfo).reason == "UNIMPLEMENTED"
+            assert not [line for line in said if line["event"] == "rpc.failed"]
+            assert (await client.refusal("defect")).code() == grpc.StatusCode.INTERNAL

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
@@ -28,7 +28,7 @@ from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, host, serve, time_left
-from twinlog.rpc.health import PROBLEM_KEY
+from twinlog.rpc.health import LIVENESS, PROBLEM_KEY
 from twinlog.rpc.streams import StreamLimits
 
 SERVING = HealthCheckResponse.SERVING
@@ -434,6 +434,16 @@ class TestHealth:
                 await _health(client, "nobody")
 
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+    async def test_lists_all_that_can_be_asked_for(self) -> None:
+        part = Part()
+        part.problem = "it is full"
+        async with serving(Edge(), signals={"mail": part}) as client:
+            listed = await _health_stub(client.channel).List(HealthListRequest(), timeout=10)
+        said = {name: each.status for name, each in listed.statuses.items()}
+        assert said.pop("mail") == NOT_SERVING
+        assert {"", NAME, LIVENESS} <= {*said}
+        assert {*said.values()} == {SERVING}
 
     @pytest.mark.parametrize(
         ("problem", "said"),

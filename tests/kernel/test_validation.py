@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -289,3 +291,18 @@ class TestPages:
         assert list(violations(lambda c: c.consistency_token("consistency_token", "x", ["orders"]))) == [
             "consistency_token"
         ]
+
+
+def test_an_age_is_a_duration_of_zero_seconds_or_more() -> None:
+    checks = Checks()
+    for wrong in (
+        Duration(seconds=-1),
+        Duration(nanos=-1),
+        Duration(seconds=10**9 + 1),
+        Duration(nanos=10**9),
+    ):
+        checks.age(str(wrong), wrong)
+    assert checks.age("right", Duration(seconds=7, nanos=10**9 - 1)) == timedelta(seconds=7)
+    with pytest.raises(InvalidArgument) as refused:
+        checks.done()
+    assert len(refused.value.violations) == 4

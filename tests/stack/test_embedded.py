@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from twinlog.dev import EmbeddedPostgres, postgres, process
+from twinlog.dev import EmbeddedPostgres, StartFailed, postgres, process
 
 
 def _package() -> Path:
@@ -62,6 +62,25 @@ async def test_it_runs_in_a_folder_that_only_its_owner_may_enter(monkeypatch: py
                 assert (server.folder / "data").samefile(folder / "pg" / "data")
         finally:
             shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def test_a_folder_is_looked_at_as_this_umask_makes_it() -> None:
+    with servers.folder() as folder:
+        assert postgres._enterable(folder / "open" / "pg", os.getuid()) == folder / "open" / "pg"
+        before = os.umask(0o077)
+        try:
+            assert postgres._enterable(folder / "closed" / "pg", os.getuid()) != folder / "closed" / "pg"
+        finally:
+            os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Postgres runs as another user")
+def test_data_that_its_user_may_not_enter_any_more_is_told() -> None:
+    with servers.folder() as folder:
+        (folder / "pg").mkdir()
+        folder.chmod(0o700)
+        with pytest.raises(StartFailed, match=f"{folder}/pg has data, .* chmod o"):
+            EmbeddedPostgres(folder / "pg")._make_folder()
 
 
 def test_a_port_is_not_given_twice_before_its_server_can_be_up(monkeypatch: pytest.MonkeyPatch) -> None:

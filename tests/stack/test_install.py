@@ -31,7 +31,7 @@ case "$*" in
     reach "environment without pip"
     touch "$3/pip"
     echo made >> calls ;;
-"-m pip install "*)
+*"-m pip install "*)
     [ -e .venv/pip ] || { echo "No module named pip"; exit 1; }
     [ -e .venv/half ] && { echo "half a package"; exit 1; }
     touch .venv/half

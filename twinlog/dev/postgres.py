@@ -106,6 +106,11 @@ class EmbeddedPostgres(EmbeddedServer):
     def _make_folder(self) -> None:
         """Makes the folder, and the link to it; data below /var/tmp without a link is of an earlier checkout."""
         if self.folder != self._asked and not self._asked.is_symlink():
+            if self._asked.exists():
+                raise StartFailed(
+                    f"{self._asked} has data, but the user nobody, which Postgres runs as in place of root, may not "
+                    f"enter it any more; let it in with chmod o+x on each folder above, or remove {self._asked}"
+                )
             shutil.rmtree(self.folder, ignore_errors=True)
             self._asked.parent.mkdir(parents=True, exist_ok=True)
             self._asked.symlink_to(self.folder)
@@ -227,6 +232,7 @@ def _open_to_all(path: Path) -> bool:
 
 def _enterable(folder: Path, user: int) -> Path:
     """The folder, or one below /var/tmp where the server's user may not enter the folder, as below /root."""
+    folder.parent.mkdir(parents=True, exist_ok=True)  # some umasks close what they are made with
     if _open_to_all(folder.parent):
         return folder
     stead = Path("/var/tmp") / f"twinlog-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"

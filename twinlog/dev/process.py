@@ -79,25 +79,31 @@ async def spawn(
 def kill_all() -> None:
     """Sends SIGKILL to every child that still runs, which ends every wait for one."""
     for child in _children:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
+        send(child, signal.SIGKILL)
 
 
 async def stop(
     process: asyncio.subprocess.Process, signum: signal.Signals = signal.SIGTERM, seconds: float = 10.0
 ) -> None:
     """Sends ``signum``, then SIGKILL if the child has not ended within ``seconds``; returns when it has ended."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signum)
+    send(process, signal.SIGCONT)
+    send(process, signum)
     try:
         async with asyncio.timeout(seconds):
             await process.wait()
     except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
+        send(process, signal.SIGKILL)
         await process.wait()
+
+
+def send(process: asyncio.subprocess.Process, signum: signal.Signals) -> None:
+    """Sends a signal to a child, unless it has ended.
+
+    Not by the child's own method, which looks for its exit code before: asyncio's look then finds none, and says 255.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
 
 
 def end_leftover(pid_file: Path, sign: str, signum: signal.Signals) -> None:

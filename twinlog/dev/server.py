@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
-from twinlog.dev.process import StartFailed, end_leftover, stop, tail
+from twinlog.dev.process import StartFailed, end_leftover, send, stop, tail
 
 _LOOK_EVERY_SECONDS = 0.02
 
@@ -77,7 +77,7 @@ class EmbeddedServer(ABC):
 
     async def kill(self) -> None:
         """Sends SIGKILL, as in a crash, and waits for the end."""
-        self._started.kill()
+        send(self._started, signal.SIGKILL)
         await self._started.wait()
 
     async def ended(self) -> None:

@@ -17,7 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from twinlog.dev.metrics_ports import SETTING as METRICS
-from twinlog.dev.process import Refused, StartFailed, end_leftover, spawn, stop, tail
+from twinlog.dev.process import Refused, StartFailed, end_leftover, send, spawn, stop, tail
 
 _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
 _STABLE_SECONDS = 10.0
@@ -83,11 +83,13 @@ class Supervisor:
         self._again = {module: asyncio.Event() for module in self._services}
         """Set: the service is to be started again at once."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Fails with Refused where a service refuses its configuration or its data."""
+        """Fails with Refused where a service refuses its configuration or its data, and with what ``say`` raises."""
 
     async def __aenter__(self) -> Self:
         for service in self._services.values():
-            self._watchers.append(asyncio.create_task(self._watch(service)))
+            watcher = asyncio.create_task(self._watch(service))
+            watcher.add_done_callback(self._unwatched)
+            self._watchers.append(watcher)
         try:
             await self.ready()
         except BaseException:
@@ -147,12 +149,11 @@ class Supervisor:
         """Ends services, or all, in order, and starts them again at once: their code has changed."""
         for module in modules or self._services:
             self._again[module].set()
-            with suppress(ProcessLookupError):
-                self.signal(module, signal.SIGTERM)
+            self.signal(module, signal.SIGTERM)
 
     def signal(self, module: str, signum: signal.Signals) -> None:
         """Sends a signal to a service. If that ends it, it is restarted."""
-        self._processes[module].send_signal(signum)
+        send(self._processes[module], signum)
 
     def pid(self, module: str) -> int:
         """The process id of a service."""
@@ -189,6 +190,11 @@ class Supervisor:
                 async with asyncio.timeout(delay):
                     await again.wait()
             again.clear()
+
+    def _unwatched(self, watcher: asyncio.Task[None]) -> None:
+        """A service whose output nobody takes stands still as soon as the pipe is full."""
+        if not watcher.cancelled() and (error := watcher.exception()) and not self.failed.done():
+            self.failed.set_exception(error)
 
     async def _start(self, service: Program) -> asyncio.subprocess.Process:
         """Starts a process that is killed when this one is: services survive that, and a paused one gets no other."""

@@ -20,6 +20,7 @@ from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
 from twinlog.dev.process import Misconfigured, free_port, port_is_free
 from twinlog.dev.supervisor import Program, Supervisor, end_leftover_service
+from twinlog.service.settings import checked_address
 from twinlog.service.spec import ServiceSpec
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ _COLORS = (36, 32, 35, 33, 34, 31)
 
 CONSOLE = "twinlog.console"
 """Run as ``python -m``."""
+_CONSOLE_SETTING = "CONSOLE_ADDRESS"
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,19 @@ async def running(
         shutil.rmtree(data, ignore_errors=True)
     first = os.environ.get(METRICS, metrics)
     told = metrics_addresses(first, len(services))
+    wanted = {spec.address_setting: (addresses or {}).get(module) for module, spec in services.items()}
+    where = _addresses({**wanted, **({_CONSOLE_SETTING: console.address} if console else {})})
     programs = [
         Program(
             module,
             spec.address_setting,
-            _address(spec, (addresses or {}).get(module)),
+            where[spec.address_setting],
             _COLORS[number % len(_COLORS)],
             {METRICS: told[number]},
         )
         for number, (module, spec) in enumerate(services.items())
     ]
-    shown = [_console(console, console_address(first))] if console else []
+    shown = [_shown(console, where[_CONSOLE_SETTING], console_address(first))] if console else []
     listening = {program.module: program.address for program in programs}
     metrics_at = {each.module: at for each in (*programs, *shown) if (at := each.env[METRICS])}
     page = f"http://{shown[0].address}" if shown else ""
@@ -161,20 +165,22 @@ class _Servers(NamedTuple):
 async def _servers(data: Path, databases: Sequence[str]) -> AsyncIterator[_Servers]:
     """Those that the environment names, checked before any is started; embedded ones in ``data`` for the others."""
     postgres = nats = None
-    postgres_url, nats_url = os.environ.get("POSTGRES_URL"), os.environ.get("NATS_URL")
+    postgres_url, nats_url = os.environ.get("POSTGRES_URL", ""), os.environ.get("NATS_URL", "")
     if postgres_url:
         await check_postgres(postgres_url, databases)
     if nats_url:
         await check_nats(nats_url)
+    if not postgres_url:
+        postgres = EmbeddedPostgres(data / "postgres", _port("POSTGRES_PORT"))
+    if not nats_url:
+        nats = EmbeddedNats(data / "nats", _port("NATS_PORT"))
     async with AsyncExitStack() as stack:
-        if not postgres_url:
-            postgres = EmbeddedPostgres(data / "postgres", _port("POSTGRES_PORT"))
-            await stack.enter_async_context(postgres)
-            postgres_url = postgres.url
-        if not nats_url:
-            nats = await stack.enter_async_context(EmbeddedNats(data / "nats", _port("NATS_PORT")))
-            nats_url = nats.url
-        yield _Servers(postgres_url, nats_url, postgres, nats)
+        for server in (postgres, nats):
+            if server:
+                await stack.enter_async_context(server)
+        yield _Servers(
+            postgres.url if postgres else postgres_url, nats.url if nats else nats_url, postgres, nats
+        )
 
 
 def end_leftovers(modules: Sequence[str] | Mapping[str, object], data: Path) -> None:
@@ -202,28 +208,36 @@ def locked(folder: Path, pid_file: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _console(console: Console, metrics: str) -> Program:
-    setting = "CONSOLE_ADDRESS"
+def _shown(console: Console, address: str, metrics: str) -> Program:
     pages = os.environ.get("CONSOLE_PAGES") or ",".join(console.pages)
-    address = _free_address(setting, console.address)
-    return Program(CONSOLE, setting, address, env={"CONSOLE_PAGES": pages, METRICS: metrics}, http=True)
+    env = {"CONSOLE_PAGES": pages, METRICS: metrics}
+    return Program(CONSOLE, _CONSOLE_SETTING, address, env=env, http=True)
 
 
-def _address(service: ServiceSpec, preferred: str | None) -> str:
-    """Where a service is to listen: as it is set, else as is preferred, else on a free port."""
-    return _free_address(service.address_setting, preferred)
+def _addresses(preferred: Mapping[str, str | None]) -> Mapping[str, str]:
+    """Where programs are to listen, by setting: as it is set, else as is preferred, else on a free port.
 
-
-def _free_address(setting: str, preferred: str | None) -> str:
-    given = os.environ.get(setting) or preferred or f"127.0.0.1:{free_port()}"
-    host, _, port = given.rpartition(":")
-    if not int(port):
-        return f"{host}:{free_port()}"
-    if not port_is_free(host, int(port)):
-        raise Misconfigured(
-            f"{setting}: {given} is taken; stop what listens there or set {setting} to another host:port"
-        )
-    return given
+    Raises Misconfigured, which names each that is wrong, and each that is taken.
+    """
+    found: dict[str, str] = {}
+    wrong: list[str] = []
+    taken: list[str] = []
+    for setting, wanted in preferred.items():
+        given = os.environ.get(setting) or wanted or "127.0.0.1:0"
+        try:
+            host, _, port = checked_address(given).rpartition(":")
+        except ValueError as error:
+            wrong.append(f"{setting}={given} is wrong: {error}")
+            continue
+        if int(port) and (given in found.values() or not port_is_free(host.strip("[]"), int(port))):
+            taken.append(f"{setting}: {given} is taken")
+        found[setting] = given if int(port) else f"{host}:{free_port()}"
+    if taken:
+        others = "it" if len(taken) == 1 else "each"
+        taken[-1] += f"; stop what listens there, or set {others} to another host:port"
+    if wrong or taken:
+        raise Misconfigured("; ".join([*wrong, *taken]))
+    return found
 
 
 def _port(setting: str) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from twinlog.dev.process import kill_all
+from twinlog.dev.process import StartFailed, kill_all
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_REFUSED_FILES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+"""What the machine says of files that cannot be written, or not by this user."""
 
 
 class Told(Exception):
@@ -24,7 +27,8 @@ class Told(Exception):
 async def until_told(command: Coroutine[Any, Any, int]) -> int:
     """The command's exit code. A signal cancels it, which stops everything in order; the next one kills what is left.
 
-    Prints that it stops, and that all has ended. Raises Told where a signal has ended it.
+    Prints that it stops, and that all has ended. Raises Told where a signal has ended it, and StartFailed where a file
+    cannot be written. Under nohup it outlives its terminal.
     """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command)
     told: list[int] = []
@@ -37,7 +41,8 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
         else:
             kill_all()
 
-    for signum in _SIGNALS:
+    heeded = [signum for signum in _SIGNALS if not _ignores_hangups(signum)]
+    for signum in heeded:
         # Not loop.add_signal_handler, which would restore a handler that ends the last Ctrl-C in a traceback.
         signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
     try:
@@ -47,10 +52,21 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
             raise
         _say("Everything has stopped.")
         raise Told(told[0]) from None
+    except OSError as error:
+        if error.errno not in _REFUSED_FILES:
+            raise
+        raise StartFailed(
+            f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        ) from error
     finally:
         kill_all()
-        for signum in _SIGNALS:
+        for signum in heeded:
             signal.signal(signum, signal.SIG_IGN)
+
+
+def _ignores_hangups(signum: signal.Signals) -> bool:
+    """Whether this is the hangup of a terminal, which nohup has this process ignore."""
+    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN
 
 
 def _say(line: str) -> None:

@@ -96,6 +96,12 @@ class WrongSetting(Unavailable):
     """
 
 
+class Unimplemented(TwinlogError):
+    """{method} is not implemented by this service."""
+
+    reason = "UNIMPLEMENTED"
+
+
 class CheckpointMoved(TwinlogError):
     """Checkpoint {consumer} is at {actual}, not at {expected}: another replica handled these events."""
 

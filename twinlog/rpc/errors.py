@@ -22,6 +22,7 @@ from twinlog.model.errors import (
     Overloaded,
     TwinlogError,
     Unavailable,
+    Unimplemented,
 )
 
 CODES: dict[type[TwinlogError], StatusCode] = {
@@ -33,6 +34,7 @@ CODES: dict[type[TwinlogError], StatusCode] = {
     Unavailable: StatusCode.UNAVAILABLE,
     Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     CheckpointMoved: StatusCode.ABORTED,
+    Unimplemented: StatusCode.UNIMPLEMENTED,
 }
 """The code of each branch of the error tree; that of the nearest ancestor applies."""
 

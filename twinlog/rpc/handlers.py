@@ -17,13 +17,14 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable
+from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimplemented
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, status_of
 from twinlog.rpc.failures import failure_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
+from twinlog.rpc.zero_bytes import refuse_zero_bytes
 
 Handler = Any
 """A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
@@ -69,6 +70,7 @@ class TooManyCalls(Overloaded):
     reason = "TOO_MANY_CALLS"
 
 
+_OURS = "twinlog.v1."
 _QUIET = 0.03
 _MOST_QUIETS = 8
 """How long a stopping server waits until no call has come for a moment, in moments."""
@@ -109,7 +111,8 @@ class Boundary:
         for put_around in reversed(self._middleware):
             behavior = put_around(Method(method, handler.response_streaming), behavior)
         if not handler.request_streaming:
-            behavior = _decoding(handler.request_deserializer, behavior, partial(self._on_refused, method))
+            decode = _checked(method, handler.request_deserializer, partial(self._on_refused, method))
+            behavior = _decoding(decode, behavior)
         gate = Gate()
         wrapped = (
             self._streaming(method, behavior)
@@ -213,22 +216,40 @@ class Boundary:
         await self._failed(method, context, cancelled)
 
     async def _failed(self, method: str, context: Context, error: BaseException) -> Never:
+        # As generated code says that its servicer leaves the method out.
+        if isinstance(error, NotImplementedError) and context.code() == grpc.StatusCode.UNIMPLEMENTED:
+            error = Unimplemented(method=method)
         await _abort(context, failure_of(error, method, self._domain))
 
 
-def _decoding(
-    deserializer: Callable[[bytes], Any], behavior: Behavior, on_refused: Callable[[str], None]
-) -> Behavior:
+def _decoding(decode: Callable[[bytes], Any], behavior: Behavior) -> Behavior:
     """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more."""
-    return lambda data, context: behavior(_decode(deserializer, data, on_refused), context)
+    return lambda data, context: behavior(decode(data), context)
 
 
-def _decode(deserializer: Callable[[bytes], Any], data: bytes, on_refused: Callable[[str], None]) -> Any:
-    try:
-        return deserializer(data)
-    except DecodeError as error:
-        on_refused(InvalidArgument.reason)
-        raise InvalidArgument({"request": "is not the message that this method takes"}) from error
+def _checked(
+    method: str, deserializer: Callable[[bytes], Any], on_refused: Callable[[str], None]
+) -> Callable[[bytes], Any]:
+    """Gives the request of a method, or raises InvalidArgument.
+
+    Texts of the library's own requests go into its queries. What another service takes in its texts is up to that.
+    """
+    ours = method.startswith(_OURS)
+
+    def decode(data: bytes) -> Any:
+        try:
+            request = deserializer(data)
+            if ours:
+                refuse_zero_bytes(request, data)
+        except DecodeError as error:
+            on_refused(InvalidArgument.reason)
+            raise InvalidArgument({"request": "is not the message that this method takes"}) from error
+        except InvalidArgument as error:
+            on_refused(error.reason)
+            raise
+        return request
+
+    return decode
 
 
 async def _write_all(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from twinlog._aio.watched import Watched
@@ -59,6 +59,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         if (signal := self._signals.get(request.service)) and signal.problem:
             context.set_trailing_metadata(((PROBLEM_KEY, _as_header(signal.problem)),))
         return HealthCheckResponse(status=status)
+
+    async def List(self, _request: Any, context: Context) -> Any:
+        """A newer method of the standard: older releases of its package have neither it nor its messages."""
+        names = [*self._names, LIVENESS, *self._signals]
+        statuses = {name: HealthCheckResponse(status=self._status(name)) for name in names}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(
         self, request: HealthCheckRequest, context: Context

@@ -148,8 +148,8 @@ class Checks:
 
     def age(self, field: str, value: Duration) -> timedelta:
         """How long ago: 0 seconds or more."""
-        if not 0 <= value.seconds <= _MAX_AGE_SECONDS or value.nanos < 0:
-            self.violate(field, f"must be 0 to {_MAX_AGE_SECONDS:,} seconds; it is {value.seconds:,}")
+        if not 0 <= value.seconds <= _MAX_AGE_SECONDS or not 0 <= value.nanos < NANOS_PER_UNIT:
+            self.violate(field, f"must be 0 to {_MAX_AGE_SECONDS:,} seconds, with nanos of 0 to 999,999,999")
             return timedelta()
         return timedelta(seconds=value.seconds)
 

@@ -25,7 +25,8 @@ _SCHEMA = "(?!pg_)[a-z_][a-z0-9_]{0,62}"
 _INSTALLATION = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
-def _address(value: str) -> str:
+def checked_address(value: str) -> str:
+    """The value, which is host:port, such as 127.0.0.1:50051 or [::1]:50051. Raises ValueError."""
     match = _ADDRESS.fullmatch(value)
     if match is None or int(match["port"]) > _HIGHEST_PORT:
         raise ValueError("must be host:port, such as 127.0.0.1:50051")
@@ -33,7 +34,7 @@ def _address(value: str) -> str:
 
 
 def _optional_address(value: str) -> str:
-    return _address(value) if value else value
+    return checked_address(value) if value else value
 
 
 def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
@@ -64,7 +65,7 @@ def services_in(text: str) -> Mapping[str, str]:
     return {name: address for name, _, address in named}
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(checked_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
 OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
 """The same, or empty."""

@@ -1,0 +1,80 @@
+"""What ends a command that runs things, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stack.demo import orders_of_a_burst
+from twinlog.dev import Misconfigured, Program, StartFailed, Supervisor, Told, until_told
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The test's own come back: a command that has ended heeds no signals."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    kept = {signum: signal.getsignal(signum) for signum in signals}
+    yield
+    for signum, handler in kept.items():
+        signal.signal(signum, handler)
+
+
+async def _hung_up() -> int:
+    os.kill(os.getpid(), signal.SIGHUP)
+    # The handler has run by now, and what it calls for is the next that the loop does.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return 7
+
+
+async def test_a_closed_terminal_ends_it_unless_it_runs_under_nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with pytest.raises(Told, match="SIGHUP"):
+        await until_told(_hung_up())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert await until_told(_hung_up()) == 7
+
+
+async def test_what_cannot_be_written_is_told_in_one_line() -> None:
+    async def fails(error: OSError) -> int:
+        raise error
+
+    for error, said in (
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x/stack.pid"),
+            "/x/stack.pid: Permission denied",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ):
+        with pytest.raises(StartFailed) as refused:
+            await until_told(fails(error))
+        assert str(refused.value) == said
+    for other in (BrokenPipeError(errno.EPIPE, "Broken pipe"), TimeoutError()):
+        with pytest.raises(type(other)):
+            await until_told(fails(other))
+
+
+async def test_a_service_whose_output_nobody_takes_ends_the_run(tmp_path: Path) -> None:
+    """It would stand still as soon as its pipe is full."""
+    (tmp_path / "loud.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+
+    def say(line: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    program = Program("loud", "LOUD_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(BrokenPipeError):
+        async with Supervisor([program], {}, say, root=tmp_path, folder=tmp_path):
+            pass
+
+
+def test_a_wrong_number_of_orders_is_told_before_the_demo_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("many", "", "0", "-1", "1.5"):
+        monkeypatch.setenv("DEMO_ORDERS", wrong)
+        with pytest.raises(Misconfigured, match=f"DEMO_ORDERS={wrong} is wrong"):
+            orders_of_a_burst()

@@ -1,0 +1,28 @@
+"""Texts with a zero byte: protobuf takes them, Postgres has no place for them, so no text that it holds is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from twinlog.model.errors import InvalidArgument
+
+
+def refuse_zero_bytes(request: Message, data: bytes) -> None:
+    """Raises InvalidArgument, which names every text of the request that has one. ``data``: the request's bytes."""
+    if b"\0" in data and (wrong := dict.fromkeys(_wrong(request), "has a zero byte; leave it out")):
+        raise InvalidArgument(wrong)
+
+
+def _wrong(value: Any, path: str = "") -> Iterator[str]:
+    match value:
+        case str() if "\0" in value:
+            yield path
+        case Message():
+            for field, inner in value.ListFields():
+                yield from _wrong(inner, f"{path}.{field.name}".lstrip("."))
+        case Sequence() if not isinstance(value, str | bytes):
+            for each in value:
+                yield from _wrong(each, path)
