@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from tests.kernel.counter import COUNTER, Add, Count
 from tests.waiting import until
 from twinlog import Aggregate, Log, Metadata, Schema, StreamId, Transaction, Unavailable, Writer
-from twinlog.log.kept_snapshots import stride
+from twinlog.log import kept_snapshots
+from twinlog.log.kept_snapshots import drop_surplus, stride
 from twinlog.log.past import KeepsSnapshots, KeptKey, KeptSnapshot, Moment
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
 from twinlog.log.time_travel import TimeTravel
@@ -42,15 +43,15 @@ class Watched:
         return histories
 
 
-async def filled(log: Log, count: int, *, after: int = 0) -> None:
+async def filled(log: Log, count: int, *, after: int = 0, id: str = STREAM.id) -> None:
     """So many events of the counter, each adding 1."""
-    clock, ids = SystemClock(), RandomIds()
+    clock, ids, stream = SystemClock(), RandomIds(), StreamId(COUNTER.name, id)
     [message] = COUNTER.decide(Count(), Add(1))
     events = [
-        NewEvent.of(STREAM, version, ids.uuid7(), message, Metadata(), "one")
+        NewEvent.of(stream, version, ids.uuid7(), message, Metadata(), "one")
         for version in range(after + 1, after + count + 1)
     ]
-    await log.append(Batch(clock.now(), {STREAM: after}, events))
+    await log.append(Batch(clock.now(), {stream: after}, events))
 
 
 def store(log: Log) -> KeepsSnapshots:
@@ -214,10 +215,40 @@ async def test_the_space_of_a_stream_is_bounded(log: Log) -> None:
     assert await versions(log) == []
     assert await state(log, 1_650, EVERY_100) == Count(1_650, 1_650)
     assert len(await versions(log)) == 16
-    await filled(log, 400, after=1_650)
-    rarer = replace(COUNTER, keep_every=500, keep_bytes=4 * size)
-    assert await state(log, 2_050, rarer) == Count(2_050, 2_050)
-    assert await versions(log) == [500, 1_000, 1_500, 2_000], "what an earlier deploy kept counts, too"
+
+
+async def test_what_an_earlier_deploy_kept_is_dropped_though_the_stream_grows_no_more(log: Log) -> None:
+    """Of each stream, down to what its aggregate keeps today."""
+    size = len(StateCodec(COUNTER).encode(Count(1_000, 1_000)))
+    await filled(log, 1_650)
+    now: list[tuple[Aggregate[Count, Add] | None, list[int]]] = [
+        (EVERY_100, [*range(100, 1_650, 100)]),
+        (replace(COUNTER, keep_every=300), [300, 600, 900, 1_200, 1_500]),
+        (replace(COUNTER, keep_every=100, keep_bytes=4 * size), [400, 800, 1_200, 1_600]),
+        (replace(COUNTER, keep_every=300, keep_bytes=2 * size), [600, 1_200]),
+        (replace(COUNTER, keep_every=0), []),
+        (None, []),
+    ]
+    for aggregate, left in now:
+        await TimeTravel(log, Schema()).rebuild(EVERY_100, STREAM.id)
+        declared = {COUNTER.name: aggregate} if aggregate else {}
+        assert await drop_surplus(log, declared) == 16 - len(left), left
+        assert await versions(log) == left
+        assert await drop_surplus(log, declared) == 0, left
+
+
+async def test_each_stream_is_judged_by_itself_and_across_pages(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_snapshots, "_PAGE", 2)
+    for id in ("a", "b", "c"):
+        await filled(log, 350, id=id)
+        found = await TimeTravel(log, Schema()).state(EVERY_100, id, Moment(350))
+        assert isinstance(found, Entry)
+    await store(log).drop_kept(COUNTER.name, "b", but_multiples_of=200)
+    assert await drop_surplus(log, {COUNTER.name: replace(COUNTER, keep_every=200)}) == 4
+    left = await store(log).kept("", "", KeptKey(), 10)
+    assert [(each.stream.id, each.version) for each in left] == [("a", 200), ("b", 200), ("c", 200)]
 
 
 def test_the_stride_doubles_until_all_fit() -> None:

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.kernel.batches import append, counter, new_event
+from tests.kernel.batches import append, batch, counter, new_event
+from tests.kernel.counter import COUNTER
 from tests.waiting import until
 from twinlog import Log, Unavailable
 from twinlog.log import retention
-from twinlog.log.ports import NewReply
+from twinlog.log.past import KeptKey
+from twinlog.log.ports import NewReply, Snapshot
 from twinlog.log.retention import KEPT, Retention
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import Batch, PostgresLog
@@ -94,6 +97,12 @@ class Outage(MemoryLog):
             raise Unavailable("away")
         return await super().sweep_requests(age, limit)
 
+    async def drop_kept(self, type: str, id: str = "", *, but_multiples_of: int = 0) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("away")
+        return await super().drop_kept(type, id, but_multiples_of=but_multiples_of)
+
 
 @asynccontextmanager
 async def running(work: Retention) -> AsyncIterator[None]:
@@ -112,6 +121,16 @@ async def test_batch_after_batch_is_swept_over_an_outage(monkeypatch: pytest.Mon
     async with running(Retention(log, interval=0.01)):
         await until(lambda: len(log.replies) == 1)
     assert await kept(log, ids) == [f"{timedelta(0)}"]
+
+
+async def test_snapshots_that_are_kept_no_more_are_dropped_over_an_outage() -> None:
+    log = Outage("counters")
+    await append(log, batch((counter("a"), 0, 2)))
+    await log.keep([Snapshot(counter("a"), 2, 2, "schema", b"{}")])
+    with capture_logs() as said:
+        async with running(Retention(log, declared={COUNTER.name: COUNTER}, interval=0.01)):
+            await until(lambda: any(line["event"] == "snapshots.dropped" for line in said))
+    assert await log.kept("", "", KeptKey(), 10) == []
 
 
 def test_a_week_is_the_default() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,6 +15,7 @@ from tests.waiting import until
 from twinlog.model.errors import ConfigurationError, InvalidArgument
 from twinlog.rpc import ReadModel
 from twinlog.rpc.freshness import ViewLagging
+from twinlog.rpc.validation import Checks
 from twinlog.testing import MemoryTwin, MemoryViews
 
 ROOMS = view(events=[StringValue])
@@ -44,6 +45,34 @@ async def test_a_token_that_is_ahead_lags_and_one_of_another_log_is_refused() ->
             await reads.after("source:9", 0.01)
         with pytest.raises(InvalidArgument, match="names another log than source"):
             await reads.after("others:1")
+
+
+class Incoming:
+    """A call, as far as a query looks at it."""
+
+    def __init__(self, token: str, remaining: float | None) -> None:
+        self._token = token
+        self._remaining = remaining
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return [("twinlog-consistency-token", self._token)]
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+
+async def test_a_token_is_waited_for_as_long_as_the_call_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view stands still for some seconds where the replica that projects is killed."""
+    async with reading() as (reads, _, _twin):
+        waited: list[float] = []
+
+        async def reached(_wanted: object, seconds: float) -> None:
+            waited.append(seconds)
+
+        monkeypatch.setattr(reads.freshness, "reached", reached)
+        for remaining in (0.1, 60.0, 3600.0, None):
+            await reads.fresh(Checks(), object(), Incoming("source:9", remaining))
+        assert waited == pytest.approx([0.09, 54.0, 3240.0, 5.0])
 
 
 @pytest.mark.parametrize("by", ["row", "filter"])

@@ -18,7 +18,7 @@ from twinlog.service.logging import configure_logging
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", help="the log, such as orders")
-    parser.add_argument("file", type=Path, help="the file, such as orders.twinlog")
+    parser.add_argument("file", type=_path, help="the file, such as orders.twinlog")
     server(parser)
 
 
@@ -29,6 +29,13 @@ def server(parser: argparse.ArgumentParser) -> None:
         "--postgres-url", default=os.environ.get("POSTGRES_URL"), help="default: POSTGRES_URL"
     )
     parser.add_argument("--json", action="store_true", help="one JSON value, for programs")
+
+
+def _path(text: str) -> Path:
+    """Refuses a URL, which would be taken for a folder of that name."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL: give a path, and copy the file to or from there")
+    return Path(text)
 
 
 def asked(options: argparse.Namespace, *, requests: bool = True) -> Any:

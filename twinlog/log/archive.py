@@ -121,8 +121,15 @@ def prove(of: ArchivedRange, log: str) -> None:
 
 def _unreadable(of: ArchivedRange, log: str, error: Exception) -> ArchiveUnavailable:
     kind = ArchiveDamaged if isinstance(error, _DAMAGE) else ArchiveUnavailable
-    why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-    return kind(log=log, first=of.first, last=of.last, file=of.file, why=why or type(error).__name__)
+    return kind(log=log, first=of.first, last=of.last, file=of.file, why=why(error, of.file))
+
+
+def why(error: Exception, file: str) -> str:
+    """What an error of a file system says; of a file that is missing, some say its name only."""
+    said = str(error)
+    if isinstance(error, FileNotFoundError) and (error.errno or said in file):
+        return "there is no such file"
+    return said.rstrip(" .") or type(error).__name__
 
 
 class _Reads:

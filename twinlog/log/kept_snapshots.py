@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
-from twinlog.log.past import KeepsSnapshots
+from twinlog.log.past import KeepsSnapshots, KeptKey, KeptSnapshot
 from twinlog.log.ports import Log, ReadRequest, Snapshot
 from twinlog.log.snapshots import StateCodecs, not_encoded
 from twinlog.log.streams import fold
@@ -28,6 +28,7 @@ from twinlog.model.schema import Schema
 
 _REMEMBERED_SIZES = 10_000
 _MOST_WAITING = 1_000
+_PAGE = 1_000
 _LARGE_BYTES = 256 * 1024
 _MANY_EVENTS = 2_000
 """A state of so many events whose size is not known may be large."""
@@ -55,8 +56,6 @@ class KeptStates:
         self._log = log
         self._codecs = codecs
         self._sizes: OrderedDict[StreamId, int] = OrderedDict()
-        self._spread: dict[StreamId, int] = {}
-        """How many versions lie between those that stayed when others were dropped last."""
 
     def remember(self, stream: StreamId, size: int) -> None:
         """Remembers how large a stream's state is, in bytes."""
@@ -87,12 +86,39 @@ class KeptStates:
             kept = await self._codecs.sealed([Snapshot(stream, at.version, at.position, schema, state)])
             if kept:
                 await self._log.keep(kept)
-        # The first time also: an earlier deploy may have kept more.
-        if every > at.aggregate.keep_every or self._spread.get(stream) != every:
+        if every > at.aggregate.keep_every:
             await self._log.drop_kept(*stream, but_multiples_of=every)
-            if len(self._spread) >= _REMEMBERED_SIZES:
-                self._spread.clear()
-            self._spread[stream] = every
+
+
+async def drop_surplus(log: Log, declared: Mapping[str, AnyAggregate]) -> int:
+    """Drops what the aggregates keep no more, also of streams that grow no more; returns how many.
+
+    An earlier deploy may have kept more versions, or more bytes, or have had other aggregates. Raises Unavailable.
+    """
+    dropped = 0
+    if isinstance(log, KeepsSnapshots):
+        async for kept in _by_stream(log):
+            newest = kept[-1]
+            aggregate = declared.get(newest.stream.type)
+            keeps = aggregate and aggregate.keep_every
+            every = stride(aggregate, newest.version, newest.bytes) if aggregate and keeps else 0
+            if not every or any(each.version % every for each in kept):
+                dropped += await log.drop_kept(*newest.stream, but_multiples_of=every)
+    return dropped
+
+
+async def _by_stream(log: KeepsSnapshots) -> AsyncIterator[Sequence[KeptSnapshot]]:
+    """What is kept of each stream, by version."""
+    after, found = KeptKey(), list[KeptSnapshot]()
+    while page := await log.kept("", "", after, _PAGE):
+        for each in page:
+            if found and found[-1].stream != each.stream:
+                yield found
+                found = []
+            found.append(each)
+        after = KeptKey(*page[-1].stream, page[-1].version)
+    if found:
+        yield found
 
 
 class _Passed(NamedTuple):

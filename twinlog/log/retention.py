@@ -1,4 +1,5 @@
-"""Retention: forgets the outcomes of requests once no client retries them any more.
+"""Retention: forgets the outcomes of requests once no client retries them any more, and snapshots that an earlier
+deploy kept and this one does not.
 
 A retry that comes later is a new request. Where the client chose the id of what it creates, it is refused as existing.
 """
@@ -7,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log.kept_snapshots import drop_surplus
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import unexpected
 
 KEPT = timedelta(days=7)
@@ -32,12 +36,15 @@ class Retention:
         log: Log,
         *,
         keep: timedelta = KEPT,
+        declared: Mapping[str, AnyAggregate] = {},
         lease: Lease = ALWAYS_HELD,
         interval: float = 60.0,
         randomness: Randomness = random,
     ) -> None:
-        """``keep``: for how long outcomes are kept, by the store's clock; ``interval``: seconds between two looks."""
+        """``keep``: for how long outcomes are kept, by the store's clock; ``interval``: seconds between two looks.
+        ``declared``: the aggregates that the log is to hold, by name."""
         self._log = log
+        self._declared = declared
         self._keep = keep
         self._lease = lease
         self._interval = interval
@@ -62,8 +69,13 @@ class Retention:
             structlog.get_logger().debug("requests.swept", log=self._log.name, count=swept)
         return swept
 
+    async def _drop_snapshots(self) -> None:
+        if dropped := await drop_surplus(self._log, self._declared):
+            structlog.get_logger().info("snapshots.dropped", log=self._log.name, count=dropped)
+
     async def _run_while_held(self) -> None:
         try:
+            await self._retrying(self._drop_snapshots)  # once: policies change with a deploy
             while True:
                 more = await self._retrying(self.sweep) == _BATCH
                 await asyncio.sleep(_BETWEEN_BATCHES_SECONDS if more else self._interval)

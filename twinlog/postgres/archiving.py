@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import IO, Any, NamedTuple, cast
 from uuid import UUID, uuid5
 
-from twinlog.log.archive import ArchivedRange, filesystem, protocols, prove, refuse_copies
+from twinlog.log.archive import ArchivedRange, filesystem, protocols, prove, refuse_copies, why
 from twinlog.log.installation import Identity
 from twinlog.log.log_file import FORMAT, FrameReader, FrameWriter, header_of
 from twinlog.log.log_file_records import event_of, event_record
@@ -119,8 +119,7 @@ async def _range(log: PostgresLog, identity: Identity, url: str, first: int, las
     file = f"{url.rstrip('/')}/{log.name}-{identity.log_id}/{first:012}-{last:012}.twinlog"
     files, path = filesystem(file)
     with _outages(file):
-        await asyncio.to_thread(files.makedirs, files._parent(path), exist_ok=True)
-        with await asyncio.to_thread(files.open, path, "wb") as out:
+        with await asyncio.to_thread(_opened, files, path) as out:
             written = _Digested(out)
             await _write(log, identity, written, first, last)
         await asyncio.to_thread(_sync, files, path)
@@ -129,6 +128,18 @@ async def _range(log: PostgresLog, identity: Identity, url: str, first: int, las
     await fetch(log.pool, _QUERIES["archive_rules_out_older"])
     await fetch(log.pool, _QUERIES["archive_range"], *noted)
     return of
+
+
+def _opened(files: Any, path: str) -> Any:
+    """A file to be written, in a folder that is made where the place has folders and it is missing.
+
+    A bucket is not made: a wrong name would have a copy of the log there, and rows leave the table.
+    """
+    try:
+        return files.open(path, "wb")
+    except OSError:
+        files.makedirs(files._parent(path), exist_ok=True)
+        return files.open(path, "wb")
 
 
 class _Digested:
@@ -163,7 +174,7 @@ def _outages(file: str) -> Iterator[None]:
     except TwinlogError:
         raise
     except Exception as error:
-        raise Unavailable(f"{file} cannot be written: {str(error) or type(error).__name__}") from error
+        raise Unavailable(f"{file} cannot be written and read back: {why(error, file)}") from error
 
 
 async def _write(log: PostgresLog, identity: Identity, out: _Digested, first: int, last: int) -> None:

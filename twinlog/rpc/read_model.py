@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -148,7 +149,8 @@ class ReadModel:
         wanted, choice = consistency.wanted(context, self._views, in_request)
         stale_by: Mapping[str, int] = {}
         if wanted and choice == consistency.WAIT:
-            await self.freshness.reached(wanted, time_left(context, _TOKEN_WAIT_SECONDS))
+            at_most = _TOKEN_WAIT_SECONDS if context.time_remaining() is None else math.inf
+            await self.freshness.reached(wanted, time_left(context, at_most))
         elif wanted:
             stale_by = await self.freshness.staleness(wanted, time_left(context, _LOOK_SECONDS))
             if choice == consistency.FAIL:

@@ -118,6 +118,10 @@ class SnapshotService(SnapshotServiceServicer):
             SEALED_STATE
         ):
             return "the state's class has changed since"
+        if not aggregate.keep_every:
+            return "its aggregate keeps none"
+        if kept.version % aggregate.keep_every:
+            return f"its aggregate keeps one at every {aggregate.keep_every} versions"
         return ""
 
     def _aggregate(self, name: str) -> AnyAggregate | None:

@@ -177,6 +177,7 @@ class Service:
         )
         self.personal = _personal(keys or MemoryKeys())
         """Opens personal texts for queries, and erases persons."""
+        declared = {each.name: each for each in (*aggregates, DEAD_LETTERS)}
         self.writer = Writer(
             observed.log(tracing.log(log)),
             schema=schema,
@@ -187,7 +188,7 @@ class Service:
             randomness=randomness,
             personal=self.personal,
             owners={event: each.name for each in aggregates for event in each.events},
-            declared={each.name: each for each in (*aggregates, DEAD_LETTERS)},
+            declared=declared,
         )
         self.timers = Timers(
             log,
@@ -202,7 +203,11 @@ class Service:
         self._aggregates = {aggregate.name for aggregate in aggregates}
         self._timed = any(aggregate.has_timers for aggregate in aggregates)
         self.retention = Retention(
-            log, keep=keep_requests, lease=feeding.lease("requests"), randomness=randomness
+            log,
+            keep=keep_requests,
+            declared=declared,
+            lease=feeding.lease("requests"),
+            randomness=randomness,
         )
         self.heads = (
             Heads(log.name, log, sign=sign, randomness=randomness) if isinstance(log, Chained) else None
