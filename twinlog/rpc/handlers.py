@@ -24,6 +24,9 @@ from twinlog.rpc.failures import failure_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
+from twinlog.rpc.validation import nul_in
+
+_KERNEL = "twinlog.v1."
 
 Handler = Any
 """A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
@@ -109,7 +112,9 @@ class Boundary:
         for put_around in reversed(self._middleware):
             behavior = put_around(Method(method, handler.response_streaming), behavior)
         if not handler.request_streaming:
-            behavior = _decoding(handler.request_deserializer, behavior, partial(self._on_refused, method))
+            behavior = _decoding(
+                handler.request_deserializer, behavior, partial(self._on_refused, method), method
+            )
         gate = Gate()
         wrapped = (
             self._streaming(method, behavior)
@@ -217,10 +222,24 @@ class Boundary:
 
 
 def _decoding(
-    deserializer: Callable[[bytes], Any], behavior: Behavior, on_refused: Callable[[str], None]
+    deserializer: Callable[[bytes], Any], behavior: Behavior, on_refused: Callable[[str], None], method: str
 ) -> Behavior:
-    """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more."""
-    return lambda data, context: behavior(_decode(deserializer, data, on_refused), context)
+    """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more.
+
+    Texts of the kernel's own methods name what a log keeps; a domain's may be anything.
+    """
+    decode = _decode_sound if method.startswith(_KERNEL) else _decode
+    return lambda data, context: behavior(decode(deserializer, data, on_refused), context)
+
+
+def _decode_sound(
+    deserializer: Callable[[bytes], Any], data: bytes, on_refused: Callable[[str], None]
+) -> Any:
+    request = _decode(deserializer, data, on_refused)
+    if b"\0" in data and (wrong := dict(nul_in(request))):
+        on_refused(InvalidArgument.reason)
+        raise InvalidArgument(wrong)
+    return request
 
 
 def _decode(deserializer: Callable[[bytes], Any], data: bytes, on_refused: Callable[[str], None]) -> Any:

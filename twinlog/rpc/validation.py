@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.type.money_pb2 import Money as MoneyMessage
 
 from twinlog.model.errors import InvalidArgument
@@ -193,6 +194,18 @@ class Checks:
             self.violate(field, f"{code} is no ISO 4217 currency")
         elif code not in _allowed(allowed):
             self.violate(field, f"{code} is not a currency that anybody can owe; use one such as EUR")
+
+
+def nul_in(message: Message, path: str = "") -> Iterator[tuple[str, str]]:
+    """What is wrong with texts that hold a NUL character, by field: no log and no database keeps one."""
+    for field, value in message.ListFields():
+        name = f"{path}{field.name}"
+        values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+        for each in values:
+            if isinstance(each, Message):
+                yield from nul_in(each, f"{name}.")
+            elif isinstance(each, str) and "\0" in each:
+                yield name, "has a NUL character; leave it out"
 
 
 def normal_id(text: str) -> str:
