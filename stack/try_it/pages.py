@@ -239,12 +239,12 @@ async def try_scenario(services: Services, query: Query, form: Form) -> Outcome:
     total = calls.money(scenario.total) if scenario else None
     if scenario is None or limit is None or total is None:
         return Outcome("There is no such thing to try.", ok=False)
-    customer = await _someone(services, limit, total, fits=scenario.ends != "REJECTED")
-    if isinstance(customer, Outcome):
-        return customer
+    payer = await _someone(services, limit, total, fits=scenario.ends != "REJECTED")
+    if isinstance(payer, Outcome):
+        return payer
     order_id = str(uuid4())
     created, cancelled = await asyncio.gather(
-        calls.create_order(services, customer, total, _wanted_mode(form), order_id),
+        calls.create_order(services, payer.customer_id, payer.total, _wanted_mode(form), order_id),
         _cancelled_at_once(services, order_id) if scenario.cancels else _nothing(),
     )
     for answer in (created, cancelled):
@@ -263,10 +263,10 @@ async def place_order(services: Services, query: Query, form: Form) -> Outcome:
     if not customer_id:
         limit = calls.money(LIMIT)
         assert limit
-        customer = await _someone(services, limit, total, fits=True)
-        if isinstance(customer, Outcome):
-            return customer
-        customer_id = customer
+        payer = await _someone(services, limit, total, fits=True)
+        if isinstance(payer, Outcome):
+            return payer
+        customer_id = payer.customer_id
     created = await calls.create_order(services, customer_id, total, _wanted_mode(form))
     if created.message is None:
         return _failed(created)
@@ -304,19 +304,32 @@ async def switch_mode(services: Services, query: Query, form: Form) -> Outcome:
     return Outcome(f"New orders are run in {mode.name}; those in flight finish as they began.")
 
 
-async def _someone(services: Services, limit: Money, total: Money, *, fits: bool) -> str | Outcome:
-    """The id of a new customer; of an earlier one while customer_svc is silent, so that its absence can be watched.
+class Payer(NamedTuple):
+    """Who an order is for."""
 
-    ``fits``: whether the order of that total is within the customer's free credit.
+    customer_id: str
+    total: Money
+    """What of the wanted total they can be asked for."""
+
+
+async def _someone(services: Services, limit: Money, total: Money, *, fits: bool) -> Payer | Outcome:
+    """A new customer; an earlier one while customer_svc is silent, so that its absence can be watched.
+
+    ``fits``: whether the order is to be within the customer's free credit. Where no earlier one has that much, it is
+    for what the one with the most has.
     """
     made = await calls.create_customer(services, _NAME, limit, calls.NEW_CUSTOMER_SECONDS)
     if made.message is not None:
-        return str(made.message.customer_id)
+        return Payer(made.message.customer_id, total)
     known = (await calls.newest_customers(services)).message
-    for each in known.customers if known else ():
-        if (calls.nanos(each.available) >= calls.nanos(total)) == fits:
-            return str(each.customer_id)
-    return _failed(made)
+    if known is None or not known.customers:
+        return _failed(made)
+    free = {each.customer_id: calls.nanos(each.available) for each in known.customers}
+    for each in known.customers:
+        if (free[each.customer_id] >= calls.nanos(total)) == fits:
+            return Payer(each.customer_id, total)
+    richest = max(known.customers, key=lambda each: free[each.customer_id])
+    return Payer(richest.customer_id, richest.available if fits and free[richest.customer_id] else total)
 
 
 async def _cancelled_at_once(services: Services, order_id: str) -> Answer[Any]:

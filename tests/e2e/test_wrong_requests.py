@@ -132,7 +132,7 @@ def values(field: FieldDescriptor) -> list[Any]:
 def is_always_wrong(method: MethodDescriptor, path: Path) -> bool:
     """Whether what :func:`values` has for a field is to be refused by name.
 
-    A text with a zero byte may be a name that nothing has, in a method of another service than the library's. Bytes
+    A text with a NUL character may be a name that nothing has, in a method of another service than the library's. Bytes
     may be any.
     """
     if path[-1].type == _KIND.TYPE_BYTES:

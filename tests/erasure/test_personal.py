@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from shop.customers.v1.events_pb2 import CustomerCreated
 from tests.erasure.messages import declare
@@ -295,6 +297,26 @@ async def test_an_outage_ends_in_health_although_no_key_is_in_memory(monkeypatch
     keys.away = False
     await until(lambda: personal.problem is None)
     watching.cancel()
+
+
+async def test_silence_about_keys_has_a_reason_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("twinlog.log.personal.TRUSTED_SECONDS", 0.0)
+
+    class Silent(MemoryKeys):
+        async def destroyed(self, within: timedelta) -> Collection[str]:
+            never: asyncio.Future[Collection[str]] = asyncio.get_running_loop().create_future()
+            return await never
+
+    personal = Personal(Silent())
+    await personal.sealed([_event(M["Noted"](text="tall"))])
+    personal._confirmed = inf  # so that it has something to ask about, however long the test takes
+    with capture_logs() as logged:
+        watching = asyncio.create_task(personal.run())
+        await until(lambda: personal.problem is not None)
+        watching.cancel()
+    said = "The keys of personal data cannot be read: no answer in time."
+    assert (personal.problem, logged[0]["problem"]) == (said, said)
 
 
 async def test_a_key_that_was_read_before_an_erasure_and_comes_after_it_opens_nothing() -> None:

@@ -296,6 +296,26 @@ async def test_what_makes_no_sense_is_refused(shop: MemoryShop, request_: dict[s
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_texts_that_no_log_keeps_are_refused_by_field_whatever_asks(shop: MemoryShop) -> None:
+    """A NUL character would fail in the store, or in the rule before it, as a defect with a traceback."""
+    nul = "has a NUL character; leave it out"
+    async with inspection(shop.order_svc) as stub:
+        for call, field in (
+            (stub.GetStream(pb.GetStreamRequest(stream="order/a\0")), "stream"),
+            (stub.ListConsumers(pb.ListConsumersRequest(consumer="\0")), "consumer"),
+            (stub.TraceEvent(pb.TraceEventRequest(address="orders/1\0")), "address"),
+            (read(stub, types=["OrderCreated", "x\0y"]), "types"),
+            (read(stub, correlation_id="\0"), "correlation_id"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, field
+            assert f"{field}: {nul}" in (refused.value.details() or "")
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:  # zeros elsewhere are none
+            await stub.GetStream(pb.GetStreamRequest(stream="order/a", upto_time=Timestamp(nanos=256)))
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_it_is_told_whether_the_newest_were_looked_for_far_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from twinlog.model.messages import as_object
 HERE = Path(__file__).parent
 _MOST_ONCE = 4_000
 _LINE = 240
+_UUID = re.compile(r"\b([0-9a-f]{8})-(?:[0-9a-f]{4}-){3}[0-9a-f]{8}([0-9a-f]{4})\b", re.IGNORECASE)
 STATIC = HERE / "static"
 
 
@@ -72,7 +75,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "text": text,
         "until": until,
     }
-    made.globals |= {"static": static, "once": once()}
+    made.globals |= {"static": static, "once": once(), "shell": shell, "grpcurl": grpcurl}
     for name in made.list_templates():
         made.get_template(name)  # compiled now: a first reader does not wait for it
     for name in (STYLES, "console.js"):
@@ -205,9 +208,21 @@ def short(type: str) -> str:
     return type.rpartition(".")[2]
 
 
+def shell(*words: object) -> str:
+    """A command for a terminal, to be pasted: whatever an id or a name holds stays one word of it."""
+    return shlex.join(map(str, words))
+
+
+def grpcurl(address: str, method: str, /, **request: str) -> str:
+    """A command that calls a method, such as twinlog.v1.InspectionService/GetStream, with these fields."""
+    data = ("-d", json.dumps(request)) if request else ()
+    return shell("grpcurl", "-plaintext", *data, address, method)
+
+
 def line(value: Message) -> str:
-    """A message on one line, as short as can be read, for lists."""
-    return cut_end(", ".join(f"{name}: {_brief(each)}" for name, each in as_object(value).items()), _LINE)
+    """A message on one line, as short as can be read, for lists: ids leave room for what differs more."""
+    whole = ", ".join(f"{name}: {_brief(each)}" for name, each in as_object(value).items())
+    return cut_end(_UUID.sub(r"\1…\2", whole), _LINE)
 
 
 def text(value: Message) -> str:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from twinlog._aio.reasons import reason
 from twinlog._aio.retrying import Retrying
 from twinlog.log.keys import Keys, KeysUnavailable, cipher
 from twinlog.log.ports import Snapshot, StreamSlice
@@ -286,8 +287,7 @@ class Personal:
                 continue
             began = loop.time()
             try:
-                async with asyncio.timeout(TRUSTED_SECONDS / 2):
-                    gone = await self._ask(lambda: self.keys.destroyed(_WITHIN))
+                gone = await self._ask(self._destroyed_lately)
             except Exception as error:  # until somebody can be asked, nothing is known, which shows
                 self._retrying.failed(error)
                 continue
@@ -298,6 +298,10 @@ class Personal:
                     self._forget(subject)
 
     # --- how it is done ---
+
+    async def _destroyed_lately(self) -> Collection[str]:
+        async with asyncio.timeout(TRUSTED_SECONDS / 2):
+            return await self.keys.destroyed(_WITHIN)
 
     def _forget(self, subject: str) -> None:
         self._ciphers[subject] = None
@@ -372,8 +376,8 @@ class Personal:
             return await question()
         except KeysUnavailable:
             raise
-        except Unavailable as error:
-            raise KeysUnavailable(why=error) from error
+        except (Unavailable, TimeoutError) as error:
+            raise KeysUnavailable(why=reason(error)) from error
 
 
 def opened_with(keys: Mapping[str, bytes | None], event: Recorded) -> Recorded:

@@ -24,7 +24,7 @@ from twinlog.rpc.failures import failure_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
-from twinlog.rpc.zero_bytes import refuse_zero_bytes
+from twinlog.rpc.nul import refuse_nul
 
 Handler = Any
 """A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
@@ -240,7 +240,7 @@ def _checked(
         try:
             request = deserializer(data)
             if ours:
-                refuse_zero_bytes(request, data)
+                refuse_nul(request, data)
         except DecodeError as error:
             on_refused(InvalidArgument.reason)
             raise InvalidArgument({"request": "is not the message that this method takes"}) from error

@@ -29,13 +29,6 @@ class ViewPage:
     problem: str = ""
     """Why they are not the newest, or not told; empty where they are."""
 
-    @property
-    def stub(self) -> str:
-        """What a command for grpcurl begins with."""
-        return (
-            f'grpcurl -plaintext -d \'{{"view": "{self.view.name}"}}\' {self.address} twinlog.v1.ViewService'
-        )
-
 
 @dataclass(frozen=True)
 class Rehearsal:

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from twinlog._aio.reasons import reason
 from twinlog.observe.metrics.exposition import text
 from twinlog.observe.metrics.metric import Concern, Metric, Sample
 
@@ -86,7 +87,7 @@ class Exposition:
         try:
             return encode(self._beside)
         except Exception as error:  # one of theirs takes no other from a scrape
-            structlog.get_logger().debug("metrics.left_out", concern="others", why=str(error))
+            structlog.get_logger().debug("metrics.left_out", concern="others", why=reason(error))
             return encode(self._process)
 
 
@@ -144,5 +145,5 @@ async def _samples(concern: Concern) -> Sequence[Sample] | None:
         async with asyncio.timeout(CONCERN_SECONDS):
             return await concern.samples()
     except Exception as error:  # an outage of its server, or a defect: it leaves the others theirs
-        structlog.get_logger().debug("metrics.left_out", concern=concern.name, why=str(error))
+        structlog.get_logger().debug("metrics.left_out", concern=concern.name, why=reason(error))
         return None

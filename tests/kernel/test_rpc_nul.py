@@ -1,4 +1,4 @@
-"""Texts with a zero byte are refused by name, wherever in a request they are."""
+"""Texts with a NUL character are refused by name, wherever in a request they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog import InvalidArgument
-from twinlog.rpc.zero_bytes import refuse_zero_bytes
+from twinlog.rpc.nul import refuse_nul
 from twinlog.v1.history_service_pb2 import ReadStreamRequest
 from twinlog.v1.inspection_pb2 import ReadCorrelatedRequest
 from twinlog.v1.saga_service_pb2 import RetrySagasRequest, SagaFilter, SagaSelection
@@ -15,7 +15,7 @@ from twinlog.v1.saga_service_pb2 import RetrySagasRequest, SagaFilter, SagaSelec
 
 def refused(request: Message) -> set[str]:
     try:
-        refuse_zero_bytes(request, request.SerializeToString())
+        refuse_nul(request, request.SerializeToString())
     except InvalidArgument as error:
         return {*error.violations}
     return set()

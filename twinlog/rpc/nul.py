@@ -1,4 +1,4 @@
-"""Texts with a zero byte: protobuf takes them, Postgres has no place for them, so no text that it holds is one."""
+"""Texts with a NUL character: protobuf takes them, Postgres has no place for them, so no text that it holds is one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 from twinlog.model.errors import InvalidArgument
 
 
-def refuse_zero_bytes(request: Message, data: bytes) -> None:
+def refuse_nul(request: Message, data: bytes) -> None:
     """Raises InvalidArgument, which names every text of the request that has one. ``data``: the request's bytes."""
-    if b"\0" in data and (wrong := dict.fromkeys(_wrong(request), "has a zero byte; leave it out")):
+    if b"\0" in data and (wrong := dict.fromkeys(_wrong(request), "has a NUL character; leave it out")):
         raise InvalidArgument(wrong)
 
 
