@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
 
@@ -87,7 +86,7 @@ def _request(options: argparse.Namespace) -> pb.ReadLogRequest:
     return request
 
 
-async def _owner(asked: Any, log: str) -> Server:
+async def _owner(asked: Sequence[Server], log: str) -> Server:
     """The server whose own log that is; without a name, the only one there is. Raises Failed."""
 
     async def own(server: Server) -> str:

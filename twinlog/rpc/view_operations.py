@@ -311,7 +311,7 @@ class ViewOperations:
             rows = await declared.store.compare_builds(live, build, views, [*differing], _MOST_DIFFERING)
             differing = {key: why for key, why in rows.differing.items() if key in differing}
             settled = _same(rows, pairs)
-        return _comparison(first, rows, differing, settled=settled)
+        return _comparison(first, differing, settled=settled)
 
     def _declared(self, view: str) -> Declared:
         declared = self._builds.declared.get(view)
@@ -413,7 +413,7 @@ def _behind(build: Build, behind: Mapping[str, int]) -> ViewBuildBehind:
     return ViewBuildBehind(view=build.view, build=build.number, behind=lacks)
 
 
-def _comparison(first: Rows, last: Rows, differing: Mapping[str, str], *, settled: bool) -> Comparison:
+def _comparison(first: Rows, differing: Mapping[str, str], *, settled: bool) -> Comparison:
     examples = [RowDifference(key, why) for key, why in [*differing.items()][:_EXAMPLES]]
     columns = first.columns_added, first.columns_gone
     if sum(first.counts) > len(first.differing):  # too many to look at again
