@@ -1,7 +1,7 @@
 """Reads, each beside the least program that answers the same: ``python -m proof.bench.reads [--quick]``.
 
 One generator asks both for the same, turn by turn, on the same servers. What is compared is the processor time of the
-process that answers: calls for each second of it are what one core can do, whoever else uses the machine.
+process that answers: calls for each second of it are what one core can do, whatever else uses the machine.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Looking:
         self._chains = Chains()
         self._silent: dict[str, Answer[Any]] = {}
         self.on_move: Callable[[], None] = lambda: None
-        """Called when a service says something else than before."""
+        """Called when a service says something different from before."""
         self.on_turn: Callable[[], None] = lambda: None
         """Called when a service falls silent, and when it answers again."""
 

@@ -81,7 +81,7 @@ def _serve_others(processor: SpanProcessor, resource: Resource) -> None:
 
 
 def _resource(service: str) -> Resource:
-    """Who sends: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, and else by the service's own name."""
+    """The sender: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, otherwise by the service's name."""
     found = Resource.create()
     if str(found.attributes.get(_NAME, "")).startswith(_UNNAMED):
         return found.merge(Resource({_NAME: service}))

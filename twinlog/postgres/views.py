@@ -161,7 +161,7 @@ class PostgresViews:
         return await self._read(lambda connection: self._rows(connection, view, keys))
 
     def row(self, view: AnyView, key: str) -> Coroutine[Any, Any, Any | None]:
-        """One row; None where there is none. Where many are asked for at once, they share a statement.
+        """One row, or None. Rows that are asked for at the same time share a statement.
 
         Raises Unavailable while the database is out of service.
         """
@@ -174,7 +174,7 @@ class PostgresViews:
         return self._read(lambda connection: self._rows(connection, view, keys), in_task)
 
     def reading(self, view: AnyView) -> tuple[str, Any] | None:
-        """The query that gives rows of a view by their keys, and their type; None where there is no such query."""
+        """The query for rows of a view by their keys, and the type of the rows; None if there is no such query."""
         query, row_type = self._queries.get(f"{view.table}_rows"), self._types.get(view.table)
         return (query, row_type) if query and row_type else None
 

@@ -174,7 +174,7 @@ async def _bind(server: grpc.aio.Server, address: str, setting: str, shared: boo
     """Binds; the address that it got. gRPC itself says too little of a failure, and says it on stderr.
 
     Raises ConfigurationError where the address cannot be had. Where it was free a moment before, somebody looked at the
-    same time, as whoever seeks a free port: then it is tried again, and the next look says what is wrong.
+    same time, as a search for a free port does: then it is tried again, and the next look says what is wrong.
     """
     host, _, port = address.rpartition(":")
     why: object = ""

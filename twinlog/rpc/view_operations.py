@@ -87,7 +87,7 @@ class Publishes(Protocol):
     """Sends short messages, which may get lost."""
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Sends to whoever subscribes at this moment."""
+        """Sends to all current subscribers."""
         ...
 
 
@@ -209,7 +209,7 @@ class ViewOperations:
         live = await self._live(declared)
 
         async def as_it_is() -> None:
-            """Whoever goes back knows that it differs."""
+            """An operator who switches back knows that it differs."""
 
         await self._switch(declared, build, live, as_it_is, dead_letters=dead_letters, dry_run=dry_run)
         return await self.build(view, build.number)

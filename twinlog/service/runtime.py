@@ -48,12 +48,12 @@ class Shutdown:
         return self._wanted.is_set()
 
     async def wait(self) -> None:
-        """Returns once the process is to stop: then leave every block that was entered."""
+        """Returns once the process is to stop; then leave every block that was entered."""
         self._awaited = True
         await self._wanted.wait()
 
     def request(self, why: str) -> None:
-        """Asks the process to stop in order; asked again, it stops at once."""
+        """Asks the process for an orderly stop; asked again, it stops at once."""
         now = asyncio.get_running_loop().time()
         if self.wanted:
             if now - self._asked_at > _ECHO_SECONDS:
@@ -64,7 +64,7 @@ class Shutdown:
         self._end()
 
     def crash(self, task: str, error: BaseException) -> None:
-        """Stops the process in order, because a background task has failed."""
+        """Stops the process in an orderly way, because a background task has failed."""
         if _misconfiguration(error) is None:
             _log.critical("process.task_crashed", task=task, exc_info=error)
         self.failure = self.failure or error
