@@ -144,37 +144,46 @@ async def started(
             stack.push_async_callback(connection.close)
         embedded = {"postgres": shop.postgres, "nats": shop.nats}
         servers = {name: server.pid for name, server in embedded.items() if server}
-        systems = [
-            System(
-                "baseline",
-                Load(address, METHOD),
-                baseline_view,
-                baseline_log,
-                f"SELECT order_id, position FROM baseline_orders WHERE type = '{baseline.APPROVED}' AND position > $1",
-                "SELECT max(position) FROM baseline_orders",
-                SAGA_MODE_CHOREOGRAPHY,
-                owners,
-                pids,
-                servers,
-            )
-        ]
+        least = System(
+            "baseline",
+            Load(address, METHOD),
+            baseline_view,
+            baseline_log,
+            f"SELECT order_id, position FROM baseline_orders WHERE type = '{baseline.APPROVED}' AND position > $1",
+            "SELECT max(position) FROM baseline_orders",
+            SAGA_MODE_CHOREOGRAPHY,
+            owners,
+            pids,
+            servers,
+        )
         modes = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}
-        for name, mode in modes.items():
-            systems.append(
-                System(
-                    name,
-                    Load(shop.orders, METHOD, refusals=True),
-                    shop_view,
-                    shop_log,
-                    "SELECT stream_id, position FROM events WHERE type LIKE '%.OrderApproved' AND position > $1",
-                    "SELECT position FROM log_head",
-                    mode,
-                    owners,
-                    {service: shop.supervisor.pid(service) for service in NAMES},
-                    servers,
-                )
-            )
-        yield shop, systems
+        both = [
+            _shop_in(mode, name, shop, shop_view, shop_log, owners, servers) for name, mode in modes.items()
+        ]
+        yield shop, [least, *both]
+
+
+def _shop_in(
+    mode: SagaMode.ValueType,
+    name: str,
+    shop: Shop,
+    view: View,
+    log: asyncpg.Connection[Any],
+    owners: Sequence[str],
+    servers: Mapping[str, int],
+) -> System:
+    return System(
+        name,
+        Load(shop.orders, METHOD, refusals=True),
+        view,
+        log,
+        "SELECT stream_id, position FROM events WHERE type LIKE '%.OrderApproved' AND position > $1",
+        "SELECT position FROM log_head",
+        mode,
+        owners,
+        {service: shop.supervisor.pid(service) for service in NAMES},
+        servers,
+    )
 
 
 async def _start_baseline(stack: AsyncExitStack, shop: Shop, bus: Client) -> tuple[str, dict[str, int]]:
