@@ -60,9 +60,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         )
         if name != "abort":
             order.add_argument("--step", default="", help="the step, where several are awaited at once")
-        order.add_argument("--dry-run", action="store_true", help="only say to which it would be done")
+        order.add_argument("--dry-run", action="store_true", help="only say which ones it would be done to")
         order.add_argument(
-            "--limit", type=whole_number(0), default=0, help="to so many at most, 1 to 1000; default: 50"
+            "--limit", type=whole_number(0), default=0, help="how many at most, 1 to 1000; default: 50"
         )
         order.set_defaults(action=_order, order=name)
 
@@ -72,7 +72,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", choices=_STATUSES, help="with this status")
     parser.add_argument("--subject", default="", help="about this, such as the id of a customer")
     parser.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="started so long ago: 90s, 10m, 2h, 7d"
+        "--older-than", type=_age, metavar="AGE", help="started at least so long ago: 90s, 10m, 2h, 7d"
     )
 
 

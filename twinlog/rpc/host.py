@@ -63,7 +63,7 @@ class Server:
     """A server that is up."""
 
     address: str
-    """Where it listens, with the port that it got where port 0 was asked for."""
+    """Where it listens; if port 0 was asked for, with the port that it got."""
 
 
 @asynccontextmanager
@@ -82,12 +82,11 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
 
-    ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
-    :class:`ConfigurationError` that is raised where it cannot be had; ``shared``: replicas may listen there, too, where
-    each says so, and the system shares out connections among them; ``health`` are the parts of the process whose
-    problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
-    ``middleware`` goes around every method of ``services``, the first outermost; ``on_refused`` is told of calls that
-    never come to it.
+    ``domain`` is the ErrorInfo domain. ``setting`` names the setting that ``address`` came from, for the
+    :class:`ConfigurationError` that is raised if the address cannot be had. ``shared``: replicas that all say so may
+    listen there together; the system distributes connections among them. ``health``: the parts of the process whose
+    problems make it NOT_SERVING; ``signals``: parts whose problems show only under their own names. ``middleware`` goes
+    around every method of ``services``, the first outermost; ``on_refused`` is called for calls that never reach it.
     """
     keep_quiet()
     names = [name for _, _, name in services]
