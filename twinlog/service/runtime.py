@@ -88,13 +88,8 @@ Main = Callable[[Shutdown], Coroutine[Any, Any, None]]
 
 
 def run(main: Main) -> int:
-    """Runs ``main`` on uvloop until it returns, and gives the process's exit code.
-
-    SIGTERM and SIGINT request the ``Shutdown`` that ``main`` is given; a second signal cuts it off. The code is 0
-    after an orderly stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr.
-
-    SIGUSR1 has the process write to stderr what it does at that moment, also while its event loop hangs.
-    """
+    """Runs ``main`` on uvloop until it returns, and gives the exit code; :func:`twinlog.run` says which, and what
+    signals do."""
     use_all_descriptors()
     # What is imported stays, so the collector need not look at it. A batch makes thousands of objects that reference
     # counting frees; a search for cycles every 700 of them, the default, is wasted.
