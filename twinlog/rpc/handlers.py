@@ -69,7 +69,7 @@ class TooManyCalls(Overloaded):
     reason = "TOO_MANY_CALLS"
 
 
-_QUIET = 0.03
+_QUIET_SECONDS = 0.03
 _MOST_QUIETS = 8
 """How many moments a stopping server waits at most for one in which no call comes."""
 
@@ -134,7 +134,7 @@ class Boundary:
         self._holding = True
         for _ in range(_MOST_QUIETS):
             before = self._held
-            await asyncio.sleep(_QUIET)
+            await asyncio.sleep(_QUIET_SECONDS)
             if self._held == before:
                 return
 

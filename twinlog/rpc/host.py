@@ -31,8 +31,8 @@ from twinlog.rpc.streams import StreamLimits
 _log = structlog.get_logger(component="rpc")
 
 _HIGHEST_PORT = 65535
-_GOODBYE = 0.02
-"""Seconds that clients get to hear that the server goes away, before they hear their refusals."""
+_GOODBYE_SECONDS = 0.02
+"""What clients get to hear that the server goes away, before they hear their refusals."""
 _BIND_TRIES, _BIND_AGAIN_SECONDS = 5, 0.05
 
 _HANDSHAKE_MILLISECONDS = 10_000
@@ -121,7 +121,7 @@ async def serve(
         reflecting.end_streams()
         await boundary.hold_calls()
         stopped = asyncio.ensure_future(server.stop(limits.grace))
-        await asyncio.sleep(_GOODBYE)
+        await asyncio.sleep(_GOODBYE_SECONDS)
         boundary.refuse_held()
         await stopped
         _log.info("rpc.stopped", address=bound)
