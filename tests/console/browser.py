@@ -28,7 +28,7 @@ _VIOLATIONS = "options => axe.run(options).then(({ violations }) => violations)"
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium, headless."""
     executable = chromium.path()
-    assert executable, "no Chromium on the PATH; Debian's is the package chromium, which .ci/run installs"
+    assert executable, "no Chromium on the PATH; .ci/run installs Debian's package chromium-headless-shell"
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
         try:
