@@ -220,7 +220,7 @@ async def _views(shop: Shop) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 async def main(size: Size) -> None:
-    """Measures on a shop of its own, and prints the table."""
+    """Measures on its own shop, and prints the table."""
     async with running(lambda _line: None, data=ROOT / ".data" / "bench-reads", fresh=True) as shop:
         print(report.markdown({TITLE: await rows(shop, size)}, [NOTE, report.machine()]))
 

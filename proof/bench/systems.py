@@ -94,7 +94,7 @@ class System:
     """Postgres and NATS, where they are ours."""
 
     def requests(self, count: int) -> list[bytes]:
-        """CreateOrder messages, customer after customer, each with a request id of its own."""
+        """CreateOrder messages, customer after customer, each with its own request id."""
         return [
             self.request(self.customers[number % len(self.customers)], str(_IDS.uuid7()))
             for number in range(count)
@@ -122,7 +122,7 @@ class System:
 async def started(
     data: Path, *, kept: bool = False, metrics: str = ""
 ) -> AsyncIterator[tuple[Shop, list[System]]]:
-    """The shop and the baseline, up and empty, in a folder of their own: baseline, choreography, orchestration.
+    """The shop and the baseline, up and empty, in their own folder: baseline, choreography, orchestration.
 
     ``kept``: with the servers that were prepared in that folder. ``metrics``: where the shop's first service tells its
     metrics, as host:port; the others do on the ports behind it.

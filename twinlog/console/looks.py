@@ -95,7 +95,7 @@ class Look:
 
 
 class Looking:
-    """Asks each service in a task of its own. Use as an async context manager.
+    """Asks each service in its own task. Use as an async context manager.
 
     It is the one observation that all pages go by: who is silent, and whether anything has moved since they were
     loaded.

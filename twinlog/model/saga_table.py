@@ -126,7 +126,7 @@ class Step:
     retries: int = 0
     """How often the command is sent again, overdue or after a transient failure, before the step has failed."""
     transient: type[Message] | Callable[[Any], bool] | None = None
-    """What tells a failure that may pass from a business refusal: an event of its own, or a function of the refusal.
+    """What tells a failure that may pass from a business refusal: a separate event, or a function of the refusal.
     The command is then sent again, when ``backoff`` says."""
     backoff: Backoff | None = None
     """When it is sent again after a transient failure; None: the saga's."""

@@ -1,4 +1,4 @@
-"""Sends spans by OTLP over HTTP, from a thread of its own; all standard OTEL_ variables are the SDK's own.
+"""Sends spans by OTLP over HTTP, from its own thread; all standard OTEL_ variables are the SDK's own.
 
 What waits to be sent is bounded (OTEL_BSP_MAX_QUEUE_SIZE spans). While the receiver is away, the oldest are dropped,
 and one line says so.

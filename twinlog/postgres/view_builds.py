@@ -1,4 +1,4 @@
-"""Builds of views in Postgres: a table in a schema of its own for each build that is not the home."""
+"""Builds of views in Postgres: a table in its own schema for each build that is not the home."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ class PostgresViews:
         return ", ".join(quoted(build.place) for build in self.live.current.values() if build.place)
 
     def _placed(self, name: str) -> str:
-        """A query as a text of its own for each place: a session keeps the types that its first one meant."""
+        """A query as a separate text for each place: a session keeps the types that its first one meant."""
         path = self._path()
         return f"/* {path} */ {self._query(name)}" if path else self._query(name)
 
@@ -325,7 +325,7 @@ class PostgresViews:
     async def read_rows(
         self, connection: Connection, view: AnyView, keys: Sequence[str]
     ) -> Mapping[str, Any]:
-        """The rows of a view with these keys, on a connection of its own."""
+        """The rows of a view with these keys, on its own connection."""
         return await self._rows(connection, view, keys)
 
     def text_of(self, query: str) -> str:

@@ -1,4 +1,4 @@
-"""A service in a process of its own: over Postgres and JetStream, with settings, logs and signals.
+"""A service in its own process: over Postgres and JetStream, with settings, logs and signals.
 
 Leaving the block undoes it in order: no new calls → calls in flight → cursors → writer → relay → connections.
 """
