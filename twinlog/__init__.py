@@ -1,8 +1,9 @@
 """Twinlog: event sourcing, CQRS and sagas over gRPC, Postgres and NATS JetStream.
 
 The public names are those of ``__init__.pyi``; each is imported when it is first asked for, so that a domain module
-loads neither gRPC nor asyncpg. Public besides: :mod:`twinlog.consume`, :mod:`twinlog.rpc`, :mod:`twinlog.dev`,
-:mod:`twinlog.testing` and :mod:`twinlog.cli`. Everything else is private.
+loads neither gRPC nor asyncpg. Also public: :mod:`twinlog.consume`, :mod:`twinlog.rpc`, :mod:`twinlog.dev`,
+:mod:`twinlog.testing`, :mod:`twinlog.audit`, :mod:`twinlog.console` and the command :mod:`twinlog.cli`. All else is
+private.
 """
 
 import lazy_loader

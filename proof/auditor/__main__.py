@@ -97,9 +97,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait until it is settled")
     parser.add_argument("--watch", action="store_true", help="audit what is new, again and again")
-    parser.add_argument("--every", type=float, default=2, metavar="SECONDS", help="between two rounds (2)")
+    parser.add_argument(
+        "--every", type=float, default=2, metavar="SECONDS", help="seconds between two rounds; default: 2"
+    )
     parser.add_argument("--grace", type=float, default=GRACE.total_seconds(), metavar="SECONDS")
-    parser.add_argument("--rounds", type=int, default=0, help="stop after so many rounds of the watch")
+    parser.add_argument("--rounds", type=int, default=0, help="end the watch after so many rounds")
     chain_options(parser)
     return parser.parse_args(arguments)
 

@@ -173,7 +173,7 @@ class Ledger:
         )
 
     def _stays(self, case: Case) -> bool:
-        """Whether its saga stays as it is for ever, which is excused."""
+        """Whether its saga stays as it is for good, which is excused."""
         return case.order_id in self._excused and case.saga is not None and case.saga.deadline is None
 
     def judge(

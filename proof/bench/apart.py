@@ -1,4 +1,4 @@
-"""Measurements that run in a process of their own and print their rows as JSON."""
+"""Measurements that run in their own process and print their rows as JSON."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A new projector catches up with the logs of the shop: ``python -m proof.bench.catch_up``.
 
-Settings as a service's; its views are in a database of its own. Prints its row as JSON.
+Settings as a service's; its views are in its own database. Prints its row as JSON.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _SESSIONS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backe
 
 
 async def rows() -> tuple[list[Row], list[str]]:
-    """The rows of the bench, measured in a process of its own; and why there are none, if so."""
+    """The rows of the bench, measured in its own process; and why there are none, if so."""
     try:
         return await apart.rows([sys.executable, "-m", "proof.bench.files"], {}), []
     except apart.Failed as error:

@@ -75,7 +75,7 @@ class Counting:
 
 
 async def append(log: Log, bare: Bare, rounds: int, seconds: float) -> list[Row]:
-    """Batches one after the other, every event on a stream of its own, as when orders are created."""
+    """Batches one after the other, every event on its own stream, as when orders are created."""
     rows = [
         Row(f"append, {_events(size)} a batch", "events/s", "a bare INSERT of as many") for size in _SIZES
     ]

@@ -2,7 +2,7 @@
 
 A client library spends more on a call than the servers do. This one writes frames whose headers never change and
 counts the streams that end, some 15 µs a call, so one process drives a server that takes thousands of calls a second,
-each with a request id and a customer of its own (h2load sends the same body every time). It needs no HPACK table: its
+each with a request id and its own customer (h2load sends the same body every time). It needs no HPACK table: its
 own headers are literals, and of an answer it is enough to see a message (OK) or none (an error).
 """
 

@@ -1,7 +1,7 @@
 """Reads, each beside the least program that answers the same: ``python -m proof.bench.reads [--quick]``.
 
 One generator asks both for the same, turn by turn, on the same servers. What is compared is the processor time of the
-process that answers: calls for each second of it are what one core can do, whoever else uses the machine.
+process that answers: calls for each second of it are what one core can do, whatever else uses the machine.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ async def _views(shop: Shop) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 async def main(size: Size) -> None:
-    """Measures on a shop of its own, and prints the table."""
+    """Measures on its own shop, and prints the table."""
     async with running(lambda _line: None, data=ROOT / ".data" / "bench-reads", fresh=True) as shop:
         print(report.markdown({TITLE: await rows(shop, size)}, [NOTE, report.machine()]))
 

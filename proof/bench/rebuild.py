@@ -1,6 +1,6 @@
 """How fast the orders view is built anew, beside what a catch-up does with the same events.
 
-``python -m proof.bench.rebuild [EVENTS]``, on a Postgres of its own. Rates are per second of processor time, of this
+``python -m proof.bench.rebuild [EVENTS]``, on its own Postgres. Rates are per second of processor time, of this
 process and of Postgres: they hold on a busy machine, too.
 """
 

@@ -83,7 +83,7 @@ def _count(aims: Sequence[Row]) -> Iterable[str]:
 
 
 def table(head: Sequence[str], sides: str, lines: Iterable[Sequence[str]]) -> list[str]:
-    """In Markdown, padded for who reads it in a terminal. ``sides``: <, > or ^ a column, as in formats."""
+    """In Markdown, padded for reading in a terminal. ``sides``: <, > or ^ a column, as in formats."""
     cells = [head, *lines]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     columns = list(zip(sides, widths, strict=True))

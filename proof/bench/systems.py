@@ -94,7 +94,7 @@ class System:
     """Postgres and NATS, where they are ours."""
 
     def requests(self, count: int) -> list[bytes]:
-        """CreateOrder messages, customer after customer, each with a request id of its own."""
+        """CreateOrder messages, customer after customer, each with its own request id."""
         return [
             self.request(self.customers[number % len(self.customers)], str(_IDS.uuid7()))
             for number in range(count)
@@ -122,7 +122,7 @@ class System:
 async def started(
     data: Path, *, kept: bool = False, metrics: str = ""
 ) -> AsyncIterator[tuple[Shop, list[System]]]:
-    """The shop and the baseline, up and empty, in a folder of their own: baseline, choreography, orchestration.
+    """The shop and the baseline, up and empty, in their own folder: baseline, choreography, orchestration.
 
     ``kept``: with the servers that were prepared in that folder. ``metrics``: where the shop's first service tells its
     metrics, as host:port; the others do on the ports behind it.
@@ -144,37 +144,46 @@ async def started(
             stack.push_async_callback(connection.close)
         embedded = {"postgres": shop.postgres, "nats": shop.nats}
         servers = {name: server.pid for name, server in embedded.items() if server}
-        systems = [
-            System(
-                "baseline",
-                Load(address, METHOD),
-                baseline_view,
-                baseline_log,
-                f"SELECT order_id, position FROM baseline_orders WHERE type = '{baseline.APPROVED}' AND position > $1",
-                "SELECT max(position) FROM baseline_orders",
-                SAGA_MODE_CHOREOGRAPHY,
-                owners,
-                pids,
-                servers,
-            )
-        ]
+        least = System(
+            "baseline",
+            Load(address, METHOD),
+            baseline_view,
+            baseline_log,
+            f"SELECT order_id, position FROM baseline_orders WHERE type = '{baseline.APPROVED}' AND position > $1",
+            "SELECT max(position) FROM baseline_orders",
+            SAGA_MODE_CHOREOGRAPHY,
+            owners,
+            pids,
+            servers,
+        )
         modes = {"choreography": SAGA_MODE_CHOREOGRAPHY, "orchestration": SAGA_MODE_ORCHESTRATION}
-        for name, mode in modes.items():
-            systems.append(
-                System(
-                    name,
-                    Load(shop.orders, METHOD, refusals=True),
-                    shop_view,
-                    shop_log,
-                    "SELECT stream_id, position FROM events WHERE type LIKE '%.OrderApproved' AND position > $1",
-                    "SELECT position FROM log_head",
-                    mode,
-                    owners,
-                    {service: shop.supervisor.pid(service) for service in NAMES},
-                    servers,
-                )
-            )
-        yield shop, systems
+        both = [
+            _shop_in(mode, name, shop, shop_view, shop_log, owners, servers) for name, mode in modes.items()
+        ]
+        yield shop, [least, *both]
+
+
+def _shop_in(
+    mode: SagaMode.ValueType,
+    name: str,
+    shop: Shop,
+    view: View,
+    log: asyncpg.Connection[Any],
+    owners: Sequence[str],
+    servers: Mapping[str, int],
+) -> System:
+    return System(
+        name,
+        Load(shop.orders, METHOD, refusals=True),
+        view,
+        log,
+        "SELECT stream_id, position FROM events WHERE type LIKE '%.OrderApproved' AND position > $1",
+        "SELECT position FROM log_head",
+        mode,
+        owners,
+        {service: shop.supervisor.pid(service) for service in NAMES},
+        servers,
+    )
 
 
 async def _start_baseline(stack: AsyncExitStack, shop: Shop, bus: Client) -> tuple[str, dict[str, int]]:

@@ -23,7 +23,7 @@ from tests.controls import wire
 
 _METHOD = "shop.queries.v1.OrderQueryService/WatchOrder"
 _WATCHERS = 100
-"""Of each order, on a connection of their own."""
+"""Of each order, on a separate connection."""
 _SECONDS = 60.0
 
 

@@ -113,7 +113,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these scenarios")
     parser.add_argument("--short", action="store_true", help="only those that find most, in about 90 s")
-    parser.add_argument("--list", action="store_true", help="name the scenarios and end")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
     return parser.parse_args(arguments)
 
 

@@ -36,7 +36,9 @@ def aimed() -> Sequence[Mapping[str, str]]:
 def main() -> int:
     asked = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     asked.add_argument("--count", type=int, default=100, help="how many mutants")
-    asked.add_argument("--seed", type=int, default=random.randrange(10**6), help="which ones")
+    asked.add_argument(
+        "--seed", type=int, default=random.randrange(10**6), help="chooses which ones; default: random"
+    )
     asked.add_argument(
         "--only", default="", help="only those whose names (path, function, change) contain this"
     )

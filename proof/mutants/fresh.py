@@ -1,4 +1,4 @@
-"""Tests in a process of their own, which imports a module as a mutant has it; nothing is written."""
+"""Tests in their own process, which imports a module as a mutant has it; nothing is written."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _WALL_SECONDS = 3600
 _IDLE_SECONDS = 5
 """Without any use of the processor: a test that waits for what never comes."""
 _SPARE_SECONDS = 10
-"""Of processor time, beyond three times what the tests take without a mutant: one may loop for ever."""
+"""Of processor time, beyond three times what the tests take without a mutant: one may loop endlessly."""
 
 
 class Examples:

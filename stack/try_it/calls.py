@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-import grpc.aio
 from google.type.money_pb2 import Money
 
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
@@ -74,7 +73,9 @@ async def create_customer(
 ) -> Answer[Any]:
     """Makes a customer."""
     request = CreateCustomerRequest(request_id=str(uuid4()), name=name, credit_limit=limit)
-    return await services.ask(CUSTOMER_SVC.name, _customers, request, seconds=seconds)
+    return await services.ask(
+        CUSTOMER_SVC.name, lambda c: CustomerServiceStub(c).CreateCustomer, request, seconds=seconds
+    )
 
 
 async def create_order(
@@ -142,7 +143,3 @@ async def customer(services: Services, customer_id: str) -> customer_queries.Cus
     request = customer_queries.GetCustomerRequest(customer_id=customer_id)
     answer = await services.ask(PROJECTOR.name, lambda c: CustomerQueryServiceStub(c).GetCustomer, request)
     return answer.message.customer if answer.message else None
-
-
-def _customers(channel: grpc.aio.Channel) -> Any:
-    return CustomerServiceStub(channel).CreateCustomer

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from tests.hotel import messages as pb
-from twinlog import Aggregate, Dispatch, Events, NotFound, Policies, Recorded, View, on
+from twinlog import Aggregate, Dispatch, Events, Policies, Recorded, View, on
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,6 @@ class Release:
 
     room_id: str
     booking_id: str
-
-
-class RoomNotFound(NotFound):
-    """There is no such room."""
-
-    reason = "ROOM_NOT_FOUND"
 
 
 def decide(room: Room, command: OpenRoom | Reserve | Release) -> Events:

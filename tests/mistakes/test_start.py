@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
 
 from shop.orders.v1.events_pb2 import OrderCreated
 from stack.topology import ROOT
-from tests.dead_letters.journal import JOURNAL, Source, event
+from tests.dead_letters.journal import JOURNAL, event
 from tests.waiting import until
 from twinlog import (
     Address,
@@ -256,10 +256,6 @@ WAITING = Saga(
     id=lambda _event: "one",
     sources={"source": [StringValue, BoolValue]},
 )
-
-
-class Named(Source):
-    """A consumer of a name."""
 
 
 SUBSCRIBED: Mapping[str, tuple[Callable[[], Sequence[Policies | Effects | Consumer]], str]] = {

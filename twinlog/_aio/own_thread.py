@@ -1,4 +1,4 @@
-"""Blocking work in a thread of its own, which nobody has to wait for: neither others with such work, nor who stops."""
+"""Blocking work in its own thread, which nothing has to wait for: neither other such work, nor a stop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 async def in_own_thread(work: Callable[[], T], ended: Callable[[], None]) -> T:
-    """What ``work`` gives or raises. ``ended`` is called, by the event loop, once it has come to its end, which may be
-    long after whoever waited was cancelled."""
+    """What ``work`` gives or raises. ``ended`` is called, by the event loop, once the work has ended, which may be long
+    after the caller was cancelled."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 

@@ -125,7 +125,7 @@ class Reading:
         return min(positions)
 
     async def _compare(self, events: Sequence[Recorded], databases: Mapping[str, DatabaseSnapshot]) -> None:
-        """Compares the events with what has a position of its own: the twin and the views."""
+        """Compares the events with what has its own position: the twin and the views."""
         self.checked["twin messages"] += await self.twin.compare(events, self.findings)
         by_schema = {self.of.schema: [(event, _decode(event, self.of.schema)) for event in events]}
         for view in self.views:

@@ -16,6 +16,7 @@ from twinlog.model.routing import routing_key_of
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
+from twinlog.postgres.view_builds import shortened
 
 EQUAL = "view row equals fold"
 """The check that a row breaks which its events do not lead to."""
@@ -253,12 +254,7 @@ def difference(expected: Any, found: Any) -> str:
     if expected is None:
         return "no event knows of it"
     return "; ".join(
-        f"{name} is {_short(getattr(found, name))}, the events say {_short(getattr(expected, name))}"
+        f"{name} is {shortened(getattr(found, name))}, the events say {shortened(getattr(expected, name))}"
         for name in expected._fields
         if getattr(expected, name) != getattr(found, name)
     )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"

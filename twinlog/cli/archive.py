@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", help="the log, such as orders")
     parser.add_argument("url", help="where the files go: file:///a/folder, s3://bucket/a/folder, …")
     parser.add_argument(
-        "--older-than", type=moment, default=_OLD, help="in whole ranges, what is older; default: 90d"
+        "--older-than", type=moment, default=_OLD, help="archive what is older, in whole ranges; default: 90d"
     )
     parser.add_argument(
         "--ends",
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=whole_number(1),
         default=100_000,
         metavar="POSITIONS",
-        help="in a file; default: 100000",
+        help="how many in one file; default: 100000",
     )
     stream = parser.add_mutually_exclusive_group()
     stream.add_argument(

@@ -25,7 +25,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--wait", type=float, default=0.0, metavar="SECONDS", help="audit again until it is settled"
     )
     parser.add_argument(
-        "--grace", type=float, default=15.0, metavar="SECONDS", help="how long anything may be overdue; 15"
+        "--grace",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="how long anything may be overdue; default: 15",
     )
     parser.add_argument("--at-rest", action="store_true", help="no service is running, so deadlines may pass")
     chain_options(parser)

@@ -37,7 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     showing.set_defaults(action=_show)
     replaying = actions.add_parser("replay", help="handle them now")
     _selection(replaying)
-    replaying.add_argument("--per-second", type=float, default=0.0, help="at most so many a second")
+    replaying.add_argument(
+        "--per-second", type=float, default=0.0, help="at most so many a second; default: no limit"
+    )
     replaying.set_defaults(action=_replay)
     discarding = actions.add_parser("discard", help="give them up")
     _selection(discarding)

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "stream", help="the aggregate, type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
     )
     parser.add_argument("since", metavar="FROM", type=moments.parsed, help=moments.WHEN)
-    parser.add_argument("until", metavar="TO", type=moments.parsed, nargs="?", help="the same; default: now")
+    parser.add_argument("until", metavar="TO", type=moments.parsed, nargs="?", help="like FROM; default: now")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -77,7 +77,7 @@ async def _keys(options: argparse.Namespace) -> int:
 
 
 async def _rewrap(options: argparse.Namespace) -> int:
-    """1 where some keys are left as they were: whoever takes out their wrapping key then loses them."""
+    """1 where some keys are left as they were: to take out their wrapping key then would lose them."""
     newest = _wrapping().newest
     async with _open(options) as keys:
         done = await _all_rewrapped(keys, newest)
@@ -100,7 +100,7 @@ async def _rewrap(options: argparse.Namespace) -> int:
 
 
 async def _all_rewrapped(keys: Any, newest: str) -> int:
-    """Wraps all keys anew, and waits for a while for those that another session holds; how many it were."""
+    """Wraps all keys anew, and waits a while for those that another session holds; returns how many."""
     done = 0
     for _ in range(_TRIES):
         while count := await keys.rewrap(_BATCH):

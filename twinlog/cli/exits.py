@@ -18,7 +18,7 @@ class Failed(Exception):
 
 
 class Usage(Failed):
-    """Whoever called the command can put it right."""
+    """The caller of the command can put it right."""
 
     code = USAGE
 

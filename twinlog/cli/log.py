@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
 
@@ -28,12 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--newest", type=whole_number(1), help=f"so many of the newest; default: {_NEWEST}"
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with those to come")
+    parser.add_argument("-f", "--follow", action="store_true", help="then go on with new events as they come")
     parser.add_argument("--after", type=position, help="from this position on, the event at it not included")
     parser.add_argument("--upto", type=position, default=0, help="up to this position")
     parser.add_argument("--since", type=moment, help="recorded since then: 2026-01-31T12:00:00, or 10m, 2h")
     parser.add_argument("--until", type=moment, help="recorded before then")
-    parser.add_argument("--stream", default="", help="of this stream, type/id, or of all of a type")
+    parser.add_argument(
+        "--stream", default="", help="of this stream, type/id; a type alone: of all its streams"
+    )
     parser.add_argument("--type", action="append", default=[], help="of this type, full or short; repeatable")
     parser.add_argument("--correlation", default="", help="set off by the request with this correlation id")
     parser.add_argument("--routing-key", default="", help="with this routing key")
@@ -87,7 +88,7 @@ def _request(options: argparse.Namespace) -> pb.ReadLogRequest:
     return request
 
 
-async def _owner(asked: Any, log: str) -> Server:
+async def _owner(asked: Sequence[Server], log: str) -> Server:
     """The server whose own log that is; without a name, the only one there is. Raises Failed."""
 
     async def own(server: Server) -> str:

@@ -23,8 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def server(parser: argparse.ArgumentParser) -> None:
-    """Declares where the log is, and how is told what was done."""
-    parser.add_argument("--database", default="", help="that of the log; needed where the server has several")
+    """Declares where the log is, and how the result is told."""
+    parser.add_argument(
+        "--database", default="", help="the log's database; needed where the server has several"
+    )
     parser.add_argument(
         "--postgres-url", default=os.environ.get("POSTGRES_URL"), help="default: POSTGRES_URL"
     )

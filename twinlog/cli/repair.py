@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--give-up", action="store_true", help="let go of events that neither log nor stream has"
     )
     parser.add_argument(
-        "--database", default="", help="that of the log; found by itself where the log has events"
+        "--database", default="", help="the log's database; by default it is found by the log's events"
     )
     parser.add_argument(
         "--postgres-url", default=os.environ.get("POSTGRES_URL"), help="default: POSTGRES_URL"

@@ -60,9 +60,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         )
         if name != "abort":
             order.add_argument("--step", default="", help="the step, where several are awaited at once")
-        order.add_argument("--dry-run", action="store_true", help="only say to which it would be done")
+        order.add_argument("--dry-run", action="store_true", help="only say which ones it would be done to")
         order.add_argument(
-            "--limit", type=whole_number(0), default=0, help="to so many at most, 1 to 1000; default: 50"
+            "--limit", type=whole_number(0), default=0, help="how many at most, 1 to 1000; default: 50"
         )
         order.set_defaults(action=_order, order=name)
 
@@ -72,7 +72,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", choices=_STATUSES, help="with this status")
     parser.add_argument("--subject", default="", help="about this, such as the id of a customer")
     parser.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="started so long ago: 90s, 10m, 2h, 7d"
+        "--older-than", type=_age, metavar="AGE", help="started at least so long ago: 90s, 10m, 2h, 7d"
     )
 
 
@@ -132,22 +132,6 @@ class _Desk:
         )
 
 
-async def _from_all(
-    desks: Sequence[_Desk], method: str, request: dict[str, Any]
-) -> tuple[list[tuple[_Desk, dict[str, Any]]], list[Failed]]:
-    outcomes = await asyncio.gather(*(desk(method, request) for desk in desks), return_exceptions=True)
-    answers: list[tuple[_Desk, dict[str, Any]]] = []
-    failures: list[Failed] = []
-    for desk, outcome in zip(desks, outcomes, strict=True):
-        if isinstance(outcome, Failed):
-            failures.append(outcome)
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            answers.append((desk, outcome))
-    return answers, failures
-
-
 def _filter(options: argparse.Namespace) -> dict[str, Any]:
     made: dict[str, Any] = {"saga": options.saga, "subject": options.subject}
     if options.status:
@@ -192,7 +176,8 @@ def _short(value: object) -> str:
 
 
 async def _show(options: argparse.Namespace, desks: Sequence[_Desk]) -> int:
-    answers, failures = await _from_all(desks, "GetSaga", {"saga_id": options.saga_id, "saga": options.saga})
+    request = {"saga_id": options.saga_id, "saga": options.saga}
+    answers, failures = await servers.ask_all(desks, lambda desk: desk("GetSaga", request))
     if not answers:
         raise max(failures, key=lambda each: each.code)
     saga = answers[0][1]["saga"]
@@ -239,7 +224,7 @@ async def _order(options: argparse.Namespace, desks: Sequence[_Desk]) -> int:
         "limit": options.limit,
         **({"step": options.step} if getattr(options, "step", "") else {}),
     }
-    answers, failures = await _from_all(desks, _ORDERS[options.order], request)
+    answers, failures = await servers.ask_all(desks, lambda desk: desk(_ORDERS[options.order], request))
     if answers and options.saga_id:
         failures = [each for each in failures if not isinstance(each, Usage)]
     if options.json:

@@ -22,6 +22,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
 T = TypeVar("T")
+S = TypeVar("S")
+"""Whom to ask: a server, or one of its services."""
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 _PORTS = 2**16
 """gRPC itself would call another port instead of one that does not exist."""
@@ -140,11 +142,11 @@ async def connected(options: argparse.Namespace) -> AsyncIterator[Sequence[Serve
 
 
 async def ask_all(
-    servers: Sequence[Server], question: Callable[[Server], Coroutine[Any, Any, T]]
-) -> tuple[list[tuple[Server, T]], list[Failed]]:
-    """The answers of those that answer, and what went wrong with the others."""
+    servers: Sequence[S], question: Callable[[S], Coroutine[Any, Any, T]]
+) -> tuple[list[tuple[S, T]], list[Failed]]:
+    """The answers of those that answer, and what went wrong with the others; each with who was asked."""
     outcomes = await asyncio.gather(*map(question, servers), return_exceptions=True)
-    answers: list[tuple[Server, T]] = []
+    answers: list[tuple[S, T]] = []
     failures: list[Failed] = []
     for server, outcome in zip(servers, outcomes, strict=True):
         if isinstance(outcome, Failed):

@@ -15,8 +15,10 @@ _AT_ONCE = 10
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="run so many seeds; 100")
-    parser.add_argument("--first", type=int, default=0, metavar="S", help="the first of them; 0")
+    parser.add_argument(
+        "--seeds", type=int, default=100, metavar="N", help="how many seeds to run; default: 100"
+    )
+    parser.add_argument("--first", type=int, default=0, metavar="S", help="the first seed; default: 0")
     parser.add_argument("--seed", type=int, metavar="S", help="replay one seed, with its trace")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 

@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("stream", nargs="?", default="", help="only those of this stream, TYPE/ID, or TYPE")
     listing.set_defaults(action=_list)
     for name, action, help in (
-        ("drop", _drop, "drop them; who reads the past next makes them anew"),
+        ("drop", _drop, "drop them; the next look at the past makes them anew"),
         (
             "rebuild",
             _rebuild,

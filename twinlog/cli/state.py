@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the aggregate, such as order/01890a5d-ac96-774b-bcce-b302099a8057; of several, no effect "
         "is shown without its cause",
     )
-    parser.add_argument("--as-of", metavar="WHEN", type=moments.parsed, help="the same as --at WHEN")
+    parser.add_argument("--as-of", metavar="WHEN", type=moments.parsed, help="same as --at WHEN")
     parser.add_argument(
         "--since",
         metavar="WHEN",

@@ -32,14 +32,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     rebuild = _action(actions, "rebuild", "fill a new build beside the live one, and compare them", _rebuild)
     _view(rebuild)
     rebuild.add_argument(
-        "--version", type=whole_number(0), default=0, help="that is declared; default: the newest"
+        "--version", type=whole_number(0), default=0, help="which declared version; default: the newest"
     )
     rebuild.add_argument(
         "--share",
         type=whole_number(0),
         default=0,
         metavar="PERCENT",
-        help="of the time that filling may take; default: 10",
+        help="how much of the time filling may take; default: 10",
     )
     rebuild.add_argument(
         "--detach", action="store_true", help="only begin; `twinlog views status` shows how far it is"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from twinlog.console.services import Services
@@ -54,14 +53,12 @@ async def _ask(
     last = max(event.version for event in events)
     count = min(_MOST_AT_ONCE, last - min(event.version for event in events) + 1)
     request = pb.GetStreamRequest(stream=stream, upto_version=last, newest=count, with_states=True)
-    answer = await services.ask(service, _get_stream, request, seconds=_ALL_AT_ONCE_SECONDS)
+    answer = await services.ask(
+        service, lambda c: InspectionServiceStub(c).GetStream, request, seconds=_ALL_AT_ONCE_SECONDS
+    )
     if answer.message is None:
         return  # asked again with the next look at the page
     states = {state.version: state for state in answer.message.states}
     for event in events:
         # Without a state there is nothing to tell, and there will not be.
         kept[event.event_id] = states.get(event.version, pb.StreamState(version=event.version))
-
-
-def _get_stream(channel: Any) -> Any:
-    return InspectionServiceStub(channel).GetStream

@@ -130,7 +130,6 @@ class _Drawing:
         self._boxes: dict[str, Box] = {}
         self._last: dict[str, Box] = {}
         """By log, the lowest box."""
-        self._between: dict[str, bool] = {}
         self._arrows: list[Arrow] = []
         self._gaps: list[Gap] = []
         self._y = shape.head

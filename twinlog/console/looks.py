@@ -95,7 +95,7 @@ class Look:
 
 
 class Looking:
-    """Asks each service in a task of its own. Use as an async context manager.
+    """Asks each service in its own task. Use as an async context manager.
 
     It is the one observation that all pages go by: who is silent, and whether anything has moved since they were
     loaded.
@@ -114,7 +114,7 @@ class Looking:
         self._chains = Chains()
         self._silent: dict[str, Answer[Any]] = {}
         self.on_move: Callable[[], None] = lambda: None
-        """Called when a service says something else than before."""
+        """Called when a service says something different from before."""
         self.on_turn: Callable[[], None] = lambda: None
         """Called when a service falls silent, and when it answers again."""
 

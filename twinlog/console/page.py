@@ -24,7 +24,8 @@ class Unanswered(Exception):
 
 
 def missing(look: Look, what: str) -> Gone | Unanswered:
-    """To be raised where no service is known to have something: it is not there, or whoever has it is silent."""
+    """To be raised if no service is known to have something: it does not exist, or the service that has it is
+    silent."""
     if silent := [said for said in look.services.values() if said.described is None]:
         return Unanswered(f"{what} {_silence(*((each.service, each.problem) for each in silent))}")
     return Gone(what)

@@ -64,7 +64,9 @@ async def parked(services: Services, look: Look, events: Iterable[pb.LoggedEvent
             request = letters.ListDeadLettersRequest(
                 consumer=consumer.consumer, key=key, page_size=_MOST_LETTERS
             )
-            answer = await services.ask(said.service, _list_dead_letters, request)
+            answer = await services.ask(
+                said.service, lambda c: DeadLetterServiceStub(c).ListDeadLetters, request
+            )
             aside = {each.address: each for each in answer.message.dead_letters} if answer.message else {}
             found += [
                 _parked(said, consumer, event, aside[event.address])
@@ -126,7 +128,3 @@ def _with_dead_letters(
 
 def _heads(look: Look) -> Mapping[str, int]:
     return {log: said.own_log.head for log, said in look.logs.items() if said.own_log}
-
-
-def _list_dead_letters(channel: Any) -> Any:
-    return DeadLetterServiceStub(channel).ListDeadLetters

@@ -119,7 +119,7 @@ def compressed(name: str) -> bytes:
 
 @cache
 def static(name: str) -> str:
-    """The URL of a file, by its content: browsers may keep it for ever."""
+    """The URL of a file, by its content, so browsers may keep it for good."""
     return f"/static/{hashlib.sha256(content(name) or b'').hexdigest()[:12]}/{name}"
 
 

@@ -10,7 +10,6 @@ import asyncio
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -93,7 +92,9 @@ async def traced(services: Services, look: Look, address: str) -> Answer[pb.Trac
     owner = look.owner(address.rpartition("/")[0])
     if owner is None:
         return None
-    return await services.ask(owner.service, _trace, pb.TraceEventRequest(address=address))
+    return await services.ask(
+        owner.service, lambda c: InspectionServiceStub(c).TraceEvent, pb.TraceEventRequest(address=address)
+    )
 
 
 async def causes(services: Services, look: Look, first: pb.TraceEventResponse) -> list[pb.LoggedEvent]:
@@ -196,12 +197,6 @@ async def _ask_one(
 ) -> Answer[list[pb.ReadCorrelatedResponse]]:
     if said.silent_since:  # waiting for it would keep back what all others say
         return Answer(said.service, None, Why.SLOW, said.problem)
-    return await services.collect(said.service, _read_correlated, request, seconds=_SECONDS)
-
-
-def _read_correlated(channel: Any) -> Any:
-    return InspectionServiceStub(channel).ReadCorrelated
-
-
-def _trace(channel: Any) -> Any:
-    return InspectionServiceStub(channel).TraceEvent
+    return await services.collect(
+        said.service, lambda c: InspectionServiceStub(c).ReadCorrelated, request, seconds=_SECONDS
+    )

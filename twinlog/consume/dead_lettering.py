@@ -2,7 +2,7 @@
 
 Two tables decide: an error that is :data:`NOT_THE_EVENTS_FAULT` passes through to the cursor, which waits for the end
 of the outage, however long that takes; one that is :data:`NOT_MENDED_BY_TRYING` sets the event aside at once. Another
-version of the program mends that, or whoever puts the stream right; then the event is replayed by itself.
+version of the program mends that, or an operator who puts the stream right; then the event is replayed by itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DeadLettering:
 
     While there are dead letters, whatever is committed rests on those that are known here: a replay elsewhere refuses
     it, and it is done again. While there are none, the checkpoint alone is the fence: events are only ever set aside
-    together with its move, so whoever owns it knows.
+    together with its move, so its owner knows.
     """
 
     def __init__(self, consumer: Consumer, log: Log, *, clock: Clock, ids: Ids, schema: Schema) -> None:

@@ -127,7 +127,7 @@ class Filling:
         share: int = 100,
         randomness: Randomness = random,
     ) -> None:
-        """``cursor`` follows without a lease of its own. ``log``: the log's name.
+        """``cursor`` follows without its own lease. ``log``: the log's name.
         ``prepare`` is told what will be handled next, while that before is committed. ``follows`` is
         called once it has come so far that the cursor follows.
         ``share``: percent of the time that filling may take."""

@@ -1,8 +1,8 @@
 """Projections as a consumer: the effects of an event are rows of views, which are pure folds.
 
 A view says which row an event changes, and what the row is after it. A whole batch is folded in memory; every changed
-row is then stored once, together with the checkpoint, in one transaction. The same functions serve every store, and
-whoever folds a view again to check it.
+row is then stored once, together with the checkpoint, in one transaction. The same functions serve every store, and an
+audit that folds a view again.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Projection:
         routing_key: str = "",
         on_commit: Callable[[str, int, Changes], None] = lambda _name, _position, _changes: None,
     ) -> None:
-        """``source``: the log that is projected; by default what follows the last dot of ``name``.
+        """``source``: the log to project; by default, what follows the last dot of ``name``.
 
-        ``routing_key``: that of the events that change a view; empty: all do. ``on_commit`` is told of every batch
-        after its commit: the projection's name, the position that its views are at, and the changed rows.
+        ``routing_key``: the routing key of the events that change a view; empty: all events do. ``on_commit`` is called
+        after every commit, with the projection's name, the position of its views and the changed rows.
         """
         given = {"name": name, "views": views, "store": store, "schema": schema, "source": source}
         given |= {"routing_key": routing_key, "on_commit": on_commit}
@@ -91,7 +91,8 @@ class Projection:
         )
 
     def of_build(self, view: AnyView, build: Build) -> Projection:
-        """What keeps another build of one of its views. It is sent what this one is, so that both get equally far."""
+        """The projection of another build of one of its views. It is sent the same events, so that both get equally
+        far."""
         assert isinstance(self.store, RebuildableStore)
         name = consumer_of(build, self.name, self.source)
         of = Projection(
@@ -110,7 +111,7 @@ class Projection:
         return of
 
     def begin_noting(self) -> None:
-        """From now on what changes is noted for watches. What is being filled is read by nobody, and needs it not."""
+        """Notes changes for watches from now on. A build that is being filled has no readers, and does without."""
         if isinstance(self.store, NotingViewStore):
             self.store.begin_noting()
 
@@ -126,11 +127,11 @@ class Projection:
 
     @property
     def kept(self) -> Sequence[AnyView]:
-        """Those of its views that it keeps."""
+        """The views that it keeps."""
         return self._kept
 
     def keep(self, kept: Collection[AnyView]) -> None:
-        """From now on it keeps these of its views; of the others, others have other builds."""
+        """Chooses the views that it keeps from now on; other projections keep other builds of the rest."""
         self._kept = [view for view in self._views if view in kept]
         self._knows_kept = True
 
@@ -154,7 +155,7 @@ class Projection:
             cached.clear()
 
     def prepare(self, events: Sequence[Recorded]) -> None:
-        """Decodes what it will be given next. What is wrong with an event is told when it is its turn."""
+        """Decodes the next events ahead of time. A faulty event is reported when its turn comes."""
         with suppress(Exception):
             self._prepared = events, self._decode(events)
 
@@ -181,7 +182,7 @@ class Projection:
         return advance.upto
 
     def store_mistakes(self) -> Sequence[str]:
-        """What is wrong with its views for its store, each with the way out."""
+        """Why its store cannot keep its views, each with a remedy."""
         found = []
         if isinstance(self.store, CheckedViewStore):
             found = [mistake for view in self._views for mistake in self.store.mistakes(view)]

@@ -30,41 +30,12 @@ async def connect(url: str, name: str) -> NatsClient:
     ``url``: one server, or the servers of a cluster, separated by commas. Raises ConfigurationError where the login is
     refused, the server is too old or runs without JetStream, and where it is no URL.
     """
-    log, client, connected = structlog.get_logger(), NatsClient(), False
+    client = NatsClient()
     try:
         to = servers(url)
     except ValueError as error:
         raise ConfigurationError(f"NATS_URL is wrong: {error}") from None
-    retrying = Retrying(
-        say_failing=lambda error: log.warning("nats.waiting", why=str(error)),
-        say_working=lambda: log.info("nats.available", name=name),
-        on=(Unavailable,),
-    )
-
-    async def on_error(error: Exception) -> None:
-        again, client.fault = client.fault is not None and said(client.fault) == said(error), error
-        if connected:
-            # nats-py says here whatever goes wrong, at every attempt.
-            wrong = isinstance(unavailable(error), WrongSetting) and not again
-            log.log(WARNING if wrong else DEBUG, "nats.error", name=name, why=said(error))
-            return
-        # It also retries the first connection; this callback is the only sign of it.
-        meant = unavailable(_At(f"{said(error)}: {client.addresses}"))
-        if isinstance(meant, WrongSetting):
-            raise ConfigurationError(str(meant)) from error
-        retrying.failed(meant)
-
-    async def on_disconnect() -> None:
-        if client.is_closed:  # by this process, which is about to end
-            return
-        log.warning(
-            "nats.disconnected", name=name, why=said(client.fault) if client.fault else "the connection broke"
-        )
-
-    async def on_reconnect() -> None:
-        client.fault = None
-        log.warning("nats.reconnected", name=name)
-
+    heard = _Heard(client, name)
     try:
         await client.connect(
             to.urls,
@@ -78,19 +49,61 @@ async def connect(url: str, name: str) -> NatsClient:
             max_outstanding_pings=2,
             connect_timeout=2,
             allow_reconnect=True,
-            error_cb=on_error,
-            disconnected_cb=on_disconnect,
-            reconnected_cb=on_reconnect,
+            error_cb=heard.error,
+            disconnected_cb=heard.disconnected,
+            reconnected_cb=heard.reconnected,
             pending_size=64 * 1024 * 1024,
             skip_subject_validation=True,  # all subjects are made by this package
         )
-        client.fault, connected = None, True
+        client.fault, heard.connected = None, True
         _check_version(client)
-        await retrying(lambda: _check_jetstream(client))
+        await heard.retrying(lambda: _check_jetstream(client))
     except BaseException:
         await close(client)
         raise
     return client
+
+
+class _Heard:
+    """What nats-py calls back with, in the logs."""
+
+    def __init__(self, client: NatsClient, name: str) -> None:
+        self.connected = False
+        self.retrying = Retrying(
+            say_failing=lambda error: self._log.warning("nats.waiting", why=str(error)),
+            say_working=lambda: self._log.info("nats.available", name=name),
+            on=(Unavailable,),
+        )
+        self._client = client
+        self._name = name
+        self._log = structlog.get_logger()
+
+    async def error(self, error: Exception) -> None:
+        """Something went wrong; before the first connection, it is retried. Raises ConfigurationError."""
+        client = self._client
+        again, client.fault = client.fault is not None and said(client.fault) == said(error), error
+        if self.connected:
+            # nats-py says here whatever goes wrong, at every attempt.
+            wrong = isinstance(unavailable(error), WrongSetting) and not again
+            self._log.log(WARNING if wrong else DEBUG, "nats.error", name=self._name, why=said(error))
+            return
+        # It also retries the first connection; this callback is the only sign of it.
+        meant = unavailable(_At(f"{said(error)}: {client.addresses}"))
+        if isinstance(meant, WrongSetting):
+            raise ConfigurationError(str(meant)) from error
+        self.retrying.failed(meant)
+
+    async def disconnected(self) -> None:
+        if self._client.is_closed:  # by this process, which is about to end
+            return
+        fault = self._client.fault
+        self._log.warning(
+            "nats.disconnected", name=self._name, why=said(fault) if fault else "the connection broke"
+        )
+
+    async def reconnected(self) -> None:
+        self._client.fault = None
+        self._log.warning("nats.reconnected", name=self._name)
 
 
 class _At(Exception):

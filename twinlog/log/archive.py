@@ -25,7 +25,7 @@ _FRAMES_KEPT = 16
 """Frames that were read last, of some 500 events each: readers go forward in pages."""
 _DAMAGE = (LogFileDamaged, NotALogFile, FileNotFoundError)
 READ_SECONDS = 5.0
-"""How long a frame of 256 kB may take: whoever loads an archived stream holds up a batch of commands."""
+"""How long a frame of 256 kB may take: the load of an archived stream holds up a batch of commands."""
 AWAY_SECONDS = 30.0
 """After a read that took longer, others are refused at once for so long."""
 _NO_ANSWER = f"no answer within {READ_SECONDS:g} s"

@@ -1,4 +1,4 @@
-"""Who is erased, remembered besides the keys: a store of keys that was restored from a backup has their keys again.
+"""Remembers who is erased, apart from the keys: a store of keys that was restored from a backup has their keys again.
 
 Each service notes it beside its log. Where the keys are opened, and after each connection to them that is new, those
 that came back are destroyed again, before any of them is read.

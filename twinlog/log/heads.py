@@ -1,7 +1,7 @@
-"""Heads: has what came without a link sealed, and says now and then where the chain of a log has got to.
+"""Heads: seals events that came without a link, and reports now and then how far the chain of a log is.
 
-A head that was noted outside of the database proves the past against whoever may write to the database. So every
-replica logs it, at a bounded rate, and metrics and inspection tell it.
+A head that was noted outside of the database proves the past, even against those who may write to the database. So
+every replica logs it, at a bounded rate, and metrics and inspection tell it.
 """
 
 from __future__ import annotations

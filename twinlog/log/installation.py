@@ -1,6 +1,7 @@
 """Installations that share servers: whose a log and its stream are, and what their names are there.
 
-A log says in its own database whose it is; its relay writes the same onto the stream. Whoever reads a stream compares.
+A log says in its own database whose it is; its relay writes the same onto the stream. All who read a stream compare the
+two.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Keeper:
         self._codecs = codecs
         self._kept = KeptStates(log, codecs)
         self._waiting: deque[_Passed] = deque(maxlen=_MOST_WAITING)
-        """Beyond that, the oldest are left to who reads the stream next."""
+        """Beyond that, the oldest are left to the next reader of the stream."""
         self._wake = asyncio.Event()
         self._retrying = Retrying(
             say_failing=self._say_failing, say_working=lambda: None, randomness=randomness
@@ -152,7 +152,7 @@ class Keeper:
         return len(self._waiting)
 
     def offer(self, before: Mapping[StreamId, Entry], after: Mapping[StreamId, Entry]) -> None:
-        """Is told what streams were before a batch, and after it."""
+        """Takes the streams as they were before a batch, and as they are after it."""
         for stream, entry in after.items():
             if entry.version >= LEAST_KEEP_EVERY and (every := entry.aggregate.keep_every):
                 upto = entry.version // every * every
@@ -166,7 +166,7 @@ class Keeper:
         self._waiting.clear()
 
     async def run(self) -> None:
-        """Keeps what is offered, endlessly. What cannot be kept is dropped: who reads the stream next keeps it."""
+        """Keeps what is offered, endlessly. What cannot be kept is dropped; the next reader of the stream keeps it."""
         while True:
             await self._wake.wait()
             self._wake.clear()

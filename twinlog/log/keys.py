@@ -38,11 +38,12 @@ class Keys(Protocol):
         ...
 
     async def get_or_make(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
-        """The keys of all of them; who never had one gets one, of 32 random bytes. None: it is destroyed."""
+        """The keys of all of them; those who never had one get one, of 32 random bytes. None: it is destroyed."""
         ...
 
     async def destroy(self, subject: str) -> bool:
-        """Destroys the key of a person, for good; who never had one will never get one. Gives whether it was there."""
+        """Destroys the key of a person for good; a person who never had one will never get one. Returns whether it
+        existed."""
         ...
 
     async def destroyed(self, within: timedelta) -> Collection[str]:
@@ -50,7 +51,7 @@ class Keys(Protocol):
         ...
 
     async def rewrap(self, limit: int) -> int:
-        """Wraps up to ``limit`` keys anew that are not wrapped by the newest wrapping key; how many it were."""
+        """Wraps anew up to ``limit`` keys that are not wrapped by the newest wrapping key; returns how many."""
         ...
 
     async def wrapped_by(self) -> Mapping[str, int]:

@@ -1,9 +1,9 @@
 """Lineage: whether a log and its stream tell the same history.
 
 A failover to a server that lacks the last commits, or a restore in place, takes events out of a log that its stream
-still holds, and that other services have acted on. If the log grows on from there, it tells another history: a fork.
-It is known by the ids of events. Whoever appends says which event it knows of the log, and the log refuses the append
-where that event is gone; whoever has not appended yet compares the log with its stream first.
+still holds, and that other services have acted on. If the log grows on from there, it tells another history: a fork. It
+is noticed by the ids of events. Each append names an event that its process knows of the log, and the log refuses it if
+that event is gone; a process that has not appended yet compares the log with its stream first.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Frame:
 
 
 class FrameWriter:
-    """Makes frames of records; whoever has it writes them."""
+    """Makes frames of records; its owner writes them."""
 
     def __init__(self, seal: Seal = Seal(), frame_bytes: int = 0) -> None:
         """``seal``: that of the last frame, where a file is continued. ``frame_bytes``: about how much is compressed

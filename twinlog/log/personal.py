@@ -1,4 +1,4 @@
-"""Personal fields on their way to the log and back: sealed before an append, opened for who decides.
+"""Personal fields on their way to the log and back: sealed before an append, opened for deciding.
 
 What is stored anywhere is sealed: events, and with them the stream, dead letters, views and files; and snapshots. The
 keys are read before they are needed, those of a batch together, and kept for as long as nobody destroys them.
@@ -48,10 +48,10 @@ CACHED_KEYS = 10_000
 LOOK_SECONDS = 1.0
 """How often a process asks whose keys were destroyed."""
 TRUSTED_SECONDS = 5.0
-"""Keys that nobody could ask about for so long are forgotten: then a destroyed one is in no process any more."""
+"""Keys are forgotten if the store could not be asked about them for so long; by then no process has a destroyed key."""
 _WITHIN = timedelta(minutes=10)
 EVERYBODY = ""
-"""Stands for all persons where it is not known any more who was erased meanwhile."""
+"""Stands for all persons, when it is no longer known who was erased meanwhile."""
 SEALED_STATE = ".sealed"
 """Ends the schema of a snapshot that is sealed, so that it is no snapshot for programs that cannot open it."""
 
@@ -74,7 +74,7 @@ class Personal:
         cached: int = CACHED_KEYS,
         nonces: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``cached``: how many keys are kept in memory. ``nonces``: gives so many bytes, the same ones never again."""
+        """``cached``: the most keys kept in memory. ``nonces``: returns so many bytes, never the same ones twice."""
         personal_types()  # those that are known from the start
         self.keys = keys
         self._nonces = nonces
@@ -87,7 +87,8 @@ class Personal:
         """Types of streams that hold fields of others than the stream's own person."""
         self._told: set[str] = set()
         self.on_erased: list[Callable[[str], None]] = []
-        """Told of each person whose key turns out to be destroyed, and of EVERYBODY where nobody could be asked."""
+        """Called with each person whose key turns out to be destroyed, and with EVERYBODY if the store could not be
+        asked."""
         self._retrying = Retrying(
             say_failing=lambda error: structlog.get_logger().warning("keys.unavailable", problem=str(error)),
             say_working=lambda: structlog.get_logger().info("keys.available"),
@@ -107,9 +108,9 @@ class Personal:
     # --- what a domain calls ---
 
     async def open(self, subject: str, text: str) -> str:
-        """A personal text, as a view keeps it: opened; "erased" where its key is destroyed.
+        """A personal text that a view keeps, in plain; "erased" if its key was destroyed.
 
-        A text that is not sealed for that person is given as it is. Raises Unavailable.
+        A text that is not sealed for that person is returned as it is. Raises Unavailable.
         """
         if not text.startswith(MARK):
             return text
@@ -121,10 +122,10 @@ class Personal:
         return [self._opened(keys, subject, text) for subject, text in texts]
 
     async def erase(self, subject: str) -> bool:
-        """Destroys the key of a person, for good: none of the texts sealed for them can be read any more.
+        """Destroys a person's key for good: no text sealed for them can be read again.
 
-        Gives whether there was a key. Repeating it does no harm. Every process that has the key in memory forgets it
-        within 5 s. Raises Unavailable: then it is not known whether it is done, and it is to be repeated.
+        Returns whether there was a key; repeating it is harmless. Every process that has the key in memory forgets it
+        within 5 s. Raises Unavailable; the outcome is then unknown, so repeat the call.
         """
         was = await self._ask(lambda: self.keys.destroy(subject))
         self._forget(subject)
@@ -163,7 +164,7 @@ class Personal:
         return changed
 
     async def opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
-        """Events as who decides sees them; only in memory. Raises KeysUnavailable."""
+        """Events with their personal fields opened, in memory only. Raises KeysUnavailable."""
         fields_of = FIELDS_OF
         touched = [
             number
@@ -197,14 +198,14 @@ class Personal:
         return changed
 
     def doubt(self) -> None:
-        """Forgets all keys where nobody could be asked about them for too long: whoever was erased meanwhile may be
-        told no more."""
+        """Forgets all keys if it could not ask for too long who is erased: some of them may belong to erased
+        persons."""
         if self._ciphers and asyncio.get_running_loop().time() - self._confirmed > TRUSTED_SECONDS:
             self._ciphers.clear()
             self._tell(EVERYBODY)
 
     def is_mixed(self, stream_type: str) -> bool:
-        """Whether streams of that type were seen to hold personal fields of others than their own person."""
+        """Whether streams of that type were seen to hold personal fields of persons other than their own."""
         return stream_type in self._mixed
 
     async def sealed_states(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
@@ -344,7 +345,7 @@ class Personal:
         return text
 
     async def _known(self, subjects: Iterable[str], *, make: bool = False) -> Mapping[str, Cipher | None]:
-        """The ciphers of persons; None: erased. Of who never had a key there is none, unless one is made."""
+        """The ciphers of persons; None: erased. A person who never had a key has no entry, unless one is made."""
         cache, found, missing = self._ciphers, {}, []
         now = asyncio.get_running_loop().time()
         self.doubt()
@@ -381,7 +382,7 @@ class Personal:
 
 
 def opened_with(keys: Mapping[str, bytes | None], event: Recorded) -> Recorded:
-    """An event as who decides sees it, by keys that are at hand; for tests."""
+    """An event as it is opened for deciding, by keys that are at hand; for tests."""
     if MARK_BYTES not in event.payload or not FIELDS_OF[event.type]:
         return event
     message = message_class(event.type).FromString(event.payload)

@@ -219,7 +219,7 @@ class Log(LogSession, Protocol):
 
     @property
     def connections(self) -> int:
-        """How many connections to the store were made so far: a new one may lead to another server."""
+        """How many connections to the store were made so far; a new one may lead to another server."""
         ...
 
     async def reply(self, request_id: str) -> StoredReply | None:
@@ -231,14 +231,14 @@ class Log(LogSession, Protocol):
         ...
 
     async def last_handled(self, consumer: str) -> Handled | None:
-        """An event that a consumer has handled, beyond its checkpoint only where that was set back since.
+        """An event that a consumer has handled; it is beyond the checkpoint only if that was set back since.
 
         None where none is known.
         """
         ...
 
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
-        """Up to ``limit`` timers due at ``now``, oldest first; those that follow ``after``, if one is given."""
+        """Up to ``limit`` timers due at ``now``, oldest first; with ``after``, those that follow it."""
         ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
@@ -246,14 +246,14 @@ class Log(LogSession, Protocol):
         ...
 
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
-        """Forgets up to ``limit`` outcomes of requests that are older than ``age``, the oldest first.
+        """Forgets up to ``limit`` request outcomes that are older than ``age``, oldest first; returns how many.
 
-        Their age goes by the store's clock, so that none is lost to a replica's. Returns how many it were.
+        The store's clock tells their age, so a replica's wrong clock loses none.
         """
         ...
 
     async def blockers(self) -> Sequence[str]:
-        """Who keeps appends waiting at the moment, in words for an operator; empty where nobody is known to."""
+        """What keeps appends waiting at the moment, in words for an operator; empty if nothing is known to."""
         ...
 
     async def page_token_secret(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Notices a store that takes no append at all, though it is there: callers are told of defects, and nothing moves."""
+"""Notices a store that is there but refuses every append: callers would only be told of defects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RefusedAppends:
     def __init__(self, log: str) -> None:
         self._log = log
         self.count = 0
-        """Set to 0 by whoever commits events."""
+        """Set to 0 by every commit of events."""
         self._first = self._last = 0.0
         self._why = ""
 

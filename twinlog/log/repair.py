@@ -150,18 +150,7 @@ def plan(
     proven = _handled(theirs)
     reached = {**{name: 0 for name in proven}, **checkpoints}
     reached = {name: max(position, proven.get(name, 0)) for name, position in reached.items()}
-    while True:
-        # What consumers did in vain is done again; so is whatever they did after that.
-        for event in own:
-            consumer, cause = caused_by(event)
-            if event.stream in lost and proven.get(consumer, 0) < cause <= reached.get(consumer, 0):
-                reached[consumer] = cause - 1
-        more = {
-            event.stream for event in own if reached.get(caused_by(event)[0], 2**63) < caused_by(event)[1]
-        }
-        if more <= lost:
-            break
-        lost |= more
+    _set_back(own, lost, proven, reached)
     kept = [event for event in own if event.stream not in lost]
     moved = {event.position: end + number for number, event in enumerate(kept, 1)}
     return Plan(
@@ -172,6 +161,26 @@ def plan(
         {**{event.position: seen[event.event_id] for event in ours if event.event_id in seen}, **moved},
         {name: position for name, position in reached.items() if position != checkpoints.get(name, 0)},
     )
+
+
+def _set_back(
+    own: Sequence[Recorded], lost: set[StreamId], proven: Mapping[str, int], reached: dict[str, int]
+) -> None:
+    """Sets consumers back to before what they did in vain, and gives up the streams of whatever they did after that.
+
+    Either may lead to more of the other, so both grow until nothing changes.
+    """
+    while True:
+        for event in own:
+            consumer, cause = caused_by(event)
+            if event.stream in lost and proven.get(consumer, 0) < cause <= reached.get(consumer, 0):
+                reached[consumer] = cause - 1
+        more = {
+            event.stream for event in own if reached.get(caused_by(event)[0], 2**63) < caused_by(event)[1]
+        }
+        if more <= lost:
+            return
+        lost |= more
 
 
 def _handled(events: Sequence[Recorded]) -> Mapping[str, int]:

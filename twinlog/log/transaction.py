@@ -137,9 +137,9 @@ class Transaction:
     ) -> State:
         """Decides a command and returns the state after it.
 
-        ``metadata`` goes on its events; by default the unit's. Raises the TwinlogErrors that the decider raises, and
-        StreamUnreadable where the stream cannot be read or the aggregate fails in any other way. Then nothing of it is
-        in the transaction.
+        ``metadata`` goes on its events; by default the unit's. Raises the decider's TwinlogErrors, and StreamUnreadable
+        if the stream cannot be read or the aggregate fails in any other way. The transaction then holds nothing of the
+        command.
         """
         if not id or not isinstance(id, str):
             raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
@@ -185,16 +185,16 @@ class Transaction:
         return decided
 
     def execute(self, query: str, *arguments: Any) -> None:
-        """Has a SQL statement executed in the transaction of the events, after them.
+        """Runs a SQL statement in the transaction of the events, after them.
 
-        It is left out where the unit decides no event, so a command that is repeated executes it once. It holds up
-        every other append while it runs; where it fails, nothing of the unit is appended, and the caller gets INTERNAL.
-        The log in memory only keeps it, as ``statements``.
+        It is skipped if the unit decides no event, so a repeated command runs it once. It holds up every other append
+        while it runs. If it fails, nothing of the unit is appended, and the caller gets INTERNAL. The log in memory
+        only records it, in ``statements``.
         """
         self._statements.append(Statement(query, arguments))
 
     def check_timer(self, aggregate: AnyAggregate, id: str) -> None:
-        """Has the stored timer of a stream be what its state says: set, changed or cleared."""
+        """Makes the stored timer of a stream match its state: set, changed or cleared."""
         self._entry(aggregate, stream := StreamId(aggregate.name, id))
         self._checked.add(stream)
 

@@ -72,16 +72,16 @@ class Writer:
         owners: Mapping[type[Message], str] = {},
         declared: Mapping[str, AnyAggregate] | None = None,
     ) -> None:
-        """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they are in
-        plain text. ``on_commit`` gets every batch of events right after its commit, in
-        order, and the id of the event before them (the relay's offer). ``lineage`` tells a log that lost its last
-        events, and refuses to append to it.
+        """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they stay in
+        plain text. ``on_commit`` gets every batch of events right after its commit, in order, with the id of the event
+        before them (the relay's offer). ``lineage`` notices a log that lost its last events, and refuses to append to
+        it.
 
-        ``cached_streams``: how many states are kept in memory. ``max_waiting``: how many commands from outside may
-        wait; one more is refused as Overloaded, however fast they are worked off.
+        ``cached_streams``: the most states kept in memory. ``max_waiting``: the most commands from outside that may
+        wait; one more is refused as Overloaded, however fast the queue moves.
 
-        ``owners``: the aggregate that declares a type among its ``events``, by its name; no other decides one.
-        ``declared``: the service's aggregates, by name; it is said where a unit reads another. None: any will do.
+        ``owners``: by event type, the name of the aggregate that declares it; no other may decide it. ``declared``: the
+        service's aggregates, by name; a unit that reads another one is reported. None: any will do.
         """
         self.schema = schema
         self._log = log
@@ -143,12 +143,12 @@ class Writer:
 
     @property
     def waiting(self) -> tuple[int, int]:
-        """How many units wait: of policies, timers and sagas, and of commands from outside."""
+        """How many units wait: those of policies, timers and sagas, and commands from outside."""
         return len(self._inside), len(self._outside)
 
     @property
     def append_seconds(self) -> float:
-        """For how long the batch that is being committed has been; 0 where none is."""
+        """For how many seconds the current commit has been running; 0 if there is none."""
         return self._stall.seconds
 
     @property
@@ -204,11 +204,11 @@ class Writer:
         request's reply type, which is stored with the events; a retry gets the stored one. ``preload`` names streams
         that it will read, so that they are loaded together; ``assume_empty`` those that should not exist yet.
 
-        ``outside``: a command that may be refused while there is too much to do, such as any of a client; the rest goes
-        first. ``begins``, of a command from outside: the stream whose timer it sets and others clear, in time if all
+        ``outside``: the command may be refused under overload, as a client's may; all other work goes first.
+        ``begins``, for a command from outside: the stream whose timer it sets, and which later commands clear if all
         goes well. While too many such streams are unfinished, a command that begins one is refused.
 
-        The caller may be cancelled at any time: work that was begun is committed all the same.
+        The caller may be cancelled at any time; work that has begun is committed all the same.
 
         Raises what ``work`` raises (nothing of it is appended), RequestIdReused, CheckpointMoved, Overloaded,
         or Unavailable.

@@ -24,7 +24,7 @@ Events = Sequence[Message]
 
 
 LEAST_KEEP_EVERY = 100
-"""Versions between two kept snapshots, at least."""
+"""The fewest versions between two kept snapshots."""
 
 
 def _never(_state: Any) -> datetime | None:
@@ -74,20 +74,20 @@ class Aggregate(Generic[State, Command]):
     on_due: Callable[[State, datetime], Command] = _no_on_due
     """The command of a wake-up, from the state and the current time."""
     events: Sequence[type[Message]] = ()
-    """The types of its events, where it says so. Then it decides no others, and no other aggregate of its service has
-    one of them: a rule, a view or a saga that is about a type could not tell whose event it is."""
+    """The types of its events, optional. Once listed, it decides no others, and no other aggregate of its service may
+    have one of them: a rule, view or saga for a type could not tell whose event it is."""
     keep_every: int = 1_000
-    """A snapshot is kept at every so many versions, at least 100, so that any version of the past is read at once; 0:
-    none is."""
+    """A snapshot is kept every so many versions, at least 100, so that any past version is read at once; 0: none is
+    kept."""
     keep_bytes: int = 256 * 2**20
-    """About what the kept snapshots of one stream may take: where they would take more, every second one is left out,
-    then three of four, and so on."""
+    """About how many bytes the kept snapshots of one stream may take. Beyond that, every second one is left out, then
+    three of four, and so on."""
     keeps_personal: bool = True
-    """Whether its state may hold texts of personal fields; then its snapshots are sealed, each with the key of the
-    stream's own id. False: the fold drops them, and is given them sealed where it is decided by."""
+    """Whether its state may hold texts of personal fields; its snapshots are then sealed with the key of the stream's
+    own id. False: the fold drops these texts, so it may be given them sealed."""
 
     pristine = cast(Any, None)
-    """A copy of the initial state, of an aggregate in whose state anything can be changed in place."""
+    """A copy of the initial state, if anything in it can be changed in place."""
 
     def __post_init__(self) -> None:
         refuse_other(f"aggregate {self.name!r}", self, _FORMS)

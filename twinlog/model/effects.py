@@ -70,11 +70,11 @@ Call = tuple[Function, Message]
 
 @dataclass(frozen=True)
 class Effects:
-    """What one service does outside because of the events of one log.
+    """What one service does in the outside world because of one log's events.
 
-    Calls of events with one partition key are made in the order of the log, one after the other; other keys go on
-    beside them. The commands that calls answer with are decided in the transaction that moves the checkpoint past
-    their events. So a crash repeats a call, under the same key, and never its commands.
+    Calls for events with the same partition key are made one after the other, in the order of the log; calls for
+    different keys run side by side. The commands that a call answers with are decided in the transaction that moves the
+    checkpoint past its event. So a crash may repeat a call, under the same key, but never its commands.
     """
 
     log: str
@@ -98,8 +98,8 @@ class Effects:
     concurrency: int = 8
     """How many calls are under way at once in the replica that has the lease."""
     transient: tuple[type[Exception], ...] = (Unavailable, TimeoutError, ConnectionError)
-    """Errors that say nothing about the event. While others are answered, they set it aside like any error; while
-    nobody is, the other system is down: it is asked again until it is back, and nothing is set aside."""
+    """Errors that say nothing about the event. While other calls succeed, they set the event aside like any error.
+    While none does, the other system is down: the call is repeated until it is back, and nothing is set aside."""
 
     def __post_init__(self) -> None:
         refuse_other(of := f"effects {self.name!r}", self, _FORMS)

@@ -39,21 +39,22 @@ class Target(NamedTuple):
         return Dispatch(self.aggregate, self.id, command)
 
     def create(self, command: Any) -> Dispatch:
-        """A command that should be its first, which spares looking for it. If it exists, its state is used as ever."""
+        """A command that is probably its first, which saves looking for it. If the aggregate exists, its state is used
+        as usual."""
         return Dispatch(self.aggregate, self.id, command, assume_empty=True)
 
 
 def on(aggregate: AnyAggregate, id: str) -> Target:
-    """``on(CUSTOMER, e.customer_id).do(ReserveCredit(...))``"""
+    """Addresses an aggregate with a command: ``on(CUSTOMER, e.customer_id).do(ReserveCredit(...))``."""
     return Target(aggregate, id)
 
 
 class NoDispatch(TypeError):
-    """A rule gave something else than commands."""
+    """A rule returned something other than commands."""
 
 
 def several_dispatches(called_for: Any) -> Sequence[Dispatch]:
-    """The commands of a rule that gave no single one. Raises NoDispatch where it gave something else."""
+    """The commands of a rule that did not return a single one. Raises NoDispatch if they are no commands."""
     if isinstance(called_for, Target):
         raise NoDispatch(
             "on(…) alone is no command; say what is to be done, as in on(ROOM, id).do(FreeRoom())"

@@ -81,7 +81,7 @@ class Awaited(NamedTuple):
     step: int
     """The step; the number of steps for the closing command."""
     attempts: int = 1
-    """How many times its command was sent, since it was last ordered to be."""
+    """How many times its command was sent, counted from the last order to send it."""
     deadline: datetime | None = None
     """When it is overdue, or sent again; None: never."""
     resting: bool = False
@@ -99,7 +99,7 @@ class SagaInstance:
     awaited: tuple[Awaited, ...] = ()
     """The answers that are awaited: several only while steps run in parallel."""
     happened: tuple[int, ...] = ()
-    """The steps that are done or skipped, in the order of that."""
+    """The steps that are done or skipped, in the order in which they were."""
     replies: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
     """By the name of a step, the event that answered it with success, as a google.protobuf.Any; the context has them
     unpacked."""
@@ -145,7 +145,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A participant's event has come: the awaited answer, an interruption, or of no concern."""
+    """A participant's event has come: the awaited answer, an interruption, or one of no concern."""
 
     event: Message
     now: datetime

@@ -126,14 +126,14 @@ class Step:
     retries: int = 0
     """How often the command is sent again, overdue or after a transient failure, before the step has failed."""
     transient: type[Message] | Callable[[Any], bool] | None = None
-    """What tells a failure that may pass from a business refusal: an event of its own, or a function of the refusal.
+    """What tells a failure that may pass from a business refusal: a separate event, or a function of the refusal.
     The command is then sent again, when ``backoff`` says."""
     backoff: Backoff | None = None
-    """When it is sent again after a transient failure; None: as the saga says."""
+    """When it is sent again after a transient failure; None: the saga's."""
     when: Callable[[SagaContext], bool] | None = None
     """Whether the step is needed, decided once when its turn comes; None: always."""
     lasts: timedelta | Callable[[Any], datetime] | None = None
-    """How long it waits, or a function from the trigger to the time until which it does."""
+    """How long it waits, or a function from the trigger to the time when the wait ends."""
     no_return: bool = False
     """The point of no return: once it is done, the saga only goes forward. What is refused or overdue from there on is
     tried again without limit, and interruptions and aborts come too late."""
@@ -157,7 +157,7 @@ class Step:
 
 
 class Parallel(Step):
-    """Steps that are begun together: all must succeed, and the first refusal undoes the rest, under way or done."""
+    """Steps that begin together: all must succeed; the first refusal undoes the others, whether under way or done."""
 
     def __init__(self, *steps: Step) -> None:
         super().__init__("in parallel", together=steps)
@@ -181,11 +181,11 @@ class Saga:
     """Events that make the saga compensate, even once it is completed, and leave out the closing command; each with a
     function from the event to the reason, for people. One that answers the closing command counts as its answer."""
     backoff: Backoff = Backoff()
-    """When an unanswered compensation is sent again, and what steps follow that say nothing else."""
+    """When an unanswered compensation is sent again; also the default for the steps."""
     id: Callable[[Any], str] | None = None
-    """From the trigger or any reply: the id of its instance. What ``Service.subscribe`` needs, with ``sources``."""
+    """From the trigger or any reply, the id of its instance. ``Service.subscribe`` needs this and ``sources``."""
     sources: Mapping[str, Sequence[type[Message]]] = field(default_factory=dict)
-    """By log: the events of it that start, answer or interrupt an instance; each type that the table names once."""
+    """By log, its events that start, answer or interrupt an instance; each type that the table names appears once."""
     routing_key: str = ""
     """Only events with this routing key are heard; empty: all."""
 
@@ -220,7 +220,7 @@ class Saga:
 
     @property
     def answers(self) -> Sequence[type[Message]]:
-        """Every event that its instances can take in, the trigger apart."""
+        """Every event that its instances take in, except the trigger."""
         found = [answer for step in self.steps for answer in (*step.answers, step.undone)]
         closing = self.on_compensated.done if self.on_compensated else None
         return list(dict.fromkeys(answer for answer in (*found, closing, *self.interrupted_by) if answer))

@@ -91,7 +91,7 @@ class Schema:
         return type.DESCRIPTOR.full_name in self._replacing
 
     def upcasts(self, event: Recorded) -> bool:
-        """Whether an event may be read as something else than what is stored."""
+        """Whether an event may be read as something other than what is stored."""
         return event.type in self._upcast
 
     def decode_all(self, events: Iterable[Recorded]) -> list[tuple[Recorded, Message]]:

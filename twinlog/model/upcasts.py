@@ -71,10 +71,10 @@ class Upcast:
         without: Sequence[str] = (),
         by: Callable[[Old], Message] | None = None,
     ) -> Upcast:
-        """Another name, or another shape: each old event is one new event.
+        """A new name or a new shape: each old event is read as one new event.
 
-        Fields of one name and type are copied; ``fields``: old name → new name; ``without``: those that are left out.
-        ``by`` makes the new message instead, where that takes more than copying.
+        Fields of the same name and type are copied. ``fields``: old name → new name; ``without``: the fields to leave
+        out. ``by`` makes the new message instead, if that takes more than copying.
         """
         line = f"Upcast.rename({_name(old)}, {_name(new)})"
         _refuse_unknown(line, [old, new])
@@ -101,7 +101,7 @@ class Upcast:
 
     @staticmethod
     def merge(olds: Mapping[type[Message], Callable[[Any], Message] | None], into: type[Message]) -> Upcast:
-        """Several types that became one: each old event is one event of the type ``into``.
+        """Several types became one: each old event is read as one event of the type ``into``.
 
         ``olds``: old type → what makes the new message from an old one; None: fields of one name and type are copied.
         """
@@ -114,10 +114,10 @@ class Upcast:
 
     @staticmethod
     def default(of: type[Message], **values: Any) -> Upcast:
-        """What a field, or several, had been before they existed: events without it are read as having this value.
+        """Values of fields for events that were stored before the fields existed.
 
-        A value is what the field takes, or a function from the message to it. The field has to know whether it is
-        there (``optional``, a message), or to be an enum, whose 0 then counts as not there.
+        A value is given as the field takes it, or as a function from the message. The field must know whether it is set
+        (``optional``, or a message), or be an enum, whose 0 then counts as not set.
         """
         line = f"Upcast.default({_name(of)})"
         _refuse_unknown(line, [of])
@@ -130,7 +130,7 @@ class Upcast:
 
     @staticmethod
     def drop(old: type[Message]) -> Upcast:
-        """A type that means nothing any more: its events are kept, and nobody is given one."""
+        """A type that no longer means anything: its events stay in the log, and nobody is given them."""
         line = f"Upcast.drop({_name(old)})"
         _refuse_unknown(line, [old])
         return Upcast(line, [Reading(old, _nothing, ())])

@@ -69,7 +69,8 @@ class UuidMap(Mapping[str, int]):
         return new
 
     def remove(self, key: str) -> UuidMap:
-        """A map without this entry, itself where there is none. What was inserted and removed leaves nothing behind."""
+        """A map without this entry; the same map if there is none. An entry that was inserted and removed leaves no
+        trace."""
         try:
             root = _removed(self._root, uuid_bytes(key), 0)
         except ValueError:
@@ -91,7 +92,7 @@ class UuidMap(Mapping[str, int]):
     @overload
     def get(self, key: str, default: int | T, /) -> int | T: ...
     def get(self, key: str, default: int | T | None = None, /) -> int | T | None:
-        """The value of a key, or ``default``. Raises nothing on the way: most orders are not held yet."""
+        """The value of a key, or ``default``; without an exception inside, because most orders are not held yet."""
         found = self._found(key)
         return default if found is None else found
 

@@ -58,18 +58,18 @@ class View(Generic[Row]):
     key: Callable[[Recorded, Any], str | Sequence[str] | None]
     """The key of the row that an event changes, the keys of several rows, or None if it changes none."""
     evolve: Callable[[Row | None, Recorded, Any], Row | None] = unchanged
-    """The row after an event, from the row before it, which is None where there is none; None deletes the row."""
+    """The row after an event, from the row before it (None: there is none); None deletes the row."""
     created_by: type[Message] | None = None
-    """The type of the first event of every row, if there is one such type; it spares looking for the row."""
+    """The type of every row's first event, if there is just one such type; it saves looking for the row."""
     append_only: bool = False
     """Whether every event makes a new row, so that no row is ever read."""
     shared: bool = False
     """Whether projections of several logs change its rows. Each change is then made to the row as it is stored, one
     projection at a time."""
     events: Sequence[type[Message]] = ()
-    """The types of the events that it is about. It is sent no other, and a type that this process has never heard of is
-    none of its business. ``[Message]``: every event, also of types that only a newer version knows; those wait among
-    the dead letters for it. A projection is refused where a view of it says neither this nor ``rules``."""
+    """The event types that it is about; it is sent no others, so a type unknown to this process does not concern it.
+    ``[Message]``: every event, also of types that only a newer version knows; those wait as dead letters for that
+    version. A projection is refused if one of its views says neither this nor ``rules``."""
     each: Callable[[str, Row | None, Recorded, Any], Row | None] | None = None
     """Goes before ``evolve``, and is given the key, too: for events that change several rows."""
     rules: Mapping[type[Message], Callable[[Row | None, Recorded, Any], Row | None]] | None = field(

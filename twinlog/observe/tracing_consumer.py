@@ -19,7 +19,7 @@ from twinlog.observe.tracing_spans import Attributes, Spans, current, ending
 class TracedConsumer(ConsumerWrapper):
     """A consumer whose sampled events have a span each; what they cause is part of it.
 
-    A try that fails has a span, and so has the next. An event of long ago begins a trace of its own, linked to the one
+    A try that fails has a span, and so has the next. An event of long ago begins a new trace, linked to the one
     that it came from; where many of them only change rows, one span serves a batch.
     """
 

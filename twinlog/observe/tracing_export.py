@@ -1,4 +1,4 @@
-"""Sends spans by OTLP over HTTP, from a thread of its own; all standard OTEL_ variables are the SDK's own.
+"""Sends spans by OTLP over HTTP, from its own thread; all standard OTEL_ variables are the SDK's own.
 
 What waits to be sent is bounded (OTEL_BSP_MAX_QUEUE_SIZE spans). While the receiver is away, the oldest are dropped,
 and one line says so.
@@ -81,7 +81,7 @@ def _serve_others(processor: SpanProcessor, resource: Resource) -> None:
 
 
 def _resource(service: str) -> Resource:
-    """Who sends: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, and else by the service's own name."""
+    """The sender: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, otherwise by the service's name."""
     found = Resource.create()
     if str(found.attributes.get(_NAME, "")).startswith(_UNNAMED):
         return found.merge(Resource({_NAME: service}))

@@ -36,7 +36,7 @@ class Origin(NamedTuple):
         attributes: Mapping[str, AttributeValue],
         links: Sequence[Link] = (),
     ) -> KeptSpan:
-        """Begins a span in its parent's trace; None: in a trace of its own."""
+        """Begins a span in its parent's trace; None: in a new trace."""
         known = parent is not None and parent[5]  # what is_valid gives, after two calls
         context = SpanContext(
             parent[0] if parent and known else getrandbits(128) or 1,

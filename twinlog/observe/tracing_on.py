@@ -1,4 +1,4 @@
-"""Traces that are on: the wrappers of a service's parts, each in a module of its own."""
+"""Traces that are on: the wrappers of a service's parts, each in its own module."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from twinlog.model.trace import SAMPLED, trace_fields
 from twinlog.observe.tracing_kept import KeptSpan, Origin
 
 APART = timedelta(seconds=60)
-"""What is handled later than this after it was recorded begins a trace of its own, which links to the one before:
+"""What is handled later than this after it was recorded begins a new trace, which links to the one before:
 receivers take a trace as complete some seconds after its last span."""
 
 Attributes = Mapping[str, AttributeValue]
@@ -70,7 +70,7 @@ class Spans:
         return self._origin.begin(name, parent, SpanKind.SERVER, attributes)
 
     def long_ago(self, recorded_at: datetime) -> bool:
-        """Whether an event is so old that what follows from it gets a trace of its own, with a link."""
+        """Whether an event is so old that what follows from it gets a new trace, with a link."""
         return self._clock.now() - recorded_at >= APART
 
     def child(
@@ -82,7 +82,7 @@ class Spans:
     def linked(
         self, traceparents: Sequence[str], name: str, kind: SpanKind, attributes: Attributes
     ) -> KeptSpan:
-        """A span that links to others: in a trace of its own, or in that of the operator's call."""
+        """A span that links to others: in a new trace, or in that of the operator's call."""
         links = [Link(span_context(each)) for each in traceparents]
         current = get_current_span()
         parent = current.get_span_context() if current.is_recording() else None

@@ -1,7 +1,7 @@
 """A log in Postgres out of a file (:mod:`twinlog.log.log_file`), frame by frame.
 
 Each frame is one transaction, with the position that the import has come to; so it goes on after any interruption. The
-head of the log is set at the very end, with the rest of the file: until then it is empty to whoever looks.
+head of the log is set at the very end, with the rest of the file: until then it looks empty to everybody.
 """
 
 from __future__ import annotations

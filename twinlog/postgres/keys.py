@@ -1,4 +1,4 @@
-"""The keys of persons in Postgres, in a database of their own: so logs can be copied without them."""
+"""The keys of persons in Postgres, in their own database: so logs can be copied without them."""
 
 from __future__ import annotations
 

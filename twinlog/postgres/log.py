@@ -102,7 +102,7 @@ class PostgresLog(ArchivedPast):
         return await self.read_by(self._query, after, limit)
 
     async def read_by(self, fetch: Fetch, after: int, limit: int) -> Sequence[Recorded]:
-        """The same in the transaction of whoever fetches."""
+        """The same in the caller's transaction."""
 
         async def table(after: int, limit: int) -> Sequence[Recorded]:
             return [self.recorded(row) for row in await fetch(_QUERIES["read"], after, limit)]

@@ -175,7 +175,7 @@ async def _write(connection: Connection, made: Plan) -> None:
 
 
 def row_of(event: Recorded) -> tuple[object, ...]:
-    """As the append writes it: what the domain says besides has a column of its own."""
+    """As the append writes it: what the domain says besides has its own column."""
     if not event.metadata.extra:
         return (event.position, *event.stream, *event[3:], None)
     extra, metadata = event.metadata.extra, event.metadata._replace(extra={})

@@ -40,7 +40,7 @@ class ReadEvent(Recorded):
 
 
 class FastReader:
-    """Reads a log and its archive from the first event on, many at a time, over a connection of its own."""
+    """Reads a log and its archive from the first event on, many at a time, over its own connection."""
 
     def __init__(self, connection: Connection, log: str) -> None:
         """``connection`` gives jsonb as text."""

@@ -1,4 +1,4 @@
-"""Builds of views in Postgres: a table in a schema of its own for each build that is not the home."""
+"""Builds of views in Postgres: a table in its own schema for each build that is not the home."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ class _Comparing:
         if old is None or new is None:
             return "added" if old is None else "missing"
         return "; ".join(
-            f"{name}: {_short(old[name])} → {_short(new[name])}"
+            f"{name}: {shortened(old[name])} → {shortened(new[name])}"
             for name in self._common
             if old[name] != new[name]
         )
@@ -279,6 +279,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value of a row in at most 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}…"

@@ -161,7 +161,7 @@ class PostgresViews:
         return await self._read(lambda connection: self._rows(connection, view, keys))
 
     def row(self, view: AnyView, key: str) -> Coroutine[Any, Any, Any | None]:
-        """One row; None where there is none. Where many are asked for at once, they share a statement.
+        """One row, or None. Rows that are asked for at the same time share a statement.
 
         Raises Unavailable while the database is out of service.
         """
@@ -174,7 +174,7 @@ class PostgresViews:
         return self._read(lambda connection: self._rows(connection, view, keys), in_task)
 
     def reading(self, view: AnyView) -> tuple[str, Any] | None:
-        """The query that gives rows of a view by their keys, and their type; None where there is no such query."""
+        """The query for rows of a view by their keys, and the type of the rows; None if there is no such query."""
         query, row_type = self._queries.get(f"{view.table}_rows"), self._types.get(view.table)
         return (query, row_type) if query and row_type else None
 
@@ -225,7 +225,7 @@ class PostgresViews:
         return ", ".join(quoted(build.place) for build in self.live.current.values() if build.place)
 
     def _placed(self, name: str) -> str:
-        """A query as a text of its own for each place: a session keeps the types that its first one meant."""
+        """A query as a separate text for each place: a session keeps the types that its first one meant."""
         path = self._path()
         return f"/* {path} */ {self._query(name)}" if path else self._query(name)
 
@@ -325,7 +325,7 @@ class PostgresViews:
     async def read_rows(
         self, connection: Connection, view: AnyView, keys: Sequence[str]
     ) -> Mapping[str, Any]:
-        """The rows of a view with these keys, on a connection of its own."""
+        """The rows of a view with these keys, on its own connection."""
         return await self._rows(connection, view, keys)
 
     def text_of(self, query: str) -> str:

@@ -35,7 +35,7 @@ Response = TypeVar("Response", bound=Message)
 
 
 class Commands:
-    """Runs the commands of a service's edge on its log, and reads what they need to know."""
+    """Runs the commands of a service's edge on its log, and reads the states that they need."""
 
     def __init__(self, log: Log, writer: Writer) -> None:
         self._log = log
@@ -68,8 +68,8 @@ class Commands:
 
         ``work`` must be synchronous and pure, since it may run again. ``preload`` names the streams that it reads,
         ``assume_empty`` those of them that should not exist yet; both only save time. ``begins`` names the stream whose
-        timer it sets, where a saga is to clear that in time: such commands are refused early, as Overloaded, while too
-        much that they began is unfinished.
+        timer it sets, if a saga is to clear that timer in time: such commands are refused early, as Overloaded, while
+        too much of what they began is unfinished.
 
         Raises InvalidArgument, what ``work`` raises, RequestIdReused, Overloaded or Unavailable.
         """

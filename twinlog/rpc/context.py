@@ -23,7 +23,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Incoming(Protocol):
     """What commands and queries need to know of a call, whatever brought it; a gRPC :data:`Context` is one.
 
-    An edge of another kind, such as one over HTTP, gives an object of its own with these two methods.
+    An edge of another kind, such as one over HTTP, gives its own object with these two methods.
     """
 
     def invocation_metadata(self) -> Iterable[Any] | None:

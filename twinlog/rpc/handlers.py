@@ -51,7 +51,7 @@ What the behavior raises goes to the client as if the method had raised it; it s
 
 
 OnRefused = Callable[[str, str], None]
-"""Is told of a call that was refused before it came to any middleware: the method's name, and the error's reason."""
+"""Called when a call is refused before it reaches any middleware, with the method's name and the error's reason."""
 
 
 def _nothing(_method: str, _reason: str) -> None:
@@ -71,9 +71,9 @@ class TooManyCalls(Overloaded):
 
 
 _OURS = "twinlog.v1."
-_QUIET = 0.03
+_QUIET_SECONDS = 0.03
 _MOST_QUIETS = 8
-"""How long a stopping server waits until no call has come for a moment, in moments."""
+"""How many moments a stopping server waits at most for one in which no call comes."""
 
 
 class Boundary:
@@ -137,7 +137,7 @@ class Boundary:
         self._holding = True
         for _ in range(_MOST_QUIETS):
             before = self._held
-            await asyncio.sleep(_QUIET)
+            await asyncio.sleep(_QUIET_SECONDS)
             if self._held == before:
                 return
 

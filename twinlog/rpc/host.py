@@ -31,8 +31,8 @@ from twinlog.rpc.streams import StreamLimits
 _log = structlog.get_logger(component="rpc")
 
 _HIGHEST_PORT = 65535
-_GOODBYE = 0.02
-"""Seconds that clients get to hear that the server goes away, before they hear their refusals."""
+_GOODBYE_SECONDS = 0.02
+"""What clients get to hear that the server goes away, before they hear their refusals."""
 _BIND_TRIES, _BIND_AGAIN_SECONDS = 5, 0.05
 
 _HANDSHAKE_MILLISECONDS = 10_000
@@ -63,7 +63,7 @@ class Server:
     """A server that is up."""
 
     address: str
-    """Where it listens, with the port that it got where port 0 was asked for."""
+    """Where it listens; if port 0 was asked for, with the port that it got."""
 
 
 @asynccontextmanager
@@ -82,12 +82,11 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Serves ``services`` while the block runs; leaving it, lets calls in flight finish.
 
-    ``domain`` is the ErrorInfo domain; ``setting`` names the setting that ``address`` came from, for the
-    :class:`ConfigurationError` that is raised where it cannot be had; ``shared``: replicas may listen there, too, where
-    each says so, and the system shares out connections among them; ``health`` are the parts of the process whose
-    problems make it NOT_SERVING; ``signals`` are told under names of their own, and nowhere else.
-    ``middleware`` goes around every method of ``services``, the first outermost; ``on_refused`` is told of calls that
-    never come to it.
+    ``domain`` is the ErrorInfo domain. ``setting`` names the setting that ``address`` came from, for the
+    :class:`ConfigurationError` that is raised if the address cannot be had. ``shared``: replicas that all say so may
+    listen there together; the system distributes connections among them. ``health``: the parts of the process whose
+    problems make it NOT_SERVING; ``signals``: parts whose problems show only under their own names. ``middleware`` goes
+    around every method of ``services``, the first outermost; ``on_refused`` is called for calls that never reach it.
     """
     keep_quiet()
     names = [name for _, _, name in services]
@@ -122,7 +121,7 @@ async def serve(
         reflecting.end_streams()
         await boundary.hold_calls()
         stopped = asyncio.ensure_future(server.stop(limits.grace))
-        await asyncio.sleep(_GOODBYE)
+        await asyncio.sleep(_GOODBYE_SECONDS)
         boundary.refuse_held()
         await stopped
         _log.info("rpc.stopped", address=bound)
@@ -174,7 +173,7 @@ async def _bind(server: grpc.aio.Server, address: str, setting: str, shared: boo
     """Binds; the address that it got. gRPC itself says too little of a failure, and says it on stderr.
 
     Raises ConfigurationError where the address cannot be had. Where it was free a moment before, somebody looked at the
-    same time, as whoever seeks a free port: then it is tried again, and the next look says what is wrong.
+    same time, as a search for a free port does: then it is tried again, and the next look says what is wrong.
     """
     host, _, port = address.rpartition(":")
     why: object = ""

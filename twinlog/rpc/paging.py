@@ -48,11 +48,11 @@ class PageTokens:
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
-        """Without a ``secret`` one that nobody else has, until it is to sign with another."""
+        """Without a ``secret``, a random one is used until :meth:`sign_with` sets another."""
         self._secret = token_bytes(_SECRET_BYTES) if secret is None else secret
 
     def sign_with(self, secret: bytes) -> None:
-        """From now on."""
+        """Uses this secret from now on."""
         self._secret = secret
 
     def issue(self, filters: str, last: Key) -> str:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _TOKEN_WAIT_SECONDS = 5.0
 """How long a query without a deadline waits for the positions of its consistency token."""
 _LOOK_SECONDS = 0.5
-"""How long a query that is not to wait looks at how far the views are."""
+"""How long a query that does not wait may take to find out how far the views are."""
 _FORGET_EVERY_SECONDS = 300.0
 
 
@@ -67,13 +67,13 @@ class ReadModel:
         name: str = "",
         keep_changes_seconds: float = 3600.0,
     ) -> None:
-        """``views``: those that each log feeds; one that several logs feed is declared ``shared=True``.
+        """``views``: by log, the views that it feeds; one that several logs feed is declared ``shared=True``.
 
         ``name`` is part of its consumers' names, which are ``service.log`` without one: give it one where the service
         has policies of the same logs.
 
-        ``watched``: the views whose rows are watched; by default all that do not only grow. As a mapping, with the
-        fields of their rows by which :meth:`watch_rows` may choose. A watch of rows is resumed up to
+        ``watched``: the views whose rows can be watched; by default all that are not append-only. As a mapping, it also
+        names the fields by which :meth:`watch_rows` may choose rows. A watch of rows can be resumed up to
         ``keep_changes_seconds`` later.
         """
         self._service = service
@@ -88,7 +88,7 @@ class ReadModel:
         names = None if watched is None else {view.name for view in chosen}
         self._announcer = Announcer(messages, store, self.freshness, names)
         self.committed = self._announcer.committed
-        """What a projection of one's own calls after its commits, as ``on_commit``."""
+        """The ``on_commit`` of a projection that is subscribed apart from this read model."""
         if isinstance(store, RebuildableStore):
             store.live.on_change.append(self._follow)
         service.start("announcer", self._announcer.run())
@@ -161,8 +161,8 @@ class ReadModel:
     async def after(self, token: str | Mapping[str, int], seconds: float = _TOKEN_WAIT_SECONDS) -> None:
         """Waits until the views have what a command did, by the ``consistency_token`` of its response.
 
-        In place of a token also a cut, as :meth:`Past.cut` gives it: what it has of the logs that feed the views.
-        Raises InvalidArgument, and ViewLagging after ``seconds``.
+        A cut, as :meth:`Past.cut` gives it, may take the place of the token; it counts as far as its logs feed the
+        views. Raises InvalidArgument, and ViewLagging after ``seconds``.
         """
         if isinstance(token, str):
             wanted = tokens.parse(token, self._views)
@@ -179,10 +179,10 @@ class ReadModel:
     ) -> AsyncIterator[Change]:
         """The row of a view as it is, then each change of it, up to a state for which ``until`` holds.
 
-        After a ``resume_token``, the last that the watcher was given, only what is not what it was told last. Several
-        changes within milliseconds, or while it was away, are told as one: the newest state. However many watch a view,
-        a change is read once for all. Raises InvalidArgument for a token that is none, :class:`WatchTooSlow` where more
-        than 100 changes wait to be taken, and Unavailable.
+        With a ``resume_token``, the last one that the watcher got, it goes on with what has changed since. Several
+        changes within milliseconds, or while the watcher was away, come as one: the newest state. A change is read
+        once, however many watch the view. Raises InvalidArgument for a token that is none, :class:`WatchTooSlow` where
+        more than 100 changes wait to be taken, and Unavailable.
         """
         return self._watches_of(view).row(key, resume_token, until)
 
@@ -193,11 +193,12 @@ class ReadModel:
         resume_token: str = "",
         first: First | None = None,
     ) -> AsyncIterator[Change]:
-        """Every change of the rows of a view whose fields have the values ``by``; those that cease to are told as such.
+        """Every change of a view's rows whose fields have the values ``by``; rows that no longer have them are told as
+        such.
 
-        It begins with the rows that ``first`` reads, of the same moment, without it with none; after a ``resume_token``
-        with what has changed since, told as :meth:`watch_row` tells it. What comes first is told also where it is
-        nothing: its token is what to resume with.
+        It begins with the rows that ``first`` reads at that moment, none without it; with a ``resume_token``, with what
+        has changed since, as in :meth:`watch_row`. The first message comes even if it is empty: its token is the one to
+        resume with.
 
         Raises InvalidArgument for a token that is none, :class:`WatchExpired` for one from too long ago or where a
         release without notes of changes has projected, :class:`WatchTooSlow` and Unavailable.

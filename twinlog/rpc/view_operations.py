@@ -87,7 +87,7 @@ class Publishes(Protocol):
     """Sends short messages, which may get lost."""
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Sends to whoever subscribes at this moment."""
+        """Sends to all current subscribers."""
         ...
 
 
@@ -209,7 +209,7 @@ class ViewOperations:
         live = await self._live(declared)
 
         async def as_it_is() -> None:
-            """Whoever goes back knows that it differs."""
+            """An operator who switches back knows that it differs."""
 
         await self._switch(declared, build, live, as_it_is, dead_letters=dead_letters, dry_run=dry_run)
         return await self.build(view, build.number)
@@ -311,7 +311,7 @@ class ViewOperations:
             rows = await declared.store.compare_builds(live, build, views, [*differing], _MOST_DIFFERING)
             differing = {key: why for key, why in rows.differing.items() if key in differing}
             settled = _same(rows, pairs)
-        return _comparison(first, rows, differing, settled=settled)
+        return _comparison(first, differing, settled=settled)
 
     def _declared(self, view: str) -> Declared:
         declared = self._builds.declared.get(view)
@@ -413,7 +413,7 @@ def _behind(build: Build, behind: Mapping[str, int]) -> ViewBuildBehind:
     return ViewBuildBehind(view=build.view, build=build.number, behind=lacks)
 
 
-def _comparison(first: Rows, last: Rows, differing: Mapping[str, str], *, settled: bool) -> Comparison:
+def _comparison(first: Rows, differing: Mapping[str, str], *, settled: bool) -> Comparison:
     examples = [RowDifference(key, why) for key, why in [*differing.items()][:_EXAMPLES]]
     columns = first.columns_added, first.columns_gone
     if sum(first.counts) > len(first.differing):  # too many to look at again

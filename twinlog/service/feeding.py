@@ -62,7 +62,7 @@ class Feeding:
         return lease
 
     def follow(self, consumer: Consumer, linger: Linger, batch: int, *, held: bool = False) -> Followed:
-        """A consumer and what feeds it. ``held``: whoever runs its cursor holds the lease."""
+        """A consumer and what feeds it. ``held``: its cursor is run by something that holds the lease already."""
         for wrap in reversed(self._middleware):
             consumer = wrap(consumer)
         handler = DeadLettering(consumer, self._log, clock=self._clock, ids=self._ids, schema=self._schema)
@@ -115,7 +115,7 @@ class Feeding:
 
 
 async def _refuse_foreign(twin: Twin) -> None:
-    """At the start only: what turns up later is an outage for who reads the stream."""
+    """At the start only: what turns up later is an outage for those who read the stream."""
     try:
         with suppress(Unavailable, TwinMissing):
             await twin.state()

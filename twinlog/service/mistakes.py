@@ -405,7 +405,7 @@ def in_read_models(read_models: Sequence[Collection[str]], consumers: Sequence[C
 
 
 def _in_kept_events(saga: SagaAggregate) -> Iterator[str]:
-    """What a saga keeps of events, it keeps in a stream of its own: there nobody could tell whom they are about."""
+    """What a saga keeps of events, it keeps in its own stream: there nobody could tell whom they are about."""
     for event in dict.fromkeys(each for types in saga.newest.sources.values() for each in types):
         fields = personal_fields(event.DESCRIPTOR)
         if fields and fields.own and not fields.subject:

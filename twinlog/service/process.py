@@ -1,4 +1,4 @@
-"""A service in a process of its own: over Postgres and JetStream, with settings, logs and signals.
+"""A service in its own process: over Postgres and JetStream, with settings, logs and signals.
 
 Leaving the block undoes it in order: no new calls → calls in flight → cursors → writer → relay → connections.
 """
@@ -20,7 +20,7 @@ from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.erasures import ConnectedKeys, RememberedKeys
 from twinlog.log.heads import Sign, unsigned
-from twinlog.log.installation import named
+from twinlog.log.installation import Identity, named
 from twinlog.log.keys import require_cipher
 from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
@@ -33,7 +33,7 @@ from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.erasures import PostgresErasures
 from twinlog.postgres.identity import identify, only
 from twinlog.postgres.lease import PostgresLease
-from twinlog.postgres.log import open_log
+from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.postgres.source import log_of
@@ -86,32 +86,11 @@ async def _opened(
 ) -> AsyncIterator[Service]:
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace
-    database = named(namespace, settings.postgres_database or spec.database)
-    refuse(list(in_database_name(database)), spec.name)
     try:
-        async with (
-            open_log(
-                settings.postgres_url,
-                database,
-                spec.log,
-                *spec.migrations,
-                size=settings.postgres_connections,
-                admit=only(spec.log),
-            ) as own,
-            opened_keys(settings) as keys,
-        ):
+        async with _own_log(spec, settings) as own, opened_keys(settings) as keys:
             clock = StoreClock(own.time, SystemClock())
-            await until_available("clock", clock.measure)
-            identity = await until_available(
-                "identity", lambda: identify(own.pool, settings.twinlog_installation, namespace, spec.log)
-            )
-            tables = PostgresSagaTables(own.pool)
-            await until_available(
-                "saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema)
-            )
-            remembered = RememberedKeys(keys, PostgresErasures(own.pool)) if keys else None
-            if remembered:
-                await _agreed(remembered)
+            identity = await _checked(own, spec, settings, clock)
+            remembered = await _remembered(keys, own)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
                 spec.name,
@@ -127,9 +106,7 @@ async def _opened(
                 aggregates=spec.aggregates,
                 middleware=middleware,
                 messages=_Messages(client, namespace),
-                endpoint=Endpoint(
-                    spec.address_in(settings), spec.address_setting, spec.domain, settings.share_port
-                ),
+                endpoint=_endpoint(spec, settings),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
                 settings=shown(settings),
@@ -150,6 +127,36 @@ async def _opened(
                 stop_waiting(own.pool)
     finally:
         await close(client)
+
+
+def _own_log(spec: ServiceSpec, settings: Settings) -> AbstractAsyncContextManager[PostgresLog]:
+    """The service's log in its database. Raises ConfigurationError where that has no name of a database."""
+    database = named(settings.twinlog_namespace, settings.postgres_database or spec.database)
+    refuse(list(in_database_name(database)), spec.name)
+    return open_log(
+        settings.postgres_url,
+        database,
+        spec.log,
+        *spec.migrations,
+        size=settings.postgres_connections,
+        admit=only(spec.log),
+    )
+
+
+def _endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
+    return Endpoint(spec.address_in(settings), spec.address_setting, spec.domain, settings.share_port)
+
+
+async def _checked(own: PostgresLog, spec: ServiceSpec, settings: Settings, clock: StoreClock) -> Identity:
+    """Whose the log is, once the clock is measured and the tables of sagas are those that instances began with."""
+    await until_available("clock", clock.measure)
+    identity = await until_available(
+        "identity",
+        lambda: identify(own.pool, settings.twinlog_installation, settings.twinlog_namespace, spec.log),
+    )
+    tables = PostgresSagaTables(own.pool)
+    await until_available("saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema))
+    return identity
 
 
 def _signing(key_file: str) -> Sign:
@@ -180,10 +187,17 @@ async def opened_keys(settings: Settings) -> AsyncIterator[ConnectedKeys | None]
         yield keys
 
 
-async def _agreed(keys: RememberedKeys) -> None:
-    """Has nobody back who is erased; where the keys are away, this is done before the first of them is read."""
+async def _remembered(keys: ConnectedKeys | None, own: PostgresLog) -> RememberedKeys | None:
+    """Keys of which none comes back once it is destroyed; None where the program has none.
+
+    Those that a backup brought back are destroyed at once or, while the keys are away, before the first one is read.
+    """
+    if keys is None:
+        return None
+    remembered = RememberedKeys(keys, PostgresErasures(own.pool))
     with suppress(Unavailable):
-        await keys.agree()
+        await remembered.agree()
+    return remembered
 
 
 def _metrics(clock: Clock) -> Metrics:

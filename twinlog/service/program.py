@@ -20,15 +20,16 @@ _NO_QUERIES = "twinlog.postgres.sql"
 def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
     """Runs a service until it is asked to stop, and ends the process: ``run(SPEC, wire)`` is a whole ``__main__``.
 
-    ``wire`` is given the service and the store that the spec's ``views`` makes. It subscribes what the service reacts
-    with and gives its servicer, several as a tuple, or None; a :class:`~twinlog.testing.Hosted` takes the same one.
+    ``wire`` gets the service and the store that the spec's ``views`` makes. It subscribes policies, projections,
+    effects and sagas, and returns the service's servicer, a tuple of several, or None. :class:`~twinlog.testing.Hosted`
+    takes the same function.
 
-    In place of both, an async function ``main(shutdown)`` may do what it likes, such as :func:`open_service`; then the
-    exit code is given, for ``sys.exit``.
+    An async function ``main(shutdown)`` may take the place of both and do what it likes, such as :func:`open_service`;
+    ``run`` then returns the exit code, for ``sys.exit``.
 
-    SIGTERM and SIGINT request the :class:`Shutdown`; a second signal cuts it off. The code is 0 after an orderly stop,
-    1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr. SIGUSR1 has the process
-    write to stderr what it does at that moment, also while its event loop hangs.
+    SIGTERM and SIGINT request the :class:`Shutdown`; a second signal cuts it short. The code is 0 after an orderly
+    stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr. On SIGUSR1 the
+    process writes to stderr what it is doing, even while its event loop hangs.
     """
     if isinstance(program, ServiceSpec) and wire is not None:
         sys.exit(runtime.run(main_of(program, wire)))

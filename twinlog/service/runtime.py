@@ -48,12 +48,12 @@ class Shutdown:
         return self._wanted.is_set()
 
     async def wait(self) -> None:
-        """Returns once the process is to stop: then leave every block that was entered."""
+        """Returns once the process is to stop; then leave every block that was entered."""
         self._awaited = True
         await self._wanted.wait()
 
     def request(self, why: str) -> None:
-        """Asks the process to stop in order; asked again, it stops at once."""
+        """Asks the process for an orderly stop; asked again, it stops at once."""
         now = asyncio.get_running_loop().time()
         if self.wanted:
             if now - self._asked_at > _ECHO_SECONDS:
@@ -64,7 +64,7 @@ class Shutdown:
         self._end()
 
     def crash(self, task: str, error: BaseException) -> None:
-        """Stops the process in order, because a background task has failed."""
+        """Stops the process in an orderly way, because a background task has failed."""
         if _misconfiguration(error) is None:
             _log.critical("process.task_crashed", task=task, exc_info=error)
         self.failure = self.failure or error
@@ -88,13 +88,8 @@ Main = Callable[[Shutdown], Coroutine[Any, Any, None]]
 
 
 def run(main: Main) -> int:
-    """Runs ``main`` on uvloop until it returns, and gives the process's exit code.
-
-    SIGTERM and SIGINT request the ``Shutdown`` that ``main`` is given; a second signal cuts it off. The code is 0
-    after an orderly stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr.
-
-    SIGUSR1 has the process write to stderr what it does at that moment, also while its event loop hangs.
-    """
+    """Runs ``main`` on uvloop until it returns, and gives the exit code; :func:`twinlog.run` says which, and what
+    signals do."""
     use_all_descriptors()
     # What is imported stays, so the collector need not look at it. A batch makes thousands of objects that reference
     # counting frees; a search for cycles every 700 of them, the default, is wasted.

@@ -93,7 +93,7 @@ async def _for_ever() -> None:
 
 
 class Service:
-    """What a service wires its own parts to."""
+    """A service as it runs: its log, writer, relay and timers, and what its wiring subscribes and serves."""
 
     def __init__(
         self,
@@ -123,19 +123,18 @@ class Service:
         sign: Sign = unsigned,
         keys: Keys | None = None,
     ) -> None:
-        """``name``: the service's; goes on events. ``twin``: the stream of a log, by the log's name. ``lease``: the
-        right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its log and of
-        every log that it follows. ``on_crash`` is told of a task that raises.
+        """``name``: the service's name, which goes on its events. ``twin``: the stream of a log, by the log's name.
+        ``lease``: the right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its
+        own log and of every log that it follows. ``on_crash`` is called when a task raises.
 
-        ``aggregates``: those that the log holds; the timers of those that have any are fired. ``middleware`` goes
-        around every consumer, the first outermost. ``endpoint``: where :meth:`serve` listens; it ends when
-        ``until_stopped`` returns. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: what
-        health tells under names of their own, besides those of the service. ``settings``: what inspection shows of
-        them. ``saga_list``: where the list of its sagas is kept. ``services``: where other services serve, by name;
-        they are asked what has become of a saga's command. ``tracing`` goes around its parts, and ``observed`` around
-        those. ``randomness``: the jitter of retries. ``open_log``: how the logs of other services are read, where a
-        view is built anew. ``sign`` signs the heads of the log's chain. ``keys``: those of persons, which seal personal
-        fields; None: keys in memory.
+        ``aggregates``: those in the log; their timers are fired. ``middleware`` goes around every consumer, the first
+        outermost. ``endpoint``: where :meth:`serve` listens; it ends when ``until_stopped`` returns. ``keep_requests``:
+        how long the outcomes of requests are kept. ``signals``: further parts that health reports, by name.
+        ``settings``: the settings that inspection shows. ``saga_list``: where the list of its sagas is kept.
+        ``services``: the addresses of other services, by name; they are asked what has become of a saga's command.
+        ``tracing`` goes around its parts, and ``observed`` around those. ``randomness``: the jitter of retries.
+        ``open_log`` opens the logs of other services for rebuilding a view. ``sign`` signs the heads of the log's
+        chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory.
         """
         self.name = name
         self.log = log
@@ -281,17 +280,17 @@ class Service:
     def subscribe(
         self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
     ) -> None:
-        """Has the effects of a log's events: of each that comes, by the rules of policies or of effects, or as a
-        consumer does it.
+        """Handles the events of a log as they come: by policies, effects or a saga, or by a consumer such as a
+        projection.
 
         A saga hears the events of its ``sources``, each for the instance that its ``id`` names.
 
-        Raises ConfigurationError, before any of them begins, where one is put together wrongly or is in the way of
-        another, as by its name or its table.
+        Raises ConfigurationError, before any of them begins, if one is put together wrongly or clashes with another, by
+        its name or table, say.
 
-        ``linger_seconds``: how long to wait after every batch that is not full, so that more comes together in the
-        next one. Effects have a health check of their own, :attr:`Effects.signal`; the service serves on while what
-        they call is down.
+        ``linger_seconds``: the pause after every batch that is not full, so that the next one is larger. Effects have a
+        separate health check, :attr:`Effects.signal`: the service goes on serving while the system that they call is
+        down.
         """
         mistakes.refuse([*mistakes.in_subscribers(subscribers, linger_seconds, self._ended)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
@@ -311,7 +310,7 @@ class Service:
                 self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
 
     def refuse_unfinished(self) -> None:
-        """Raises ConfigurationError where what is declared or read here is fed by nothing, once all is subscribed."""
+        """Raises ConfigurationError if nothing feeds what is declared or read here; call it once all is subscribed."""
         wrong = [*mistakes.in_sagas(self.sagas, self._consumers)]
         wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
         wrong += mistakes.in_read_models(self.read_models, self._consumers)
@@ -341,7 +340,7 @@ class Service:
             taken.add(each.signal)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Runs a task of the service's own, as long as its cursors."""
+        """Runs a background task of the service for as long as its cursors run."""
         self._tasks.start(name, work)
 
     async def page_tokens(self) -> PageTokens:
@@ -350,11 +349,11 @@ class Service:
         return self.pages
 
     async def serve(self, *servicers: object, middleware: Sequence[RpcMiddleware] = ()) -> None:
-        """Serves these, the dead letters and the sagas over gRPC until the process is asked to stop.
+        """Serves these and Twinlog's own services over gRPC until the process is asked to stop.
 
         ``servicers`` derive from generated classes; one may also be a triple: the servicer, the generated function that
         adds it to a server, and the service's full name. ``middleware``: see :func:`twinlog.rpc.serve`. Raises
-        ConfigurationError where a stream is another installation's, and where the services are put together wrongly.
+        ConfigurationError if a stream belongs to another installation, or the services are put together wrongly.
         """
         services = [each for one in servicers for each in registrations(one)]
         mistakes.refuse([*mistakes.in_registrations(services)], self.name)

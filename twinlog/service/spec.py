@@ -46,7 +46,7 @@ class ServiceSpec:
     address: str
     """The field of the settings that says where it serves, such as orders_address."""
     aggregates: Sequence[AnyAggregate] = ()
-    """Those that its log holds; the timers of those that have any are fired."""
+    """The aggregates that its log holds; their timers are fired."""
     schema: Schema = field(default_factory=Schema)
     """Decodes the events of its log and of every log that it follows; it holds the upcasters."""
     migrations: tuple[str, ...] = ()

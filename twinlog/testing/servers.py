@@ -84,7 +84,7 @@ def unique(prefix: str = "t") -> str:
 
 
 async def execute(server_url: str, statement: str, database: str = "postgres") -> None:
-    """Runs one statement on a connection of its own."""
+    """Runs one statement on its own connection."""
     connection = await asyncpg.connect(database_url(server_url, database))
     try:
         await connection.execute(statement)

@@ -1,1 +1,1 @@
-"""The same saga in what a user would pick instead; each runs in an environment of its own, `.venv-bench`."""
+"""The same saga in what a user would pick instead; each runs in its own environment, `.venv-bench`."""

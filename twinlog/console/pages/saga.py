@@ -77,7 +77,9 @@ async def load(services: Services, query: Query) -> SagaPage:
     tables = [each for each in said.described.saga_tables if each.saga == name] if said.described else []
     stream = inspection.GetStreamRequest(stream=f"{tables[0].aggregate}/{saga_id}", newest=_MOST_EVENTS)
     answer, story = await asyncio.gather(
-        services.ask(said.service, _get, _asked(look, name, saga_id), seconds=_SECONDS),
+        services.ask(
+            said.service, lambda c: SagaServiceStub(c).GetSaga, _asked(look, name, saga_id), seconds=_SECONDS
+        ),
         _story(services, look, said.service, stream, tables),
     )
     if answer.message is None:
@@ -114,7 +116,9 @@ async def _story(
     stream: inspection.GetStreamRequest,
     tables: Sequence[inspection.SagaTable],
 ) -> StoryView:
-    events = await services.ask(service, _get_stream, stream, seconds=_SECONDS)
+    events = await services.ask(
+        service, lambda c: InspectionServiceStub(c).GetStream, stream, seconds=_SECONDS
+    )
     return await view_of(services, look, events.message.events if events.message else (), tables)
 
 
@@ -146,14 +150,6 @@ async def _one(services: Services, query: Query) -> tuple[str, pb.SagaSelection]
     name = query.get("saga")
     said = _owner(await services.look(), name)
     return said.service, pb.SagaSelection(saga=name, saga_id=query.get("saga_id"))
-
-
-def _get(channel: Any) -> Any:
-    return SagaServiceStub(channel).GetSaga
-
-
-def _get_stream(channel: Any) -> Any:
-    return InspectionServiceStub(channel).GetStream
 
 
 PAGES = [

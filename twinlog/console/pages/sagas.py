@@ -94,7 +94,11 @@ async def load(services: Services, query: Query) -> Sagas:
     state = query.get("state")
     request = _request(query)
     counted, listed, ended = await asyncio.gather(
-        services.ask(service, _count, pb.CountSagasRequest(filter=_filter(query, status=False))),
+        services.ask(
+            service,
+            lambda c: SagaServiceStub(c).CountSagas,
+            pb.CountSagasRequest(filter=_filter(query, status=False)),
+        ),
         services.ask(service, _list, request),
         _ended(services, service, query),
     )
@@ -184,10 +188,6 @@ async def _all(services: Services, query: Query) -> tuple[str, pb.SagaSelection]
 
 def _list(channel: Any) -> Any:
     return SagaServiceStub(channel).ListSagas
-
-
-def _count(channel: Any) -> Any:
-    return SagaServiceStub(channel).CountSagas
 
 
 PAGES = [

@@ -53,7 +53,7 @@ async def _of_stream(services: Services, owners: Any, first: pb.LoggedEvent) -> 
     if said is None or first.version != 1:
         return []
     request = pb.GetStreamRequest(stream=first.stream, newest=_SHORT_STREAM)
-    answer = await services.ask(said.service, _get_stream, request)
+    answer = await services.ask(said.service, lambda c: InspectionServiceStub(c).GetStream, request)
     if answer.message is None or answer.message.version > _SHORT_STREAM:
         return []
     return list(answer.message.events)
@@ -69,10 +69,6 @@ def _sagas(look: Any, story: StoryView) -> list[tuple[str, str]]:
     streams = dict.fromkeys(told.event.stream for told in story.told)
     found = (stream.partition("/") for stream in streams)
     return [(names[type], id) for type, _, id in found if type in names]
-
-
-def _get_stream(channel: Any) -> Any:
-    return InspectionServiceStub(channel).GetStream
 
 
 PAGES = [Page("/story/{log}/{position}", "Story of {log}/{position}", "story.html", load)]

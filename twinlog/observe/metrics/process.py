@@ -56,7 +56,7 @@ class Process(Protocol):
 
 
 class Metrics:
-    """The wrappers that count, for whoever puts the process together, and what is told of it."""
+    """The wrappers that count, for the wiring of the process, and what a scrape tells of it."""
 
     def __init__(self, clock: Clock) -> None:
         """``clock``: the one that events are recorded by."""

@@ -1,4 +1,4 @@
-"""Serves metrics over HTTP, in a thread of its own."""
+"""Serves metrics over HTTP, in its own thread."""
 
 from __future__ import annotations
 

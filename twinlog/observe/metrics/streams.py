@@ -19,7 +19,7 @@ class Streams:
         self._asking: asyncio.Task[Mapping[str, TwinState]] | None = None
 
     async def states(self) -> Mapping[str, TwinState]:
-        """By log; a stream that is not to be had is left out. Who asks while another does shares the answer."""
+        """By log; a stream that is not to be had is left out. Callers that ask at the same time share the answer."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)

@@ -22,7 +22,7 @@ class Histogram:
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
-        """``bounds``: the upper bounds of the buckets, ascending; what is larger has a bucket of its own."""
+        """``bounds``: the upper bounds of the buckets, ascending; what is larger has its own bucket."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0

@@ -1,1 +1,1 @@
-"""The SQL of the keys of persons, in a database of their own."""
+"""The SQL of the keys of persons, in their own database."""

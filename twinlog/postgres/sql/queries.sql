@@ -529,10 +529,6 @@ UPDATE view_builds SET dropped = true WHERE view = $1 AND build = $2 AND NOT liv
 -- Forgets where consumers stand.
 DELETE FROM checkpoints WHERE consumer = ANY ($1::text[]);
 
--- name: checkpoints_of
--- Where some consumers stand.
-SELECT consumer, position FROM checkpoints WHERE consumer = ANY ($1::text[]);
-
 -- name: columns_of
 -- The columns of a table, in their order, and whether each is of its primary key.
 SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)

@@ -32,11 +32,10 @@ def given(subject: View[Any], *past: Message) -> GivenView: ...
 def given(subject: Any, *past: Message) -> Any:
     """What is tested, after past events.
 
-    An aggregate: ``.when(command).then(*events)``, ``.then_nothing()``, ``.then_refused(error)``.
-    Policies, one table or several: ``.when(*events).commands(*dispatches)``, ``.nothing()``. They remember nothing, so
-    that past events only have to be such as they take.
-    A saga: ``.when(trigger)``, then ``.reply(event)``, ``.times_out()``, ``.expect(*commands)`` in turn.
-    A view: ``.when(*events).row(key, row)``, ``.all_rows(rows)``.
+    An aggregate: ``.when(command).then(*events)``, ``.then_nothing()``, ``.then_refused(error)``. Policies, one table
+    or several: ``.when(*events).commands(*dispatches)``, ``.nothing()``. They have no state, so past events only need
+    to be of types that they take. A saga: ``.when(trigger)``, then ``.reply(event)``, ``.times_out()``,
+    ``.expect(*commands)`` in turn. A view: ``.when(*events).row(key, row)``, ``.all_rows(rows)``.
     """
     match subject:
         case Aggregate():

@@ -31,7 +31,7 @@ class GivenView:
     rows: Mapping[str, Any] = field(default_factory=dict)
 
     def when(self, *events: Happened) -> GivenView:
-        """Events happen, in order; each is the next of one log, in a stream of its own, unless its record says more."""
+        """Events happen, in order; each is the next of one log, in its own stream, unless its record says more."""
         decoded = [
             each if isinstance(each, tuple) else (_recorded(each, position), each)
             for position, each in enumerate(events, self.seen + 1)

@@ -31,13 +31,14 @@ class Hosted:
     spec: ServiceSpec
     """Its SPEC, as its process has it."""
     wire: Wire
-    """Subscribes what the service reacts with and gives its servicer, several as a tuple, or None, as `run` takes it.
-    It is called with the service and with a store for its projections, once for every start of every replica."""
+    """Subscribes policies, projections, effects and sagas, and returns the servicer, a tuple of several, or None, as
+    for :func:`twinlog.run`. It is called with the service and a store for its projections, once for every start of
+    every replica."""
     replays: bool = True
     """Whether its policies may see events again, as after an operator has moved a checkpoint back: what they do is
     idempotent."""
     settings: Settings | None = None
-    """What its wiring finds as ``service.settings``; by default their defaults, of those that have any."""
+    """What its wiring finds as ``service.settings``; by default the settings' own defaults."""
 
     def configure(self, service: Service) -> None:
         """Gives a service its settings."""

@@ -1,4 +1,4 @@
-"""What must hold in a domain: a second and simpler account of it, written by who knows the domain."""
+"""What must hold in a domain: a second, simpler account of it, written by somebody who knows the domain."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Whoever waits for a task looks at its error; a dead process's tasks have nobody."""
+        """Errors are looked at by those who wait for a task; the tasks of a dead process have nobody."""
 
     def close(self) -> None:
         """Lets go of everything; what was suspended ends now, unheard."""

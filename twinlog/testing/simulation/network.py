@@ -1,4 +1,4 @@
-"""Round trips to servers that outlive processes: a request that was sent has its effect, whoever dies meanwhile."""
+"""Round trips to servers that outlive processes: a request that was sent has its effect, even if its sender dies."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def latency(chance: Random) -> float:
 
 
 def answered(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    """Gives an answer to whoever still waits for it."""
+    """Gives an answer to its caller, if that still waits."""
     if answer.done():
         return
     if error is not None:

@@ -32,8 +32,8 @@ from twinlog.testing.simulation.twin import TwinServer
 from twinlog.testing.simulation.views import ViewServer
 from twinlog.testing.simulation.violation import Violation, broken, check
 
-_QUIET = 3.0
-"""Seconds without an event after which it is at rest: longer than any message takes."""
+_QUIET_SECONDS = 3.0
+"""Without an event for so long it is at rest: longer than any message takes."""
 _MOST_STEPS = 2_000
 """Steps that a world at rest may take in that time."""
 
@@ -246,9 +246,13 @@ class Run:
             if self.loop.time() > give_up:
                 raise Violation("liveness", "; ".join(self._unfinished()) or "events without end")
             heads, steps = self._heads(), self.loop.steps
-            await asyncio.sleep(_QUIET)
+            await asyncio.sleep(_QUIET_SECONDS)
         steps = self.loop.steps - steps
-        check(steps < _MOST_STEPS, "rest", f"{steps} steps in {_QUIET:g} s although there is nothing to do")
+        check(
+            steps < _MOST_STEPS,
+            "rest",
+            f"{steps} steps in {_QUIET_SECONDS:g} s although there is nothing to do",
+        )
         self.promises.at_rest()
         self._clients.at_rest()
 

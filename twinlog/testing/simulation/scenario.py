@@ -32,11 +32,11 @@ class Scenario:
     """What else differs between seeds, such as a deadline, or belongs to a world and to no service, such as a fake of a
     provider. Made anew for every run; invariants find it in ``scene.options``."""
     kinds: Callable[[Kinds], Kinds] = _everything
-    """From everything that may go wrong: what does."""
+    """Chooses, from everything that may go wrong, what does."""
     faulty_seconds: float = 12.0
     """Until then things go wrong; then what went wrong is put right, and the world has to come to rest."""
     patience_seconds: float = 240.0
-    """Within which it has to, of simulated time."""
+    """How long that may take, in simulated time."""
 
     def hosted(self, options: Any) -> Sequence[Hosted]:
         """The services of a seed."""

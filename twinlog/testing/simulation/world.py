@@ -23,7 +23,7 @@ from twinlog.testing.simulation.scene import Scene
 T = TypeVar("T")
 
 _LONGEST_SECONDS = 3600.0
-"""Of simulated time: what has not ended then never does."""
+"""In simulated time; whatever has not ended by then never will."""
 _LOOK_EVERY_SECONDS = 0.01
 _CALLS_AT_ONCE = 64
 
@@ -65,9 +65,9 @@ class World(Scene):
     def call(
         self, service: str, method: str, request: Any, *, metadata: Sequence[tuple[str, str]] = ()
     ) -> Any:
-        """Calls a method of a service's servicer; gives its response, or raises its TwinlogError.
+        """Calls a method of a service's servicer; returns its response, or raises its TwinlogError.
 
-        Of a method that streams it gives all messages, as a list, once the stream ends by itself.
+        For a streaming method it returns a list of all messages, once the stream has ended by itself.
         """
         return self.call_all(service, method, [request], metadata=metadata)[0]
 
@@ -97,10 +97,10 @@ class World(Scene):
         return self.run(all_of_them())
 
     def settle(self, *, dead_letters: bool = False) -> None:
-        """Returns when every event has had its effects, besides those that wait for a service that is away.
+        """Returns once every event has had its effects, except those that wait for a service that is away.
 
-        As much time passes as that takes. ``dead_letters``: whether events may be set aside meanwhile; else that is
-        an AssertionError.
+        As much time passes as that takes. ``dead_letters``: whether events may be set aside meanwhile; if not, that
+        raises AssertionError.
         """
         give_up = self._loop.time() + _LONGEST_SECONDS
         while waiting := self._waiting():
@@ -117,7 +117,8 @@ class World(Scene):
 
     @contextmanager
     def away(self, *services: str) -> Iterator[None]:
-        """Inside the block, these services handle no events, as if their consumers were down. They answer calls."""
+        """Inside the block, these services handle no events, as if their consumers were down; they still answer
+        calls."""
         for service in services:
             self._member(service).works.clear()
         try:
