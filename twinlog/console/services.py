@@ -74,7 +74,7 @@ class Answer(Generic[T]):
     @property
     def unserved(self) -> bool:
         """Whether the service is of a version that has no such method, so that nothing is known of what it has."""
-        return self.reason == grpc.StatusCode.UNIMPLEMENTED.name
+        return self.reason == "UNIMPLEMENTED"
 
 
 class _NoSuchService(Exception):

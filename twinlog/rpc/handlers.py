@@ -23,8 +23,8 @@ from twinlog.rpc.errors import DETAILS_KEY, status_of
 from twinlog.rpc.failures import failure_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
-from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
 from twinlog.rpc.nul import refuse_nul
+from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
 
 Handler = Any
 """A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
