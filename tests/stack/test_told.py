@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from stack.demo import orders_of_a_burst
-from twinlog.dev import Misconfigured, Program, StartFailed, Supervisor, Told, until_told
+from twinlog.dev import Misconfigured, Program, StartFailed, Supervisor, Told, process, until_told
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """The test's own come back: a command that has ended heeds no signals."""
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command ends is its process's: here, not the servers and the signals of all tests."""
+    monkeypatch.setattr(process, "_children", set())
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     kept = {signum: signal.getsignal(signum) for signum in signals}
     yield
