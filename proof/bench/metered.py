@@ -29,7 +29,7 @@ SCRAPE_SECONDS = 5.0
 SHARE = 0.01
 """Of the calls, those that are traced."""
 _SCRAPES = 20
-"""So many are measured by themselves."""
+"""How many are measured by themselves."""
 _AS_PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
     "Accept-Encoding": "gzip",

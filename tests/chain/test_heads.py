@@ -42,7 +42,7 @@ def key_pair(folder: Path, algorithm: str = "ed25519") -> tuple[str, str]:
 
 async def test_a_head_is_told_when_there_is_another_one() -> None:
     log = MemoryLog("counters")
-    heads = Heads(log.name, log, interval=0.01)
+    heads = Heads(log.name, log, interval_seconds=0.01)
     assert await heads.newest() is None
     await grow(log, 2)
     with capture_logs() as said:
@@ -81,7 +81,7 @@ async def test_an_outage_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return await seal(limit)
 
     monkeypatch.setattr(log, "seal", sealed)
-    heads = Heads(log.name, log, interval=0.01)
+    heads = Heads(log.name, log, interval_seconds=0.01)
     with capture_logs() as said:
         async with running(heads):
             await until(lambda: bool(said))

@@ -210,7 +210,7 @@ async def test_timers_say_once_that_the_store_is_away_and_once_that_they_go_on()
     log = Away("alarms")
     async with writing(log) as writer:
         await writer.execute(lambda tx: tx.do(ALARM, "past", Set(datetime.now(UTC))))
-        timers = Timers(log, writer, [ALARM], clock=SystemClock(), actor="test", interval=0.01)
+        timers = Timers(log, writer, [ALARM], clock=SystemClock(), actor="test", interval_seconds=0.01)
         with capture_logs() as said:
             firing = asyncio.create_task(timers.run())
             await until(lambda: log.asked >= 3)

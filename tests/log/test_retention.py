@@ -118,7 +118,7 @@ async def test_batch_after_batch_is_swept_over_an_outage(monkeypatch: pytest.Mon
     monkeypatch.setattr(retention, "_BATCH", 2)
     log = Outage("counters")
     ids = await answered(log, [timedelta(0), *(WEEK + timedelta(hours=n) for n in range(1, 6))])
-    async with running(Retention(log, interval=0.01)):
+    async with running(Retention(log, interval_seconds=0.01)):
         await until(lambda: len(log.replies) == 1)
     assert await kept(log, ids) == [f"{timedelta(0)}"]
 
@@ -128,7 +128,7 @@ async def test_snapshots_that_are_kept_no_more_are_dropped_over_an_outage() -> N
     await append(log, batch((counter("a"), 0, 2)))
     await log.keep([Snapshot(counter("a"), 2, 2, "schema", b"{}")])
     with capture_logs() as said:
-        async with running(Retention(log, declared={COUNTER.name: COUNTER}, interval=0.01)):
+        async with running(Retention(log, declared={COUNTER.name: COUNTER}, interval_seconds=0.01)):
             await until(lambda: any(line["event"] == "snapshots.dropped" for line in said))
     assert await log.kept("", "", KeptKey(), 10) == []
 

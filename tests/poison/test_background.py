@@ -55,9 +55,9 @@ class Breaks:
 def task_of(kind: str, port: Any) -> Coroutine[Any, Any, None]:
     match kind:
         case "requests":
-            return Retention(port, interval=0.001).run()
+            return Retention(port, interval_seconds=0.001).run()
         case "heads":
-            return Heads("counters", port, interval=0.001).run()
+            return Heads("counters", port, interval_seconds=0.001).run()
         case "clock":
             return StoreClock(port.time, SystemClock()).run()
     return Lineage(port, MemoryTwin("counters")).run()

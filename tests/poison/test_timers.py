@@ -244,7 +244,7 @@ async def test_whatever_goes_wrong_timers_go_on(
     failed = Failing("alarms")
     async with writing(failed, clock) as writer:
         await set_alarms(writer, "a")
-        timers = Timers(failed, writer, [ALARM], clock=clock, actor="tests", interval=0.0)
+        timers = Timers(failed, writer, [ALARM], clock=clock, actor="tests", interval_seconds=0.0)
         running = asyncio.create_task(timers.run())
         await until(lambda: timers.problem == str(error))
         failing = False

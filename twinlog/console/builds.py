@@ -64,7 +64,7 @@ class Build:
 
     @property
     def was_live(self) -> bool:
-        """Whether queries have read it, and do no more."""
+        """Whether queries have read it, and no longer do."""
         return self.told.HasField("live_until") and not self.live
 
     @property

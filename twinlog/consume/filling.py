@@ -26,7 +26,7 @@ CHUNK = 2_000
 """Events that are read and committed at a time: it bounds memory, how much a kill undoes, and for how long the loop is
 held. More would not be faster: the collector would look at them before they are gone."""
 _NEAR = 500
-"""So few events ahead are left to the cursor."""
+"""A lead of at most so many events is left to the cursor."""
 
 
 class LogReader(Protocol):

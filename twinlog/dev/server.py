@@ -14,7 +14,7 @@ _LOOK_EVERY_SECONDS = 0.02
 
 
 class EmbeddedServer(ABC):
-    """Use as an async context manager: outside of the block the server runs no more."""
+    """Use as an async context manager: outside of the block the server is stopped."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -118,27 +119,15 @@ async def running(
     wanted = {spec.address_setting: (addresses or {}).get(module) for module, spec in services.items()}
     where = _addresses({**wanted, **({_CONSOLE_SETTING: console.address} if console else {})})
     programs = [
-        Program(
-            module,
-            spec.address_setting,
-            where[spec.address_setting],
-            _COLORS[number % len(_COLORS)],
-            {METRICS: told[number]},
-        )
-        for number, (module, spec) in enumerate(services.items())
+        Program(module, spec.address_setting, where[spec.address_setting], color, {METRICS: at})
+        for (module, spec), color, at in zip(services.items(), cycle(_COLORS), told, strict=False)
     ]
     shown = [_shown(console, where[_CONSOLE_SETTING], console_address(first))] if console else []
     listening = {program.module: program.address for program in programs}
     metrics_at = {each.module: at for each in (*programs, *shown) if (at := each.env[METRICS])}
     page = f"http://{shown[0].address}" if shown else ""
     async with _servers(data, databases) as servers:
-        env = {
-            "POSTGRES_URL": servers.postgres_url,
-            "NATS_URL": servers.nats_url,
-            "TWINLOG_SERVICES": ",".join(f"{spec.name}={listening[at]}" for at, spec in services.items()),
-        }
-        if sys.stdout.isatty():
-            env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
+        env = _environment(servers, services, listening)
         async with Supervisor(
             [*programs, *shown], env, say, root=root, folder=data, quiet=quiet, restarts=restarts
         ) as supervisor:
@@ -152,6 +141,20 @@ async def running(
                 page,
                 metrics_at,
             )
+
+
+def _environment(
+    servers: _Servers, services: Mapping[str, ServiceSpec], listening: Mapping[str, str]
+) -> dict[str, str]:
+    """What each program is told of the others."""
+    env = {
+        "POSTGRES_URL": servers.postgres_url,
+        "NATS_URL": servers.nats_url,
+        "TWINLOG_SERVICES": ",".join(f"{spec.name}={listening[at]}" for at, spec in services.items()),
+    }
+    if sys.stdout.isatty():
+        env["LOG_FORMAT"] = os.environ.get("LOG_FORMAT", "pretty")
+    return env
 
 
 class _Servers(NamedTuple):

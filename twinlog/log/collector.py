@@ -14,7 +14,7 @@ from threading import Lock
 _SMALL = (2_000, 10, 2**31 - 1)
 """Young objects are looked at soon, a few milliseconds' worth at most; all of them never."""
 _ALL_AFTER = 100
-"""So often objects are set apart before all are looked at once: a cycle that was among them would stay for good."""
+"""How often objects are set apart before a full look at all: a cycle among them would otherwise stay for good."""
 
 
 class _Collector:

@@ -39,28 +39,28 @@ class Heads:
         chain: Chained,
         *,
         sign: Sign = unsigned,
-        interval: float = INTERVAL_SECONDS,
+        interval_seconds: float = INTERVAL_SECONDS,
         randomness: Randomness = random,
     ) -> None:
-        """``interval``: seconds between two heads that are logged."""
+        """``interval_seconds``: between two heads that are logged."""
         self._log = log
         self._chain = chain
         self._sign = sign
-        self._interval = interval
+        self._interval_seconds = interval_seconds
         self._logged = ""
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_noting,
             on=(Exception,),  # whatever it is, it concerns no command
             first_seconds=1.0,
-            cap_seconds=interval,
+            cap_seconds=interval_seconds,
             randomness=randomness,
         )
 
     async def run(self) -> None:
         """Seals and logs endlessly, first after the interval."""
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self._interval_seconds)
             await self._retrying(self.note)
             self._retrying.succeeded()
 

@@ -8,7 +8,7 @@ import structlog
 
 _MOST = 5
 _SECONDS = 5.0
-"""So many refusals over so many seconds, and no commit between them, are the store's fault and not a command's."""
+"""This many refusals in this many seconds, without a commit between them, are the store's fault and not a command's."""
 _REMEMBERED_SECONDS = 30.0
 """Without calls nobody would find out that it takes them again, and a service that is not well may get none."""
 

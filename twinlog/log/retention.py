@@ -38,28 +38,28 @@ class Retention:
         keep: timedelta = KEPT,
         declared: Mapping[str, AnyAggregate] = {},
         lease: Lease = ALWAYS_HELD,
-        interval: float = 60.0,
+        interval_seconds: float = 60.0,
         randomness: Randomness = random,
     ) -> None:
-        """``keep``: for how long outcomes are kept, by the store's clock; ``interval``: seconds between two looks.
+        """``keep``: for how long outcomes are kept, by the store's clock; ``interval_seconds``: between two looks.
         ``declared``: the aggregates that the log is to hold, by name."""
         self._log = log
         self._declared = declared
         self._keep = keep
         self._lease = lease
-        self._interval = interval
+        self._interval_seconds = interval_seconds
         self._retrying = Retrying(
             say_failing=self._say_stopped,
             say_working=self._say_sweeping,
             on=(Exception,),  # whatever it is, it concerns no command
             first_seconds=1.0,
-            cap_seconds=interval,
+            cap_seconds=interval_seconds,
             randomness=randomness,
         )
 
     async def run(self) -> None:
         """Sweeps endlessly, first after the interval; during an outage of the store, outcomes are kept for longer."""
-        await asyncio.sleep(self._interval)  # a start has better things to do
+        await asyncio.sleep(self._interval_seconds)  # a start has better things to do
         await self._lease.hold(self._run_while_held)
 
     async def sweep(self) -> int:
@@ -78,7 +78,7 @@ class Retention:
             await self._retrying(self._drop_snapshots)  # once: policies change with a deploy
             while True:
                 more = await self._retrying(self.sweep) == _BATCH
-                await asyncio.sleep(_BETWEEN_BATCHES_SECONDS if more else self._interval)
+                await asyncio.sleep(_BETWEEN_BATCHES_SECONDS if more else self._interval_seconds)
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
 

@@ -46,7 +46,7 @@ _LARGE_BYTES = 256 * 1024
 _LARGE_TO_READ_BYTES = 1024 * 1024
 """A larger snapshot is decoded there; smaller ones take some milliseconds, and going to and fro takes as long."""
 _MANY_EVENTS = 2_000
-"""So is one of so many events of which no snapshot is known, as after its class has changed: it may be large."""
+"""A state of this many events without a known snapshot is encoded there, too, as after its class has changed."""
 
 _REMEMBERED_SIZES = 10_000
 _MOST_WAITING = 10_000

@@ -57,11 +57,11 @@ class Timers:
         clock: Clock,
         lease: Lease = ALWAYS_HELD,
         actor: str,
-        interval: float = 0.5,
+        interval_seconds: float = 0.5,
         traced: Traced = lambda _causes: nullcontext({}),
         randomness: Randomness = random,
     ) -> None:
-        """``interval``: seconds between two checks, so the most by which a wake-up is late while the store works.
+        """``interval_seconds``: between two checks, so the most by which a wake-up is late while the store works.
         ``traced`` goes around each firing, and gives the trace contexts of what timers set off."""
         self._log = log
         self._writer = writer
@@ -69,7 +69,7 @@ class Timers:
         self._clock = clock
         self._lease = lease
         self._actor = actor
-        self._interval = interval
+        self._interval_seconds = interval_seconds
         self._traced = traced
         self._stuck: Mapping[Timer, str] = {}
         """Those that could not be fired, and why."""
@@ -80,7 +80,7 @@ class Timers:
             say_failing=self._say_stopped,
             say_working=self._say_firing,
             on=(Exception,),  # whatever it is, later wake-ups are better than none
-            first_seconds=interval,
+            first_seconds=interval_seconds,
             randomness=randomness,
         )
 
@@ -107,7 +107,7 @@ class Timers:
         try:
             while True:
                 await self._retrying(self.fire)
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(self._interval_seconds)
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
             self._stuck, self._passed, self._try_again_at = {}, None, 0.0

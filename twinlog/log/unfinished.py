@@ -40,11 +40,11 @@ _LEAST, _FIRST, _FIRST_PER_SECOND = 16, 64, 40
 _UNKNOWN = 1024
 """The window before anything is known of the timers: until the first command is committed."""
 _KNOWN_LOOKS = 4
-"""So many looks tell how fast work is finished: the first of a rush see only its beginning."""
+"""How many looks it takes to tell how fast work is finished: the first looks of a rush see only its beginning."""
 _STUCK = 2.0
 """Work that has taken so many times T waits for something else."""
 _FORGOTTEN_SECONDS = 30.0
-"""After so long a command whose caller has gone is taken to have begun nothing."""
+"""After this time, a command whose caller has gone is taken to have begun nothing."""
 _PROBES = 16
 
 

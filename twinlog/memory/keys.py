@@ -15,7 +15,7 @@ class MemoryKeys:
         self._nonces = 0
 
     def nonces(self, count: int) -> bytes:
-        """So many bytes, never the same ones of this store."""
+        """Returns so many bytes, never the same ones twice from this store."""
         self._nonces += 1
         return sha256(self._nonces.to_bytes(8, "big")).digest()[:count]
 

@@ -88,7 +88,7 @@ class Backoff:
     first: timedelta = timedelta(seconds=5)
     most: timedelta = timedelta(minutes=5)
     attention_after: int = 5
-    """After so many failed attempts, an instance that retries without end shows that it needs attention."""
+    """After this many failed attempts, an instance that retries without end shows that it needs attention."""
 
     def delay(self, attempt: int) -> timedelta:
         """How long attempt number ``attempt``, from 1, waits for its answer, or for the next one after it failed."""

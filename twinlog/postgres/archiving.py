@@ -83,7 +83,7 @@ class Archived(NamedTuple):
 
 
 async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, say: Say) -> Archived:
-    """Archives every whole range that is old enough, and takes out of the table what it needs no more.
+    """Archives every whole range that is old enough, and takes out of the table what it no longer needs.
 
     Interrupted, the next run goes on. Raises ArchiveDiffers, ArchiveBusy, ConfigurationError, Unavailable.
     """
@@ -258,7 +258,7 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int, written: b
 
 
 async def _remove(log: PostgresLog, rule: Rule, proved: set[int], say: Say) -> int:
-    """Takes out of the table what it needs no more, in small steps; first it reads files that earlier runs made."""
+    """Takes out of the table what it no longer needs, in small steps; first it reads files that earlier runs made."""
     removed = 0
     for first, last in await fetch(log.pool, _QUERIES["archive_left"], _STEP):
         step = first, last, rule.before, list(rule.ends)

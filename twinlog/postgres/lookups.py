@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 _LATE_SECONDS = 0.01
-"""After so long a wait, another statement is begun: the connection of the one before may hang."""
+"""After this wait another statement is begun: the connection of the one before may hang."""
 _MOST_AT_ONCE = 4
 """Statements under way, of the few connections that a process has."""
 

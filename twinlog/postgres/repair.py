@@ -24,7 +24,7 @@ from twinlog.postgres.view_builds import quoted
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
 _CLOCKS = timedelta(minutes=10)
-"""So far are two clocks apart at most: an effect may seem to be earlier than its cause."""
+"""The most that two clocks may be apart: an effect may seem to be earlier than its cause."""
 EVENT_COLUMNS = (
     "position", "stream_type", "stream_id", "version", "event_id", "type", "payload", "metadata", "partition_key",
     "tag", "recorded_at", "extra",

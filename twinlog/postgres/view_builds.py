@@ -25,7 +25,7 @@ from twinlog.postgres.named_queries import load_queries
 
 _COMPARE_SECONDS = 3_600.0
 _FEW = 10_000
-"""So many rows are counted; of more it is enough to know about how many there are."""
+"""Up to this many rows are counted; beyond, an estimate is enough."""
 _PATIENT = "SET LOCAL lock_timeout = '2s'"
 _LOOKS, _LOOKS_APART_SECONDS = 10, 0.2
 """Together longer than the pauses after which a program of release 0.1 renews a lease, or asks for it."""

@@ -231,7 +231,7 @@ class _Reading:
         self.position = max(self.position, upto)
 
     async def range(self, upto: int, limit: int) -> AsyncIterator[Recorded]:
-        """So many events up to a position, at most."""
+        """At most so many events, up to a position."""
         if self._wanted.since:
             self.position = max(self.position, await scan.first_at(self._log, self._wanted.since, upto))
         began = self.position

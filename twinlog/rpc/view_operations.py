@@ -224,7 +224,7 @@ class ViewOperations:
             raise ViewBuildDropped(view=view, build=build.number)
         shown = await self._shown(declared, build)
         if not dry_run:
-            # Of all that may have kept it: its version may be declared no more.
+            # Of all that may have kept it: its version may no longer be declared.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
             while seconds := await declared.store.drop_build(build, consumers, build.table):
                 await asyncio.sleep(seconds)

@@ -171,7 +171,7 @@ def in_database_name(database: str) -> Iterator[str]:
 def in_subscribers(
     subscribers: Sequence[object], linger_seconds: object = 0.0, ended: bool = False
 ) -> Iterator[str]:
-    """What cannot be subscribed at all, and what to do with it. ``ended``: its service runs no more."""
+    """What cannot be subscribed at all, and what to do with it. ``ended``: its service no longer runs."""
     if ended:
         yield "it has stopped, so that nothing would come of what is subscribed; do so inside its open_service block"
     if not isinstance(linger_seconds, int | float) or not 0 <= linger_seconds <= _LONGEST_LINGER_SECONDS:

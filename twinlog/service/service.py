@@ -416,7 +416,7 @@ class Service:
             self.start("view builds", self.view_builds.run())
 
     async def _view_service(self) -> Registration:
-        await self.view_builds.look()  # no query is answered from a build that is live no more
+        await self.view_builds.look()  # no query is answered from a build that is no longer live
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
         operations = ViewOperations(self.view_builds, self.twin, self.messages)
         return operator_services.views(operations)
