@@ -18,6 +18,7 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from tests.inspection.conftest import customer, inspection, order
 from tests.memory_shop import MemoryShop, NoContext
 from twinlog import Metadata, Schema
+from twinlog.model.differences import differences
 from twinlog.rpc import stream_states
 from twinlog.rpc.logged_event import logged
 from twinlog.v1 import inspection_pb2 as pb
@@ -159,7 +160,7 @@ async def test_a_long_stream_keeps_the_newest_states(
 def test_differences_are_told_by_path() -> None:
     before = {"a": 1, "b": {"c": [1, 2], "gone": None}, "same": [1]}
     after = {"a": "x", "b": {"c": [1, 3, 4]}, "same": [1], "new": {"d": True}}
-    told = {each.path: (each.before, each.after) for each in stream_states.differences(before, after)}
+    told = {each.path: (each.before, each.after) for each in differences(before, after)}
     assert told == {
         "a": ("1", '"x"'),
         "b.c.1": ("2", "3"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -57,6 +58,23 @@ async def test_many_connections_at_once_migrate_once(postgres_url: str, empty_da
     seen = await asyncio.gather(*(start() for _ in range(12)))
 
     assert seen == [[(STORED_AS, m.version) for m in migrations.migrations(KERNEL)]] * 12
+
+
+async def test_a_start_connects_once_to_look_and_to_migrate(
+    postgres_url: str, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection costs both sides milliseconds, at every start of every process."""
+    connect, made = asyncpg.connect, []
+
+    async def counted(*arguments: Any, **options: Any) -> asyncpg.Connection:
+        made.append(arguments)
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", counted)
+    for _ in ("new", "there already"):
+        made.clear()
+        async with open_log(postgres_url, empty_database, "counters"):
+            assert len(made) == 1
 
 
 async def test_many_processes_at_once_make_and_migrate_one_database(

@@ -12,6 +12,8 @@ from stack.topology import ROOT
 
 DOMAINS = ["order_svc.domain", "customer_svc.domain", "saga_orchestrator.credit_saga"]
 HEAVY = {"asyncio", "asyncpg", "grpc", "nats", "pydantic", "pydantic_settings", "structlog", "uvloop"}
+ASKING = ["dead_letters", "diff", "log", "sagas", "snapshots", "state", "status", "views"]
+"""Commands that ask services over gRPC."""
 MAX_SECONDS = 0.060
 TRIES = 15
 
@@ -52,6 +54,12 @@ def test_domains_load_nothing_heavy() -> None:
 def test_tests_of_domains_load_no_server() -> None:
     names = {name.split(".")[0] for name in loaded("twinlog.testing")}
     assert not (HEAVY - {"asyncio", "structlog", "pydantic"}) & names
+
+
+def test_commands_that_ask_services_load_no_service() -> None:
+    """People wait for them: what a service is made of would double the time that each takes to start."""
+    names = {name.split(".")[0] for name in loaded(*(f"twinlog.cli.{module}" for module in ASKING))}
+    assert not (HEAVY - {"asyncio", "grpc"}) & names
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -11,8 +11,8 @@ from rich.console import Console
 from twinlog.cli import moments, servers
 from twinlog.cli.exits import OK
 from twinlog.cli.output import console, line, plain, print_json
+from twinlog.model.differences import differences
 from twinlog.model.messages import as_object
-from twinlog.rpc.stream_states import differences
 from twinlog.v1 import inspection_pb2 as pb
 
 _MOST_EVENTS = 100

@@ -284,7 +284,8 @@ async def until_serving(address: str) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         while True:
             with suppress(grpc.aio.AioRpcError):
-                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+                # Until it listens gRPC itself tries again, which costs less than calls that fail.
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2, wait_for_ready=True)
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             await asyncio.sleep(0.05)

@@ -22,10 +22,10 @@ from twinlog.postgres.database import (
     connect,
     ensure_database,
     everything,
+    migrate_all,
     refused_at_start,
 )
 from twinlog.postgres.meaning import LostRace, outages, rule_of
-from twinlog.postgres.migrations import migrate
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 T = TypeVar("T")
@@ -156,32 +156,40 @@ async def open_pool(
     ``on_connect``: called at every new connection. Raises ConfigurationError.
     """
 
+    async def prepare() -> None:
+        connection = await connect(url, timeout=CONNECT_SECONDS)
+        try:
+            await migrate_all(connection, packages)
+        finally:
+            await connection.close()
+
+    await until_available("migrations", prepare)
+    async with prepared_pool(url, size=size, on_connect=on_connect) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def prepared_pool(
+    url: str, *, size: int, on_connect: Callable[[], None] = lambda: None
+) -> AsyncIterator[Pool]:
+    """A pool for a database that was looked at already."""
+
     async def set_up(connection: Connection) -> None:
         await _set_up(connection)
         on_connect()
 
-    async def prepare() -> Pool:
-        connection = await connect(url, timeout=CONNECT_SECONDS)
-        try:
-            await connection.execute(SESSION)
-            for package in packages:
-                await migrate(connection, package)
-        finally:
-            await connection.close()
-        return await asyncpg.create_pool(
-            url,
-            connect=cast(Any, connect),
-            # With a minimum, asyncpg would keep connecting, and log each refusal, while the server is away.
-            min_size=0,
-            max_size=size,
-            command_timeout=_STATEMENT_SECONDS,
-            timeout=_POOL_CONNECT_SECONDS,
-            init=set_up,
-            connection_class=PlacedConnection,
-            reset=_no_reset,
-        )
-
-    pool = await until_available("migrations", prepare)
+    pool = await asyncpg.create_pool(
+        url,
+        connect=cast(Any, connect),
+        # With a minimum, asyncpg would keep connecting, and log each refusal, while the server is away.
+        min_size=0,
+        max_size=size,
+        command_timeout=_STATEMENT_SECONDS,
+        timeout=_POOL_CONNECT_SECONDS,
+        init=set_up,
+        connection_class=PlacedConnection,
+        reset=_no_reset,
+    )
     try:
         yield pool
     finally:
@@ -230,6 +238,8 @@ async def open_database(
 
     ``admit``: see :func:`ensure_database`.
     """
-    url = await until_available("database", lambda: ensure_database(server_url, database, admit))
-    async with open_pool(url, *packages, size=size, on_connect=on_connect) as pool:
+    url = await until_available(
+        "database", lambda: ensure_database(server_url, database, *packages, admit=admit)
+    )
+    async with prepared_pool(url, size=size, on_connect=on_connect) as pool:
         yield pool

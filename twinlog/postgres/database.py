@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ import asyncpg
 from twinlog._aio.reasons import reason
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.migrations import migrate
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 
 OLDEST_POSTGRES = 140000
@@ -108,10 +109,11 @@ async def all_databases(server_url: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def ensure_database(server_url: str, database: str, admit: Admit = everything) -> str:
+async def ensure_database(server_url: str, database: str, *packages: str, admit: Admit = everything) -> str:
     """Creates the database, and its schema, if it is missing, checks that it can be used, and returns its URL.
 
-    ``admit`` raises ConfigurationError where what is in it already is another's.
+    The migrations of ``packages`` are applied, on the connection that checks: every start pays for each connection.
+    ``admit`` raises ConfigurationError where what is in the database already is another's.
 
     Raises ConfigurationError, one line that says what is needed, if it cannot; and Unavailable while the server is
     not up.
@@ -131,9 +133,19 @@ async def ensure_database(server_url: str, database: str, admit: Admit = everyth
                 if (schema := parted(database)[1]) and not await connection.fetchval(HAS_SCHEMA, schema):
                     await _create_schema(connection, database)
                 await admit(connection, database)
+                await migrate_all(connection, packages)
         finally:
             await connection.close()
     return url
+
+
+async def migrate_all(connection: asyncpg.Connection, packages: Sequence[str]) -> None:
+    """Applies the migrations of these packages. Raises what :func:`migrate` does."""
+    if not packages:
+        return
+    await connection.execute(SESSION)
+    for package in packages:
+        await migrate(connection, package)
 
 
 HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"

@@ -18,7 +18,7 @@ from twinlog.postgres.connection import (
     fetch,
     on_connection,
     open_database,
-    open_pool,
+    prepared_pool,
     until_available,
 )
 from twinlog.postgres.database import ensure_database
@@ -48,7 +48,7 @@ async def open_keys_by_and_by(
     made = Connections()
     try:
         async with asyncio.timeout(START_SECONDS):
-            url = await until_available("keys", lambda: ensure_database(server_url, database))
+            url = await until_available("keys", lambda: ensure_database(server_url, database, PACKAGE))
     except TimeoutError:
         late = LateKeys(server_url, database, wrapping)
         opening = asyncio.create_task(late.run())
@@ -58,7 +58,7 @@ async def open_keys_by_and_by(
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
         return
-    async with open_pool(url, PACKAGE, size=_CONNECTIONS, on_connect=made.count) as pool:
+    async with prepared_pool(url, size=_CONNECTIONS, on_connect=made.count) as pool:
         yield PostgresKeys(pool, wrapping, made)
 
 

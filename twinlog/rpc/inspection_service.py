@@ -19,6 +19,7 @@ from twinlog.log.streams import beginning
 from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.differences import differences
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.messages import as_object
@@ -30,7 +31,7 @@ from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
 from twinlog.rpc.moments import moment_of, time_of
 from twinlog.rpc.saga_tables import saga_tables
-from twinlog.rpc.stream_states import MOST_STATES, differences, shown, states
+from twinlog.rpc.stream_states import MOST_STATES, shown, states
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer

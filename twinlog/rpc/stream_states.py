@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from twinlog.log.streams import fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.differences import differences
 from twinlog.model.event import Recorded
 from twinlog.model.messages import StoredMessage
 from twinlog.model.saga import SagaInstance
@@ -30,8 +31,6 @@ _MOST_BYTES = 1_500_000
 """States of one answer, as JSON: gRPC refuses messages of 4 MiB."""
 _MOST_ENTRIES = 500
 """Of a map in a state; larger ones are told in part."""
-_LONG_VALUE = 2_000
-"""Characters of a value in a change."""
 
 
 def as_object(aggregate: AnyAggregate, state: Any) -> dict[str, Any]:
@@ -116,32 +115,6 @@ def states(schema: Schema, before: Entry, events: Sequence[Recorded]) -> list[pb
         sizes.append(state.ByteSize())
     _shorten(told, sizes)
     return told
-
-
-def differences(before: Any, after: Any, path: str = "") -> Iterator[pb.StateChange]:
-    """The values that differ, by path."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in [*before, *(name for name in after if name not in before)]:
-            yield from _differ(before, after, name, f"{path}.{name}" if path else str(name))
-    elif isinstance(before, list) and isinstance(after, list):
-        first, second = dict(enumerate(before)), dict(enumerate(after))
-        yield from differences(first, second, path)
-    elif before != after:
-        yield pb.StateChange(path=path, before=_text(before), after=_text(after))
-
-
-def _differ(before: dict[Any, Any], after: dict[Any, Any], name: Any, path: str) -> Iterator[pb.StateChange]:
-    if name not in after:
-        yield pb.StateChange(path=path, before=_text(before[name]))
-    elif name not in before:
-        yield pb.StateChange(path=path, after=_text(after[name]))
-    else:
-        yield from differences(before[name], after[name], path)
-
-
-def _text(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONG_VALUE else f"{text[:_LONG_VALUE]}…"
 
 
 def _shorten(told: Sequence[pb.StreamState], sizes: Sequence[int]) -> None:
