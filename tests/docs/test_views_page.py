@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from stack.topology import ROOT
 from tests.dead_letters.journal import dead_lettering, event
 from tests.docs.test_domain_pages import module
 from twinlog import PostgresViews, Projection, Schema
+from twinlog.rpc import PageTokens
 from twinlog.testing.internals import open_log
 
 PACKAGE = "views_page"
@@ -56,5 +57,12 @@ async def test_a_join_shows_the_same_whichever_log_is_first(
             await of_log(store, page, source).handle(said[source], 0)
         shown = [tuple(row) for row in await store.query("stays_with_names")]
         of_guest = [tuple(row) for row in await store.query("stays_of_guest", "g1")]
+        paged: list[Any] = []
+        pages, token = PageTokens(), ""
+        for _ in of_guest:
+            asked = SimpleNamespace(guest="g1", page_size=1, page_token=token)
+            rows_of_page, token = await page.list_stays(store, pages, asked, None)
+            paged += map(tuple, rows_of_page)
     assert shown == [("s1", "Ann", 0), ("s2", "Ann", 0), ("s3", "", 0)]
+    assert (paged, token) == (of_guest, "")
     assert of_guest == [("s1", "g1", 0), ("s2", "g1", 0)]

@@ -1,4 +1,8 @@
-"""A pooler that gives each transaction another session, as pgbouncer does in transaction mode; just enough of one."""
+"""A pooler of the wrong kinds; just enough of one.
+
+It gives each transaction another session, as pgbouncer does in transaction mode, or each client the session of the one
+before it, as it was left.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 _SSL = 80877103
 _READY, _TERMINATE = b"Z", b"X"
+Session = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def _message(kind: bytes, body: bytes) -> bytes:
@@ -32,11 +37,12 @@ async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 class Pooler:
     """Sessions are opened when they are needed, and lent until ReadyForQuery says that no transaction is open."""
 
-    def __init__(self, port: int, *, first_in_first_out: bool = False) -> None:
-        """``port``: the server's, which trusts everybody."""
+    def __init__(self, port: int, *, first_in_first_out: bool = False, keeps_sessions: bool = False) -> None:
+        """``port``: the server's, which trusts everybody. ``keeps_sessions``: a client has one until it goes."""
         self._server = port
+        self._keeps = keeps_sessions
         self._fifo = first_in_first_out
-        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+        self._idle: deque[Session] = deque()
         self._greeting = b""
         self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
@@ -46,11 +52,13 @@ class Pooler:
         self._writers.append(writer)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             parameters = await self._accept(reader, writer)
-            await self.open(parameters)
+            if not (self._keeps and self._idle):
+                await self.open(parameters)
             # A client is told a session of the pooler's own making.
             writer.write(self._greeting + _message(b"K", struct.pack("!ii", -7, 7)) + _message(_READY, b"I"))
             asked: asyncio.Queue[bytes] = asyncio.Queue()
-            working = asyncio.create_task(self._work(asked, writer, parameters))
+            kept = self._idle.pop() if self._keeps else None
+            working = asyncio.create_task(self._work(asked, writer, parameters, kept))
             try:
                 while True:
                     kind, message = await _read(reader)
@@ -59,6 +67,8 @@ class Pooler:
                     asked.put_nowait(message)
             finally:
                 working.cancel()
+                if kept:
+                    self._idle.append(kept)
         writer.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, str]:
@@ -86,13 +96,17 @@ class Pooler:
         self._idle.append((reader, writer))
 
     async def _work(
-        self, asked: asyncio.Queue[bytes], writer: asyncio.StreamWriter, parameters: Mapping[str, str]
+        self,
+        asked: asyncio.Queue[bytes],
+        writer: asyncio.StreamWriter,
+        parameters: Mapping[str, str],
+        kept: Session | None,
     ) -> None:
         while True:
             message = await asked.get()
-            if not self._idle:
+            if not (kept or self._idle):
                 await self.open(parameters)
-            session = self._idle.popleft() if self._fifo else self._idle.pop()
+            session = kept or (self._idle.popleft() if self._fifo else self._idle.pop())
             session[1].write(message)
             sending = asyncio.create_task(self._send(asked, session[1]))
             try:
@@ -102,7 +116,8 @@ class Pooler:
                     writer.write(message)
             finally:
                 sending.cancel()
-            self._idle.append(session)
+            if not kept:
+                self._idle.append(session)
 
     async def _send(self, asked: asyncio.Queue[bytes], session: asyncio.StreamWriter) -> None:
         while True:
@@ -114,9 +129,11 @@ class Pooler:
 
 
 @asynccontextmanager
-async def pooler(port: int, *, first_in_first_out: bool = False) -> AsyncIterator[Pooler]:
+async def pooler(
+    port: int, *, first_in_first_out: bool = False, keeps_sessions: bool = False
+) -> AsyncIterator[Pooler]:
     """A pooler before the server at that port."""
-    between = Pooler(port, first_in_first_out=first_in_first_out)
+    between = Pooler(port, first_in_first_out=first_in_first_out, keeps_sessions=keeps_sessions)
     server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
     between.port = server.sockets[0].getsockname()[1]
     try:

@@ -376,6 +376,14 @@ async def test_a_pooler_that_parts_sessions_is_refused(
             await ensure_database(f"postgresql://postgres@127.0.0.1:{between.port}", name)
 
 
+async def test_a_pooler_that_hands_on_sessions_as_they_were_left_is_refused(
+    shaken: EmbeddedPostgres, name: str
+) -> None:
+    async with pooler(shaken.port, keeps_sessions=True) as between:
+        with pytest.raises(ConfigurationError, match=r"^POSTGRES_URL: the pooler .*server_reset_query"):
+            await ensure_database(f"postgresql://postgres@127.0.0.1:{between.port}", name)
+
+
 SPECS = [order_svc.SPEC, customer_svc.SPEC, saga_orchestrator.SPEC, projector.SPEC]
 
 

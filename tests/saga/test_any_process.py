@@ -42,7 +42,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LASTS: Sequence[timedelta | Callable[[Any], datetime]] = (SECOND, lambda _trigger: NOW)
 ENDED = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
-WORDS = ("overdue", "retry", "skip", "abort", "interrupt", "begin", "crash")
+WORDS = ("speak", "overdue", "retry", "skip", "abort", "interrupt", "begin", "crash")
 ACTIONS = st.lists(
     st.tuples(st.sampled_from((*["deliver", "hear"] * 4, *WORDS)), st.integers(0, 9)), max_size=40
 )
@@ -106,6 +106,9 @@ class Participant:
                 self.state = "undone"
             return "Undone"
         self.sent += 1
+        return self.answer()
+
+    def answer(self) -> str:
         if self.state == "new" and self.busy:
             self.busy -= 1
             return "Busy"
@@ -126,6 +129,8 @@ class World:
     answers: list[Message] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     undo_skipped: set[int] = field(default_factory=set)
+    spoken: set[int] = field(default_factory=set)
+    """The steps that a person has decided."""
 
     def __post_init__(self) -> None:
         self.sagas = saga_aggregate(self.saga)
@@ -164,6 +169,8 @@ class World:
                 self.deliver(self.commands[at % len(self.commands)])
             case "hear" if self.answers:
                 self.give(Reply(self.answers[at % len(self.answers)], self.now))
+            case "speak":
+                self.speak(at % len(self.saga.steps))
             case "overdue" if self.instance.deadline:
                 self.now = max(self.now, self.instance.deadline)
                 self.give(Wake(self.now))
@@ -193,13 +200,18 @@ class World:
         elif answer := self.participants[int(number)].handle(word):
             self.answers.append(message(answer, number))
 
+    def speak(self, number: int) -> None:
+        """A person decides, whether it is the step's turn or not, and says it to the instance."""
+        step = self.saga.steps[number]
+        if step.send is None and step.done:
+            self.spoken.add(number)
+            self.give(Reply(message(self.participants[number].answer(), number), self.now))
+
     def signal(self) -> None:
-        """People decide what waits for them."""
+        """People decide what waits for them, once."""
         for each in self.instance.awaited if self.instance.status is SagaStatus.RUNNING else ():
-            awaited = self.saga.steps[each.step]
-            if awaited.send is None and awaited.done:
-                person = self.participants[each.step]
-                self.answers.append(message(person.handle("Send"), each.step))
+            if each.step not in self.spoken or self.participants[each.step].relents:
+                self.speak(each.step)
 
     def finish(self) -> None:
         """Whatever is on its way arrives, people decide and time passes, until nothing moves any more."""
@@ -334,6 +346,7 @@ BUGS: dict[str, tuple[type, str, Callable[..., Any]]] = {
             self, instance, awaited._replace(resting=False), event, now
         ),
     ),
+    "forgets what a person said early": (SagaDecider, "_keep", lambda _self, _instance, _event: []),
     "goes on after the first of a group": (
         SagaEvolution,
         "following",

@@ -187,6 +187,23 @@ def test_what_is_left_out_at_the_end_or_throughout_is_no_obstacle() -> None:
     assert decided(sagas, BEGIN) == ["SagaStarted", "SagaCompleted"]
 
 
+def test_an_answer_of_a_person_that_comes_early_waits_for_its_step() -> None:
+    signal = replace(step(1, deadline=timedelta(days=3)), send=None)
+    sagas = of(step(0), signal, step(2))
+    early = (BEGIN, reply("Done", 1))
+    assert decided(sagas, *early) == ["SagaAnswerKept"]
+    assert decided(sagas, *early, reply("Refused", 1)) == []  # the first counts
+    assert decided(sagas, *early, reply("Done", 0)) == ["SagaStepSucceeded", "SagaStepSucceeded", "Send2"]
+    refused = (BEGIN, reply("Refused", 1), reply("Done", 0))
+    assert decided(sagas, *refused) == ["SagaStepSucceeded", "SagaStepFailed", "Undo0"]
+    assert decided(sagas, *early, reply("Refused", 0)) == ["SagaStepFailed", "SagaCompensated"]
+    last = of(step(0), signal)
+    assert decided(last, *early, reply("Done", 0)) == ["SagaStepSucceeded", "SagaCompleted"]
+    needless = of(step(0), replace(signal, when=lambda _context: False), step(2))
+    assert decided(needless, BEGIN, reply("Refused", 1), reply("Done", 0)) == ["SagaStepSucceeded", "Send2"]
+    assert decided(sagas, BEGIN, reply("Done", 2)) == []  # nobody has been asked for it
+
+
 def test_a_step_without_a_command_waits_for_a_person() -> None:
     signal = replace(step(1, deadline=timedelta(days=3)), send=None)
     sagas = of(step(0), signal, step(2))

@@ -96,6 +96,22 @@ def test_what_invariants_raise_is_told_with_its_place(invariants: type[Invariant
         simulate(SCENARIO, invariants, seeds=[3])
 
 
+class Misspelt(Invariants):
+    """Has a check that nobody calls."""
+
+    def at_the_end(self) -> None:
+        raise AssertionError
+
+
+def test_what_would_look_at_nothing_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=r"Misspelt overrides none of event, acknowledged.*; name its checks so"
+    ):
+        simulate(SCENARIO, Misspelt, seeds=[3])
+    with pytest.raises(ValueError, match=r"no seed was run; give some, as seeds=range\(100\)"):
+        simulate(SCENARIO, seeds=[])
+
+
 class CountsOnce(Invariants):
     """Every event is the first that these options see of its kind of rooms."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tests.controls import MODES, Mode, new_id, wire
 from tests.hotel import messages as pb
 from tests.hotel.bookings import BOOKING, POINTS, BookingNotFound
 from tests.hotel.rooms import ROOM, ROOMS, RoomRow
-from tests.hotel.services import HOTEL, BookingService
+from tests.hotel.services import HOTEL, BookingService, RoomService
 from tests.simulation.shop import services
 from twinlog import ConfigurationError, Policies, Service, ViewStore
 from twinlog.rpc import Commands
@@ -28,6 +29,9 @@ from twinlog.testing import START, Hosted, World
 ORDERS = 500
 LEAST_A_SECOND = 150.0
 """Orders; measured are over 1,000 on an idle machine in either mode."""
+
+LONGEST_PROCESSOR_SECONDS = 10.0
+"""For a year in which nothing happens; measured is a hundredth of one. Without skipping it are hours."""
 
 
 @pytest.fixture
@@ -66,6 +70,53 @@ def test_a_service_that_is_away_is_waited_for_and_its_deadline_passes(hotel: Wor
     assert hotel.state(BOOKING, "b").state == "rejected"
     assert hotel.state(ROOM, "101").booking_id == ""
     assert timedelta(seconds=5) <= hotel.now() - START < timedelta(seconds=7)
+
+
+def test_days_without_anything_due_pass_at_once_and_what_is_due_in_them_has_its_time(hotel: World) -> None:
+    with hotel.away("rooms_svc"):
+        book(hotel)
+        hotel.advance(timedelta(minutes=30))
+    hotel.settle()
+    retried = [event for event in hotel.logs["trips"].events if event.type.endswith("CommandRetried")]
+    times = [event.recorded_at - START for event in retried]
+    assert timedelta(seconds=4) < times[0] < timedelta(seconds=10)
+    later = [second - first for first, second in pairwise(times)][-3:]
+    assert all(timedelta(minutes=5) <= each < timedelta(minutes=5, seconds=1) for each in later)
+
+    began = time.process_time()
+    hotel.advance(timedelta(days=365))
+    assert time.process_time() - began < LONGEST_PROCESSOR_SECONDS
+    assert timedelta(days=365) <= hotel.now() - START < timedelta(days=365, hours=1)
+
+
+def test_a_query_in_sql_has_a_function_in_its_place() -> None:
+    rooms, bookings, trips = HOTEL
+
+    def edge(service: Service, store: ViewStore) -> Asked:
+        rooms.wire(service, store)
+        return Asked(Commands(service.log, service.writer), store)
+
+    free = {"free_rooms": lambda tables, most: [row.room_id for row in tables["rooms"].values()][:most]}
+    for queries, found in ((free, ["101"]), ({}, None)):
+        with World([replace(rooms, wire=edge, queries=queries), bookings, trips]) as world:
+            world.call("rooms_svc", "OpenRoom", pb.OpenRoomRequest(room_id="101"))
+            world.settle()
+            if found is None:
+                with pytest.raises(NotImplementedError, match=r"no query 'free_rooms'; say what it gives"):
+                    world.call("rooms_svc", "FreeRooms", 5)
+            else:
+                assert world.call("rooms_svc", "FreeRooms", 5) == found
+
+
+class Asked(RoomService):
+    """Rooms, and a query of them."""
+
+    def __init__(self, commands: Commands, store: Any) -> None:
+        super().__init__(commands)
+        self._store = store
+
+    async def FreeRooms(self, most: int, _context: Any) -> Any:
+        return await self._store.query("free_rooms", most)
 
 
 def test_of_two_bookings_one_gets_the_room(hotel: World) -> None:

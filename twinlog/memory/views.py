@@ -25,13 +25,17 @@ _BEGUN = datetime(2020, 1, 1, tzinfo=UTC)
 _MOST_NOTES = 1_000
 """Of a view."""
 
+MemoryQueries = Mapping[str, Callable[..., Sequence[Any]]]
+"""By name, what a query gives of the tables, by view and key, and of its arguments."""
+
 
 class MemoryViews:
     """Views that live as long as this object."""
 
-    def __init__(self, log: MemoryLog | None = None) -> None:
-        """``log``: the log beside the views; by default a new one."""
+    def __init__(self, log: MemoryLog | None = None, queries: MemoryQueries | None = None) -> None:
+        """``log``: the log beside the views; by default a new one. ``queries``: what stands for those in SQL."""
         self.log = log or MemoryLog("views")
+        self._queries = queries or {}
         self.tables: dict[str, dict[str, Any]] = {}
         """By name; those of builds that are not at home have their place before it, with a slash."""
         self.positions: dict[str, int] = {}
@@ -144,8 +148,13 @@ class MemoryViews:
         return self.tables.get(self._table(view), {}).get(key)
 
     async def query(self, name: str, *arguments: Any) -> Sequence[Any]:
-        """Named queries are for stores with a language for them: here, look at ``tables``."""
-        raise NotImplementedError(f"views in memory have no query {name!r}")
+        """What the function of that name gives; SQL is not read here."""
+        if name not in self._queries:
+            raise NotImplementedError(
+                f"views in memory have no SQL, and so no query {name!r}; say what it gives, as in "
+                f"Hosted(…, queries={{{name!r}: lambda tables, *arguments: […]}}), or test what needs it on Postgres"
+            )
+        return self._queries[name](self.tables, *arguments)
 
     def note(self, views: NotedViews) -> None:
         self._noted_views |= views

@@ -30,6 +30,7 @@ TIMED_OUT = "DEADLINE_EXCEEDED"
 Event = (
     pb.SagaStarted
     | pb.SagaStepSucceeded
+    | pb.SagaAnswerKept
     | pb.SagaStepFailed
     | pb.SagaInterrupted
     | pb.SagaStepCompensated
@@ -103,6 +104,9 @@ class SagaInstance:
     replies: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
     """By the name of a step, the event that answered it with success, as a google.protobuf.Any; the context has them
     unpacked."""
+    early: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
+    """By the name of a step that waits for a signal, the answer that came before it has begun, as a
+    google.protobuf.Any."""
     reason: str = ""
     refusal: StoredMessage = None
     interrupted: bool = False

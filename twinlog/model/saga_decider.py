@@ -27,10 +27,12 @@ from twinlog.model.saga import (
     SagaStatus,
     Skip,
     Step,
+    StepState,
     Wake,
 )
 from twinlog.model.saga_commands import SagaCommands, Sent, ending
 from twinlog.model.saga_evolution import MAY_HAVE_HAPPENED, SagaEvolution
+from twinlog.model.saga_table import Replies
 from twinlog.model.times import timestamp
 from twinlog.v1 import saga_pb2 as pb
 
@@ -120,7 +122,28 @@ class SagaDecider:
                 return self._failed_for_now(instance, awaited, event, now)
             if step.refused and isinstance(event, step.refused):
                 return self._refused(instance, awaited, event, now)
+        return self._keep(instance, event)
+
+    def _keep(self, instance: SagaInstance, event: Message) -> Events:
+        """The first answer to a step that waits for a signal and has not begun: nobody sends it again."""
+        for number, step in enumerate(self._saga.steps):
+            if step.send or instance.steps[number] is not StepState.WAITING or step.name in instance.early:
+                continue
+            if isinstance(event, step.answers) and (step.matches is None or step.matches(event)):
+                return [pb.SagaAnswerKept(step=number, answer=pack(event))]
         return []
+
+    def _answer_early(self, instance: SagaInstance, begun: Sequence[int], now: datetime) -> Events:
+        """What follows from answers that were there before their steps had begun."""
+        events: list[Message] = []
+        early = Replies(instance.early)
+        for number in begun:
+            name = self._saga.steps[number].name
+            if name in instance.early and instance.status is SagaStatus.RUNNING:
+                for event in self._reply(instance, early[name], now):
+                    events.append(event)
+                    instance = self.evolve(instance, event)
+        return events
 
     def _succeeded(
         self, instance: SagaInstance, awaited: Awaited, event: Message | None, now: datetime
@@ -297,7 +320,8 @@ class SagaDecider:
             event.deadline.CopyFrom(timestamp(sent[0].deadline))
         elif len(sent) > 1:
             event.begun.extend(_begun(each) for each in sent)
-        return [event, *[each.message for each in sent if each.message]]
+        early = self._answer_early(after, following, now) if instance.early else ()
+        return [event, *[each.message for each in sent if each.message], *early]
 
     def _end(self, instance: SagaInstance, event: Any) -> Events:
         if isinstance(event, pb.SagaStepSucceeded) and not event.left_out:

@@ -42,6 +42,9 @@ class SagaEvolution:
                 return self.go_on(self.started(event), event)
             case pb.SagaStepSucceeded():
                 return self.go_on(self.succeeded(instance, event), event)
+            case pb.SagaAnswerKept():
+                name = self._saga.steps[event.step].name
+                return changed(instance, early={**instance.early, name: event.answer})
             case pb.SagaStepFailed():
                 return self._failed(instance, event)
             case pb.SagaInterrupted():

@@ -23,6 +23,7 @@ from twinlog.model.upcasts import Reading, Upcast, Upcaster, WrongUpcast, finger
 _HOLDS_EVENT = {
     "twinlog.v1.SagaStarted": "trigger",
     "twinlog.v1.SagaStepSucceeded": "reply",
+    "twinlog.v1.SagaAnswerKept": "answer",
     "twinlog.v1.SagaStepFailed": "refusal",
     "twinlog.v1.SagaCompleted": "reply",
 }

@@ -192,6 +192,11 @@ async def check(connection: asyncpg.Connection, url: str) -> None:
             "POSTGRES_URL: the pooler in between gives each transaction another session; use its session mode "
             "(pgbouncer: pool_mode = session) or the server's own address"
         )
+    if connection.get_server_pid() != session and await _hands_on_sessions(url):
+        raise WrongSetting(
+            "POSTGRES_URL: the pooler in between hands on sessions as others have left them, with their locks and "
+            "their schema; have it clear them (pgbouncer: server_reset_query = DISCARD ALL, as by default)"
+        )
 
 
 async def _shares_sessions(connection: asyncpg.Connection, url: str) -> bool:
@@ -209,6 +214,21 @@ async def _shares_sessions(connection: asyncpg.Connection, url: str) -> bool:
     finally:
         other.terminate()
     return False
+
+
+async def _hands_on_sessions(url: str) -> bool:
+    """Whether what one connection has set in its session, the next one finds there."""
+    for statement in (_MARK, _IS_MARKED):
+        connection = await connect(url, timeout=CONNECT_SECONDS)
+        try:
+            marked = await connection.fetchval(statement)
+        finally:
+            await connection.close()
+    return bool(marked)
+
+
+_MARK = "SELECT set_config('twinlog.marked', 'yes', false)"
+_IS_MARKED = "SELECT current_setting('twinlog.marked', true)"
 
 
 async def _session(connection: asyncpg.Connection) -> int:

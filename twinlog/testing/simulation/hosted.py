@@ -13,7 +13,7 @@ from twinlog.consume.projection import Projection
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
-from twinlog.memory.views import MemoryViews
+from twinlog.memory.views import MemoryQueries, MemoryViews
 from twinlog.model.view import AnyView
 from twinlog.postgres.urls import parted
 from twinlog.service.mistakes import in_spec, refuse
@@ -39,6 +39,10 @@ class Hosted:
     idempotent."""
     settings: Settings | None = None
     """What its wiring finds as ``service.settings``; by default the settings' own defaults."""
+
+    queries: MemoryQueries = field(default_factory=dict)
+    """What stands for its queries in SQL, by name: a function of the tables (rows by view and key) and the arguments,
+    as ``{"stays_of_guest": lambda tables, guest: [row for row in tables["stays"].values() if row.guest == guest]}``."""
 
     def configure(self, service: Service) -> None:
         """Gives a service its settings."""
@@ -181,7 +185,7 @@ class _Surveyed(Service):
             aggregates=hosted.spec.aggregates,
         )
         hosted.configure(self)
-        hosted.wire(self, MemoryViews(log))
+        hosted.wire(self, MemoryViews(log, hosted.queries))
         self.refuse_unfinished()
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:

@@ -44,8 +44,17 @@ class Invariants:
         """Nothing moves any more: checks what holds then."""
 
 
+_CALLED = ("event", "acknowledged", "refused", "unfinished", "at_rest")
+
+
 def heard(invariants: Invariants) -> Invariants:
-    """The same invariants; they fail where a method gives False or a coroutine, which nobody would look at."""
+    """The same invariants; they fail where a method gives False or a coroutine, which nobody would look at.
+
+    Raises TypeError for a class that has none of the methods which are called, as where one is misspelt.
+    """
+    kind = type(invariants)
+    if kind is not Invariants and all(getattr(kind, name) is getattr(Invariants, name) for name in _CALLED):
+        raise TypeError(f"{kind.__name__} overrides none of {', '.join(_CALLED)}; name its checks so")
     for name in ("event", "acknowledged", "refused", "at_rest"):
         setattr(invariants, name, _heard(name, getattr(invariants, name)))
     return invariants

@@ -19,6 +19,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_OFTEN_SECONDS = 600.0
+"""What waits for no longer than this only looks whether there is something to do."""
+
 
 class Life:
     """One run of a process, from its start to its crash."""
@@ -36,7 +39,7 @@ LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
 class Handle:
     """A scheduled callback."""
 
-    __slots__ = ("args", "callback", "context", "dropped", "life")
+    __slots__ = ("appointed", "args", "callback", "context", "dropped", "life")
 
     def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> None:
         self.callback = callback
@@ -44,6 +47,8 @@ class Handle:
         self.context = context if context is not None else contextvars.copy_context()
         self.life = self.context.get(LIFE)
         self.dropped = False
+        self.appointed = False
+        """Whether it waits for a time, rather than to look again soon."""
 
     def cancel(self) -> None:
         self.dropped = True
@@ -96,6 +101,21 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(None)
 
+    def skip(self, until: float) -> None:
+        """Has time pass at once, up to ``until`` or the first callback that waits for a time before it.
+
+        What only looks again soon does so afterwards, as if it had begun to wait later.
+        """
+        appointments = [when for when, _, handle in self._timers if handle.appointed and not handle.dropped]
+        skipped = min([until, *appointments]) - self._now
+        if skipped > 0 and not self._ready:
+            self._now += skipped
+            self._timers = [
+                (when if handle.appointed else when + skipped, timed, handle)
+                for when, timed, handle in self._timers
+            ]
+            heapq.heapify(self._timers)
+
     def stop(self) -> None:
         """Ends the run after this callback."""
         self._stopped = True
@@ -129,6 +149,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def _at(self, when: float, handle: Handle) -> Handle:
         self._timed += 1
+        handle.appointed = when - self._now > _OFTEN_SECONDS
         heapq.heappush(self._timers, (when, self._timed, handle))
         return handle
 

@@ -37,7 +37,7 @@ class Scene:
         self.twins = {name: MemoryTwin(name) for name in survey.logs}
         """Their streams."""
         self.views = {
-            name: MemoryViews(self.logs[each.spec.log])
+            name: MemoryViews(self.logs[each.spec.log], each.queries)
             for name, each in sorted(survey.hosted.items())  # the same in every world
         }
         """The stores of projections, by service."""

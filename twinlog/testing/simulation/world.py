@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.model.errors import Overloaded
 from twinlog.service.wiring import servicers
-from twinlog.testing.fakes import CountedIds
+from twinlog.testing.fakes import START, CountedIds
 from twinlog.testing.simulation.calls import CallContext
 from twinlog.testing.simulation.clocks import SkewedClock
 from twinlog.testing.simulation.hosted import Hosted, survey
@@ -26,6 +26,10 @@ _LONGEST_SECONDS = 3600.0
 """In simulated time; whatever has not ended by then never will."""
 _LOOK_EVERY_SECONDS = 0.01
 _CALLS_AT_ONCE = 64
+_LULL_SECONDS = 1.0
+"""How long a world is at rest before the time in which nothing is due is skipped."""
+_STUCK_SECONDS = 60.0
+"""A timer that is overdue for so long cannot be fired, and is not waited for."""
 
 
 class World(Scene):
@@ -111,8 +115,16 @@ class World(Scene):
             self._refuse_dead_letters()
 
     def advance(self, by: timedelta) -> None:
-        """Lets time pass; whatever is due in it happens at its time. The end is settled."""
-        self._pass(by.total_seconds())
+        """Lets time pass; whatever is due in it happens at its time. The end is settled.
+
+        Where nothing is due, days pass at once: what looks around every ten minutes or more often is not run all
+        the while.
+        """
+        until = self._loop.time() + by.total_seconds()
+        while (left := until - self._loop.time()) > 0:
+            self._pass(min(left, _LULL_SECONDS))
+            if not self._waiting():
+                self._loop.skip(min([until, *self._due()]))
         self.settle()
 
     @contextmanager
@@ -160,6 +172,15 @@ class World(Scene):
         while self._loop.time() < until:
             self._loop.run(until)
             self._check()
+
+    def _due(self) -> Iterator[float]:
+        """When timers of the logs are due, as times of the loop."""
+        now = self._loop.time()
+        for log in self.logs.values():
+            for timer in log.timers.values():
+                due = (timer.due - START).total_seconds()
+                if due > now - _STUCK_SECONDS:
+                    yield max(due, now)
 
     def _waiting(self) -> list[str]:
         return [
