@@ -126,6 +126,23 @@ def test_the_rate_of_a_build_is_events_a_second(samples: Sequence[tuple[float, i
     assert builds.rate("a build") == rate
 
 
+def test_what_is_read_next_is_compared_with_what_was_read() -> None:
+    """And with the home where nothing is known to have been read."""
+    view: Any = SimpleNamespace(name="stays", version=1)
+    declared = Declared("stays", cast(Any, None), {1: view})
+    declared.projections.append(cast(Any, SimpleNamespace(name="p.stays", source="orders", tables=[view])))
+    builds = ViewBuilds(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    builds.declared["stays"] = declared
+    home = declared.home(1)
+    second, third = (home._replace(number=number, home=False) for number in (2, 3))
+    builds.builds["stays"] = [home, second, third]
+    assert [*builds._pairs({"stays": second}, {"stays": third})] == [
+        ("p.stays@2.orders", "p.stays@3.orders", False)
+    ]
+    assert [*builds._pairs({}, {"stays": second})] == [("p.stays", "p.stays@2.orders", False)]
+    assert [*builds._pairs({"stays": second._replace(dropped=True, number=4)}, {"stays": third})] == []
+
+
 async def test_a_build_that_is_gone_is_stopped() -> None:
     class Builds:
         live = LiveBuilds()
