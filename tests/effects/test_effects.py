@@ -133,6 +133,23 @@ async def test_a_provider_that_is_down_is_asked_again_and_parks_nothing(events: 
     assert all(journal(log, str(number)) == [1] for number in range(events))
 
 
+async def test_what_fails_for_a_moment_after_others_were_answered_is_tried_again_at_once() -> None:
+    answered, failing = asyncio.Event(), ["b:1"]
+
+    class Stumbling(Server):
+        async def send(self, text: str, attempt: Attempt) -> None:
+            if text in failing:
+                await answered.wait()
+                failing.remove(text)
+                raise Unavailable("for a moment")
+            await super().send(text, attempt)
+            answered.set()
+
+    source, log = Source(), MemoryLog("own")
+    async with replica(effects(Stumbling()), log) as handler:
+        assert await handler.handle(source.add("a:1", "b:1"), 0) == 2
+
+
 async def test_while_a_provider_is_known_to_be_down_a_new_event_costs_one_call_a_round() -> None:
     source, server, log = Source(), Server(), MemoryLog("own")
     server.down = True

@@ -96,6 +96,7 @@ async def test_what_caused_the_events_of_a_log_is_remembered(
         await append(log, f"orders/{number}" if number % 2 else f"sagas/{100 - number}", number)
     own = LogHistory(log)
     assert await own.causes(0) == {}
+    assert await own.causes(1) == {"orders": 1}
     assert await own.causes(4) == {"orders": 3, "sagas": 98}
     assert await own.causes(1_000) == {"orders": 35, "sagas": 98}
     assert [(position, *sorted(causes.items())) for position, causes in await log.causal_marks()] == [

@@ -223,10 +223,13 @@ async def test_a_server_that_is_gone_without_a_word_is_waited_for_once(
             assert log.connections > made
 
 
-async def test_a_server_that_says_nothing_is_asked_whether_it_is_there(
-    shaken: EmbeddedPostgres, name: str
-) -> None:
-    """By the system: a statement may take long, so nobody who waits for its answer finds out."""
+async def test_who_says_nothing_is_asked_whether_it_is_there(shaken: EmbeddedPostgres, name: str) -> None:
+    """By the system: a statement may take long, so nobody who waits for its answer finds out.
+
+    The server asks, too: a process that is gone may hold the log's lock."""
+    async with open_log(shaken.url, name, "counters") as log:
+        assert await log.pool.fetchval("SHOW tcp_keepalives_idle") == "6"
+        assert await log.pool.fetchval("SHOW tcp_user_timeout") in ("15s", "15000")
     opened = await connect(database_url(shaken.url, name))
     transport = cast(Any, opened)._transport
     sock = transport.get_extra_info("socket")

@@ -538,6 +538,18 @@ def test_a_part_of_another_form_is_refused_where_it_is_declared() -> None:
         assert re.search(said, refusal), f"{slip}: {refusal or 'is taken'}"
 
 
+def test_what_is_as_long_as_it_may_be_is_taken() -> None:
+    most, longer = timedelta(days=730), timedelta(days=730, microseconds=1)
+    bounded: Mapping[str, Callable[[timedelta], Callable[[], object]]] = {
+        "a timeout": lambda time: lambda: effects(timeout=time),
+        "a deadline": lambda time: step(send=lambda _context: StringValue(), deadline=time),
+        "a backoff": lambda time: saga(ONE, backoff=Backoff(time, time)),
+    }
+    for what, of in bounded.items():
+        assert refused(of(most)) == "", what
+        assert refused(of(longer)), what
+
+
 def refused(done: Callable[[], object]) -> str:
     """What is said of a mistake; nothing where it is taken."""
     try:

@@ -206,7 +206,7 @@ async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) 
         assert timers.problem == "alarm/bad: not a text that can be stored"
 
 
-async def test_one_whose_cause_cannot_be_read_waits_and_the_others_fire() -> None:
+async def test_one_whose_cause_cannot_be_read_waits_and_the_others_fire(lines: list[EventDict]) -> None:
     """As one in an archive that is away, or on a damaged page."""
 
     class Damaged(MemoryLog):
@@ -225,7 +225,9 @@ async def test_one_whose_cause_cannot_be_read_waits_and_the_others_fire() -> Non
         assert timers.problem == "alarm/bad: What is stored there cannot be read (invalid page in block 7)."
         damaged.damaged, timers._try_again_at = False, 0.0
         assert await timers.fire() == 1
-        assert timers.problem is None
+        assert await timers.fire() == 0
+        assert timers.stuck == 0
+    assert [line["count"] for line in lines if line["event"] == "timers.fired"] == [2, 1], "what was, only"
 
 
 @pytest.mark.parametrize("error", [Unavailable(), ConnectionError("a lock timeout"), LookupError("a defect")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -19,9 +19,10 @@ from tests.bench.counting import counted, of_services
 from twinlog import Metadata, Money, Projection, Recorded, Schema, StreamId
 from twinlog.consume import projection
 from twinlog.consume.filling import CHUNK
-from twinlog.consume.view_builds import Declared, ViewBuilds
+from twinlog.consume.view_builds import Declared, Lacking, ViewBuilds
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds
+from twinlog.model.errors import StreamUnreadable
 from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
@@ -124,6 +125,32 @@ def test_the_rate_of_a_build_is_events_a_second(samples: Sequence[tuple[float, i
     assert builds.rate("a build") == 0
     builds._samples["a build"] = deque(samples)
     assert builds.rate("a build") == rate
+
+
+def test_what_is_read_next_is_compared_with_what_was_read() -> None:
+    """And with the home where nothing is known to have been read."""
+    view: Any = SimpleNamespace(name="stays", version=1)
+    declared = Declared("stays", cast(Any, None), {1: view})
+    declared.projections.append(cast(Any, SimpleNamespace(name="p.stays", source="orders", tables=[view])))
+    builds = ViewBuilds(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    builds.declared["stays"] = declared
+    home = declared.home(1)
+    second, third = (home._replace(number=number, home=False) for number in (2, 3))
+    builds.builds["stays"] = [home, second, third]
+    assert [*builds._pairs({"stays": second}, {"stays": third})] == [
+        ("p.stays@2.orders", "p.stays@3.orders", False)
+    ]
+    assert [*builds._pairs({}, {"stays": second})] == [("p.stays", "p.stays@2.orders", False)]
+    assert [*builds._pairs({"stays": second._replace(dropped=True, number=4)}, {"stays": third})] == []
+
+
+async def test_what_is_set_aside_and_cannot_be_read_may_have_been_shown() -> None:
+    class Unread(ViewBuilds):
+        async def lacking(self, pairs: Iterable[tuple[str, str]]) -> Lacking:
+            raise StreamUnreadable(stream="dead-letters/p", version=1, why="unknown")
+
+    builds = Unread(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    assert await builds._steps_back("p.stays", "p.stays@2.orders", 7)
 
 
 async def test_a_build_that_is_gone_is_stopped() -> None:

@@ -21,7 +21,10 @@ from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Tip
 from twinlog.log.repair import Unrepairable, difference, only_notes_of_projections, plan
-from twinlog.log.twin import LogForked, Twin
+from twinlog.log.snapshots import Snapshots
+from twinlog.log.states import StateCache
+from twinlog.log.streams import beginning
+from twinlog.log.twin import LogForked, Twin, TwinState
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import Batch, Cursor, RandomIds, Relay, SystemClock
 
@@ -134,17 +137,37 @@ async def test_a_doubt_about_a_sound_log_makes_nothing_void(log: MemoryLog, twin
         assert (lineage.known.position, lineage.breaks) == (upto, 0)
 
 
-async def test_a_relay_that_starts_on_a_fork_notices_it(log: MemoryLog, twin: MemoryTwin) -> None:
+async def test_a_relay_that_starts_on_a_fork_notices_it(
+    log: MemoryLog, twin: MemoryTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await grow(log, 20)
     async with running(Relay(log, twin)):
         await mirrored(log, twin)
     cut(log, 15)
     await grow(log, 40, "b")
+    looks = 0
+
+    async def state() -> TwinState:
+        nonlocal looks
+        looks += 1
+        return await MemoryTwin.state(twin)
+
+    monkeypatch.setattr(twin, "state", state)
     relay = Relay(log, twin)
     async with running(relay):
-        await until(lambda: "from event 16 on" in str(relay.problem))
+        await until(lambda: "from event 16 on" in str(relay.problem) and looks >= 3)
     assert twin.last == 20
-    assert log.eras == 1, "every writer has to compare what it knows"
+    assert log.eras == 1, "every writer has to compare what it knows, once"
+
+
+async def test_what_is_known_of_a_history_that_is_gone_is_not_saved(log: MemoryLog) -> None:
+    snapshots = Snapshots(log)
+    states = StateCache(snapshots, Schema(), 10)
+    stream = counter("a")
+    snapshots._queue(stream, beginning(COUNTER)._replace(version=100))
+    states.known[stream] = beginning(COUNTER)
+    states.clear()
+    assert (snapshots.waiting, [*states.known]) == (0, [])
 
 
 async def test_an_append_is_refused_by_the_event_that_it_knows(log: MemoryLog) -> None:

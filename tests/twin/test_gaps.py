@@ -124,6 +124,13 @@ async def test_a_message_without_headers_is_asked_about(
     assert asked == [stream]
 
 
+def test_what_messages_say_keeps_its_form() -> None:
+    """Streams have messages that other versions wrote, and replicas of those read what this one writes."""
+    index, kinds = PredecessorIndex(), ("OrderCreated.choreography", "OrderApproved._", "OrderCreated._")
+    said = [index.before(position, f"orders.order.{kind}") for position, kind in enumerate(kinds, 1)]
+    assert said == ["0", "0 a28adb1", "0 a28adb1 b988e82"]
+
+
 def texts(stream: str, count: int, after: int = 0) -> list[Recorded]:
     """Events of another type."""
     return recorded(stream, count, after, StringValue(value="x"))
