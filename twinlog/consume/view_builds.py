@@ -229,7 +229,14 @@ class ViewBuilds:
     async def _adopt(self, store: RebuildableStore, builds: Sequence[Build], began: float) -> None:
         """Reads what is live, once that shows all that was read before. ``began``: when the builds were asked for."""
         live, before = store.live, store.live.current
-        wanted = {build.view: build for build in builds if build.live}
+        wanted = {build.view: self._readable(build, builds, before) for build in builds if build.live}
+        undeclared = [build for build in builds if build.live and not self._declares(build)]
+        if undeclared and not live.left:
+            for build in undeclared:
+                structlog.get_logger().warning(
+                    "view_build.undeclared", view=build.view, build=build.number, version=build.version
+                )
+        live.left = bool(undeclared)
         if {view: build.number for view, build in wanted.items()} == {
             view: build.number for view, build in before.items()
         }:
@@ -250,6 +257,24 @@ class ViewBuilds:
         for build in wanted.values():
             if build.number != (known.number if (known := before.get(build.view)) else 1):
                 structlog.get_logger().info("view_build.live", view=build.view, build=build.number)
+
+    def _declares(self, build: Build) -> bool:
+        return build.version in self.declared[build.view].versions
+
+    def _readable(self, live: Build, builds: Sequence[Build], before: Mapping[str, Build]) -> Build:
+        """The live build, or in place of one that this program does not declare the one that was live before it."""
+        kept = [
+            build
+            for build in builds
+            if build.view == live.view and not build.dropped and build.live_until and self._declares(build)
+        ]
+        if self._declares(live) or not kept:
+            return live
+        read = before.get(live.view)
+        return next(
+            (build for build in kept if read and build.number == read.number),
+            max(kept, key=lambda build: build.live_until or NEVER),
+        )
 
     async def _shown(self, store: RebuildableStore, pairs: Sequence[_Pair]) -> Mapping[str, int] | None:
         """The checkpoints, once each new consumer has all that the old one has shown; None: that takes too long."""

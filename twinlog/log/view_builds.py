@@ -117,6 +117,13 @@ class LiveBuilds:
     """Set when reads may go on; None: they may."""
     seen_at: float = -math.inf
     """When those that are read were last known to be kept, by :func:`elapsed`."""
+    left: bool = False
+    """Whether one is live that this program does not declare, so that one is read which queries elsewhere have left."""
+
+    @property
+    def to_be_looked_at(self) -> bool:
+        """Whether a read has to look if what it has read is kept. What queries have left is dropped at any moment."""
+        return self.left or elapsed() - self.seen_at > SURE_SECONDS
 
     def read(self, builds: Mapping[str, Build]) -> None:
         """From now on these are read."""
