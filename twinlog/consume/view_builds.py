@@ -194,8 +194,9 @@ class ViewBuilds:
                 for name in names:
                     self.builds[name] = [build for build in found if build.view == name]
                 self._run_builds(found, names)
+                self._look_for_undeclared(store, found)
                 if not store.live.gone(found):
-                    store.live.seen_at = began
+                    store.live.saw(began)
                 await self._adopt(store, found, began)
                 await self._sample(store)
 
@@ -226,17 +227,21 @@ class ViewBuilds:
                     self._keep(projection.of_build(view, build), build.share) for projection, view in feeding
                 ]
 
-    async def _adopt(self, store: RebuildableStore, builds: Sequence[Build], began: float) -> None:
-        """Reads what is live, once that shows all that was read before. ``began``: when the builds were asked for."""
-        live, before = store.live, store.live.current
-        wanted = {build.view: self._readable(build, builds, before) for build in builds if build.live}
+    def _look_for_undeclared(self, store: RebuildableStore, builds: Sequence[Build]) -> None:
+        """Notes whether the live build of a view is one that this program cannot read."""
         undeclared = [build for build in builds if build.live and not self._declares(build)]
-        if undeclared and not live.left:
+        if undeclared and not store.live.left:
             for build in undeclared:
                 structlog.get_logger().warning(
                     "view_build.undeclared", view=build.view, build=build.number, version=build.version
                 )
-        live.left = bool(undeclared)
+        store.live.left = bool(undeclared)
+        store.live.saw(store.live.seen_at)
+
+    async def _adopt(self, store: RebuildableStore, builds: Sequence[Build], began: float) -> None:
+        """Reads what is live, once that shows all that was read before. ``began``: when the builds were asked for."""
+        live, before = store.live, store.live.current
+        wanted = {build.view: self._readable(build, builds, before) for build in builds if build.live}
         if {view: build.number for view, build in wanted.items()} == {
             view: build.number for view, build in before.items()
         }:
@@ -248,7 +253,7 @@ class ViewBuilds:
                 positions = await self._shown(store, pairs)
                 if positions is not None:
                     live.read(wanted)
-                    live.seen_at = began
+                    live.saw(began)
         for tell in live.on_change:
             tell(positions or {})
         if positions is None:

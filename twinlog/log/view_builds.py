@@ -120,10 +120,9 @@ class LiveBuilds:
     left: bool = False
     """Whether one is live that this program does not declare, so that one is read which queries elsewhere have left."""
 
-    @property
-    def to_be_looked_at(self) -> bool:
-        """Whether a read has to look if what it has read is kept. What queries have left is dropped at any moment."""
-        return self.left or elapsed() - self.seen_at > SURE_SECONDS
+    def saw(self, at: float) -> None:
+        """Those that are read were kept then. What queries have left is dropped at any moment: so each read looks."""
+        self.seen_at = -math.inf if self.left else at
 
     def read(self, builds: Mapping[str, Build]) -> None:
         """From now on these are read."""

@@ -14,7 +14,7 @@ import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import LiveBuilds, Rows, elapsed
+from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
 from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
@@ -187,7 +187,7 @@ class PostgresViews:
         live.reads += 1
         try:
             found = await self._on_connection(read, run)
-            if live.to_be_looked_at:
+            if elapsed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
@@ -199,18 +199,19 @@ class PostgresViews:
         live, now = self.live, elapsed()
         builds = [build for build in await self._builds.all() if build.table in self._types]
         if gone := live.gone(builds):
-            self._refuse_undeclared(gone)
-            raise Unavailable(
-                f"build {gone.number} of view {gone.view} was dropped; another one will be read soon"
-            )
-        live.seen_at = now
+            raise self._away(gone)
+        live.saw(now)
 
-    def _refuse_undeclared(self, build: Build) -> None:
-        if build.table not in self._types:
-            raise Unavailable(
-                f"view {build.view} is read in version {build.version}, which this program does not declare; "
-                "deploy the one that does"
+    def _away(self, build: Build) -> Unavailable:
+        """Why a build that is to be read cannot be."""
+        if build.table in self._types:
+            return Unavailable(
+                f"build {build.number} of view {build.view} was dropped; another one will be read soon"
             )
+        return Unavailable(
+            f"view {build.view} is read in version {build.version}, which this program does not declare; "
+            "deploy the one that does"
+        )
 
     def _on_connection(
         self, work: Callable[[Connection], Awaitable[T]], run: Runs = on_connection
@@ -246,12 +247,8 @@ class PostgresViews:
 
     def _table(self, view: AnyView) -> str:
         """The table of a view's version that is read; that of the given one where it is kept."""
-        live = self._read_of(view)
+        live = self.live.current.get(view.name) if self._place is None else None
         return live.table if live else view.table
-
-    def _read_of(self, view: AnyView) -> Build | None:
-        """The build of a view that is read; None: its home, or where one is kept."""
-        return self.live.current.get(view.name) if self._place is None else None
 
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What its package lacks for a view."""
@@ -296,9 +293,9 @@ class PostgresViews:
         return await self._on_connection(work)
 
     async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        if live := self._read_of(view):
-            self._refuse_undeclared(live)
         table = self._table(view)
+        if table not in self._types:
+            raise self._away(self.live.current[view.name])
         found = await connection.fetch(self._placed(f"{table}_rows"), keys)
         row_type = self._types[table]
         return {row[0]: row_type(*row) for row in found}
@@ -316,7 +313,7 @@ class PostgresViews:
         live.reads += 1
         try:
             found = await self._frozen()._at_once(read)
-            if live.to_be_looked_at:
+            if elapsed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
