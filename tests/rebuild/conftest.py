@@ -126,6 +126,43 @@ async def serving(
         await running
 
 
+@asynccontextmanager
+async def in_use(stays: Stays) -> AsyncIterator[None]:
+    """Ann's stay is changed, read and watched inside the block: nothing fails, and nothing is older than before."""
+    await stays.write("ann")
+    asked: list[int] = []
+    watched: list[int] = []
+    written = 1
+
+    async def changes() -> int:
+        return int((await stays.running.views.rows(STAYS, ["ann"]))["ann"].changes)
+
+    async def ask() -> None:
+        while True:
+            asked.append(await changes())
+            await asyncio.sleep(0.01)
+
+    async def watch() -> None:
+        async for each in stays.running.reads.watch(changes, "ann"):
+            watched.append(each)
+
+    async def write() -> None:
+        nonlocal written
+        while True:
+            await stays.write("ann")
+            written += 1
+            assert await changes() >= written
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work()) for work in (ask, watch, write)]
+        yield
+        for task in tasks:
+            task.cancel()
+    assert asked == sorted(asked)
+    assert watched == sorted(watched)
+    assert written > 1
+
+
 @pytest.fixture(autouse=True)
 async def environment(
     postgres_url: str, nats_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch

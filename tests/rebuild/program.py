@@ -106,7 +106,7 @@ async def main(
         versions = [STAYS, STAYS_2] if "2" in os.environ.get("VERSIONS", "1") else [STAYS]
     settings = load(StaysSettings)
     async with open_service(SPEC, settings, shutdown) as service:
-        views = PostgresViews(service.log, PACKAGE, ROWS)
+        views = PostgresViews(service.log, PACKAGE, {view.table: ROWS[view.table] for view in versions})
         reads = ReadModel(service, views, {"stays": versions})
         reads.subscribe()
         tell(Running(service, views, reads))

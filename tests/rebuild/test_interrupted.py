@@ -8,7 +8,7 @@ import asyncpg
 import grpc
 import pytest
 
-from tests.rebuild.conftest import PATIENCE, Stays, serving
+from tests.rebuild.conftest import PATIENCE, Stays, in_use, serving
 from tests.rebuild.program import SPEC, STAYS, STAYS_2
 from tests.rebuild.test_crashes import asked, grow, process
 from tests.waiting import until
@@ -31,8 +31,9 @@ EVENTS = 4_000
 async def test_a_process_killed_in_the_middle_leaves_what_was_or_what_was_asked_for(
     method: str, request_: object, postgres_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of two replicas, the one that projects and was asked; the other one is in use throughout."""
     await grow(postgres_url, namespace, EVENTS)
-    async with process() as killed:
+    async with process() as killed, serving(monkeypatch) as stays, in_use(stays):
         await asked(killed.address, "RebuildView", pb.RebuildViewRequest(view="stays", share=100))
         await until(lambda: _is_ready(killed.address))
         asking = asyncio.create_task(asked(killed.address, method, request_))
@@ -40,14 +41,14 @@ async def test_a_process_killed_in_the_middle_leaves_what_was_or_what_was_asked_
         await killed.kill()
         asking.cancel()
         await asyncio.wait([asking])
-    async with serving(monkeypatch) as stays:
         builds = (await stays.stub.ListViews(pb.ListViewsRequest(), timeout=PATIENCE)).views[0].builds
         assert sum(each.state == pb.VIEW_BUILD_STATE_LIVE for each in builds) == 1
         if len(builds) == 1:  # it was dropped
             await stays.rebuilt()
         elif builds[1].state == pb.VIEW_BUILD_STATE_LIVE:  # it was switched to
+            await stays.ready(1)
             await stays.back()
-        await stays.write("ann")
+        await stays.ready()
         await stays.switch()
         assert len(await stays.guests()) == EVENTS // 2 + 1
 

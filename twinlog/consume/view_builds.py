@@ -194,8 +194,9 @@ class ViewBuilds:
                 for name in names:
                     self.builds[name] = [build for build in found if build.view == name]
                 self._run_builds(found, names)
+                self._look_for_undeclared(store, found)
                 if not store.live.gone(found):
-                    store.live.seen_at = began
+                    store.live.saw(began)
                 await self._adopt(store, found, began)
                 await self._sample(store)
 
@@ -226,10 +227,21 @@ class ViewBuilds:
                     self._keep(projection.of_build(view, build), build.share) for projection, view in feeding
                 ]
 
+    def _look_for_undeclared(self, store: RebuildableStore, builds: Sequence[Build]) -> None:
+        """Notes whether the live build of a view is one that this program cannot read."""
+        undeclared = [build for build in builds if build.live and not self._declares(build)]
+        if undeclared and not store.live.left:
+            for build in undeclared:
+                structlog.get_logger().warning(
+                    "view_build.undeclared", view=build.view, build=build.number, version=build.version
+                )
+        store.live.left = bool(undeclared)
+        store.live.saw(store.live.seen_at)
+
     async def _adopt(self, store: RebuildableStore, builds: Sequence[Build], began: float) -> None:
         """Reads what is live, once that shows all that was read before. ``began``: when the builds were asked for."""
         live, before = store.live, store.live.current
-        wanted = {build.view: build for build in builds if build.live}
+        wanted = {build.view: self._readable(build, builds, before) for build in builds if build.live}
         if {view: build.number for view, build in wanted.items()} == {
             view: build.number for view, build in before.items()
         }:
@@ -241,7 +253,7 @@ class ViewBuilds:
                 positions = await self._shown(store, pairs)
                 if positions is not None:
                     live.read(wanted)
-                    live.seen_at = began
+                    live.saw(began)
         for tell in live.on_change:
             tell(positions or {})
         if positions is None:
@@ -250,6 +262,24 @@ class ViewBuilds:
         for build in wanted.values():
             if build.number != (known.number if (known := before.get(build.view)) else 1):
                 structlog.get_logger().info("view_build.live", view=build.view, build=build.number)
+
+    def _declares(self, build: Build) -> bool:
+        return build.version in self.declared[build.view].versions
+
+    def _readable(self, live: Build, builds: Sequence[Build], before: Mapping[str, Build]) -> Build:
+        """The live build, or in place of one that this program does not declare the one that was live before it."""
+        kept = [
+            build
+            for build in builds
+            if build.view == live.view and not build.dropped and build.live_until and self._declares(build)
+        ]
+        if self._declares(live) or not kept:
+            return live
+        read = before.get(live.view)
+        return next(
+            (build for build in kept if read and build.number == read.number),
+            max(kept, key=lambda build: build.live_until or NEVER),
+        )
 
     async def _shown(self, store: RebuildableStore, pairs: Sequence[_Pair]) -> Mapping[str, int] | None:
         """The checkpoints, once each new consumer has all that the old one has shown; None: that takes too long."""

@@ -117,6 +117,12 @@ class LiveBuilds:
     """Set when reads may go on; None: they may."""
     seen_at: float = -math.inf
     """When those that are read were last known to be kept, by :func:`elapsed`."""
+    left: bool = False
+    """Whether one is live that this program does not declare, so that one is read which queries elsewhere have left."""
+
+    def saw(self, at: float) -> None:
+        """Those that are read were kept then. What queries have left is dropped at any moment: so each read looks."""
+        self.seen_at = -math.inf if self.left else at
 
     def read(self, builds: Mapping[str, Build]) -> None:
         """From now on these are read."""

@@ -199,10 +199,19 @@ class PostgresViews:
         live, now = self.live, elapsed()
         builds = [build for build in await self._builds.all() if build.table in self._types]
         if gone := live.gone(builds):
-            raise Unavailable(
-                f"build {gone.number} of view {gone.view} was dropped; another one will be read soon"
+            raise self._away(gone)
+        live.saw(now)
+
+    def _away(self, build: Build) -> Unavailable:
+        """Why a build that is to be read cannot be."""
+        if build.table in self._types:
+            return Unavailable(
+                f"build {build.number} of view {build.view} was dropped; another one will be read soon"
             )
-        live.seen_at = now
+        return Unavailable(
+            f"view {build.view} is read in version {build.version}, which this program does not declare; "
+            "deploy the one that does"
+        )
 
     def _on_connection(
         self, work: Callable[[Connection], Awaitable[T]], run: Runs = on_connection
@@ -285,6 +294,8 @@ class PostgresViews:
 
     async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         table = self._table(view)
+        if table not in self._types:
+            raise self._away(self.live.current[view.name])
         found = await connection.fetch(self._placed(f"{table}_rows"), keys)
         row_type = self._types[table]
         return {row[0]: row_type(*row) for row in found}
