@@ -24,6 +24,14 @@ if not importlib.util.find_spec("ensurepip"):
 endef
 export CHECK_PYTHON
 
+# As python -m venv, which answers Ctrl-C with a traceback.
+define MAKE_VENV
+import signal, sys, venv
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+venv.main(sys.argv[1:])
+endef
+export MAKE_VENV
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run rebuild audit test coverage check mutants bench profile simulate chaos soak lint docs screenshots dashboards format proto proto-release build lock clean
 
@@ -118,7 +126,7 @@ clean: ## Remove the environment, generated code and embedded servers' data
 # pip takes a half-unpacked package for an installed one. A newer requirements.txt is installed into what is there.
 $(INSTALLED): requirements.txt
 	@test -e $@ || { $(PYTHON) -c "$$CHECK_PYTHON" && echo "Making $(VENV) …" && rm -rf $(VENV) && \
-		$(PYTHON) -m venv $(VENV); }
+		$(PYTHON) -c "$$MAKE_VENV" $(VENV); }
 	@rm -f $@
 	@echo "Installing into $(VENV) …"
 	@$(PY) -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
@@ -126,7 +134,7 @@ $(INSTALLED): requirements.txt
 
 # What the bench compares with is no condition of it: where it cannot be installed, the table says so.
 $(RIVALS)/.installed: requirements-bench.txt
-	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -m venv $(RIVALS); }
+	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -c "$$MAKE_VENV" $(RIVALS); }
 	@rm -f $@
 	@echo "Installing into $(RIVALS) …"
 	@if $(RIVALS)/bin/python -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi

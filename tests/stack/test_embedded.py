@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from twinlog.dev import EmbeddedPostgres, StartFailed, postgres, process
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, StartFailed, postgres, process
+from twinlog.dev.system import _servers
 
 
 def _package() -> Path:
@@ -72,6 +73,28 @@ def test_a_folder_is_looked_at_as_this_umask_makes_it() -> None:
             assert postgres._enterable(folder / "closed" / "pg", os.getuid()) != folder / "closed" / "pg"
         finally:
             os.umask(before)
+
+
+async def test_streams_of_logs_that_are_no_more_go_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new Postgres is another installation, which would refuse the streams as somebody else's."""
+
+    async def starts(_server: object) -> None: ...
+
+    for kind in (EmbeddedPostgres, EmbeddedNats):
+        monkeypatch.setattr(kind, "__aenter__", starts)
+        monkeypatch.setattr(kind, "stop", starts)
+    for setting in ("POSTGRES_URL", "NATS_URL"):
+        monkeypatch.delenv(setting, raising=False)
+    with servers.folder() as folder:
+        store, data = folder / "nats" / "store", folder / "postgres" / "data"
+        for path in (store, data):
+            path.mkdir(parents=True)
+        (data / "PG_VERSION").touch()
+        async with _servers(folder, []):
+            assert store.exists()
+        (data / "PG_VERSION").unlink()
+        async with _servers(folder, []):
+            assert not store.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's Postgres runs as another user")

@@ -23,14 +23,14 @@ _FAKE_PYTHON = """\
 # Stands still at the moment that $CUT names, as a slow disk or network would have it.
 reach() { if [ "$CUT" = "$1" ]; then : >reached; exec sleep 600; fi; }
 case "$*" in
-"-c "*) exec {python} "$@" ;;
-"-m venv "*)
+"-c "*venv.main*)
     mkdir -p "$3/bin"
     reach "empty environment"
     cp "$0" "$3/bin/python"
     reach "environment without pip"
     touch "$3/pip"
     echo made >> calls ;;
+"-c "*) exec {python} "$@" ;;
 *"-m pip install "*)
     [ -e .venv/pip ] || { echo "No module named pip"; exit 1; }
     [ -e .venv/half ] && { echo "half a package"; exit 1; }

@@ -23,8 +23,8 @@ from shop.orders.v1.order_pb2 import (
     OrderState,
 )
 from shop.orders.v1.order_service_pb2 import CancelOrderRequest, CreateOrderRequest
-from shop.queries.v1.order_query_service_pb2 import WatchOrderRequest
-from stack.clients import Call, Clients, connect, orders_of
+from shop.queries.v1.order_query_service_pb2 import ListOrdersRequest, WatchOrderRequest
+from stack.clients import Call, Clients, connect, orders_of, retried
 from stack.topology import ROOT
 from tests import servers
 from tests.controls import MODES, Mode, wire
@@ -85,10 +85,12 @@ async def test_upgrade_and_rollback(
         said.append(line)
 
     async with load() as orders, AsyncExitStack() as new:
-        async with replicas(released, env, say, orders):
+        async with replicas(released, env, say, orders) as older:
             await orders.phase()
             newer = await new.enter_async_context(replicas(ROOT, env, say, orders))
             await orders.phase()
+            for first, second in ((older, newer), (newer, older)):
+                await take_what_each_gives(first, second)
             with pytest.raises(grpc.aio.AioRpcError, match=r"release 0\.1 is at work .* Stop it"):
                 await rebuilt(newer.queries)
             await orders.phase()
@@ -226,6 +228,31 @@ async def replicas(
             Supervisor(programs, env, say, root=tree, folder=folder),
         ):
             yield addresses
+
+
+async def take_what_each_gives(first: Addresses, second: Addresses) -> None:
+    """A request that is sent to both has one answer, and what one answers with, the other takes: ids and tokens."""
+    async with connect(first) as one, connect(second) as other:
+
+        async def twice(method: Callable[[Clients], Call[Any]], request: Any) -> Any:
+            answers = [await retried(method(side), request) for side in (one, other)]
+            assert answers[0] == answers[1]
+            return answers[0]
+
+        customer = CreateCustomerRequest(request_id=new_id(), name="Ada", credit_limit=wire(_LIMIT))
+        customer_id = (await twice(lambda side: side.customers.CreateCustomer, customer)).customer_id
+        made = list[str]()
+        for _ in range(2):
+            request = CreateOrderRequest(request_id=new_id(), customer_id=customer_id, total=wire("1"))
+            answer = await twice(lambda side: side.orders.CreateOrder, request)
+            made.append(answer.order_id)
+        listed = ListOrdersRequest(
+            customer_id=customer_id, page_size=1, consistency_token=answer.consistency_token
+        )
+        pages = [await other.order_queries.ListOrders(listed, timeout=_CALL_SECONDS)]
+        listed.page_token = pages[0].next_page_token
+        pages.append(await one.order_queries.ListOrders(listed, timeout=_CALL_SECONDS))
+        assert [order.order_id for page in pages for order in page.orders] == made[::-1]
 
 
 async def rebuilt(address: str) -> None:

@@ -72,6 +72,11 @@ class EmbeddedPostgres(EmbeddedServer):
         """The server's URL, with its password and without a database, which each service adds."""
         return self.url_at(self.port)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether an earlier run left its data here."""
+        return (self._data / "PG_VERSION").exists()
+
     def url_at(self, port: int) -> str:
         """The same for another port, such as that of a proxy."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{port}"
@@ -79,7 +84,7 @@ class EmbeddedPostgres(EmbeddedServer):
     async def _prepare(self) -> None:
         self._make_folder()
         self._bin = self._reachable_binaries()
-        if not (self._data / "PG_VERSION").exists():
+        if not self.has_data:
             await self._initialise()
         await self._lock_out_others()
 

@@ -63,11 +63,11 @@ class EmbeddedServer(ABC):
             async with asyncio.timeout(self._ready_seconds):
                 while not await self._answers():
                     if self._process.returncode is not None:
-                        raise StartFailed(f"{self._name} ended at start:\n{tail(self._log)}")
+                        raise StartFailed(f"{self._name} ended at start:\n{self._last_words()}")
                     await asyncio.sleep(_LOOK_EVERY_SECONDS)
         except TimeoutError as error:
             raise StartFailed(
-                f"{self._name} did not answer in {self._ready_seconds:g} s:\n{tail(self._log)}"
+                f"{self._name} did not answer in {self._ready_seconds:g} s:\n{self._last_words()}"
             ) from error
 
     async def stop(self) -> None:
@@ -83,11 +83,14 @@ class EmbeddedServer(ABC):
     async def ended(self) -> None:
         """Waits until the server has ended, and raises StartFailed then."""
         code = await self._started.wait()
-        raise StartFailed(f"{self._name} went down ({code}):\n{tail(self._log)}")
+        raise StartFailed(f"{self._name} went down ({code}):\n{self._last_words()}")
 
     def end_leftover(self) -> None:
         """Ends the server that a killed run left in this folder."""
         end_leftover(self._pid_file, str(self._sign), self._shuts_down_at)
+
+    def _last_words(self) -> str:
+        return tail(self._log) or f"{self._log} is empty: is the disk full?"
 
     @property
     def _started(self) -> asyncio.subprocess.Process:

@@ -177,6 +177,9 @@ async def _servers(data: Path, databases: Sequence[str]) -> AsyncIterator[_Serve
         postgres = EmbeddedPostgres(data / "postgres", _port("POSTGRES_PORT"))
     if not nats_url:
         nats = EmbeddedNats(data / "nats", _port("NATS_PORT"))
+    if postgres and nats and not postgres.has_data:
+        # As where /var/tmp was cleaned: streams of logs that are no more would be refused as somebody else's.
+        shutil.rmtree(nats.store, ignore_errors=True)
     async with AsyncExitStack() as stack:
         for server in (postgres, nats):
             if server:
