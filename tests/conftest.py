@@ -101,6 +101,7 @@ SLOW = (
     "tests/neighbors/test_clocks.py::test_it_is_measured_again_and_again_whatever_happens",
     "tests/observe/test_scrape.py::test_it_is_off_by_default_and_then_nothing_is_wrapped_or_loaded",
     "tests/public/test_lightness.py",
+    "tests/rebuild/test_cost.py::test_memory_does_not_grow_with_the_number_of_events",
     "tests/repair/test_forks.py::test_a_cursor_notices_that_its_database_was_set_back",
     "tests/saga/test_any_process.py::test_a_planted_bug_is_found",
     "tests/saga/test_any_process.py::test_in_the_end_all_is_done_or_all_is_undone",

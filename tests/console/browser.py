@@ -60,12 +60,23 @@ class Window:
         await self.page.evaluate(AXE_SCRIPT)
         await self._passes()
 
-    async def accessible_in_both_schemes(self) -> None:
-        """The same, and then with dark colors: a scheme changes nothing but `light-dark()`."""
-        await self.accessible()
-        await self.page.emulate_media(color_scheme="dark", reduced_motion="reduce")  # no color is on its way
-        await self._passes("color-contrast")
-        await self.page.emulate_media(color_scheme="light")
+    async def accessible_and_fits(self) -> None:
+        """Fails where axe-core finds anything wrong, on a desk and on a phone, or the page is wider than its window.
+
+        Each is looked at with dark colors, too: a scheme changes nothing but `light-dark()`. The page is loaded once;
+        whether a finger is there changes nothing.
+        """
+        await self.page.evaluate(AXE_SCRIPT)
+        for size in (DESKTOP, PHONE):
+            await self.page.set_viewport_size({"width": size[0], "height": size[1]})
+            await self._passes()
+            await self.page.emulate_media(
+                color_scheme="dark", reduced_motion="reduce"
+            )  # no color is on its way
+            await self._passes("color-contrast")
+            await self.page.emulate_media(color_scheme="light")
+            assert await self.page.evaluate("document.documentElement.scrollWidth") <= size[0], self.page.url
+        await self.page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
 
     async def _passes(self, *rules: str) -> None:
         """Of axe-core, all rules or these."""

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import grpc.aio
 import pytest
 
-from tests.rebuild.program import SPEC, STAY, STAYS, Running, main
+from tests.rebuild.program import CHUNK, SPEC, STAY, STAYS, Running, main
 from tests.servers import create_database
 from tests.waiting import until
 from twinlog import Metadata, Shutdown, Transaction
+from twinlog.consume import filling
 from twinlog.dev import free_port
 from twinlog.postgres import view_builds
 from twinlog.testing.internals import named
@@ -171,6 +172,7 @@ async def environment(
     monkeypatch.setenv("POSTGRES_URL", postgres_url)
     monkeypatch.setenv("NATS_URL", nats_url)
     monkeypatch.setenv("TWINLOG_NAMESPACE", namespace)
+    monkeypatch.setattr(filling, "CHUNK", CHUNK)
     monkeypatch.setattr(view_builds, "_LOOKS", 1)  # for programs of release 0.1: there are none here
 
 

@@ -23,8 +23,11 @@ from twinlog import (
     open_service,
     run,
 )
+from twinlog.consume import filling
 from twinlog.rpc import ReadModel
 
+CHUNK = 1_000
+"""Half of what it is, for logs of half the length."""
 PACKAGE = "tests.rebuild.sql"
 POISON = "poison"
 """A guest whom version 2 cannot handle."""
@@ -114,4 +117,5 @@ async def main(
 
 
 if __name__ == "__main__":
+    filling.CHUNK = CHUNK
     sys.exit(run(main))

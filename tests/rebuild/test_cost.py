@@ -26,6 +26,12 @@ from twinlog.model.errors import StreamUnreadable
 from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
+
+@pytest.fixture(autouse=True)
+def environment() -> None:
+    """No server is needed."""
+
+
 CALLS_AN_EVENT = 3.52
 """Of this project's functions: the key of each event, its fold, for every other one the money, the row and a check of
 its key."""

@@ -27,9 +27,9 @@ from twinlog.testing.internals import Batch, NewEvent, RandomIds, database_url, 
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
-EVENTS = 4_000
+EVENTS = 2_000
 """Two chunks: what fills a build rests after the first."""
-_AT_ONCE = 2_000
+_AT_ONCE = 1_000
 
 
 async def grow(postgres_url: str, namespace: str, events: int = EVENTS) -> None:

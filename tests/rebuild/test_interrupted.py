@@ -16,7 +16,7 @@ from twinlog.dev import EmbeddedPostgres
 from twinlog.testing.internals import database_url, named
 from twinlog.v1 import view_service_pb2 as pb
 
-EVENTS = 4_000
+EVENTS = 2_000
 
 
 @pytest.mark.parametrize(
