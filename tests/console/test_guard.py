@@ -15,7 +15,9 @@ import pytest
 import pytest_asyncio
 
 from tests.console.shop import ServedShop, served
+from twinlog.console import Answer, refused
 from twinlog.console.process import AddressTaken, PagesUnusable, pages_of, serving
+from twinlog.console.services import Why
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -135,6 +137,23 @@ async def test_what_is_shown_is_text_whatever_is_in_it(shop: ServedShop, console
     bad = "%3Cscript%3Ealert(1)%3C/script%3E"
     for path in (f"/log?stream={bad}&type={bad}", f"/log/orders/stream/{bad}", f"/services/{bad}", f"/{bad}"):
         assert b"<script>alert" not in (await ask(console + path)).body
+
+
+async def test_what_is_not_there_leads_on(shop: ServedShop, console: str) -> None:
+    for path, ways in (
+        ("/nowhere", ["/"]),
+        ("/log/orders/999", ["/log", "/"]),
+        ("/views/a/b", ["/views", "/"]),
+    ):
+        response = await ask(console + path)
+        found = re.findall(r'class="button" href="([^"]*)"', response.body.decode())
+        assert (response.status, found) == (404, ways), path
+
+
+async def test_nothing_is_said_to_be_missing_by_a_version_that_does_not_serve_it() -> None:
+    for reason, said in (("NOT_FOUND", "It has no such thing."), ("UNIMPLEMENTED", "old: it cannot.")):
+        answer = Answer[None]("old", None, Why.REFUSED, "it cannot", reason)
+        assert str(refused("It has no such thing.", answer)) == said
 
 
 async def test_an_address_that_is_taken_is_told_with_its_setting(shop: ServedShop, console: str) -> None:

@@ -92,11 +92,16 @@ async def test_the_navigation_goes_everywhere_by_keys(window: Window) -> None:
             await expect(current).to_contain_text(each.navigation)
 
 
-async def test_pages_work_without_javascript(chromium: Browser, shop: ServedShop, console: str) -> None:
+async def test_pages_work_without_javascript_and_on_paper(
+    chromium: Browser, shop: ServedShop, console: str
+) -> None:
     async with window(chromium, console, javascript=False) as opened:
         for path in PATHS:
             page = await opened.open(path)
             await expect(page.locator("h1")).to_be_visible()
+        await page.emulate_media(media="print")
+        await expect(page.locator("h1")).to_be_visible()
+        await expect(page.locator(".side, form, .button, .copy").filter(visible=True)).to_have_count(0)
 
 
 async def test_a_page_shows_that_a_service_hangs_and_that_it_is_back(

@@ -31,9 +31,11 @@ def missing(look: Look, what: str) -> Gone | Unanswered:
 
 
 def refused(what: str, *answers: Answer[Any]) -> Gone | Unanswered:
-    """To be raised for answers without a message: ``what`` is not there, or those who would know are silent."""
+    """To be raised for answers without a message: ``what`` is not there, or those who would know do not say."""
     if silent := [(each.service, each.problem) for each in answers if each.silent]:
         return Unanswered(_silence(*silent))
+    if unable := [f"{each.service}: {each.problem}." for each in answers if each.unserved]:
+        return Gone(" ".join(dict.fromkeys(unable)))
     return Gone(what)
 
 

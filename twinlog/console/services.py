@@ -71,6 +71,11 @@ class Answer(Generic[T]):
         """Whether it may be answered later, by the same service as it is."""
         return self.why in (Why.GONE, Why.SLOW, Why.UNABLE)
 
+    @property
+    def unserved(self) -> bool:
+        """Whether the service is of a version that has no such method, so that nothing is known of what it has."""
+        return self.reason == "UNIMPLEMENTED"
+
 
 class _NoSuchService(Exception):
     pass
@@ -237,9 +242,7 @@ def _failed(service: str, error: grpc.aio.AioRpcError, seconds: float) -> Answer
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return Answer(service, None, Why.UNABLE, details, reason)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Answer(
-            service, None, Why.REFUSED, f"this version of it does not serve that ({details})", reason
-        )
+        return Answer(service, None, Why.REFUSED, "this version of it does not serve that", reason)
     return Answer(service, None, Why.REFUSED, details, reason)
 
 
