@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from google.type.money_pb2 import Money
 
+from saga_orchestrator.credit_saga import CREDIT_SAGA, saga_id
 from shop.orders.v1 import order_pb2 as states
 from shop.orders.v1.saga_mode_pb2 import (
     SAGA_MODE_CHOREOGRAPHY,
@@ -152,6 +153,13 @@ class Run:
     def other_mode(self) -> Mode:
         """The one that it was not run in."""
         return next(mode for mode in MODES if mode.name != self.order.mode)
+
+    @property
+    def more(self) -> str:
+        """The URL of the console's own page of its saga: who owes what, and what may be done."""
+        if self.order.mode == "orchestration":
+            return f"/sagas/{CREDIT_SAGA.name}/{saga_id(self.order.id)}"
+        return f"/story/{self.picture.events[0].address}" if self.picture.events else "/log"
 
     @property
     def owed_by(self) -> str:

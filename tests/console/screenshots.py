@@ -16,6 +16,7 @@ from stack.shop import running
 from stack.topology import CONSOLE_PAGES, ROOT
 from tests.console.browser import PHONE, Window, browser, window
 from tests.console.shop import ServedShop, served
+from tests.console.test_dead_letters import poisoned
 from tests.servers import folder
 from twinlog.console.process import pages_of, serving
 
@@ -40,6 +41,10 @@ async def main() -> None:
             await _shoot(await opened.open("/"), "map-dark")
         async with window(chromium, url, size=PHONE) as opened:
             await _shoot(await opened.open("/"), "map-phone")
+    async with served(now) as shop, browser() as chromium, serving(shop.addresses) as url:
+        await poisoned(shop)
+        async with window(chromium, url) as opened:
+            await _shoot(await opened.open("/dead-letters"), "dead-letters")
     await _tried()
 
 
@@ -82,7 +87,6 @@ async def _all(opened: Window, order: str) -> None:
         "map": "/",
         "service": "/services/customer_svc",
         "sagas": "/sagas?state=all",
-        "dead-letters": "/dead-letters",
         "log": "/log?log=orders",
         "event": "/log/orders/1",
         "stream": f"/log/orders/stream/order/{order}",

@@ -6,13 +6,14 @@ import json
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from stack.topology import CONSOLE_PAGES, ROOT
 from twinlog.console.process import pages_of
-from twinlog.console.rendering import HERE, environment, grpcurl, line, shell
+from twinlog.console.rendering import HERE, at_hand, environment, grpcurl, line, shell
 
 _HOSTILE = ("it's", "$(touch x)", "`id`", "a b", 'a"b', "a\nb", "; ls", "&", "*", "~", "\\", "ü", "", "!!")
 _COMMAND = re.compile(r"command\((?!shell\(|grpcurl\(|to\)|text\)|\"[^\"~]*\"\))")
@@ -36,6 +37,19 @@ def test_commands_without_hostile_names_are_as_people_write_them() -> None:
         grpcurl("h:1", "a.B/C", view="orders") == """grpcurl -plaintext -d '{"view": "orders"}' h:1 a.B/C"""
     )
     assert grpcurl("h:1", "a.B/C") == "grpcurl -plaintext h:1 a.B/C"
+
+
+def test_a_command_is_copied_with_the_path_of_its_program_where_nobody_else_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grpcurl").write_text("#!/bin/sh\n")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert at_hand("grpcurl -plaintext x") == f"{tmp_path}/grpcurl -plaintext x"
+    assert at_hand("twinlog log a") == "twinlog log a"  # it is nowhere here
+    (tmp_path / "grpcurl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert at_hand("grpcurl -plaintext x") == "grpcurl -plaintext x"
 
 
 def test_every_command_of_a_template_is_made_by_what_quotes() -> None:

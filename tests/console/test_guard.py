@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from email.message import Message
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -151,11 +151,9 @@ async def test_what_is_not_there_leads_on(shop: ServedShop, console: str) -> Non
 
 
 async def test_nothing_is_said_to_be_missing_by_a_version_that_does_not_serve_it() -> None:
-    known: Answer[Any] = Answer("old", None, Why.REFUSED, "no such id", "NOT_FOUND")
-    problem = "this version of it does not serve that"
-    unserved: Answer[Any] = Answer("old", None, Why.REFUSED, problem, "UNIMPLEMENTED")
-    assert str(refused("It has no such thing.", known)) == "It has no such thing."
-    assert str(refused("It has no such thing.", unserved)) == "old: this version of it does not serve that."
+    for reason, said in (("NOT_FOUND", "It has no such thing."), ("UNIMPLEMENTED", "old: it cannot.")):
+        answer = Answer[None]("old", None, Why.REFUSED, "it cannot", reason)
+        assert str(refused("It has no such thing.", answer)) == said
 
 
 async def test_an_address_that_is_taken_is_told_with_its_setting(shop: ServedShop, console: str) -> None:

@@ -57,6 +57,8 @@ async def test_a_newcomer_sees_an_order_approved(
     assert (await client.get(order_id)).state == ORDER_STATE_APPROVED
     shown = [await each.inner_text() for each in await page.locator(".lanes-at").all()]
     assert shown == [f"{entry.log}/{entry.position}" for entry in await client.timeline(order_id)]
+    await page.get_by_role("link", name="Its saga" if mode == "orchestration" else "Its story").click()
+    await expect(page.locator(".wide a.l-box", has_text="OrderApproved")).to_be_visible()
 
 
 async def test_the_same_order_in_the_other_mode_is_shown_beside(window: Window) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -63,6 +65,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
     )
     made.filters |= {
         "ago": ago,
+        "at_hand": at_hand,
         "anchor": anchor,
         "count": count,
         "instant": instant,
@@ -75,7 +78,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "text": text,
         "until": until,
     }
-    made.globals |= {"static": static, "once": once(), "shell": shell, "grpcurl": grpcurl}
+    made.globals |= {"static": static, "once": once(), "shell": shell, "grpcurl": grpcurl, "at_each": at_each}
     for name in made.list_templates():
         made.get_template(name)  # compiled now: a first reader does not wait for it
     for name in (STYLES, "console.js"):
@@ -217,6 +220,18 @@ def grpcurl(address: str, method: str, /, **request: str) -> str:
     """A command that calls a method, such as twinlog.v1.InspectionService/GetStream, with these fields."""
     data = ("-d", json.dumps(request)) if request else ()
     return shell("grpcurl", "-plaintext", *data, address, method)
+
+
+def at_each(addresses: Sequence[str]) -> list[str]:
+    """The words that name several services to the twinlog command."""
+    return [word for address in addresses for word in ("--at", address)]
+
+
+def at_hand(command: str) -> str:
+    """A command as it is copied: with the path of its program where only this environment has it."""
+    name, space, rest = command.partition(" ")
+    here = Path(sys.executable).with_name(name)
+    return f"{shell(here)}{space}{rest}" if here.exists() and not shutil.which(name) else command
 
 
 def line(value: Message) -> str:

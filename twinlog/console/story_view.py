@@ -59,6 +59,8 @@ class StoryView:
     """Consumers that have yet to do something; those that keep views among them."""
     aside: Sequence[Pending]
     """Consumers that have set an event aside."""
+    addresses: Sequence[str]
+    """Where all services with a log serve, for commands that look into each."""
 
 
 async def view_of(
@@ -85,6 +87,7 @@ async def view_of(
         lanes(story, kinds, drawn, narrow=True),
         waiting,
         aside,
+        [said.address for said in look.logs.values()],
     )
 
 
