@@ -8,7 +8,9 @@ from customer_svc.domain import CUSTOMER, ChangeCreditLimit
 from tests.cli.conftest import Served, Terminal
 from tests.inspection.conftest import customer
 from tests.waiting import until
-from twinlog import Money, Transaction
+from twinlog import Log, Money, Transaction
+from twinlog.log.past import KeepsSnapshots, KeptKey
+from twinlog.log.ports import Snapshot
 
 EVENTS = 2_100
 KEPT = [*range(CUSTOMER.keep_every, EVENTS + 1, CUSTOMER.keep_every)]
@@ -42,8 +44,13 @@ async def test_they_are_listed_dropped_and_rebuilt(
     await until(kept)
     said = await twinlog("snapshots", "list", long_stream, *served.at())
     assert f"{len(KEPT)} snapshots, " in said.out
+    await surplus(served.shop.customer_svc.log)
+    told = (await twinlog("snapshots", "list", "--json", *served.at())).json["snapshots"]
+    assert {each["version"]: each["stale"] for each in told if each["stale"]} == {
+        700: "its aggregate keeps one at every 500 versions"
+    }
     dropped = await twinlog("snapshots", "drop", long_stream, "--json", *served.at())
-    assert dropped.json == {"dropped": len(KEPT)}
+    assert dropped.json == {"dropped": len(KEPT) + 1}
     assert (await twinlog("snapshots", "list", *served.at())).out.strip() == "None."
     for chosen in (long_stream, "customer"):
         rebuilt = (await twinlog("snapshots", "rebuild", chosen, "--json", *served.at())).json["rebuilt"]
@@ -55,6 +62,13 @@ async def test_they_are_listed_dropped_and_rebuilt(
         state = (await twinlog("state", long_stream, "--at", str(version), "--json", *served.at())).json
         assert state["version"] == version
         assert state["state"]["limit"] == limit * 10**9
+
+
+async def surplus(log: Log) -> None:
+    """Keeps one that an earlier policy would have kept."""
+    assert isinstance(log, KeepsSnapshots)
+    [first] = await log.kept(CUSTOMER.name, "", KeptKey(), 1)
+    await log.keep([Snapshot(first.stream, 700, 700, first.schema, b"{}")])
 
 
 MISTAKES = [

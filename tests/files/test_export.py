@@ -26,6 +26,7 @@ from tests.chain.history import verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.waiting import until
 from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
+from twinlog.cli import main
 from twinlog.log import log_file
 from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
@@ -498,3 +499,12 @@ async def test_without_the_extra_the_command_names_it(site: Site, monkeypatch: p
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ConfigurationError, match=r"pip install twinlog\[archive\]"):
         await site.export()
+
+
+def test_a_url_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("export", "import"):
+        with pytest.raises(SystemExit):
+            main(
+                [command, "orders", "s3://backups/orders.twinlog", "--postgres-url", "postgresql://127.0.0.1"]
+            )
+        assert "s3://backups/orders.twinlog is a URL: give a path" in capsys.readouterr().err, command
