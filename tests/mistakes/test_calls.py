@@ -44,6 +44,12 @@ async def writer() -> AsyncIterator[Writer]:
         yield running.writer
 
 
+def at_once(*_arguments: Any) -> Any:
+    """What forgets to give anything."""
+
+
+unready: Any = at_once
+
 BROKEN: dict[str, tuple[Aggregate[Any, Any], str]] = {
     "evolve that gives nothing": (
         replace(COUNTED, evolve=lambda _state, _event: None),  # type: ignore[arg-type,return-value]
@@ -56,6 +62,22 @@ BROKEN: dict[str, tuple[Aggregate[Any, Any], str]] = {
     "an event that it does not declare": (
         replace(COUNTED, decide=lambda _state, _command: [BoolValue(value=True)]),
         r"decide fails on int .*google\.protobuf\.BoolValue is not among its `events`",
+    ),
+    "no list": (
+        replace(COUNTED, decide=unready),
+        "decide fails on int .*gives None; give its events in a list",
+    ),
+    "one event": (
+        replace(COUNTED, decide=lambda _state, more: Int64Value(value=more)),  # type: ignore[arg-type,return-value]
+        r"decide fails on int .*gives a message google\.protobuf\.Int64Value; put it into a list",
+    ),
+    "a command among its events": (
+        replace(COUNTED, decide=lambda _state, more: [more]),  # type: ignore[list-item]
+        "decide fails on int .*among its events is 7; give messages",
+    ),
+    "a number for a time": (
+        replace(COUNTED, due=lambda state: 5.0 if state else None),  # type: ignore[arg-type,return-value]
+        r"due fails .*5\.0, which has no time zone; give a datetime",
     ),
     "a time of no zone": (
         replace(COUNTED, due=lambda state: datetime(2027, 1, 1) if state else None),

@@ -6,7 +6,7 @@ leaves no trace in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId, encoded
+from twinlog.model.forms import shown
 from twinlog.model.personal import decides_personal, withheld
 from twinlog.model.schema import Schema
 
@@ -95,8 +96,8 @@ class Draft:
         for stream, after in self.written.items():
             try:
                 due = self.due[stream] = after.aggregate.due(after.state)
-                if due and due.tzinfo is None:
-                    raise ValueError(f"it gives {due}, which has no time zone")
+                if due and getattr(due, "tzinfo", None) is None:
+                    raise ValueError(f"it gives {due}, which has no time zone; give a datetime that has one")
                 before = self.read[stream]
                 changed = due != (before.due if before.due_known else after.aggregate.due(before.state))
             except Exception as error:
@@ -147,8 +148,10 @@ class Transaction:
         entry, cause = self._entry(aggregate, stream), metadata or self._metadata
         state, version, events = entry.state, entry.version, []
         at_work, upcasting, owners = "decide", self._draft.upcasting, self._draft.owners
+        given: Any = ()
         try:
-            for message in aggregate.decide(entry.state, command):
+            given = aggregate.decide(entry.state, command)
+            for message in given:
                 kind = type(message)
                 if (kind not in aggregate.events) if aggregate.events else (kind in owners):
                     self._refuse_event(aggregate, message)
@@ -174,10 +177,11 @@ class Transaction:
         except TwinlogError:
             raise
         except Exception as error:  # a defect of the aggregate, or a state that it was not made for
-            shown = withheld(error, decides_personal(aggregate, command, error))
+            told: BaseException = (_told(given) if at_work == "decide" else None) or error
+            told = withheld(told, decides_personal(aggregate, command, told))
             raise _unreadable(
-                stream, entry.version, f"{at_work} fails on {type(command).__name__}", shown
-            ) from shown
+                stream, entry.version, f"{at_work} fails on {type(command).__name__}", told
+            ) from told
         if events:
             self._events += events
             self._written[stream] = Entry(aggregate, state, version, 0, entry.snapshot_version)
@@ -252,6 +256,20 @@ class Transaction:
             raise NotLoaded(aggregate, stream)
         self._read[stream] = entry
         return entry
+
+
+def _told(given: Any) -> TypeError | None:
+    """What is wrong with what `decide` gave, where it is no events."""
+    if isinstance(given, Message):
+        return TypeError(f"it gives {shown(given)}; put it into a list")
+    if not isinstance(given, Iterable):
+        return TypeError(
+            f"it gives {shown(given)}; give its events in a list, which is empty where there are none"
+        )
+    others = [each for each in given if not isinstance(each, Message)] if isinstance(given, Sequence) else []
+    if others:
+        return TypeError(f"among its events is {shown(others[0])}; give messages")
+    return None
 
 
 def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:
