@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
 from order_svc.domain import ORDER, State
 from shop.customers.v1 import customer_service_pb2 as customers
@@ -22,9 +23,10 @@ from tests.hotel.bookings import BOOKING, POINTS, BookingNotFound
 from tests.hotel.rooms import ROOM, ROOMS, RoomRow
 from tests.hotel.services import HOTEL, BookingService, RoomService
 from tests.simulation.shop import services
-from twinlog import ConfigurationError, Policies, Service, ViewStore
+from twinlog import Aggregate, ConfigurationError, Policies, Service, ViewStore, on
 from twinlog.rpc import Commands
 from twinlog.testing import START, Hosted, World
+from twinlog.testing.simulation import loop
 
 ORDERS = 500
 LEAST_A_SECOND = 150.0
@@ -151,6 +153,33 @@ def test_an_event_that_is_set_aside_fails_the_test() -> None:
         with pytest.raises(AssertionError, match=r"rooms_svc\.bookings has set an event aside.*no such day"):
             world.settle()
         world.settle(dead_letters=True)
+
+
+def test_a_policy_that_sets_off_its_own_cause_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_MOST_AT_ONCE", 10_000)
+    echo: Aggregate[int, None] = Aggregate(
+        name="echo",
+        initial=0,
+        decide=lambda _said, _command: [StringValue(value="again")],
+        evolve=lambda said, _event: said + 1,
+        partition_key=lambda _said: "one",
+        events=[StringValue],
+    )
+    writers = []
+
+    def edge(service: Service, _views: ViewStore) -> BookingService:
+        service.subscribe(
+            Policies("bookings", "bookings_svc", {StringValue: lambda _said: on(echo, "a").do(None)})
+        )
+        writers.append(service.writer)
+        return BookingService(Commands(service.log, service.writer))
+
+    rooms, bookings, trips = HOTEL
+    spec = replace(bookings.spec, aggregates=[*bookings.spec.aggregates, echo])
+    with World([rooms, replace(bookings, spec=spec, wire=edge), trips]) as world:
+        world.run(writers[-1].execute(lambda transaction: transaction.do(echo, "a", None)))
+        with pytest.raises(RuntimeError, match="something sets itself off"):
+            world.settle()
 
 
 def test_two_services_with_one_log_are_refused() -> None:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _OFTEN_SECONDS = 600.0
 """What waits for no longer than this only looks whether there is something to do."""
+_MOST_AT_ONCE = 1_000_000
+"""Callbacks in one moment of simulated time; an order takes some thirty. They run for half a minute."""
 
 
 class Life:
@@ -78,7 +80,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return self._now
 
     def run(self, until: float) -> None:
-        """Runs what happens up to a time, or until :meth:`stop`."""
+        """Runs what happens up to a time, or until :meth:`stop`. Raises RuntimeError where a moment does not end."""
         if events._get_running_loop() is not None:
             raise RuntimeError(
                 "simulated time runs outside of other event loops: make the test a plain `def`"
@@ -87,13 +89,21 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._generators.append)
         self._stopped = False
+        most = self.steps + _MOST_AT_ONCE
         try:
             while not self._stopped:
                 if self._ready:
+                    if self.steps > most:
+                        raise RuntimeError(
+                            f"{_MOST_AT_ONCE:,} callbacks, and no simulated time has passed: something sets itself "
+                            "off, such as a policy whose command gives the event that calls for it"
+                        )
                     self._step(self._ready.popleft())
                 elif self._timers and self._timers[0][0] <= until:
-                    self._now, _, handle = heapq.heappop(self._timers)
-                    self._ready.append(handle)
+                    passed, self._now = self._now, self._timers[0][0]
+                    if self._now > passed:
+                        most = self.steps + _MOST_AT_ONCE
+                    self._ready.append(heapq.heappop(self._timers)[2])
                 else:
                     self._now = max(self._now, until)
                     return
