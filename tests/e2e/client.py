@@ -76,10 +76,11 @@ class Client(Clients):
         created = await self.customers.CreateCustomer(request, timeout=PATIENCE)
         return cast(str, created.customer_id)
 
-    async def limit(self, customer_id: str, limit: str) -> None:
-        """Changes the customer's limit."""
+    async def limit(self, customer_id: str, limit: str) -> str:
+        """Changes the customer's limit; gives the token of the change."""
         request = customer_pb.ChangeCreditLimitRequest(customer_id=customer_id, credit_limit=wire(limit))
-        await self.customers.ChangeCreditLimit(request, timeout=PATIENCE)
+        changed = await self.customers.ChangeCreditLimit(request, timeout=PATIENCE)
+        return cast(str, changed.consistency_token)
 
     async def create(
         self,
@@ -146,7 +147,13 @@ class Client(Clients):
         """Returns when the view shows exactly this much reserved for the customer."""
 
         async def reserved() -> bool:
-            return bool((await self.get_customer(customer_id)).reserved == wire(amount))
+            try:
+                return bool((await self.get_customer(customer_id)).reserved == wire(amount))
+            except grpc.aio.AioRpcError as error:
+                # An order may be seen to end before its customer is seen: each log has its own consumer.
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                return False
 
         await until(reserved)
 
