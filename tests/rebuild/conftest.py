@@ -73,6 +73,20 @@ class Stays(NamedTuple):
         answer: pb.SwitchViewResponse = await self.stub.SwitchView(request, timeout=PATIENCE)
         return answer
 
+    async def switched(self) -> None:
+        """Switches once the rows that are written meanwhile agree for a moment."""
+
+        async def agreed() -> bool:
+            try:
+                await self.switch()
+            except grpc.aio.AioRpcError as error:
+                if "not settled" not in (error.details() or ""):
+                    raise
+                return False
+            return True
+
+        await until(agreed)
+
     async def back(self) -> pb.SwitchViewBackResponse:
         """Switches back."""
         request = pb.SwitchViewBackRequest(view="stays")

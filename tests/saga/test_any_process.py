@@ -201,11 +201,14 @@ class World:
             self.answers.append(message(answer, number))
 
     def speak(self, number: int) -> None:
-        """A person decides, whether it is the step's turn or not, and says it to the instance."""
+        """A person decides, whether it is the step's turn or not, and says it to the instance.
+
+        Nobody decides what was undone already.
+        """
         step = self.saga.steps[number]
-        if step.send is None and step.done:
+        if step.send is None and step.done and (answer := self.participants[number].answer()):
             self.spoken.add(number)
-            self.give(Reply(message(self.participants[number].answer(), number), self.now))
+            self.give(Reply(message(answer, number), self.now))
 
     def signal(self) -> None:
         """People decide what waits for them, once."""
@@ -346,7 +349,6 @@ BUGS: dict[str, tuple[type, str, Callable[..., Any]]] = {
             self, instance, awaited._replace(resting=False), event, now
         ),
     ),
-    "forgets what a person said early": (SagaDecider, "_keep", lambda _self, _instance, _event: []),
     "goes on after the first of a group": (
         SagaEvolution,
         "following",
