@@ -36,11 +36,17 @@ def service(log: MemoryLog, twins: Mapping[str, MemoryTwin], aggregates: Sequenc
     return memory_service("trip_svc", log, twins.__getitem__, **parts)
 
 
-async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:
-    sagas, log = saga_aggregate(trip()), MemoryLog("own")
-    twins = {name: MemoryTwin(name) for name in ("own", *SOURCES)}
+async def twins_of(*logs: str) -> Mapping[str, MemoryTwin]:
+    """Their twins, from position 1 on."""
+    twins = {name: MemoryTwin(name) for name in logs}
     for twin in twins.values():
         await twin.create(1)
+    return twins
+
+
+async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:
+    sagas, log = saga_aggregate(trip()), MemoryLog("own")
+    twins = await twins_of("own", *SOURCES)
     running = service(log, twins, [sagas])
     stream = StreamId("trip_saga", "t1")
     async with asyncio.timeout(20), running.running():
@@ -65,9 +71,7 @@ async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:
 
 async def test_a_second_trigger_changes_nothing_and_is_told_where_it_is_another_event() -> None:
     sagas, log = saga_aggregate(trip()), MemoryLog("own")
-    twins = {name: MemoryTwin(name) for name in ("own", *SOURCES)}
-    for twin in twins.values():
-        await twin.create(1)
+    twins = await twins_of("own", *SOURCES)
     running = service(log, twins, [sagas])
     with capture_logs() as said:
         async with asyncio.timeout(20), running.running():

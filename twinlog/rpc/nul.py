@@ -1,4 +1,4 @@
-"""Texts with a NUL character: protobuf takes them, Postgres has no place for them, so no text that it holds is one."""
+"""Texts with a NUL character: protobuf takes them, and Postgres keeps none, so nothing is found by them."""
 
 from __future__ import annotations
 
