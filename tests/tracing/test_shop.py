@@ -145,17 +145,17 @@ async def test_spans_follow_the_semantic_conventions(client: Client, traces: Rec
         "rpc.method": "shop.orders.v1.OrderService/CreateOrder",
         "rpc.response.status_code": "OK",
     }
-    assert said(spans, "append orders", "db.") == {
-        "db.system.name": "postgresql",
-        "db.operation.name": "append",
-        "db.operation.batch.size": 1,
-    }
-    assert said(spans, "publish customers", "messaging.") == {
+    # What else is in a batch is chance: tests/tracing/test_memory.py counts.
+    append = said(spans, "append orders", "db.")
+    assert append.pop("db.operation.batch.size")
+    assert append == {"db.system.name": "postgresql", "db.operation.name": "append"}
+    publish = said(spans, "publish customers", "messaging.")
+    assert publish.pop("messaging.batch.message_count")
+    assert publish == {
         "messaging.system": "nats",
         "messaging.operation.name": "publish",
         "messaging.operation.type": "send",
         "messaging.destination.name": "customers",
-        "messaging.batch.message_count": 1,
     }
     process = said([span for span in spans if span.service == "customer_svc"], "process orders", "messaging.")
     assert process.pop("messaging.message.id")
