@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -16,13 +16,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from proof.bench.load import Call, Load
 from proof.bench.overload import at_rest, rate
 from proof.chaos.load import MODES
+from proof.chaos.stage import Stage
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from stack.topology import ORDER_SVC
 from twinlog.dev import StartFailed
-
-if TYPE_CHECKING:
-    from proof.chaos.scenarios import Stage
 
 _METHOD = "shop.orders.v1.OrderService/CreateOrder"
 _TIMES = 5

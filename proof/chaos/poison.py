@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -14,6 +14,7 @@ from google.type.money_pb2 import Money
 
 from proof.chaos.annotated import TYPE, learn
 from proof.chaos.load import MODES
+from proof.chaos.stage import Stage
 from saga_orchestrator.credit_saga import CREDIT_SAGAS, saga_id
 from shop.customers.v1 import customer_service_pb2 as customers
 from shop.orders.v1 import order_service_pb2 as orders
@@ -22,9 +23,6 @@ from stack.topology import DATABASES, ROOT, SHOP_LOGS
 from twinlog.dev import StartFailed
 from twinlog.testing.internals import database_url
 from twinlog.v1.dead_letters_pb2 import EventParked
-
-if TYPE_CHECKING:
-    from proof.chaos.scenarios import Stage
 
 _APPEND = """
     WITH head AS (UPDATE log_head SET position = position + 1 RETURNING position),

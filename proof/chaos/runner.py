@@ -18,7 +18,8 @@ from proof.chaos.annotated import TYPE as ANNOTATED
 from proof.chaos.ledger import Figures, Ledger
 from proof.chaos.load import Clients, Load
 from proof.chaos.rig import NotPermitted, Rig
-from proof.chaos.scenarios import Say, Scenario, Stage
+from proof.chaos.scenarios import Scenario
+from proof.chaos.stage import Say, Stage
 from stack.topology import NAMES
 from twinlog import TwinlogError
 from twinlog.dev import StartFailed

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from random import Random
 from typing import Any
 
 import asyncpg
@@ -20,52 +19,21 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from nats.errors import Error as NatsError
 
 from proof.chaos import crowds
-from proof.chaos.load import MODES, Load
+from proof.chaos.load import MODES
 from proof.chaos.poison import poison
 from proof.chaos.rig import Layout, Replica, Rig
+from proof.chaos.stage import Stage
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from stack.topology import DATABASES, NAMES, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
 from twinlog.testing.internals import connect, database_url
-
-Say = Callable[[str], None]
 
 _PAST_EVERY_LEASE_SECONDS = 6.5
 """A lease that is not renewed ends after five seconds."""
 _STOP_WITHIN_SECONDS = 5.0
 _ELECTION_SECONDS = 30.0
 _REFUSES_WITHIN_SECONDS = 60.0
-_NOTICED_WITHIN_SECONDS = 60.0
 _MISCONFIGURED = 2
-
-
-@dataclass
-class Stage:
-    """What a scenario works on."""
-
-    rig: Rig
-    load: Load
-    rng: Random
-    say: Say
-    complain: Callable[[str], None]
-    """Records a problem."""
-
-    async def go_on(self, seconds: float) -> None:
-        """Lets the load run for so many seconds."""
-        await asyncio.sleep(seconds)
-
-    async def felt(self, event: str) -> None:
-        """Lets the load run until a service has logged ``event``; complains where none does: no fault was felt."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_NOTICED_WITHIN_SECONDS):
-                while not any(f'"{event}"' in line for line in self.rig.lines):
-                    await asyncio.sleep(0.1)
-                return
-        self.complain(f"nobody noticed: no service said {event}")
-
-    async def kill(self, replica: Replica) -> None:
-        self.say(f"kill -9 {replica}")
-        await replica.kill()
 
 
 @dataclass(frozen=True)

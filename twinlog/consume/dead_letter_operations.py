@@ -19,8 +19,6 @@ from google.protobuf.message import DecodeError
 from twinlog.consume.dead_lettering import NOT_MENDED_BY_TRYING, NOT_THE_EVENTS_FAULT, DeadLettering
 from twinlog.consume.dead_letters import (
     DEAD_LETTERS,
-    DeadLetter,
-    DeadLetterId,
     DeadLetters,
     Discard,
     FailReplay,
@@ -29,6 +27,7 @@ from twinlog.consume.dead_letters import (
     NotParked,
     without_text,
 )
+from twinlog.consume.listed import Listed
 from twinlog.consume.parked_times import ParkedTimes
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.wire import from_wire
@@ -46,35 +45,6 @@ _LOOKED_BACK = 2_000
 """How many of a consumer's events about dead letters are looked through for a traceback."""
 _REPLAYED = {"", *(error.__name__ for error in NOT_MENDED_BY_TRYING)}
 """The errors of those that are replayed by themselves; none: it only waited, and what it waited for is gone."""
-
-
-class Listed(NamedTuple):
-    """A dead letter and whose it is."""
-
-    consumer: DeadLettering
-    key: str
-    letter: DeadLetter
-    first: int
-    """Position of the key's first dead letter."""
-
-    @property
-    def lane(self) -> tuple[str, str]:
-        """Within a lane, dead letters keep their order."""
-        return (self.consumer.name, self.key)
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it waits behind no other of its key."""
-        return self.letter.position == self.first
-
-    @property
-    def id(self) -> DeadLetterId:
-        return DeadLetterId(self.consumer.name, self.consumer.source, self.letter.position, self.key)
-
-    @property
-    def address(self) -> str:
-        """``log/position`` of the event."""
-        return f"{self.consumer.source}/{self.letter.position}"
 
 
 class Tried(NamedTuple):

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from twinlog.consume.listed import Listed
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.model.event import StreamId
-
-if TYPE_CHECKING:
-    from twinlog.consume.dead_letter_operations import Listed
 
 PARTS = 24
 """Those of a trend."""

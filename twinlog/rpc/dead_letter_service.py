@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
 
-from twinlog.consume.dead_letter_operations import DeadLetterOperations, Listed
+from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_letters import Failure, NotParked
+from twinlog.consume.listed import Listed
 from twinlog.log.wire import from_wire
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema

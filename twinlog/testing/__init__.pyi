@@ -7,7 +7,7 @@ from .givens.given import given as given
 from .memory import MemoryLog as MemoryLog
 from .memory import MemoryTwin as MemoryTwin
 from .memory import MemoryViews as MemoryViews
-from .simulation.calls import Call as Call
+from .simulation.call import Call as Call
 from .simulation.clocks import SeededIds as SeededIds
 from .simulation.faults import Kind as Kind
 from .simulation.faults import Kinds as Kinds

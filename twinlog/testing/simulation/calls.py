@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,63 +12,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from twinlog.model.errors import TwinlogError, Unavailable
-from twinlog.rpc.context import ACTOR_KEY, CORRELATION_KEY
+from twinlog.testing.simulation.call import Call, CallContext
 from twinlog.testing.simulation.invariants import Invariants
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import answered, latency
 from twinlog.testing.simulation.violation import check
-
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{23}([0-9a-f]{4})")
-
-
-@dataclass(frozen=True)
-class Call:
-    """One command of a client, and how patient it is."""
-
-    at: float
-    """Seconds after the start."""
-    service: str
-    """Who takes it."""
-    method: str
-    """Of one of the service's servicers."""
-    request: Any
-    """Where it has a request_id, it is repeated under it until its outcome is known; without one it is sent once."""
-    correlation_id: str
-    """Another one for each call."""
-    patience: float = 5.0
-    """Seconds that it waits for one answer."""
-    actor: str = "client"
-    repeats: bool = False
-    """Whether it is repeated without a request id too: having it twice is the same as once."""
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether the client repeats it until its outcome is known."""
-        return self.repeats or bool(getattr(self.request, "request_id", ""))
-
-    def __str__(self) -> str:
-        return _UUID.sub(r"\1", f"{self.method} {' '.join(str(self.request).split())}")
-
-
-@dataclass(frozen=True)
-class CallContext:
-    """As much of a call's context as an edge reads."""
-
-    metadata: Sequence[tuple[str, str]] = ()
-    seconds: float | None = None
-    """Until its deadline."""
-
-    @classmethod
-    def of(cls, call: Call) -> CallContext:
-        """A call's."""
-        return cls(((CORRELATION_KEY, call.correlation_id), (ACTOR_KEY, call.actor)), call.patience)
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        return self.metadata
-
-    def time_remaining(self) -> float | None:
-        return self.seconds
-
 
 Edge = Callable[[Call], tuple[Life, Callable[[Any, Any], Awaitable[Message]]] | None]
 """Chooses a replica for a call: its life, and the method of its servicer; None: nobody answers."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.message import Message
 
 from twinlog.model.errors import TwinlogError
 from twinlog.model.event import Recorded
+from twinlog.testing.simulation.call import Call
 from twinlog.testing.simulation.scene import Scene
-
-if TYPE_CHECKING:
-    from twinlog.testing.simulation.calls import Call
 
 
 class Invariants:

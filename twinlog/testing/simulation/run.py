@@ -13,7 +13,8 @@ from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
-from twinlog.testing.simulation.calls import Call, Clients
+from twinlog.testing.simulation.call import Call
+from twinlog.testing.simulation.calls import Clients
 from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
 from twinlog.testing.simulation.faults import Fault, Weather, replica

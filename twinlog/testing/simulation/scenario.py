@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
-from twinlog.testing.simulation.calls import Call
+from twinlog.testing.simulation.call import Call
 from twinlog.testing.simulation.faults import Fault, Kinds, draw, kinds_of
 from twinlog.testing.simulation.hosted import Hosted, Survey, survey
 

@@ -13,7 +13,7 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.model.errors import Overloaded
 from twinlog.service.wiring import servicers
 from twinlog.testing.fakes import START, CountedIds
-from twinlog.testing.simulation.calls import CallContext
+from twinlog.testing.simulation.call import CallContext
 from twinlog.testing.simulation.clocks import SkewedClock
 from twinlog.testing.simulation.hosted import Hosted, survey
 from twinlog.testing.simulation.loop import SimulatedLoop

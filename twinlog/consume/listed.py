@@ -1,0 +1,37 @@
+"""A dead letter as operators list it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twinlog.consume.dead_lettering import DeadLettering
+from twinlog.consume.dead_letters import DeadLetter, DeadLetterId
+
+
+class Listed(NamedTuple):
+    """A dead letter and whose it is."""
+
+    consumer: DeadLettering
+    key: str
+    letter: DeadLetter
+    first: int
+    """Position of the key's first dead letter."""
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        """Within a lane, dead letters keep their order."""
+        return (self.consumer.name, self.key)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it waits behind no other of its key."""
+        return self.letter.position == self.first
+
+    @property
+    def id(self) -> DeadLetterId:
+        return DeadLetterId(self.consumer.name, self.consumer.source, self.letter.position, self.key)
+
+    @property
+    def address(self) -> str:
+        """``log/position`` of the event."""
+        return f"{self.consumer.source}/{self.letter.position}"
