@@ -38,7 +38,10 @@ async def test_the_head_of_its_chain_can_be_noted_elsewhere(window: Window, shop
     await expect(chain).to_contain_text("not signed")
     await chain.get_by_role("button", name="Copy the command").click()
     copied = await page.evaluate("navigator.clipboard.readText()")
-    assert re.fullmatch("(/.*/)?twinlog audit --chain --head orders:2:[0-9a-f]{64}", copied)
+    assert re.fullmatch(
+        rf"(/.*/)?twinlog audit --chain --at {shop.addresses['order_svc']} --head orders:2:[0-9a-f]{{64}}",
+        copied,
+    )
     await shop.orders(1)
     await expect(chain).to_contain_text("it proves events 1 to 4")
 

@@ -109,7 +109,7 @@ async def _opened(
                 endpoint=_endpoint(spec, settings),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
-                settings=shown(settings),
+                settings=shown(settings) | {"POSTGRES_DATABASE": settings.postgres_database or spec.database},
                 saga_list=PostgresSagaList(own),
                 services=services_in(settings.twinlog_services),
                 tracing=tracing(tracer, clock),
