@@ -497,6 +497,7 @@ KNOW_OF_THE_ARCHIVE = {
     "snapshots", "versions_of_letters",
     # Of events that are never archived: the newest, those of living sagas, those of dead letters, those after its end.
     "live_sagas", "newest", "dead_letters", "repair_give_up", "repair_cut", "import_refusals",
+    "last", "head_astray", "first_gap",
     # Of the table alone.
     "archive_young", "archive_left",
 }  # fmt: skip

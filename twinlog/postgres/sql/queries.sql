@@ -66,6 +66,36 @@ SELECT position FROM log_head;
 -- The era of the log's history.
 SELECT era FROM log_head;
 
+-- name: last
+-- The position of the last event that is there.
+SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0);
+
+-- name: first_gap
+-- The first positions that have no event, although later ones have; archived ones do not count.
+SELECT before + 1, position - 1
+  FROM (SELECT position, lag(position, 1, archived) OVER (ORDER BY position) AS before
+          FROM events, (SELECT coalesce(max(last), 0) AS archived FROM archived_ranges) AS a
+         WHERE position > archived) AS e
+ WHERE position > before + 1 ORDER BY position LIMIT 1;
+
+-- name: head_astray
+-- Where the head of the log and its last event are, if they are not the same. A log that is being filled has its head at
+-- the end.
+SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), h.position, e.ends
+  FROM (SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0) AS ends) AS e
+  LEFT JOIN log_head h ON true
+ WHERE h.position IS DISTINCT FROM e.ends AND NOT EXISTS (SELECT FROM log_imports WHERE finished_at IS NULL);
+
+-- name: known_end
+-- The last position that was given to an event, as far as the chain and the outcomes of requests know.
+SELECT greatest((SELECT max(last_position) FROM chain WHERE kind <> 3 AND number > coalesce(
+                    (SELECT max(number) FROM chain WHERE kind = 3), 0)),
+                (SELECT max(position) FROM requests), 0);
+
+-- name: place_head
+-- Sets the head of the log to its last event.
+SELECT place_head();
+
 -- name: begin_era
 -- Has every writer compare what it knows before it appends again.
 UPDATE log_head SET era = era + 1;
