@@ -113,6 +113,7 @@ SLOW = (
     "tests/test_servers.py::test_each_postgres_is_another_one_whose_data_come_from_it_alone",
     "tests/tracing/test_cost.py",
     "tests/tracing/test_export.py",
+    "tests/twin/test_jetstream.py::test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_up",
     "tests/twin/test_login.py",
     "tests/watches/test_crowds.py::test_a_slow_watcher_is_cut_off_and_goes_on_from_its_token",
     "tests/watches/test_crowds.py::test_a_thousand_watchers_cost_one_read_a_change_and_10_kb_each",
