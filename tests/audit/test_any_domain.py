@@ -157,7 +157,7 @@ async def run(project: Path, *arguments: str, **settings: str) -> tuple[int | No
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 

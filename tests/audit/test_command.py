@@ -31,7 +31,7 @@ async def start(shop: World, *arguments: str, **settings: str) -> asyncio.subpro
 async def run(shop: World, *arguments: str, **settings: str) -> tuple[int | None, str, str]:
     """Exit code, stdout and stderr."""
     process = await start(shop, *arguments, **settings)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 

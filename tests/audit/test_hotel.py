@@ -129,7 +129,7 @@ async def work(services: Mapping[str, Service]) -> None:
 
 async def audited(**how: Any) -> Report:
     async with open_auditor(MAINS, **how) as auditor:
-        return await auditor.until_settled(30)
+        return await auditor.until_settled(120)
 
 
 async def test_a_hotel_is_audited_by_its_programs(postgres_url: str, namespace: str) -> None:

@@ -24,11 +24,12 @@ from shop.orders.v1.order_service_pb2 import CancelOrderRequest
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack.clients import retried
-from stack.shop import Shop, running
+from stack.shop import Shop
 from tests import servers
 from tests.controls import MODES, new_id, wire
 from tests.dead_letters.journal import dead_lettering
 from tests.e2e.client import Client, connect
+from tests.shops import running_shop
 from tests.waiting import in_service
 from twinlog import Metadata, Policies, PostgresViews, Projection, Recorded, Schema, StreamId, Writer
 from twinlog.consume.dead_lettering import DeadLettering
@@ -173,7 +174,7 @@ async def world() -> AsyncIterator[World]:
                 async with client.without("customer_svc"):
                     operated = await _operate(client, busy)
                     during.append(await auditor.round())
-            settled = await audit(postgres.url, nats.url, wait=60)
+            settled = await audit(postgres.url, nats.url, wait=240)
             assert settled.settled, settled.in_flight
         for database in DATABASES:
             await _keep(postgres.url, database)
@@ -192,7 +193,7 @@ async def _shop(postgres_url: str, nats_url: str) -> AsyncIterator[Shop]:
     with servers.folder() as path, pytest.MonkeyPatch.context() as environment:
         environment.setenv("POSTGRES_URL", postgres_url)
         environment.setenv("NATS_URL", nats_url)
-        async with running(lambda _line: None, data=path) as shop:
+        async with running_shop(path) as shop:
             yield shop
 
 

@@ -25,7 +25,7 @@ def test_it_says_what_it_is_without_loading_anything(arguments: list[str]) -> No
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     loaded = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}

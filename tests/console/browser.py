@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 from tests import chromium
+from tests.console.patience import SHOWN_SECONDS
 
 DESKTOP, PHONE = (1280, 800), (390, 844)
 _ARGUMENTS = [
@@ -20,7 +21,7 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-_PATIENCE_MILLISECONDS = 15_000
+_PATIENCE_MILLISECONDS = SHOWN_SECONDS * 1_000
 _VIOLATIONS = "options => axe.run(options).then(({ violations }) => violations)"
 
 
@@ -29,6 +30,7 @@ async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium, headless."""
     executable = chromium.path()
     assert executable, "no Chromium on the PATH; .ci/run installs Debian's package chromium-headless-shell"
+    expect.set_options(timeout=_PATIENCE_MILLISECONDS)
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
         try:

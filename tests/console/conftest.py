@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -11,7 +11,8 @@ from playwright.async_api import Browser
 
 from tests.console import browser
 from tests.console.browser import Window
-from tests.console.shop import ServedShop, served
+from tests.console.patience import patient
+from tests.console.shop import ServedShop, hanging, served
 from twinlog.console.process import serving
 
 
@@ -21,6 +22,13 @@ def plain_logging(logging_as_installed: None) -> None:
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
     )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def patience() -> Iterator[None]:
+    """A service is silent where a test lets it hang, and where it is gone."""
+    with patient(hanging.__contains__):
+        yield
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")

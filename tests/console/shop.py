@@ -24,6 +24,9 @@ from twinlog.rpc.peers import Peers
 from twinlog.service.environment import Endpoint
 from twinlog.testing import START, ManualClock
 
+hanging: set[str] = set()
+"""The services that a test lets hang, by name."""
+
 
 class Served:
     """One service of the shop on a port of its own."""
@@ -47,11 +50,11 @@ class Served:
         self.node._endpoint = Endpoint(self.address, domain="shop")
         self.node._until_stopped = self._stop.wait
         self._task = asyncio.create_task(self.node.serve(*self._edges, middleware=[self._hanging]))
-        await asyncio.wait_for(until_serving(self.address), 30)
+        await asyncio.wait_for(until_serving(self.address), 60)
 
     async def stop(self) -> None:
         """Ends its server, as if its process were gone."""
-        self._answers.set()
+        self.resume()
         self._stop.set()
         if self._task:
             await self._task
@@ -60,10 +63,12 @@ class Served:
     def hang(self) -> None:
         """From now on it answers nothing, as a process that is stopped."""
         self._answers.clear()
+        hanging.add(self.name)
 
     def resume(self) -> None:
         """It answers again."""
         self._answers.set()
+        hanging.discard(self.name)
 
     def _hanging(self, method: Method, behavior: Behavior) -> Behavior:
         if method.response_streaming:
@@ -160,4 +165,4 @@ async def served(now: datetime = START) -> AsyncIterator[ServedShop]:
             await asyncio.gather(*(each.stop() for each in made.services.values()))
 
 
-__all__ = ["Served", "ServedShop", "served"]
+__all__ = ["Served", "ServedShop", "hanging", "served"]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
+from tests.console.patience import SHOWN_SECONDS
 from tests.console.shop import ServedShop, served
 from twinlog.console import Answer, refused
 from twinlog.console.process import AddressTaken, PagesUnusable, pages_of, serving
@@ -50,7 +51,7 @@ async def ask(url: str, *, body: bytes | None = None, **headers: str) -> Respons
 
     def call() -> Response:
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=SHOWN_SECONDS) as response:
                 return Response(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:

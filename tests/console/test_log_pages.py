@@ -101,7 +101,6 @@ async def test_what_a_silent_service_knows_of_an_event_is_told_to_be_missing(
     await shop.orders(1)
     await window.open("/log/orders/1")
     shop.services["customer_svc"].hang()
-    window.page.set_default_timeout(20_000)
     page = await window.open("/log/orders/1")
     await expect(page.get_by_text("What customer_svc recorded of it is not shown")).to_be_visible()
     shop.services["customer_svc"].resume()

@@ -103,7 +103,7 @@ async def test_whatever_is_not_known_is_503_until_it_is_and_whatever_is_not_ther
             for service in shop.services.values():
                 await service.start()
             for shown in (page, past):
-                await expect(shown.get_by_label("Which moment")).to_contain_text("version", timeout=30_000)
+                await expect(shown.get_by_label("Which moment")).to_contain_text("version")
         # The view in memory has no queries of the shop's, and so no pages of it.
         there = [path for path in (*_ALWAYS, *pages) if not path.startswith("/try")]
         await _become(url, there, 200)

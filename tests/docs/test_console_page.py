@@ -28,7 +28,7 @@ async def test_a_page_of_a_domain_is_served_beside_the_others(
     async with serving({"nobody": "127.0.0.1:1"}, added=pages_of("greeting_pages")) as url:
 
         def ask() -> str:
-            with urllib.request.urlopen(f"{url}/greet?name=Ada", timeout=30) as response:
+            with urllib.request.urlopen(f"{url}/greet?name=Ada", timeout=90) as response:
                 return str(response.read().decode())
 
         shown = await asyncio.to_thread(ask)

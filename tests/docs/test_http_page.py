@@ -164,11 +164,11 @@ async def test_it_serves_on_loopback(page: Any, app: Any) -> None:
 
     def asked() -> Any:
         request = Request(f"http://127.0.0.1:{port}{ORDERS}/GetSagaMode", data=b"{}", method="POST")
-        with suppress(URLError), urlopen(request, timeout=5) as answer:
+        with suppress(URLError), urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
     async with page.serving(app, port=port):
         await until(lambda: asyncio.to_thread(asked))
         assert await asyncio.to_thread(asked) == {"sagaMode": "SAGA_MODE_CHOREOGRAPHY"}
     with pytest.raises((URLError, HTTPError)):
-        await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/", timeout=5)
+        await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/", timeout=60)

@@ -31,7 +31,7 @@ async def test_its_channel_takes_turns_and_leaves_out_who_is_gone() -> None:
         stub, heard = OrderQueryServiceStub(channel), list[str]()
 
         async def both() -> bool:
-            answer = await stub.GetOrder(GetOrderRequest(), timeout=10, wait_for_ready=True)
+            answer = await stub.GetOrder(GetOrderRequest(), timeout=60, wait_for_ready=True)
             heard.append(answer.order.order_id)
             return set(heard[-2:]) == {"a", "b"}
 

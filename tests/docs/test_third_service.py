@@ -51,7 +51,7 @@ def test_make_lint_stays_green(clone: Path, command: str) -> None:
 def run(folder: Path, *command: str | Path) -> str:
     """What a command prints; the test fails with it where the command does."""
     done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

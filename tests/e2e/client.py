@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -16,22 +16,35 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from shop.customers.v1 import customer_service_pb2 as customer_pb
 from shop.orders.v1 import order_service_pb2 as order_pb
-from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_UNSPECIFIED
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION, SAGA_MODE_UNSPECIFIED
 from shop.queries.v1 import customer_query_service_pb2 as customer_query_pb
 from shop.queries.v1 import order_query_service_pb2 as order_query_pb
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack import clients
 from stack.clients import Clients
 from stack.shop import Shop
+from stack.topology import ROOT
 from tests.controls import Mode, new_id, wire
 from tests.kernel.edge import rich
+from tests.servers import folder
 from tests.waiting import until
+from twinlog.dev import Program, Supervisor, free_port
 from twinlog.testing.internals import database_url
 
 PATIENCE = 60.0
 """Seconds after which a call of a test is given up."""
 DATABASES = {"orders": "shop_orders", "customers": "shop_customers", "sagas": "shop_sagas"}
 """Where each log is."""
+_CHOREOGRAPHED = ("OrderCreated", "CreditReserved", "OrderApproved")
+_ORCHESTRATED = (
+    *_CHOREOGRAPHED,
+    *("SagaStarted", "ReserveCredit", "SagaStepSucceeded", "ApproveOrder", "SagaCompleted"),
+)
+"""The events of an order that is approved."""
+
+
+paused: set[str] = set()
+"""The services that stand still by the will of a test, by name."""
 
 
 class Refusal(NamedTuple):
@@ -166,6 +179,15 @@ class Client(Clients):
 
         await until(all_there)
 
+    async def approved(self, order_id: str, mode: Mode) -> list[order_query_pb.TimelineEntry]:
+        """The events of an order, as soon as all of those of one that is approved are there.
+
+        The view reads each log at a pace of its own: that the last event is there does not say that the others are.
+        """
+        orchestrated = mode == SAGA_MODE_ORCHESTRATION
+        await self.happened(order_id, *(_ORCHESTRATED if orchestrated else _CHOREOGRAPHED))
+        return await self.timeline(order_id)
+
     async def count(self, log: str, condition: str, *values: object) -> int:
         """How many events of a log there are, by a condition in SQL."""
         found = await self.fetch(log, f"SELECT count(*) FROM events WHERE {condition}", *values)
@@ -193,9 +215,11 @@ class Client(Clients):
     async def without(self, module: str) -> AsyncIterator[None]:
         """For the block, a service stands still."""
         await self.shop.supervisor.pause(module)
+        paused.add(module)
         try:
             yield
         finally:
+            paused.discard(module)
             self.shop.supervisor.resume(module)
 
     async def kill(self, module: str) -> None:
@@ -211,6 +235,34 @@ class Client(Clients):
         async with self.database(log) as connection, connection.transaction():
             await connection.execute("SELECT FROM log_head FOR UPDATE")
             yield
+
+
+async def too_late(ask: Callable[[float], Awaitable[Any]]) -> Refusal:
+    """What a call is refused with that waits in vain, for as many seconds as it is given.
+
+    A service answers within nine tenths of that. On a machine that stands still for the last tenth the client gives up
+    before; it asks again then, and gives more.
+    """
+    refused = await refusal(ask(1.0))
+    for seconds in (10.0, 100.0):
+        if refused.code is grpc.StatusCode.DEADLINE_EXCEEDED and not refused.reason:
+            refused = await refusal(ask(seconds))
+    return refused
+
+
+@asynccontextmanager
+async def hurried(shop: Shop, say: Callable[[str], None] = lambda _line: None) -> AsyncIterator[str]:
+    """The address of a second order_svc over the same log, whose orders wait one second for their credit."""
+    address = f"127.0.0.1:{free_port()}"
+    env = {
+        "POSTGRES_URL": shop.postgres_url,
+        "NATS_URL": shop.nats_url,
+        "ORDER_DEADLINE_SECONDS": "1",
+    }
+    service = Program("order_svc", "ORDERS_ADDRESS", address)
+    with folder() as path:
+        async with Supervisor([service], env, say, root=ROOT, folder=path):
+            yield address
 
 
 @asynccontextmanager

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from stack.shop import Shop, running
-from stack.topology import ROOT
-from tests.e2e.client import Client, connect
+from stack.shop import Shop
+from tests.e2e.client import Client, connect, hurried
 from tests.servers import folder
-from twinlog.dev import Program, Supervisor, free_port
+from tests.shops import running_shop
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
@@ -23,7 +22,7 @@ async def spoken() -> AsyncIterator[list[str]]:
 async def shop(spoken: list[str]) -> AsyncIterator[Shop]:
     """The four services, supervised."""
     with folder() as path:
-        async with running(spoken.append, data=path) as started:
+        async with running_shop(path, spoken.append) as started:
             yield started
 
 
@@ -37,13 +36,5 @@ async def client(shop: Shop) -> AsyncIterator[Client]:
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def replica(shop: Shop, spoken: list[str]) -> AsyncIterator[str]:
     """The address of a second order_svc over the same log, whose orders wait one second for their credit."""
-    address = f"127.0.0.1:{free_port()}"
-    env = {
-        "POSTGRES_URL": shop.postgres_url,
-        "NATS_URL": shop.nats_url,
-        "ORDER_DEADLINE_SECONDS": "1",
-    }
-    service = Program("order_svc", "ORDERS_ADDRESS", address)
-    with folder() as path:
-        async with Supervisor([service], env, spoken.append, root=ROOT, folder=path):
-            yield address
+    async with hurried(shop, spoken.append) as address:
+        yield address

@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from tests.controls import new_id
 from tests.e2e.client import Client
 from tests.waiting import until
@@ -132,7 +133,8 @@ async def test_creates_gets_watches_and_follows_an_order(client: Client) -> None
     assert re.findall('"state": "(.*)"', watched.out)[-1] == "ORDER_STATE_APPROVED"
     order = (await call(shop.queries, f"{queries}/GetOrder", **named))["order"]
     assert (order["state"], order["total"]["units"]) == ("ORDER_STATE_APPROVED", "12")
-    await client.happened(created["order_id"], "SagaCompleted")
+    await client.approved(created["order_id"], SAGA_MODE_ORCHESTRATION)
+    await client.reserves(customer_id, "12.34")
     entries = (await call(shop.queries, f"{queries}/GetOrderTimeline", **named))["entries"]
     assert [entry["type"].rpartition(".")[2] for entry in entries][:4] == [
         "OrderCreated",
@@ -206,4 +208,9 @@ async def test_asks_for_health(client: Client) -> None:
         (client.shop.queries, "shop.queries.v1.OrderQueryService"),
         (client.shop.queries, ""),
     ):
-        assert await call(address, "grpc.health.v1.Health/Check", service=service) == {"status": "SERVING"}
+
+        async def serves(address: str = address, service: str = service) -> bool:
+            found = await call(address, "grpc.health.v1.Health/Check", service=service)
+            return bool(found == {"status": "SERVING"})
+
+        await until(serves)

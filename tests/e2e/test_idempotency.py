@@ -50,7 +50,7 @@ async def test_the_same_request_after_a_restart_has_the_same_answer(client: Clie
     first = await client.orders.CreateOrder(request, timeout=PATIENCE)
     [*_, approved] = await client.watch(first.order_id, first.consistency_token)
     await client.kill("order_svc")
-    again = await client.orders.CreateOrder(request, timeout=PATIENCE, wait_for_ready=True)
+    again = await retried(client.orders.CreateOrder, request)
     assert again == first, "also the state, which is another by now"
     assert (await client.get(first.order_id)).state == approved.state
     assert await orders_of(client, customer) == 1
@@ -152,7 +152,7 @@ async def test_a_client_cut_off_while_its_order_is_written_learns_the_outcome(cl
     await until(recorded)
     assert await client.orders.CreateOrder(request, timeout=PATIENCE) == await early
     assert await orders_of(client, customer) == 1
-    [*_, order] = await client.watch((await early).order_id)
+    [*_, order] = await client.watch((await early).order_id, (await early).consistency_token)
     assert order.customer_id == customer
 
 

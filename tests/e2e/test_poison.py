@@ -20,15 +20,17 @@ from shop.orders.v1.order_pb2 import (
     ORDER_STATE_PENDING,
     ORDER_STATE_REJECTED,
 )
-from shop.orders.v1.order_service_pb2 import CreateOrderRequest
+from shop.orders.v1.order_service_pb2 import CreateOrderRequest, CreateOrderResponse
+from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
 from shop.sagas.v1 import saga_service_pb2 as saga_pb
 from stack.clients import orders_of, retried
-from stack.shop import Shop, running
+from stack.shop import Shop
 from stack.topology import NAMES
 from tests.controls import MODES, Mode, new_id, wire
-from tests.e2e.client import Client, Refusal, connect, refusal, refusal_of
+from tests.e2e.client import Client, Refusal, connect, hurried, refusal, refusal_of
 from tests.servers import folder
+from tests.shops import running_shop
 from tests.waiting import until
 from twinlog.audit import history
 from twinlog.v1 import dead_letter_service_pb2 as letters
@@ -38,7 +40,6 @@ from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DEADLINE_SECONDS = 4.0
 ORDERS, CANCELS = 114, 6
 AT_ONCE = 64
 """Calls that are open at once."""
@@ -56,9 +57,8 @@ _APPEND = """
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[Client]:
     """A client of a shop of the test's own: what is poisoned stays poisoned."""
-    with folder() as path, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ORDER_DEADLINE_SECONDS", str(DEADLINE_SECONDS))
-        async with running(lambda _line: None, data=path) as shop, connect(shop) as connected:
+    with folder() as path:
+        async with running_shop(path) as shop, connect(shop) as connected:
             yield connected
 
 
@@ -160,6 +160,17 @@ async def test_commands_in_one_batch_with_those_of_an_unreadable_order_go_throug
     assert pids(client.shop) == before, "no process ended"
 
 
+async def in_a_hurry(client: Client, mode: Mode, *customers: str) -> list[CreateOrderResponse]:
+    """Orders that wait for their credit for a second."""
+    async with hurried(client.shop) as address, grpc.aio.insecure_channel(address) as channel:
+        create = OrderServiceStub(channel).CreateOrder
+        requests = [
+            CreateOrderRequest(request_id=new_id(), customer_id=id, total=wire("1"), saga_mode=mode)
+            for id in customers
+        ]
+        return [await retried(create, request) for request in requests]
+
+
 @pytest.mark.parametrize(
     ("mode", "type"),
     [(SAGA_MODE_CHOREOGRAPHY, TYPE), (SAGA_MODE_ORCHESTRATION, "shop.orders.v1.OrderApproved")],
@@ -170,10 +181,10 @@ async def test_a_deadline_of_an_unreadable_order_waits_and_nobody_else_does(
 ) -> None:
     victim, neighbor, late = [await client.customer("1000") for _ in range(3)]
     async with client.without("customer_svc"):
-        bad = (await client.create(victim, "1", mode)).order_id
-        version = await poison(client, "orders", "order", bad, type)
-        other = await client.create(late, "1", mode)
-        await client.kill("order_svc")
+        async with client.without("order_svc"):  # which would fire their timers before the poison is there
+            bad, other = await in_a_hurry(client, mode, victim, late)
+            version = await poison(client, "orders", "order", bad.order_id, type)
+            await client.kill("order_svc")
         before = pids(client.shop)
 
         async def rejected() -> bool:
@@ -182,10 +193,11 @@ async def test_a_deadline_of_an_unreadable_order_waits_and_nobody_else_does(
 
         await until(rejected)
     assert (await client.order(neighbor, "1", mode)).state == ORDER_STATE_APPROVED
-    assert unreadable(await refusal(client.cancel(bad)), f"order/{bad}", version)
+    name = f"order/{bad.order_id}"
+    assert unreadable(await refusal(client.cancel(bad.order_id)), name, version)
 
     async def waits() -> bool:
-        return f"order/{bad}" in await signal(client.shop.orders, "timers")
+        return name in await signal(client.shop.orders, "timers")
 
     await until(waits)
     log = "customers" if mode == SAGA_MODE_CHOREOGRAPHY else "sagas"
@@ -196,7 +208,7 @@ async def test_a_deadline_of_an_unreadable_order_waits_and_nobody_else_does(
     await until(answer_is_set_aside)
     assert not await signal(client.shop.orders, "")
     report = await audited(client)
-    assert f"order/{bad}" in {id for violation in report.violations for id in violation.ids}
+    assert name in {id for violation in report.violations for id in violation.ids}
     assert set(report.counts) == {history.DECODES}
     assert pids(client.shop) == before, "no process ended"
 

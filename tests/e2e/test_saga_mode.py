@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -12,6 +13,7 @@ from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest, GetSagaModeRequest, SetSagaModeRequest
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
+from stack.clients import retried
 from tests.controls import Mode, wire
 from tests.e2e.client import PATIENCE, Client
 
@@ -24,7 +26,7 @@ async def set_mode(orders: OrderServiceStub, mode: Mode) -> None:
 
 
 async def get_mode(orders: OrderServiceStub) -> Mode:
-    answer = await orders.GetSagaMode(GetSagaModeRequest(), timeout=PATIENCE, wait_for_ready=True)
+    answer: Any = await retried(orders.GetSagaMode, GetSagaModeRequest())
     mode: Mode = answer.saga_mode
     return mode
 

@@ -24,6 +24,7 @@ from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from stack.topology import ROOT
 from tests.controls import new_id, wire
 from tests.e2e.client import PATIENCE, Client, refusal
+from tests.waiting import until
 from twinlog.dev import free_port, spawn, stop, until_serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -111,8 +112,7 @@ async def test_a_call_in_flight_is_told_in_a_dump_and_finished(
         async with client.held_up("orders"):
             request = CreateOrderRequest(request_id=new_id(), customer_id=customer, total=wire("1"))
             call = orders.CreateOrder(request, timeout=PATIENCE)
-            await orders_waits(client)
-            tells_who_waits_where(await dumped(replica))
+            tells_who_waits_where(await dumped_waiting(replica))
             replica.process.send_signal(signum)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         created = await call
@@ -135,6 +135,18 @@ async def dumped(replica: Replica) -> dict[str, list[dict[str, Any]]]:
             if line.get("event") == "process.dump":
                 lines.setdefault(line["part"], []).append(line)
     return lines
+
+
+async def dumped_waiting(replica: Replica) -> dict[str, list[dict[str, Any]]]:
+    """The same, as soon as it appends: others that wait for the log's head do not say where this one is."""
+    told: list[dict[str, list[dict[str, Any]]]] = []
+
+    async def appending() -> bool:
+        told.append(await dumped(replica))
+        return bool(told[-1]["writer"][0]["appending"])
+
+    await until(appending)
+    return told[-1]
 
 
 def tells_who_waits_where(told: dict[str, list[dict[str, Any]]]) -> None:

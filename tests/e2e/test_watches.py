@@ -25,7 +25,7 @@ from shop.queries.v1.order_query_service_pb2 import (
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from tests.controls import new_id, wire
 from tests.docs.test_domain_pages import module
-from tests.e2e.client import PATIENCE, Client, refusal
+from tests.e2e.client import PATIENCE, Client, refusal, too_late
 from tests.waiting import GOING_AWAY, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -77,7 +77,7 @@ async def test_orders_are_watched_by_customer_and_by_state(client: Client) -> No
         asyncio.create_task(mine.watch(client, customer_id=customer)),
         asyncio.create_task(pending.watch(client, customer_id=customer, state=ORDER_STATE_PENDING)),
     ]
-    await until(lambda: mine.messages == pending.messages == 1)
+    await until(lambda: min(mine.messages, pending.messages) >= 1)
     assert ([*mine.orders], [*pending.orders]) == ([old.order_id], [])
 
     async with client.without("customer_svc"):
@@ -125,7 +125,7 @@ async def test_a_watch_survives_kill_9_of_the_projector(client: Client) -> None:
     customer = await client.customer("1000")
     held = Held()
     watching = asyncio.create_task(held.watch(client, customer_id=customer))
-    await until(lambda: held.messages == 1)
+    await until(lambda: held.messages >= 1)
     made: list[str] = []
     for _ in range(3):
         made += [(await client.create(customer, "1")).order_id for _ in range(4)]
@@ -135,7 +135,7 @@ async def test_a_watch_survives_kill_9_of_the_projector(client: Client) -> None:
     def approved(orders: Sequence[Order]) -> bool:
         return len(orders) == len(made) + 1 and all(o.state == ORDER_STATE_APPROVED for o in orders)
 
-    await until(lambda: watching.done() or approved([*held.orders.values()]))
+    await until(lambda: watching.done() or approved([*held.orders.values()]), seconds=180)
     assert not watching.done() or watching.result()
     request = ListOrdersRequest(customer_id=customer, consistency_token=last.consistency_token)
     listed = (await client.order_queries.ListOrders(request, timeout=PATIENCE, wait_for_ready=True)).orders
@@ -200,7 +200,7 @@ async def test_who_asks_chooses_what_is_done_about_staleness(client: Client) -> 
     assert 0 < int(missing) < FAR
     failed = await refusal(asked("fail"))
     assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "VIEW_LAGGING")
-    waited = await refusal(asked("wait", timeout=1.0))
+    waited = await too_late(lambda seconds: asked("wait", timeout=seconds))
     assert waited.reason == "VIEW_LAGGING"
     for choice in ("now", "fail"):
         assert (await asked(choice, "orders:1")).order.order_id == order.order_id

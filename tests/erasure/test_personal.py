@@ -196,7 +196,7 @@ async def test_another_process_forgets_the_key_within_its_bound(monkeypatch: pyt
     assert await there.open("ada", _message(sealed).text) == "tall"
     watching = asyncio.create_task(there.run())
     await here.erase("ada")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not told:
             await asyncio.sleep(0.01)
     watching.cancel()
@@ -234,7 +234,7 @@ async def test_a_process_without_keys_in_memory_asks_nobody(monkeypatch: pytest.
         await asyncio.sleep(0)
     assert not asked
     await personal.sealed([_event(M["Noted"](text="tall"))])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not asked:
             await asyncio.sleep(0)
     watching.cancel()

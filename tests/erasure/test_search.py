@@ -69,8 +69,7 @@ async def test_every_stream_is_searched(nats: NatsClient, nats_url: str, stream:
     await nats.jsm().add_stream(name=stream, subjects=[f"{stream}.>"], allow_direct=True)
     for number in range(1, 8):
         text = TEXT if number in (3, 6) else "nobody"
-        await nats.publish(f"{stream}.a", f"<{text}>".encode())
-    await nats.flush()
+        await nats.request(f"{stream}.a", f"<{text}>".encode(), timeout=60)  # answered once it is stored
     done = await search([TEXT], "", nats_url)
     assert [each for each in done.found if each.where == stream] == [Found("nats", stream, 2, "3")]
     assert done.messages >= 7

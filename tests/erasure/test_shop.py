@@ -25,12 +25,13 @@ from shop.queries.v1.customer_query_service_pb2 import (
     ListCustomersRequest,
     WatchCustomerRequest,
 )
-from stack.shop import Shop, running
+from stack.shop import Shop
 from tests.controls import MODES, new_id, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.erasure.disks import files_with
 from tests.observe.scraping import scraped
 from tests.servers import execute, folder
+from tests.shops import running_shop
 from tests.waiting import until
 from twinlog import Money, Schema, Writer
 from twinlog.audit.erasure import search
@@ -57,7 +58,7 @@ class Running:
 async def at_work() -> AsyncIterator[Running]:
     spoken: list[str] = []
     with folder() as data:
-        started = running(spoken.append, data=data, metrics="127.0.0.1:0", console=Console(address=None))
+        started = running_shop(data, spoken.append, metrics="127.0.0.1:0", console=Console(address=None))
         async with started as shop, connect(shop) as client:
             yield Running(shop, data, spoken, client)
         assert not files_with(data, PLAIN), "also of what the stop wrote"
@@ -80,7 +81,7 @@ async def _flushed(shop: Shop) -> None:
 
 def _cli(*arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "twinlog", *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "twinlog", *arguments], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -147,6 +148,7 @@ async def test_who_is_erased_while_orders_are_under_way_gets_them_all(at_work: R
     for order in (*waiting, *await more):
         [*_, last] = await client.watch(order.order_id, order.consistency_token)
         assert last.state == ORDER_STATE_APPROVED
+    await client.reserves(customer, "8")
     shown = await client.get_customer(customer, erased[0].consistency_token)
     assert (shown.name, shown.reserved) == ("erased", wire("8"))
     told = await asyncio.to_thread(
@@ -218,7 +220,7 @@ async def test_while_the_keys_are_away_all_but_names_goes_on(at_work: Running, t
         file = str(tmp_path / "customers.twinlog")
         where = ("--database", "shop_customers", "--postgres-url", url)
         await asyncio.to_thread(_cli, "export", "customers", file, *where)
-        report = await audit(url, at_work.shop.nats_url, wait=60)
+        report = await audit(url, at_work.shop.nats_url, wait=240)
         assert report.settled and report.clean, report.violations
     finally:
         await execute(url, "ALTER DATABASE twinlog_keys ALLOW_CONNECTIONS true", "postgres")

@@ -24,7 +24,7 @@ def test_without_personal_fields_nothing_is_loaded() -> None:
         modules="twinlog.service.process, twinlog.v1.saga_pb2, shop.orders.v1.events_pb2"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.stdout.strip() == "False", done.stderr
 

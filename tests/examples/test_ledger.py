@@ -22,7 +22,7 @@ from twinlog.dev import free_port, spawn, stop, until_serving
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
-_CALL_SECONDS, _START_SECONDS = 20.0, 60.0
+_CALL_SECONDS, _START_SECONDS = 60.0, 120.0
 
 
 @pytest.fixture

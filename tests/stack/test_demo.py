@@ -18,8 +18,8 @@ def own() -> Iterator[Checkout]:
 
 
 async def test_ctrl_c_ends_it_quietly(own: Checkout) -> None:
-    process = own.start("demo")
-    await until(lambda: "1/5" in own.said)
+    process = own.start("demo", DEMO_ORDERS="100000")  # it must not be over by then
+    await until(lambda: "1/5" in own.said, seconds=180)
     process.send_signal(signal.SIGINT)
     assert await own.ended(process) == 130
     assert own.said.endswith("Stopping …\nEverything has stopped.\n")
@@ -28,7 +28,7 @@ async def test_ctrl_c_ends_it_quietly(own: Checkout) -> None:
 
 
 async def test_a_second_ctrl_c_does_not_wait(own: Checkout) -> None:
-    process = own.start("demo")
+    process = own.start("demo", DEMO_ORDERS="100000")
     await own.up()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)

@@ -16,7 +16,7 @@ import pytest
 from stack.topology import ROOT
 
 _MARK = ".venv/.installed"
-_BOUND_SECONDS = 30.0
+_BOUND_SECONDS = 120.0
 
 _FAKE_PYTHON = """\
 #!/bin/sh

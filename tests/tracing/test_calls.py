@@ -45,7 +45,7 @@ async def answered(traces: Receiver, edge: Edge, given: Mapping[str, str] = GIVE
     """Calls GetOrder; gives the code that it is answered with."""
     middleware = traces.tracing("tests", ManualClock()).methods()
     async with serving(edge, middleware=middleware) as client:
-        call = client.stub.GetOrder(GetOrderRequest(), metadata=tuple(given.items()), timeout=10)
+        call = client.stub.GetOrder(GetOrderRequest(), metadata=tuple(given.items()), timeout=60)
         code = await call.code()
         assert isinstance(code, grpc.StatusCode)
         return code
@@ -133,7 +133,7 @@ async def test_a_method_that_aborts_by_itself(traces: Receiver) -> None:
 async def test_a_stream_is_one_span(traces: Receiver) -> None:
     middleware = traces.tracing("tests", ManualClock()).methods()
     async with serving(Edge(), middleware=middleware) as client:
-        call = client.stub.WatchOrder(WatchOrderRequest(), metadata=tuple(GIVEN.items()), timeout=10)
+        call = client.stub.WatchOrder(WatchOrderRequest(), metadata=tuple(GIVEN.items()), timeout=60)
         assert [response.order.order_id async for response in call] == ["0", "1", "2"]
     [span] = traces.spans
     assert (span.name, span.attributes["rpc.response.status_code"]) == (f"{NAME}/WatchOrder", "OK")
@@ -146,7 +146,7 @@ async def test_a_stream_that_the_client_leaves(traces: Receiver) -> None:
 
     middleware = traces.tracing("tests", ManualClock()).methods()
     async with serving(Edge(watch=watch), middleware=middleware) as client:
-        call = client.stub.WatchOrder(WatchOrderRequest(), metadata=tuple(GIVEN.items()), timeout=10)
+        call = client.stub.WatchOrder(WatchOrderRequest(), metadata=tuple(GIVEN.items()), timeout=60)
         assert (await call.read()).order.order_id == "0"
         call.cancel()
         await until(lambda: bool(traces.spans))

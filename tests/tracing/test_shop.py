@@ -12,10 +12,10 @@ import pytest_asyncio
 from shop.orders.v1 import order_service_pb2 as order_pb
 from shop.orders.v1.order_pb2 import ORDER_STATE_APPROVED
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION
-from stack.shop import running
 from tests.controls import Mode, wire
 from tests.e2e.client import PATIENCE, Client, connect
 from tests.servers import folder
+from tests.shops import running_shop
 from tests.tracing.receiver import Receiver, Span, receiver
 from tests.waiting import until
 
@@ -88,7 +88,7 @@ async def client(traces: Receiver) -> AsyncIterator[Client]:
     with pytest.MonkeyPatch.context() as environment, folder() as path:
         for name, value in settings.items():
             environment.setenv(name, value)
-        async with running(lambda _line: None, data=path) as shop, connect(shop) as connected:
+        async with running_shop(path) as shop, connect(shop) as connected:
             yield connected
 
 

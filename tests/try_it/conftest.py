@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from stack.shop import running
 from stack.topology import CONSOLE_PAGES
 from tests.console import browser
 from tests.console.browser import Window
-from tests.e2e.client import Client, connect
+from tests.console.patience import patient
+from tests.e2e.client import Client, connect, paused
 from tests.servers import folder
+from tests.shops import running_shop
 from twinlog.console.process import pages_of, serving
 
 
@@ -22,15 +23,16 @@ from twinlog.console.process import pages_of, serving
 async def client() -> AsyncIterator[Client]:
     """A client of the shop: four services in processes of their own."""
     with folder() as path:
-        async with running(lambda _line: None, data=path) as shop, connect(shop) as connected:
+        async with running_shop(path) as shop, connect(shop) as connected:
             yield connected
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def console(client: Client) -> AsyncIterator[str]:
     """The URL of its console."""
-    async with serving(client.shop.addresses, added=pages_of(",".join(CONSOLE_PAGES))) as url:
-        yield url
+    with patient(paused.__contains__):
+        async with serving(client.shop.addresses, added=pages_of(",".join(CONSOLE_PAGES))) as url:
+            yield url
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")

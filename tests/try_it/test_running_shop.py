@@ -1,10 +1,6 @@
-"""A saga's page over the running shop, in processes of their own: one is paused, said so in time, and comes back."""
+"""A saga's page over the running shop, in processes of their own: one is paused, said so, and comes back."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -17,11 +13,6 @@ from tests.e2e.client import Client, connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-_IN_TIME_SECONDS = 3.0
-"""What the page promises, on a machine that has nothing else to do."""
-_BUSY = 5
-"""How many times slower a machine may be that runs other tests, too."""
-
 
 @pytest.fixture
 def shop(client: Client) -> Shop:
@@ -29,17 +20,7 @@ def shop(client: Client) -> Shop:
     return client.shop
 
 
-@asynccontextmanager
-async def paused(shop: Shop, module: str) -> AsyncIterator[None]:
-    """Stops a process, and continues it."""
-    await shop.supervisor.pause(module)
-    try:
-        yield
-    finally:
-        shop.supervisor.resume(module)
-
-
-async def test_a_paused_owner_is_told_in_time_and_all_is_green_once_it_continues(
+async def test_a_paused_owner_is_told_and_all_is_green_once_it_continues(
     chromium: Browser, shop: Shop, console: str
 ) -> None:
     async with connect(shop) as client, window(chromium, console) as opened:
@@ -47,22 +28,19 @@ async def test_a_paused_owner_is_told_in_time_and_all_is_green_once_it_continues
         await _settled(client, customer)
         page = await opened.open("/sagas")
         owed = page.locator("#owed")
-        async with paused(shop, "customer_svc"):
+        async with client.without("customer_svc"):
             created = await client.create(customer, "1", SAGA_MODE_ORCHESTRATION)
-            began = asyncio.get_running_loop().time()
             row = page.locator(f"#saga-{saga_id(created.order_id)} a[data-row]")
             await row.click()
-            await expect(owed).to_contain_text("customer_svc owes CreditReserved", timeout=60_000)
-            await expect(owed).to_contain_text("customer_svc is paused, hangs or is gone", timeout=60_000)
-            took = asyncio.get_running_loop().time() - began
-            assert took < _IN_TIME_SECONDS * _BUSY
+            await expect(owed).to_contain_text("customer_svc owes CreditReserved")
+            await expect(owed).to_contain_text("customer_svc is paused, hangs or is gone")
             await expect(page.locator(".wide .l-box.is-awaited.is-silent")).to_contain_text(
                 "customer_svc.sagas"
             )
-        await expect(page.locator(".head-end")).to_contain_text("completed", timeout=60_000)
+        await expect(page.locator(".head-end")).to_contain_text("completed")
         await expect(owed).to_have_count(0)
         await expect(page.locator(".wide a.l-box")).to_have_count(8)
-        await expect(page.locator("#health")).to_contain_text("All is well", timeout=60_000)
+        await expect(page.locator("#health")).to_contain_text("All is well")
 
 
 async def test_the_story_of_a_choreographed_order_spans_its_logs(
@@ -74,7 +52,7 @@ async def test_the_story_of_a_choreographed_order_spans_its_logs(
         log, _, position = created.consistency_token.partition(":")
         page = await opened.open(f"/story/{log}/{position}")
         boxes = page.locator(".wide a.l-box")
-        await expect(boxes).to_have_count(3, timeout=60_000)
+        await expect(boxes).to_have_count(3)
         await expect(page.locator(".wide .l-arrow")).to_have_count(2)
         await boxes.last.click()
         await expect(page.locator(".said:target .changes")).to_contain_text("state")
@@ -99,24 +77,22 @@ async def test_a_view_is_rebuilt_compared_and_switched_by_clicks_while_it_is_rea
         await page.get_by_role("button", name="Begin to build").click()
         await expect(outcome).to_contain_text("Build 2 is being filled")
         build = page.locator("#rebuild-2")
-        await expect(build).to_contain_text("It has caught up", timeout=60_000)
+        await expect(build).to_contain_text("It has caught up")
         await expect(build.locator("[data-name=percent]")).to_have_text("100.0 %")
         await opened.accessible()
         await build.get_by_role("button", name="Compare").click()
-        await expect(outcome).to_contain_text("the same", timeout=60_000)
+        await expect(outcome).to_contain_text("the same")
         await build.get_by_role("button", name="Switch to it …").click()
-        await expect(outcome).to_contain_text(
-            "Have queries read build 2 in place of build 1?", timeout=60_000
-        )
+        await expect(outcome).to_contain_text("Have queries read build 2 in place of build 1?")
         await expect(page.locator("#build-1")).to_contain_text("live")
         await outcome.get_by_role("button", name="Switch to build 2").click()
-        await expect(outcome).to_contain_text("Queries read build 2 now", timeout=60_000)
+        await expect(outcome).to_contain_text("Queries read build 2 now")
         await expect(page.locator("#build-2")).to_contain_text("live")
         created = await client.create(customer, "1", SAGA_MODE_CHOREOGRAPHY)
         await client.happened(created.order_id, "OrderApproved", token=created.consistency_token)
         await page.get_by_role("button", name="Switch back …").click()
-        await outcome.get_by_role("button", name="Switch back to build 1").click(timeout=60_000)
-        await expect(page.locator("#build-1")).to_contain_text("live", timeout=60_000)
+        await outcome.get_by_role("button", name="Switch back to build 1").click()
+        await expect(page.locator("#build-1")).to_contain_text("live")
         await page.locator("#back").get_by_role("button", name="Drop it …").click()
         await expect(outcome).to_contain_text("Nobody can switch back to it then")
         await outcome.get_by_role("button", name="Drop build 2").click()

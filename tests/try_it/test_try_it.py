@@ -15,6 +15,7 @@ from stack.try_it.calls import amount, money, share, written
 from stack.try_it.picture import MEANINGS
 from tests.console.browser import Window, window
 from tests.e2e.client import Client
+from tests.waiting import until
 from twinlog.v1 import saga_pb2 as sagas
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -55,8 +56,12 @@ async def test_a_newcomer_sees_an_order_approved(
     await expect(page.locator(".lanes-type").last).to_have_text(last)
     await expect(page.locator("h1")).to_contain_text(mode)
     assert (await client.get(order_id)).state == ORDER_STATE_APPROVED
-    shown = [await each.inner_text() for each in await page.locator(".lanes-at").all()]
-    assert shown == [f"{entry.log}/{entry.position}" for entry in await client.timeline(order_id)]
+
+    async def all_are_shown() -> bool:  # the view reads each log at a pace of its own
+        there = [f"{entry.log}/{entry.position}" for entry in await client.timeline(order_id)]
+        return await page.locator(".lanes-at").all_inner_texts() == there
+
+    await until(all_are_shown)
     await page.get_by_role("link", name="Its saga" if mode == "orchestration" else "Its story").click()
     await expect(page.locator(".wide a.l-box", has_text="OrderApproved")).to_be_visible()
 

@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 
 from shop.orders.v1 import order_service_pb2 as order_pb
-from stack.shop import Shop, running
+from stack.shop import Shop
 from tests.controls import MODES
 from tests.e2e.client import Client, connect
 from tests.observe.scraping import Scrape, scraped
 from tests.servers import folder
+from tests.shops import running_shop
 from tests.waiting import until
 from twinlog.dev import Console
 
@@ -27,8 +28,8 @@ collect_ignore = [] if shutil.which("promtool") else ["test_promtool.py"]
 async def shop() -> AsyncIterator[Shop]:
     """Four services with metrics, quiet, and used: orders in both modes, one refused, one in vain; and the console."""
     with folder() as path:
-        async with running(
-            print, data=path, quiet=True, metrics="127.0.0.1:0", console=Console(address=None)
+        async with running_shop(
+            path, print, quiet=True, metrics="127.0.0.1:0", console=Console(address=None)
         ) as started:
             async with connect(started) as client:
                 await use(client)
@@ -53,8 +54,15 @@ async def use(client: Client) -> None:
 
 
 async def scrape(shop: Shop, service: str) -> Scrape:
-    """What a service tells."""
-    return Scrape(await scraped(f"http://{shop.metrics[service]}/metrics"))
+    """What a service tells, once it can find out all of it in time."""
+    found: list[Scrape] = []
+
+    async def whole() -> bool:
+        found.append(Scrape(await scraped(f"http://{shop.metrics[service]}/metrics")))
+        return found[-1].value("twinlog_up") == 1 and not found[-1].sum("twinlog_scrape_failures")
+
+    await until(whole)
+    return found[-1]
 
 
 async def scrape_all(shop: Shop) -> Mapping[str, Scrape]:
