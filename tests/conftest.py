@@ -103,6 +103,7 @@ SLOW = (
     "tests/public/test_lightness.py",
     "tests/rebuild/test_cost.py::test_memory_does_not_grow_with_the_number_of_events",
     "tests/repair/test_forks.py::test_a_cursor_notices_that_its_database_was_set_back",
+    "tests/saga/test_any_process.py::test_also_where_people_decide_before_it_is_their_turn",
     "tests/saga/test_any_process.py::test_a_planted_bug_is_found",
     "tests/saga/test_any_process.py::test_in_the_end_all_is_done_or_all_is_undone",
     "tests/saga/test_model.py::test_in_the_end_all_is_done_or_all_is_undone",
