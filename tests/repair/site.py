@@ -8,6 +8,8 @@ from tests.kernel.batches import append, batch
 from tests.twin.damage import JetStreamDamage
 from tests.twin.relaying import mirrored, running
 from twinlog import Recorded
+from twinlog.audit.chain import ChainAudit
+from twinlog.audit.report import Findings
 from twinlog.service.repair import Options, repair
 from twinlog.testing.internals import CheckpointAdvance, JetStreamTwin, PostgresLog, Relay
 
@@ -54,3 +56,14 @@ class Site:
 async def copied(site: Site) -> None:
     async with running(Relay(site.log, site.twin)):
         await mirrored(site.log, site.twin)
+
+
+async def wrong_with(site: Site) -> list[str]:
+    """What is wrong with positions, head and chain."""
+    found = Findings()
+    await ChainAudit(site.log, None).verify(found)
+    positions = [event.position for event in await site.log.read(0, 1000)]
+    wrong = [violation.says for violation in found.kept]
+    if positions != [*range(1, await site.log.head() + 1)]:
+        wrong.append(f"positions {positions}, head {await site.log.head()}")
+    return wrong

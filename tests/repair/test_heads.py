@@ -12,12 +12,10 @@ import pytest
 
 from tests.kernel.batches import grow
 from tests.kernel.counter import COUNTER, Add
-from tests.repair.site import Site
+from tests.repair.site import Site, wrong_with
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Schema, Writer
-from twinlog.audit.chain import ChainAudit
-from twinlog.audit.report import Findings
 from twinlog.log.lineage import Lineage
 from twinlog.log.twin import LogForked
 from twinlog.service.repair import LEFT, MENDED
@@ -68,17 +66,6 @@ async def service(site: Site) -> AsyncIterator[tuple[Writer, Relay, Lineage]]:
 
 async def add(writer: Writer, id: str = "w") -> None:
     await writer.execute(lambda tx: tx.do(COUNTER, id, Add(1)).value)
-
-
-async def whole(site: Site) -> list[str]:
-    """What is wrong with positions, head and chain."""
-    found = Findings()
-    await ChainAudit(site.log, None).verify(found)
-    positions = [event.position for event in await site.log.read(0, 1000)]
-    wrong = [violation.says for violation in found.kept]
-    if positions != [*range(1, await site.log.head() + 1)]:
-        wrong.append(f"positions {positions}, head {await site.log.head()}")
-    return wrong
 
 
 async def begun(site: Site) -> int:
@@ -145,7 +132,7 @@ async def followed(site: Site, damage: Damage, restarted: bool) -> list[str]:
         await mirrored(site.log, site.twin)
     if not (said := (await ask())[1]).endswith("nothing to repair."):
         wrong.append(f"afterwards: {said}")
-    return wrong + await whole(site)
+    return wrong + await wrong_with(site)
 
 
 async def test_events_that_are_gone_from_log_and_stream_are_told_and_left(site: Site) -> None:
@@ -164,7 +151,7 @@ async def test_events_that_are_gone_from_log_and_stream_are_told_and_left(site: 
             await connection.execute("INSERT INTO events SELECT * FROM aside")
         await until(lambda: relay.problem is None)
         await mirrored(site.log, site.twin)
-    assert await whole(site) == []
+    assert await wrong_with(site) == []
 
 
 async def state(site: Site) -> object:

@@ -102,9 +102,10 @@ async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
     return await log.related(before, await log.head(), [], [event.address for event in of])
 
 
-async def set_checkpoints(pool: Pool, positions: dict[str, int]) -> None:
-    """Moves checkpoints, wherever they are."""
-    await fetch(pool, _QUERIES["repair_checkpoints"], list(positions), list(positions.values()))
+async def set_back(pool: Pool, consumer: str, position: int, back_to: int) -> None:
+    """Moves a checkpoint from a position. Raises Unavailable where it is elsewhere, as after another repair."""
+    if not await fetch(pool, _QUERIES["repair_set_back"], consumer, position, back_to):
+        raise Unavailable(f"consumer {consumer} has gone on meanwhile; try again")
 
 
 async def planned(log: PostgresLog, found: Difference) -> Plan:

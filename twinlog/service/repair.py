@@ -226,7 +226,7 @@ class _Repair:
             return MENDED
         await postgres.place_head(self._log.pool)
         for one in back:
-            await postgres.set_checkpoints(self._pools[one.database], {one.consumer: one.back_to})
+            await postgres.set_back(self._pools[one.database], one.consumer, one.position, one.back_to)
         if found.since or found.damaged:
             await self._twin.delete()
             self._say(f"Stream {self._twin.name} is deleted; the relay makes it again from the log.")

@@ -343,6 +343,10 @@ UPDATE requests r SET position = m.after FROM moved m WHERE r.position = m.befor
 INSERT INTO checkpoints (consumer, position) SELECT * FROM unnest($1::text[], $2::bigint[])
 ON CONFLICT (consumer) DO UPDATE SET position = excluded.position;
 
+-- name: repair_set_back
+-- Sets a consumer back from a position.
+UPDATE checkpoints SET position = $3 WHERE consumer = $1 AND position = $2 RETURNING consumer;
+
 -- name: repair_timers
 -- Has the timers of streams found out anew: version 0 says that the row may be wrong.
 INSERT INTO timers (stream_type, stream_id, version, due)
