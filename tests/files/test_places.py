@@ -498,8 +498,8 @@ KNOW_OF_THE_ARCHIVE = {
     # Of events that are never archived: the newest, those of living sagas, those of dead letters, those after its end.
     "live_sagas", "newest", "dead_letters", "repair_give_up", "repair_cut", "import_refusals",
     "last", "head_astray", "first_gap",
-    # Of the table alone.
-    "archive_young", "archive_left",
+    # Of the table alone; the last takes whatever it asks for to be in an archive, if there is one.
+    "archive_young", "archive_left", "stored_of",
 }  # fmt: skip
 
 

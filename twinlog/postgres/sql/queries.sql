@@ -466,6 +466,28 @@ SELECT s.stream_id, s.payload FROM events s
        ) NOT IN ('twinlog.v1.SagaCompleted', 'twinlog.v1.SagaCompensated')
  ORDER BY s.position;
 
+-- name: declarations
+-- What programs of this log have declared.
+SELECT kind, name, form, retired FROM declarations;
+
+-- name: keep_declarations
+-- Keeps what is declared. What is kept already grows, and is not retired any more; `anew`: it takes the place of that.
+INSERT INTO declarations AS kept (kind, name, form)
+SELECT kind, name, form::jsonb FROM unnest($1::text[], $2::text[], $3::text[]) AS given (kind, name, form)
+ON CONFLICT (kind, name) DO UPDATE SET retired = false,
+    form = CASE WHEN $4 THEN excluded.form ELSE excluded.form || kept.form END;
+
+-- name: retire_declarations
+-- A program does without these.
+UPDATE declarations SET retired = true
+ WHERE (kind, name) IN (SELECT * FROM unnest($1::text[], $2::text[]));
+
+-- name: stored_of
+-- The types of streams, and of events in them, that are stored of some; it reads the whole log. Of what is in an archive
+-- nothing is known: then there is a row of empty names.
+SELECT stream_type, type FROM events WHERE stream_type = ANY ($1::text[]) OR type = ANY ($2::text[]) GROUP BY 1, 2
+ UNION SELECT '', '' FROM archived_ranges;
+
 -- name: columns
 -- The columns of a view's table, in their order.
 SELECT attname::text FROM pg_attribute
