@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.memory_shop import MemoryShop, Node
-from twinlog.cli import main
+from twinlog.cli import main, servers
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.history_service import HistoryService
@@ -78,6 +78,8 @@ def twinlog(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     """The command, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TWINLOG_ADDRESSES", raising=False)
+    # The servers that it asks share a machine that may have much to do, and this process.
+    monkeypatch.setattr(servers, "ANSWER_SECONDS", 60.0)
     return Terminal(capsys)
 
 

@@ -57,6 +57,13 @@ class Window:
         await self.page.goto(f"{self.url}{path}")
         return self.page
 
+    async def copied(self, pattern: str) -> None:
+        """Returns when the clipboard has a text like that: what a click copies is there some time after it."""
+        await self.page.wait_for_function(
+            "pattern => navigator.clipboard.readText().then(text => new RegExp(`^(?:${pattern})$`).test(text))",
+            arg=pattern,
+        )
+
     async def accessible(self) -> None:
         """Fails where axe-core finds anything wrong."""
         await self.page.evaluate(AXE_SCRIPT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from playwright.async_api import expect
 
@@ -37,10 +35,8 @@ async def test_the_head_of_its_chain_can_be_noted_elsewhere(window: Window, shop
     await expect(chain).to_contain_text("it proves events 1 to 2")
     await expect(chain).to_contain_text("not signed")
     await chain.get_by_role("button", name="Copy the command").click()
-    copied = await page.evaluate("navigator.clipboard.readText()")
-    assert re.fullmatch(
-        rf"(/.*/)?twinlog audit --chain --at {shop.addresses['order_svc']} --head orders:2:[0-9a-f]{{64}}",
-        copied,
+    await window.copied(
+        rf"(/.*/)?twinlog audit --chain --at {shop.addresses['order_svc']} --head orders:2:[0-9a-f]{{64}}"
     )
     await shop.orders(1)
     await expect(chain).to_contain_text("it proves events 1 to 4")
@@ -141,8 +137,7 @@ async def test_keys_are_told_and_texts_are_copied(window: Window, shop: ServedSh
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_be_hidden()
     await page.get_by_role("button", name="Copy the command").click()
-    copied = await page.evaluate("navigator.clipboard.readText()")
-    assert re.match("(/.*/)?grpcurl -plaintext 127.0.0.1:", copied)
+    await window.copied("(/.*/)?grpcurl -plaintext 127.0.0.1:.*")
 
 
 async def test_light_and_dark_are_remembered(window: Window) -> None:

@@ -32,6 +32,9 @@ _AT_ONCE = 20
 _DEEPEST = 4
 _ANSWERS = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"}
 """What a client can do something about."""
+_LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""A service that has no time now says so of right and wrong requests alike; it is asked again, a few times."""
+_TRIES = 4
 
 
 async def test_every_wrong_field_of_every_method_is_named(client: Client) -> None:
@@ -50,7 +53,11 @@ async def test_every_wrong_field_of_every_method_is_named(client: Client) -> Non
     async def ask(channel: grpc.aio.Channel, method: MethodDescriptor, path: Path, request: Message) -> None:
         field = ".".join(each.name for each in path)
         async with turns:
-            refused = await answer(channel, method, request, correlation_id)
+            for _ in range(_TRIES):
+                refused = await answer(channel, method, request, correlation_id)
+                if refused.code not in _LATER:
+                    break
+                await asyncio.sleep(0.5)
         told = any(field.startswith(named) for named in refused.fields)
         if refused.code.name not in _ANSWERS or (is_always_wrong(method, path) and not told):
             wrong[f"{method.full_name}, {field}"] = f"{refused.code.name} {sorted(refused.fields)}"

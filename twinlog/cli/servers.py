@@ -24,6 +24,8 @@ from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 T = TypeVar("T")
 S = TypeVar("S")
 """Whom to ask: a server, or one of its services."""
+ANSWER_SECONDS = 5.0
+"""How long each answer is waited for, unless --timeout says otherwise."""
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 _PORTS = 2**16
 """gRPC itself would call another port instead of one that does not exist."""
@@ -42,7 +44,11 @@ def arguments(parser: argparse.ArgumentParser, *, when: str = "") -> None:
         + "a service's address, once for each; default: TWINLOG_ADDRESSES, or those of pyproject.toml",
     )
     parser.add_argument(
-        "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for each answer; default: 5"
+        "--timeout",
+        type=_seconds,
+        default=ANSWER_SECONDS,
+        metavar="SECONDS",
+        help=f"for each answer; default: {ANSWER_SECONDS:g}",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
