@@ -25,6 +25,7 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.scan import Filter
 from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.log.twin import HeadAstray
 from twinlog.model.errors import Unavailable
@@ -135,6 +136,18 @@ class PostgresLog(ArchivedPast):
         ]
         rows = await self._fetch("related", max(after, archived), upto, [*correlations], [*causes])
         return [*old, *(self.recorded(row) for row in rows)]
+
+    async def found(self, wanted: Filter, after: int, upto: int, most: int) -> Sequence[Recorded]:
+        """The newest events between two positions that fit, at most so many, in order."""
+        archived = await self.archived_upto()
+        fields = wanted.stream, wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
+        rows = await self._fetch("found", max(after, archived), upto, [*wanted.types], *fields, most)
+        events = [self.recorded(row) for row in reversed(rows)]
+        if len(events) < most and after < archived:
+            pages = self.archive.pages(self._query, after, min(upto, archived))
+            old = [event async for page in pages for event in page if wanted.fits(event)]
+            events[:0] = old[len(events) - most :]
+        return events
 
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""

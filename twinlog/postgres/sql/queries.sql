@@ -58,6 +58,20 @@ SELECT position, stream_type, stream_id, version, event_id, type, payload, metad
    AND (metadata ->> 'correlation_id' = ANY ($3::text[]) OR metadata ->> 'causation_id' = ANY ($4::text[]))
  ORDER BY position;
 
+-- name: found
+-- The newest events between two positions that fit: their types, full or short names; the type of their streams, their
+-- routing key, the request that set them off; what is empty restricts nothing.
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
+  FROM events WHERE position > $1 AND position <= $2
+   AND (cardinality($3::text[]) = 0 OR type = ANY ($3::text[]) OR split_part(type, '.', -1) = ANY ($3::text[]))
+   AND ($4::text = '' OR stream_type = $4::text)
+   AND ($5::text = '' OR tag = $5::text)
+   AND ($6::text = '' OR metadata ->> 'correlation_id' = $6::text)
+   AND ($7::timestamptz IS NULL OR recorded_at >= $7::timestamptz)
+   AND ($8::timestamptz IS NULL OR recorded_at < $8::timestamptz)
+ ORDER BY position DESC LIMIT $9;
+
 -- name: head
 -- The position of the last event.
 SELECT position FROM log_head;
