@@ -100,7 +100,9 @@ async def test_a_live_tail_does_not_move_what_is_read(window: Window, shop: Serv
     await shop.orders(30)
     page = await window.open("/log?log=orders")
     await expect(page.locator("#tail tr")).to_have_count(60)
-    await expect(page.locator("#chain")).to_contain_text("1 to 60")  # it stands above, and is linked by and by
+    await expect(page.locator("#chain")).to_contain_text(
+        "1 to 60"
+    )  # it stands above, and is linked by and by
     row = page.locator("#e-20")
     await row.scroll_into_view_if_needed()
     before = await row.bounding_box()
