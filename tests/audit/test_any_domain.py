@@ -17,12 +17,17 @@ from stack.topology import NAMES, ROOT
 from tests import servers
 from tests.audit import faults
 from tests.audit.faults import Fault
-from tests.audit.world import World
-from twinlog.audit import Change, Domain, Findings, sagas, views
+from tests.audit.test_chain import heads
+from tests.audit.world import DATABASE_OF, World
+from twinlog.audit import Change, Domain, Findings, chain, sagas, views
 from twinlog.audit.project import open_auditor
 from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
 from twinlog.dev import free_port
+from twinlog.rpc import serve
+from twinlog.rpc.inspection_service import InspectionService
 from twinlog.service.program import main_of
+from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -211,3 +216,32 @@ async def test_what_was_never_started_says_so(shop: World, project: Path, own_po
     code, _, err = await run(project, POSTGRES_URL=own_postgres_url)
     assert code == USAGE
     assert err == "Cannot audit: there is no database shop_orders; order_svc makes it when it starts\n"
+
+
+class Describes(InspectionService):
+    """Tells where a log is, and no more."""
+
+    def __init__(self, log: str) -> None:
+        self._described = pb.DescribeResponse(
+            service="a service",
+            logs=[pb.LogDescription(log=log)],
+            settings=[pb.Setting(name="POSTGRES_DATABASE", value=DATABASE_OF[log])],
+        )
+
+    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
+        return self._described
+
+
+async def test_chains_are_verified_by_address_in_any_folder(shop: World, tmp_path: Path) -> None:
+    """As the command is that the console's log page copies."""
+    [orders] = [head for head in await heads(shop) if head.log == "orders"]
+    served = (Describes("orders"), add_InspectionServiceServicer_to_server, InspectionService.NAME)
+    async with serve([served], domain="shop") as server:
+        by_address = ("--chain", "--at", server.address, "--head")
+        code, out, err = await run(tmp_path, *by_address, str(orders))
+        assert (code, err) == (OK, "")
+        assert str(orders) in "".join(out.split()).replace("·", "")
+        await shop.sql(DATABASE_OF["orders"], "UPDATE events SET tag = 'x' WHERE position = 3")
+        code, out, _ = await run(tmp_path, *by_address, str(orders))
+        assert code == WRONG
+        assert f"{chain.EVENTS}: orders/3: event 3 is not what was linked" in " ".join(out.split())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Served, Terminal
 from twinlog.cli import main
 from twinlog.cli.exits import Usage
 from twinlog.cli.project import Project, servers, servers_told
@@ -60,3 +61,26 @@ def test_without_a_service_it_says_where_they_are_named(
     (project.root / "pyproject.toml").write_text("")
     assert main(["audit"]) == 2
     assert "no project here" in capsys.readouterr().err
+
+
+async def test_chains_by_address_are_refused_with_the_way_out(
+    twinlog: Terminal, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in URLS:
+        monkeypatch.delenv(name, raising=False)
+    orders = served.at("order_svc")
+    served.shop.order_svc.inspected.settings = {"POSTGRES_URL": "db:5432", "NATS_URL": "nats://n:4222"}
+    cases = {
+        "--at goes with --chain": orders,
+        "give --at HOST:PORT": ["--chain"],
+        "Set both as for the services, with the login: POSTGRES_URL at db:5432, NATS_URL at nats://n:4222": [
+            "--chain",
+            *orders,
+        ],
+    }
+    wrong = [why for why, words in cases.items() if why not in (await twinlog("audit", *words)).err]
+    for name, url in URLS.items():
+        monkeypatch.setenv(name, url)
+    earlier = await twinlog("audit", "--chain", *orders)
+    wrong += [earlier.err] * ("order_svc does not say in which database its log is" not in earlier.err)
+    assert (wrong, earlier.code) == ([], 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -21,7 +22,7 @@ from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.model.errors import CheckpointMoved, ConfigurationError
-from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing import ManualClock, MemoryLog, MemoryTwin
 from twinlog.testing.internals import Cursor, RandomIds, SystemClock, TwinMissing
 
 
@@ -128,18 +129,22 @@ OUTAGES = [Unavailable("away"), TwinMissing(stream="source")]
 async def test_an_outage_is_told_as_one_and_is_over_when_the_delivery_is_open_again(
     outage: Exception,
 ) -> None:
-    source, twin, handler = Source(), Opened(), Careful()
+    source, twin, handler, clock = Source(), Opened(), Careful(), ManualClock()
     await twin.create(1)
     await twin.publish(source.add("a:1"))
     with capture_logs() as said:
-        cursor = Cursor(twin, handler)
+        cursor = Cursor(twin, handler, clock=clock)
         async with running(cursor):
             await until(lambda: handler.seen == [1])
+            assert cursor.dumped()["last_error_at"] is None
+            clock.advance(timedelta(hours=1))
             handler.failures = [outage] * 2
             await twin.publish(source.add("a:2"))
             await until(lambda: cursor.problem == str(outage))
             await until(lambda: handler.seen[-1] == 2)
             await until(lambda: cursor.problem is None)
+    assert (cursor.last_error, cursor.last_error_at) == (str(outage), clock.now())
+    assert cursor.dumped()["last_error_at"] == clock.now().isoformat()
     assert [line["event"] for line in said if line["log_level"] == "error"] == []
     assert "cursor.stopped" in [line["event"] for line in said]
 

@@ -43,5 +43,6 @@ def _booked(position: int, text: str) -> Any:
 
 def _of_floor(first: Any) -> str:
     """A token of the other watch for the same moment."""
-    marks, _, _ = first.resume_token.partition("/")
-    return f"{marks}/{resume_tokens.hash_of('rooms', ('floor',), (1,))}"
+    one, floor = (resume_tokens.hash_of("rooms", *of) for of in (["a"], [("floor",), (1,)]))
+    token: str = first.resume_token.partition("-")[0]
+    return token.replace(one, floor)

@@ -31,6 +31,7 @@ from twinlog.log.log_file_records import event_record
 from twinlog.log.past import KeptKey
 from twinlog.log.ports import Snapshot
 from twinlog.log.repair import Difference, Unrepairable
+from twinlog.log.scan import Filter
 from twinlog.log.twin import TwinState
 from twinlog.model.errors import StreamUnreadable
 from twinlog.postgres import archiving, connection, repair
@@ -59,6 +60,42 @@ async def test_a_rebuild_reads_the_archive(site: Site, postgres_url: str, databa
             assert [[*event[:7], event.metadata, *event[8:]] for event in read] == [
                 [*event] for event in site.before[after : after + limit]
             ]
+
+
+async def test_the_same_events_fit_a_filter_wherever_they_are(site: Site) -> None:
+    await two_streams(site)
+    events = await site.log.read(0, 100)
+    times, one = sorted(each.recorded_at for each in events), events[7]
+    filters = [
+        Filter(),
+        Filter("counter", frozenset([one.type])),
+        Filter(types=frozenset([one.type.rpartition(".")[2], "Other"])),
+        Filter(types=frozenset(["Other"])),
+        Filter("others"),
+        Filter(routing_key=one.routing_key),
+        Filter(routing_key="other"),
+        Filter(correlation_id=one.metadata.correlation_id),
+        Filter(correlation_id="other"),
+        Filter(since=times[4], until=times[21]),
+        Filter(until=times[0]),
+    ]
+    for archived in (False, True):
+        if archived:
+            await site.archive("counter")
+            assert await site.left() == [21, 22, 23, 24, 25]
+        wrong = [
+            (wanted, *range_)
+            for wanted in filters
+            for range_ in ((0, 25, 100), (0, 25, 3), (0, 22, 4), (18, 23, 100), (3, 9, 2), (25, 25, 1))
+            if await site.log.found(wanted, *range_) != _fitting(events, wanted, *range_)
+        ]
+        assert not wrong, archived
+
+
+def _fitting(
+    events: Sequence[Recorded], wanted: Filter, after: int, upto: int, most: int
+) -> Sequence[Recorded]:
+    return [each for each in events if after < each.position <= upto and wanted.fits(each)][-most:]
 
 
 async def test_snapshots_of_archived_versions_are_kept_and_used(site: Site) -> None:
@@ -492,13 +529,14 @@ async def _rewritten(site: Site, events: Sequence[Recorded], monkeypatch: pytest
 
 KNOW_OF_THE_ARCHIVE = {
     # With what is archived beside it, or filled by whoever asks.
-    "histories", "histories_to_fold", "read", "related", "long_streams", "causes_between", "causes_of",
+    "histories", "histories_to_fold", "read", "related", "found", "long_streams", "causes_between", "causes_of",
     "causal_marks", "versions_before", "version_at_time", "position_at_time", "doubled_ids", "archived_places",
     "snapshots", "versions_of_letters",
     # Of events that are never archived: the newest, those of living sagas, those of dead letters, those after its end.
     "live_sagas", "newest", "dead_letters", "repair_give_up", "repair_cut", "import_refusals",
-    # Of the table alone.
-    "archive_young", "archive_left",
+    "last", "head_astray", "first_gap",
+    # Of the table alone; the last takes whatever it asks for to be in an archive, if there is one.
+    "archive_young", "archive_left", "stored_of",
 }  # fmt: skip
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from nats.js.api import DiscardPolicy
 
-from tests import servers
 from tests.kernel.batches import METADATA, append, batch, counter, grow
-from tests.twin.damage import JetStreamDamage
+from tests.repair.site import Site, copied
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Recorded
@@ -20,61 +17,11 @@ from twinlog.log.repair import Unrepairable
 from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
 from twinlog.testing.internals import (
     Batch,
-    CheckpointAdvance,
     JetStreamTwin,
     NatsClient,
-    PostgresLog,
     Relay,
     open_log,
 )
-
-
-@dataclass
-class Site:
-    """A log, its stream, and a consumer of it in another database."""
-
-    postgres_url: str
-    nats_url: str
-    log: PostgresLog
-    other: PostgresLog
-    twin: JetStreamTwin
-    damage: JetStreamDamage
-
-    async def repair(self, *, dry_run: bool = False, give_up: bool = False) -> tuple[int, str]:
-        """The exit code, and what is said."""
-        said: list[str] = []
-        asked = Options(self.log.name, self.postgres_url, self.nats_url, "", dry_run, give_up)
-        return await repair(asked, said.append), "\n".join(said)
-
-    async def consume(self, upto: Recorded) -> None:
-        """Has the consumer stand at an event."""
-        consumer = f"other.{self.log.name}"
-        after = await self.other.checkpoint(consumer)
-        await append(
-            self.other, batch(advances=[CheckpointAdvance(consumer, after, upto.position, upto.event_id)])
-        )
-
-    async def cut(self, keep: int) -> None:
-        """Sets the log back."""
-        async with self.log.pool.acquire() as connection, connection.transaction():
-            await connection.execute("SET LOCAL session_replication_role = replica")
-            await connection.execute("DELETE FROM events WHERE position > $1", keep)
-            await connection.execute("UPDATE log_head SET position = $1", keep)
-
-
-@pytest.fixture
-async def site(postgres_url: str, nats_url: str, nats: NatsClient, stream: str) -> AsyncIterator[Site]:
-    async with AsyncExitStack() as stack:
-        names = [await stack.enter_async_context(servers.database(postgres_url)) for _ in range(2)]
-        log = await stack.enter_async_context(open_log(postgres_url, names[0], stream))
-        other = await stack.enter_async_context(open_log(postgres_url, names[1], "other"))
-        twin = JetStreamTwin(nats, stream)
-        yield Site(postgres_url, nats_url, log, other, twin, JetStreamDamage(nats, stream))
-
-
-async def copied(site: Site) -> None:
-    async with running(Relay(site.log, site.twin)):
-        await mirrored(site.log, site.twin)
 
 
 async def test_a_sound_log_is_left_alone(site: Site) -> None:

@@ -164,7 +164,7 @@ class HistoryAudit:
                 f"log_head says {upto}, but the last event is {newest}",
                 ids=[self.log],
                 events=[f"{self.log}/{max(upto, newest)}"],
-                remedy=f'{psql(self._database)} -c "UPDATE log_head SET position = {newest}"    # once none is missing',
+                remedy=f"twinlog repair {self.log} --database {self._database}    # with --dry-run first",
             )
 
     def judge_timers(self, timers: Sequence[Timer], findings: Findings) -> int:
@@ -239,7 +239,7 @@ class HistoryAudit:
             f"log {self.log} has no event {span(first, upto)}",
             ids=[self.log],
             events=sorted({f"{self.log}/{first}", f"{self.log}/{upto}"}),
-            remedy=self._restore(),
+            remedy=f"twinlog repair {self.log} --dry-run    # what its stream can put back",
         )
 
     def _restore(self) -> str:

@@ -58,7 +58,7 @@ async def open_auditor(
         for each in services:
             add_builds(each.consumers, await builds_in(each.pool))
         system = system_of(services)
-        client = await _connected(services[0].settings.nats_url)
+        client = await connected(services[0].settings.nats_url)
         try:
             clock = StoreClock(PostgresLog(services[0].pool, services[0].spec.log).time, SystemClock())
             with outages():
@@ -201,7 +201,8 @@ def add_builds(consumers: list[Consumer], builds: Sequence[Build]) -> None:
             one.keep([view for view in one.tables if homes.get(view.name, view.version) == view.version])
 
 
-async def _connected(nats_url: str) -> NatsClient:
+async def connected(nats_url: str) -> NatsClient:
+    """A client of NATS. Raises Unavailable where none answers."""
     try:
         async with asyncio.timeout(_REACH_SECONDS):
             return await connect(nats_url, "auditor")

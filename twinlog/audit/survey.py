@@ -32,7 +32,7 @@ from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
 
 _WIRED_SECONDS = 15.0
-_CONNECTIONS = 3
+CONNECTIONS = 3
 """Of each pool: one has the database as it was at one instant, others read its log and what a wiring asks for."""
 
 
@@ -62,8 +62,8 @@ async def surveyed(mains: Mapping[str, Main]) -> AsyncIterator[Sequence[Wired]]:
         async def stand_in(spec: ServiceSpec, settings: Settings) -> AsyncIterator[Service]:
             database = named(settings.twinlog_namespace, settings.postgres_database or spec.database)
             url = database_url(settings.postgres_url, database)
-            await _reach(url, database, spec.name)
-            pool = await stack.enter_async_context(open_pool(url, size=_CONNECTIONS))
+            await reach(url, database, spec.name)
+            pool = await stack.enter_async_context(open_pool(url, size=CONNECTIONS))
             wired = Wired(spec, settings, database, pool)
             found.append(wired)
             yield _Surveyed(wired)
@@ -92,7 +92,8 @@ async def _wire(module: str, main: Main) -> None:
         raise CannotAudit(why=why) from error
 
 
-async def _reach(url: str, database: str, service: str) -> None:
+async def reach(url: str, database: str, service: str) -> None:
+    """Raises CannotAudit, ConfigurationError or Unavailable where a database is not there, or holds no log."""
     try:
         connection = await connect(url, timeout=CONNECT_SECONDS)
     except WrongSetting as error:

@@ -1,4 +1,8 @@
-"""``twinlog audit``: see :mod:`twinlog.audit`."""
+"""``twinlog audit``: see :mod:`twinlog.audit`.
+
+What compares everything needs the services' own code, so a project. What verifies chains needs their logs only, and
+services that are known by address say which those are.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,21 @@ import argparse
 import asyncio
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from twinlog.cli import servers as asked
 from twinlog.cli.dev import specs
 from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import console, print_json
 from twinlog.cli.project import Project, servers
 from twinlog.cli.refusals import told_in_a_line
+from twinlog.log.installation import named
+from twinlog.v1 import inspection_pb2 as pb
+
+_URLS = ("POSTGRES_URL", "NATS_URL")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,19 +42,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--at-rest", action="store_true", help="no service is running, so deadlines may pass")
     chain_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    asked.arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from twinlog.audit.renderer import report as lines
     from twinlog.service.logging import configure_logging
 
-    project = Project.required()
-    if not project.services:
-        raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
     configure_logging("error", "pretty")
-    with told_in_a_line(), _set(servers(project)):
-        report = asyncio.run(_audited(options, _mains(project), _domain(project)))
+    with told_in_a_line():
+        report = _by_address(options) if _is_by_address(options) else _of_project(options)
     if options.json:
         print_json(_as_dict(report))
     else:
@@ -53,6 +59,63 @@ def run(options: argparse.Namespace) -> int:
         for line in lines(report):
             out.print(line, soft_wrap=True)
     return OK if report.clean and (report.settled or not options.wait) else WRONG
+
+
+def _is_by_address(options: argparse.Namespace) -> bool:
+    """Whether services by address are what is meant. Raises Usage."""
+    if options.at and not options.chain:
+        raise Usage(
+            "--at goes with --chain: whatever else is compared needs the services' own code; "
+            "leave it out and go to their project's folder"
+        )
+    return bool(options.chain and (options.at or Project.here() is None))
+
+
+def _of_project(options: argparse.Namespace) -> Any:
+    project = Project.required()
+    if not project.services:
+        raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
+    with _set(servers(project)):
+        return asyncio.run(_audited(options, _mains(project), _domain(project)))
+
+
+def _by_address(options: argparse.Namespace) -> Any:
+    return asyncio.run(_verified(options))
+
+
+async def _verified(options: argparse.Namespace) -> Any:
+    """The chains of the services that are asked where their logs are."""
+    from twinlog.audit.by_address import known_by_name, open_chain_auditor
+
+    async with asked.connected(options) as to_ask:
+        told = [await each.ask(each.inspection.Describe, pb.DescribeRequest()) for each in to_ask]
+    settings = [{each.name: each.value for each in one.settings} for one in told]
+    urls = _urls(settings)
+    logs = {}
+    for one, its, server in zip(told, settings, to_ask, strict=True):
+        if not its.get("POSTGRES_DATABASE"):
+            raise Usage(
+                f"{server.address}: {one.service} does not say in which database its log is; it runs an earlier "
+                "version, so go to its project's folder"
+            )
+        database = named(its.get("TWINLOG_NAMESPACE", ""), its["POSTGRES_DATABASE"])
+        logs[database] = known_by_name(one.service, one.logs[0].log, database)
+    namespaces = {its.get("TWINLOG_NAMESPACE", "") for its in settings}
+    if len(namespaces) > 1:
+        raise Usage("these services are of several installations; ask about each by itself")
+    async with open_chain_auditor([*logs.values()], *urls, namespace=namespaces.pop()) as auditor:
+        return await auditor.verify_chains(options.heads, options.key)
+
+
+def _urls(settings: Sequence[Mapping[str, str]]) -> Sequence[str]:
+    """Those of Postgres and NATS. Raises Usage: services tell where they are, and no passwords."""
+    if missing := [name for name in _URLS if not os.environ.get(name)]:
+        at = ", ".join(f"{name} at {settings[0].get(name) or 'a place it does not tell'}" for name in missing)
+        raise Usage(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: chains are read from where "
+            f"they are stored. Set {'it' if len(missing) == 1 else 'both'} as for the services, with the login: {at}"
+        )
+    return [os.environ[name] for name in _URLS]
 
 
 async def _audited(options: argparse.Namespace, mains: Mapping[str, Any], domain: Any) -> Any:

@@ -74,7 +74,8 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     else:
         out = console()
         columns = ["event", "consumer", "type", "error_type", "error", "behind", "key", "parked_at"]
-        out.print(table("Dead letters", columns, [_row(each) for each in rows]) if rows else "None.")
+        if rows or not failures:
+            out.print(table("Dead letters", columns, [_row(each) for each in rows]) if rows else "None.")
         for each in failures:
             out.print(line(each, "red"))
     return servers.worst(failures) or (WRONG if rows else OK)

@@ -66,7 +66,8 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     shown = table(
         "Kept snapshots", columns, [[row[name] for name in columns] for row in rows], right=columns[1:4]
     )
-    out.print(shown if rows else "None.")
+    if rows or not failures:
+        out.print(shown if rows else "None.")
     if rows:
         out.print(f"{len(rows):,} snapshots, {sum(row['bytes'] for row in rows):,} bytes")
     for each in failures:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from twinlog._aio.standing import seconds_since
 from twinlog.consume.calls import ProviderDown
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Handled
+from twinlog.log.system import SystemClock
 from twinlog.log.twin import (
     CheckpointForked,
     Delivery,
@@ -30,6 +32,7 @@ from twinlog.log.twin import (
     TwinMissing,
 )
 from twinlog.log.wire import event_id_of
+from twinlog.model.clock import Clock
 from twinlog.model.errors import CheckpointMoved, Unavailable
 from twinlog.model.event import Recorded
 
@@ -96,18 +99,22 @@ class Cursor:
         linger: Linger | None = None,
         batch: int = BATCH,
         randomness: Randomness = random,
+        clock: Clock | None = None,
     ) -> None:
-        """``batch``: the most events that are handled at once."""
+        """``batch``: the most events that are handled at once. ``clock`` tells when a fault was seen."""
         self._twin = twin
         self._handler = handler
         self._lease = lease
         self._linger = linger or Linger()
         self._batch = batch
+        self._clock = clock or SystemClock()
         self.position = 0
         """The last event that was seen."""
         self._retrying = Retrying(
             say_failing=self._say_stopped, say_working=self._say_following, randomness=randomness
         )
+        self.last_error_at: datetime | None = None
+        """When the newest fault was seen last; None where there was none."""
         self._stored = 0
         self._faulty = False
         self._followed = False
@@ -134,6 +141,7 @@ class Cursor:
             "handling_seconds": seconds_since(self._began),
             "problem": self.problem,
             "last_error": self.last_error or None,
+            "last_error_at": self.last_error_at.isoformat() if self.last_error_at else None,
         }
 
     def _stalled(self) -> str | None:
@@ -160,15 +168,19 @@ class Cursor:
                     self._reopened += 1
                     if self._reopened > _REOPENED_IN_VAIN:
                         self._faulty = True
-                        self._retrying.failed(moved)
+                        self._failed(moved)
                 except Exception as error:
                     # Later events must not overtake one that its handler fails on, so that one is tried again.
                     # Who is down shows until a call gets through: that a delivery can be opened says nothing of it.
                     self._faulty |= not isinstance(error, _OUTAGES) or isinstance(error, ProviderDown)
-                    self._retrying.failed(error)
+                    self._failed(error)
                 await self._retrying.pause()
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
+
+    def _failed(self, error: Exception) -> None:
+        self.last_error_at = self._clock.now()
+        self._retrying.failed(error)
 
     async def _follow(self) -> None:
         """Handles what comes until something goes wrong."""

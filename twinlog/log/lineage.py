@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.ports import Log, Tip
 from twinlog.log.twin import (
+    HeadAstray,
     LogForked,
     Twin,
     TwinDamaged,
@@ -113,6 +115,7 @@ class Lineage:
         return known is None or self._doubted.is_set() or known.connections != self._log.connections
 
     async def _compared(self) -> Tip:
+        await refuse_astray(self._log)
         connections, era, known = self._log.connections, await self._log.era(), self.known
         if known and not (known.era == era and await self._holds(known)):
             # Even where nobody else has seen what is gone: commands were answered by it.
@@ -139,6 +142,13 @@ class Lineage:
 
     def _say_accepting(self) -> None:
         structlog.get_logger().info("writer.accepting", log=self._log.name)
+
+
+async def refuse_astray(log: Log) -> None:
+    """Raises HeadAstray where the log does not end where it says: what was appended would lie on or beyond a gap."""
+    told: Callable[[], Awaitable[HeadAstray | None]] | None = getattr(log, "head_astray", None)
+    if told and (astray := await told()):  # asked by name: in memory they are one
+        raise astray
 
 
 async def compare(log: Log, twin: Twin, state: TwinState) -> Common:

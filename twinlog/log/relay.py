@@ -21,10 +21,10 @@ import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log.lease import ALWAYS_HELD, Lease
-from twinlog.log.lineage import NOTHING, Common, compare
+from twinlog.log.lineage import NOTHING, Common, compare, refuse_astray
 from twinlog.log.ports import Log
 from twinlog.log.trimming import trimmed
-from twinlog.log.twin import LogForked, Twin, TwinMissing, TwinState, WrongLastSequence
+from twinlog.log.twin import LogForked, LogGapped, Twin, TwinMissing, TwinState, WrongLastSequence
 from twinlog.model.errors import Unavailable, unexpected
 from twinlog.model.event import Recorded
 
@@ -214,12 +214,19 @@ class Relay:
     async def _read(self, position: int) -> Sequence[Recorded]:
         """The next events of the log. Raises LogForked where it no longer has the one before."""
         if not position:
-            return await self._log.read(0, BATCH)
+            return self._gapless(0, await self._log.read(0, BATCH))
         read = await self._log.read(position - 1, BATCH + 1)
         if not read or read[0].event_id != self._event_id:
             await self._agree()  # raises, unless the twin was made again
             raise Unavailable(f"log {self._log.name} has another event {position}")
-        return read[1:]
+        return self._gapless(position, read[1:])
+
+    def _gapless(self, after: int, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Raises LogGapped where the log has lost events that it has others behind."""
+        for position, event in enumerate(events, after + 1):
+            if event.position != position:
+                raise LogGapped(log=self._log.name, first=position, last=event.position - 1)
+        return events
 
     def _handed_over(self, after: int) -> list[Recorded]:
         """Offered events, each the next of the log, up to the first gap: another process may have committed there."""
@@ -255,6 +262,7 @@ class Relay:
     async def _agree(self) -> Common:
         """Where to continue from: the twin's last event, once the twin is known to mirror the log."""
         self._behind = True
+        await refuse_astray(self._log)
         before = await trimmed(self._log)
         try:
             state = await self._twin.state()

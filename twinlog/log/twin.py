@@ -46,6 +46,19 @@ class LogForked(Unavailable):
     reason = "LOG_FORKED"
 
 
+class HeadAstray(LogForked):
+    """Log {log} does not end where its table log_head says ({why}). Until that is repaired, nothing is copied and no
+    command accepted. `twinlog repair {log} --database {database} --dry-run` says what is missing; the same without
+    --dry-run puts it right."""
+
+
+class LogGapped(Unavailable):
+    """Log {log} has no events {first} to {last}, though it has those behind them; nothing more is copied. `twinlog
+    repair {log} --dry-run` says what to do."""
+
+    reason = "LOG_GAPPED"
+
+
 class EventTooLarge(FailedPrecondition):
     """An event of stream {stream} would have {bytes} bytes, and nats-server carries {most} of one at most. Decide
     smaller events, or set its max_payload higher."""

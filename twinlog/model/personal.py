@@ -88,14 +88,15 @@ class PersonalFields(NamedTuple):
     """Whether all of them are single texts of the message itself."""
 
 
-def _mark(field: FieldDescriptor) -> bool:
+def is_personal(field: FieldDescriptor) -> bool:
+    """Whether a field is marked as personal."""
     return bool(field.GetOptions().Extensions[options_pb2.personal])
 
 
 @cache
 def personal_fields(of: Descriptor) -> PersonalFields | None:
     """The personal fields of a message type; None where it has none. Raises WrongMark."""
-    marked = [field for field in of.fields if _mark(field)]
+    marked = [field for field in of.fields if is_personal(field)]
     subjects = [field for field in of.fields if field.GetOptions().Extensions[options_pb2.subject]]
     _refuse_wrong_marks(of, marked, subjects)
     packed = [field for field in of.fields if _type_of(field) == _PACKED]
@@ -151,23 +152,28 @@ def _has_marks(of: Descriptor | None, seen: set[str], *, packed: bool = True) ->
         return False
     seen.add(of.full_name)
     return any(
-        _mark(field)
+        is_personal(field)
         or (packed and _type_of(field) == _PACKED)
         or _has_marks(field.message_type, seen, packed=packed)
         for field in of.fields
     )
 
 
-def personal_types() -> list[str]:
-    """The message types with personal fields of every generated module that is imported, by full name."""
+def imported_files() -> list[FileDescriptor]:
+    """The proto files of every generated module that is imported."""
     files = {
         id(file): file
         for module in list(sys.modules.values())
         # Most have none, and protobuf's own isinstance is slow: each service of each simulated run looks.
         if (file := vars(module).get("DESCRIPTOR")) is not None and isinstance(file, FileDescriptor)
     }
+    return list(files.values())
+
+
+def personal_types() -> list[str]:
+    """The message types with personal fields of every generated module that is imported, by full name."""
     options = options_pb2.DESCRIPTOR.name
-    marking = [file for file in files.values() if any(each.name == options for each in file.dependencies)]
+    marking = [file for file in imported_files() if any(each.name == options for each in file.dependencies)]
     types = {
         each.full_name: fields
         for file in marking

@@ -222,7 +222,7 @@ def _plan(
         if target not in new.DESCRIPTOR.fields_by_name and field.name not in fields:
             what = f"{_name(new)} has no field {field.name!r} as {_name(old)} has; name its new one, or leave it out "
             raise WrongUpcast(line=line, what=f"{what}with without=[{field.name!r}]")
-        one, other = _kind(field), _kind(_field(line, new, target))
+        one, other = kind_of(field), kind_of(_field(line, new, target))
         if one != other:
             what = f"{field.name} is {one} in {_name(old)}, and {target} is {other} in {_name(new)}"
             raise WrongUpcast(line=line, what=f"{what}; say with by= how to make one of the other")
@@ -282,7 +282,7 @@ def _refuse_default(line: str, of: type[Message], name: str, value: Any) -> None
     try:
         _fill(of(), name, value)
     except (TypeError, ValueError) as error:
-        raise WrongUpcast(line=line, what=f"{name} is {_kind(field)}, not {value!r}") from error
+        raise WrongUpcast(line=line, what=f"{name} is {kind_of(field)}, not {value!r}") from error
 
 
 def _refuse_unknown(line: str, types: Sequence[Any]) -> None:
@@ -307,11 +307,12 @@ def _field(line: str, of: type[Message], name: str) -> Any:
         raise WrongUpcast(line=line, what=f"{_name(of)} has no field {name!r}; it has {fields}") from error
 
 
-def _kind(field: Any) -> str:
+def kind_of(field: Any) -> str:
+    """The type of a field in words, such as `repeated string`."""
     type = field.message_type or field.enum_type
     said = type.full_name if type else _SCALARS[field.type]
     if field.message_type and field.message_type.GetOptions().map_entry:
-        said = "map of {} to {}".format(*map(_kind, field.message_type.fields))
+        said = "map of {} to {}".format(*map(kind_of, field.message_type.fields))
     elif _is_repeated(field):
         said = f"repeated {said}"
     return said

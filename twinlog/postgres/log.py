@@ -25,7 +25,10 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.scan import Filter
 from twinlog.log.texts import refuse_batch, refuse_ids
+from twinlog.log.twin import HeadAstray
+from twinlog.model.errors import Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
@@ -45,6 +48,7 @@ from twinlog.postgres.named_queries import load_queries
 _QUERIES = load_queries("twinlog.postgres.sql")
 _REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 """What is raised where a value is none of Postgres'."""
+_POSITIONS = "events_pkey"
 _TEXTS = Metadata._fields[:-1]
 _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
 """What an event has that is only folded."""
@@ -133,15 +137,53 @@ class PostgresLog(ArchivedPast):
         rows = await self._fetch("related", max(after, archived), upto, [*correlations], [*causes])
         return [*old, *(self.recorded(row) for row in rows)]
 
+    async def found(self, wanted: Filter, after: int, upto: int, most: int) -> Sequence[Recorded]:
+        """The newest events between two positions that fit, at most so many, in order."""
+        archived = await self.archived_upto()
+        fields = wanted.stream, wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
+        rows = await self._fetch("found", max(after, archived), upto, [*wanted.types], *fields, most)
+        events = [self.recorded(row) for row in reversed(rows)]
+        if len(events) < most and after < archived:
+            pages = self.archive.pages(self._query, after, min(upto, archived))
+            old = [event async for page in pages for event in page if wanted.fits(event)]
+            events[:0] = old[len(events) - most :]
+        return events
+
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
         return _recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
 
     async def head(self) -> int:
-        return int((await self._fetch("head"))[0][0])
+        return await self._from_head("head")
 
     async def era(self) -> int:
-        return int((await self._fetch("era"))[0][0])
+        return await self._from_head("era")
+
+    async def _from_head(self, query: str) -> int:
+        for row in await self._fetch(query):
+            return int(row[0])
+        raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
+
+    async def head_astray(self) -> HeadAstray | None:
+        """That the head of the log is not at its last event; None: it is."""
+        for database, position, ends in await self._fetch("head_astray"):
+            has = f"it says {position}" if position is not None else "it is empty"
+            return HeadAstray(log=self.name, why=f"{has}, and the last event is {ends}", database=database)
+        return None
+
+    async def last(self) -> int:
+        """The position of the last event that is there, whatever the head says."""
+        return int((await self._fetch("last"))[0][0])
+
+    async def first_gap(self) -> tuple[int, int] | None:
+        """The first positions without an event, from and to, though later ones have one. Archived ones do not count."""
+        for first, last in await self._fetch("first_gap"):
+            return first, last
+        return None
+
+    async def known_end(self) -> int:
+        """The last position that was given to an event, as far as the database knows."""
+        return int((await self._fetch("known_end"))[0][0])
 
     async def begin_era(self) -> None:
         await self._fetch("begin_era")
@@ -244,7 +286,9 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable."""
     try:
         return await (_append_all if batch.statements else _append)(connection, batch)
-    except _REFUSED:
+    except _REFUSED as error:
+        if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == _POSITIONS:
+            return Conflict(forked=True)  # there are events beyond the head: it was set back
         refuse_batch(batch)
         raise
 

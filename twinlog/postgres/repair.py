@@ -102,9 +102,10 @@ async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
     return await log.related(before, await log.head(), [], [event.address for event in of])
 
 
-async def set_checkpoints(pool: Pool, positions: dict[str, int]) -> None:
-    """Moves checkpoints, wherever they are."""
-    await fetch(pool, _QUERIES["repair_checkpoints"], list(positions), list(positions.values()))
+async def set_back(pool: Pool, consumer: str, position: int, back_to: int) -> None:
+    """Moves a checkpoint from a position. Raises Unavailable where it is elsewhere, as after another repair."""
+    if not await fetch(pool, _QUERIES["repair_set_back"], consumer, position, back_to):
+        raise Unavailable(f"consumer {consumer} has gone on meanwhile; try again")
 
 
 async def planned(log: PostgresLog, found: Difference) -> Plan:
@@ -117,14 +118,28 @@ async def carry_out(log: PostgresLog, found: Difference) -> Plan:
     try:
         async with connection_of(log.pool) as connection, connection.transaction():
             await connection.execute(_LOCK_TIMEOUT)
-            await connection.execute(_QUERIES["lock_head"])
+            await connection.execute(_QUERIES["place_head"])  # wherever it was
             made = await _plan(connection, log, found)
             await _write(connection, made)
             return made
     except asyncpg.InsufficientPrivilegeError as error:
-        raise ConfigurationError(
-            f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
-        ) from error
+        raise _takes_the_owner(error) from error
+
+
+async def place_head(pool: Pool) -> None:
+    """Has a log end with its last event, in a new era. Raises Unavailable, ConfigurationError."""
+    try:
+        async with connection_of(pool) as connection, connection.transaction():
+            await connection.execute(_LOCK_TIMEOUT)
+            await connection.execute(_QUERIES["place_head"])
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise _takes_the_owner(error) from error
+
+
+def _takes_the_owner(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
+    )
 
 
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:

@@ -22,6 +22,7 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import TwinlogError, Unavailable
 from twinlog.model.saga import SagaInstance
 from twinlog.model.schema import Schema
+from twinlog.model.times import timestamp
 from twinlog.v1 import inspection_pb2 as pb
 
 
@@ -144,6 +145,8 @@ async def _consumer(each: Followed) -> pb.ConsumerDescription:
     described.here = getattr(lease, "mine", True)
     described.problem = "; ".join(filter(None, (cursor.problem, lease.problem)))
     described.last_error = cursor.last_error
+    if cursor.last_error_at:
+        described.last_error_at.CopyFrom(timestamp(cursor.last_error_at))
     described.dead_letters = handler.count
     with suppress(TwinlogError):
         described.position = await handler.stored()

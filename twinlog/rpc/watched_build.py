@@ -7,13 +7,16 @@ between the two, at one moment, are the rest. The build that is read has to be a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.row_changes import Before, Changed, Mark, Marks, Noted, since, values_told
 from twinlog.model.view import AnyView
+
+Place = tuple[int, tuple[tuple[str, Mark], ...]]
+"""What was told last, as a key."""
 
 
 class Told(NamedTuple):
@@ -25,7 +28,7 @@ class Told(NamedTuple):
     """By log."""
 
     @property
-    def place(self) -> tuple[int, tuple[tuple[str, Mark], ...]]:
+    def place(self) -> Place:
         """The same as a key."""
         return self.build, tuple(sorted(self.marks.items()))
 
@@ -66,35 +69,39 @@ async def changed_across(
     moment: ViewMoment,
     consumers: Consumers,
     fields: Collection[str],
-    told: Told,
+    starts: Sequence[Told],
     now: Marks,
     most: int,
     *,
     patient: bool,
-) -> Changed | None:
-    """What has changed since a watch was told from another build than the one that is ``now`` read; None: unknown.
+) -> Mapping[Place, Changed | None]:
+    """What has changed since watches were told from another build than the one that is ``now`` read; None: unknown.
 
-    Raises Behind, unless it is no longer ``patient``.
+    ``starts``: all of one build. Raises Behind, unless it is no longer ``patient``.
     """
-    other = await moment.build(consumers.view, told.build)
+    unknown = dict.fromkeys(each.place for each in starts)
+    other = await moment.build(consumers.view, starts[0].build)
     if other is None:
-        return None
+        return unknown
     of_other = consumers.of(other)
-    marks = of_consumers(told.marks, of_other)
+    marks = oldest([of_consumers(each.marks, of_other) for each in starts])
     noted = await moment.noted(consumers.view, list(marks), marks, most)
     if any(now[log].position < mark.position for log, mark in of_logs(noted, of_other).items()):
         if patient:
             raise Behind
-        return None
-    changed = since(noted, marks)
+        return unknown
     named = list(fields)
     differing = await moment.differing(consumers.view, other, named, most)
-    if changed is None or differing is None:
-        return None
-    return {
-        **{
-            key: Before(named, None if values is None else values_told(values))
-            for key, values in differing.items()
-        },
-        **changed,
+    if differing is None:
+        return unknown
+    differ = {
+        key: Before(named, None if values is None else values_told(values))
+        for key, values in differing.items()
     }
+    noticed = {each.place: since(noted, of_consumers(each.marks, of_other)) for each in starts}
+    return {place: None if changed is None else {**differ, **changed} for place, changed in noticed.items()}
+
+
+def oldest(starts: Sequence[Marks]) -> Marks:
+    """The marks that none of these is before; none where there are none."""
+    return {each: min(marks[each] for marks in starts) for each in (starts[0] if starts else ())}

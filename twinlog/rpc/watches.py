@@ -26,18 +26,20 @@ from typing import Any, NamedTuple, TypeVar
 from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import FailedPrecondition, InvalidArgument, Overloaded, TwinlogError, Unavailable
-from twinlog.model.row_changes import Before, Changed, Mark, Marks, plain, since
+from twinlog.model.row_changes import Before, Changed, Marks, plain, since
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens
 from twinlog.rpc.freshness import Freshness, ViewLagging
 from twinlog.rpc.watched_build import (
     Behind,
     Consumers,
+    Place,
     Told,
     changed_across,
     number_of,
     of_consumers,
     of_logs,
+    oldest,
 )
 
 T = TypeVar("T")
@@ -172,13 +174,10 @@ class _Seen(NamedTuple):
     """What one look has found."""
 
     now: Told
-    changed: Mapping[_Place, Changed | None]
+    changed: Mapping[Place, Changed | None]
     """By where watches were told last; None: that is not known."""
     rows: Mapping[str, Any]
     firsts: Mapping[_Watcher, Mapping[str, Any]]
-
-
-_Place = tuple[int, tuple[tuple[str, Mark], ...]]
 
 
 class Watches:
@@ -213,6 +212,8 @@ class Watches:
         self._changed = asyncio.Event()
         self.looks = 0
         """How often the store was read."""
+        self._origin = ""
+        """Whose tokens these are; empty until somebody watches."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -286,13 +287,18 @@ class Watches:
     async def _resume(self, watcher: _Watcher, token: str) -> None:
         if not token:
             return
-        resumed = resume_tokens.read(token, self._logs, watcher.watched)
+        resumed = resume_tokens.read(token, self._logs, watcher.watched, await self._whose())
         if bool(resumed.state) != (watcher.filter is None):
             raise InvalidArgument({resume_tokens.FIELD: "is of another watch; pass none to start anew"})
         watcher.given, watcher.state = token, resumed.state
         wanted = {log: mark.position for log, mark in resumed.marks.items()}
         await self._freshness.reached(wanted, _REACH_SECONDS)
         watcher.told = Told(resumed.build, resumed.marks)
+
+    async def _whose(self) -> str:
+        """The origin of the tokens that are given here. Raises Unavailable."""
+        self._origin = self._origin or resume_tokens.origin_of(await self._store.log.page_token_secret())
+        return self._origin
 
     def _join(self, watcher: _Watcher) -> None:
         self._open.add(watcher)
@@ -319,6 +325,7 @@ class Watches:
     async def _look(self) -> None:
         joining, self._joining = [each for each in self._joining if each in self._open], []
         try:
+            await self._whose()
             seen = await self._store.at_once(partial(self._read, joining))
             self.looks += 1
         except Unavailable as error:
@@ -344,20 +351,17 @@ class Watches:
     async def _read(self, joining: Sequence[_Watcher], moment: ViewMoment) -> _Seen:
         build = moment.reads(self._view)
         number, consumers = number_of(build), self._consumers.of(build)
-        starts = [each.told for each in joining if each.filter and each.told]
+        starts = [each.told for each in joining if each.told and (each.filter or each.told.build != number)]
         starts += [self._told] if self._told else []
-        here = [each.marks for each in starts if each.build == number]
-        oldest = {consumers[log]: min(each[log] for each in here) for log in self._logs if here}
-        noted = await moment.noted(self._view, list(consumers.values()), oldest, _MOST_KEYS)
+        by_build: dict[int, list[Told]] = defaultdict(list)
+        for told in {each.place: each for each in starts}.values():
+            by_build[told.build].append(told)
+        here = {told.place: of_consumers(told.marks, consumers) for told in by_build.pop(number, [])}
+        noted = await moment.noted(self._view, list(consumers.values()), oldest([*here.values()]), _MOST_KEYS)
         now = Told(number, of_logs(noted, consumers))
-        changed: dict[_Place, Changed | None] = {}
-        for told in starts:
-            if told.place not in changed:
-                changed[told.place] = (
-                    since(noted, of_consumers(told.marks, consumers))
-                    if told.build == number
-                    else await self._across(moment, told, now.marks)
-                )
+        changed = {place: since(noted, marks) for place, marks in here.items()}
+        for elsewhere in by_build.values():
+            changed |= await self._across(moment, elsewhere, now.marks)
         wanted = {each.key for each in joining if each.filter is None}
         wanted.update(self._wanted_of(changed[self._told.place] if self._told else {}))
         for each in joining:
@@ -367,12 +371,14 @@ class Watches:
         firsts = {each: await self._first(each, moment) for each in joining if each.first}
         return _Seen(now, changed, rows, firsts)
 
-    async def _across(self, moment: ViewMoment, told: Told, now: Marks) -> Changed | None:
+    async def _across(
+        self, moment: ViewMoment, starts: Sequence[Told], now: Marks
+    ) -> Mapping[Place, Changed | None]:
         """What has changed since something was told from another build."""
         began, loop = self._crossing_since, asyncio.get_running_loop()
         patient = began is None or loop.time() - began < _CROSS_SECONDS
         return await changed_across(
-            moment, self._consumers, self._fields, told, now, _MOST_KEYS, patient=patient
+            moment, self._consumers, self._fields, starts, now, _MOST_KEYS, patient=patient
         )
 
     def _wanted_of(self, changed: Changed | None) -> Collection[str]:
@@ -432,8 +438,10 @@ class Watches:
         if watcher.filter is None:
             row = seen.rows.get(watcher.key)
             watcher.state = resume_tokens.hash_of(row)
-            token = self._token(seen, watcher.watched, watcher.state)
-            watcher.tell(Change({} if row is None else {watcher.key: row}, [], token))
+            if self._may_have_changed(watcher, seen):
+                token = self._token(seen, watcher.watched, watcher.state)
+                gone = [watcher.key] if row is None and watcher.told else []
+                watcher.tell(Change({} if row is None else {watcher.key: row}, gone, token))
             self._of_key[watcher.key][watcher] = None
             return
         fields, values = watcher.filter
@@ -449,6 +457,17 @@ class Watches:
         watcher.told = watcher.first = None
         self._of_filter[fields].setdefault(values, {})[watcher] = None
 
+    @staticmethod
+    def _may_have_changed(watcher: _Watcher, seen: _Seen) -> bool:
+        """Whether what a watch of a row resumes with has to be compared with what it was told.
+
+        Builds of two definitions have rows of two shapes, so that their hashes differ where nothing has changed.
+        """
+        if watcher.told is None or watcher.told.build == seen.now.build:
+            return True
+        changed = seen.changed[watcher.told.place]
+        return changed is None or watcher.key in changed
+
     def _lagging(self, told: Told | None, now: Told) -> ViewLagging | None:
         for log, mark in told.marks.items() if told else ():
             reached = now.marks[log]
@@ -457,7 +476,7 @@ class Watches:
         return None
 
     def _token(self, seen: _Seen, watched: str, state: str = "") -> str:
-        return resume_tokens.write(seen.now.marks, watched, state, seen.now.build)
+        return resume_tokens.write(seen.now.marks, watched, self._origin, state, seen.now.build)
 
 
 def _has_lost(now: Told, told: Told | None) -> bool:

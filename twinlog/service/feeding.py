@@ -75,6 +75,7 @@ class Feeding:
             linger=linger,
             batch=batch,
             randomness=self._randomness,
+            clock=self._clock,
         )
         followed = Followed(consumer, handler, cursor, twin, lease)
         self.followed.append(followed)

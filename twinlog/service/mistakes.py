@@ -47,6 +47,7 @@ OWN_TABLES = {
     "causal_marks",
     "chain",
     "checkpoints",
+    "declarations",
     "erased_subjects",
     "events",
     "given_up_events",

@@ -18,6 +18,7 @@ from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.declarations import KeptConsumers, check_declarations
 from twinlog.log.erasures import ConnectedKeys, RememberedKeys
 from twinlog.log.heads import Sign, unsigned
 from twinlog.log.installation import Identity, named
@@ -30,6 +31,7 @@ from twinlog.model.errors import Unavailable
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
+from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.erasures import PostgresErasures
 from twinlog.postgres.identity import identify, only
 from twinlog.postgres.lease import PostgresLease
@@ -90,6 +92,7 @@ async def _opened(
         async with _own_log(spec, settings) as own, opened_keys(settings) as keys:
             clock = StoreClock(own.time, SystemClock())
             identity = await _checked(own, spec, settings, clock)
+            kept = await until_available("declarations", lambda: _declared(own, spec))
             remembered = await _remembered(keys, own)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
@@ -109,7 +112,7 @@ async def _opened(
                 endpoint=_endpoint(spec, settings),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
-                settings=shown(settings),
+                settings=shown(settings) | {"POSTGRES_DATABASE": settings.postgres_database or spec.database},
                 saga_list=PostgresSagaList(own),
                 services=services_in(settings.twinlog_services),
                 tracing=tracing(tracer, clock),
@@ -118,6 +121,7 @@ async def _opened(
                 open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
                 sign=_signing(settings.chain_key_file),
                 keys=remembered,
+                kept_consumers=kept,
             )
             service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))
@@ -157,6 +161,14 @@ async def _checked(own: PostgresLog, spec: ServiceSpec, settings: Settings, cloc
     tables = PostgresSagaTables(own.pool)
     await until_available("saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema))
     return identity
+
+
+async def _declared(own: PostgresLog, spec: ServiceSpec) -> KeptConsumers:
+    """The consumers that programs of the log had, once what this one declares agrees with what is stored."""
+    declarations = PostgresDeclarations(own.pool)
+    kept = await declarations.kept()
+    await check_declarations(declarations, kept, spec.name, spec.aggregates, spec.schema)
+    return KeptConsumers(declarations, spec.name, kept, await declarations.checkpoints())
 
 
 def _signing(key_file: str) -> Sign:

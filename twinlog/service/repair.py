@@ -120,8 +120,11 @@ class _Repair:
 
     async def run(self) -> int:
         """Gives the exit code."""
+        astray = await self._log.head_astray()
+        if astray:
+            self._say(f"Table log_head of {self._database} is wrong: {astray.facts['why']}.")
         found = await difference(self._log, self._twin)
-        if found.since == 1 and await self._log.head():
+        if found.since == 1 and await self._log.last():
             raise Unrepairable(
                 log=self._log.name,
                 why=f"they have nothing in common: the stream belongs to another log than that of database "
@@ -129,10 +132,10 @@ class _Repair:
                 f"and the relay makes it anew; otherwise use another NATS server or account",
             )
         if found.since and not self._options.give_up and not only_notes_of_projections(found.theirs):
-            return await self._restore(found)
-        return await self._accept(found)
+            return await self._restore(found, bool(astray))
+        return await self._accept(found, bool(astray))
 
-    async def _restore(self, found: Difference) -> int:
+    async def _restore(self, found: Difference, astray: bool) -> int:
         """Puts back into the log what the stream still has."""
         if not found.complete:
             last = found.theirs[-1].position
@@ -144,6 +147,7 @@ class _Repair:
             return LEFT
         made = await postgres.planned(self._log, found)
         self._tell(made)
+        await self._tell_gone(found.state.last, astray)
         await self._tell_effects(made.restored)
         if self._options.dry_run:
             self._say("Nothing was changed: this was a dry run.")
@@ -189,15 +193,65 @@ class _Repair:
                 self._say(f"  {event.position} {what}, {why}")
             self._more(len(found))
 
-    async def _accept(self, found: Difference) -> int:
+    async def _tell_gone(self, last: int, astray: bool) -> bool:
+        """Whether the log knows of events that are neither here nor there; ``last``: the last one that is."""
+        if not astray or (known := await self._log.known_end()) <= last:
+            return False
+        self._say(
+            f"The log recorded events {last + 1} to {known} too, and neither it nor the stream has them any more."
+        )
+        return True
+
+    async def _accept(self, found: Difference, astray: bool) -> int:
         """Takes the log as it is: what it lacks is gone, or was of use to nobody else."""
-        head = await self._log.head()
+        head = await self._log.last()
         back = [one async for one in self._astray(found, head)]
-        lost = found.since and not only_notes_of_projections(found.theirs)
-        if not (found.since or found.damaged or back):
+        if gap := await self._log.first_gap():
+            return self._leave_gap(*gap, in_stream=bool(found.since))
+        if not (found.since or found.damaged or back or astray):
             self._say(f"Log {self._log.name} in {self._database} and its stream agree: nothing to repair.")
             return NOTHING
-        if lost:
+        await self._tell_given_up(found, back)
+        gone = await self._tell_gone(head, astray)
+        if (back or gone) and not self._options.give_up:
+            self._say(
+                "Neither the log nor the stream has these events. Restore a database that has them; or give them "
+                "up with --give-up."
+            )
+            return LEFT
+        if astray:
+            self._say(f"The log ends with event {head}; its table log_head is set to that.")
+        if self._options.dry_run:
+            self._say("Nothing was changed: this was a dry run.")
+            return MENDED
+        await postgres.place_head(self._log.pool)
+        for one in back:
+            await postgres.set_back(self._pools[one.database], one.consumer, one.position, one.back_to)
+        if found.since or found.damaged:
+            await self._twin.delete()
+            self._say(f"Stream {self._twin.name} is deleted; the relay makes it again from the log.")
+        if back:
+            self._say("Views of these consumers show what was given up: make them again, as an audit says.")
+        return MENDED
+
+    def _leave_gap(self, first: int, last: int, *, in_stream: bool) -> int:
+        """Positions are gapless, so what is missing between others cannot be given up."""
+        self._say(
+            f"Log {self._log.name} has no events {first} to {last}, though it has those behind them: they cannot be "
+            "given up."
+        )
+        if in_stream:
+            self._say("Its stream has them: repair it without --give-up.")
+        else:
+            self._say(
+                f"Its stream has them neither. Insert them again, from a backup or an export of {self._database}, or "
+                "restore a database that has them."
+            )
+        return LEFT
+
+    async def _tell_given_up(self, found: Difference, back: Sequence[_Follower]) -> None:
+        """What is let go of, and who has to go back for it."""
+        if found.since and not only_notes_of_projections(found.theirs):
             last = max(event.position for event in found.theirs)
             self._list(f"Given up: events {found.since} to {last}.", found.theirs)
             await self._tell_effects(found.theirs)
@@ -214,24 +268,6 @@ class _Repair:
                 f"Consumer {one.consumer} in {one.database} has handled event {one.position}, which the log does not "
                 f"have. It goes back to {one.back_to}; what it did for events after that stays."
             )
-        if back and not self._options.give_up:
-            self._say(
-                "Neither the log nor the stream has these events. Restore a database that has them; or give them "
-                "up with --give-up."
-            )
-            return LEFT
-        if self._options.dry_run:
-            self._say("Nothing was changed: this was a dry run.")
-            return MENDED
-        await self._log.begin_era()
-        for one in back:
-            await postgres.set_checkpoints(self._pools[one.database], {one.consumer: one.back_to})
-        if found.since or found.damaged:
-            await self._twin.delete()
-            self._say(f"Stream {self._twin.name} is deleted; the relay makes it again from the log.")
-        if back:
-            self._say("Views of these consumers show what was given up: make them again, as an audit says.")
-        return MENDED
 
     async def _astray(self, found: Difference, head: int) -> AsyncIterator[_Follower]:
         """The consumers that have handled what the log does not have."""

@@ -36,6 +36,7 @@ from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import SUBJECT as VIEWS_SWITCHED
 from twinlog.consume.view_builds import Kept, ViewBuilds
 from twinlog.log.chain import Chained
+from twinlog.log.declarations import EFFECTS, POLICIES, KeptConsumers
 from twinlog.log.heads import Heads, Sign, unsigned
 from twinlog.log.history import LogHistory
 from twinlog.log.keys import Keys
@@ -122,6 +123,7 @@ class Service:
         open_log: OpenLog = out_of_reach,
         sign: Sign = unsigned,
         keys: Keys | None = None,
+        kept_consumers: KeptConsumers | None = None,
     ) -> None:
         """``name``: the service's name, which goes on its events. ``twin``: the stream of a log, by the log's name.
         ``lease``: the right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its
@@ -134,7 +136,8 @@ class Service:
         ``services``: the addresses of other services, by name; they are asked what has become of a saga's command.
         ``tracing`` goes around its parts, and ``observed`` around those. ``randomness``: the jitter of retries.
         ``open_log`` opens the logs of other services for rebuilding a view. ``sign`` signs the heads of the log's
-        chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory.
+        chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory. ``kept_consumers``: those
+        that programs of its log had before; None: it begins with nothing.
         """
         self.name = name
         self.log = log
@@ -225,6 +228,7 @@ class Service:
         """Of each read model, the names of the consumers that are to feed it."""
         self._ended = False
         """Whether the block of :meth:`running` was left."""
+        self._kept_consumers = kept_consumers
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
@@ -315,6 +319,13 @@ class Service:
         wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
         wrong += mistakes.in_read_models(self.read_models, self._consumers)
         mistakes.refuse(wrong, self.name)
+        if self._kept_consumers:
+            self._kept_consumers.refuse_renamed(self._acting())
+
+    def _acting(self) -> dict[tuple[str, str], str]:
+        """The logs of its policies and effects, by kind and name."""
+        kinds = {PolicyConsumer: POLICIES, EffectConsumer: EFFECTS}
+        return {(kind, each.name): each.source for each in self._consumers if (kind := kinds.get(type(each)))}
 
     def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
         if isinstance(asked, Policies):
@@ -358,6 +369,8 @@ class Service:
         services = [each for one in servicers for each in registrations(one)]
         mistakes.refuse([*mistakes.in_registrations(services)], self.name)
         self.refuse_unfinished()
+        if self._kept_consumers:
+            await self._kept_consumers.keep(self._acting())
         await self._feeding.refuse_foreign_streams()
         pages = await self.page_tokens()
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import grpc.aio
 import pytest
 
+from order_svc.app import SPEC
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from stack.shop import Shop
 from tests.e2e.client import Client
@@ -127,3 +128,4 @@ async def test_settings_show_where_metrics_are(shop: Shop) -> None:
         described = await InspectionServiceStub(channel).Describe(DescribeRequest())
     settings: Mapping[str, str] = {each.name: each.value for each in described.settings}
     assert settings["METRICS_ADDRESS"] == shop.metrics["order_svc"]
+    assert settings["POSTGRES_DATABASE"] == SPEC.database, "what is in use, also where nobody has set it"

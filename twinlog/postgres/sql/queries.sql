@@ -58,6 +58,20 @@ SELECT position, stream_type, stream_id, version, event_id, type, payload, metad
    AND (metadata ->> 'correlation_id' = ANY ($3::text[]) OR metadata ->> 'causation_id' = ANY ($4::text[]))
  ORDER BY position;
 
+-- name: found
+-- The newest events between two positions that fit: their types, full or short names; the type of their streams, their
+-- routing key, the request that set them off; what is empty restricts nothing.
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
+  FROM events WHERE position > $1 AND position <= $2
+   AND (cardinality($3::text[]) = 0 OR type = ANY ($3::text[]) OR split_part(type, '.', -1) = ANY ($3::text[]))
+   AND ($4::text = '' OR stream_type = $4::text)
+   AND ($5::text = '' OR tag = $5::text)
+   AND ($6::text = '' OR metadata ->> 'correlation_id' = $6::text)
+   AND ($7::timestamptz IS NULL OR recorded_at >= $7::timestamptz)
+   AND ($8::timestamptz IS NULL OR recorded_at < $8::timestamptz)
+ ORDER BY position DESC LIMIT $9;
+
 -- name: head
 -- The position of the last event.
 SELECT position FROM log_head;
@@ -65,6 +79,36 @@ SELECT position FROM log_head;
 -- name: era
 -- The era of the log's history.
 SELECT era FROM log_head;
+
+-- name: last
+-- The position of the last event that is there.
+SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0);
+
+-- name: first_gap
+-- The first positions that have no event, although later ones have; archived ones do not count.
+SELECT before + 1, position - 1
+  FROM (SELECT position, lag(position, 1, archived) OVER (ORDER BY position) AS before
+          FROM events, (SELECT coalesce(max(last), 0) AS archived FROM archived_ranges) AS a
+         WHERE position > archived) AS e
+ WHERE position > before + 1 ORDER BY position LIMIT 1;
+
+-- name: head_astray
+-- Where the head of the log and its last event are, if they are not the same. A log that is being filled has its head at
+-- the end.
+SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), h.position, e.ends
+  FROM (SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0) AS ends) AS e
+  LEFT JOIN log_head h ON true
+ WHERE h.position IS DISTINCT FROM e.ends AND NOT EXISTS (SELECT FROM log_imports WHERE finished_at IS NULL);
+
+-- name: known_end
+-- The last position that was given to an event, as far as the chain and the outcomes of requests know.
+SELECT greatest((SELECT max(last_position) FROM chain WHERE kind <> 3 AND number > coalesce(
+                    (SELECT max(number) FROM chain WHERE kind = 3), 0)),
+                (SELECT max(position) FROM requests), 0);
+
+-- name: place_head
+-- Sets the head of the log to its last event.
+SELECT place_head();
 
 -- name: begin_era
 -- Has every writer compare what it knows before it appends again.
@@ -313,6 +357,10 @@ UPDATE requests r SET position = m.after FROM moved m WHERE r.position = m.befor
 INSERT INTO checkpoints (consumer, position) SELECT * FROM unnest($1::text[], $2::bigint[])
 ON CONFLICT (consumer) DO UPDATE SET position = excluded.position;
 
+-- name: repair_set_back
+-- Sets a consumer back from a position.
+UPDATE checkpoints SET position = $3 WHERE consumer = $1 AND position = $2 RETURNING consumer;
+
 -- name: repair_timers
 -- Has the timers of streams found out anew: version 0 says that the row may be wrong.
 INSERT INTO timers (stream_type, stream_id, version, due)
@@ -431,6 +479,28 @@ SELECT s.stream_id, s.payload FROM events s
         ORDER BY e.version DESC LIMIT 1
        ) NOT IN ('twinlog.v1.SagaCompleted', 'twinlog.v1.SagaCompensated')
  ORDER BY s.position;
+
+-- name: declarations
+-- What programs of this log have declared.
+SELECT kind, name, form, retired FROM declarations;
+
+-- name: keep_declarations
+-- Keeps what is declared. What is kept already grows, and is not retired any more; `anew`: it takes the place of that.
+INSERT INTO declarations AS kept (kind, name, form)
+SELECT kind, name, form::jsonb FROM unnest($1::text[], $2::text[], $3::text[]) AS given (kind, name, form)
+ON CONFLICT (kind, name) DO UPDATE SET retired = false,
+    form = CASE WHEN $4 THEN excluded.form ELSE excluded.form || kept.form END;
+
+-- name: retire_declarations
+-- A program does without these.
+UPDATE declarations SET retired = true
+ WHERE (kind, name) IN (SELECT * FROM unnest($1::text[], $2::text[]));
+
+-- name: stored_of
+-- The types of streams, and of events in them, that are stored of some; it reads the whole log. Of what is in an archive
+-- nothing is known: then there is a row of empty names.
+SELECT stream_type, type FROM events WHERE stream_type = ANY ($1::text[]) OR type = ANY ($2::text[]) GROUP BY 1, 2
+ UNION SELECT '', '' FROM archived_ranges;
 
 -- name: columns
 -- The columns of a view's table, in their order.

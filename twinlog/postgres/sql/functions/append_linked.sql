@@ -1,4 +1,4 @@
--- revision: 2
+-- revision: 3
 -- Appends a batch atomically. Conflicts come back as data. `conflict` is null if the batch was appended; `first` is
 -- then the position of its first event, or of the next one to come if the batch has none, and `before` the id of the
 -- event before that, null if there is none.
@@ -34,8 +34,9 @@ BEGIN
     SELECT position, era, linked, links, hash INTO head, now_era, reached, last_link, last_hash FROM log_head FOR UPDATE;
     SELECT event_id INTO before FROM events WHERE position = head;
 
-    -- A log that lost its last events, as in a failover, takes no others before it is repaired.
-    IF now_era <> known_era OR known_position > head OR (known_event IS DISTINCT FROM before AND NOT EXISTS (
+    -- A log that lost its last events, as in a failover, takes no others before it is repaired; nor does one whose head
+    -- is gone, or is at no event.
+    IF head IS NULL OR (before IS NULL AND head > 0) OR now_era <> known_era OR known_position > head OR (known_event IS DISTINCT FROM before AND NOT EXISTS (
             SELECT FROM events WHERE position = known_position AND event_id = known_event) AND known_position > 0) THEN
         conflict := '{"forked": true}';
         RETURN;

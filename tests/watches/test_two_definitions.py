@@ -1,0 +1,171 @@
+"""Watches that move between two replicas: one reads a view's home, the other a build of the view's next version."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from copy import copy
+from typing import NamedTuple
+
+import pytest
+
+from tests.watches.board import FIELDS, PIECES, Piece, Watcher
+from twinlog import InvalidArgument, View
+from twinlog.log.ports import CheckpointAdvance
+from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_builds import LiveBuilds
+from twinlog.model.view import AnyView
+from twinlog.rpc import watches
+from twinlog.rpc.freshness import Freshness
+from twinlog.rpc.watches import Watches
+from twinlog.testing import MemoryViews
+
+PLAYS = 15
+LOG, HOME = "left", "tests.left"
+KEYS, COLORS = ("a", "b", "c"), ("red", "blue", "")
+
+
+class WeighedPiece(NamedTuple):
+    """A piece as version 2 has it."""
+
+    key: str
+    color: str
+    version: int
+    weight: int
+
+
+WEIGHED: View[WeighedPiece] = View("pieces", lambda _event, _message: None, shared=True, version=2)
+
+
+class Store:
+    """Two builds of the pieces, as two replicas read them."""
+
+    def __init__(self) -> None:
+        self.views = MemoryViews()
+        self.views.note({PIECES: FIELDS, WEIGHED: FIELDS})
+        self.position = 0
+        self._rows: dict[str, Piece] = {}
+
+    async def begin(self) -> None:
+        self.build = await self.views.begin_build(WEIGHED, 1)
+        self.kept = self.views.at(self.build.place)
+        self.kept.begin_noting()
+
+    async def write(self, key: str, color: str) -> None:
+        """An event, which both builds take in; without a color the piece is taken away."""
+        after, self.position = self.position, self.position + 1
+        old, new = self._rows.get(key), Piece(key, color, self.position) if color else None
+        for views, view, consumer in (
+            (self.views, PIECES, HOME),
+            (self.kept, WEIGHED, consumer_of(self.build, HOME, LOG)),
+        ):
+            await views.commit(
+                {view: {key: _shaped(view, new)}},
+                CheckpointAdvance(consumer, after, self.position),
+                before={view: {key: _shaped(view, old)}} if old else {},
+            )
+        self._rows |= {key: new} if new else {}
+        if new is None:
+            self._rows.pop(key, None)
+
+    @asynccontextmanager
+    async def replica(self, view: AnyView, reads: Build | None) -> AsyncIterator[Watches]:
+        """Serves watches of what one replica reads inside the block."""
+        store = copy(self.views)
+        store.live = LiveBuilds({"pieces": reads} if reads else {})
+        consumer = consumer_of(reads, HOME, LOG) if reads else HOME
+        made = Watches(view, FIELDS, {HOME: LOG}, store, Freshness({consumer: LOG}))
+        running = asyncio.create_task(made.run())
+        try:
+            yield made
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+    async def settled(self, replicas: list[Watches]) -> None:
+        """Whoever watches has been told what there is."""
+        for replica in replicas:
+            freshness, looks = replica._freshness, replica.looks
+            consumer = next(iter(freshness._logs))
+            async with asyncio.timeout(60):
+                await asyncio.sleep(0)  # who has just come joins
+                while len(replica) and replica.looks <= looks + 1:
+                    freshness.changed(consumer, self.position, ())
+                    await asyncio.sleep(0)
+            freshness.changed(consumer, self.position, ())
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def _shaped(view: AnyView, piece: Piece | None) -> Piece | WeighedPiece | None:
+    return piece if piece is None or view is PIECES else WeighedPiece(*piece, weight=len(piece.color))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "_LOOKS_APART_SECONDS", 0.0)
+
+
+async def play(seed: int) -> None:
+    """Watchers come and go, at one replica and at the other; each refuses to be told a state twice."""
+    chance, store = random.Random(seed), Store()
+    await store.begin()
+    crowd = [Watcher(), Watcher("red"), Watcher(key="a"), Watcher(key="b")]
+    async with store.replica(PIECES, None) as home, store.replica(WEIGHED, store.build) as newer:
+        replicas = [home, newer]
+        for _ in range(12):
+            for _ in range(chance.randrange(3)):
+                await store.write(chance.choice(KEYS), chance.choice(COLORS))
+            await store.settled(replicas)
+            for watcher in crowd:
+                if chance.random() < 0.6:
+                    await watcher.disconnect()
+            if chance.random() < 0.5:
+                await store.write(chance.choice(KEYS), chance.choice(COLORS))
+            await store.settled(replicas)
+            for watcher in crowd:
+                if not watcher.connected:
+                    watcher.connect(chance.choice(replicas))
+            await store.settled(replicas)
+        for watcher in crowd:
+            await watcher.disconnect()
+            held = {key: piece[:3] for key, piece in watcher.held.items()}
+            there = {
+                key: tuple(piece)
+                for key, piece in store._rows.items()
+                if watcher.key in ("", key) and watcher.color in ("", piece.color)
+            }
+            assert held == there
+
+
+async def test_a_watch_that_moves_between_definitions_is_told_nothing_twice() -> None:
+    found = []
+    for seed in range(PLAYS):
+        try:
+            await play(seed)
+        except AssertionError as error:
+            found.append(f"seed {seed}: {error}")
+    assert not found
+
+
+async def test_a_token_of_another_installation_is_refused() -> None:
+    here, there = Store(), Store()
+    for each in (here, there):
+        await each.begin()
+        await each.write("a", "red")
+    async with here.replica(PIECES, None) as ours, there.replica(PIECES, None) as theirs:
+        for key in ("a", ""):
+            tokens = []
+            for store, of in ((here, ours), (there, theirs)):
+                watcher = Watcher(key=key)
+                watcher.connect(of)
+                await store.settled([of])
+                await watcher.disconnect()
+                tokens.append(watcher.history[-1].token)
+            for token, of in zip(reversed(tokens), (ours, theirs), strict=True):
+                assert token
+                with pytest.raises(InvalidArgument, match="of another installation"):
+                    await anext(of.row(key, token) if key else of.many({}, token))

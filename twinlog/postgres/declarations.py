@@ -1,0 +1,58 @@
+"""What the programs of a log have declared, in the log's database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+
+import asyncpg
+
+from twinlog.log.declarations import Held, Kept
+from twinlog.model.stored_forms import Form, Named
+from twinlog.postgres.connection import Connection, Pool, fetch, on_connection
+from twinlog.postgres.log import _QUERIES
+
+_SCAN_SECONDS = 3_600
+"""How long a start may look through the log, which it does only where a declaration has changed."""
+
+
+class PostgresDeclarations:
+    """The declarations of one database."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def kept(self) -> Mapping[Named, Kept]:
+        rows = await fetch(self._pool, _QUERIES["declarations"])
+        return {(kind, name): Kept(form, retired) for kind, name, form, retired in rows}
+
+    async def keep(self, given: Mapping[Named, Form], *, anew: bool = False) -> None:
+        if given:
+            kinds, names = zip(*given, strict=True)
+            texts = [json.dumps(form) for form in given.values()]
+            await fetch(self._pool, _QUERIES["keep_declarations"], kinds, names, texts, anew)
+
+    async def retire(self, gone: Collection[Named]) -> None:
+        if gone:
+            await fetch(self._pool, _QUERIES["retire_declarations"], *zip(*gone, strict=True))
+
+    async def stored(self, asked: Collection[Held]) -> Collection[Held]:
+        rows = [
+            *map(tuple, await on_connection(self._pool, lambda connection: _stored_of(connection, asked)))
+        ]
+        return [held for held in asked if any(_is_of(held, row) for row in rows)]
+
+    async def checkpoints(self) -> Mapping[str, int]:
+        return dict(map(tuple, await fetch(self._pool, _QUERIES["checkpoints"])))
+
+
+async def _stored_of(connection: Connection, asked: Collection[Held]) -> list[asyncpg.Record]:
+    streams, types = zip(*asked, strict=True)
+    rows: list[asyncpg.Record] = await connection.fetch(
+        _QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS
+    )
+    return rows
+
+
+def _is_of(held: Held, row: Held) -> bool:
+    return row == ("", "") or all(asked in ("", found) for asked, found in zip(held, row, strict=True))
