@@ -47,14 +47,18 @@ async def test_all_services_answer_and_serve(shop: Shop) -> None:
         assert each.sum("twinlog_info", name=service) == 1
         assert each.sum("twinlog_scrape_failures") == 0
         assert each.value("process_resident_memory_bytes") > 0
-        assert abs(each.value("twinlog_clock_ahead_seconds")) < 1
+
+        async def is_in_time(service: str = service) -> bool:  # it is measured each minute
+            return abs((await scrape(shop, service)).value("twinlog_clock_ahead_seconds")) < 1
+
+        await until(is_in_time, seconds=180)
 
 
 async def test_the_console_counts_its_pages(shop: Shop) -> None:
     told = await scrape(shop, CONSOLE)
     assert told.value("twinlog_up") == told.sum("twinlog_info", name="console") == 1
     assert told.value("twinlog_console_requests_total", page="/sagas", status="200") == 1
-    assert told.value("twinlog_console_request_duration_seconds_count", page="/sagas") == 1
+    assert told.value("twinlog_console_request_duration_seconds_count", page="/sagas") >= 1  # 503 before
     assert told.value("twinlog_console_viewers") == told.value("twinlog_console_watched_urls") == 0
 
 
