@@ -160,15 +160,9 @@ class Client(Clients):
         """Returns when the view shows exactly this much reserved for the customer."""
 
         async def reserved() -> bool:
-            try:
-                return bool((await self.get_customer(customer_id)).reserved == wire(amount))
-            except grpc.aio.AioRpcError as error:
-                # An order may be seen to end before its customer is seen: each log has its own consumer.
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    raise
-                return False
+            return bool((await self.get_customer(customer_id)).reserved == wire(amount))
 
-        await until(reserved)
+        await until(lambda: _seen(reserved))
 
     async def happened(self, order_id: str, *types: str, token: str = "") -> None:
         """Returns when the timeline of the order has events of these types, by their short names."""
@@ -177,7 +171,7 @@ class Client(Clients):
             seen = {entry.type.rpartition(".")[2] for entry in await self.timeline(order_id, token)}
             return seen.issuperset(types)
 
-        await until(all_there)
+        await until(lambda: _seen(all_there))
 
     async def approved(self, order_id: str, mode: Mode) -> list[order_query_pb.TimelineEntry]:
         """The events of an order, as soon as all of those of one that is approved are there.
@@ -270,3 +264,13 @@ async def connect(shop: Shop) -> AsyncIterator[Client]:
     """A client with a connection to each service."""
     async with clients.connect(shop) as stubs:
         yield Client(**vars(stubs), shop=shop)
+
+
+async def _seen(condition: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether a condition holds; it does not while the view has not read of what it asks for."""
+    try:
+        return await condition()
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+        return False
