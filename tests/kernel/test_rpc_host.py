@@ -25,7 +25,7 @@ from shop.queries.v1.order_query_service_pb2 import (
 )
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from tests.kernel.edge import NAME, PATIENCE, Client, Edge, detail, echo, forever, rich, serving
-from tests.kernel.test_admission import simulated
+from tests.virtual_time import simulated
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 from structlog.testing import capture_logs
 
-from tests.kernel.test_admission import simulated
+from tests.virtual_time import simulated
 from tests.waiting import until
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing.internals import PostgresLog, open_log
@@ -56,24 +56,24 @@ async def holding(lease: PostgresLease) -> AsyncIterator[asyncio.Event]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("ends_in", ["1 hour", "6 seconds", "infinity", "-1 second"])
+@pytest.mark.parametrize("ends_in", ["1 hour", "11 minutes", "infinity", "-1 second"])
 async def test_a_lease_that_reaches_further_than_its_length_is_void(log: PostgresLog, ends_in: str) -> None:
     if ends_in == "infinity":
         await log.pool.execute("INSERT INTO leases VALUES ('work', 'killed', 'infinity')")
     else:
         await write(log, "killed", ends_in)
-    async with holding(PostgresLease(log.pool, "work", "me")) as has_it:
-        async with asyncio.timeout(3):  # less than the five seconds of a lease that is valid
+    async with holding(PostgresLease(log.pool, "work", "me", seconds=600.0)) as has_it:
+        async with asyncio.timeout(60):  # less than the ten minutes of a lease that is valid
             await has_it.wait()
         assert await holder(log) == "me"
 
 
 async def test_a_lease_within_its_length_is_waited_for(log: PostgresLog) -> None:
     loop = asyncio.get_running_loop()
-    await write(log, "killed", "4 seconds")
     began = loop.time()
+    await write(log, "killed", "4 seconds")
     async with holding(PostgresLease(log.pool, "work", "me")) as has_it:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await has_it.wait()
     assert loop.time() - began > 3
 
