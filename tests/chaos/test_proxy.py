@@ -22,7 +22,7 @@ async def proxy() -> AsyncIterator[Proxy]:
         writer.close()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server, asyncio.timeout(30), Proxy(server.sockets[0].getsockname()[1]) as between:
+    async with server, asyncio.timeout(60), Proxy(server.sockets[0].getsockname()[1]) as between:
         yield between
 
 

@@ -332,7 +332,7 @@ async def test_the_waits_between_retries_grow_to_the_most(monkeypatch: pytest.Mo
 
     async with scripted(*[BROKEN] * 6) as (source, log, consumer):
         monkeypatch.setattr(asyncio, "sleep", noted)
-        assert await asyncio.wait_for(dead_lettering(consumer, log).handle(source.add("a:1"), 0), 30) == 1
+        assert await asyncio.wait_for(dead_lettering(consumer, log).handle(source.add("a:1"), 0), 60) == 1
         monkeypatch.undo()
     ceilings = [0.1, 0.2, 0.4, 0.8, 1.6]
     # The writer, which sets the event aside, may rest too: its rests are shorter.

@@ -333,7 +333,7 @@ async def test_a_replay_under_way_is_shown_to_all() -> None:
         assert shown.selection == ALL
         assert (shown.per_second, shown.started_at.seconds > 0) == (0.001, True)
         replay.cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await under_way():
                 await asyncio.sleep(0.01)
         assert await at.listed() == ["source/2"]

@@ -13,6 +13,7 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from tests.dead_letters.journal import OPERATOR, Source, dead_lettering, journal, positions
 from tests.effects.provider import Refused, Server, effects
+from tests.virtual_time import in_virtual_time
 from twinlog import Attempt, Effects, Recorded, Schema, Unavailable, Writer
 from twinlog.consume import ConsumerWrapper, Progress, calls
 from twinlog.consume.calls import ProviderDown
@@ -185,6 +186,7 @@ async def test_a_provider_that_goes_down_under_way_parks_nothing_and_repeats_no_
     assert all(journal(log, str(number)) == [1] for number in range(40))
 
 
+@in_virtual_time
 async def test_a_call_that_alone_hangs_is_set_aside_once_others_are_answered_after_it() -> None:
     source, server, log = Source(), Server(), MemoryLog("own")
     server.hangs = {"a:1"}
@@ -201,6 +203,7 @@ async def test_a_call_that_alone_hangs_is_set_aside_once_others_are_answered_aft
     assert journal(log, "b") == [1]
 
 
+@in_virtual_time
 async def test_a_call_that_hangs_beside_answered_ones_does_not_hold_them_up_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

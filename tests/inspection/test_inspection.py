@@ -199,7 +199,7 @@ async def test_what_comes_is_followed(shop: MemoryShop) -> None:
         call = stub.ReadLog(pb.ReadLogRequest(newest=1, types=["OrderCreated"], follow=True))
         assert (await call.read()).event.position == 1
         order_id = await order(shop, customer_id)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert (await call.read()).event.stream == f"order/{order_id}"
         call.cancel()
 

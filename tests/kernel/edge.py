@@ -31,6 +31,8 @@ from twinlog.rpc import Context, Limits, Middleware, Watched, serve
 from twinlog.rpc.errors import DETAILS_KEY
 
 LIMITS = Limits()
+PATIENCE = 60.0
+"""Seconds that a client waits for an answer, where it is not about the deadline."""
 NAME = "shop.queries.v1.OrderQueryService"
 Detail = TypeVar("Detail", bound=Message)
 Get = Callable[[GetOrderRequest, Context], Awaitable[GetOrderResponse]]
@@ -89,7 +91,7 @@ class Client:
     """Stops the server, gracefully."""
 
     async def get(
-        self, order_id: str = "x", timeout: float = 10, metadata: Mapping[str, str] | None = None
+        self, order_id: str = "x", timeout: float = PATIENCE, metadata: Mapping[str, str] | None = None
     ) -> str:
         """The order id that the service answered with."""
         sent = tuple((metadata or {}).items())
@@ -99,7 +101,7 @@ class Client:
         answered: str = response.order.order_id
         return answered
 
-    async def refusal(self, order_id: str = "x", timeout: float = 10) -> grpc.aio.AioRpcError:
+    async def refusal(self, order_id: str = "x", timeout: float = PATIENCE) -> grpc.aio.AioRpcError:
         """The error that the service answered with."""
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await self.get(order_id, timeout)

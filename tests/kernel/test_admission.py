@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.kernel.batches import grow
 from tests.kernel.counter import ALARM, COUNTER, Ring, Set
+from tests.virtual_time import simulated
 from twinlog import Schema, Transaction, Writer
 from twinlog.log.unfinished import UnfinishedWork
 from twinlog.model.errors import Overloaded
 from twinlog.testing import START, CountedIds, MemoryLog
-from twinlog.testing.simulation.loop import SimulatedLoop
 
 TICK = 0.01
 USUAL_SECONDS = 0.05
@@ -124,16 +123,6 @@ async def pipeline(capacity: float, deadline: float, *, replicas: int = 1) -> As
         working.cancel()
         for writer in writers:
             await writer.__aexit__()
-
-
-def simulated(work: Coroutine[Any, Any, None]) -> None:
-    """Runs a test in virtual time."""
-    loop: Any = SimulatedLoop()  # type: ignore[abstract]
-    task = loop.start(work)
-    task.add_done_callback(lambda _done: loop.stop())
-    loop.run(10_000.0)
-    loop.close()
-    task.result()
 
 
 def _ring(ids: list[str], tx: Transaction) -> None:

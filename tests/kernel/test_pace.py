@@ -89,7 +89,7 @@ async def test_a_cursor_rests_while_less_than_a_batch_waits(
     await twin.create(1)
     await twin.publish(recorded("counters", events))
     following = asyncio.create_task(Cursor(twin, handler).run())
-    await asyncio.wait_for(handler.done.wait(), 10)
+    await asyncio.wait_for(handler.done.wait(), 60)
     following.cancel()
     assert len([rest for rest in rests if rest != _LOOK_SECONDS]) == expected
 

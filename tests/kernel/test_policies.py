@@ -48,7 +48,7 @@ async def test_what_a_policy_creates_is_looked_for_only_where_it_is_there_alread
         await append(log, batch((counter("a"), 0, there)))  # it counts 1 and 2: 3 more are too many
     async with (
         Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as decides,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
     ):
         consumer = PolicyConsumer(TABLE, decides, log, Schema())
         advance = CheckpointAdvance(consumer.name, 0, 3)

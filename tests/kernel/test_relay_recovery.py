@@ -242,7 +242,7 @@ async def test_draining_ends_also_during_an_outage_and_says_so(away: str) -> Non
         log.away, twin.away = away == "log", away == "twin"
         await grow_unseen(log, 2)
         with capture_logs() as said:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await relay.drain(0.2 if away == "twin" else 20)
         told = [line for line in said if line["event"] == "relay.not_drained"]
         assert [line["log"] for line in told] == ([] if away == "neither" else ["counters"])

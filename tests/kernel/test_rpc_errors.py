@@ -17,7 +17,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
     WatchOrderResponse,
 )
-from tests.kernel.edge import Client, Edge, detail, rich, serving
+from tests.kernel.edge import PATIENCE, Client, Edge, detail, rich, serving
 from twinlog import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TwinlogError, Unavailable
 from twinlog.model.errors import Overloaded, RequestIdReused
 from twinlog.rpc import Context, status_of
@@ -41,7 +41,7 @@ async def watched(client: Client) -> tuple[list[str], grpc.aio.AioRpcError]:
     """What a watcher got, and the error that it ended with."""
     got = []
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        async for response in client.stub.WatchOrder(WatchOrderRequest(), timeout=10):
+        async for response in client.stub.WatchOrder(WatchOrderRequest(), timeout=PATIENCE):
             got.append(response.order.order_id)
     return got, refused.value
 

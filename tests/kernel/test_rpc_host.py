@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -23,13 +24,14 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderResponse,
 )
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
-from tests.kernel.edge import NAME, Client, Edge, detail, echo, forever, rich, serving
+from tests.kernel.edge import NAME, PATIENCE, Client, Edge, detail, echo, forever, rich, serving
+from tests.virtual_time import simulated
 from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
-from twinlog.rpc import Context, Limits, host, serve, time_left
+from twinlog.rpc import Context, Limits, handlers, host, serve, time_left
 from twinlog.rpc.health import LIVENESS, PROBLEM_KEY
-from twinlog.rpc.streams import StreamLimits
+from twinlog.rpc.streams import StreamLimits, Streams, WatchAgain
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
@@ -65,6 +67,13 @@ class Gate:
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
+
+
+@pytest.fixture
+def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopping server takes only a long silence for one: a call on its way may be held up on a busy machine."""
+    monkeypatch.setattr(handlers, "_QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(host, "_GOODBYE_SECONDS", 0.3)
 
 
 async def test_answers_calls_and_streams() -> None:
@@ -136,15 +145,31 @@ class TestLimits:
             assert detail(rich(ended), ErrorInfo).reason == "WATCH_AGAIN"
             assert gate.left.is_set()
 
-    async def test_a_stream_with_messages_is_not_idle(self) -> None:
-        async def watch(request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
-            for number in range(10):
-                await asyncio.sleep(0.05)
-                yield WatchOrderResponse(order=Order(order_id=str(number)))
+    def test_a_stream_with_messages_is_not_idle(self) -> None:
+        """In virtual time: what is idle is a matter of time."""
 
-        limits = Limits(streams=StreamLimits(idle_seconds=0.4))
-        async with serving(Edge(watch=watch), limits=limits) as client:
-            assert len([_ async for _ in client.stub.WatchOrder(WatchOrderRequest())]) == 10
+        async def messages() -> AsyncIterator[int]:
+            for number in range(10):
+                await asyncio.sleep(3)
+                yield number
+            await forever()
+
+        async def watched() -> None:
+            written: list[int] = []
+
+            async def write(message: int) -> None:
+                written.append(message)
+
+            task, context = asyncio.current_task(), SimpleNamespace(write=write)
+            assert task is not None
+            with Streams(StreamLimits(idle_seconds=4)).open(task, "one") as stream:
+                with pytest.raises(asyncio.CancelledError):
+                    await handlers._write_all(messages(), cast(Context, context), stream)
+                assert isinstance(stream.ended_by, WatchAgain)
+            assert written == [*range(10)]
+            assert asyncio.get_running_loop().time() == pytest.approx(10 * 3 + 4)
+
+        simulated(watched())
 
     async def test_a_full_connection_takes_nothing_from_another(self, gate: Gate) -> None:
         async with serving(gate.edge, limits=Limits(connection_calls=2)) as client:
@@ -217,7 +242,11 @@ class TestDeadline:
 
     async def test_a_method_is_cancelled_at_the_deadline(self, gate: Gate) -> None:
         async with serving(gate.edge) as client:
-            assert (await client.refusal(timeout=0.2)).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            timeout = 0.1
+            while not gate.entered.is_set():  # a deadline may pass before the method begins
+                timeout *= 2
+                refused = await client.refusal(timeout=timeout)
+                assert refused.code() == grpc.StatusCode.DEADLINE_EXCEEDED
             await gate.left.wait()
 
     async def test_a_method_knows_how_long_it_may_wait(self) -> None:
@@ -251,7 +280,9 @@ class TestStreams:
         assert detail(rich(refused.value), ErrorInfo).reason == "STOPPING"
         assert gate.left.is_set()
 
-    async def test_who_watches_again_and_again_is_told_unavailable_and_never_cancelled(self) -> None:
+    async def test_who_watches_again_and_again_is_told_unavailable_and_never_cancelled(
+        self, patient_stop: None
+    ) -> None:
         codes: set[grpc.StatusCode] = set()
 
         async def keep_watching() -> None:
@@ -270,7 +301,7 @@ class TestStreams:
                 await forever()
 
         client_stops = asyncio.Event()
-        async with serving(Edge(watch=watch), limits=Limits(grace=0.05)) as client:
+        async with serving(Edge(watch=watch), limits=Limits(grace=PATIENCE)) as client:
             watchers = [asyncio.create_task(keep_watching()) for _ in range(50)]
             await until(lambda: bool(codes))
             client_stops.set()
@@ -311,7 +342,7 @@ class TestStreams:
         async with serving(Edge(watch=watch), limits=Limits(grace=0.05)) as client:
             unread = client.stub.WatchOrder(WatchOrderRequest())
             await writes.wait()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await client.stop()
             assert left.is_set()
             unread.cancel()
@@ -329,7 +360,7 @@ class TestStop:
             assert await call == "x"
             await stop
 
-    async def test_busy_clients_are_told_unavailable_and_never_cancelled(self) -> None:
+    async def test_busy_clients_are_told_unavailable_and_never_cancelled(self, patient_stop: None) -> None:
         codes: set[grpc.StatusCode] = set()
 
         async def keep_calling() -> None:
@@ -341,7 +372,7 @@ class TestStop:
                     codes.add(error.code())
 
         served = asyncio.Event()
-        async with serving(Edge()) as client:
+        async with serving(Edge(), limits=Limits(grace=PATIENCE)) as client:
             callers = [asyncio.create_task(keep_calling()) for _ in range(32)]
             await served.wait()
             await client.stop()
@@ -439,7 +470,7 @@ class TestHealth:
         part = Part()
         part.problem = "it is full"
         async with serving(Edge(), signals={"mail": part}) as client:
-            listed = await _health_stub(client.channel).List(HealthListRequest(), timeout=10)
+            listed = await _health_stub(client.channel).List(HealthListRequest(), timeout=PATIENCE)
         said = {name: each.status for name, each in listed.statuses.items()}
         assert said.pop("mail") == NOT_SERVING
         assert {"", NAME, LIVENESS} <= {*said}
@@ -458,7 +489,7 @@ class TestHealth:
         part = Part()
         part.problem = problem
         async with serving(Edge(), signals={"mail": part}) as client:
-            call = _health_stub(client.channel).Check(HealthCheckRequest(service="mail"), timeout=10)
+            call = _health_stub(client.channel).Check(HealthCheckRequest(service="mail"), timeout=PATIENCE)
             assert (await call).status == NOT_SERVING
             assert dict(list(await call.trailing_metadata()))[PROBLEM_KEY] == said
 
@@ -605,7 +636,7 @@ async def _answers(client: Client) -> bool:
 
 
 async def _health(client: Client, service: str) -> int:
-    response = await _health_stub(client.channel).Check(HealthCheckRequest(service=service), timeout=10)
+    response = await _health_stub(client.channel).Check(HealthCheckRequest(service=service), timeout=PATIENCE)
     status: int = response.status
     return status
 

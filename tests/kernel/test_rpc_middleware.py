@@ -15,7 +15,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
     WatchOrderResponse,
 )
-from tests.kernel.edge import NAME, Edge, serving
+from tests.kernel.edge import NAME, PATIENCE, Edge, serving
 from twinlog import FailedPrecondition
 from twinlog.rpc import Behavior, Context, Method, Middleware
 
@@ -99,5 +99,5 @@ async def test_it_can_refuse_a_call_itself() -> None:
     async with serving(Edge(), middleware=[closed]) as client:
         assert (await client.refusal()).details() == str(Closed())
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await client.stub.WatchOrder(WatchOrderRequest(), timeout=10).read()
+            await client.stub.WatchOrder(WatchOrderRequest(), timeout=PATIENCE).read()
     assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -180,7 +181,7 @@ async def test_a_writer_that_keeps_losing_shuts_the_others_out(log: MemoryLog) -
     async with writing(rival) as writer, writing(log) as other:
         await writer.execute(add(1))
         rival.other = other
-        assert (await asyncio.wait_for(writer.execute(add(1)), 10)).result.value == 5
+        assert (await asyncio.wait_for(writer.execute(add(1)), 60)).result.value == 5
     assert rival.races == 3
 
 
@@ -386,8 +387,9 @@ class TestStall:
             async with writing(gate) as writer:
                 waiting = asyncio.create_task(writer.execute(add(1)))
                 await until(lambda: "held up by" in (writer.problem or ""))
-                assert writer.problem == (
-                    "log counters: the oldest append has been waiting for 0 s; it is held up by pid 7 (psql)"
+                assert re.fullmatch(
+                    r"log counters: the oldest append has been waiting for \d+ s; it is held up by pid 7 \(psql\)",
+                    writer.problem or "",
                 )
                 gate.open.set()
                 await waiting
@@ -404,7 +406,9 @@ class TestStall:
         async with writing(gate) as writer:
             waiting = asyncio.create_task(writer.execute(add(1)))
             await until(lambda: gate.asked >= 2)
-            assert writer.problem == "log counters: the oldest append has been waiting for 0 s"
+            assert re.fullmatch(
+                r"log counters: the oldest append has been waiting for \d+ s", writer.problem or ""
+            )
             gate.open.set()
             await waiting
             assert writer.problem is None

@@ -65,7 +65,7 @@ class LosesItsReply:
 async def test_a_reply_that_is_lost_while_others_are_shut_out_is_resolved(committed: bool) -> None:
     log = Unsteady(committed, rivals=3)
     async with writing(log) as writer:
-        outcome = await asyncio.wait_for(writer.execute(add(10)), 30)
+        outcome = await asyncio.wait_for(writer.execute(add(10)), 60)
         assert (outcome.result.value, outcome.position) == (13, 4)
         assert (await writer.execute(add_and_reply(100), request=request(100))).result.value == 113
     assert log.alone == 1
@@ -105,12 +105,12 @@ async def test_what_goes_wrong_before_the_append_is_told_to_each_caller_and_ends
     async with writing(log) as writer:
         with capture_logs() as said:
             units = [writer.execute(add(1)) for _ in range(3)]
-            outcomes = await asyncio.wait_for(asyncio.gather(*units, return_exceptions=True), 30)
+            outcomes = await asyncio.wait_for(asyncio.gather(*units, return_exceptions=True), 60)
         assert outcomes == [error] * 3
         defects = [line for line in said if line["event"] == "writer.failed"]
         assert bool(defects) == isinstance(error, ZeroDivisionError)
         log.error = None
-        assert (await asyncio.wait_for(writer.execute(add(1)), 30)).result.value == 1
+        assert (await asyncio.wait_for(writer.execute(add(1)), 60)).result.value == 1
 
 
 class Away(MemoryLog):
@@ -141,7 +141,7 @@ async def test_while_the_store_stays_away_those_who_wait_are_told_and_newcomers_
         await until(lambda: log.asked >= 1)
         waiting = asyncio.create_task(writer.execute(add(10)))
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, 60)
         assert writer.problem == "away"
         for _ in range(3):
             before = log.asked
@@ -149,7 +149,7 @@ async def test_while_the_store_stays_away_those_who_wait_are_told_and_newcomers_
                 await writer.execute(add(100))
             assert log.asked == before, "nothing was waited for"
         log.away = False
-        assert (await asyncio.wait_for(begun, 30)).result == Count(1, 1)
+        assert (await asyncio.wait_for(begun, 60)).result == Count(1, 1)
         assert (await writer.execute(add(1000))).result == Count(1001, 2)
         assert writer.problem is None
 
@@ -214,7 +214,7 @@ async def test_a_short_outage_is_only_waited_for() -> None:
         await until(lambda: log.asked >= 2)
         units.append(asyncio.create_task(writer.execute(add(1))))
         log.away = False
-        outcomes = await asyncio.wait_for(asyncio.gather(*units), 30)
+        outcomes = await asyncio.wait_for(asyncio.gather(*units), 60)
     assert [outcome.result.value for outcome in outcomes] == [1, 2, 3, 4]
 
 
@@ -235,7 +235,7 @@ async def test_between_two_attempts_there_is_a_pause_that_grows(monkeypatch: pyt
         assert len(pauses) == log.asked, "one after each attempt"
         monkeypatch.undo()
         log.away = False
-        await asyncio.wait_for(begun, 30)
+        await asyncio.wait_for(begun, 60)
     assert all(0.02 <= pause <= 2.0 for pause in pauses[:11]), pauses
     assert min(pauses[8:11]) >= 1.0
 
@@ -258,7 +258,7 @@ async def test_only_so_many_commands_from_outside_may_wait(bound: int) -> None:
             await writer.execute(add(1), outside=True)
         waiting += [unit(outside=False) for _ in range(3)]
         log.away = False
-        outcomes = await asyncio.wait_for(asyncio.gather(begun, *waiting), 30)
+        outcomes = await asyncio.wait_for(asyncio.gather(begun, *waiting), 60)
         assert max(outcome.result.value for outcome in outcomes) == 1 + bound + 3
 
 
@@ -275,23 +275,23 @@ async def test_units_that_wait_at_the_stop_are_told_and_leave_no_trace() -> None
         waiting = [asyncio.create_task(writer.execute(work)) for _ in range(3)]
         await asyncio.sleep(0)
         before = len(decided)
-    outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30)
+    outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
     assert [str(outcome).partition(";")[0] for outcome in outcomes] == ["the server is stopping"] * 3
     assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
     assert len(decided) == before
     with pytest.raises(Unavailable):  # its outcome is not known: a retry of its request finds out
-        await asyncio.wait_for(begun, 5)
+        await asyncio.wait_for(begun, 60)
 
 
 async def test_draining_waits_for_every_unit() -> None:
     log = Away()
     async with writing(log) as writer:
-        await asyncio.wait_for(writer.drain(), 5)
+        await asyncio.wait_for(writer.drain(), 60)
         units = [asyncio.create_task(writer.execute(add(1))) for _ in range(3)]
         await until(lambda: log.asked >= 1)
         draining = asyncio.create_task(writer.drain())
         await asyncio.sleep(0.05)
         assert not draining.done()
         log.away = False
-        await asyncio.wait_for(draining, 30)
+        await asyncio.wait_for(draining, 60)
         assert all(unit.done() for unit in units)

@@ -168,7 +168,7 @@ async def test_an_exhausted_pool_is_an_outage_and_nobody_waits_for_ever(
             views.commit({}, CheckpointAdvance("c", 0, 1)),
         ):
             with pytest.raises(Unavailable):
-                await asyncio.wait_for(attempt, 30)
+                await asyncio.wait_for(attempt, 60)
     assert await log.append(batch((A, 0, 1))) == Appended(1)
     assert await views.commit({}, CheckpointAdvance("c", 0, 1)) is None
 

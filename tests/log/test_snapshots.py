@@ -208,7 +208,7 @@ async def test_a_snapshot_ahead_of_its_stream_is_ignored_counted_and_made_anew(
     version = EVERY + 7 + ahead
     await watched.save([Snapshot(STREAM, 0, 0, "another", b"")])
     await watched.save([Snapshot(STREAM, version, version, CODEC.schema, CODEC.encode(Count(1, version)))])
-    async with process(watched) as cold, asyncio.timeout(30):
+    async with process(watched) as cold, asyncio.timeout(60):
         assert (await cold.execute(one_more)).result == Count(EVERY + 8, EVERY + 8)
         await until(lambda: has_one(watched, EVERY + 7))
         assert cold._snapshots.ignored == 1

@@ -12,6 +12,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from tests.kernel.batches import grow
+from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import Unavailable
 from twinlog.jetstream.hints import APART_SECONDS
@@ -130,6 +131,7 @@ async def test_an_honest_hint_makes_a_query_go_on(first: str, monkeypatch: pytes
         await waiting
 
 
+@in_virtual_time
 async def test_a_hint_that_nobody_waits_for_costs_no_look() -> None:
     async with replica() as one:
         looks = one.store.looks
@@ -268,7 +270,7 @@ async def test_a_lone_notification_is_not_delayed(nats: NatsClient, stream: str)
     await until(lambda: twin._hints._listening)
     await nats.flush()
     await twin.notify()
-    await asyncio.wait_for(waiting, 30)
+    await asyncio.wait_for(waiting, 60)
 
 
 # --- what answers come by ---

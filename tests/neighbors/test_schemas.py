@@ -166,7 +166,7 @@ async def test_locks_of_two_schemas_are_apart(postgres_url: str, database: str) 
         assert not await third.fetchval(queries["archive_lock"])
         async with first.transaction(), second.transaction():
             await first.execute(queries["lock_view"], "rooms")
-            await asyncio.wait_for(second.execute(queries["lock_view"], "rooms"), 5)
+            await asyncio.wait_for(second.execute(queries["lock_view"], "rooms"), 60)
 
 
 async def test_a_log_goes_from_a_schema_into_another(

@@ -201,7 +201,7 @@ async def test_notifications_stay_in_their_namespace(nats: NatsClient, stream: s
     await nats.flush()
     await staging.notify()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await waits[1]
         assert not waits[0].done()
     finally:

@@ -62,7 +62,7 @@ async def poison(log: PostgresLog) -> int:
 async def delivered(twin: Twin, count: int, types: list[str]) -> list[Recorded]:
     """So many events of a stream, as a consumer gets them."""
     events: list[Recorded] = []
-    async with asyncio.timeout(30), twin.deliver(0, types) as delivery:
+    async with asyncio.timeout(60), twin.deliver(0, types) as delivery:
         while len(events) < count:
             events += await delivery.next(100)
     return events

@@ -90,7 +90,7 @@ async def test_an_event_whose_command_meets_poison_is_set_aside_at_once_and_alon
 ) -> None:
     """The first pause would last for half a minute."""
     source, log, kind = Source(), MemoryLog("own"), make()
-    async with asyncio.timeout(20), replica(source, log) as handler:
+    async with asyncio.timeout(60), replica(source, log) as handler:
         at = await handler.handle(source.add("bad:1", "a:1"), 0)
         await poison(log, BAD, kind)
         at = await handler.handle(source.add("a:2", "bad:2", "b:1", "bad:3", "a:3"), at)
@@ -114,7 +114,7 @@ async def test_an_event_on_which_decide_fails_is_set_aside_at_once_and_alone() -
     source, log = Source(), MemoryLog("own")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.dead_letters.journal.JOURNAL", patched(JOURNAL, decide=decide))
-        async with asyncio.timeout(20), replica(source, log) as handler:
+        async with asyncio.timeout(60), replica(source, log) as handler:
             await handler.handle(source.add("a:1", "b:13", "a:2", "b:2"), 0)
             dead = await handler.dead_letters()
     assert positions(dead) == {"b": [2, 4]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ class Stays(NamedTuple):
 
         async def is_ready() -> bool:
             nonlocal shown
-            shown = (await self._answer(self.stub.GetRebuild, request)).build
+            shown = (await self._answer(self.stub.GetRebuild, request, _is_away)).build
             return bool(shown.state != pb.VIEW_BUILD_STATE_FILLING and shown.percent == 100)
 
         await until(is_ready)
@@ -68,29 +68,15 @@ class Stays(NamedTuple):
         return int(number)
 
     async def switch(self, build: int = 0, **options: bool) -> pb.SwitchViewResponse:
-        """Switches to a build."""
+        """Switches to a build, once it agrees with the live one."""
         request = pb.SwitchViewRequest(view="stays", build=build, **options)
-        answer: pb.SwitchViewResponse = await self.stub.SwitchView(request, timeout=PATIENCE)
+        answer: pb.SwitchViewResponse = await self._answer(self.stub.SwitchView, request, _disagrees)
         return answer
 
-    async def switched(self) -> None:
-        """Switches once the rows that are written meanwhile agree for a moment."""
-
-        async def agreed() -> bool:
-            try:
-                await self.switch()
-            except grpc.aio.AioRpcError as error:
-                if "not settled" not in (error.details() or ""):
-                    raise
-                return False
-            return True
-
-        await until(agreed)
-
     async def back(self) -> pb.SwitchViewBackResponse:
-        """Switches back."""
+        """Switches back, once the build agrees with the live one."""
         request = pb.SwitchViewBackRequest(view="stays")
-        answer: pb.SwitchViewBackResponse = await self.stub.SwitchViewBack(request, timeout=PATIENCE)
+        answer: pb.SwitchViewBackResponse = await self._answer(self.stub.SwitchViewBack, request, _disagrees)
         return answer
 
     async def drop(self, build: int) -> pb.DropViewBuildResponse:
@@ -102,23 +88,36 @@ class Stays(NamedTuple):
     async def compared(self, build: int = 0) -> pb.ViewComparison:
         """How a build differs from the live one."""
         request = pb.CompareViewRequest(view="stays", build=build)
-        answer: pb.CompareViewResponse = await self._answer(self.stub.CompareView, request)
+        answer: pb.CompareViewResponse = await self._answer(self.stub.CompareView, request, _is_away)
         return answer.comparison
 
-    async def _answer(self, method: Any, request: Any) -> Any:
-        """Asks again while the database's sessions are being ended."""
+    async def _answer(
+        self, method: Any, request: Any, for_now: Callable[[grpc.aio.AioRpcError], bool]
+    ) -> Any:
+        """Asks again while it is refused for now."""
         answers: list[Any] = []
 
         async def answered() -> bool:
             try:
                 answers.append(await method(request, timeout=PATIENCE))
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if not for_now(error):
                     raise
             return bool(answers)
 
         await until(answered)
         return answers[0]
+
+
+def _is_away(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the database's sessions are being ended."""
+    return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+
+
+def _disagrees(error: grpc.aio.AioRpcError) -> bool:
+    """Whether only rows that are written meanwhile are in the way, as on a busy machine."""
+    why = error.details() or ""
+    return "not settled" in why or "is not as far as the live one" in why
 
 
 @asynccontextmanager

@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import grpc.aio
+import psutil
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -63,10 +64,22 @@ class Process:
                 await channel.channel_ready()
 
     async def kill(self) -> None:
-        """With no chance to tidy up."""
+        """With no chance to tidy up; returns once Postgres has ended what the process had begun, or done it."""
         if self._process and self._process.returncode is None:
+            self._process.send_signal(signal.SIGSTOP)
+            ports = [each.laddr.port for each in psutil.Process(self._process.pid).net_connections("tcp")]
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
+            connection = await asyncpg.connect(os.environ["POSTGRES_URL"], database="postgres")
+            try:
+                await until(lambda: _no_session_from(ports, connection))
+            finally:
+                await connection.close()
+
+
+async def _no_session_from(ports: Sequence[int], connection: asyncpg.Connection) -> bool:
+    held = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE client_port = ANY ($1::int[]))"
+    return not await connection.fetchval(held, ports)
 
 
 @asynccontextmanager
@@ -102,14 +115,30 @@ async def filled_so_far(database: asyncpg.Connection) -> int:
     return int(found or 0)
 
 
+@asynccontextmanager
+async def held_up(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """A build comes no further than to its first chunk inside the block, however long that takes."""
+    await database.execute(
+        f"""
+        CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE 'it is held up' USING ERRCODE = 'lock_not_available'; END $$;
+        CREATE TRIGGER hold_up BEFORE INSERT OR UPDATE ON checkpoints FOR EACH ROW
+            WHEN (new.consumer LIKE '%@2%' AND new.position >= {EVENTS}) EXECUTE FUNCTION hold_up();
+        """
+    )
+    yield
+    await database.execute("DROP TRIGGER hold_up ON checkpoints; DROP FUNCTION hold_up()")
+
+
 async def test_a_build_goes_on_where_it_was_when_its_process_is_killed(
     database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with process() as killed:
-        request = pb.RebuildViewRequest(view="stays", share=5)
-        await asked(killed.address, "RebuildView", request)
-        await until(lambda: _is_under_way(database))
-        await killed.kill()
+        async with held_up(database):
+            request = pb.RebuildViewRequest(view="stays")
+            await asked(killed.address, "RebuildView", request)
+            await until(lambda: _is_under_way(database))
+            await killed.kill()
         before = await filled_so_far(database)
         assert 0 < before < EVENTS
         async with serving(monkeypatch) as stays:
@@ -138,8 +167,8 @@ async def _audited(stays: Stays) -> None:
 async def test_a_build_that_was_interrupted_is_dropped_clean(
     database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with process() as killed:
-        await asked(killed.address, "RebuildView", pb.RebuildViewRequest(view="stays", share=5))
+    async with process() as killed, held_up(database):
+        await asked(killed.address, "RebuildView", pb.RebuildViewRequest(view="stays"))
         await until(lambda: _is_under_way(database))
         await killed.kill()
     async with serving(monkeypatch) as stays:

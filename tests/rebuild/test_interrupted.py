@@ -49,7 +49,7 @@ async def test_a_process_killed_in_the_middle_leaves_what_was_or_what_was_asked_
             await stays.ready(1)
             await stays.back()
         await stays.ready()
-        await stays.switched()
+        await stays.switch()
         assert len(await stays.guests()) == EVENTS // 2 + 1
 
 

@@ -49,7 +49,7 @@ async def test_replies_of_any_log_reach_the_instance_that_they_name() -> None:
     twins = await twins_of("own", *SOURCES)
     running = service(log, twins, [sagas])
     stream = StreamId("trip_saga", "t1")
-    async with asyncio.timeout(20), running.running():
+    async with asyncio.timeout(60), running.running():
         running.subscribe(sagas)
         assert {*running.dead_letters.consumers} == {
             "trip_svc.trip_saga.rooms",
@@ -74,7 +74,7 @@ async def test_a_second_trigger_changes_nothing_and_is_told_where_it_is_another_
     twins = await twins_of("own", *SOURCES)
     running = service(log, twins, [sagas])
     with capture_logs() as said:
-        async with asyncio.timeout(20), running.running():
+        async with asyncio.timeout(60), running.running():
             running.subscribe(sagas)
             for after, view in enumerate(["sea view", "sea view", "garden"]):
                 await twins["rooms"].publish(recorded("rooms", 1, after, StringValue(value=view)))

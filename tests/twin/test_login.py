@@ -91,7 +91,7 @@ async def test_user_and_password_are_percent_decoded_and_a_comma_parts_nothing()
 async def test_a_wrong_password_is_refused_at_start_in_one_line() -> None:
     async with nats_with(login("right")) as server:
         with pytest.raises(ConfigurationError, match=r"^NATS_URL: NATS refuses the login") as refused:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await jetstream.connect(url_of(server, "not-that"), "tests")
         assert f"Authorization Violation': 127.0.0.1:{server.port}" in str(refused.value).replace(
             "n: ", "n': "

@@ -176,7 +176,7 @@ class Watcher:
     async def ended(self) -> None:
         """Its watch ends by itself. Raises what it ended with."""
         assert self._task is not None
-        await asyncio.wait_for(self._task, 10)
+        await asyncio.wait_for(self._task, 60)
 
     @property
     def connected(self) -> bool:
