@@ -10,7 +10,7 @@ from twinlog import Metadata, Recorded
 from twinlog.audit import Findings
 from twinlog.audit.chain import ChainAudit
 from twinlog.audit.twins import Stored
-from twinlog.log.chain import NOTHING_BEFORE, Head, Link, event_digests, link_hash, summed
+from twinlog.log.chain import APPENDED, NOTHING_BEFORE, Head, Link, event_digests, link_hash, summed
 from twinlog.log.ports import Batch, Log
 from twinlog.log.twin import TwinState
 from twinlog.log.wire import to_wire
@@ -73,16 +73,18 @@ async def tamper(log: PostgresLog, *statements: str) -> None:
             await connection.execute(statement)
 
 
-async def rewrite_chain(log: PostgresLog) -> None:
-    """Links everything anew, as if the events had always been what they are now."""
-    before, links = NOTHING_BEFORE, []
-    for link in await log.links(0, 1000):
-        events = await log.read(link.first - 1, link.last - link.first + 1)
+async def rewrite_chain(log: PostgresLog, batches: Sequence[tuple[int, int]] = ()) -> None:
+    """Links everything anew, as if the events had always been what they are now; ``batches``: from where to where they
+    went, by default as they did."""
+    before, links = NOTHING_BEFORE, list[Link]()
+    old = [link[1:5] for link in await log.links(0, 1000)]
+    for kind, first, last, head in [(APPENDED, *each, each[1]) for each in batches] or old:
+        events = await log.read(first - 1, last - first + 1)
         digest, marks = summed(event_digests(events))
-        before = link_hash(before, link.kind, link.first, link.last, link.head, digest)
-        links.append(Link(*link[:5], digest, marks, before))
+        before = link_hash(before, kind, first, last, head, digest)
+        links.append(Link(len(links) + 1, kind, first, last, head, digest, marks, before))
     async with log.pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("DELETE FROM chain")
         await connection.executemany("INSERT INTO chain VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", links)
-        await connection.execute("UPDATE log_head SET hash = $1", before)
+        await connection.execute("UPDATE log_head SET hash = $1, links = $2", before, len(links))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 import pytest
@@ -219,6 +219,23 @@ async def test_what_was_changed_everywhere_is_found_by_a_noted_head_alone(
     first, found = await verified(log, twin, late, early)
     assert (first, [each.check for each in found.kept]) == (4, [chain.NOTED])
     assert "something from event 4 on was changed, and every store with it" in found.kept[0].says
+
+
+async def test_batches_that_were_cut_or_joined_are_found_by_a_noted_head_alone(
+    history: tuple[PostgresLog, Messages],
+) -> None:
+    log, twin = history
+    links = await log.links(0, 100)
+    early, middle, late = (Head.of("counters", links[at]) for at in (1, 2, -1))
+    cut = [(1, 1), (2, 3), (4, 5), (6, 6), (7, 7), (8, 11), (12, 13)]
+    joined = [(1, 1), (2, 3), (4, 7), (8, 11), (12, 13)]
+    noted: Sequence[Sequence[Head]] = ([], [early], [late], [late, early], [late, middle, early])
+    found = []
+    for batches in (cut, joined):
+        await rewrite_chain(log, batches)
+        found.append([(await verified(log, twin, *heads))[0] for heads in noted])
+        await put_back(log)
+    assert found == [[None, None, 1, 4, 4]] * 2, "what was recorded together is part of what is proved"
 
 
 async def test_a_head_of_events_that_are_lost_tells_so(history: tuple[PostgresLog, Messages]) -> None:

@@ -279,6 +279,38 @@ async def test_a_file_that_was_cut_off_is_refused(site: Site) -> None:
     assert await is_empty(site)
 
 
+async def test_files_that_were_put_together_are_refused(site: Site) -> None:
+    """Twice the same, two of one log, and a part of one with the rest of another."""
+    await filled(site.log)
+    await site.export()
+    one = site.file.read_bytes()
+    site.file.unlink()
+    await site.export()
+    other = site.file.read_bytes()
+    cuts = [[frame.end for frame in FrameReader(BytesIO(each), "", "").frames()] for each in (one, other)]
+    assert one != other and len(cuts[0]) > 2
+    skippable = b"\x50\x2a\x4d\x18\x04\0\0\0more"  # a frame that zstd passes over
+    together = {
+        "twice": one + one,
+        "two": one + other,
+        "parts": one[: cuts[0][1]] + other[cuts[1][1] :],
+        "a part, then all": one[: cuts[0][1]] + one,
+        "a frame twice": one[: cuts[0][1]] + one[cuts[0][0] :],
+        "more behind": one + b"more",
+        "passed over behind": one + skippable,
+        "passed over before": skippable + one,
+        "nothing in between": one[: cuts[0][1]] + zstandard.compress(b"") + one[cuts[0][1] :],
+    }
+    taken = []
+    for name, data in together.items():
+        try:
+            importing.checked(BytesIO(data), name)
+        except (LogFileDamaged, NotALogFile):
+            continue
+        taken.append(name)
+    assert not taken
+
+
 async def test_an_import_goes_on_where_it_was_killed(site: Site) -> None:
     await filled(site.log)
     await site.export()
