@@ -143,7 +143,7 @@ async def dumped_waiting(replica: Replica) -> dict[str, list[dict[str, Any]]]:
 
     async def appending() -> bool:
         told.append(await dumped(replica))
-        return bool(told[-1]["writer"][0]["appending"])
+        return bool(told[-1]["writer"][0]["appending"] and told[-1]["pool"][0]["in_use"])
 
     await until(appending)
     return told[-1]
