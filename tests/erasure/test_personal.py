@@ -31,10 +31,12 @@ from twinlog.model.personal import (
     MARK,
     NONCE_BYTES,
     NoSubject,
+    TextWithheld,
     WrongMark,
     personal_fields,
     seal,
     unseal,
+    withheld,
 )
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -384,3 +386,19 @@ def test_only_texts_can_be_marked() -> None:
 def test_the_shops_customers_name_is_personal() -> None:
     fields = personal_fields(CustomerCreated.DESCRIPTOR)
     assert fields and (fields.texts, fields.subject) == (("name",), "customer_id")
+
+
+def test_what_led_to_an_error_of_ours_is_withheld_whether_it_was_named_as_the_cause_or_not() -> None:
+    for named in (False, True):
+        try:
+            try:
+                raise ValueError("Ann Smith")
+            except ValueError as cause:
+                if named:
+                    raise Unavailable("try again") from cause
+                raise Unavailable("try again")  # noqa: B904 - so that it has a context, and no cause
+        except Unavailable as error:
+            assert withheld(error, True) is error
+            led = [error.__context__, *([error.__cause__] if named else [])]
+            assert [type(each) for each in led] == [TextWithheld] * len(led)
+            assert withheld(error, True).__context__ is led[0]  # once is enough

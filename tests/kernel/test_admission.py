@@ -259,6 +259,15 @@ async def test_what_another_replica_has_gone_on_with_is_finished_for_this_one() 
             assert len(unfinished) == expected
 
 
+async def test_what_a_timer_leaves_says_within_what_time_work_has_to_be_done() -> None:
+    unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
+    within = {}
+    for left in (0.5, 1.0, 2.0, 5.0, 10.0, 60.0):
+        unfinished._allow(left)
+        within[left] = unfinished._within
+    assert within == {0.5: 0.25, 1.0: 0.5, 2.0: 1.0, 5.0: 1.0, 10.0: 2.0, 60.0: 2.5}
+
+
 async def test_work_that_begins_anew_has_the_first_window() -> None:
     unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
     unfinished._window = 16.0

@@ -151,6 +151,15 @@ def test_what_the_client_says_itself(error: Exception, meaning: Meaning) -> None
             "",
             "the database is out of reach (the connection broke in the middle of something: cannot switch to state 12)",
         ),
+        (
+            # asyncpg does not keep what the server said, such as that a transaction idled too long.
+            asyncpg.InterfaceError(
+                "cannot call Transaction.__aexit__(): the underlying connection is closed"
+            ),
+            "",
+            "the database is out of reach (the server, or somebody at it, closed the connection within a transaction; "
+            "its log says why: cannot call Transaction.__aexit__(): the underlying connection is closed)",
+        ),
         (of("53300", "too many clients"), "h:1", "the database is out of service (too many clients: h:1)"),
         (
             of("28P01", 'password authentication failed for user "shop"'),

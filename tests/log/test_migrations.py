@@ -139,6 +139,24 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     assert await catalogue(connection) == before
 
 
+async def test_what_takes_its_time_does_so_whatever_an_operator_allows_sessions(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt would end in the same place; a lock is waited for as long as he says."""
+    names = ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
+    for name in names:
+        await connection.execute(f"SET {name} = '20min'")
+    listed = ", ".join(f"current_setting('{name}') AS {name}" for name in names)
+    told = f"CREATE TABLE told AS SELECT {listed}"
+    monkeypatch.setattr(
+        migrations, "migrations", lambda _package: [migrations.Migration(1, "001_told.sql", told)]
+    )
+    monkeypatch.setattr(migrations, "functions", lambda _package: [])
+    await migrate(connection, "some.package")
+    assert tuple((await connection.fetch("SELECT * FROM told"))[0]) == ("0", "0", "20min")
+    assert await connection.fetchval("SHOW statement_timeout") == "20min"
+
+
 async def test_a_database_of_before_the_release_goes_on(connection: asyncpg.Connection) -> None:
     """Its first two migrations made the functions, and have the checksums that they had then."""
     await migrate(connection, KERNEL)

@@ -146,7 +146,11 @@ async def test_a_stream_of_before_that_holds_other_events_is_not_labelled(
 async def test_the_settings_of_a_stream_outlive_its_labelling(nats: NatsClient, stream: str) -> None:
     twin = JetStreamTwin(nats, stream, identity=OURS)
     config = nats_api.StreamConfig(
-        name=stream, subjects=[f"{stream}.*.*.*"], max_msgs=1_000, metadata={"team": "orders"}
+        name=stream,
+        subjects=[f"{stream}.*.*.*"],
+        max_msgs=1_000,
+        no_ack=True,
+        metadata={"team": "orders"},
     )
     await nats.jsm().add_stream(config)
     await twin.state()
@@ -154,6 +158,7 @@ async def test_the_settings_of_a_stream_outlive_its_labelling(nats: NatsClient, 
 
     after = (await api.stream_info(nats, stream))["config"]
     assert after["max_msgs"] == 1_000
+    assert not after.get("no_ack")  # but for this one: what is published would never be answered
     assert after["metadata"].items() >= {"team": "orders", **labels(OURS)}.items()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from tests.saga.tables import after, kind, message, names, step, table
 from twinlog import (
@@ -21,10 +22,12 @@ from twinlog import (
     SagaInstance,
     SagaStatus,
     Skip,
+    Step,
     saga_aggregate,
 )
 from twinlog.model.saga import TIMED_OUT, Backoff, Command, Retry, Wake
 from twinlog.model.saga_decider import NotUndoable
+from twinlog.model.saga_forms import saga_forms
 from twinlog.testing.internals import StepState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -267,3 +270,18 @@ def test_steps_that_pick_their_answers_may_share_them() -> None:
         replace(step(1), done=kind("Done", 0), matches=lambda _: False),
     ]
     assert table(both)
+
+
+def test_sources_are_events_by_the_names_of_logs() -> None:
+    form = saga_forms(Step, Backoff)["sources"]
+    right = [{}, {"rooms": [Int64Value]}, {"rooms": [Int64Value], "payments": [StringValue]}]
+    wrong = [
+        None,
+        [Int64Value],
+        {"rooms": "held"},
+        {"rooms": [1]},
+        {7: [Int64Value]},
+        {"rooms": [Int64Value], 7: [1]},
+    ]
+    assert [given for given in right if not form.holds(given)] == []
+    assert [given for given in wrong if form.holds(given)] == []

@@ -12,6 +12,7 @@ from twinlog.model.event import StreamId
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.timeouts import without_timeouts
 
 QUERIES = {**load_queries("twinlog.postgres.sql"), **load_queries("twinlog.audit.sql")}
 
@@ -85,6 +86,7 @@ async def database_snapshot(pool: Pool) -> AsyncIterator[DatabaseSnapshot]:
         pool.acquire(timeout=5) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await without_timeouts(connection)
         head = await connection.fetchval(QUERIES["head"])
         rows = await connection.fetch(QUERIES["checkpoints"])
         yield DatabaseSnapshot(connection, {row[0]: row[1] for row in rows}, head)

@@ -74,7 +74,9 @@ class JetStreamTwin:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
         self._claimed = (
-            labels(self._identity).items() <= metadata_of(info).items() and self._missing_replicas(info) <= 0
+            labels(self._identity).items() <= metadata_of(info).items()
+            and self._missing_replicas(info) <= 0
+            and not info["config"].get("no_ack")
         )
         if info["config"].get("subjects") != self._subjects:
             raise TwinDamaged(
@@ -108,6 +110,9 @@ class JetStreamTwin:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
         config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
+        config["no_ack"] = (
+            False  # without an answer to what is published, each batch would be waited for in vain
+        )
         # A user without the right to do either can do everything else.
         try:
             await api.update_stream(self._client, self.name, config)

@@ -29,6 +29,7 @@ from twinlog.model.event import Recorded
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import connection_of
 from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.timeouts import without_timeouts
 from twinlog.v1.log_file_pb2 import (
     ExportedCheckpoint,
     ExportedErasure,
@@ -109,6 +110,7 @@ async def export(
         connection_of(log.pool) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await without_timeouts(connection)
         head = int(await connection.fetchval(_QUERIES["head"]))
         if int(await connection.fetchval(_QUERIES["era"])) != era:
             raise Unavailable(f"log {log.name} has been repaired meanwhile; remove {name} and export it anew")

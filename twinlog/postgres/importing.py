@@ -19,6 +19,7 @@ from twinlog.postgres.connection import Connection, Pool, connection_of, fetch
 from twinlog.postgres.exporting import FileOfAnotherLog, Told
 from twinlog.postgres.log import _QUERIES
 from twinlog.postgres.repair import EVENT_COLUMNS, row_of
+from twinlog.postgres.timeouts import without_timeouts
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader
 
 _ANOTHER_COPY = (
@@ -162,6 +163,7 @@ async def _finish(
 ) -> None:
     """Brings the rest of the file and the head, in one transaction."""
     async with connection_of(pool) as connection, connection.transaction():
+        await without_timeouts(connection)
         await _advance(connection, database, end.position, end.position)
         for frame in frames:
             for table, (kind, columns, row) in _TABLES.items():

@@ -60,6 +60,8 @@ _MISFIT = (
     "run the program that it was made for, or correct the user's search_path",
 )
 
+_CLOSED_WITHIN = "underlying connection is closed"
+
 RULES: Sequence[Rule] = (
     # Of the client and the network.
     Rule(ssl.SSLCertVerificationError, Meaning.MISCONFIGURATION, "the server's certificate is not trusted",
@@ -76,6 +78,9 @@ RULES: Sequence[Rule] = (
     Rule(asyncpg.InterfaceError, Meaning.MISCONFIGURATION, "the server wants a login that this client cannot do",
          "allow scram-sha-256 in pg_hba.conf", text="unsupported authentication"),
     Rule(asyncpg.InterfaceError, Meaning.DEFECT, "a value that does not fit its parameter", text="^query argument"),
+    Rule(asyncpg.InterfaceError, Meaning.OUTAGE,
+         "the server, or somebody at it, closed the connection within a transaction; its log says why",
+         text=_CLOSED_WITHIN),
     Rule(asyncpg.InterfaceError, Meaning.OUTAGE, "the connection, or the pool, was closed",
          text=r"\b(connection|pool|operation)\b"),
     Rule(asyncpg.InterfaceError, Meaning.DEFECT, "a statement and its arguments that do not fit each other"),
@@ -158,7 +163,9 @@ def translated(error: BaseException, where: str = "") -> Unavailable | None:
     if rule is None or rule.meaning is Meaning.DEFECT:
         return None
     said = reason(error)
-    if isinstance(error, asyncpg.InternalClientError):  # it speaks of the client's own states
+    if (
+        isinstance(error, asyncpg.InternalClientError) or rule.text == _CLOSED_WITHIN
+    ):  # of the client's own states
         said = f"{rule.what}: {said}"
     why = said + (f": {where}" if where else "")
     if rule.meaning is Meaning.RACE:

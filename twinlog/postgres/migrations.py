@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from twinlog.model.errors import ConfigurationError
+from twinlog.postgres.timeouts import without_timeouts
 
 _LOCK = 7_714_266_100
 _NAME = re.compile(r"(\d{3})_\w+\.sql")
@@ -145,6 +146,7 @@ async def _create_missing(
     connection: asyncpg.Connection, package: str, known: Sequence[Migration], named: Sequence[Function]
 ) -> None:
     async with connection.transaction():
+        await without_timeouts(connection)
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute(_TABLES)
         new_migrations, new_functions = await _missing(connection, package, known, named)

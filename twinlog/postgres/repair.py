@@ -18,6 +18,7 @@ from twinlog.postgres.connection import Pool, connection_of, fetch, on_connectio
 from twinlog.postgres.database import all_databases, connect
 from twinlog.postgres.log import _QUERIES, PostgresLog
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.timeouts import without_timeouts
 from twinlog.postgres.urls import database_url
 from twinlog.postgres.view_builds import quoted
 
@@ -117,6 +118,7 @@ async def carry_out(log: PostgresLog, found: Difference) -> Plan:
     """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
     try:
         async with connection_of(log.pool) as connection, connection.transaction():
+            await without_timeouts(connection)
             await connection.execute(_LOCK_TIMEOUT)
             await connection.execute(_QUERIES["place_head"])  # wherever it was
             made = await _plan(connection, log, found)
@@ -130,6 +132,7 @@ async def place_head(pool: Pool) -> None:
     """Has a log end with its last event, in a new era. Raises Unavailable, ConfigurationError."""
     try:
         async with connection_of(pool) as connection, connection.transaction():
+            await without_timeouts(connection)
             await connection.execute(_LOCK_TIMEOUT)
             await connection.execute(_QUERIES["place_head"])
     except asyncpg.InsufficientPrivilegeError as error:
