@@ -137,8 +137,9 @@ class Load:
                 self._stopping.set()
 
     async def prepare(self, count: int = 12) -> None:
-        """Creates customers, rich and poor. Raises AssertionError where that fails."""
+        """Creates customers, rich and poor. Raises AssertionError where that fails for a minute."""
         made = [await self.attempt(self._create_customer(self._rng)) for _ in range(count)]
+        await self.resolve()
         assert all(sent.outcome is Outcome.OK for sent in made), [sent.codes for sent in made]
 
     async def goes_through(self) -> bool:
