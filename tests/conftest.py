@@ -218,6 +218,18 @@ def logging_as_installed() -> Iterator[None]:
     root.handlers[:], root.level = handlers, level
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """What a test leaves in the environment, others fail for."""
+    before = _environment()
+    yield
+    assert _environment() == before, "it leaves the environment changed"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def postgres_url(postgres_url: str) -> AsyncIterator[str]:
     """The plugin's, with a template."""

@@ -10,13 +10,13 @@ import argparse
 import asyncio
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from twinlog.cli import servers as asked
 from twinlog.cli.dev import specs
+from twinlog.cli.environment import environment
 from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import console, print_json
 from twinlog.cli.project import Project, servers
@@ -75,7 +75,7 @@ def _of_project(options: argparse.Namespace) -> Any:
     project = Project.required()
     if not project.services:
         raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
-    with _set(servers(project)):
+    with environment(servers(project)):
         return asyncio.run(_audited(options, _mains(project), _domain(project)))
 
 
@@ -166,18 +166,3 @@ def _as_dict(report: Any) -> Mapping[str, Any]:
         "figures": {name: getattr(figures, name) for name in figures.__dataclass_fields__},
         "took_seconds": report.took.total_seconds(),
     }
-
-
-@contextmanager
-def _set(settings: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables for a block: the services' settings are read from there."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 
+from twinlog.cli.environment import environment
 from twinlog.cli.exits import Usage
 from twinlog.cli.project import Project
 
@@ -36,8 +37,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if wanting := missing():
         raise Usage(f"{', '.join(wanting)} is not installed: {_EXTRA}")
-    if options.at:
-        os.environ["CONSOLE_ADDRESS"] = options.at
     services = options.services or os.environ.get("TWINLOG_SERVICES", "")
     if not services and (project := Project.here()):
         services = ",".join(f"{name}={address}" for name, address in project.services.items())
@@ -46,8 +45,9 @@ def run(options: argparse.Namespace) -> int:
             "no service is known: give --services NAME=HOST:PORT,…, set TWINLOG_SERVICES to that, or go to the folder "
             "of a project that names them in its pyproject.toml"
         )
-    os.environ["TWINLOG_SERVICES"] = services
     from twinlog.console.process import main
     from twinlog.service.runtime import run as run_process
 
-    return run_process(main)
+    at = {"CONSOLE_ADDRESS": options.at} if options.at else {}
+    with environment({"TWINLOG_SERVICES": services, **at}):
+        return run_process(main)
