@@ -84,12 +84,15 @@ def _postgres_seconds() -> float:
 async def _measure(what: str, own: PostgresLog, events: int, run: Run) -> None:
     views = PostgresViews(own, PACKAGE, ROWS)
     home = Projection("projector.orders", [ORDERS], views, schema=Schema())
-    kept = home.of_build(ORDERS, await views.begin_build(ORDERS, 1))
+    build = await views.begin_build(ORDERS, 1)
+    kept = home.of_build(ORDERS, build)
     handler = DeadLettering(kept, own, clock=SystemClock(), ids=_IDS, schema=Schema())
     wall, python, postgres = perf_counter(), process_time(), _postgres_seconds()
     await run(handler, kept)
     wall, python = perf_counter() - wall, process_time() - python
     postgres = _postgres_seconds() - postgres
+    while seconds := await views.drop_build(build, [kept.name], build.table):
+        await asyncio.sleep(seconds)
     print(
         f"{what:<28} {events / wall:>9,.0f}/s by the clock   python {1e6 * python / events:5.1f} µs   "
         f"postgres {1e6 * postgres / events:5.1f} µs   {events / python:>9,.0f}/s of python   "
