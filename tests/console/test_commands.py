@@ -46,7 +46,8 @@ def test_a_command_is_copied_with_the_path_of_its_program_where_nobody_else_find
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", "/nowhere")
     assert at_hand("grpcurl -plaintext x") == f"{tmp_path}/grpcurl -plaintext x"
-    assert at_hand("twinlog log a") == "twinlog log a"  # it is nowhere here
+    assert at_hand("nats stream ls") == "nats stream ls"  # it is nowhere here
+    assert at_hand("twinlog log a") == f"{tmp_path}/python -m twinlog log a"  # as in a checkout
     (tmp_path / "grpcurl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert at_hand("grpcurl -plaintext x") == "grpcurl -plaintext x"

@@ -36,7 +36,7 @@ async def test_the_head_of_its_chain_can_be_noted_elsewhere(window: Window, shop
     await expect(chain).to_contain_text("not signed")
     await chain.get_by_role("button", name="Copy the command").click()
     await window.copied(
-        rf"(/.*/)?twinlog audit --chain --at {shop.addresses['order_svc']} --head orders:2:[0-9a-f]{{64}}"
+        rf"(/.*/|/.* -m )?twinlog audit --chain --at {shop.addresses['order_svc']} --head orders:2:[0-9a-f]{{64}}"
     )
     await shop.orders(1)
     await expect(chain).to_contain_text("it proves events 1 to 4")

@@ -228,10 +228,17 @@ def at_each(addresses: Sequence[str]) -> list[str]:
 
 
 def at_hand(command: str) -> str:
-    """A command as it is copied: with the path of its program where only this environment has it."""
+    """A command as it is copied: with the path of its program where only this environment has it.
+
+    A checkout has no program twinlog: there it is a module, found from the checkout's folder.
+    """
     name, space, rest = command.partition(" ")
+    if shutil.which(name):
+        return command
     here = Path(sys.executable).with_name(name)
-    return f"{shell(here)}{space}{rest}" if here.exists() and not shutil.which(name) else command
+    if here.exists():
+        return f"{shell(here)}{space}{rest}"
+    return f"{shell(sys.executable, '-m', name)}{space}{rest}" if name == "twinlog" else command
 
 
 def line(value: Message) -> str:
