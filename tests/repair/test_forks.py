@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +11,7 @@ from tests.cursor.consumers import PolicyKind
 from tests.cursor.test_cursor import running as following
 from tests.kernel.batches import batch, counter, grow, new_event
 from tests.kernel.counter import COUNTER, Add
+from tests.repair.copying import service
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Metadata, Recorded, Schema, StreamId, Writer
@@ -26,7 +26,7 @@ from twinlog.log.states import StateCache
 from twinlog.log.streams import beginning
 from twinlog.log.twin import LogForked, Twin, TwinState
 from twinlog.testing import MemoryLog, MemoryTwin
-from twinlog.testing.internals import Batch, Cursor, RandomIds, Relay, SystemClock
+from twinlog.testing.internals import Batch, Cursor, Relay
 
 
 @pytest.fixture
@@ -50,25 +50,6 @@ def cut(log: MemoryLog, keep: int) -> None:
 async def add(writer: Writer) -> int:
     outcome = await writer.execute(lambda tx: tx.do(COUNTER, "w", Add(1)).value)
     return outcome.result
-
-
-@asynccontextmanager
-async def service(log: MemoryLog, twin: MemoryTwin) -> AsyncIterator[tuple[Writer, Relay, Lineage]]:
-    """What a process appends and copies with."""
-    lineage = Lineage(log, twin)
-    relay = Relay(log, twin, on_fork=lineage.doubt)
-    writer = Writer(
-        log,
-        schema=Schema(),
-        clock=SystemClock(),
-        ids=RandomIds(),
-        on_commit=relay.offer,
-        lineage=lineage,
-    )
-    checking = asyncio.create_task(lineage.run())
-    async with running(relay), writer:
-        yield writer, relay, lineage
-    checking.cancel()
 
 
 async def mend(log: MemoryLog, twin: MemoryTwin) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -12,14 +9,13 @@ import pytest
 
 from tests.kernel.batches import grow
 from tests.kernel.counter import COUNTER, Add
+from tests.repair.copying import service
 from tests.repair.site import Site, wrong_with
-from tests.twin.relaying import mirrored, running
+from tests.twin.relaying import mirrored
 from tests.waiting import until
-from twinlog import Schema, Writer
-from twinlog.log.lineage import Lineage
+from twinlog import Writer
 from twinlog.log.twin import LogForked
 from twinlog.service.repair import LEFT, MENDED
-from twinlog.testing.internals import RandomIds, Relay, SystemClock
 
 
 class Damage(NamedTuple):
@@ -45,31 +41,12 @@ DAMAGES = (
 )
 
 
-@asynccontextmanager
-async def service(site: Site) -> AsyncIterator[tuple[Writer, Relay, Lineage]]:
-    """What a process appends and copies with."""
-    lineage = Lineage(site.log, site.twin)
-    relay = Relay(site.log, site.twin, on_fork=lineage.doubt)
-    writer = Writer(
-        site.log,
-        schema=Schema(),
-        clock=SystemClock(),
-        ids=RandomIds(),
-        on_commit=relay.offer,
-        lineage=lineage,
-    )
-    checking = asyncio.create_task(lineage.run())
-    async with running(relay), writer:
-        yield writer, relay, lineage
-    checking.cancel()
-
-
 async def add(writer: Writer, id: str = "w") -> None:
     await writer.execute(lambda tx: tx.do(COUNTER, id, Add(1)).value)
 
 
 async def begun(site: Site) -> int:
-    async with service(site) as (writer, _, _):
+    async with service(site.log, site.twin) as (writer, _, _):
         await grow(site.log, 6, f"old-{await site.log.head()}")
         for _ in range(6):
             await add(writer)
@@ -101,7 +78,7 @@ async def followed(site: Site, damage: Damage, restarted: bool) -> list[str]:
     wrong: list[str] = []
     if restarted:
         await damaged(site, damage, last)
-    async with service(site) as (writer, _, lineage):
+    async with service(site.log, site.twin) as (writer, _, lineage):
         if not restarted:
             await add(writer)
             last += 1
@@ -142,7 +119,7 @@ async def test_events_that_are_gone_from_log_and_stream_are_told_and_left(site: 
         await connection.execute("CREATE TABLE aside AS SELECT * FROM events WHERE position IN (3, 4)")
     await damaged(site, Damage("", "DELETE FROM events WHERE position IN (3, 4) AND $1 > 0"), last)
     ask = partial(site.repair, database=await site.database())
-    async with service(site) as (_, relay, _):
+    async with service(site.log, site.twin) as (_, relay, _):
         await until(lambda: f"`twinlog repair {site.log.name} --dry-run`" in str(relay.problem))
         for give_up in (False, True):
             code, said = await ask(give_up=give_up)

@@ -78,24 +78,26 @@ async def foreign_message(site: Site) -> None:
     await site.cut(head + 7)
 
 
-async def only_copy(site: Site) -> None:
-    """Log and stream have lost what a consumer has handled."""
+async def lost(site: Site) -> int:
+    """The log has lost events that its stream has and a consumer has handled. The head before all that."""
     head = await site.log.head()
     events = await grow(site.log, 9, f"a{head}")
     await copied(site)
     await site.consume(events[-1])
     await site.cut(head + 5)
+    return head
+
+
+async def only_copy(site: Site) -> None:
+    """Log and stream have lost what a consumer has handled."""
+    await lost(site)
     await site.twin.delete()
     await copied(site)
 
 
 async def given_up(site: Site) -> None:
     """The stream has what the log lost, and it is let go of."""
-    head = await site.log.head()
-    events = await grow(site.log, 9, f"a{head}")
-    await copied(site)
-    await site.consume(events[-1])
-    await site.cut(head + 5)
+    head = await lost(site)
     await grow(site.log, 3, f"b{head}")
 
 
