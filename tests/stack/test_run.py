@@ -44,7 +44,7 @@ async def test_stack_json_says_where_everything_is(own: Checkout) -> None:
 
 async def test_the_printed_commands_work_as_they_are(own: Checkout) -> None:
     await own.up()
-    await until(lambda: own.said.count("grpcurl") == 8)
+    await own.says("grpcurl", times=8)
     answers = []
     for command in [line for line in own.said.splitlines() if "grpcurl" in line]:
         shell = await asyncio.create_subprocess_shell(
@@ -89,7 +89,7 @@ async def test_the_console_is_up_and_its_address_comes_first(own: Checkout) -> N
 
 async def test_it_says_where_the_metrics_are(own: Checkout) -> None:
     await own.up()
-    await until(lambda: own.said.count("metrics of ") == 5)
+    await own.says("metrics of ", times=5)
     found = dict(re.findall(r"metrics of (\w+) +(http://\S+)$", own.said, re.MULTILINE))
     assert [*found] == [*NAMES, "console"]
     for service, url in found.items():
@@ -149,7 +149,7 @@ async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> Non
 
 async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
     await own.up()
-    await until(lambda: "Ctrl-C stops everything" in own.said)
+    await own.says("Ctrl-C stops everything")
     own.started[-1].send_signal(signal.SIGINT)
     assert await own.ended(own.started[-1]) == 0
     assert own.said.count("Stopping …\n") == 1
