@@ -15,7 +15,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests import chromium, servers
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, system
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import NatsClient
 
@@ -122,11 +122,6 @@ SLOW = (
     "tests/watches/test_simulated.py",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
-
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # Each takes its free ports from a share of its own, so that no two find the same one free.
-    number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    process._PORTS = process._PORTS[number::workers]
 
 # Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
