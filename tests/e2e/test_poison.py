@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from proof.auditor import Report, audit
+from proof.chaos.unreadable import append
 from saga_orchestrator.credit_saga import saga_id
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
@@ -44,14 +45,6 @@ ORDERS, CANCELS = 114, 6
 AT_ONCE = 64
 """Calls that are open at once."""
 TYPE = "shop.orders.v1.OrderAnnotated"
-_APPEND = """
-    WITH head AS (UPDATE log_head SET position = position + 1 RETURNING position),
-         last AS (SELECT * FROM events WHERE stream_type = $1 AND stream_id = $2 ORDER BY version DESC LIMIT 1)
-    INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key,
-                        tag, recorded_at)
-    SELECT head.position, stream_type, stream_id, version + 1, gen_random_uuid(), $3, $4, metadata, partition_key,
-           tag, now()
-      FROM head, last RETURNING version"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -65,8 +58,8 @@ async def client() -> AsyncIterator[Client]:
 async def poison(client: Client, log: str, stream_type: str, stream_id: str, type: str = TYPE) -> int:
     """Appends an event whose type nobody knows, or whose payload nobody can read; gives its version."""
     payload = b"" if type == TYPE else b"\xff\xff"
-    version: int = await client.fetch(log, _APPEND, stream_type, stream_id, type, payload)
-    return version
+    async with client.database(log) as connection:
+        return await append(connection, stream_type, stream_id, type, payload)
 
 
 def pids(shop: Shop) -> list[int]:
