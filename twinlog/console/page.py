@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from twinlog.console.answers import Answer
 from twinlog.console.looks import Look
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 
 
 class Gone(Exception):

@@ -24,7 +24,7 @@ from twinlog.memory.keys import MemoryKeys
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.schema import Schema
-from twinlog.observe.tracing import Tracing
+from twinlog.observe.tracing_off import Tracing
 from twinlog.service.environment import Observed
 from twinlog.service.feeding import Feeding
 

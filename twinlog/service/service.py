@@ -54,7 +54,7 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
-from twinlog.observe.tracing import NO_TRACING, Tracing
+from twinlog.observe.tracing_off import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.freshness import Messages
