@@ -104,7 +104,7 @@ class Town:
                         self.asked[order.customer_id].append(order.version)
                         if token and order.version < int(token.partition(":")[2]) - EVENTS:
                             self.broken.append(f"{token} was answered with change {order.version}")
-                        token = dict(await call.trailing_metadata())["twinlog-consistency-token"]
+                        token = dict(list(await call.trailing_metadata()))["twinlog-consistency-token"]
                         await asyncio.sleep(PACE_SECONDS)
 
     async def watch(self, method: str, make: Callable[[str], Any], told: list[list[int]]) -> None:

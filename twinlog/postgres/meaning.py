@@ -151,12 +151,6 @@ def _fits(rule: Rule, error: BaseException, state: str) -> bool:
     return of and (not rule.text or re.search(rule.text, str(error)) is not None)
 
 
-def meaning_of(error: BaseException) -> Meaning:
-    """What an error means."""
-    rule = rule_of(error)
-    return rule.meaning if rule else Meaning.DEFECT
-
-
 def translated(error: BaseException, where: str = "") -> Unavailable | None:
     """The error as what it means; None: a defect. ``where``: the server's address, if it is being connected to."""
     rule = rule_of(error)
