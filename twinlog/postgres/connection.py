@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import asyncpg
 import structlog
 
-from twinlog._aio.retrying import Retrying
+from twinlog._aio.retrying import Retrying, backoff
 from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
 from twinlog.postgres.codecs import Connection as Connection
@@ -80,13 +80,34 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
-    """Within seconds: asyncpg itself would wait endlessly."""
-    if pool.get_idle_size():  # a limit costs asyncpg a task and a timer
-        return await pool.acquire(timeout=None)
-    try:
-        return await pool.acquire(timeout=_ACQUIRE_SECONDS)
-    except TimeoutError as error:
-        raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
+    """Within seconds: asyncpg itself would wait endlessly.
+
+    Where the server grants fewer connections than the pool may have, as to a role with a limit, those that it has are
+    waited for.
+    """
+    waits, waited = backoff(), 0.0
+    while True:
+        try:
+            # A limit costs asyncpg a task and a timer.
+            return await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS - waited)
+        except TimeoutError as error:
+            raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
+        except Unavailable as refused:
+            crowded = isinstance(refused.__cause__, asyncpg.TooManyConnectionsError)
+            if not crowded or waited >= _ACQUIRE_SECONDS / 2:
+                raise
+            _put_last_what_is_not_connected(pool)
+            await asyncio.sleep(wait := next(waits))
+            waited += wait
+            if not pool.get_size():  # nobody is going to give one back
+                raise
+
+
+def _put_last_what_is_not_connected(pool: Pool) -> None:
+    """asyncpg hands out next what it took back last, also where that has just failed to connect."""
+    held = getattr(getattr(pool, "_queue", None), "_queue", None)
+    if isinstance(held, list):
+        held.sort(key=lambda holder: holder.is_connected())
 
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
