@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -54,8 +55,12 @@ def state_of(row: Any) -> str:
 
 
 def _hash_of_field(name: str, value: Any) -> str:
-    of_name, of_value = hash_of(name), hash_of(value)
-    return of_name[:_NAME_DIGITS] + of_value[: _FIELD_DIGITS - _NAME_DIGITS]
+    return _hash_of_name(name) + hash_of(value)[: _FIELD_DIGITS - _NAME_DIGITS]
+
+
+@cache
+def _hash_of_name(name: str) -> str:
+    return hash_of(name)[:_NAME_DIGITS]
 
 
 def is_same(told: str, now: str) -> bool:

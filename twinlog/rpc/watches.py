@@ -178,6 +178,14 @@ class _Seen(NamedTuple):
     """By where watches were told last; None: that is not known."""
     rows: Mapping[str, Any]
     firsts: Mapping[_Watcher, Mapping[str, Any]]
+    states: dict[str, str]
+    """Of rows by key, as far as they were asked for: many watch the same."""
+
+    def state(self, key: str) -> str:
+        """The state of a row that was read, see :func:`resume_tokens.state_of`."""
+        if key not in self.states:
+            self.states[key] = resume_tokens.state_of(self.rows.get(key))
+        return self.states[key]
 
 
 class Watches:
@@ -369,7 +377,7 @@ class Watches:
                 wanted.update(changed[each.told.place] or ())
         rows = await moment.rows(self._view, list(wanted)) if wanted else {}
         firsts = {each: await self._first(each, moment) for each in joining if each.first}
-        return _Seen(now, changed, rows, firsts)
+        return _Seen(now, changed, rows, firsts, {})
 
     async def _across(
         self, moment: ViewMoment, starts: Sequence[Told], now: Marks
@@ -417,7 +425,7 @@ class Watches:
 
     def _tell_of_row(self, key: str, seen: _Seen) -> None:
         row, watchers = seen.rows.get(key), self._of_key[key]
-        state = resume_tokens.state_of(row)
+        state = seen.state(key)
         token = self._token(seen, next(iter(watchers)).watched, state)
         change = Change({} if row is None else {key: row}, [key] if row is None else [], token)
         for watcher in watchers:
@@ -437,7 +445,7 @@ class Watches:
             return
         if watcher.filter is None:
             row = seen.rows.get(watcher.key)
-            watcher.state = resume_tokens.state_of(row)
+            watcher.state = seen.state(watcher.key)
             token = self._token(seen, watcher.watched, watcher.state)
             gone = [watcher.key] if row is None and watcher.told else []
             watcher.tell(Change({} if row is None else {watcher.key: row}, gone, token))
