@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -12,6 +14,7 @@ from nats.js.errors import NotFoundError
 
 from tests import servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres
+from twinlog.dev.process import end_leftover
 from twinlog.jetstream import connection as jetstream
 from twinlog.testing.internals import JetStreamTwin, NatsClient, database_url
 from twinlog.testing.servers import _delete_leftovers
@@ -78,3 +81,16 @@ def test_what_a_killed_run_left_is_deleted_and_nobody_elses(tmp_path: Path) -> N
     _delete_leftovers(tmp_path)
     assert not (tmp_path / left).exists()
     assert sorted(each.name for each in tmp_path.iterdir()) == [mine, "twinlog-test-c"]
+
+
+def test_what_a_killed_run_left_is_ended_whatever_its_file_says(tmp_path: Path) -> None:
+    """Ctrl-C at a first start leaves a Postgres of one user, whose id has a minus; each later start reads the file."""
+    file, sign = tmp_path / "postmaster.pid", str(tmp_path / "data")
+    for wrong in ("", "x", "0", f"-{2**22 + 1}", str(10**30)):
+        file.write_text(f"{wrong}\n")
+        end_leftover(file, sign, signal.SIGINT)
+    waits = [sys.executable, "-c", "input()", sign]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as left:
+        file.write_text(f"-{left.pid}\n{sign}\n")
+        end_leftover(file, sign, signal.SIGKILL)
+        assert left.wait(60) == -signal.SIGKILL

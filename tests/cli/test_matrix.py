@@ -12,6 +12,7 @@ import pytest
 
 from twinlog.cli import main
 from twinlog.cli.command import COMMANDS, parser_for
+from twinlog.jetstream import connection
 
 _MAKES = ("new", "dashboards", "completion")
 """Commands that ask nobody."""
@@ -77,6 +78,28 @@ def test_every_command_that_is_called_wrongly_says_so(
         said = capsys.readouterr()
         if code not in codes or "Traceback" in said.err or not _tells(arguments, said.out, said.err):
             wrong.append(f"twinlog {' '.join(arguments)}: {code}\n{said.out[-200:]}\n{said.err[-400:]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_command_whose_servers_are_away_says_so_and_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A service waits for its servers; somebody who has called a command does not know that it waits."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "_REACH_SECONDS", 0.2)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Ada Lovelace"))
+    (tmp_path / "x").touch()
+    servers = {"--postgres-url": f"postgresql://{_SERVER}", "--nats-url": f"nats://{_SERVER}"}
+    wrong, tried = [], 0
+    for called, options in commands():
+        if "--postgres-url" in options:
+            away = [word for name, url in servers.items() if name in options for word in (name, url)]
+            # A file that is no log is refused before, and a server that is away is not asked twice.
+            code, tried = main([*called, *away]), tried + 1
+            said = capsys.readouterr()
+            if code != (2 if called[0] == "import" else 3) or not said.err.strip() or "Traceback" in said.err:
+                wrong.append(f"twinlog {' '.join(called)}: {code}\n{said.out[-200:]}\n{said.err[-400:]}")
+    assert tried
     assert not wrong, "\n".join(wrong)
 
 

@@ -7,10 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from twinlog.audit.auditor import Auditor
 from twinlog.audit.domain import Domain
-from twinlog.audit.project import connected
 from twinlog.audit.survey import CONNECTIONS, reach
 from twinlog.audit.system import AuditedLog, System
-from twinlog.jetstream.connection import close
+from twinlog.jetstream.connection import close, reached
 from twinlog.model.schema import Schema
 from twinlog.postgres.connection import Pool, open_pool
 from twinlog.postgres.urls import database_url
@@ -31,7 +30,7 @@ async def open_chain_auditor(
             url = database_url(postgres_url, of.database)
             await reach(url, of.database, of.owner)
             pools[of.database] = await stack.enter_async_context(open_pool(url, size=CONNECTIONS))
-        client = await connected(nats_url)
+        client = await reached(nats_url, "auditor")
         stack.push_async_callback(close, client)
         yield Auditor(system, Domain(), client, pools)
 

@@ -16,8 +16,7 @@ from typing import IO, Any, NamedTuple
 import asyncpg
 
 from twinlog.audit.twins import read_messages
-from twinlog.jetstream.connection import close
-from twinlog.jetstream.connection import connect as connect_nats
+from twinlog.jetstream.connection import close, reached
 from twinlog.log.archive import filesystem
 from twinlog.model.errors import FailedPrecondition, Unavailable
 from twinlog.postgres.database import all_databases, connect
@@ -157,7 +156,7 @@ async def _in_table(
 
 
 async def _in_nats(url: str, wanted: Sequence[bytes]) -> AsyncIterator[tuple[Found, int]]:
-    client = await connect_nats(url, "erasure")
+    client = await reached(url, "erasure")
     try:
         for info in await client.jsm().streams_info():
             state, name = info.state, str(info.config.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -24,11 +23,9 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
-from twinlog.jetstream.client import NatsClient
-from twinlog.jetstream.connection import close, connect
+from twinlog.jetstream.connection import close, reached
 from twinlog.log.system import StoreClock, SystemClock
 from twinlog.log.view_build import Build
-from twinlog.model.errors import Unavailable
 from twinlog.model.view import AnyView
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
@@ -36,8 +33,6 @@ from twinlog.postgres.urls import psql
 from twinlog.postgres.view_builds import builds_in, quoted
 from twinlog.postgres.views import PostgresViews
 from twinlog.service.runtime import Main
-
-_REACH_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -58,7 +53,7 @@ async def open_auditor(
         for each in services:
             add_builds(each.consumers, await builds_in(each.pool))
         system = system_of(services)
-        client = await connected(services[0].settings.nats_url)
+        client = await reached(services[0].settings.nats_url, "auditor")
         try:
             clock = StoreClock(PostgresLog(services[0].pool, services[0].spec.log).time, SystemClock())
             with outages():
@@ -199,12 +194,3 @@ def add_builds(consumers: list[Consumer], builds: Sequence[Build]) -> None:
                     consumers.append(one.of_build(view, build))
         if any(view.name in homes for view in one.tables):
             one.keep([view for view in one.tables if homes.get(view.name, view.version) == view.version])
-
-
-async def connected(nats_url: str) -> NatsClient:
-    """A client of NATS. Raises Unavailable where none answers."""
-    try:
-        async with asyncio.timeout(_REACH_SECONDS):
-            return await connect(nats_url, "auditor")
-    except TimeoutError as error:
-        raise Unavailable("no NATS answers at NATS_URL; is it up, and is this its address?") from error

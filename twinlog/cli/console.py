@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if wanting := missing():
-        raise Usage(f"{', '.join(wanting)} is not installed: {_EXTRA}")
+        raise Usage(f"not installed: {', '.join(wanting)}; {_EXTRA}")
     services = options.services or os.environ.get("TWINLOG_SERVICES", "")
     if not services and (project := Project.here()):
         services = ",".join(f"{name}={address}" for name, address in project.services.items())

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if missing := [
         each for each in ("asyncpg", "psutil", "watchfiles") if not importlib.util.find_spec(each)
     ]:
-        raise Usage(f"{', '.join(missing)} is not installed: {_EXTRA}")
+        raise Usage(f"not installed: {', '.join(missing)}; {_EXTRA}")
     told = sys.stdout
     with redirect_stdout(sys.stderr) if options.json else nullcontext():
         options.up = lambda system: print(json.dumps(_as_dict(system)), file=told, flush=True)

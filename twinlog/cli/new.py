@@ -41,7 +41,12 @@ def run(options: argparse.Namespace) -> int:
         )
     if not options.folder.is_dir():
         raise Usage(f"{options.folder} is no folder; make it first")
-    written = write(root, options.name, package)
+    try:
+        written = write(root, options.name, package)
+    except OSError as error:
+        raise Usage(
+            f"{root}: {error.strerror or error}; name a folder that can be written, by --in"
+        ) from error
     wheels = _folder_of_wheel()
     install = f"PIP_FIND_LINKS={wheels} make install" if wheels else "make install"
     commands = [install, "make test", "make run"]

@@ -114,7 +114,8 @@ def end_leftover(pid_file: Path, sign: str, signum: signal.Signals) -> None:
     The first line of ``pid_file`` is its id, and its command line has to contain ``sign``.
     """
     try:
-        pid = int(pid_file.read_text().split("\n", 1)[0])
+        # A Postgres of one user, as at a first start, writes its id with a minus.
+        pid = abs(int(pid_file.read_text().split("\n", 1)[0]))
     except (OSError, ValueError):
         return
     for each in (signum, signal.SIGKILL):

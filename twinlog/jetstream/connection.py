@@ -20,6 +20,7 @@ from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 
 _OLDEST_NATS = (2, 12)
 _CLOSE_SECONDS = 0.5
+_REACH_SECONDS = 5.0
 _NO_LEADER = (10008, 10010)
 """Error codes of a cluster that is electing a leader or has too few servers."""
 
@@ -62,6 +63,15 @@ async def connect(url: str, name: str) -> NatsClient:
         await close(client)
         raise
     return client
+
+
+async def reached(url: str, name: str) -> NatsClient:
+    """As :func:`connect`, for a command that somebody waits for. Raises Unavailable, too, where none answers."""
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            return await connect(url, name)
+    except TimeoutError as error:
+        raise Unavailable("no NATS answers at NATS_URL; is it up, and is this its address?") from error
 
 
 class _Heard:

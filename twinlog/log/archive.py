@@ -71,7 +71,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         import fsspec
     except ImportError as error:
         raise ConfigurationError(
-            "The archive needs the extra `archive`: pip install twinlog[archive]"
+            "The archive needs the extra `archive`: pip install 'twinlog[archive]'"
         ) from error
     try:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url)

@@ -57,7 +57,7 @@ def zstd() -> Any:
         import zstandard
     except ImportError as error:
         raise ConfigurationError(
-            "Files of logs need the extra `archive`: pip install twinlog[archive]"
+            "Files of logs need the extra `archive`: pip install 'twinlog[archive]'"
         ) from error
     return zstandard
 

@@ -17,7 +17,6 @@ from twinlog.postgres.connection import (
     Pool,
     fetch,
     on_connection,
-    open_database,
     prepared_pool,
     until_available,
 )
@@ -34,9 +33,15 @@ _CONNECTIONS = 2
 
 @asynccontextmanager
 async def open_keys(server_url: str, database: str, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
-    """The keys in a database of a server; it is created if it is missing. Raises ConfigurationError."""
+    """The keys in a database of a server; it is created if it is missing. Raises ConfigurationError and Unavailable."""
+    async with _opened(await ensure_database(server_url, database, PACKAGE), wrapping) as keys:
+        yield keys
+
+
+@asynccontextmanager
+async def _opened(url: str, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
     made = Connections()
-    async with open_database(server_url, database, PACKAGE, size=_CONNECTIONS, on_connect=made.count) as pool:
+    async with prepared_pool(url, size=_CONNECTIONS, on_connect=made.count) as pool:
         yield PostgresKeys(pool, wrapping, made)
 
 
@@ -45,10 +50,9 @@ async def open_keys_by_and_by(
     server_url: str, database: str, wrapping: Wrapping
 ) -> AsyncIterator[PostgresKeys | LateKeys]:
     """The same; where their server is away for some seconds, they are opened in the background, and away until then."""
-    made = Connections()
     try:
         async with asyncio.timeout(START_SECONDS):
-            url = await until_available("keys", lambda: ensure_database(server_url, database, PACKAGE))
+            url = await _awaited(server_url, database)
     except TimeoutError:
         late = LateKeys(server_url, database, wrapping)
         opening = asyncio.create_task(late.run())
@@ -58,15 +62,20 @@ async def open_keys_by_and_by(
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
         return
-    async with prepared_pool(url, size=_CONNECTIONS, on_connect=made.count) as pool:
-        yield PostgresKeys(pool, wrapping, made)
+    async with _opened(url, wrapping) as keys:
+        yield keys
+
+
+async def _awaited(server_url: str, database: str) -> str:
+    """The database's URL, once its server is up. Raises ConfigurationError."""
+    return await until_available("keys", lambda: ensure_database(server_url, database, PACKAGE))
 
 
 class LateKeys:
     """Keys that are opened while others work already; until then, every question ends as in an outage."""
 
     def __init__(self, server_url: str, database: str, wrapping: Wrapping) -> None:
-        self._place = server_url, database, wrapping
+        self._place, self._wrapping = (server_url, database), wrapping
         self._keys: PostgresKeys | None = None
         self._why = f"database {database} was away when the process started, and is waited for"
 
@@ -74,7 +83,7 @@ class LateKeys:
         """Opens them, and has them open until it is cancelled."""
         while True:
             try:
-                async with open_keys(*self._place) as keys:
+                async with _opened(await _awaited(*self._place), self._wrapping) as keys:
                     self._keys = keys
                     await asyncio.Event().wait()
             except ConfigurationError as error:  # what somebody has to mend, who is told by every refusal

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import NamedTuple
 from uuid import UUID
 
-from twinlog.jetstream.connection import close, connect
+from twinlog.jetstream.connection import close, reached
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
 from twinlog.log.repair import Difference, Plan, Unrepairable, difference, only_notes_of_projections
@@ -58,7 +58,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
     name = options.log
     if options.namespace:  # messages name the stream, or the log
         name = name.removeprefix(named(options.namespace, ""))
-    client = await connect(options.nats_url, "repair")
+    client = await reached(options.nats_url, "repair")
     try:
         async with AsyncExitStack() as stack:
             pools = {
