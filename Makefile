@@ -33,7 +33,7 @@ endef
 export MAKE_VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run rebuild audit test coverage check mutants bench profile simulate chaos soak lint docs screenshots dashboards format proto proto-release build lock clean
+.PHONY: help demo run rebuild audit test coverage check lowest mutants bench profile simulate chaos soak lint docs screenshots dashboards format proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ coverage: $(GENERATED) ## Run all tests, and list the lines that none of them re
 
 check: lint ## Lint, and run the tests that need no servers: what to do before every commit
 	@$(BIN)/pytest -n 3 -q -m fast
+
+lowest: $(GENERATED) ## Run those tests with the oldest releases that pyproject.toml allows
+	@$(PY) -m proof.lowest $(ARGS)
 
 mutants: $(GENERATED) ## Change the library in COUNT=100 small ways, one SEED=… of them; the fast tests must notice each
 	@$(PY) -m proof.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

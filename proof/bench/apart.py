@@ -11,13 +11,15 @@ from pathlib import Path
 from proof.bench.report import Row
 from stack.topology import ROOT
 
+_TIMEOUT_SECONDS = 240.0
+
 
 class Failed(RuntimeError):
     """A measurement ended with an error; the message has its last words."""
 
 
-async def rows(command: Sequence[str | Path], env: Mapping[str, str], *, seconds: float = 240) -> list[Row]:
-    """Runs it. Raises Failed, also where it takes longer than ``seconds``."""
+async def rows(command: Sequence[str | Path], env: Mapping[str, str]) -> list[Row]:
+    """Runs it. Raises Failed, also where it takes longer than four minutes."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdout=asyncio.subprocess.PIPE,
@@ -26,10 +28,10 @@ async def rows(command: Sequence[str | Path], env: Mapping[str, str], *, seconds
         env={**os.environ, **env},
     )
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             out, words = await process.communicate()
     except TimeoutError:
-        raise Failed(f"it was not done after {seconds:g} s") from None
+        raise Failed(f"it was not done after {_TIMEOUT_SECONDS:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()

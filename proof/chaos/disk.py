@@ -24,9 +24,9 @@ class Disk:
         self.folder = folder
         self._ballast = folder / "ballast"
 
-    def fill(self, *, leave: int = 0) -> None:
-        """Takes all room but ``leave`` bytes."""
-        room = shutil.disk_usage(self.folder).free - leave
+    def fill(self) -> None:
+        """Takes all room."""
+        room = shutil.disk_usage(self.folder).free
         with self._ballast.open("ab", buffering=0) as ballast:
             try:
                 while room > 0:

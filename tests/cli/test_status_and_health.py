@@ -48,7 +48,7 @@ async def test_status_tells_what_health_tells(
         for name in ("", *service.signals):
             call = health.Check(HealthCheckRequest(service=name))
             if (await call).status == HealthCheckResponse.NOT_SERVING:
-                told[name] = str(dict(await call.trailing_metadata()).get("x-problem", ""))
+                told[name] = str(dict(list(await call.trailing_metadata())).get("x-problem", ""))
     problems = {each["signal"]: each["problem"] for each in said.json["services"][0]["problems"]}
     assert problems.keys() == told.keys()
     assert {name: text for name, text in problems.items() if name} == {

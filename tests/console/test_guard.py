@@ -17,8 +17,8 @@ import pytest_asyncio
 from tests.console.patience import SHOWN_SECONDS
 from tests.console.shop import ServedShop, served
 from twinlog.console import Answer, refused
+from twinlog.console.answers import Why
 from twinlog.console.process import AddressTaken, PagesUnusable, pages_of, serving
-from twinlog.console.services import Why
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

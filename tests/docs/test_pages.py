@@ -17,8 +17,8 @@ from order_svc.app import OrderSettings
 from projector.app import QuerySettings
 from saga_orchestrator.app import SagaSettings
 from stack.topology import ROOT
+from tests.docs.described import described
 from tests.simulation.bugs import BUGS
-from twinlog.service.settings import describe
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
@@ -104,5 +104,5 @@ def test_every_planted_bug_stands_under_the_promise_that_it_breaks() -> None:
 @pytest.mark.parametrize("kind", [OrderSettings, CustomerSettings, SagaSettings, QuerySettings])
 def test_every_setting_stands_in_the_reference(kind: type[BaseSettings]) -> None:
     text = page("docs/reference/settings.md")
-    for name, default, meaning in describe(kind):
+    for name, default, meaning in described(kind):
         assert f"| `{name}` | {default} | {meaning} |" in text

@@ -173,13 +173,13 @@ async def test_tokens_travel_as_metadata(client: Client) -> None:
     customer = await client.customer()
     call = client.orders.CreateOrder(_order(customer), timeout=PATIENCE)
     created = await call
-    token = dict(await call.trailing_metadata())[TOKEN]
+    token = dict(list(await call.trailing_metadata()))[TOKEN]
     assert token == created.consistency_token
 
     request = GetOrderRequest(order_id=created.order_id)
     query = client.order_queries.GetOrder(request, timeout=PATIENCE, metadata=[(TOKEN, f"{token},others:7")])
     assert (await query).order.order_id == created.order_id
-    told = dict(await query.trailing_metadata())
+    told = dict(list(await query.trailing_metadata()))
     assert STALE not in told
     reached = dict(part.split(":") for part in told[TOKEN].split(","))
     assert int(reached["orders"]) >= int(token.partition(":")[2])
@@ -195,7 +195,7 @@ async def test_who_asks_chooses_what_is_done_about_staleness(client: Client) -> 
 
     now = asked("now")
     assert (await now).order.order_id == order.order_id
-    log, _, missing = dict(await now.trailing_metadata())[STALE].partition(":")
+    log, _, missing = dict(list(await now.trailing_metadata()))[STALE].partition(":")
     assert log == "orders"
     assert 0 < int(missing) < FAR
     failed = await refusal(asked("fail"))

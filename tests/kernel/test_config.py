@@ -12,10 +12,10 @@ import order_svc.app
 import projector.app
 import saga_orchestrator.app
 from stack.topology import ROOT
+from tests.docs.described import described
 from twinlog import Address, ConfigurationError, ServiceSpec, Settings, load
 from twinlog.postgres.urls import address_of
 from twinlog.service.program import main_of
-from twinlog.service.settings import describe
 
 
 class ShopSettings(Settings):
@@ -148,11 +148,11 @@ def test_the_address_in_a_url_can_be_shown(environment: pytest.MonkeyPatch, url:
 
 
 def test_every_setting_is_documented() -> None:
-    described = describe(ShopSettings)
+    settings = described(ShopSettings)
 
-    assert ("ORDERS_ADDRESS", "127.0.0.1:50051", "Where the orders are.") in described
-    assert described[0][:2] == ("POSTGRES_URL", "required")
-    assert all(meaning.endswith(".") for _, _, meaning in described)
+    assert ("ORDERS_ADDRESS", "127.0.0.1:50051", "Where the orders are.") in settings
+    assert settings[0][:2] == ("POSTGRES_URL", "required")
+    assert all(meaning.endswith(".") for _, _, meaning in settings)
 
 
 class HotelSettings(ShopSettings):
@@ -167,7 +167,7 @@ class HotelSettings(ShopSettings):
 
 
 def test_what_a_setting_means_is_looked_up_where_it_is_nearest() -> None:
-    meanings = {name: meaning for name, _, meaning in describe(HotelSettings)}
+    meanings = {name: meaning for name, _, meaning in described(HotelSettings)}
 
     assert meanings["ORDERS_ADDRESS"] == "Where the rooms\nare."
     assert (meanings["STARS"], meanings["BEDS"]) == ("How many it has.", "")

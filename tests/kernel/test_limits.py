@@ -11,14 +11,13 @@ import pytest
 from google.type.money_pb2 import Money as MoneyMessage
 
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest
-from tests.dead_letters.journal import Source, journal, replica
+from tests.dead_letters.journal import Source, event, journal, replica
 from tests.kernel.edge import Edge, serving
 from tests.memory_shop import NoContext
 from twinlog import InvalidArgument, Money, UuidMap
 from twinlog.consume import dead_lettering
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_letters import Failure
-from twinlog.model.event import bucket_of
 from twinlog.rpc import Checks, Limits, PageTokens
 from twinlog.rpc import tokens as consistency_tokens
 from twinlog.rpc.dead_letter_service import DeadLetterService
@@ -221,4 +220,5 @@ def test_an_amount_on_the_wire_has_64_bits_of_units() -> None:
 
 
 def test_keys_fall_into_64_buckets_which_all_occur() -> None:
-    assert {bucket_of(str(number)) for number in range(2000)} == set(range(64))
+    events = [event(1, "a:1")._replace(partition_key=str(number)) for number in range(2000)]
+    assert {int(each.subject.split(".")[1]) for each in events} == set(range(64))

@@ -11,8 +11,8 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
@@ -470,7 +470,7 @@ class TestHealth:
         part = Part()
         part.problem = "it is full"
         async with serving(Edge(), signals={"mail": part}) as client:
-            listed = await _health_stub(client.channel).List(HealthListRequest(), timeout=PATIENCE)
+            listed = await _health_stub(client.channel).List(health_pb2.HealthListRequest(), timeout=PATIENCE)
         said = {name: each.status for name, each in listed.statuses.items()}
         assert said.pop("mail") == NOT_SERVING
         assert {"", NAME, LIVENESS} <= {*said}

@@ -225,11 +225,11 @@ class TestCurrency:
         assert not self.refused(code, Currencies.ANY)
 
     def test_a_withdrawn_code_goes_on_for_who_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert all(self.refused("BGN", each) for each in Currencies)
-        monkeypatch.setattr(validation, "_WITHDRAWN", frozenset({"BGN"}))
+        assert all(self.refused("DEM", each) for each in Currencies)
+        monkeypatch.setattr(validation, "_WITHDRAWN", frozenset({"DEM"}))
         _allowed.cache_clear()
         try:
-            refused = {each for each in Currencies if self.refused("BGN", each)}
+            refused = {each for each in Currencies if self.refused("DEM", each)}
         finally:
             monkeypatch.undo()
             _allowed.cache_clear()

@@ -22,7 +22,7 @@ from twinlog.postgres import connection
 from twinlog.postgres.connection import until_available
 from twinlog.postgres.database import ensure_database
 from twinlog.postgres.lease import PostgresLease
-from twinlog.postgres.meaning import RULES, LostRace, Meaning, Rule, meaning_of, translated
+from twinlog.postgres.meaning import RULES, LostRace, Meaning, Rule, rule_of, translated
 from twinlog.postgres.migrations import migrate
 from twinlog.testing import START
 from twinlog.testing.internals import CheckpointAdvance, Pool, PostgresLog
@@ -116,6 +116,11 @@ OF_THE_CLIENT: list[tuple[Exception, Meaning]] = [
     (asyncpg.InvalidCachedStatementError("cached statement plan is invalid"), Meaning.RACE),
     (KeyError("x"), Meaning.DEFECT),
 ]
+
+
+def meaning_of(error: BaseException) -> Meaning:
+    rule = rule_of(error)
+    return rule.meaning if rule else Meaning.DEFECT
 
 
 def test_every_code_has_its_meaning() -> None:

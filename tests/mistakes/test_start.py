@@ -548,7 +548,7 @@ async def test_timers_of_an_aggregate_that_is_gone_are_reported_and_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also one that comes due while the service runs, and where no aggregate of it has timers at all."""
-    monkeypatch.setattr("twinlog.service.service._CHECK_TIMERS_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.service.own_log._CHECK_TIMERS_SECONDS", 0.01)
     log = MemoryLog("rooms")
     async with service(JOURNAL, log=log) as running:
         await asyncio.sleep(0.03)

@@ -93,7 +93,6 @@ class ChainAudit:
         noted: Sequence[Head] = (),
         *,
         namespace: str = "",
-        remedy: str = "",
     ) -> None:
         """``twin``: its state was read; None: it is not compared. ``noted``: heads of this log, noted elsewhere."""
         # _agreed: noted heads that are in the chain, with the number of the link. _before: what the hash of the link
@@ -103,7 +102,7 @@ class ChainAudit:
         self._log = log
         self._twin = twin
         self._namespace = namespace
-        self._remedy = remedy or f"compare with a backup or an export of {log.name} from before"
+        self._remedy = f"compare with a backup or an export of {log.name} from before"
         self._events = _Ahead(self._read)
         self._messages = _Ahead(self._read_messages)
         self._noted: defaultdict[int, list[Head]] = defaultdict(list)

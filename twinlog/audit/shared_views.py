@@ -133,8 +133,9 @@ class SharedViewAudit(ViewAudit):
         return await self._shared.arrive(connection, self.position == upto, touched, findings)
 
 
-def fold(view: AnyView, key: str, events: Iterable[Event], row: Any = None) -> Any:
+def fold(view: AnyView, key: str, events: Iterable[Event]) -> Any:
     """A row after events, in their order."""
+    row: Any = None
     for event, message in events:
         row = _after(view, key, row, event, message)
     return row

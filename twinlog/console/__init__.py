@@ -17,9 +17,10 @@ browser knows them again; the link of a row has ``data-row``, for j and k; the f
 for /. An action is a form with method="post" and a hidden field ``action``; its outcome is shown above the page.
 """
 
+from twinlog.console.answers import Answer
 from twinlog.console.looks import Look
 from twinlog.console.page import Action, Form, Gone, Outcome, Page, Query, Unanswered, refused
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 
 __all__ = [
     "Action",

@@ -8,7 +8,8 @@ from datetime import UTC
 from functools import partial
 from typing import Any
 
-from twinlog.console.services import Answer, Services
+from twinlog.console.answers import Answer
+from twinlog.console.services import Services
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 

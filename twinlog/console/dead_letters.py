@@ -12,7 +12,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from twinlog.console.services import Answer, Services
+from twinlog.console.answers import Answer
+from twinlog.console.services import Services
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 

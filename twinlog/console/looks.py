@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
+from twinlog.console.answers import Answer
 from twinlog.console.chains import Chains
 from twinlog.console.rates import Rates
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
-
-if TYPE_CHECKING:
-    from twinlog.console.services import Answer, Services
 
 EVERY_SECONDS = 0.75
 DEADLINE_SECONDS = 1.25
@@ -94,6 +92,14 @@ class Look:
         )
 
 
+class Ask(Protocol):
+    """Asks a service; see :meth:`twinlog.console.services.Services.ask`."""
+
+    async def __call__(
+        self, service: str, method: Callable[[Any], Any], request: Any, /, *, seconds: float
+    ) -> Answer[Any]: ...
+
+
 class Looking:
     """Asks each service in its own task. Use as an async context manager.
 
@@ -101,9 +107,9 @@ class Looking:
     loaded.
     """
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._said = {name: Said(name, address) for name, address in services.addresses.items()}
+    def __init__(self, addresses: Mapping[str, str], ask: Ask) -> None:
+        self._ask_service = ask
+        self._said = {name: Said(name, address) for name, address in addresses.items()}
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted_until = 0.0
         self._wanted = asyncio.Event()
@@ -166,8 +172,8 @@ class Looking:
 
     async def _ask_once(self, name: str) -> None:
         described, consumers = await asyncio.gather(
-            self._services.ask(name, _describe, pb.DescribeRequest(), seconds=DEADLINE_SECONDS),
-            self._services.ask(name, _consumers, pb.ListConsumersRequest(), seconds=DEADLINE_SECONDS),
+            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=DEADLINE_SECONDS),
+            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=DEADLINE_SECONDS),
         )
         now, before = datetime.now(UTC), self._said[name]
         if described.message is None or consumers.message is None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from twinlog.console.answers import Answer
 from twinlog.console.looks import Look
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 
 
 class Gone(Exception):
@@ -68,14 +69,14 @@ class Query:
         """All parameters of a name."""
         return [value for key, value in self.parameters if key == name and value]
 
-    def number(self, name: str, default: int = 0, *, most: int = 2**53) -> int:
-        """A parameter as a whole number from 0 to ``most``; what is none counts as not given.
+    def number(self, name: str, *, most: int = 2**53) -> int:
+        """A parameter as a whole number from 0 to ``most``; 0 where it is missing or is none.
 
         Raises Gone where it is larger.
         """
         value = self.get(name)
         if not (value.isascii() and value.isdigit()):
-            return default
+            return 0
         if len(value) > len(str(most)) or int(value) > most:
             raise Gone(f"{name} must be a whole number from 0 to {most:,}; it is {value:.40}.")
         return int(value)

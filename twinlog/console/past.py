@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
 from twinlog.console.reading import moment_in
-from twinlog.console.services import DEADLINE_SECONDS, Answer, Services
+from twinlog.console.services import DEADLINE_SECONDS, Services
 from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb

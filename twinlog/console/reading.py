@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from twinlog.console.answers import Answer
 from twinlog.console.page import Query
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 

@@ -1,4 +1,4 @@
-"""The services that the console asks: a channel each, and answers that are a message or why there is none."""
+"""The services that the console asks: a channel each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 
+from twinlog.console.answers import Answer, Why, failed
 from twinlog.console.looks import Look, Looking
 
 T = TypeVar("T")
@@ -29,52 +27,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 ]
 _MOST_KEPT = 128
-_DETAILS = "grpc-status-details-bin"
 _loading: ContextVar[bool] = ContextVar("loading", default=False)
-
-
-class Why(StrEnum):
-    """Why there is no message."""
-
-    GONE = "gone"
-    """Nothing listens at its address."""
-    SLOW = "slow"
-    """It did not answer by the deadline."""
-    UNABLE = "unable"
-    """It answered that it cannot at the moment."""
-    REFUSED = "refused"
-    """It answered with an error."""
-    UNKNOWN = "unknown"
-    """The console has no address for it."""
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """What a service answered: a message, or why there is none."""
-
-    service: str
-    message: T | None = None
-    why: Why | None = None
-    """None where there is a message."""
-    problem: str = ""
-    """The same in words, for people."""
-    reason: str = ""
-    """Of a refusal, its UPPER_SNAKE_CASE reason, or else the name of its gRPC code."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a message."""
-        return self.message is not None
-
-    @property
-    def silent(self) -> bool:
-        """Whether it may be answered later, by the same service as it is."""
-        return self.why in (Why.GONE, Why.SLOW, Why.UNABLE)
-
-    @property
-    def unserved(self) -> bool:
-        """Whether the service is of a version that has no such method, so that nothing is known of what it has."""
-        return self.reason == "UNIMPLEMENTED"
 
 
 class _NoSuchService(Exception):
@@ -100,7 +53,7 @@ class Services:
     def __init__(self, addresses: Mapping[str, str], channels: Mapping[str, grpc.aio.Channel]) -> None:
         self.addresses = addresses
         """host:port by name, in the order in which they are shown."""
-        self.looking = Looking(self)
+        self.looking = Looking(addresses, self.ask)
         self.kept: OrderedDict[Any, Any] = OrderedDict()
         """What pages keep from one load to the next, to ask for less; losing it costs only time."""
         self._channels = channels
@@ -228,29 +181,4 @@ async def _answer(service: str, call: Coroutine[Any, Any, T], seconds: float) ->
     except _NoSuchService:
         return Answer(service, None, Why.UNKNOWN, f"TWINLOG_SERVICES names no {service}", "UNKNOWN_SERVICE")
     except grpc.aio.AioRpcError as error:
-        return _failed(service, error, seconds)
-
-
-def _failed(service: str, error: grpc.aio.AioRpcError, seconds: float) -> Answer[Any]:
-    code = error.code()
-    details = error.details() or code.name
-    reason = _reason(error) or code.name
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Answer(service, None, Why.SLOW, f"no answer in {seconds:g} s", reason)
-    if code is grpc.StatusCode.UNAVAILABLE and not _reason(error):
-        return Answer(service, None, Why.GONE, "nothing answers at its address", reason)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
-        return Answer(service, None, Why.UNABLE, details, reason)
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Answer(service, None, Why.REFUSED, "this version of it does not serve that", reason)
-    return Answer(service, None, Why.REFUSED, details, reason)
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS:
-            for packed in Status.FromString(bytes(value)).details:
-                info = ErrorInfo()
-                if packed.Unpack(info):
-                    return str(info.reason)
-    return ""
+        return failed(service, error, seconds)

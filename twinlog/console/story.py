@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from twinlog.console.answers import Answer, Why
 from twinlog.console.looks import Look, Said
-from twinlog.console.services import Answer, Services, Why
+from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 

@@ -37,6 +37,7 @@ class EffectConsumer:
         self._wanted = schema.stored_names(list(effects.rules))
         self.routing_key = schema.stored_routing_key(list(effects.rules), effects.routing_key)
         self.actor = f"{effects.actor}.{effects.name}"
+        self.signal = effects.signal
         self.batch = _BATCH_PER_CALL * effects.concurrency
         """How many events are handled at once: a crash repeats no more calls than these."""
         self._effects = effects

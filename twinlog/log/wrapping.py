@@ -10,7 +10,7 @@ import binascii
 import os
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from twinlog.log.keys import KEY_BYTES, KeysUnavailable, cipher
 from twinlog.model.personal import NONCE_BYTES
@@ -49,17 +49,16 @@ def wrapping_keys(text: str) -> Mapping[str, bytes]:
 class Wrapping:
     """Wraps keys with the newest wrapping key, and unwraps those of all."""
 
-    def __init__(self, keys: Mapping[str, bytes], nonces: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
         """``keys``: by name, the newest first; none: keys are stored as they are."""
         self.newest = next(iter(keys), UNWRAPPED)
         self._ciphers = {name: cipher(key) for name, key in keys.items()}
-        self._nonces = nonces
 
     def wrap(self, subject: str, key: bytes) -> bytes:
         """The key of a person as it is stored."""
         if self.newest == UNWRAPPED:
             return key
-        nonce = self._nonces(NONCE_BYTES)
+        nonce = os.urandom(NONCE_BYTES)
         return nonce + self._ciphers[self.newest].encrypt(nonce, key, subject.encode())
 
     def unwrap(self, subject: str, stored: bytes, by: str) -> bytes:

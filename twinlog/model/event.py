@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from twinlog.model.routing import rule_of
 
-BUCKETS = 64
+_BUCKETS = 64
 MOST_VERSION = 2**31 - 1
 """Of a stream: tables and requests have no room for more."""
 MOST_POSITION = 2**63 - 1
@@ -104,8 +104,11 @@ class Recorded(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The twin's subject: ``<log>.<bucket>.<EventType>.<routing key>``."""
-        bucket = zlib.crc32(self.partition_key.encode()) % BUCKETS  # `bucket_of`, without its call
+        """The twin's subject: ``<log>.<bucket>.<EventType>.<routing key>``.
+
+        The bucket of a partition key, 0 to 63, is the same in every process and version.
+        """
+        bucket = zlib.crc32(self.partition_key.encode()) % _BUCKETS
         return f"{self.log}.{bucket}.{_token(self.type.rpartition('.')[2])}.{_token(self.routing_key)}"
 
     @property
@@ -127,8 +130,3 @@ def _token(text: str) -> str:
     end the connection, and with it everything that this process copies and follows. Nobody can have asked for it.
     """
     return _NO_TOKEN.sub("_", text[:_LONGEST_TOKEN]) or "_"
-
-
-def bucket_of(partition_key: str) -> int:
-    """The bucket of a partition key, 0 to 63: CRC-32 modulo 64, the same in every process and version."""
-    return zlib.crc32(partition_key.encode()) % BUCKETS

@@ -262,7 +262,7 @@ def decides_personal(
 
 
 def _may_hold(aggregate: AnyAggregate) -> bool:
-    """Whether nothing says that an aggregate holds nothing personal: it tells no types, or one that may pack any."""
+    """Whether an aggregate may hold something personal: it tells no types, or one that may pack any."""
     types = [each.DESCRIPTOR.full_name for each in aggregate.events]
     return not types or aggregate.name in HOLDING or any(FIELDS_OF[each] is not None for each in types)
 

@@ -11,9 +11,9 @@ from twinlog.log.timers import Causes
 from twinlog.log.twin import Twin
 from twinlog.model.clock import Clock
 from twinlog.model.schema import Schema
-from twinlog.observe.tracing import Tracing
 from twinlog.observe.tracing_consumer import TracedConsumer
 from twinlog.observe.tracing_log import traced_log
+from twinlog.observe.tracing_off import Tracing
 from twinlog.observe.tracing_rpc import TracedMethods
 from twinlog.observe.tracing_spans import Spans, Tracer
 from twinlog.observe.tracing_timers import fired

@@ -169,12 +169,10 @@ async def _no_reset(_connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(
-    url: str, *packages: str, size: int = 5, on_connect: Callable[[], None] = lambda: None
-) -> AsyncIterator[Pool]:
+async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Pool]:
     """A pool for a database, once these packages' migrations are applied; waits for an absent server.
 
-    ``on_connect``: called at every new connection. Raises ConfigurationError.
+    Raises ConfigurationError.
     """
 
     async def prepare() -> None:
@@ -185,7 +183,7 @@ async def open_pool(
             await connection.close()
 
     await until_available("migrations", prepare)
-    async with prepared_pool(url, size=size, on_connect=on_connect) as pool:
+    async with prepared_pool(url, size=size) as pool:
         yield pool
 
 

@@ -156,12 +156,6 @@ def _origin(error: BaseException) -> str:
     return getattr(error, "server_source_function", None) or ""
 
 
-def meaning_of(error: BaseException) -> Meaning:
-    """What an error means."""
-    rule = rule_of(error)
-    return rule.meaning if rule else Meaning.DEFECT
-
-
 def translated(error: BaseException, where: str = "") -> Unavailable | None:
     """The error as what it means; None: a defect. ``where``: the server's address, if it is being connected to."""
     rule = rule_of(error)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from twinlog._aio.retrying import Randomness
 from twinlog.model.errors import Overloaded, TwinlogError, Unavailable
 
 _JITTER = 0.2
@@ -77,9 +76,8 @@ class Stream:
 class Streams:
     """The streams that are open now, the oldest first."""
 
-    def __init__(self, limits: StreamLimits, randomness: Randomness = random) -> None:
+    def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
-        self._randomness = randomness
         self._open: dict[Stream, None] = {}
         self._of: Counter[str] = Counter()
         """How many are open, by connection."""
@@ -92,7 +90,7 @@ class Streams:
         """Counts a stream, which ``task`` serves, inside the block. Raises TooManyStreams."""
         self._make_room(connection)
         loop = asyncio.get_running_loop()
-        lasts = self._limits.seconds * (1 - _JITTER * self._randomness.random())
+        lasts = self._limits.seconds * (1 - _JITTER * random.random())
         stream = Stream(task, connection, loop.time(), loop.time(), lasts)
         self._open[stream] = None
         self._of[connection] += 1

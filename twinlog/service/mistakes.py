@@ -238,8 +238,23 @@ def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
         yield from in_functions(f"aggregate {name!r}", functions, arguments, may_yield=may_yield)
 
 
-def in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
-    """What is wrong with a table of policies; ``schema``: the service's."""
+def in_tables(tables: Sequence[object], schema: Schema, signals: Collection[str]) -> Iterator[str]:
+    """What is wrong with those that are Policies or Effects; ``schema`` and ``signals``: the service's."""
+    taken = {*signals}
+    for each in tables:
+        if isinstance(each, Policies):
+            yield from _in_policies(each, schema)
+        elif isinstance(each, Effects):
+            yield from _in_effects(each, schema)
+            if each.signal in taken:
+                yield (
+                    f"two Effects are called {each.name} and would share one health check; give each a name of its "
+                    f"own, and keep that of the older one"
+                )
+            taken.add(each.signal)
+
+
+def _in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
     table = f"Policies(log={policies.log!r}, actor={policies.actor!r})"
     if not policies.rules:
         yield f"{table} has no rule, and would be sent every event in vain; give it one, or leave it out"
@@ -250,8 +265,7 @@ def in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
     yield from in_functions(table, named(policies.rules), ("the event",), may_yield=True)
 
 
-def in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
-    """What is wrong with a table of effects; ``schema``: the service's."""
+def _in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
     table = f"Effects({effects.name!r}, log={effects.log!r})"
     if not effects.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"

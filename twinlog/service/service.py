@@ -13,11 +13,10 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +26,6 @@ from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
-from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.filling import OpenLog
 from twinlog.consume.logged import Logged
@@ -35,21 +33,15 @@ from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import SUBJECT as VIEWS_SWITCHED
 from twinlog.consume.view_builds import Kept, ViewBuilds
-from twinlog.log.chain import Chained
 from twinlog.log.declarations import EFFECTS, POLICIES, KeptConsumers
-from twinlog.log.heads import Heads, Sign, unsigned
+from twinlog.log.heads import Sign, unsigned
 from twinlog.log.history import LogHistory
 from twinlog.log.keys import Keys
 from twinlog.log.lease import Lease
-from twinlog.log.lineage import Lineage
-from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
-from twinlog.log.relay import Relay
-from twinlog.log.retention import KEPT, Retention
+from twinlog.log.retention import KEPT
 from twinlog.log.saga_list import SagaList, SagaListStore
-from twinlog.log.timers import Timers
 from twinlog.log.twin import Twin
-from twinlog.log.writer import Writer
 from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.saga_list import MemorySagaList
@@ -62,7 +54,7 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
-from twinlog.observe.tracing import NO_TRACING, Tracing
+from twinlog.observe.tracing_off import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.freshness import Messages
@@ -76,9 +68,8 @@ from twinlog.service import mistakes, operator_services
 from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
+from twinlog.service.own_log import OwnLog
 
-_DRAIN_SECONDS = 1.0
-_CHECK_TIMERS_SECONDS = 30.0
 _LIST_LINGER_SECONDS = 0.25
 """The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
 
@@ -139,24 +130,25 @@ class Service:
         chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory. ``kept_consumers``: those
         that programs of its log had before; None: it begins with nothing.
         """
-        self.name = name
-        self.log = log
-        self.clock = clock
-        self.ids = ids
-        self.schema = schema
+        self.name, self.log, self.schema = name, log, schema
+        self.clock, self.ids = clock, ids
         self.twin = twin
         self.messages = messages or NoMessages()
+        self.settings: Any = None
+        """Those of its process, of the class that its spec names; in a world their defaults."""
+        self.pages = PageTokens()
+        """The page tokens of its lists, signed with the secret of its database once it serves."""
+        self.peers = Peers(LogHistory(log), services, name)
+        """The histories of its log and of the logs of the services that it knows."""
         self.sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
         """Those whose instances the log holds; twinlog.v1.SagaService shows them."""
         self.saga_list: SagaList | None = None
         """Where the sagas are looked up: set it before :meth:`serve` where a list is kept already; None: the kernel
         keeps one."""
-        self._saga_list_store = saga_list
-        self._services = services
-        self.peers = Peers(LogHistory(log), services, name)
-        """The histories of its log and of the logs of the services that it knows."""
         self.watched: list[Watched] = []
         """Parts whose problems make the service NOT_SERVING."""
+        self.read_models: list[Collection[str]] = []
+        """Of each read model, the names of the consumers that are to feed it."""
         self._feeding = feeding = Feeding(
             log,
             twin=lambda of: self.twin(of),
@@ -167,54 +159,26 @@ class Service:
             randomness=randomness,
             middleware=[*observed.consumers, *middleware, Logged, *tracing.consumers(schema)],
         )
-        self.dead_letters = feeding.dead_letters
-        self.leases = feeding.leases
-        self.lineage = Lineage(log, feeding.own_twin, randomness=randomness)
-        self.relay = Relay(
+        self.dead_letters, self.leases = feeding.dead_letters, feeding.leases
+        self._own = own = OwnLog(
+            name,
             log,
-            tracing.twin(feeding.own_twin),
-            feeding.lease("relay"),
-            on_fork=self.lineage.doubt,
-            randomness=randomness,
-        )
-        self.personal = _personal(keys or MemoryKeys())
-        """Opens personal texts for queries, and erases persons."""
-        declared = {each.name: each for each in (*aggregates, DEAD_LETTERS)}
-        self.writer = Writer(
-            observed.log(tracing.log(log)),
+            feeding,
+            aggregates=aggregates,
             schema=schema,
             clock=clock,
             ids=ids,
-            on_commit=self.relay.offer,
-            lineage=self.lineage,
-            randomness=randomness,
-            personal=self.personal,
-            owners={event: each.name for each in aggregates for event in each.events},
-            declared=declared,
-        )
-        self.timers = Timers(
-            log,
-            self.writer,
-            [*aggregates, DEAD_LETTERS],
-            clock=clock,
-            lease=feeding.lease("timers"),
-            actor=name,
-            traced=tracing.timers,
+            keep_requests=keep_requests,
+            keys=keys or MemoryKeys(),
+            sign=sign,
+            tracing=tracing,
+            observed=observed,
             randomness=randomness,
         )
-        self._aggregates = {aggregate.name for aggregate in aggregates}
-        self._timed = any(aggregate.has_timers for aggregate in aggregates)
-        self.retention = Retention(
-            log,
-            keep=keep_requests,
-            declared=declared,
-            lease=feeding.lease("requests"),
-            randomness=randomness,
-        )
-        self.heads = (
-            Heads(log.name, log, sign=sign, randomness=randomness) if isinstance(log, Chained) else None
-        )
-        """What tells of the log's chain; None where it has none."""
+        self.writer, self.timers = own.writer, own.timers
+        self.relay, self.lineage = own.relay, own.lineage
+        self.personal = own.personal
+        """Opens personal texts for queries, and erases persons."""
         self.signals: dict[str, Watched] = {
             "leases": Together(self.leases.values()),
             "dead-letters": self.dead_letters,
@@ -224,13 +188,6 @@ class Service:
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
-        self.read_models: list[Collection[str]] = []
-        """Of each read model, the names of the consumers that are to feed it."""
-        self._ended = False
-        """Whether the block of :meth:`running` was left."""
-        self._kept_consumers = kept_consumers
-        self._consumers: list[Consumer] = []
-        """What is subscribed, without its middleware."""
         self.inspected = Inspected(
             name,
             log,
@@ -241,45 +198,39 @@ class Service:
             settings,
             followed=feeding.followed,
             signals=self.signals,
-            heads=self.heads,
-            personal=self.personal,
+            heads=own.heads,
+            personal=own.personal,
         )
         """What inspection tells of this process."""
-        self.settings: Any = None
-        """Those of its process, of the class that its spec names; in a world their defaults."""
-        self.pages = PageTokens()
-        """The page tokens of its lists, signed with the secret of its database once it serves."""
-        self._randomness = randomness
-        self._open_log = open_log
         self.view_builds = ViewBuilds(self._keep_build, lambda name: self.dead_letters.consumers.get(name))
         """The builds of its views; twinlog.v1.ViewService shows them."""
-        self._observed = observed
-        self._tracing = tracing
-        self._endpoint = endpoint
-        self._until_stopped = until_stopped
-        self._copying = Tasks(on_crash)
-        self._tasks = Tasks(on_crash)
+        self._consumers: list[Consumer] = []
+        """What is subscribed, without its middleware."""
+        self._kept_consumers = kept_consumers
+        self._saga_list_store, self._services = saga_list, services
+        self._endpoint, self._until_stopped = endpoint, until_stopped
+        self._observed, self._tracing = observed, tracing
+        self._randomness, self._open_log = randomness, open_log
+        self._copying, self._tasks = Tasks(on_crash), Tasks(on_crash)
+        self._ended = False
+        """Whether the block of :meth:`running` was left."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
         async with aclosing(self.peers), self._copying:
-            self._copying.start("lineage", self.lineage.run())
-            self._copying.start("relay", self.relay.run())
+            for name, work in self._own.copying():
+                self._copying.start(name, work)
             async with self.writer:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
-                    self.start("unreadable streams", self.writer.unreadable.run(self.writer.read))
-                    self.start("requests", self.retention.run())
-                    if self.heads:
-                        self.start("heads", self.heads.run())
-                    self.start("keys", self.personal.run())
-                    self.start("timers", self.timers.run() if self._timed else self._check_timers())
+                    for name, work in self._own.tending():
+                        self.start(name, work)
                     try:
                         yield
                     finally:
                         self._ended = True
-                await self._drain()
+                await self._own.drain()
 
     def subscribe(
         self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
@@ -298,17 +249,16 @@ class Service:
         """
         mistakes.refuse([*mistakes.in_subscribers(subscribers, linger_seconds, self._ended)], self.name)
         asked = self._with_policies_of_sagas(subscribers)
-        found = [mistake for one in asked for mistake in self._in_table(one)]
-        mistakes.refuse(found, self.name)  # a table that is wrong by itself makes no consumer
-        self._refuse_namesakes([one for one in asked if isinstance(one, Effects)])
+        # A table that is wrong by itself makes no consumer.
+        mistakes.refuse([*mistakes.in_tables(asked, self.schema, self.signals)], self.name)
         made = [self._consumer(one) for one in asked]
         mistakes.refuse([*mistakes.in_consumers(self._consumers, made, self.schema)], self.name)
         self._consumers += made
         self._add_views(made)
-        for one, consumer in zip(asked, made, strict=True):
-            if isinstance(one, Effects) and isinstance(consumer, EffectConsumer):
+        for consumer in made:
+            if isinstance(consumer, EffectConsumer):
                 linger = Linger(self.writer.linger, least=linger_seconds)
-                self.signals[one.signal] = self._feed(consumer, linger, consumer.batch)
+                self.signals[consumer.signal] = self._feed(consumer, linger, consumer.batch)
             else:
                 behind = self.writer.linger if isinstance(consumer, PolicyConsumer) else None
                 self.watched.append(self._feed(consumer, Linger(behind, least=linger_seconds)))
@@ -327,28 +277,12 @@ class Service:
         kinds = {PolicyConsumer: POLICIES, EffectConsumer: EFFECTS}
         return {(kind, each.name): each.source for each in self._consumers if (kind := kinds.get(type(each)))}
 
-    def _in_table(self, asked: Policies | Effects | Consumer) -> Iterator[str]:
-        if isinstance(asked, Policies):
-            yield from mistakes.in_policies(asked, self.schema)
-        elif isinstance(asked, Effects):
-            yield from mistakes.in_effects(asked, self.schema)
-
     def _consumer(self, asked: Policies | Effects | Consumer) -> Consumer:
         if isinstance(asked, Policies):
             return PolicyConsumer(asked, self.writer, self.log, self.schema)
         if isinstance(asked, Effects):
             return EffectConsumer(asked, self.writer, self.log, self.schema, self._randomness)
         return asked
-
-    def _refuse_namesakes(self, effects: Sequence[Effects]) -> None:
-        """Their health checks would be one."""
-        taken = {*self.signals}
-        for each in effects:
-            if each.signal in taken:
-                raise ConfigurationError(
-                    f"two Effects are called {each.name}: give each a name of its own, and keep that of the older one"
-                )
-            taken.add(each.signal)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a background task of the service for as long as its cursors run."""
@@ -453,32 +387,10 @@ class Service:
             if not isinstance(subscriber, SagaAggregate):
                 found.append(subscriber)
                 continue
-            if subscriber.name not in self._aggregates:
+            if subscriber.name not in {each.name for each in self.sagas}:
                 raise UndeclaredSaga(saga=subscriber.newest.name, service=self.name)
             found += saga_policies(subscriber, self.name, self.clock)
         return found
-
-    async def _check_timers(self) -> None:
-        """Also now and then: a timer of an aggregate that is no longer declared is to be reported."""
-        era = 0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_TIMERS_SECONDS):
-                    era = await self.lineage.repaired(era)
-            await self.timers.check()
-
-    async def _drain(self) -> None:
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                await self.writer.drain()
-        except TimeoutError:
-            return  # the store is away: what waits is refused as UNAVAILABLE
-        if self.relay.position is not None:
-            await self.relay.drain(_DRAIN_SECONDS)
-
-
-def _personal(keys: Keys) -> Personal:
-    return Personal(keys, nonces=keys.nonces) if isinstance(keys, MemoryKeys) else Personal(keys)
 
 
 def _in_memory(log: Log) -> SagaListStore:

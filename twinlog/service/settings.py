@@ -162,14 +162,6 @@ def load(kind: type[SettingsType], **known: Any) -> SettingsType:
         raise ConfigurationError("; ".join(_complaint(kind, one) for one in invalid.errors())) from None
 
 
-def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
-    """The name, default (or "required") and meaning of each setting, for documentation."""
-    return [
-        (name.upper(), _default(field), field.description or meaning(kind, name))
-        for name, field in kind.model_fields.items()
-    ]
-
-
 def shown(settings: BaseSettings) -> dict[str, str]:
     """The settings by environment variable, without secrets: who may ask a process may not know its passwords.
 
@@ -196,10 +188,6 @@ def _shown(field: FieldInfo, name: str, value: Any) -> str:
 def is_address(value: Any) -> bool:
     """Whether it is host:port."""
     return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
-
-
-def _default(field: FieldInfo) -> str:
-    return "required" if field.is_required() else str(field.default)
 
 
 def _complaint(kind: type[BaseSettings], error: Any) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from twinlog.console import dead_letters
+from twinlog.console.answers import Answer
 from twinlog.console.dead_letters import Found, Group
 from twinlog.console.page import Form, Outcome, Page, Query, refused
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 from twinlog.v1 import dead_letter_service_pb2 as pb
 
 TRENDS = {"hour": 3600, "day": 24 * 3600, "week": 7 * 24 * 3600}

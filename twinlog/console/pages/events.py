@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
 from twinlog.console.page import Gone, Page, Query, missing, refused
 from twinlog.console.reading import Events, Filter, Tree, newest, stream_of, tree_of
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 from twinlog.model.event import MOST_VERSION
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
 from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.past import Moment, NoMoment, is_to_come, log_of, moment_of, request_of, stream_then
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 
 

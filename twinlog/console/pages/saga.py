@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twinlog.console import saga_orders
+from twinlog.console.answers import Answer
 from twinlog.console.kept import Kept
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
 from twinlog.console.page import Form, Outcome, Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
 from twinlog.console.saga_words import State, saga_state, step_state
-from twinlog.console.services import Answer, Services
+from twinlog.console.services import Services
 from twinlog.console.story_view import StoryView, view_of
 from twinlog.v1 import inspection_pb2 as inspection
 from twinlog.v1 import saga_service_pb2 as pb

@@ -36,8 +36,8 @@ def quantile(share: float, histogram: Metric, by: str, *labels: str, over: str =
     return f"histogram_quantile({share:g}, {found})"
 
 
-def average(histogram: Metric, by: str, *labels: str, over: str = RATE) -> str:
+def average(histogram: Metric, by: str, *labels: str) -> str:
     """The mean of the values."""
-    sums = per_second(f"{histogram.name}_sum", by, *labels, over=over)
-    counts = per_second(f"{histogram.name}_count", by, *labels, over=over)
+    sums = per_second(f"{histogram.name}_sum", by, *labels)
+    counts = per_second(f"{histogram.name}_count", by, *labels)
     return f"{sums} / {counts}"

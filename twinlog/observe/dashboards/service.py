@@ -18,16 +18,13 @@ from twinlog.observe.metrics import (
 )
 
 
-def _shares(title: str, histogram: str, by: str = "") -> Panel:
+def _shares(title: str, histogram: str) -> Panel:
     metric = {each.name: each for each in (commands.DURATION, log.APPEND_SECONDS, log.LOAD_SECONDS)}[
         histogram
     ]
     return Panel(
         title,
-        [
-            Query(quantile(share, metric, by or "job", JOB), f"{share:.0%}{' {{' + by + '}}' if by else ''}")
-            for share in (0.5, 0.95, 0.99)
-        ],
+        [Query(quantile(share, metric, "job", JOB), f"{share:.0%}") for share in (0.5, 0.95, 0.99)],
         "s",
     )
 
