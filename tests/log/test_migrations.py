@@ -119,6 +119,18 @@ async def test_a_changed_migration_is_refused(connection: asyncpg.Connection) ->
         await migrate(connection, KERNEL)
 
 
+async def test_rows_of_migrations_that_are_gone_are_named_and_can_be_put_back(
+    connection: asyncpg.Connection,
+) -> None:
+    await migrate(connection, KERNEL)
+    await connection.execute("CREATE TABLE aside AS TABLE schema_migrations; TRUNCATE schema_migrations")
+    with pytest.raises(ConfigurationError, match=r"does not know of 001_log\.sql, .* put back the rows"):
+        await migrate(connection, KERNEL)
+    await connection.execute("INSERT INTO schema_migrations TABLE aside; DROP TABLE aside")
+    await migrate(connection, KERNEL)
+    assert await catalogue(connection) == json.loads(_CATALOGUE.read_text())
+
+
 @pytest.mark.parametrize("breaking", [False, True])
 async def test_an_older_program_goes_on_until_a_migration_says_otherwise(
     connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, breaking: bool

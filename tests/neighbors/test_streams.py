@@ -162,6 +162,30 @@ async def test_the_settings_of_a_stream_outlive_its_labelling(nats: NatsClient, 
     assert after["metadata"].items() >= {"team": "orders", **labels(OURS)}.items()
 
 
+async def test_the_subjects_of_a_log_s_own_stream_are_put_back(nats: NatsClient, stream: str) -> None:
+    """While it runs, once nothing can be stored any more; what more it takes, when somebody next compares."""
+    log, twin = MemoryLog(stream), JetStreamTwin(nats, stream, identity=OURS)
+    await grow(log, 5)
+    async with running(Relay(log, twin)):
+        await mirrored(log, twin)
+        info = await api.stream_info(nats, stream)
+        await api.update_stream(nats, stream, {**info["config"], "subjects": [f"{stream}.else.>"]})
+        await grow(log, 3)
+        await mirrored(log, twin)
+    more = [*info["config"]["subjects"], f"{stream}.more"]
+    await api.update_stream(nats, stream, {**info["config"], "subjects": more})
+    async with running(Relay(log, twin)):
+        await grow(log, 3)
+        await until(lambda: has_its_subjects(nats, stream))
+        await mirrored(log, twin)
+    assert (await api.stream_info(nats, stream))["created"] == info["created"]
+
+
+async def has_its_subjects(nats: NatsClient, stream: str) -> bool:
+    subjects = (await api.stream_info(nats, stream))["config"]["subjects"]
+    return bool(subjects == [f"{stream}.*.*.*"])
+
+
 async def test_a_stream_that_may_not_be_labelled_is_filled_all_the_same(
     nats: NatsClient, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

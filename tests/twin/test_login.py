@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from twinlog import ConfigurationError, Unavailable
 from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery
+from twinlog.jetstream.meaning import unavailable as meant
 from twinlog.jetstream.urls import Servers
 from twinlog.jetstream.urls import servers as named
 from twinlog.model.errors import WrongSetting
-from twinlog.testing.internals import JetStreamTwin
+from twinlog.testing.internals import JetStreamTwin, NatsClient
 
 PASSWORD = "p,w@1:%/#?"
 ENCODED = "p,w%401:%25%2F%23%3F"
@@ -168,6 +170,49 @@ async def test_a_permission_that_a_delivery_lacks_is_told(monkeypatch: pytest.Mo
                 WrongSetting, match=r"^NATS_URL: this user lacks a permission .*msg\.next\.orders"
             ):
                 await opened.next(10)
+        await jetstream.close(client)
+
+
+async def test_the_limits_of_an_account_are_told() -> None:
+    """A connection that may not have one more subscription stays, with those that it has."""
+    limits = "{ max_mem: 1MB, max_file: 1MB, max_streams: 1, max_consumers: 1 }"
+    accounts = f'accounts {{ S {{ jetstream: {limits}, users: [{{ user: "shop+1", password: "right" }}] }} }}'
+    async with nats_with(f"authorization {{ users: [] }}\nmax_subscriptions: 3\n{accounts}") as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        twin = JetStreamTwin(client, "orders")
+        await twin.create(1)
+        with pytest.raises(WrongSetting, match=r"^NATS_URL: the limits of this account .*err_code=10027"):
+            await JetStreamTwin(client, "more").create(1)
+        async with twin.deliver(0):
+            with pytest.raises(WrongSetting, match=r"^NATS_URL: the limits of this account .*err_code=10026"):
+                async with twin.deliver(0):
+                    pass
+        subscribed = [await client.subscribe(f"more.{number}") for number in range(4)]
+        await until(lambda: "maximum subscriptions exceeded" in str(client.fault))
+        assert (await twin.state()).last == 0
+        assert client.stats["reconnects"] == 0
+        assert client.fault and str(meant(client.fault)).startswith(
+            "NATS_URL: this user, or its account, may not"
+        )
+        for each in subscribed:
+            await each.unsubscribe()
+        await jetstream.close(client)
+
+
+def is_refused(client: NatsClient, name: str) -> bool:
+    return name in str(client.fault)
+
+
+async def test_a_refusal_is_told_once_whatever_the_name_of_a_consumer() -> None:
+    denied = 'permissions: { publish: { deny: "$JS.API.CONSUMER.CREATE.>" } }'
+    async with nats_with(login("right", denied)) as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        with capture_logs() as said:
+            for number in range(3):
+                name = f"cursor-{number:032x}"
+                await client.publish(f"$JS.API.CONSUMER.CREATE.orders.{name}", b"")
+                await until(partial(is_refused, client, name))
+        assert [line["log_level"] for line in said if line["event"] == "nats.error"].count("warning") == 1
         await jetstream.close(client)
 
 

@@ -30,7 +30,8 @@ _log = structlog.get_logger(component="nats")
 
 _HEADERS = b"NATS/1.0\r\n"
 _NO_RESPONDERS = b"NATS/1.0 503"
-_FORBIDDEN, _INBOXES = "permissions violation", "_inbox."
+_FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
+"""What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
 
 
 class NoAnswer(NatsTimeoutError):
@@ -146,7 +147,8 @@ class NatsClient(Client):
     def refusal(self, subject: str) -> str:
         """What the server said last, where that is why nothing comes for a subject; else empty."""
         refused = said(self.fault) if self.fault else ""  # in lower case, by nats-py
-        return refused if subject.lower() in refused or _INBOXES in refused else ""
+        concerned = any(part in refused for part in (subject.lower(), _INBOXES, _TOO_MANY))
+        return refused if concerned else ""
 
     def _not_connected(self) -> str:
         return f"no connection to {self.addresses}{f': {said(self.fault)}' if self.fault else ''}"
@@ -166,7 +168,7 @@ class NatsClient(Client):
         """The server's word that something is wrong. At most of them nats-py would close the connection for good."""
         error = NatsError(f"nats: {err_msg}")
         await self._error_cb(error)
-        if _FORBIDDEN not in err_msg:
+        if _FORBIDDEN not in err_msg and _TOO_MANY not in err_msg:
             await self._process_op_err(error)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from logging import DEBUG, WARNING
 
@@ -91,7 +92,7 @@ class _Heard:
     async def error(self, error: Exception) -> None:
         """Something went wrong; before the first connection, it is retried. Raises ConfigurationError."""
         client = self._client
-        again, client.fault = client.fault is not None and said(client.fault) == said(error), error
+        again, client.fault = client.fault is not None and _alike(client.fault, error), error
         if self.connected:
             # nats-py says here whatever goes wrong, at every attempt.
             wrong = isinstance(unavailable(error), WrongSetting) and not again
@@ -114,6 +115,14 @@ class _Heard:
     async def reconnected(self) -> None:
         self._client.fault = None
         self._log.warning("nats.reconnected", name=self._name)
+
+
+_OWN_NAMES = re.compile(r"(cursor|count)-[0-9a-f]+|_inbox\.[\w.]+")
+"""What a subject has of its own each time, in the lower case that nats-py gives it."""
+
+
+def _alike(one: BaseException, other: BaseException) -> bool:
+    return _OWN_NAMES.sub("", said(one)) == _OWN_NAMES.sub("", said(other))
 
 
 class _At(Exception):

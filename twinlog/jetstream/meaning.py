@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nats.js.errors import APIError
+
 from twinlog._aio.reasons import reason
 from twinlog.model.errors import Unavailable, WrongSetting
 
@@ -28,6 +30,10 @@ RULES: Sequence[Rule] = (
          "NATS refuses the login", "correct user and password, percent-encoded"),
     Rule("permissions violation", "NATS_URL", "this user lacks a permission",
          "let it publish $JS.API.> and the logs' subjects, and subscribe to _INBOX.>"),
+    Rule("maximum subscriptions exceeded", "NATS_URL", "this user, or its account, may not subscribe as often",
+         "raise max_subscriptions: a process has one for each consumer and a few more"),
+    Rule(r"err_code=(10026|10027|10113|10120)\b", "NATS_URL", "the limits of this account leave no room",
+         "raise them, for one stream a service, without bounds, and one consumer a cursor"),
     Rule("certificate verify failed", "NATS_URL", "the server's certificate is not trusted",
          "have it signed by an authority that this machine knows"),
     Rule("err_code=(10039|10076)|jetstream not enabled", "NATS_URL",
@@ -40,6 +46,8 @@ RULES: Sequence[Rule] = (
 
 def said(error: BaseException) -> str:
     """An error in words, without nats-py's own around them."""
+    if isinstance(error, APIError) and error.description:
+        return f"err_code={error.err_code} {error.description}"
     return reason(error).removeprefix("nats: ").strip("'")
 
 

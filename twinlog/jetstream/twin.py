@@ -73,12 +73,12 @@ class JetStreamTwin:
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
+        labelled = labels(self._identity).items() <= metadata_of(info).items()
+        for_these = info["config"].get("subjects") == self._subjects
         self._claimed = (
-            labels(self._identity).items() <= metadata_of(info).items()
-            and self._missing_replicas(info) <= 0
-            and not info["config"].get("no_ack")
+            labelled and for_these and self._missing_replicas(info) <= 0 and not info["config"].get("no_ack")
         )
-        if info["config"].get("subjects") != self._subjects:
+        if not for_these and not (labelled and self._identity):
             raise TwinDamaged(
                 stream=self.name,
                 damage="it is for other subjects, made by someone else or by an earlier version",
@@ -110,13 +110,15 @@ class JetStreamTwin:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
         config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
-        config["no_ack"] = (
-            False  # without an answer to what is published, each batch would be waited for in vain
-        )
+        # Without an answer to what is published, each batch would be waited for in vain, and under other subjects it
+        # would not be stored. To make the stream anew would put at risk what only it has.
+        config |= {"no_ack": False, "subjects": self._subjects}
         # A user without the right to do either can do everything else.
         try:
             await api.update_stream(self._client, self.name, config)
         except Unavailable as error:
+            if info["config"].get("subjects") != self._subjects:
+                raise
             structlog.get_logger().warning("twin.not_labelled", stream=self.name, why=str(error))
         try:
             # More of them than the setting says are left: an operator wanted them.

@@ -242,7 +242,11 @@ class PostgresLog(ArchivedPast):
         return [row[0] for row in await self._fetch("blockers")]
 
     async def page_token_secret(self) -> bytes:
-        return bytes((await self._fetch("page_token_secret"))[0][0])
+        rows = await self._fetch("page_token_secret")
+        if not rows:
+            await self._fetch("make_page_token_secret")
+            rows = await self._fetch("page_token_secret")
+        return bytes(rows[0][0])
 
     async def links(self, after: int, limit: int) -> Sequence[Link]:
         return [Link(*row) for row in await self._fetch("links", after, limit)]

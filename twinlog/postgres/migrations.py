@@ -25,6 +25,12 @@ from twinlog.postgres.named_queries import part_of
 from twinlog.postgres.timeouts import without_timeouts
 
 _LOCK = 7_714_266_100
+_THERE_ALREADY = (
+    asyncpg.DuplicateColumnError,
+    asyncpg.DuplicateFunctionError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.DuplicateTableError,
+)
 _NAME = re.compile(r"(\d{3})_\w+\.sql")
 _BREAKING = "-- breaking\n"
 """First line of a migration that programs from before it cannot work with."""
@@ -124,7 +130,8 @@ async def migrate(connection: asyncpg.Connection, package: str) -> None:
     """Brings the database's schema up to date, all of it or nothing; replicas wait for each other.
 
     Where nothing is missing it only reads, so a user without the right to create anything will do. Raises
-    ChangedMigration, NewerSchema, and ConfigurationError where something is missing that the user may not create.
+    ChangedMigration, NewerSchema, and ConfigurationError where something is missing that the user may not create, or is
+    there although no migration is known to have made it.
     """
     known, stored_as = (migrations(package), functions(package)), _STORED_AS.get(package, package)
     try:
@@ -152,7 +159,7 @@ async def _create_missing(
         await connection.execute(_TABLES)
         new_migrations, new_functions = await _missing(connection, package, known, named)
         for migration in new_migrations:
-            await connection.execute(migration.sql)
+            await _apply(connection, migration)
             await connection.execute(
                 "INSERT INTO schema_migrations (package, version, name, checksum, breaking) "
                 "VALUES ($1, $2, $3, $4, $5)",
@@ -171,6 +178,17 @@ async def _create_missing(
                 function.name,
                 function.revision,
             )
+
+
+async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
+    try:
+        await connection.execute(migration.sql)
+    except _THERE_ALREADY as error:
+        raise ConfigurationError(
+            f"POSTGRES_URL: table schema_migrations does not know of {migration.name}, and what that makes is there "
+            f"already ({error}); put back the rows of schema_migrations, from a backup or from a database that this "
+            "version of the program has set up, or use another database if these tables are somebody else's"
+        ) from error
 
 
 async def _missing(

@@ -138,6 +138,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text || coa
 -- What signs page tokens.
 SELECT secret FROM page_token_secret;
 
+-- name: make_page_token_secret
+-- Makes it anew where somebody has taken it out: page tokens from before are refused from now on.
+INSERT INTO page_token_secret (secret)
+SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')) ON CONFLICT DO NOTHING;
+
 -- name: blockers
 -- The sessions that hold a lock another one of this database waits for, and wait for none themselves.
 SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
