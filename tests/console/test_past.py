@@ -7,6 +7,7 @@ from playwright.async_api import Browser, expect
 
 from tests.console.browser import Window, window
 from tests.console.shop import ServedShop
+from twinlog.rpc import state_parts
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -92,3 +93,23 @@ async def test_what_is_no_moment_and_no_stream_is_said(window: Window, shop: Ser
     ):
         page = await window.open(f"/past?stream={asked}")
         await expect(page.locator("main")).to_contain_text(said)
+
+
+async def test_a_large_state_is_shown_in_part_with_a_way_to_the_rest(
+    window: Window, shop: ServedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_parts, "MOST_ENTRIES", 2)
+    await shop.orders(5)
+    stream = shop.shop.logs["customers"].events[-1].stream
+    for path in (f"/past?stream={stream}", f"/log/customers/stream/{stream}"):
+        page = await window.open(path)
+        state = page.locator("#state")
+        await expect(state).to_contain_text("holds has 5 entries; shown are 1 to 2.")
+        await expect(state).to_contain_text("and 3 more")
+        await page.get_by_role("link", name="next 2 →").click()
+        await expect(state).to_contain_text("shown are 3 to 4.")
+        await page.get_by_role("link", name="next 1 →").click()
+        await expect(state).to_contain_text("shown are 5 to 5.")
+        await page.get_by_role("link", name="← before").click()
+        await expect(state).to_contain_text("shown are 1 to 2.")
+    await window.accessible_and_fits()

@@ -90,6 +90,19 @@ async def test_the_same_events_fit_a_filter_wherever_they_are(site: Site) -> Non
             if await site.log.found(wanted, *range_) != _fitting(events, wanted, *range_)
         ]
         assert not wrong, archived
+        stream = one.stream
+        wrong = [
+            (wanted, *range_)
+            for wanted in (replace(each, stream=str(stream)) for each in filters)
+            for range_ in ((0, 25, 100), (0, 25, 2), (0, 4, 100), (3, 9, 2), (3, 3, 1))
+            if await site.log.found_in(stream, wanted, *range_)
+            != [
+                each
+                for each in events
+                if each.stream == stream and range_[0] < each.version <= range_[1] and wanted.fits(each)
+            ][-range_[2] :]
+        ]
+        assert not wrong, archived
 
 
 def _fitting(
@@ -529,9 +542,9 @@ async def _rewritten(site: Site, events: Sequence[Recorded], monkeypatch: pytest
 
 KNOW_OF_THE_ARCHIVE = {
     # With what is archived beside it, or filled by whoever asks.
-    "histories", "histories_to_fold", "read", "related", "found", "long_streams", "causes_between", "causes_of",
-    "causal_marks", "versions_before", "version_at_time", "position_at_time", "doubled_ids", "archived_places",
-    "snapshots", "versions_of_letters",
+    "histories", "histories_to_fold", "read", "related", "found", "found_in", "long_streams", "causes_between",
+    "causes_of", "causal_marks", "versions_before", "version_at_time", "position_at_time", "doubled_ids",
+    "archived_places", "snapshots", "versions_of_letters",
     # Of events that are never archived: the newest, those of living sagas, those of dead letters, those after its end.
     "live_sagas", "newest", "dead_letters", "repair_give_up", "repair_cut", "import_refusals",
     "last", "head_astray", "first_gap",

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.kernel.test_runtime import says
+from twinlog.service.dump import SIGNALS
 
 
 @asynccontextmanager
@@ -29,9 +30,11 @@ async def running(scenario: str) -> AsyncIterator[Process]:
         await process.communicate()
 
 
-async def dumped(process: Process) -> tuple[list[str], list[dict[str, Any]]]:
+async def dumped(
+    process: Process, signum: signal.Signals = signal.SIGUSR1
+) -> tuple[list[str], list[dict[str, Any]]]:
     """What it writes when it is asked, the stacks of its threads, and its lines."""
-    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signum)
     assert process.stderr
     stacks: list[str] = []
     lines: list[dict[str, Any]] = []
@@ -47,8 +50,8 @@ async def dumped(process: Process) -> tuple[list[str], list[dict[str, Any]]]:
 
 async def test_an_idle_process_tells_its_tasks_and_goes_on() -> None:
     async with running("idles") as process:
-        for _ in range(2):
-            stacks, lines = await dumped(process)
+        for signum in (*SIGNALS, signal.SIGUSR1):
+            stacks, lines = await dumped(process, signum)
             assert "most recent call first" in stacks[0]
             assert {line["event"] for line in lines} == {"process.dump"}
             told = {line.get("name"): line for line in lines if line["part"] == "task"}

@@ -13,6 +13,7 @@ import pytest
 
 from stack.demo import orders_of_a_burst
 from twinlog.dev import Misconfigured, Program, StartFailed, Supervisor, Told, process, until_told
+from twinlog.service.dump import SIGNALS
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,19 @@ async def test_a_closed_terminal_ends_it_unless_it_runs_under_nohup() -> None:
         await until_told(_hung_up())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert await until_told(_hung_up()) == 7
+
+
+async def test_a_signal_that_only_asks_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    async def asked() -> int:
+        for signum in SIGNALS:
+            os.kill(os.getpid(), signum)
+        await asyncio.sleep(0)
+        return 7
+
+    before = [signal.getsignal(signum) for signum in SIGNALS]
+    assert await until_told(asked()) == 7
+    assert capfd.readouterr().err.count("asked (") >= len(SIGNALS)
+    assert [signal.getsignal(signum) for signum in SIGNALS] == before
 
 
 async def test_what_cannot_be_written_is_told_in_one_line() -> None:

@@ -33,12 +33,12 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     async with servers.connected(options) as asked:
-        before, after = await asyncio.gather(
-            moments.stream_since(asked, options.stream, options.since),
-            moments.stream_at(asked, options.stream, options.until or moments.NOW, _MOST_EVENTS),
+        before = await moments.stream_since(asked, options.stream, options.since)
+        until = options.until or moments.NOW
+        after = await moments.stream_at(
+            asked, options.stream, until, _MOST_EVENTS, since_version=before.version
         )
     moments.with_state(before), moments.with_state(after)
-    changes = changes_between(before, after)
     between = [event for event in after.events if event.version > before.version]
     if options.json:
         print_json(
@@ -47,7 +47,7 @@ async def _run(options: argparse.Namespace) -> int:
                 "from_version": before.version,
                 "to_version": after.version,
                 "events": [event.address for event in between],
-                "changes": [as_object(change) for change in changes],
+                "changes": [as_object(change) for change in changes_between(before, after)],
             }
         )
         return OK
@@ -59,19 +59,24 @@ async def _run(options: argparse.Namespace) -> int:
     for event in between:
         at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
         out.print(plain(f"    {at}  {event.address}  {event.type.rpartition('.')[2]}"), soft_wrap=True)
-    print_changes(out, before, changes)
+    print_changes(out, before, after)
     return OK
 
 
 def changes_between(before: pb.GetStreamResponse, after: pb.GetStreamResponse) -> Sequence[pb.StateChange]:
-    """The values that differ between two states of a stream, by path."""
+    """The values that differ between two states of a stream, by path; the service knows those of large maps, too."""
+    if before.version:
+        return after.changes
     return list(differences(as_object(before.state), as_object(after.state)))
 
 
-def print_changes(out: Console, before: pb.GetStreamResponse, changes: Sequence[pb.StateChange]) -> None:
+def print_changes(out: Console, before: pb.GetStreamResponse, after: pb.GetStreamResponse) -> None:
     """What has changed since a moment, a line for each value."""
+    changes = changes_between(before, after)
     words = "what has changed" if changes else "nothing has changed"
     out.print(line(f"since version {before.version}: {words}", "bold"), soft_wrap=True)
     for change in changes:
         was, now = change.before or "(none)", change.after or "(none)"
         out.print(line(f"    {change.path}: {was} → {now}", "green"), soft_wrap=True)
+    if after.more_changes:
+        out.print(line(f"    and {after.more_changes:,} more", "green"), soft_wrap=True)

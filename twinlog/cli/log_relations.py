@@ -21,7 +21,9 @@ _STEPS = 100
 
 async def states(server: Server, options: argparse.Namespace) -> int:
     """The events of a stream, each with what it changed."""
-    request = pb.GetStreamRequest(stream=options.stream, newest=options.newest or 0, with_states=True)
+    request = pb.GetStreamRequest(
+        stream=options.stream, newest=options.newest or 0, with_states=True, changes_only=not options.json
+    )
     found = await server.ask(server.inspection.GetStream, request)
     if options.json:
         print_json(as_dict(found))

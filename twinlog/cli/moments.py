@@ -99,10 +99,12 @@ def taken(options: argparse.Namespace) -> Moment | None:
 
 
 async def stream_at(
-    asked: Sequence[Server], stream: str, when: Moment, newest: int = 1
+    asked: Sequence[Server], stream: str, when: Moment, newest: int = 1, *, since_version: int = 0
 ) -> pb.GetStreamResponse:
-    """The stream, from the service that has it. Raises Failed."""
+    """The stream, from the service that has it; with what has changed since a version. Raises Failed."""
     request = pb.GetStreamRequest(stream=stream, newest=newest)
+    if since_version:
+        request.since.version = since_version
     request.MergeFrom(when.request)
 
     async def ask(server: Server) -> pb.GetStreamResponse | None:

@@ -43,8 +43,9 @@ async def _run(options: argparse.Namespace) -> int:
         return await show_together(options, when)
     [stream] = options.streams
     async with servers.connected(options) as asked:
-        found = moments.with_state(await moments.stream_at(asked, stream, when))
         before = await moments.stream_since(asked, stream, options.since) if options.since else None
+        since = before.version if before else 0
+        found = moments.with_state(await moments.stream_at(asked, stream, when, since_version=since))
     state = as_object(found.state)
     if options.json:
         told = {
@@ -62,5 +63,5 @@ async def _run(options: argparse.Namespace) -> int:
     print_heading(out, found)
     out.print(plain(json.dumps(state, ensure_ascii=False)), soft_wrap=True)
     if before:
-        print_changes(out, before, changes_between(before, found))
+        print_changes(out, before, found)
     return OK

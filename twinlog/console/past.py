@@ -119,6 +119,15 @@ async def stream_then(
     return await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
 
 
+async def newest_version(services: Services, service: str, stream: str) -> Answer[int]:
+    """The version that a stream has now, without its state, which may be large; 0: the service has no such stream."""
+    request = pb.ReadLogRequest(newest=1, stream=stream)
+    answer = await services.collect(service, lambda c: InspectionServiceStub(c).ReadLog, request)
+    if answer.message is None:
+        return Answer(service, None, answer.why, answer.problem, answer.reason)
+    return Answer(service, max((each.event.version for each in answer.message), default=0))
+
+
 async def moment_of(services: Services, look: Look, event: pb.LoggedEvent) -> Moment:
     """All logs right after an event, as its service knows them: no effect is in there without its cause."""
     log = event.address.rpartition("/")[0]

@@ -12,6 +12,7 @@ from typing import Any
 from twinlog.console.answers import Answer
 from twinlog.console.page import Query
 from twinlog.console.services import Services
+from twinlog.model.event import MOST_VERSION
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
@@ -153,11 +154,17 @@ def _joined(kept: _Tail, answered: Sequence[Any]) -> _Tail | None:
 
 
 async def stream_of(
-    services: Services, service: str, stream: str, upto: int = 0, *, newest: int = 100
+    services: Services, service: str, request: pb.GetStreamRequest, query: Query
 ) -> Answer[pb.GetStreamResponse]:
-    """A stream with its states."""
-    request = pb.GetStreamRequest(stream=stream, upto_version=upto, newest=newest, with_states=True)
+    """A stream, with such entries of a large field of its state as a URL asks for."""
+    ask_for_entries(request, query)
     return await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
+
+
+def ask_for_entries(request: pb.GetStreamRequest, query: Query) -> None:
+    """Has a request ask for the entries of a large field that a URL names; others are told from the first on."""
+    if path := query.get("entries"):
+        request.entries_of, request.entries_after = path, query.number("skip", most=MOST_VERSION)
 
 
 @dataclass(frozen=True)

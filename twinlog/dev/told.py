@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from twinlog.dev.process import StartFailed, kill_all
+from twinlog.service.dump import Dump
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REFUSED_FILES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
@@ -46,7 +47,8 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
         # Not loop.add_signal_handler, which would restore a handler that ends the last Ctrl-C in a traceback.
         signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
     try:
-        return await task
+        with Dump().on_signal():  # asked what it does, as its services are, it goes on
+            return await task
     except asyncio.CancelledError:
         if not told:
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from twinlog.log.past import FindsMoments, Moment
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.model.event import Recorded, StreamId
 
@@ -59,6 +60,12 @@ class Finding(Protocol):
         """The newest events between two positions that fit, at most so many, in order."""
         ...
 
+    async def found_in(
+        self, stream: StreamId, wanted: Filter, after: int, upto: int, most: int
+    ) -> Sequence[Recorded]:
+        """The same of one stream, between two of its versions."""
+        ...
+
 
 class Page(NamedTuple):
     """A piece of the log that was looked through."""
@@ -75,7 +82,7 @@ async def pages(log: Log, wanted: Filter, after: int, upto: int) -> AsyncIterato
         return
     # A few events are looked at where they lie: a stream is as long as it is, whatever is new in it.
     if (stream := wanted.stream_id) and upto - after > PAGE:
-        handled = await version_before(log, stream, lambda event: event.position > after) if after else 0
+        handled = await _version_by(log, stream, after)
         async for events in versions(log, stream, after=handled):
             found = [event for event in events if after < event.position <= upto and wanted.fits(event)]
             yield Page(found, min(upto, events[-1].position))
@@ -168,16 +175,32 @@ async def _newest_of(
 ) -> tuple[list[Recorded], bool]:
     """The same of one stream, which is read from its end."""
     found: list[Recorded] = []
-    version = await version_before(log, stream, lambda event: event.position > upto)
-    lowest = max(0, version - MOST_LOOKED_AT)
+    begun, version = await _version_by(log, stream, after), await _version_by(log, stream, upto)
+    lowest = max(begun, version - MOST_LOOKED_AT)
     while version > lowest and len(found) < count:
-        start = max(lowest, version - PAGE)
-        [slice] = await log.load([ReadRequest(stream, start, upto=version)])
-        found[:0] = [event for event in slice.events if event.position > after and wanted.fits(event)]
-        if not slice.events or slice.events[0].position <= after:
-            return found[-count:], True
+        start = max(lowest, version - (_AT_ONCE if isinstance(log, Finding) else PAGE))
+        found[:0] = await _of_stream(log, stream, wanted, start, version, count - len(found))
         version = start
-    return found[-count:], len(found) >= count or version == 0
+    return found[-count:], len(found) >= count or lowest == begun
+
+
+async def _of_stream(
+    log: Log, stream: StreamId, wanted: Filter, after: int, upto: int, most: int
+) -> Sequence[Recorded]:
+    """The newest events of a stream between two versions that fit; no more are needed than ``most``."""
+    if isinstance(log, Finding):
+        return await log.found_in(stream, wanted, after, upto, most)
+    [slice] = await log.load([ReadRequest(stream, after, upto=upto)])
+    return [event for event in slice.events if wanted.fits(event)]
+
+
+async def _version_by(log: Log, stream: StreamId, position: int) -> int:
+    """The last version of a stream up to a position."""
+    if not position:
+        return 0
+    if isinstance(log, FindsMoments):
+        return await log.version_at(stream, Moment(position=position))
+    return await version_before(log, stream, lambda event: event.position > position)
 
 
 async def first_at(log: Log, time: datetime, head: int) -> int:

@@ -122,6 +122,24 @@ class UuidMap(Mapping[str, int]):
     def items(self) -> ItemsView[str, int]:
         return _Items(self)
 
+    def part(self, skip: int, most: int) -> dict[str, int]:
+        """So many entries after the first ``skip``, in the map's own order; leaves before them are only counted."""
+        entries: dict[str, int] = {}
+        for leaf in _leaves(self._root):
+            if (records := len(leaf) // _RECORD_BYTES) > skip:
+                for record in _records(leaf[skip * _RECORD_BYTES :])[: most - len(entries)]:
+                    entries[uuid_text(record[:_KEY_BYTES])] = int.from_bytes(record[_KEY_BYTES:], signed=True)
+                if len(entries) == most:
+                    break
+            skip = max(0, skip - records)
+        return entries
+
+    def differing(self, other: UuidMap) -> list[str]:
+        """The keys of entries that only one of both has; the leaves that both share are not looked at."""
+        return [
+            *map(uuid_text, sorted({record[:_KEY_BYTES] for record in _differing(self._root, other._root)}))
+        ]
+
     def __repr__(self) -> str:
         return f"UuidMap({dict(self.items())})"
 
@@ -248,11 +266,27 @@ def _find(leaf: bytes, key: bytes) -> int:
 
 
 def _leaves(node: _Node) -> Iterator[bytes]:
-    if isinstance(node, tuple):
-        for each in node:
-            yield from _leaves(each)
-    else:
-        yield node
+    nodes = [node]
+    while nodes:
+        last = nodes.pop()
+        if isinstance(last, tuple):
+            nodes.extend(reversed(last))
+        else:
+            yield last
+
+
+def _differing(one: _Node, other: _Node) -> Iterator[bytes]:
+    """The records that only one of two nodes has, which stand at the same place of their trees."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        for each, beside in zip(one, other, strict=True):
+            if each is not beside:
+                yield from _differing(each, beside)
+    elif one != other:
+        yield from set(_all(one)) ^ set(_all(other))
+
+
+def _all(node: _Node) -> Iterator[bytes]:
+    return (record for leaf in _leaves(node) for record in _records(leaf))
 
 
 def _bytes(value: int) -> bytes:

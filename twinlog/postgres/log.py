@@ -25,7 +25,7 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
-from twinlog.log.scan import Filter
+from twinlog.log.scan import Filter, versions
 from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.log.twin import HeadAstray
 from twinlog.model.errors import Unavailable
@@ -157,6 +157,18 @@ class PostgresLog(ArchivedPast):
             pages = self.archive.pages(self._query, after, min(upto, archived))
             old = [event async for page in pages for event in page if wanted.fits(event)]
             events[:0] = old[len(events) - most :]
+        return events
+
+    async def found_in(
+        self, stream: StreamId, wanted: Filter, after: int, upto: int, most: int
+    ) -> Sequence[Recorded]:
+        """The same of one stream, between two of its versions."""
+        fields = wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
+        rows = await self._fetch("found_in", *stream, after, upto, [*wanted.types], *fields, most)
+        events = [self.recorded(row) for row in reversed(rows)]
+        if len(events) < most and (await self._fetch("is_archived", *stream))[0][0]:
+            pages = versions(self, stream, upto, after=after)
+            events = [event async for page in pages for event in page if wanted.fits(event)][-most:]
         return events
 
     def recorded(self, row: Any) -> Recorded:

@@ -1,6 +1,8 @@
 """What a process does at this moment, on ``kill -USR1``: its tasks, calls, queues, cursors and connections.
 
-Two handlers serve the signal, one inside the other, so that it is answered in whatever state the process is:
+SIGUSR2 and SIGQUIT, by which tools look at other programs and which would end this one, are answered alike.
+
+Two handlers serve each signal, one inside the other, so that it is answered in whatever state the process is:
 
 - Python's own runs between two instructions of the main thread: from the loop while that is idle, and inside of the
   very code that keeps the loop from going on while it hangs. It only reads, and writes past the logger, whose lock the
@@ -32,7 +34,8 @@ from twinlog.rpc.open_calls import call_in
 
 EVENT = "process.dump"
 """The event of every line of a dump; ``part`` says what the line is about."""
-SIGNAL = signal.SIGUSR1
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+"""The first is the one that is documented; tools that want to look at other programs send the others."""
 _MOST_LINES_OF_TASKS = 200
 _UNNAMED = re.compile(r"Task-\d+")
 
@@ -42,7 +45,7 @@ Tells = Callable[[], Iterable[tuple[str, Line]]]
 
 
 class Dump:
-    """Writes what the process does to stderr, when it is asked by a signal."""
+    """Writes what the process does to stderr, when it is asked by one of the signals."""
 
     def __init__(self) -> None:
         self._tells: list[Tells] = []
@@ -53,20 +56,22 @@ class Dump:
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
-        """Answers the signal inside the block; nothing happens outside of the main thread."""
+        """Answers the signals inside the block; nothing happens outside of the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(SIGNAL, self._signalled)
+        before = {signum: signal.signal(signum, self._signalled) for signum in SIGNALS}
         with suppress(
             UnsupportedOperation, AttributeError, ValueError, RuntimeError
         ):  # stderr may be no file
-            faulthandler.register(SIGNAL, all_threads=True, chain=True)
+            for signum in SIGNALS:
+                faulthandler.register(signum, all_threads=True, chain=True)
         try:
             yield
         finally:
-            faulthandler.unregister(SIGNAL)
-            signal.signal(SIGNAL, before)
+            for signum, handler in before.items():
+                faulthandler.unregister(signum)
+                signal.signal(signum, handler)
 
     def _signalled(self, _signum: int, frame: FrameType | None) -> None:
         for part, line in self.lines(frame):

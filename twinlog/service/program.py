@@ -27,9 +27,10 @@ def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
     An async function ``main(shutdown)`` may take the place of both and do what it likes, such as :func:`open_service`;
     ``run`` then returns the exit code, for ``sys.exit``.
 
-    SIGTERM and SIGINT request the :class:`Shutdown`; a second signal cuts it short. The code is 0 after an orderly
-    stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one line on stderr. On SIGUSR1 the
-    process writes to stderr what it is doing, even while its event loop hangs.
+    SIGTERM, SIGINT and SIGHUP, which is ignored under nohup, request the :class:`Shutdown`; a second signal cuts it
+    short. The code is 0 after an orderly stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one
+    line on stderr. On SIGUSR1, SIGUSR2 and SIGQUIT the process writes to stderr what it is doing, even while its event
+    loop hangs.
     """
     if isinstance(program, ServiceSpec) and wire is not None:
         sys.exit(runtime.run(main_of(program, wire)))

@@ -115,8 +115,9 @@ async def _supervise(main: Main, dump: Dump) -> int:
     assert task is not None
     shutdown = Shutdown(task, dump)
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, shutdown.request, signum.name)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN or signum != signal.SIGHUP:  # as under nohup
+            loop.add_signal_handler(signum, shutdown.request, signum.name)
     try:
         await main(shutdown)
     except asyncio.CancelledError:

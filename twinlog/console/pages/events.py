@@ -51,7 +51,7 @@ class Event:
     """Whose name and address are shown, which stay."""
     tree: Tree
     stream: Answer[pb.GetStreamResponse]
-    """The stream up to the event, its last two versions."""
+    """The stream up to the event, with what it changed."""
     newest: bool
     """Whether no later event of the log is known."""
 
@@ -97,7 +97,10 @@ async def load_event(services: Services, query: Query) -> Event:
     owner, position = _owner(look, log), query.number("position")
     event = await _event(services, owner, log, position)
     tree = await tree_of(services, event)
-    stream = await stream_of(services, owner.service, event.stream, event.version, newest=2)
+    request = pb.GetStreamRequest(
+        stream=event.stream, upto_version=event.version, newest=1, with_states=True, changes_only=True
+    )
+    stream = await stream_of(services, owner.service, request, query)
     newest = not owner.own_log or owner.own_log.head <= position
     return Event(event, owner, tree, stream, newest)
 
@@ -106,7 +109,9 @@ async def load_stream(services: Services, query: Query) -> Stream:
     """One stream. Raises Gone, Unanswered."""
     log, name = query.get("log"), query.get("stream")
     owner = _owner(await services.look(), log)
-    answer = await stream_of(services, owner.service, name, query.number("upto", most=MOST_VERSION))
+    upto = query.number("upto", most=MOST_VERSION)
+    request = pb.GetStreamRequest(stream=name, upto_version=upto, with_states=True, changes_only=True)
+    answer = await stream_of(services, owner.service, request, query)
     if answer.message is None:
         raise refused(f"{name} of log {log}: {answer.problem}", answer)
     return Stream(log, answer.message, owner)

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
 from twinlog.console.page import Page, Query, missing, refused
-from twinlog.console.past import Moment, NoMoment, is_to_come, log_of, moment_of, request_of, stream_then
+from twinlog.console.past import (
+    Moment,
+    NoMoment,
+    is_to_come,
+    log_of,
+    moment_of,
+    newest_version,
+    request_of,
+    stream_then,
+)
+from twinlog.console.reading import ask_for_entries
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -59,13 +69,12 @@ async def load(services: Services, query: Query) -> TimeMachine:
     except NoMoment as error:
         return TimeMachine(None, str(error))
     look = await services.look()
-    silent: Answer[pb.GetStreamResponse] | None = None
+    silent: Answer[int] | None = None
     for said in look.logs.values():
-        now = await stream_then(services, said.service, pb.GetStreamRequest(stream=name, newest=1))
-        if now.message is None:
-            silent = now if now.silent else silent
-            continue
-        return await _then(services, look, said, query, now.message.version, asked)
+        now = await newest_version(services, said.service, name)
+        if now.message:
+            return await _then(services, look, said, query, now.message, asked)
+        silent = now if now.silent else silent
     nobody = f"No service that answers has a stream {name}; it must be type/id, and have begun."
     raise refused(nobody, silent) if silent else missing(look, nobody)
 
@@ -79,6 +88,7 @@ async def _then(
         if (other := log_of(text)) not in ("", log):
             words = f"{asked.stream} is in log {log}: name a position of that, or a time, not one of {other}"
             return TimeMachine(None, words)
+    ask_for_entries(asked, query)
     found = await stream_then(services, said.service, asked)
     if found.message is None:
         if found.silent:

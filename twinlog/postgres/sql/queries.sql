@@ -72,6 +72,18 @@ SELECT position, stream_type, stream_id, version, event_id, type, payload, metad
    AND ($8::timestamptz IS NULL OR recorded_at < $8::timestamptz)
  ORDER BY position DESC LIMIT $9;
 
+-- name: found_in
+-- The same of one stream, between two of its versions.
+SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
+       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
+  FROM events WHERE stream_type = $1 AND stream_id = $2 AND version > $3 AND version <= $4
+   AND (cardinality($5::text[]) = 0 OR type = ANY ($5::text[]) OR split_part(type, '.', -1) = ANY ($5::text[]))
+   AND ($6::text = '' OR tag = $6::text)
+   AND ($7::text = '' OR metadata ->> 'correlation_id' = $7::text)
+   AND ($8::timestamptz IS NULL OR recorded_at >= $8::timestamptz)
+   AND ($9::timestamptz IS NULL OR recorded_at < $9::timestamptz)
+ ORDER BY version DESC LIMIT $10;
+
 -- name: head
 -- The position of the last event.
 SELECT position FROM log_head;
