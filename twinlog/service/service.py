@@ -30,6 +30,7 @@ from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.filling import OpenLog
+from twinlog.consume.kept_views import KeptViews
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
@@ -124,6 +125,7 @@ class Service:
         sign: Sign = unsigned,
         keys: Keys | None = None,
         kept_consumers: KeptConsumers | None = None,
+        kept_views: KeptViews | None = None,
     ) -> None:
         """``name``: the service's name, which goes on its events. ``twin``: the stream of a log, by the log's name.
         ``lease``: the right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its
@@ -137,7 +139,7 @@ class Service:
         ``tracing`` goes around its parts, and ``observed`` around those. ``randomness``: the jitter of retries.
         ``open_log`` opens the logs of other services for rebuilding a view. ``sign`` signs the heads of the log's
         chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory. ``kept_consumers``: those
-        that programs of its log had before; None: it begins with nothing.
+        that programs of its log had before; None: it begins with nothing. ``kept_views``: their views.
         """
         self.name = name
         self.log = log
@@ -229,6 +231,7 @@ class Service:
         self._ended = False
         """Whether the block of :meth:`running` was left."""
         self._kept_consumers = kept_consumers
+        self._kept_views = kept_views
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self.inspected = Inspected(
@@ -369,6 +372,9 @@ class Service:
         services = [each for one in servicers for each in registrations(one)]
         mistakes.refuse([*mistakes.in_registrations(services)], self.name)
         self.refuse_unfinished()
+        if self._kept_views:
+            projections = [each for each in self._consumers if isinstance(each, Projection)]
+            await self._kept_views.check(projections, self.twin)
         if self._kept_consumers:
             await self._kept_consumers.keep(self._acting())
         await self._feeding.refuse_foreign_streams()
