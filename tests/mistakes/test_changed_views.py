@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from google.protobuf.message import Message
@@ -13,16 +13,24 @@ from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
 
 from tests.kernel.batches import append, new_event
 from tests.mistakes.test_stored import MemoryDeclarations
-from twinlog import Projection, Schema, StreamId, Upcast, View
+from twinlog import PostgresViews, Projection, Schema, StreamId, Upcast, View
 from twinlog.consume.kept_views import VIEW, KeptViews, Tables
 from twinlog.log.declarations import Declarations, StoredOtherwise
 from twinlog.log.view_build import Build
+from twinlog.model.forms import WrongForm
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.postgres.declarations import PostgresDeclarations
+from twinlog.postgres.log import PostgresLog
 from twinlog.testing import START, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import Batch, open_log
 
 _COLUMNS = {"stays": {"stay_id": "text", "nights": "integer"}}
+
+
+class Stay(NamedTuple):
+    """A row."""
+
+    stay_id: str
 
 
 def stays(*events: type[Message], **other: Any) -> View[Any]:
@@ -215,3 +223,19 @@ async def test_what_the_refusal_says_ends_it(postgres_url: str, database: str) -
         await start()
         await start()
         assert (await declarations.kept())[VIEW, "stays"].form["column paid"] == "numeric(10,2)"
+
+
+def test_a_store_of_views_names_the_part_that_is_wrong() -> None:
+    log, right = object.__new__(PostgresLog), ("tests.dead_letters.sql", {"journal": Stay})
+    given: list[tuple[Any, Any, Any, str]] = [
+        (MemoryLog("stays"), *right, r"log is .*give the log of a service in Postgres"),
+        (None, *right, "log is None"),
+        (log, "tests.nowhere", right[1], "package is 'tests.nowhere'; give the name of a package"),
+        (log, "tests.mistakes", right[1], "with a queries.sql"),
+        (log, None, right[1], "package is None"),
+        (log, right[0], [Stay], "rows is .*give the NamedTuple of each view"),
+        (log, right[0], {"stays": System}, "rows is "),
+    ]
+    for *parts, told in given:
+        with pytest.raises(WrongForm, match=told):
+            PostgresViews(*parts)
