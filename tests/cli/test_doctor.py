@@ -7,17 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
 
 from customer_svc.app import SPEC
 from tests import servers
+from tests.dead_letters.journal import JOURNAL
+from tests.kernel.batches import append, new_event
+from twinlog import StreamId
 from twinlog.cli import main
 from twinlog.dev import EmbeddedPostgres, free_port
+from twinlog.log.declarations import check_declarations
 from twinlog.log.installation import Identity
+from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.log import open_log
 from twinlog.service import doctor
 from twinlog.service.doctor import Finding, State, examine
 from twinlog.service.spec import ServiceSpec
-from twinlog.testing.internals import JetStreamTwin, NatsClient
+from twinlog.testing import START
+from twinlog.testing.internals import Batch, JetStreamTwin, NatsClient
 
 
 @pytest.fixture
@@ -65,6 +72,20 @@ async def test_a_log_that_is_set_up_is_fine(spec: ServiceSpec, postgres_url: str
             assert "it says 7, and the last event is 0" in only(await examine([spec]), State.WRONG)
         finally:
             await twin.delete()
+
+
+async def test_what_is_stored_otherwise_is_found_and_nothing_is_kept(
+    spec: ServiceSpec, postgres_url: str
+) -> None:
+    async with open_log(postgres_url, spec.database, spec.log) as log:
+        kept = PostgresDeclarations(log.pool)
+        await check_declarations(kept, {}, spec.name, [replace(JOURNAL, name="diary")], spec.schema)
+        before, stream = await kept.kept(), StreamId("diary", "one")
+        changed = replace(spec, aggregates=[*spec.aggregates, JOURNAL])
+        assert State.WRONG not in states(await examine([changed])), "nothing is stored"
+        await append(log, Batch(START, {stream: 0}, [new_event(stream, 1, Int64Value(value=1))]))
+        assert "aggregate 'diary' are stored, and it is gone" in only(await examine([changed]), State.WRONG)
+        assert await kept.kept() == before
 
 
 async def test_wrong_settings_are_named_each(spec: ServiceSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
 import pytest
 
 from tests.rebuild.conftest import PATIENCE, Stays, in_use, serving
-from tests.rebuild.program import POISON, STAYS, STAYS_2, Stay
+from tests.rebuild.program import POISON, STAYS, STAYS_2, Stay, main
 from tests.waiting import until
-from twinlog import Unavailable
+from twinlog import Shutdown, Unavailable
+from twinlog.log.declarations import StoredOtherwise
 from twinlog.postgres import view_builds
 from twinlog.v1 import view_service_pb2 as pb
 
@@ -125,6 +127,19 @@ async def test_a_replica_of_older_code_goes_on_with_the_version_that_it_declares
                             await ask
                     await older.running.service.view_builds.look()
         assert await newer.guests() == ["ANN", "BOB"]
+
+
+async def test_a_table_that_is_changed_in_place_is_refused_at_the_next_start(
+    stays: Stays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stays.write("ann")
+    async with serving(monkeypatch):
+        pass  # as it was, it starts again
+    await stays.running.views.pool.execute("ALTER TABLE stays ADD COLUMN paid bigint NOT NULL DEFAULT 0")
+    shutdown = Shutdown(asyncio.create_task(asyncio.sleep(0)))
+    with pytest.raises(StoredOtherwise, match=r"'stays' was changed in place.* column paid is new"):
+        async with asyncio.timeout(PATIENCE):
+            await main(shutdown)
 
 
 async def test_an_empty_system_begins_with_the_newest_version(monkeypatch: pytest.MonkeyPatch) -> None:

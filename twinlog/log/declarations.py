@@ -99,7 +99,7 @@ async def check_declarations(
     doubts = [*_in_forms(changed, given), *_in_gone(gone, kept, given), *_in_events(kept, aggregates, schema)]
     asked = {held for doubt in doubts for held in doubt.held}
     stored = {*await declarations.stored(asked)} if asked else set()
-    _refuse(service, [doubt.what for doubt in doubts if not stored.isdisjoint(doubt.held)])
+    refuse(service, [doubt.what for doubt in doubts if not stored.isdisjoint(doubt.held)])
     await declarations.keep({named: given[named] for named in changed}, anew=True)
     await declarations.keep({named: form for named, form in given.items() if _adds(named, form, kept)})
     await declarations.retire(gone)
@@ -183,7 +183,8 @@ def _listed(names: Sequence[str]) -> str:
     return " or ".join(repr(name) for name in names[:_TOLD])
 
 
-def _refuse(service: str, mistakes: Sequence[str]) -> None:
+def refuse(service: str, mistakes: Sequence[str]) -> None:
+    """Raises StoredOtherwise if there are any."""
     if mistakes:
         more = f"; and {len(mistakes) - _TOLD} more" if len(mistakes) > _TOLD else ""
         raise StoredOtherwise(
@@ -212,7 +213,7 @@ class KeptConsumers:
 
         ``given``: the logs of those that are subscribed.
         """
-        _refuse(self._service, [*self._renamed(given)])
+        refuse(self._service, [*self._renamed(given)])
 
     def _renamed(self, given: Mapping[Named, str]) -> Iterator[str]:
         for kind, name in self._gone(given):

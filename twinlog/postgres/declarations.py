@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import asyncpg
 
 from twinlog.log.declarations import Held, Kept
+from twinlog.log.view_build import Build
 from twinlog.model.stored_forms import Form, Named
 from twinlog.postgres.connection import Connection, Pool, fetch, on_connection
 from twinlog.postgres.log import _QUERIES
@@ -44,6 +45,17 @@ class PostgresDeclarations:
 
     async def checkpoints(self) -> Mapping[str, int]:
         return dict(map(tuple, await fetch(self._pool, _QUERIES["checkpoints"])))
+
+    async def builds(self) -> Sequence[Build]:
+        """All builds of all views; of views that have but their home none may be told."""
+        return [Build(*row) for row in await fetch(self._pool, _QUERIES["view_builds"])]
+
+    async def columns(self) -> Mapping[str, Mapping[str, str]]:
+        """By table, the types of its columns."""
+        found: dict[str, dict[str, str]] = {}
+        for table, name, type in await fetch(self._pool, _QUERIES["columns_of_tables"]):
+            found.setdefault(table, {})[name] = type
+        return found
 
 
 async def _stored_of(connection: Connection, asked: Collection[Held]) -> list[asyncpg.Record]:

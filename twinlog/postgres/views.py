@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from copy import copy
 from datetime import timedelta
 from functools import partial
+from importlib import resources
 from itertools import chain
 from typing import Any, Protocol, Self, TypeVar
 
@@ -17,6 +18,7 @@ from twinlog.log.view_build import Build
 from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
+from twinlog.model.forms import Form, Forms, one, refuse_other
 from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
@@ -53,6 +55,29 @@ _NoteOfView = tuple[str, Sequence[str], Sequence[str], Sequence[str | None]]
 """A view's name, the changed keys, the fields, and their values before."""
 
 
+def _has_queries(package: Any) -> bool:
+    try:
+        return isinstance(package, str) and (resources.files(package) / "queries.sql").is_file()
+    except (ImportError, TypeError, ValueError):
+        return False
+
+
+def _are_rows(rows: Any) -> bool:
+    return isinstance(rows, Mapping) and all(
+        isinstance(name, str) and isinstance(row, type) and issubclass(row, tuple) and hasattr(row, "_fields")
+        for name, row in rows.items()
+    )
+
+
+_FORMS: Forms = {
+    "log": one(PostgresLog, "the log of a service in Postgres, service.log; a world has it in memory"),
+    "package": Form(_has_queries, "the name of a package with a queries.sql, such as 'rooms_svc.sql'"),
+    "rows": Form(
+        _are_rows, "the NamedTuple of each view by the name of its table, such as {'rooms': RoomRow}"
+    ),
+}
+
+
 class OtherTables(ConfigurationError):
     """The tables of {views} do not fit this program: {why}. Run the program that they were made for."""
 
@@ -83,7 +108,8 @@ class PostgresViews:
 
     def __init__(self, log: Log, package: str, rows: Mapping[str, Any]) -> None:
         """``log`` is in the same database; ``package`` holds the queries; ``rows``: the NamedTuple of each view."""
-        assert isinstance(log, PostgresLog), f"log {log.name} is not in Postgres, where these views are"
+        refuse_other("PostgresViews", {"log": log, "package": package, "rows": rows}, _FORMS)
+        assert isinstance(log, PostgresLog)
         self.log = log
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}

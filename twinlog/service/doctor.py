@@ -6,7 +6,7 @@ It only reads: neither a database nor a stream is made. What would be made at st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import Enum
@@ -19,20 +19,27 @@ from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close
 from twinlog.jetstream.connection import connect as connect_to_nats
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.declarations import check_declarations
 from twinlog.log.installation import Identity, named
+from twinlog.log.saga_tables import KeptTable, check_saga_tables
 from twinlog.log.twin import TwinDamaged, TwinMissing
 from twinlog.model.errors import ConfigurationError, TwinlogError, Unavailable, WrongSetting
+from twinlog.model.stored_forms import Form, Named
+from twinlog.postgres.connection import prepared_pool
 from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
+from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.identity import identity_in, only
 from twinlog.postgres.log import head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
+from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 from twinlog.service.settings import Settings, load
 from twinlog.service.spec import ServiceSpec
 
 _TIMEOUT_SECONDS = 10.0
 _TOLERATED_SECONDS = 1.0
+_SEARCH_SECONDS = 5.0
 _KERNEL = "twinlog.postgres.sql"
 
 
@@ -133,10 +140,51 @@ async def _postgres(
                 async for finding in _schema(connection, spec, subject, parted(database)[1]):
                     yield finding
                 yield await _identity(connection, spec, settings, subject, identities)
-                async for finding in _head(connection, spec, subject):
-                    yield finding
+                if not await pending(connection, _KERNEL):
+                    yield await _head(connection, spec, subject)
+                    yield await _stored(url, spec, subject)
     finally:
         await connection.close()
+
+
+class _Declarations(PostgresDeclarations):
+    """Keeps nothing."""
+
+    async def keep(self, given: Mapping[Named, Form], *, anew: bool = False) -> None:
+        """Nothing."""
+
+    async def retire(self, gone: Collection[Named]) -> None:
+        """Nothing."""
+
+
+class _SagaTables(PostgresSagaTables):
+    """Keeps nothing."""
+
+    async def keep(self, saga: str, tables: Mapping[int, KeptTable]) -> Mapping[int, KeptTable]:
+        return await super().keep(saga, {})
+
+    async def retire(self, saga: str, versions: Sequence[int]) -> None:
+        """Nothing."""
+
+
+async def _stored(url: str, spec: ServiceSpec, subject: str) -> Finding:
+    """Whether what is stored is read as what it was. Of consumers and views only a start knows, which wires them."""
+    async with prepared_pool(url, size=1) as pool:
+        declarations = _Declarations(pool)
+        try:
+            async with asyncio.timeout(_SEARCH_SECONDS):
+                kept = await declarations.kept()
+                await check_declarations(declarations, kept, spec.name, spec.aggregates, spec.schema)
+                await check_saga_tables(_SagaTables(pool), spec.aggregates, spec.schema)
+        except TimeoutError:
+            return Finding(
+                subject,
+                State.NOTE,
+                "a declaration has changed, and a start searches the log for what it is about",
+            )
+        except ConfigurationError as error:
+            return Finding(subject, State.WRONG, " ".join(str(error).split()))
+    return Finding(subject, State.OK, "what is stored is what this program declares")
 
 
 async def _not_there(server: str, subject: str) -> Finding:
@@ -192,14 +240,11 @@ async def _schema(
         )
 
 
-async def _head(connection: asyncpg.Connection, spec: ServiceSpec, subject: str) -> AsyncIterator[Finding]:
-    """Whether the log ends where it says; a log that is to be set up ends nowhere."""
-    if await pending(connection, _KERNEL):
-        return
-    astray = await head_astray(connection.fetch, spec.log)
-    yield Finding(
-        subject, State.WRONG if astray else State.OK, str(astray or "its log ends where table log_head says")
-    )
+async def _head(connection: asyncpg.Connection, spec: ServiceSpec, subject: str) -> Finding:
+    """Whether the log ends where it says."""
+    if astray := await head_astray(connection.fetch, spec.log):
+        return Finding(subject, State.WRONG, str(astray))
+    return Finding(subject, State.OK, "its log ends where table log_head says")
 
 
 async def _identity(

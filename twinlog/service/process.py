@@ -15,6 +15,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from twinlog.consume import Middleware
+from twinlog.consume.kept_views import KeptViews, Tables
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
@@ -93,7 +94,7 @@ async def _opened(
             clock = StoreClock(own.time, SystemClock())
             identity = await _checked(own, spec, settings, clock)
             own.installation = identity.installation
-            kept = await until_available("declarations", lambda: _declared(own, spec))
+            consumers, views = await until_available("declarations", lambda: _declared(own, spec))
             remembered = await _remembered(keys, own)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
@@ -122,7 +123,8 @@ async def _opened(
                 open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
                 sign=_signing(settings.chain_key_file),
                 keys=remembered,
-                kept_consumers=kept,
+                kept_consumers=consumers,
+                kept_views=views,
             )
             service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))
@@ -164,12 +166,17 @@ async def _checked(own: PostgresLog, spec: ServiceSpec, settings: Settings, cloc
     return identity
 
 
-async def _declared(own: PostgresLog, spec: ServiceSpec) -> KeptConsumers:
-    """The consumers that programs of the log had, once what this one declares agrees with what is stored."""
+async def _declared(own: PostgresLog, spec: ServiceSpec) -> tuple[KeptConsumers, KeptViews]:
+    """The consumers and views that programs of the log had, once what this one declares agrees with what is stored."""
     declarations = PostgresDeclarations(own.pool)
     kept = await declarations.kept()
     await check_declarations(declarations, kept, spec.name, spec.aggregates, spec.schema)
-    return KeptConsumers(declarations, spec.name, kept, await declarations.checkpoints())
+    checkpoints = await declarations.checkpoints()
+    tables = Tables(checkpoints, await declarations.builds(), await declarations.columns())
+    return (
+        KeptConsumers(declarations, spec.name, kept, checkpoints),
+        KeptViews(declarations, spec.name, kept, tables),
+    )
 
 
 def _signing(key_file: str) -> Sign:

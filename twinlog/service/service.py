@@ -28,6 +28,7 @@ from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.filling import OpenLog
+from twinlog.consume.kept_views import KeptViews
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
@@ -115,6 +116,7 @@ class Service:
         sign: Sign = unsigned,
         keys: Keys | None = None,
         kept_consumers: KeptConsumers | None = None,
+        kept_views: KeptViews | None = None,
     ) -> None:
         """``name``: the service's name, which goes on its events. ``twin``: the stream of a log, by the log's name.
         ``lease``: the right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its
@@ -128,7 +130,7 @@ class Service:
         ``tracing`` goes around its parts, and ``observed`` around those. ``randomness``: the jitter of retries.
         ``open_log`` opens the logs of other services for rebuilding a view. ``sign`` signs the heads of the log's
         chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory. ``kept_consumers``: those
-        that programs of its log had before; None: it begins with nothing.
+        that programs of its log had before; None: it begins with nothing. ``kept_views``: their views.
         """
         self.name, self.log, self.schema = name, log, schema
         self.clock, self.ids = clock, ids
@@ -206,7 +208,7 @@ class Service:
         """The builds of its views; twinlog.v1.ViewService shows them."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
-        self._kept_consumers = kept_consumers
+        self._kept_consumers, self._kept_views = kept_consumers, kept_views
         self._saga_list_store, self._services = saga_list, services
         self._endpoint, self._until_stopped = endpoint, until_stopped
         self._observed, self._tracing = observed, tracing
@@ -303,6 +305,9 @@ class Service:
         services = [each for one in servicers for each in registrations(one)]
         mistakes.refuse([*mistakes.in_registrations(services)], self.name)
         self.refuse_unfinished()
+        if self._kept_views:
+            projections = [each for each in self._consumers if isinstance(each, Projection)]
+            await self._kept_views.check(projections, self.twin)
         if self._kept_consumers:
             await self._kept_consumers.keep(self._acting())
         await self._feeding.refuse_foreign_streams()

@@ -524,6 +524,12 @@ SELECT stream_type, type FROM events WHERE stream_type = ANY ($1::text[]) OR typ
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
+-- name: columns_of_tables
+-- The columns of all tables, with their types.
+SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p');
+
 -- name: view_builds
 -- All builds of all views.
 SELECT view, build, version, home, live, dropped, begun_at, live_since, live_until, share, may_lack

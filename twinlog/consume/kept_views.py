@@ -1,0 +1,269 @@
+"""The views of a log's programs, kept with its declarations: rows stay as they are when what makes them changes.
+
+A view goes on at its checkpoint. A column that is new, an event type that it handles from now on, another routing key:
+what lies behind the checkpoint is not looked at again, and its rows would lack it without a word. So a program is
+refused where rows would be wrong, and otherwise kept as the one that the next is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from twinlog.consume.projection import Projection
+from twinlog.log.declarations import Declarations, Kept, refuse
+from twinlog.log.twin import Peeking, Twin, TwinDamaged, TwinMissing
+from twinlog.log.view_build import Build, consumer_of
+from twinlog.model.errors import Unavailable
+from twinlog.model.saga_list import SAGA_INSTANCES
+from twinlog.model.stored_forms import Form, Named
+from twinlog.model.view import AnyView
+
+VIEW = "view"
+_COLUMN, _CONSUMER, _KEY, _EVENT = "column ", "consumer ", "routing key ", "event "
+_ROWS = "rows"
+_ANY = "*"
+_WIDER = {
+    "smallint": {"integer", "bigint"},
+    "integer": {"bigint"},
+    "real": {"double precision"},
+    "character varying": {"text"},
+}
+"""Column types that another one holds as they are."""
+
+
+class Tables(NamedTuple):
+    """What the tables of views hold at a start."""
+
+    checkpoints: Mapping[str, int]
+    builds: Sequence[Build]
+    columns: Mapping[str, Mapping[str, str]]
+    """By table, the types of its columns."""
+
+
+class _PassedOver(NamedTuple):
+    """A mistake, if events of such types lie behind a checkpoint."""
+
+    log: str
+    upto: int
+    types: Sequence[str]
+    """Full names; :data:`_ANY`: of every type."""
+    says: Callable[[str], str]
+    """The mistake in words, from the names of the types that do."""
+
+
+class KeptViews:
+    """The views that programs of a log had."""
+
+    def __init__(
+        self, declarations: Declarations, service: str, kept: Mapping[Named, Kept], tables: Tables
+    ) -> None:
+        self._declarations = declarations
+        self._service = service
+        self._kept = {name: each for (kind, name), each in kept.items() if kind == VIEW}
+        self._tables = tables
+        self._oldest: dict[str, int] = {}
+        """By view, the oldest version that is declared."""
+        self._known = {name for each in self._kept.values() for name in _parts(each.form, _CONSUMER)}
+        """The consumers that were compared before; the first start that compares has nothing to go by."""
+
+    async def check(self, projections: Iterable[Projection], twin: Callable[[str], Twin]) -> None:
+        """Compares the views of these with what is kept, and keeps them.
+
+        While a server is away nothing is kept, and the next start compares. Raises StoredOtherwise.
+        """
+        found = view_forms(projections, self._tables.columns)
+        for view, _ in found.values():
+            self._oldest[view.name] = min(view.version, self._oldest.get(view.name, view.version))
+        try:
+            wrong = []
+            for view, form in found.values():
+                what = [await _told(each, twin) for each in self._changes(view, form)]
+                if any(what):
+                    wrong.append(_refused(view, [each for each in what if each], view.table in self._kept))
+            refuse(self._service, wrong)
+            await self._keep(found)
+        except Unavailable:
+            return
+
+    async def _keep(self, found: Mapping[str, tuple[AnyView, Form]]) -> None:
+        changed: dict[Named, Form] = {}
+        for table, (view, now) in found.items():
+            kept = self._kept.get(table, Kept({}))
+            before = {} if not self._filled(view, now, kept.form) else kept.form
+            form = {**{part: text for part, text in before.items() if not part.startswith(_COLUMN)}, **now}
+            if table not in self._kept or form != kept.form:
+                changed[VIEW, table] = form
+        await self._declarations.keep(changed, anew=True)
+
+    def _filled(self, view: AnyView, *forms: Form) -> bool:
+        """Whether there may be rows."""
+        sources = [each for form in forms for each in _parts(form, _CONSUMER).items()]
+        return any(self._upto(view, consumer, log) for consumer, log in sources)
+
+    def _upto(self, view: AnyView, consumer: str, log: str) -> int:
+        """Up to which event of a log there are rows by a declared projection, in any build of this version."""
+        builds = (
+            consumer_of(each, consumer, log)
+            for each in self._tables.builds
+            if (each.view, each.version) == (view.name, view.version) and not each.home and not each.dropped
+        )
+        return max(
+            self._at_home(view, consumer), *(self._tables.checkpoints.get(each, 0) for each in builds), 0
+        )
+
+    def _at_home(self, view: AnyView, consumer: str) -> int:
+        """The same of its home alone."""
+        home = next((each for each in self._tables.builds if each.home and each.view == view.name), None)
+        version = (
+            (0 if home.dropped else home.version) if home else self._oldest[view.name]
+        )  # see `home_version`
+        return self._tables.checkpoints.get(consumer, 0) if version == view.version else 0
+
+    def _changes(self, view: AnyView, now: Form) -> Iterator[str | _PassedOver]:
+        kept = self._kept.get(view.table)
+        before: Form = kept.form if kept else {}
+        if (kept and not before) or not self._filled(view, now, before):
+            return  # somebody said that the rows may stay, or there are none
+        here, there = _parts(now, _CONSUMER), _parts(before, _CONSUMER)
+        for consumer, log in here.items():
+            upto = self._upto(view, consumer, log)
+            if consumer not in there:
+                yield from self._joined(
+                    view, consumer, log, now, {k: v for k, v in there.items() if k not in here}
+                )
+            elif log != there[consumer]:
+                yield f"projection {consumer!r} followed log {there[consumer]!r} and follows {log!r}"
+            elif upto:
+                yield from _sent_otherwise(consumer, log, upto, before, now)
+        if before:
+            yield from _stored_otherwise(before, now)
+
+    def _joined(
+        self, view: AnyView, consumer: str, log: str, now: Form, gone: Mapping[str, str]
+    ) -> Iterator[str | _PassedOver]:
+        upto = self._at_home(view, consumer)  # another build begins at the first event, whoever fills it
+        old = [each for each, of in gone.items() if of == log and self._upto(view, each, log)]
+        if old and not upto:
+            yield (
+                f"projection {old[0]!r} is gone, and {consumer!r} is new and would tell its rows of log {log!r} again "
+                f"from the first event on; call it {old[0]!r} again, or rename its checkpoint while the service "
+                f"stands still: UPDATE checkpoints SET consumer = '{consumer}' WHERE consumer = '{old[0]}'"
+            )
+        elif upto and consumer in self._known:
+            yield _PassedOver(
+                log,
+                upto,
+                _types(now, consumer),
+                lambda types: (
+                    f"it is new in projection {consumer!r}, which has handled log {log!r} up to {upto}, and would lack "
+                    f"earlier events ({types}); "
+                    + (
+                        "declare the version before beside it, until this one is built and switched to"
+                        if view.version > 1
+                        else "give it a projection of its own, whose name is new"
+                    )
+                ),
+            )
+
+
+def view_forms(
+    projections: Iterable[Projection], columns: Mapping[str, Mapping[str, str]]
+) -> dict[str, tuple[AnyView, Form]]:
+    """By table, a view and what is declared of it. That of the kernel's own list of sagas goes with the kernel."""
+    found: dict[str, tuple[AnyView, dict[str, str]]] = {}
+    for each in projections:
+        for view in each.tables:
+            if view is SAGA_INSTANCES:
+                continue
+            _, form = found.setdefault(view.table, (view, {}))
+            form[_ROWS] = "one of each event" if view.append_only else "one of each key"
+            form |= {f"{_COLUMN}{name}": type for name, type in columns.get(view.table, {}).items()}
+            form[f"{_CONSUMER}{each.name}"] = each.source
+            form[f"{_KEY}{each.name}"] = each.projected_key
+            types = each.schema.stored_names(list(view.wanted)) if view.wanted else [_ANY]
+            form |= {f"{_EVENT}{type} of {each.name}": "handled" for type in types}
+    return {table: (view, form) for table, (view, form) in found.items()}
+
+
+def _parts(form: Form, of: str) -> dict[str, str]:
+    return {part.removeprefix(of): text for part, text in form.items() if part.startswith(of)}
+
+
+def _types(form: Form, consumer: str) -> list[str]:
+    suffix = f" of {consumer}"
+    return [part.removesuffix(suffix) for part in _parts(form, _EVENT) if part.endswith(suffix)]
+
+
+def _sent_otherwise(
+    consumer: str, log: str, upto: int, before: Form, now: Form
+) -> Iterator[str | _PassedOver]:
+    key, other = before.get(f"{_KEY}{consumer}", ""), now[f"{_KEY}{consumer}"]
+    if key != other:
+        yield f"projection {consumer!r} was sent events of routing key {key!r}, and is sent those of {other!r}"
+    known = _types(before, consumer)
+    added = [] if _ANY in known else [type for type in _types(now, consumer) if type not in known]
+    if added:
+        yield _PassedOver(
+            log,
+            upto,
+            added,
+            lambda types: (
+                f"it handles {types} from now on, of which log {log!r} has events that projection {consumer!r} has "
+                f"passed over"
+            ),
+        )
+
+
+def _stored_otherwise(before: Form, now: Form) -> Iterator[str]:
+    if before.get(_ROWS, now[_ROWS]) != now[_ROWS]:
+        yield f"it had {before[_ROWS]}, and has {now[_ROWS]}"
+    old, new = _parts(before, _COLUMN), _parts(now, _COLUMN)
+    if not old or not new:
+        return  # a store that does not say
+    if added := [name for name in new if name not in old]:
+        yield f"column {' and '.join(added)} is new, and has its default in the rows of before"
+    for name, type in new.items():
+        was = old.get(name, type)
+        if type not in (was, *_WIDER.get(was, ())):
+            yield f"column {name} was {was} and is {type}"
+
+
+async def _told(what: str | _PassedOver, twin: Callable[[str], Twin]) -> str:
+    """A mistake in words; empty: it is none."""
+    if isinstance(what, str):
+        return what
+    of = twin(what.log)
+    passed = [type for type in what.types if await _passed_over(of, type, what.upto)]
+    return (
+        what.says(" and ".join("events of any type" if each == _ANY else each for each in passed))
+        if passed
+        else ""
+    )
+
+
+async def _passed_over(twin: Twin, type: str, upto: int) -> bool:
+    """Whether there may be an event of a type up to a position. A stream that was trimmed does not tell."""
+    try:
+        if not isinstance(twin, Peeking) or (await twin.state()).first > 1:
+            return True
+        first = await twin.next_ahead(0, () if type == _ANY else (type.rpartition(".")[2],))
+    except (TwinMissing, TwinDamaged):
+        return True
+    return first is not None and first.position <= upto
+
+
+def _refused(view: AnyView, what: Sequence[str], known: bool) -> str:
+    if known:
+        told = (
+            f"view {view.name!r} was changed in place, and its rows in table {view.table} would stay as they are: "
+            f"{'; '.join(what)}. Leave it as it was and declare View({view.name!r}, …, version={view.version + 1}) "
+            f"beside it, then `twinlog views rebuild {view.name}` (docs/how-to/rebuild.md)"
+        )
+    else:
+        told = f"view {view.name!r} would begin in the middle: {'; '.join(what)}"
+    return (
+        f"{told}. Or say in the service's database that its rows may be as they are: INSERT INTO declarations (kind, "
+        f"name, form) VALUES ('{VIEW}', '{view.table}', '{{}}') ON CONFLICT (kind, name) DO UPDATE SET form = '{{}}'; "
+        f"then start, and `twinlog views rebuild {view.name}` makes them anew"
+    )
