@@ -291,7 +291,11 @@ async def test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_
             )
             relay = Relay(log, twin)
             async with running(relay):
-                await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(
+                        jetstream_api, "REQUEST_TIMEOUT_SECONDS", 1.0
+                    )  # the server breaks the connection off
+                    await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
                 assert "takes messages of 3000 at most; set its max_payload higher" in str(relay.problem)
                 assert (await twin.state()).last == 3
                 config = path / "nats" / "nats.conf"
