@@ -159,12 +159,12 @@ async def test_the_stream_of_someone_else_is_refused(
 async def test_a_server_that_is_away_is_unavailable(
     own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_api, "REQUEST_TIMEOUT_SECONDS", 0.5)
     client = await jetstream.connect(own_nats.url, "tests")
-    twin = JetStreamTwin(client, "counters")
-    await twin.create(1)
+    await JetStreamTwin(client, "counters").create(1)
     await own_nats.kill()
 
+    monkeypatch.setattr(jetstream_api, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    twin = JetStreamTwin(client, "counters")
     for attempt in (twin.state(), twin.message(1), twin.delete(), twin.publish(recorded("counters", 2))):
         with pytest.raises(Unavailable):
             await attempt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,9 @@ async def test_a_permission_that_is_missing_is_told(monkeypatch: pytest.MonkeyPa
     async with nats_with(login("right", denied)) as server:
         client = await jetstream.connect(url_of(server, "right"), "tests")
         twin = JetStreamTwin(client, "orders")
+        with suppress(Unavailable):
+            await shortly(twin)
+        await until(lambda: client.fault is not None)
         with pytest.raises(WrongSetting, match=r"^NATS_URL: this user lacks a permission .*get\.orders"):
             await shortly(twin)
         assert client.is_connected
