@@ -80,27 +80,35 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
-    """Within seconds: asyncpg itself would wait endlessly.
+    """Within seconds: asyncpg itself would wait endlessly."""
+    try:
+        # A limit costs asyncpg a task and a timer.
+        return await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS)
+    except TimeoutError as error:
+        raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
+    except Unavailable as error:
+        if not isinstance(error.__cause__, asyncpg.TooManyConnectionsError):
+            raise
+        refused = error
+    return await _given_back(pool, refused)
 
-    Where the server grants fewer connections than the pool may have, as to a role with a limit, those that it has are
-    waited for.
-    """
-    waits, waited = backoff(), 0.0
-    while True:
+
+async def _given_back(pool: Pool, refused: Unavailable) -> asyncpg.pool.PoolConnectionProxy[Any]:
+    """One that the pool has: the server grants fewer than the pool may have, as to a role with a limit."""
+    waited = 0.0
+    for wait in backoff():
+        _put_last_what_is_not_connected(pool)
+        await asyncio.sleep(wait)
+        waited += wait
+        if waited > _ACQUIRE_SECONDS / 2 or not pool.get_size():  # nobody is going to give one back
+            break
         try:
-            # A limit costs asyncpg a task and a timer.
-            return await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS - waited)
+            return await pool.acquire(timeout=_ACQUIRE_SECONDS)
         except TimeoutError as error:
             raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
-        except Unavailable as refused:
-            crowded = isinstance(refused.__cause__, asyncpg.TooManyConnectionsError)
-            if not crowded or waited >= _ACQUIRE_SECONDS / 2:
-                raise
-            _put_last_what_is_not_connected(pool)
-            await asyncio.sleep(wait := next(waits))
-            waited += wait
-            if not pool.get_size():  # nobody is going to give one back
-                raise
+        except Unavailable as error:
+            refused = error
+    raise refused
 
 
 def _put_last_what_is_not_connected(pool: Pool) -> None:
