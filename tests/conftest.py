@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import chromium, servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, system
+from twinlog.jetstream import api
 from twinlog.jetstream import connection as jetstream
 from twinlog.postgres import connection
 from twinlog.testing.internals import NatsClient
@@ -148,8 +149,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-# A machine that stands still for some seconds is no outage of its Postgres; tests of outages set their own bounds.
+# A machine that stands still for some seconds is no outage of its servers; tests of outages set their own bounds.
 vars(connection)["_POOL_CONNECT_SECONDS"], vars(connection)["_ACQUIRE_SECONDS"] = 45.0, 50.0
+vars(api)["REQUEST_TIMEOUT_SECONDS"] = 20.0
 
 # Shops that tests run in this process do without initdb, too.
 vars(system)["EmbeddedPostgres"] = servers.Postgres

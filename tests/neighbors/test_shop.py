@@ -62,7 +62,7 @@ def shows_both_modes(said: str) -> None:
 
 async def audited(env: dict[str, str]) -> int | None:
     """The exit code of `make audit`."""
-    command = [sys.executable, "-m", "proof.auditor", "--wait", "30"]
+    command = [sys.executable, "-m", "proof.auditor", "--wait", "240"]
     process = await asyncio.create_subprocess_exec(*command, env=env, cwd=ROOT, stdout=PIPE, stderr=STDOUT)
     said, _ = await process.communicate()
     print(said.decode())

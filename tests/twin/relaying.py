@@ -29,15 +29,20 @@ async def running(*relays: Relay) -> AsyncIterator[None]:
 async def mirrored(log: Log, twin: Twin) -> None:
     """Returns when message n of the stream is event n of the log, from the first to the last."""
 
+    messages: list[bytes | None] = []
+
     async def whole() -> bool:
+        messages.clear()
         try:
-            return await twin.state() == (1, await log.head(), 0)
+            state = await twin.state()
+            if state != (1, await log.head(), 0):
+                return False
+            for start in range(1, state.last + 1, _ASKED_AT_ONCE):
+                some = range(start, min(start + _ASKED_AT_ONCE, state.last + 1))
+                messages.extend(await asyncio.gather(*map(twin.message, some)))
         except (TwinMissing, Unavailable):
             return False
+        return True
 
     await until(whole)
-    events = await log.read(0, (await twin.state()).last)
-    for start in range(0, len(events), _ASKED_AT_ONCE):
-        some = events[start : start + _ASKED_AT_ONCE]
-        messages = await asyncio.gather(*(twin.message(event.position) for event in some))
-        assert messages == [to_wire(event) for event in some]
+    assert messages == [to_wire(event) for event in await log.read(0, len(messages))]

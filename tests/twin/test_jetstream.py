@@ -159,12 +159,12 @@ async def test_the_stream_of_someone_else_is_refused(
 async def test_a_server_that_is_away_is_unavailable(
     own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_api, "REQUEST_TIMEOUT_SECONDS", 0.5)
     client = await jetstream.connect(own_nats.url, "tests")
-    twin = JetStreamTwin(client, "counters")
-    await twin.create(1)
+    await JetStreamTwin(client, "counters").create(1)
     await own_nats.kill()
 
+    monkeypatch.setattr(jetstream_api, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    twin = JetStreamTwin(client, "counters")
     for attempt in (twin.state(), twin.message(1), twin.delete(), twin.publish(recorded("counters", 2))):
         with pytest.raises(Unavailable):
             await attempt
@@ -291,7 +291,11 @@ async def test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_
             )
             relay = Relay(log, twin)
             async with running(relay):
-                await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(
+                        jetstream_api, "REQUEST_TIMEOUT_SECONDS", 1.0
+                    )  # the server breaks the connection off
+                    await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
                 assert "takes messages of 3000 at most; set its max_payload higher" in str(relay.problem)
                 assert (await twin.state()).last == 3
                 config = path / "nats" / "nats.conf"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from tests import servers
 from tests.waiting import until
 from twinlog import ConfigurationError, Unavailable
 from twinlog.dev import EmbeddedNats
+from twinlog.jetstream import api, delivery
 from twinlog.jetstream import connection as jetstream
-from twinlog.jetstream import delivery
 from twinlog.jetstream.meaning import unavailable as meant
 from twinlog.jetstream.urls import Servers
 from twinlog.jetstream.urls import servers as named
@@ -143,15 +143,19 @@ async def test_a_server_that_goes_away_is_named_in_the_reason(own_nats: Embedded
     await jetstream.close(client)
 
 
-async def test_a_permission_that_is_missing_is_told() -> None:
+async def test_a_permission_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     denied = 'permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.>" } }'
     async with nats_with(login("right", denied)) as server:
         client = await jetstream.connect(url_of(server, "right"), "tests")
         twin = JetStreamTwin(client, "orders")
+        with suppress(Unavailable):
+            await shortly(twin)
+        await until(lambda: client.fault is not None)
         with pytest.raises(WrongSetting, match=r"^NATS_URL: this user lacks a permission .*get\.orders"):
             await shortly(twin)
         assert client.is_connected
         await jetstream.close(client)
+    monkeypatch.setattr(api, "REQUEST_TIMEOUT_SECONDS", 1.0)  # the server says nothing in reply
     async with nats_with(login("right", 'permissions: { publish: { deny: "$JS.API.>" } }')) as server:
         with pytest.raises(ConfigurationError, match=r"^NATS_URL: this user lacks a permission"):
             await jetstream.connect(url_of(server, "right"), "tests")

@@ -24,7 +24,7 @@ from shop.orders.v1.order_pb2 import (
 )
 from shop.orders.v1.order_service_pb2 import CancelOrderRequest, CreateOrderRequest
 from shop.queries.v1.order_query_service_pb2 import ListOrdersRequest, WatchOrderRequest
-from stack.clients import Call, Clients, connect, orders_of, retried
+from stack.clients import Call, Clients, connect, orders_of, retried, retry_seconds
 from stack.topology import ROOT
 from tests import servers
 from tests.controls import MODES, Mode, wire
@@ -61,8 +61,8 @@ _PAUSE_SECONDS = 0.2
 """Between two of a worker's orders: processes that start and stop meanwhile get their share of the processors."""
 _PHASE_ORDERS = 6
 """Of each mode, that begin and end in a phase."""
-_CALL_SECONDS = 20.0
-_SETTLE_SECONDS = 30.0
+_CALL_SECONDS = 100.0
+_SETTLE_SECONDS = 200.0
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ class Load:
     async def phase(self) -> None:
         """Returns when enough orders of each mode have begun, and come to their end, since it was called."""
         goal = {mode: self._ended[mode] + _WORKERS + _PHASE_ORDERS for mode in MODES}
-        await until(lambda: all(self._ended[mode] >= goal[mode] for mode in MODES))
+        await until(lambda: all(self._ended[mode] >= goal[mode] for mode in MODES), seconds=_SETTLE_SECONDS)
 
     @asynccontextmanager
     async def through(self, addresses: Addresses) -> AsyncIterator[None]:
@@ -179,12 +179,12 @@ class Load:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _call(self, method: Callable[[Clients], Call[Any]], request: Any) -> Any:
-        """The answer of one replica, or of the next where one is on its way up or down."""
+        """The answer of one replica, or of the next where one is on its way up or down, or busy and says so."""
         while True:
             try:
                 return await method(self._side())(request, timeout=_CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in GOING_AWAY:
+                if error.code() not in GOING_AWAY and retry_seconds(error) is None:
                     raise
             await asyncio.sleep(0.02)
 
@@ -197,7 +197,7 @@ class Load:
                 states: list[OrderState.ValueType] = [seen.order.state async for seen in watch]
                 return states[-1]
             except grpc.aio.AioRpcError as error:
-                if error.code() not in GOING_AWAY:
+                if error.code() not in GOING_AWAY and retry_seconds(error) is None:
                     raise
             await asyncio.sleep(0.02)
 

@@ -86,7 +86,10 @@ async def archive_log(options: ArchiveOptions, say: Callable[[str], None]) -> Ar
 
 
 async def _trim(options: ArchiveOptions, log: PostgresLog, own: Identity, say: Callable[[str], None]) -> None:
-    """Lets the stream be empty up to the archive's end, or up to the consumer that is furthest behind."""
+    """Lets the stream be empty up to the archive's end, or up to the consumer that is furthest behind.
+
+    What each has handled last stays: a consumer that begins again compares it with what it has handled.
+    """
     upto, before = await log.archived_upto(), await log.trimmed()
     for database in await databases(options.postgres_url):
         async with opened(options.postgres_url, database) as pool:
@@ -98,8 +101,10 @@ async def _trim(options: ArchiveOptions, log: PostgresLog, own: Identity, say: C
                 behind += await followers(pool, "saga_instances")
             for one in behind:
                 if one.position < upto:
-                    upto = one.position
-                    say(f"Consumer {one.consumer} in {database} has handled events up to {upto:,} only.")
+                    say(
+                        f"Consumer {one.consumer} in {database} has handled events up to {one.position:,} only."
+                    )
+                upto = min(upto, max(one.position - 1, 0))
     if upto <= before:
         say(f"Stream {log.name} stays as it is, trimmed up to {before:,}.")
         return

@@ -28,9 +28,8 @@ collect_ignore = [] if shutil.which("promtool") else ["test_promtool.py"]
 async def shop() -> AsyncIterator[Shop]:
     """Four services with metrics, quiet, and used: orders in both modes, one refused, one in vain; and the console."""
     with folder() as path:
-        async with running_shop(
-            path, print, quiet=True, metrics="127.0.0.1:0", console=Console(address=None)
-        ) as started:
+        own_console = Console(address=None)
+        async with running_shop(path, quiet=True, metrics="127.0.0.1:0", console=own_console) as started:
             async with connect(started) as client:
                 await use(client)
             await scraped(f"{started.console}/sagas")

@@ -57,7 +57,7 @@ async def test_all_services_answer_and_serve(shop: Shop) -> None:
 async def test_the_console_counts_its_pages(shop: Shop) -> None:
     told = await scrape(shop, CONSOLE)
     assert told.value("twinlog_up") == told.sum("twinlog_info", name="console") == 1
-    assert told.value("twinlog_console_requests_total", page="/sagas", status="200") == 1
+    assert told.value("twinlog_console_requests_total", page="/sagas", status="200") >= 1
     assert told.value("twinlog_console_request_duration_seconds_count", page="/sagas") >= 1  # 503 before
     assert told.value("twinlog_console_viewers") == told.value("twinlog_console_watched_urls") == 0
 
