@@ -22,7 +22,8 @@ from twinlog.testing.internals import connect as connect_nats
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-ORDERS, CUSTOMERS = 300, 10
+ORDERS, CUSTOMERS = 120, 4
+"""Of each mode. All are sent at once, and the services die as soon as the first is accepted."""
 
 
 async def test_a_burst_survives_the_death_of_all_services(client: Client) -> None:

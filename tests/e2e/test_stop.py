@@ -72,24 +72,21 @@ def started(client: Client, module: str, env: Mapping[str, str]) -> AbstractAsyn
     return program(sys.executable, "-m", module, env={**os.environ, **servers, **env}, cwd=ROOT)
 
 
-# Each service with one of the signals, and calls in flight with both: what they do is in one place for all services,
-# with tests/kernel/test_runtime.py.
+# The two others end with calls in flight below; what a signal does is in one place for all services, with
+# tests/kernel/test_runtime.py.
 @pytest.mark.parametrize(
-    ("module", "signum"),
-    [
-        ("order_svc", signal.SIGTERM),
-        ("customer_svc", signal.SIGINT),
-        ("saga_orchestrator", signal.SIGTERM),
-        ("projector", signal.SIGINT),
-    ],
+    ("module", "signum"), [("customer_svc", signal.SIGINT), ("saga_orchestrator", signal.SIGTERM)]
 )
 async def test_an_idle_service_ends_at_once_with_zero(
     client: Client, module: str, signum: signal.Signals
 ) -> None:
     async with replica_of(client, module) as replica:
-        said = await replica.ends_well(signum)
-        assert "Traceback" not in said
-        assert '"rpc.stopped"' in said
+        ended_in_order(await replica.ends_well(signum))
+
+
+def ended_in_order(said: str) -> None:
+    assert "Traceback" not in said
+    assert '"rpc.stopped"' in said
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -111,7 +108,7 @@ async def test_a_call_in_flight_is_told_in_a_dump_and_finished(
             replica.program.process.send_signal(signum)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         created = await call
-        await replica.end()
+        ended_in_order(await replica.end())
         assert (await client.get(created.order_id, created.consistency_token)).customer_id == customer
         assert await client.orders.CreateOrder(request, timeout=PATIENCE) == created
         refused = await refusal(orders.CreateOrder(request, timeout=PATIENCE))
@@ -204,7 +201,7 @@ async def test_whoever_watches_is_told_to_call_again(client: Client) -> None:
             )
             watch = OrderQueryServiceStub(channel).WatchOrder(request, timeout=PATIENCE)
             await watch.read()
-            await replica.ends_well(signal.SIGTERM)
+            ended_in_order(await replica.ends_well(signal.SIGTERM))
             refused = await refusal(watch.read())
         assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
 

@@ -130,7 +130,7 @@ async def test_a_restore_in_place_of_each_database(client: Client, spoken: list[
             await until(partial(_said, spoken, log), seconds=180)
             await _refuses(client, log, customer)
             assert "Because of them" in await _would_do(client, log)
-            await _repair(client, log)
+            await _done(Options(log, client.shop.postgres_url, client.shop.nats_url))
         await _clean(client)
         assert await _heads(client) >= before
     await _trade(client, customer)
@@ -181,15 +181,19 @@ def _said(spoken: list[str], *logs: str) -> bool:
 
 
 async def _would_do(client: Client, log: str) -> str:
-    """What the command says with --dry-run, without a process for it."""
+    """What the command says with --dry-run."""
+    return await _done(Options(log, client.shop.postgres_url, client.shop.nats_url, dry_run=True))
+
+
+async def _done(asked: Options) -> str:
+    """What the command says, without a process for it."""
     said: list[str] = []
-    asked = Options(log, client.shop.postgres_url, client.shop.nats_url, dry_run=True)
     assert await repair(asked, said.append) != LEFT, said
     return "\n".join(said)
 
 
-async def _repair(client: Client, log: str) -> str:
-    """Follows the way out to the letter; gives what it says."""
+async def _repair(client: Client, log: str) -> None:
+    """Follows the way out to the letter."""
     env = {**os.environ, "POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "twinlog", "repair", log),
@@ -199,7 +203,6 @@ async def _repair(client: Client, log: str) -> str:
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    return output.decode()
 
 
 def _base_backup(server: EmbeddedPostgres, target: Path) -> None:

@@ -161,11 +161,12 @@ def _has_marks(of: Descriptor | None, seen: set[str], *, packed: bool = True) ->
 
 def imported_files() -> list[FileDescriptor]:
     """The proto files of every generated module that is imported."""
+    # By the name that protoc gives them: each service of each simulated run looks, and most modules are no such ones.
+    generated = [module for name, module in list(sys.modules.items()) if name.endswith("_pb2")]
     files = {
         id(file): file
-        for module in list(sys.modules.values())
-        # Most have none, and protobuf's own isinstance is slow: each service of each simulated run looks.
-        if (file := vars(module).get("DESCRIPTOR")) is not None and isinstance(file, FileDescriptor)
+        for module in generated
+        if isinstance(file := vars(module).get("DESCRIPTOR"), FileDescriptor)
     }
     return list(files.values())
 

@@ -18,6 +18,7 @@ from twinlog.testing.simulation.calls import Clients
 from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
 from twinlog.testing.simulation.faults import Fault, Weather, replica
+from twinlog.testing.simulation.hosted import Survey
 from twinlog.testing.simulation.invariants import Invariants, heard
 from twinlog.testing.simulation.leases import LeaseServer
 from twinlog.testing.simulation.log import LogServer
@@ -61,8 +62,14 @@ class Run:
     """Runs one plan."""
 
     def __init__(
-        self, scenario: Scenario, invariants: Callable[[Scene], Invariants], seed: int, plan: Plan
+        self,
+        scenario: Scenario,
+        invariants: Callable[[Scene], Invariants],
+        seed: int,
+        plan: Plan,
+        survey: Survey,
     ) -> None:
+        """``survey``: of the services that the plan's options make."""
         self.seed = seed
         self.chance = Random(f"{seed}/world")
         self.loop = SimulatedLoop()  # type: ignore[abstract]
@@ -74,7 +81,7 @@ class Run:
         self._failure: Exception | None = None
         self._leases: dict[tuple[str, str], LeaseServer] = {}
 
-        scene = self.scene = Scene(scenario.surveyed(plan.options), self.loop.time, plan.options)
+        scene = self.scene = Scene(survey, self.loop.time, plan.options)
         self.keys = scene.keys
         hosted, repeated = scene.survey.hosted, {call.correlation_id for call in plan.calls if call.repeats}
         domain = heard(invariants(scene))

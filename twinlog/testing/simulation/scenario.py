@@ -57,10 +57,12 @@ class Plan(NamedTuple):
     """After how many lost races a writer shuts the others out."""
 
 
-def plan_of(scenario: Scenario, seed: int) -> Plan:
-    """What a seed decides."""
+def planned(scenario: Scenario, seed: int) -> tuple[Plan, Survey]:
+    """What a seed decides, and the services that its options make."""
     chance = Random(f"{seed}/plan")
     options = scenario.options(chance)
     calls = scenario.script(chance)
-    kinds = scenario.kinds(kinds_of(scenario.surveyed(options)))
-    return Plan(calls, draw(kinds, chance, scenario.faulty_seconds), options, chance.choice((1, 3)))
+    survey = scenario.surveyed(options)
+    kinds = scenario.kinds(kinds_of(survey))
+    faults = draw(kinds, chance, scenario.faulty_seconds)
+    return Plan(calls, faults, options, chance.choice((1, 3))), survey

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from twinlog.testing.simulation.invariants import Invariants
 from twinlog.testing.simulation.run import Failure, Result, Run
-from twinlog.testing.simulation.scenario import Plan, Scenario, plan_of
+from twinlog.testing.simulation.scenario import Plan, Scenario, planned
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.shrink import shrunk
 
@@ -46,13 +46,14 @@ class Simulation:
 
     def plan(self, seed: int) -> Plan:
         """What a seed decides."""
-        return plan_of(self.scenario, seed)
+        plan, _ = planned(self.scenario, seed)
+        return plan
 
     def run(self, seed: int, plan: Plan | None = None) -> Result:
         """Runs a seed, whole or with another plan; options are made anew, since they may hold what a run changes."""
-        fresh = self.plan(seed)
+        fresh, survey = planned(self.scenario, seed)
         plan = plan._replace(options=fresh.options) if plan else fresh
-        return Run(self.scenario, self.invariants, seed, plan).run()
+        return Run(self.scenario, self.invariants, seed, plan, survey).run()
 
     def sweep(self, seeds: Iterable[int]) -> Sweep:
         """Runs seeds up to the first that fails."""
