@@ -34,11 +34,11 @@ class CustomerNotFound(NotFound):
 
 
 class OrderNotThere(OrderNotFound):
-    """There was no such order by then; without the moment, the answer is how it is now."""
+    """There was no such order by then, or there is none at all; without the moment, the answer is how it is now."""
 
 
 class CustomerNotThere(CustomerNotFound):
-    """There was no such customer by then; without the moment, the answer is how it is now."""
+    """There was no such customer by then, or there is none at all; without the moment, the answer is how it is now."""
 
 
 class Queries:

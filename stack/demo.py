@@ -16,7 +16,7 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from stack import burst as load
 from stack import timeline
 from stack.balance import Balance, balance
-from stack.clients import Clients, connect
+from stack.clients import Clients, connect, retried
 from stack.console import console, say
 from stack.shop import Shop
 from stack.stories import STORIES, Scene
@@ -37,7 +37,7 @@ async def demo(shop: Shop) -> bool:
     """Runs the demo; returns whether the money balances. Raises Unexpected and BurstUnfinished."""
     balances: list[Balance] = []
     async with connect(shop) as clients:
-        before = (await clients.orders.GetSagaMode(GetSagaModeRequest())).saga_mode
+        before = (await retried(clients.orders.GetSagaMode, GetSagaModeRequest())).saga_mode
         scenes = [Scene(clients, shop.supervisor, mode) for mode in MODES]
         for scene in scenes:
             await _set_mode(clients, scene.mode)
@@ -62,7 +62,7 @@ def orders_of_a_burst() -> int:
 
 
 async def _set_mode(clients: Clients, mode: SagaMode.ValueType) -> None:
-    await clients.orders.SetSagaMode(SetSagaModeRequest(saga_mode=mode))
+    await retried(clients.orders.SetSagaMode, SetSagaModeRequest(saga_mode=mode))
 
 
 async def _tell(scene: Scene) -> None:

@@ -23,7 +23,7 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
 )
 from shop.sagas.v1.saga_service_pb2 import GetSagaRequest
-from stack.clients import Clients, Unexpected
+from stack.clients import Clients, Unexpected, retried
 from twinlog import Money
 from twinlog.dev import Supervisor
 from twinlog.testing.internals import NANOS_PER_UNIT
@@ -64,20 +64,19 @@ class Scene:
         request = CreateCustomerRequest(
             request_id=str(uuid4()), name="Ada Lovelace", credit_limit=limit.to_proto()
         )
-        answer = await self.clients.customers.CreateCustomer(request, timeout=_TIMEOUT_SECONDS)
+        answer = await retried(self.clients.customers.CreateCustomer, request)
         self.customer_ids.append(answer.customer_id)
         return self.customer_ids[-1]
 
     async def order(self, customer_id: str, total: Money) -> CreateOrderResponse:
         """Creates an order, in the shop's mode."""
         request = CreateOrderRequest(request_id=str(uuid4()), customer_id=customer_id, total=total.to_proto())
-        answer: CreateOrderResponse = await self.clients.orders.CreateOrder(request, timeout=_TIMEOUT_SECONDS)
-        return answer
+        return await retried(self.clients.orders.CreateOrder, request)
 
     async def cancel(self, order_id: str) -> None:
         """Cancels an order."""
         request = CancelOrderRequest(request_id=str(uuid4()), order_id=order_id)
-        await self.clients.orders.CancelOrder(request, timeout=_TIMEOUT_SECONDS)
+        await retried(self.clients.orders.CancelOrder, request)
 
     async def ended(self, order: CreateOrderResponse) -> Order:
         """The order, once the view no longer has it as pending."""
@@ -87,11 +86,11 @@ class Scene:
             last = seen.order
         return last
 
-    async def available(self, customer_id: str) -> Money:
-        """The customer's available credit, according to the view."""
+    async def available(self, customer_id: str) -> Money | None:
+        """The customer's available credit, according to the view; None before the view has the customer."""
         request = GetCustomerRequest(customer_id=customer_id)
-        answer = await self.clients.customer_queries.GetCustomer(request, timeout=_TIMEOUT_SECONDS)
-        return Money.of(answer.customer.available)
+        answer = await _found(retried(self.clients.customer_queries.GetCustomer, request))
+        return Money.of(answer.customer.available) if answer else None
 
     async def timeline(self, order_id: str, *events: str) -> Timeline:
         """The order's timeline, once it has these ``events`` and their causes."""
@@ -100,8 +99,7 @@ class Scene:
 
         async def complete() -> bool:
             nonlocal entries
-            call = self.clients.order_queries.GetOrderTimeline(request, timeout=_TIMEOUT_SECONDS)
-            answer = await _found(call)
+            answer = await _found(retried(self.clients.order_queries.GetOrderTimeline, request))
             entries = answer.entries if answer else []
             known = {f"{entry.log}/{entry.position}" for entry in entries}
             causes = {entry.cause for entry in entries if not entry.cause.startswith("rpc/")}
@@ -116,7 +114,7 @@ class Scene:
             request = GetSagaRequest(order_id=order_id)
 
             async def begun() -> bool:
-                return await _found(self.clients.sagas.GetSaga(request, timeout=_TIMEOUT_SECONDS)) is not None
+                return await _found(retried(self.clients.sagas.GetSaga, request)) is not None
 
             await _until(begun, f"no saga begins for order {order_id}")
         # Choreographed, that is the order's creation itself.

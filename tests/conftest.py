@@ -15,8 +15,9 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests import chromium, servers
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres, process, system
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, system
 from twinlog.jetstream import connection as jetstream
+from twinlog.postgres import connection
 from twinlog.testing.internals import NatsClient
 
 pytest_plugins = ["twinlog.testing.plugin"]
@@ -111,6 +112,7 @@ SLOW = (
     "tests/testing/test_simulate.py",
     "tests/testing/test_world.py",
     "tests/stack/",
+    "tests/test_programs.py",
     "tests/test_servers.py::test_each_postgres_is_another_one_whose_data_come_from_it_alone",
     "tests/tracing/test_cost.py",
     "tests/tracing/test_export.py",
@@ -122,11 +124,6 @@ SLOW = (
     "tests/watches/test_simulated.py",
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
-
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # Each takes its free ports from a share of its own, so that no two find the same one free.
-    number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    process._PORTS = process._PORTS[number::workers]
 
 # Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -150,6 +147,9 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
 
+
+# A machine that stands still for some seconds is no outage of its Postgres; tests of outages set their own bounds.
+vars(connection)["_POOL_CONNECT_SECONDS"], vars(connection)["_ACQUIRE_SECONDS"] = 45.0, 50.0
 
 # Shops that tests run in this process do without initdb, too.
 vars(system)["EmbeddedPostgres"] = servers.Postgres

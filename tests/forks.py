@@ -10,10 +10,13 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import psutil
 
 from stack.topology import ROOT
+from tests.waiting import Ended, until_it_ends
 
 
 def forking(work: Callable[[], object]) -> None:
@@ -42,28 +45,52 @@ class Forks:
         self._running.add(pid)
         return pid
 
+    async def until(self, true: Callable[[], bool | Awaitable[bool]], *, seconds: float = 60.0) -> None:
+        """Returns when the condition holds. Raises Ended where one of them has ended; its words are the test's."""
+
+        async def ended() -> str:
+            over = [pid for pid in (self._process.pid, *self._running) if not _runs(pid)]
+            return (
+                f"of {[*self._running]}, forks of {self._process.pid}, these have ended: {over}"
+                if over
+                else ""
+            )
+
+        await until_it_ends(true, ended, seconds)
+
     async def ended(self, pid: int) -> int:
         """The exit code of one, as soon as it has ended; -n for signal n."""
-        code = await self._told(pid)
-        self._running.remove(pid)
-        return code
+        self._running.discard(pid)
+        return await self._told(pid)
 
     async def kill(self, pid: int) -> None:
         """kill -9; returns when it is gone."""
+        self._running.discard(pid)
         os.kill(pid, signal.SIGKILL)
         assert await self.ended(pid) == -signal.SIGKILL
 
     async def close(self) -> None:
         """Kills those that are left, and what they were forked from."""
         for pid in [*self._running]:
-            await self.kill(pid)
+            with suppress(ProcessLookupError, Ended):
+                await self.kill(pid)
         self._process.kill()
         await self._process.communicate()
 
     async def _told(self, what: int) -> int:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(b"%d\n" % what)
-        return int(await self._process.stdout.readline())
+        said = await self._process.stdout.readline()
+        if not said:
+            raise Ended(f"what they are forked from has ended with {await self._process.wait()}")
+        return int(said)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @asynccontextmanager

@@ -25,10 +25,17 @@ async def running_shop(
 ) -> AsyncIterator[Shop]:
     """The four services in processes of their own, whose orders wait for ever, as it were, for an answer.
 
+    What they say is printed, so that a test that fails shows it.
+
     By default they are rejected after half a minute, for which a machine that has much to do can stand still. Tests of
     deadlines have a replica with a short one: :func:`tests.e2e.client.hurried`.
     """
+
+    def tell(line: str) -> None:
+        print(line)
+        say(line)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORDER_DEADLINE_SECONDS", _ORDER_SECONDS)
-        async with running(say, data=data, quiet=quiet, console=console, metrics=metrics) as shop:
+        async with running(tell, data=data, quiet=quiet, console=console, metrics=metrics) as shop:
             yield shop

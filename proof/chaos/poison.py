@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,10 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
-from proof.chaos.annotated import TYPE, learn
+from proof.chaos.annotated import learn
 from proof.chaos.load import MODES
 from proof.chaos.stage import Stage
+from proof.chaos.unreadable import append
 from saga_orchestrator.credit_saga import CREDIT_SAGAS, saga_id
 from shop.customers.v1 import customer_service_pb2 as customers
 from shop.orders.v1 import order_service_pb2 as orders
@@ -24,14 +26,6 @@ from twinlog.dev import StartFailed
 from twinlog.testing.internals import database_url
 from twinlog.v1.dead_letters_pb2 import EventParked
 
-_APPEND = """
-    WITH head AS (UPDATE log_head SET position = position + 1 RETURNING position),
-         last AS (SELECT * FROM events WHERE stream_type = $1 AND stream_id = $2 ORDER BY version DESC LIMIT 1)
-    INSERT INTO events (position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key,
-                        tag, recorded_at)
-    SELECT head.position, stream_type, stream_id, version + 1, gen_random_uuid(), $3, '', metadata, partition_key,
-           '-', now()
-      FROM head, last RETURNING version"""
 _PARKED = "SELECT payload FROM events WHERE position > $1 AND type = 'twinlog.v1.EventParked'"
 _CALL_SECONDS, _NOTICED_SECONDS, _NEIGHBORS_SECONDS = 5.0, 30.0, 20.0
 _TRIES = 100
@@ -98,7 +92,8 @@ async def _poisoned(stage: Stage, log: str, mode: SagaMode.ValueType) -> Mapping
         return bool(await _fetch(stage, SHOP_LOGS[log], there, kind, stream))
 
     await _until(stage, is_there, _NOTICED_SECONDS, f"{kind}/{stream} did not begin")
-    version = await _fetch(stage, SHOP_LOGS[log], _APPEND, kind, stream, TYPE)
+    async with _connected(stage, SHOP_LOGS[log]) as connection:
+        version = await append(connection, kind, stream, tag="-")
     stage.say(f"{kind}/{stream} is unreadable from version {version} on")
     if log == "customers":
         placed.append(await order())
@@ -173,9 +168,15 @@ async def _fetch(stage: Stage, database: str, query: str, *arguments: Any) -> An
 
 
 async def _rows(stage: Stage, database: str, query: str, *arguments: Any) -> Sequence[Any]:
+    async with _connected(stage, database) as connection:
+        return list(await connection.fetch(query, *arguments))
+
+
+@asynccontextmanager
+async def _connected(stage: Stage, database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url(stage.rig.postgres.url, database), timeout=10)
     try:
-        return list(await connection.fetch(query, *arguments))
+        yield connection
     finally:
         await connection.close()
 

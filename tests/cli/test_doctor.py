@@ -57,12 +57,14 @@ async def test_nothing_is_made(spec: ServiceSpec) -> None:
 
 async def test_a_log_that_is_set_up_is_fine(spec: ServiceSpec, postgres_url: str, nats: NatsClient) -> None:
     twin = JetStreamTwin(nats, spec.log)
-    async with open_log(postgres_url, spec.database, spec.log):
+    async with open_log(postgres_url, spec.database, spec.log) as log:
         await twin.create(1)
-    try:
-        assert states(await examine([spec])) == {State.OK}
-    finally:
-        await twin.delete()
+        try:
+            assert states(await examine([spec])) == {State.OK}
+            await log.pool.execute("UPDATE log_head SET position = 7")
+            assert "it says 7, and the last event is 0" in only(await examine([spec]), State.WRONG)
+        finally:
+            await twin.delete()
 
 
 async def test_wrong_settings_are_named_each(spec: ServiceSpec, monkeypatch: pytest.MonkeyPatch) -> None:

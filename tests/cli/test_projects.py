@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,6 +54,22 @@ def test_a_new_project_passes_its_checks(project: Path) -> None:
     run(project, _BIN / "ruff", "check", "--no-cache", ".")
     with mypy_cache.shared() as cache:
         run(project, _BIN / "mypy", "--cache-dir", cache)
+
+
+def test_a_project_installs_the_stubs_that_its_types_take(project: Path) -> None:
+    """This environment has them all: another one has what the project names."""
+    assert main(["proto"]) == 0
+    at, missing = packages_distributions(), []
+    for root in (project, ROOT / "examples/hotel", ROOT / "examples/ledger"):
+        parsed = [ast.parse(path.read_text()) for path in root.rglob("*.py")]
+        imports = [node for tree in parsed for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        modules = {(node.module or "").partition(".")[0] for node in imports}
+        dev = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+        named = {re.split(r"[^\w-]", each)[0] for each in dev}
+        stubs = {name for module in modules for name in at.get(f"{module}-stubs", [])}
+        assert "types-protobuf" in stubs
+        missing += [(root.name, name) for name in stubs - named]
+    assert not missing
 
 
 def test_nothing_of_the_template_s_names_is_left(project: Path) -> None:

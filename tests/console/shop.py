@@ -17,6 +17,7 @@ from shop.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_se
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION, SagaMode
 from tests.controls import new_id
 from tests.memory_shop import MemoryShop, NoContext, Node
+from tests.waiting import beside
 from twinlog.dev import free_port, until_serving
 from twinlog.log.history import LogHistory
 from twinlog.rpc import Behavior, Context, Method, Registration
@@ -50,7 +51,7 @@ class Served:
         self.node._endpoint = Endpoint(self.address, domain="shop")
         self.node._until_stopped = self._stop.wait
         self._task = asyncio.create_task(self.node.serve(*self._edges, middleware=[self._hanging]))
-        await asyncio.wait_for(until_serving(self.address), 60)
+        await beside(self._task, until_serving(self.address))
 
     async def stop(self) -> None:
         """Ends its server, as if its process were gone."""

@@ -25,7 +25,7 @@ from tests import servers
 from tests.dead_letters.journal import Row
 from tests.docs.test_pages import PAGES, page
 from tests.kernel.counter import COUNTER, Add
-from tests.waiting import RETRIED_SOON, until
+from tests.waiting import RETRIED_SOON, beside, until
 from twinlog import (
     Address,
     Effects,
@@ -144,7 +144,7 @@ async def test_every_name_on_the_page_of_probes_is_answered(
         serving = asyncio.create_task(service.serve())
         async with grpc.aio.insecure_channel(address, RETRIED_SOON) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            await channel.channel_ready()
+            await beside(serving, channel.channel_ready())
             for name in names:
                 answer = await health.Check(HealthCheckRequest(service=name), timeout=60)
                 assert answer.status in (HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING)

@@ -78,21 +78,26 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 @dataclass(frozen=True)
 class Client(Clients):
-    """Stubs of every service, and what tests do with them all the time."""
+    """Stubs of every service, and what tests do with them all the time.
+
+    As any client does, it asks again where a service that is busy, or away for a moment, says so.
+    """
 
     shop: Shop
 
     async def customer(self, limit: str = "15", currency: str = "EUR") -> str:
         """A new customer."""
         credit = wire(limit, currency)
-        request = customer_pb.CreateCustomerRequest(name="Ada", credit_limit=credit)
-        created = await self.customers.CreateCustomer(request, timeout=PATIENCE)
+        request = customer_pb.CreateCustomerRequest(request_id=new_id(), name="Ada", credit_limit=credit)
+        created = await clients.retried(self.customers.CreateCustomer, request)
         return cast(str, created.customer_id)
 
     async def limit(self, customer_id: str, limit: str) -> str:
         """Changes the customer's limit; gives the token of the change."""
-        request = customer_pb.ChangeCreditLimitRequest(customer_id=customer_id, credit_limit=wire(limit))
-        changed = await self.customers.ChangeCreditLimit(request, timeout=PATIENCE)
+        request = customer_pb.ChangeCreditLimitRequest(
+            request_id=new_id(), customer_id=customer_id, credit_limit=wire(limit)
+        )
+        changed = await clients.retried(self.customers.ChangeCreditLimit, request)
         return cast(str, changed.consistency_token)
 
     async def create(
@@ -102,12 +107,11 @@ class Client(Clients):
         mode: Mode = SAGA_MODE_UNSPECIFIED,
         currency: str = "EUR",
     ) -> order_pb.CreateOrderResponse:
-        """A new order, PENDING. A service that is slow for a while, and says so, is asked again."""
+        """A new order, PENDING."""
         request = order_pb.CreateOrderRequest(
             request_id=new_id(), customer_id=customer_id, total=wire(total, currency), saga_mode=mode
         )
-        created: order_pb.CreateOrderResponse = await clients.retried(self.orders.CreateOrder, request)
-        return created
+        return await clients.retried(self.orders.CreateOrder, request)
 
     async def order(
         self,
@@ -123,37 +127,49 @@ class Client(Clients):
     async def watch(self, order_id: str, token: str = "") -> list[order_query_pb.Order]:
         """The order at each change until it is approved, rejected or cancelled."""
         request = order_query_pb.WatchOrderRequest(order_id=order_id, consistency_token=token)
-        return [seen.order async for seen in self.order_queries.WatchOrder(request, timeout=PATIENCE)]
+        seen: list[order_query_pb.Order] = []
+
+        async def ended() -> bool:
+            try:
+                async for told in self.order_queries.WatchOrder(request, timeout=PATIENCE):
+                    if not seen or told.order.version > seen[-1].version:
+                        seen.append(told.order)
+            except grpc.aio.AioRpcError as error:
+                if clients.retry_seconds(error) is None:
+                    raise
+                return False
+            return True
+
+        await until(ended)
+        return seen
 
     async def cancel(self, order_id: str) -> order_pb.CancelOrderResponse:
         """Cancels an order."""
-        request = order_pb.CancelOrderRequest(order_id=order_id)
-        cancelled: order_pb.CancelOrderResponse = await self.orders.CancelOrder(request, timeout=PATIENCE)
-        return cancelled
+        request = order_pb.CancelOrderRequest(request_id=new_id(), order_id=order_id)
+        return await clients.retried(self.orders.CancelOrder, request)
 
     async def get(self, order_id: str, token: str = "") -> order_query_pb.Order:
         """The order as the view has it."""
         request = order_query_pb.GetOrderRequest(order_id=order_id, consistency_token=token)
-        found: order_query_pb.GetOrderResponse = await self.order_queries.GetOrder(request, timeout=PATIENCE)
+        found: order_query_pb.GetOrderResponse = await clients.retried(self.order_queries.GetOrder, request)
         return found.order
 
     async def get_customer(self, customer_id: str, token: str = "") -> customer_query_pb.Customer:
         """The customer as the view has it."""
         request = customer_query_pb.GetCustomerRequest(customer_id=customer_id, consistency_token=token)
-        found: customer_query_pb.GetCustomerResponse = await self.customer_queries.GetCustomer(
-            request, timeout=PATIENCE
-        )
+        asked = self.customer_queries.GetCustomer
+        found: customer_query_pb.GetCustomerResponse = await clients.retried(asked, request)
         return found.customer
 
     async def timeline(self, order_id: str, token: str = "") -> list[order_query_pb.TimelineEntry]:
         """The events of the order's saga."""
         request = order_query_pb.GetOrderTimelineRequest(order_id=order_id, consistency_token=token)
-        return list((await self.order_queries.GetOrderTimeline(request, timeout=PATIENCE)).entries)
+        return list((await clients.retried(self.order_queries.GetOrderTimeline, request)).entries)
 
     async def saga(self, order_id: str) -> saga_pb.Saga:
         """The saga of an orchestrated order."""
         request = saga_pb.GetSagaRequest(order_id=order_id)
-        found: saga_pb.GetSagaResponse = await self.sagas.GetSaga(request, timeout=PATIENCE)
+        found: saga_pb.GetSagaResponse = await clients.retried(self.sagas.GetSaga, request)
         return found.saga
 
     async def reserves(self, customer_id: str, amount: str) -> None:
@@ -245,13 +261,15 @@ async def too_late(ask: Callable[[float], Awaitable[Any]]) -> Refusal:
 
 
 @asynccontextmanager
-async def hurried(shop: Shop, say: Callable[[str], None] = lambda _line: None) -> AsyncIterator[str]:
-    """The address of a second order_svc over the same log, whose orders wait one second for their credit."""
+async def hurried(
+    shop: Shop, say: Callable[[str], None] = lambda _line: None, seconds: int = 1
+) -> AsyncIterator[str]:
+    """The address of a second order_svc over the same log, whose orders wait so many seconds for their credit."""
     address = f"127.0.0.1:{free_port()}"
     env = {
         "POSTGRES_URL": shop.postgres_url,
         "NATS_URL": shop.nats_url,
-        "ORDER_DEADLINE_SECONDS": "1",
+        "ORDER_DEADLINE_SECONDS": str(seconds),
     }
     service = Program("order_svc", "ORDERS_ADDRESS", address)
     with folder() as path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -25,8 +24,9 @@ from shop.queries.v1.order_query_service_pb2 import (
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from stack.topology import ROOT
 from tests.e2e.client import PATIENCE, Client
+from tests.programs import Program, program
 from tests.waiting import GOING_AWAY, until
-from twinlog.dev import free_port, spawn, stop
+from twinlog.dev import free_port
 from twinlog.v1.inspection_pb2 import DescribeRequest
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
@@ -43,7 +43,7 @@ class Replicas:
         self._client = client
         self._stack = stack
         self.address = address
-        self.processes: list[asyncio.subprocess.Process] = []
+        self.processes: list[Program] = []
         self.channels: dict[str, grpc.aio.Channel] = {}
         """By when the process that answers has started."""
 
@@ -57,11 +57,11 @@ class Replicas:
             "SHARE_PORT": "1",
             "LOG_LEVEL": "error",
         }
-        command = [sys.executable, "-m", "projector"]
-        process = await spawn(command, output=asyncio.subprocess.DEVNULL, env=env, cwd=ROOT)
-        self._stack.push_async_callback(stop, process)
-        self.processes.append(process)
-        await until(self._found)
+        started = await self._stack.enter_async_context(
+            program(sys.executable, "-m", "projector", env=env, cwd=ROOT)
+        )
+        self.processes.append(started)
+        await started.until(self._found)
 
     async def _found(self) -> bool:
         """Whether a new connection has come to the process that was started last; it is kept then."""
@@ -154,8 +154,7 @@ async def test_replicas_on_one_port_answer_the_same_and_one_that_is_killed_is_no
 
         expected = await read_all(replicas.stubs[0], tokens)
         killed, _ = replicas.processes
-        killed.send_signal(signal.SIGKILL)
-        await killed.wait()
+        assert await killed.ends_at(signal.SIGKILL) == -signal.SIGKILL
         for stub in replicas.stubs:  # the channel whose process is gone connects to the one that is left
             await until(partial(answers, stub, tokens, expected))
         after = await client.create(customer, "1")

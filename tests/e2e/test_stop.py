@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from stack.topology import ROOT
 from tests.controls import new_id, wire
 from tests.e2e.client import PATIENCE, Client, refusal
+from tests.programs import Program, program
 from tests.waiting import until
-from twinlog.dev import free_port, spawn, stop, until_serving
+from twinlog.dev import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -41,7 +42,7 @@ SERVICES = {
 class Replica:
     """One more process of a service."""
 
-    process: asyncio.subprocess.Process
+    program: Program
     address: str
 
     async def ends_well(self, signum: signal.Signals) -> str:
@@ -49,32 +50,26 @@ class Replica:
 
         One that takes longer than twinlog.service.runtime.STOP_SECONDS ends with 1.
         """
-        self.process.send_signal(signum)
+        self.program.process.send_signal(signum)
         return await self.end()
 
     async def end(self) -> str:
-        async with asyncio.timeout(PATIENCE):
-            said, _ = await self.process.communicate()
-        assert self.process.returncode == 0, said.decode()
-        return said.decode()
+        assert await self.program.ended() == 0, self.program.said
+        return self.program.said
 
 
 @asynccontextmanager
 async def replica_of(client: Client, module: str, **env: str) -> AsyncIterator[Replica]:
     """A second replica of a service of the shop."""
     address = f"127.0.0.1:{free_port()}"
+    async with started(client, module, {SERVICES[module]: address, "LOG_FORMAT": "json", **env}) as running:
+        await running.serves(address)
+        yield Replica(running, address)
+
+
+def started(client: Client, module: str, env: Mapping[str, str]) -> AbstractAsyncContextManager[Program]:
     servers = {"POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url}
-    process = await spawn(
-        [sys.executable, "-m", module],
-        env={**os.environ, **servers, SERVICES[module]: address, "LOG_FORMAT": "json", **env},
-        cwd=ROOT,
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            await until_serving(address)
-        yield Replica(process, address)
-    finally:
-        await stop(process)
+    return program(sys.executable, "-m", module, env={**os.environ, **servers, **env}, cwd=ROOT)
 
 
 # Each service with one of the signals, and calls in flight with both: what they do is in one place for all services,
@@ -113,7 +108,7 @@ async def test_a_call_in_flight_is_told_in_a_dump_and_finished(
             request = CreateOrderRequest(request_id=new_id(), customer_id=customer, total=wire("1"))
             call = orders.CreateOrder(request, timeout=PATIENCE)
             tells_who_waits_where(await dumped_waiting(replica))
-            replica.process.send_signal(signum)
+            replica.program.process.send_signal(signum)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         created = await call
         await replica.end()
@@ -125,16 +120,19 @@ async def test_a_call_in_flight_is_told_in_a_dump_and_finished(
 
 async def dumped(replica: Replica) -> dict[str, list[dict[str, Any]]]:
     """What it writes when it is asked by SIGUSR1 what it does, by part."""
-    replica.process.send_signal(signal.SIGUSR1)
-    assert replica.process.stdout
-    lines: dict[str, list[dict[str, Any]]] = {}
-    async with asyncio.timeout(PATIENCE):
-        while "end" not in lines:
-            text = (await replica.process.stdout.readline()).decode()
-            line = json.loads(text) if text.startswith("{") else {}
-            if line.get("event") == "process.dump":
-                lines.setdefault(line["part"], []).append(line)
-    return lines
+    before = len(replica.program.lines)
+    replica.program.process.send_signal(signal.SIGUSR1)
+    await replica.program.until(lambda: "end" in _parts(replica.program.lines[before:]))
+    return _parts(replica.program.lines[before:])
+
+
+def _parts(lines: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        told = json.loads(line) if line.startswith("{") else {}
+        if told.get("event") == "process.dump":
+            parts.setdefault(told["part"], []).append(told)
+    return parts
 
 
 async def dumped_waiting(replica: Replica) -> dict[str, list[dict[str, Any]]]:
@@ -219,23 +217,13 @@ async def test_whoever_watches_is_told_to_call_again(client: Client) -> None:
 async def test_a_wrong_setting_is_refused_at_start_by_its_name(
     client: Client, module: str, setting: str, value: str
 ) -> None:
-    env = {"POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url, setting: value}
-    process = await spawn([sys.executable, "-m", module], env={**os.environ, **env}, cwd=ROOT)
-    async with asyncio.timeout(PATIENCE):
-        said, _ = await process.communicate()
-    assert process.returncode == 2
-    assert said.decode().startswith(setting)
-    assert len(said.decode().splitlines()) == 1
+    async with started(client, module, {setting: value}) as refused:
+        assert await refused.ended() == 2, refused.said
+        [line] = refused.lines
+        assert line.startswith(setting)
 
 
 async def test_an_address_in_use_is_refused_by_its_setting(client: Client) -> None:
-    env = {
-        "POSTGRES_URL": client.shop.postgres_url,
-        "NATS_URL": client.shop.nats_url,
-        "ORDERS_ADDRESS": client.shop.orders,
-    }
-    process = await spawn([sys.executable, "-m", "order_svc"], env={**os.environ, **env}, cwd=ROOT)
-    async with asyncio.timeout(PATIENCE):
-        said, _ = await process.communicate()
-    assert process.returncode == 2
-    assert said.decode().splitlines()[-1].startswith("ORDERS_ADDRESS: cannot listen on")
+    async with started(client, "order_svc", {"ORDERS_ADDRESS": client.shop.orders}) as refused:
+        assert await refused.ended() == 2, refused.said
+        assert refused.lines[-1].startswith("ORDERS_ADDRESS: cannot listen on")

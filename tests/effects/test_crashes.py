@@ -10,7 +10,6 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from tests.dead_letters.journal import JOURNAL
 from tests.effects.process import SAID
 from tests.forks import forks
-from tests.waiting import until
 from twinlog import Schema, StreamId, Writer
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.testing.internals import NatsClient, RandomIds, SystemClock, open_log
@@ -44,14 +43,14 @@ async def test_two_replicas_that_are_killed_under_way(
                 await replicas.start()
             for _ in range(KILLS):
                 before = len(lines(file))
-                await until(lambda at=before: len(lines(file)) > at + 20)  # type: ignore[misc]
+                await replicas.until(lambda at=before: len(lines(file)) > at + 20)  # type: ignore[misc]
                 await replicas.kill(int(lines(file)[-1][0]))
                 await replicas.start()
 
             async def all_done() -> bool:
                 return all([len(await journal(log, key)) >= len(NUMBERS) for key in KEYS])
 
-            await until(all_done)
+            await replicas.until(all_done)
             assert {key: await journal(log, key) for key in KEYS} == {key: [*NUMBERS] for key in KEYS}
         await nats.jsm().delete_stream(database)
     names, first = defaultdict(set), dict[str, None]()

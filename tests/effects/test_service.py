@@ -17,7 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.dead_letters.journal import JOURNAL, Source, journal
 from tests.effects.provider import Server, effects
 from tests.memory_service import memory_service
-from tests.waiting import RETRIED_SOON, until
+from tests.waiting import RETRIED_SOON, beside, until
 from twinlog import ConfigurationError, Service
 from twinlog.dev import free_port
 from twinlog.rpc.health import PROBLEM_KEY
@@ -70,7 +70,7 @@ async def process(server: Server, **changes: Any) -> AsyncIterator[Process]:
     async with service.running(), grpc.aio.insecure_channel(address, RETRIED_SOON) as channel:
         service.subscribe(effects(server, **changes))
         serving = asyncio.create_task(service.serve())
-        await channel.channel_ready()
+        await beside(serving, channel.channel_ready())
         yield Process(service, source, twin, log, health_pb2_grpc.HealthStub(channel))
         stop.set()
         await serving

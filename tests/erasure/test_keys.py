@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from stack.topology import ROOT
+from tests.programs import program
 from tests.servers import empty_database, execute, own_clock, set_clock
 from tests.waiting import until
 from twinlog import ConfigurationError
@@ -155,14 +158,13 @@ async def test_no_key_is_lost_where_a_rotation_is_killed(
         await connection.execute(_HELD)
         await connection.execute("SELECT pg_advisory_lock(42)")
         command = ["erasure", "rewrap", "--postgres-url", postgres_url]
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "twinlog", *command)
 
         async def waits() -> bool:
             return bool(await connection.fetchval(_WAITING))
 
-        await until(waits)
-        process.kill()
-        await process.wait()
+        async with program(sys.executable, "-m", "twinlog", *command, env=os.environ, cwd=ROOT) as rewrap:
+            await rewrap.until(waits)
+            await rewrap.ends_at(signal.SIGKILL)
         assert await asyncio.to_thread(main, command) == 1, "some are held: the old key is needed still"
         async with open_keys(postgres_url, name, Wrapping({"new": NEW, "old": OLD})) as keys:
             assert await keys.wrapped_by() == {"new": 500, "old": 200}

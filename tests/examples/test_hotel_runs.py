@@ -17,9 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.chain.test_heads import key_pair
 from tests.examples.conftest import Example
-from tests.waiting import until
+from tests.programs import Program, program
 from twinlog.cli.reflected import pool_of
-from twinlog.dev import free_port, spawn, stop
+from twinlog.dev import free_port
 
 _PATIENCE_SECONDS = 120.0
 _SERVICES = ("rooms_svc", "payments_svc", "trips_svc")
@@ -34,7 +34,7 @@ async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
     hotel = Example(hotel.folder, {**hotel.env, "CHAIN_KEY_FILE": private})
     ports = {service: free_port() for service in _SERVICES}
     addresses = {service: f"127.0.0.1:{port}" for service, port in ports.items()}
-    async with running(hotel, addresses):
+    async with running(hotel, addresses) as dev:
         asked = Asked(hotel, addresses)
         for room_id, cents in _ROOMS.items():
             await asked.grpcurl("rooms_svc", "RoomService/AddRoom", room_id=room_id, cents_a_night=cents)
@@ -49,7 +49,7 @@ async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
         async with Clients(addresses["trips_svc"]) as clients:
             for killed in _SERVICES:
                 load = asyncio.create_task(clients.book(_TRIPS_A_KILL))
-                await until(lambda: clients.answered > 0, seconds=_PATIENCE_SECONDS)
+                await dev.until(lambda: clients.answered > 0 or load.done())  # noqa: B023
                 asked.kill(killed)
                 await load
             trips = await clients.settled()
@@ -208,37 +208,16 @@ class Clients:
 
 
 @asynccontextmanager
-async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator[None]:
+async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator[Program]:
     """`twinlog dev`, once it is up, until Ctrl-C."""
     told = {f"{service.removesuffix('_svc').upper()}_ADDRESS": each for service, each in addresses.items()}
-    said: list[str] = []
-    process = await spawn(
-        [sys.executable, "-m", "twinlog", "dev", "--no-restart", "--json"],
-        env={**hotel.env, **told},
-        cwd=hotel.folder,
-    )
-
-    async def read() -> None:
-        assert process.stdout
-        async for line in process.stdout:
-            said.append(line.decode())
-
-    reading = asyncio.create_task(read())
-    try:
-        await until(
-            lambda: reading.done() or any("twinlog status" in line for line in said),
-            seconds=_PATIENCE_SECONDS,
-        )
-        assert not reading.done(), said
-        assert sum("metrics of" in line for line in said) == len(addresses) + 1  # the console
-        [up] = [json.loads(line) for line in said if line.startswith('{"services"')]
+    command = (sys.executable, "-m", "twinlog", "dev", "--no-restart", "--json")
+    async with program(*command, env={**hotel.env, **told}, cwd=hotel.folder) as dev:
+        await dev.says("twinlog status")
+        assert sum("metrics of" in line for line in dev.lines) == len(addresses) + 1  # the console
+        [up] = [json.loads(line) for line in dev.lines if line.startswith('{"services"')]
         assert up["services"] == addresses
         assert up["metrics"].keys() == {*addresses, "twinlog.console"}
         assert up["postgres"].startswith("127.0.0.1:")
-        yield
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            assert await process.wait() == 0, said
-    finally:
-        await stop(process)
-        await reading
+        yield dev
+        assert await dev.ends_at(signal.SIGINT) == 0, dev.said

@@ -17,12 +17,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests import mypy_cache
 from tests.examples.conftest import Example, copy_of
+from tests.programs import program
 from twinlog.cli.reflected import pool_of
-from twinlog.dev import free_port, spawn, stop, until_serving
+from twinlog.dev import free_port
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
-_CALL_SECONDS, _START_SECONDS = 60.0, 120.0
+_CALL_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -98,24 +99,16 @@ class Ledger:
     async def version(self, name: str) -> AsyncIterator[Replica]:
         """A replica of this version, for the block."""
         address = f"127.0.0.1:{free_port()}"
-        process = await spawn(
-            [sys.executable, "-m", "account_svc", name],
-            env={**self._env, "ACCOUNTS_ADDRESS": address},
-            cwd=self._example.folder,
-        )
-        said = asyncio.create_task(_read(process))
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                await until_serving(address)
+        command, env = (sys.executable, "-m", "account_svc", name), {**self._env, "ACCOUNTS_ADDRESS": address}
+        async with program(*command, env=env, cwd=self._example.folder) as replica:
+            await replica.serves(address)
             with grpc.insecure_channel(address) as channel:
                 pool, _ = pool_of(channel)
                 pool.FindServiceByName("ledger.v1.AccountService")  # while it is there to be asked
             async with grpc.aio.insecure_channel(address) as asked:
                 self._address = address
                 yield Replica(asked, pool)
-        finally:
-            await stop(process)
-            print(await said)
+        print(replica.said)
 
     async def events(self) -> Sequence[pb.LoggedEvent]:
         """All events, as the replica that was started last tells them."""

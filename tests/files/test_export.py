@@ -6,7 +6,9 @@ import asyncio
 import errno
 import fcntl
 import itertools
+import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,10 +23,11 @@ import asyncpg
 import pytest
 import zstandard
 
+from stack.topology import ROOT
 from tests import servers
 from tests.chain.history import verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
-from tests.waiting import until
+from tests.programs import program
 from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
 from twinlog.cli import main
 from twinlog.log import log_file
@@ -318,10 +321,11 @@ async def test_an_import_goes_on_where_it_was_killed(site: Site) -> None:
     async with site.restored() as log, log.pool.acquire() as connection:
         async with connection.transaction():
             await connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")  # which it writes at its end
-            process = await asyncio.create_subprocess_exec(*command, "--postgres-url", site.postgres_url)
-            await until(site.has_begun)
-            process.kill()
-            await process.wait()
+            async with program(
+                *command, "--postgres-url", site.postgres_url, env=os.environ, cwd=ROOT
+            ) as killed:
+                await killed.until(site.has_begun)
+                await killed.ends_at(signal.SIGKILL)
         assert await log.head() == 0
         resumed = await site.brought()
         done = await site.imported()

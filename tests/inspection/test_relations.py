@@ -66,6 +66,9 @@ async def test_an_event_that_cannot_be_traced_is_refused(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.TraceEvent(pb.TraceEventRequest(address=address))
     assert refused.value.code() is code
+    # Of an address that is none, nothing else is asked.
+    asked = "recorded_at" in (refused.value.details() or "")
+    assert asked == (address == "customers/1")
 
 
 async def test_what_a_request_set_off_is_found_in_each_log(shop: MemoryShop) -> None:

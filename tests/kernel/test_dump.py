@@ -37,7 +37,7 @@ async def dumped(process: Process) -> tuple[list[str], list[dict[str, Any]]]:
     lines: list[dict[str, Any]] = []
     while not (lines and lines[-1]["part"] == "end"):
         text = (await process.stderr.readline()).decode()
-        assert text, stacks
+        assert text, [await process.wait(), *stacks, *lines]
         if text.startswith("{"):
             lines.append(json.loads(text))
         else:
@@ -81,6 +81,6 @@ async def test_a_process_that_hangs_outside_of_python_shows_the_stack_of_each_th
         said = ""
         while "in hangs_outside_of_python" not in said:
             line = (await process.stderr.readline()).decode()
-            assert line, said
+            assert line, f"ended with {await process.wait()}: {said}"
             said += line
         assert "process.dump" not in said

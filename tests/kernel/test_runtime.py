@@ -32,7 +32,11 @@ async def running(scenario: str) -> AsyncIterator[Process]:
 
 async def says(process: Process, line: str) -> None:
     assert process.stdout is not None
-    assert (await process.stdout.readline()).decode().strip() == line
+    said = (await process.stdout.readline()).decode().strip()
+    if said != line:
+        process.kill()
+        out, err = await process.communicate()
+        raise AssertionError(f"it said {said!r}, not {line!r}, and then\n{out.decode()}\n{err.decode()}")
 
 
 async def end(process: Process) -> tuple[int | None, str, list[dict[str, Any]]]:

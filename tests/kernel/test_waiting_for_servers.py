@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from asyncio.subprocess import PIPE, STDOUT
 
 from proof.chaos.proxy import Proxy
-from tests.waiting import until
+from stack.topology import ROOT
+from tests.programs import program
 from twinlog.dev import EmbeddedNats, free_port
 from twinlog.testing.internals import database_url
 
@@ -30,17 +29,13 @@ async def test_a_start_with_servers_absent_waits_and_says_so_once(
             "NATS_URL": own_nats.url_at(nats.port),
             "QUERIES_ADDRESS": f"127.0.0.1:{free_port()}",
         }
-        command = [sys.executable, "-m", "projector"]
-        process = await asyncio.create_subprocess_exec(*command, env=env, stdout=PIPE, stderr=STDOUT)
-        try:
-            await until(lambda: nats.refused >= _ATTEMPTS)
+        async with program(sys.executable, "-m", "projector", env=env, cwd=ROOT) as projector:
+            await projector.until(lambda: nats.refused >= _ATTEMPTS)
             nats.refusing = False
-            await until(lambda: postgres.refused >= _ATTEMPTS)
+            await projector.until(lambda: postgres.refused >= _ATTEMPTS)
             postgres.refusing = False
-            events = await _events_until(process, "rpc.serving")
-        finally:
-            process.kill()
-            await process.wait()
+            await projector.says('"rpc.serving"')
+            events = [json.loads(line)["event"] for line in projector.lines]
 
     about_servers = [event for event in events if event.startswith(("nats.", "postgres."))]
     assert about_servers[:3] == ["nats.waiting", "nats.available", "postgres.waiting"]
@@ -48,12 +43,3 @@ async def test_a_start_with_servers_absent_waits_and_says_so_once(
         said = [event.partition(".")[2] for event in about_servers if event.startswith(server)]
         # Once each time that it is away: what stands between them may hold up more than the first connection.
         assert said == ["waiting", "available"] * (len(said) // 2), about_servers
-
-
-async def _events_until(process: asyncio.subprocess.Process, last: str) -> list[str]:
-    assert process.stdout is not None
-    events: list[str] = []
-    async with asyncio.timeout(200):
-        while last not in events:
-            events.append(json.loads(await process.stdout.readline())["event"])
-    return events

@@ -47,6 +47,7 @@ from twinlog.log import snapshots as snapshots_module
 from twinlog.log.ports import Conflict
 from twinlog.model.errors import WrongSetting
 from twinlog.postgres import connection
+from twinlog.postgres.connection import on_connection, prepared_pool
 from twinlog.postgres.database import connect
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import LostRace
@@ -256,6 +257,20 @@ async def test_a_start_waits_for_a_free_connection(shaken: EmbeddedPostgres, nam
         assert await starting == 0
     assert "too many connections for role" in said[0]["why"]
     assert f"127.0.0.1:{shaken.port}" in said[0]["why"]
+
+
+async def test_who_may_have_few_connections_waits_for_those(shaken: EmbeddedPostgres, name: str) -> None:
+    """Fewer than the pool would have; what was refused one is not offered before those that are there."""
+    await servers.execute(shaken.url, "DROP ROLE IF EXISTS few; CREATE ROLE few LOGIN CONNECTION LIMIT 2")
+    async with prepared_pool(database_url(as_role(shaken, "few"), "postgres"), size=6) as pool:
+
+        async def one() -> int:
+            return int(await on_connection(pool, lambda held: held.fetchval("SELECT 1")))
+
+        await one()
+        for crowd in (6, 1, 6, 1):
+            assert await asyncio.gather(*(one() for _ in range(crowd))) == [1] * crowd
+        assert pool.get_size() <= 2
 
 
 async def test_a_setting_that_turns_out_wrong_later_is_an_outage_with_its_line(

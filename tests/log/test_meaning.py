@@ -129,6 +129,11 @@ def test_every_code_has_its_meaning() -> None:
         assert {state: meaning_of(of(state)) for state in states} == dict.fromkeys(states, meaning)
 
 
+def test_what_a_policy_hides_is_known_in_any_language() -> None:
+    said = {"C": "42501", "M": "Anfrage wäre von Policy betroffen", "S": "FEHLER", "R": "check_enable_rls"}
+    assert "BYPASSRLS" in str(translated(asyncpg.PostgresError.new(said)))
+
+
 def test_what_a_pooler_says_has_one_code_and_many_meanings() -> None:
     assert {text: meaning_of(of("08P01", text)) for text in POOLER} == POOLER
 

@@ -19,6 +19,7 @@ from twinlog import ConfigurationError
 from twinlog.dev import EmbeddedPostgres
 from twinlog.postgres import migrations
 from twinlog.postgres.migrations import ChangedMigration, NewerSchema, migrate
+from twinlog.postgres.named_queries import load_queries
 from twinlog.testing.internals import Pool, database_url, ensure_database, open_log
 
 KERNEL = "twinlog.postgres.sql"
@@ -39,6 +40,17 @@ async def test_the_schema_equals_its_migrations(connection: asyncpg.Connection) 
     await migrate(connection, KERNEL)
 
     assert await catalogue(connection) == json.loads(_CATALOGUE.read_text())
+
+
+def test_a_package_without_its_sql_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a project's queries.sql is forgotten, or git has dropped an empty folder."""
+    (tmp_path / "without_sql").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    for read, name in ((load_queries, "queries.sql"), (migrations.migrations, "migrations")):
+        with pytest.raises(ConfigurationError, match=f"Package without_sql has no {name}"):
+            read("without_sql")
 
 
 async def test_migrating_again_changes_nothing(connection: asyncpg.Connection) -> None:

@@ -107,6 +107,7 @@ async def replica(messages: Messages | None = None, store: Store | None = None) 
         await asyncio.gather(running, return_exceptions=True)
 
 
+@in_virtual_time
 async def test_a_forged_position_is_not_believed() -> None:
     async with replica() as one:
         one.store.now = {"projector.orders": 3}
@@ -118,6 +119,7 @@ async def test_a_forged_position_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize("first", ["hint", "query"])
+@in_virtual_time
 async def test_an_honest_hint_makes_a_query_go_on(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "_LOOK_EVERY_SECONDS", 3_600.0)  # so that nothing but the hint does
     async with replica() as one:
@@ -156,6 +158,7 @@ async def test_a_flood_of_hints_costs_a_bounded_number_of_looks() -> None:
         await waiting
 
 
+@in_virtual_time
 async def test_a_watcher_is_woken_by_a_look_and_not_by_the_hint() -> None:
     async with replica() as one, one.freshness.watching("a") as a, one.freshness.watching("b") as b:
         one.store.now = {"projector.orders": 7}
@@ -167,12 +170,14 @@ async def test_a_watcher_is_woken_by_a_look_and_not_by_the_hint() -> None:
         assert not b.is_set()
 
 
+@in_virtual_time
 async def test_a_watcher_whose_hint_was_lost_is_woken_all_the_same() -> None:
     async with replica() as one, one.freshness.watching("a") as a:
         one.store.now = {"projector.orders": 7}
-        await until(a.is_set, seconds=10)
+        await until(a.is_set)
 
 
+@in_virtual_time
 async def test_a_replica_does_not_look_for_what_it_committed_itself() -> None:
     async with replica() as one, one.freshness.watching("a"):
         looks = one.store.looks
@@ -183,6 +188,7 @@ async def test_a_replica_does_not_look_for_what_it_committed_itself() -> None:
         assert one.store.looks - looks <= 2
 
 
+@in_virtual_time
 async def test_replicas_hear_of_each_other() -> None:
     messages, store = Messages(), Store()
     async with replica(messages, store) as one, replica(messages, store) as two:
@@ -194,6 +200,7 @@ async def test_replicas_hear_of_each_other() -> None:
 
 
 @pytest.mark.parametrize("data", MALFORMED, ids=lambda data: repr(data[:30]))
+@in_virtual_time
 async def test_a_malformed_message_ends_nothing(data: bytes) -> None:
     async with replica() as one, one.freshness.watching("a"):
         waiting = asyncio.create_task(one.freshness.reached({"orders": 5}, 30))
@@ -204,6 +211,7 @@ async def test_a_malformed_message_ends_nothing(data: bytes) -> None:
         await waiting
 
 
+@in_virtual_time
 async def test_an_outage_only_delays() -> None:
     async with replica() as one:
         one.store.away = True

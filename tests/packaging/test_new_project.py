@@ -15,10 +15,9 @@ from typing import Any
 from stack.topology import ROOT
 from tests import servers
 from tests.packaging.conftest import Adopter, Distributions, output
-from tests.waiting import until
-from twinlog.dev import free_port, spawn, stop
+from tests.programs import Program, program
+from twinlog.dev import free_port
 
-_PATIENCE_SECONDS = 180.0
 _NAME = "library"
 
 
@@ -33,12 +32,16 @@ async def test_it_passes_its_tests_and_runs(adopter: Adopter, distributions: Dis
         assert " passed" in tested
         assert "Warning" not in tested
         address = f"127.0.0.1:{free_port()}"
-        async with running(adopter, project, address) as said:
+        async with running(adopter, project, address) as dev:
             added = await call(address, "AddTask", title="Return the books", repeats=True)
             await call(address, "CompleteTask", task_id=added["task_id"])
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                while len(tasks := (await call(address, "ListTasks")).get("tasks", [])) < 2:
-                    await asyncio.sleep(0.05)
+            tasks: list[dict[str, Any]] = []
+
+            async def both_are_listed() -> bool:
+                tasks[:] = (await call(address, "ListTasks")).get("tasks", [])
+                return len(tasks) == 2 and any(task.get("done") for task in tasks)
+
+            await dev.until(both_are_listed)
             assert sorted(task.get("done", False) for task in tasks) == [False, True]
 
             found = json.loads(await ask(adopter, project, "status", "--json", "--at", address))
@@ -52,8 +55,8 @@ async def test_it_passes_its_tests_and_runs(adopter: Adopter, distributions: Dis
             assert audited["figures"]["checked"]["view rows"] >= 2
 
             change(project / "library_svc" / "view.py")
-            await until(lambda: any("view.py changed" in line for line in said), seconds=_PATIENCE_SECONDS)
-            await until(lambda: sum("rpc.serving" in line for line in said) >= 2, seconds=_PATIENCE_SECONDS)
+            await dev.says("view.py changed")
+            await dev.says("rpc.serving", times=2)
             assert len((await call(address, "ListTasks"))["tasks"]) == 2
 
 
@@ -89,40 +92,21 @@ async def call(address: str, method: str, **request: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(adopter: Adopter, project: Path, address: str) -> AsyncIterator[list[str]]:
-    """`twinlog dev`, once it is up; yields the lines that it prints. Ctrl-C has to end it, and all that it started."""
+async def running(adopter: Adopter, project: Path, address: str) -> AsyncIterator[Program]:
+    """`twinlog dev`, once it is up. Ctrl-C has to end it, and all that it started."""
     env = without_servers(adopter)
     # The fixture links packages, and no programs: nats-server is beside this Python.
     env["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"
-    said: list[str] = []
-    process = await spawn(
-        [adopter.bin / "twinlog", "dev"], env={**env, "LIBRARY_ADDRESS": address, **ANY_PORTS}, cwd=project
-    )
-    reading = asyncio.create_task(_read(process, said))
-    try:
-        await until(
-            lambda: reading.done() or any("twinlog status" in line for line in said),
-            seconds=_PATIENCE_SECONDS,
-        )
-        assert not reading.done(), said
-        yield said
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            assert await process.wait() == 0, said
+    env |= {"LIBRARY_ADDRESS": address, **ANY_PORTS}
+    async with program(adopter.bin / "twinlog", "dev", env=env, cwd=project) as dev:
+        await dev.says("twinlog status")
+        yield dev
+        assert await dev.ends_at(signal.SIGINT) == 0, dev.said
         leftover = [
             int(file.read_text().split("\n", 1)[0]) for file in (project / ".twinlog").rglob("*.pid")
             if file.name != "dev.pid"
         ]  # fmt: skip
         assert not [pid for pid in leftover if _lives(pid)]
-    finally:
-        await stop(process)
-        await reading
-
-
-async def _read(process: asyncio.subprocess.Process, said: list[str]) -> None:
-    assert process.stdout
-    async for line in process.stdout:
-        said.append(line.decode())
 
 
 def _lives(pid: int) -> bool:

@@ -15,8 +15,9 @@ from tests import servers
 from tests.docs.third_service import commands, write_files
 from tests.e2e.client import connect
 from tests.packaging.conftest import Adopter
+from tests.programs import program
 from tests.shops import running_shop
-from twinlog.dev import free_port, spawn, stop, until_serving
+from twinlog.dev import free_port
 
 _PATIENCE_SECONDS = 180.0
 
@@ -52,13 +53,11 @@ async def stamps_svc(adopter: Adopter, postgres_url: str, nats_url: str) -> Asyn
     """The address of the service, in a process of the adopter's environment."""
     address = f"127.0.0.1:{free_port()}"
     env = {**adopter.env, "POSTGRES_URL": postgres_url, "NATS_URL": nats_url, "STAMPS_ADDRESS": address}
-    process = await spawn([adopter.bin / "python", "-m", "stamps_svc"], env=env, cwd=adopter.folder)
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await until_serving(address)
-        yield address
+        async with program(adopter.bin / "python", "-m", "stamps_svc", env=env, cwd=adopter.folder) as svc:
+            await svc.serves(address)
+            yield address
     finally:
-        await stop(process)
         await servers.execute(postgres_url, 'DROP DATABASE IF EXISTS "shop_stamps" WITH (FORCE)')
 
 

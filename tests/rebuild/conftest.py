@@ -12,7 +12,7 @@ import pytest
 
 from tests.rebuild.program import CHUNK, SPEC, STAY, STAYS, Running, main
 from tests.servers import create_database
-from tests.waiting import until
+from tests.waiting import beside, until
 from twinlog import Metadata, Shutdown, Transaction
 from twinlog.consume import filling
 from twinlog.dev import free_port
@@ -132,8 +132,9 @@ async def serving(
     running = asyncio.create_task(main(shutdown, told.append, versions))
     try:
         await until(lambda: bool(told) or running.done())
+        assert told, running
         async with grpc.aio.insecure_channel(address) as channel:
-            await channel.channel_ready()
+            await beside(running, channel.channel_ready())
             yield Stays(told[0], ViewServiceStub(channel), address)
     finally:
         shutdown.request("the test is over")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -18,9 +17,10 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from stack.topology import ROOT
+from tests.programs import Program, program
 from tests.rebuild.conftest import PATIENCE, Stays, serving
 from tests.rebuild.program import PACKAGE, SPEC
-from tests.waiting import RETRIED_SOON, until
+from tests.waiting import until
 from twinlog import Metadata, StreamId
 from twinlog.audit.project import open_auditor
 from twinlog.dev import free_port
@@ -50,26 +50,18 @@ async def grow(postgres_url: str, namespace: str, events: int = EVENTS) -> None:
 class Process:
     """The service as a process of its own."""
 
-    def __init__(self) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Returns once it serves."""
-        env = {**os.environ, "STAYS_ADDRESS": self.address, "PYTHONPATH": str(ROOT)}
-        command = (sys.executable, "-m", "tests.rebuild.program")
-        self._process = await asyncio.create_subprocess_exec(*command, env=env, cwd=ROOT)
-        async with grpc.aio.insecure_channel(self.address, RETRIED_SOON) as channel:
-            async with asyncio.timeout(PATIENCE):
-                await channel.channel_ready()
+    def __init__(self, program: Program, address: str) -> None:
+        self._program = program
+        self.address = address
 
     async def kill(self) -> None:
         """With no chance to tidy up; returns once Postgres has ended what the process had begun, or done it."""
-        if self._process and self._process.returncode is None:
-            self._process.send_signal(signal.SIGSTOP)
-            ports = [each.laddr.port for each in psutil.Process(self._process.pid).net_connections("tcp")]
-            self._process.send_signal(signal.SIGKILL)
-            await self._process.wait()
+        process = self._program.process
+        if process.returncode is None:
+            process.send_signal(signal.SIGSTOP)
+            ports = [each.laddr.port for each in psutil.Process(process.pid).net_connections("tcp")]
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
             connection = await asyncpg.connect(os.environ["POSTGRES_URL"], database="postgres")
             try:
                 await until(lambda: _no_session_from(ports, connection))
@@ -84,13 +76,16 @@ async def _no_session_from(ports: Sequence[int], connection: asyncpg.Connection)
 
 @asynccontextmanager
 async def process() -> AsyncIterator[Process]:
-    """A process that is killed at the end, at the latest."""
-    made = Process()
-    try:
-        await made.start()
-        yield made
-    finally:
-        await made.kill()
+    """A process, once it listens, that is killed at the end at the latest."""
+    address = f"127.0.0.1:{free_port()}"
+    env = {**os.environ, "STAYS_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+    async with program(sys.executable, "-m", "tests.rebuild.program", env=env, cwd=ROOT) as started:
+        made = Process(started, address)
+        try:
+            await started.listens(address)
+            yield made
+        finally:
+            await made.kill()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.forks import Forks, forks
 from tests.rebuild.conftest import PATIENCE
 from tests.rebuild.program import SPEC, STAY, StaysSettings
 from tests.rebuild.test_crashes import grow
-from tests.waiting import GOING_AWAY, RETRIED_SOON, until
+from tests.waiting import GOING_AWAY, RETRIED_SOON
 from twinlog import Metadata, Service, Shutdown, Transaction, load, open_service
 from twinlog.dev import free_port
 from twinlog.v1 import view_service_pb2 as pb
@@ -132,7 +132,7 @@ class Town:
             told = ([*self.asked.values()], self.watched_one, self.watched_all)
             return all(max(map(max, filter(None, each)), default=0) >= wanted for each in told)
 
-        await until(seen, seconds=SECONDS)
+        await self._replicas.until(seen, seconds=SECONDS)
 
     async def comes(self, state: int, build: int, method: str, request: Any) -> None:
         """Asks until a build is in this state."""
@@ -144,7 +144,7 @@ class Town:
             await self.asks(method, request)
             return False
 
-        await until(is_so, seconds=SECONDS)
+        await self._replicas.until(is_so, seconds=SECONDS)
 
     async def makes_live(self, build: int, method: str, request: Any) -> None:
         """Switches; a replica is killed meanwhile, which may be the one that was asked."""

@@ -15,6 +15,7 @@ from tests.twin.relaying import mirrored
 from tests.waiting import until
 from twinlog import Writer
 from twinlog.log.twin import LogForked
+from twinlog.postgres.repair import place_head
 from twinlog.service.repair import LEFT, MENDED
 
 
@@ -110,6 +111,17 @@ async def followed(site: Site, damage: Damage, restarted: bool) -> list[str]:
     if not (said := (await ask())[1]).endswith("nothing to repair."):
         wrong.append(f"afterwards: {said}")
     return wrong + await wrong_with(site)
+
+
+async def test_a_wrong_head_is_told_without_any_command(site: Site) -> None:
+    last = await begun(site)
+    async with service(site.log, site.twin) as (_, relay, lineage):
+        for damage in DAMAGES[:4]:
+            await until(lambda: relay.problem is None and lineage.problem is None)
+            await damaged(site, damage, last)
+            way_out = f"`twinlog repair {site.log.name} "
+            await until(lambda: way_out in str(relay.problem) and way_out in str(lineage.problem))  # noqa: B023
+            await place_head(site.log.pool)
 
 
 async def test_events_that_are_gone_from_log_and_stream_are_told_and_left(site: Site) -> None:

@@ -17,7 +17,7 @@ from shop.customers.v1.events_pb2 import CreditReleased, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.sagas.v1 import commands_pb2 as commands
 from tests.memory_service import memory_service
-from tests.waiting import RETRIED_SOON, until
+from tests.waiting import RETRIED_SOON, beside, until
 from twinlog import Begin, Policies, Reply, Saga, Service, Step, saga_aggregate
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.dev import free_port
@@ -104,7 +104,7 @@ async def desk(*aggregates: SagaAggregate, services: Mapping[str, str] = {}) -> 
     )
     async with service.running(), grpc.aio.insecure_channel(address, RETRIED_SOON) as channel:
         serving = asyncio.create_task(service.serve())
-        await channel.channel_ready()
+        await beside(serving, channel.channel_ready())
         yield Desk(service, log, clock, SagaServiceStub(channel), twin)
         stop.set()
         await serving

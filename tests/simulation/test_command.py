@@ -26,11 +26,12 @@ def test_ctrl_c_ends_it_quietly(moment: str) -> None:
     deadline = time.monotonic() + _BOUND_SECONDS
     # The resource tracker of multiprocessing is one child more.
     while len(started := psutil.Process(process.pid).children()) <= _JOBS:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     if moment == "while workers simulate":
         while min(each.cpu_times().user for each in started[-_JOBS:]) < 2.0:
+            assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -67,6 +67,15 @@ class Checkout:
     def said(self) -> str:
         return self.output.read_text(errors="replace")  # its last character may be half there
 
+    async def says(self, *words: str, times: int = 1) -> None:
+        """Returns when the command started last has printed each of these; fails when it ends without."""
+
+        def has() -> bool:
+            return all(self.said.count(each) >= times for each in words)
+
+        await until(lambda: has() or self.started[-1].poll() is not None, seconds=180)
+        assert has(), f"ended with {self.started[-1].returncode}, and said\n{self.said}"
+
     async def up(self) -> dict[str, Any]:
         """stack.json, as soon as it is that of the command started last."""
         pid = self.started[-1].pid

@@ -19,7 +19,7 @@ def own() -> Iterator[Checkout]:
 
 async def test_ctrl_c_ends_it_quietly(own: Checkout) -> None:
     process = own.start("demo", DEMO_ORDERS="100000")  # it must not be over by then
-    await until(lambda: "1/5" in own.said, seconds=180)
+    await own.says("1/5")
     process.send_signal(signal.SIGINT)
     assert await own.ended(process) == 130
     assert own.said.endswith("Stopping …\nEverything has stopped.\n")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections import deque
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,14 @@ def test_data_that_its_user_may_not_enter_any_more_is_told() -> None:
 
 def test_a_port_is_not_given_twice_before_its_server_can_be_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_PORTS", process._PORTS[:200])
-    monkeypatch.setattr(process, "_promised", deque[int](maxlen=64))
     given = [process.free_port() for _ in range(64)]
     assert len(set(given)) == 64
+
+
+def test_a_port_that_is_promised_is_given_to_no_other_process_and_a_server_may_listen_there() -> None:
+    port = process.free_port()
+    ask = f"from twinlog.dev import process; print(process._promise({port}))"
+    assert subprocess.check_output([sys.executable, "-c", ask], text=True) == "False\n"
+    assert process.port_is_free("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not process.port_is_free("127.0.0.1", port)

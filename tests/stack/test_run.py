@@ -9,8 +9,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,7 +21,7 @@ from stack.attach import Running
 from stack.topology import NAMES
 from tests.observe.scraping import Scrape, scraped
 from tests.stack.checkout import Checkout, checkout
-from tests.waiting import until
+from tests.waiting import until, until_it_ends
 from twinlog import __version__
 from twinlog.dev import until_serving
 from twinlog.dev.supervisor import until_answering
@@ -39,12 +40,12 @@ async def test_stack_json_says_where_everything_is(own: Checkout) -> None:
     assert {setting: stack[setting.lower()] for setting in own.addresses} == own.addresses
     assert Running.read(own.data) == Running(**stack)
     for address in own.addresses.values():
-        await asyncio.wait_for(until_serving(address), 60)
+        await while_up(own, until_serving(address))
 
 
 async def test_the_printed_commands_work_as_they_are(own: Checkout) -> None:
     await own.up()
-    await until(lambda: own.said.count("grpcurl") == 8)
+    await own.says("grpcurl", times=8)
     answers = []
     for command in [line for line in own.said.splitlines() if "grpcurl" in line]:
         shell = await asyncio.create_subprocess_shell(
@@ -84,12 +85,12 @@ async def test_the_console_is_up_and_its_address_comes_first(own: Checkout) -> N
     )
     told = own.said.partition("Ctrl-C")[2]
     assert told.index(f"http://{own.console}") < told.index("order_svc")
-    await asyncio.wait_for(until_answering(own.console), 60)
+    await while_up(own, until_answering(own.console))
 
 
 async def test_it_says_where_the_metrics_are(own: Checkout) -> None:
     await own.up()
-    await until(lambda: own.said.count("metrics of ") == 5)
+    await own.says("metrics of ", times=5)
     found = dict(re.findall(r"metrics of (\w+) +(http://\S+)$", own.said, re.MULTILINE))
     assert [*found] == [*NAMES, "console"]
     for service, url in found.items():
@@ -101,8 +102,8 @@ async def test_a_killed_service_is_started_again(own: Checkout) -> None:
     pid_file = own.data / "run" / "customer_svc.pid"
     killed = int(pid_file.read_text())
     os.kill(killed, signal.SIGKILL)
-    await until(lambda: int(pid_file.read_text() or killed) != killed)
-    await asyncio.wait_for(until_serving(own.addresses["CUSTOMERS_ADDRESS"]), 60)
+    await until(lambda: int(pid_file.read_text() or killed) != killed, seconds=180)
+    await while_up(own, until_serving(own.addresses["CUSTOMERS_ADDRESS"]))
 
 
 async def test_a_second_start_is_refused_and_harms_nothing(own: Checkout) -> None:
@@ -114,7 +115,7 @@ async def test_a_second_start_is_refused_and_harms_nothing(own: Checkout) -> Non
     assert second.returncode == 2
     assert said.decode() == f"already running, pid {stack['pid']} (make run); stop it first\n"
     assert await own.up() == stack
-    await asyncio.wait_for(until_serving(own.addresses["ORDERS_ADDRESS"]), 60)
+    await while_up(own, until_serving(own.addresses["ORDERS_ADDRESS"]))
 
 
 async def test_nothing_outlives_a_killed_supervisor(own: Checkout) -> None:
@@ -137,7 +138,7 @@ async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> Non
         (own.data / "run" / "projector.pid").write_text(f"{foreign.pid}\n")
         left.send_signal(signal.SIGSTOP)
         own.start("run")
-        assert await asyncio.wait_for(left.wait(), 60) == -signal.SIGKILL
+        assert await asyncio.wait_for(left.wait(), 180) == -signal.SIGKILL
         await own.up()
         assert foreign.returncode is None
     finally:
@@ -149,13 +150,28 @@ async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> Non
 
 async def test_ctrl_c_ends_everything_in_order(own: Checkout) -> None:
     await own.up()
-    await until(lambda: "Ctrl-C stops everything" in own.said)
+    await own.says("Ctrl-C stops everything")
     own.started[-1].send_signal(signal.SIGINT)
     assert await own.ended(own.started[-1]) == 0
     assert own.said.count("Stopping …\n") == 1
     assert own.said.endswith("Everything has stopped.\n")
     assert not own.processes()
     assert sorted(path.name for path in own.data.iterdir()) == ["run"]
+
+
+async def while_up(own: Checkout, waiting: Coroutine[Any, Any, None]) -> None:
+    """Waits for it, as long as the command runs that was started last."""
+    task = asyncio.create_task(waiting)
+
+    async def last_words() -> str:
+        code = own.started[-1].poll()
+        return "" if code is None else f"ended with {code}, and said\n{own.said}"
+
+    try:
+        await until_it_ends(task.done, last_words, seconds=180)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _with_tools() -> dict[str, str]:

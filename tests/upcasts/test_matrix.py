@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value
 
 from tests.upcasts.kinds import KINDS, Kind
 from tests.upcasts.service import FAILING, HEARD, SEEN, SPEC, TALLY, OldSettings, Outside, Row
-from tests.waiting import until
+from tests.waiting import beside, until
 from twinlog import Metadata, PostgresViews, Service, Shutdown, StreamId, load, open_service
 from twinlog.audit.project import open_auditor
 from twinlog.cli.log_events import show
@@ -79,7 +79,7 @@ async def world(postgres_url: str, nats_url: str) -> AsyncIterator[World]:
             positions, sagas = await plant(service)
             outside.wire(service)
             serving_task = asyncio.create_task(service.serve())
-            await until_serving(address)
+            await beside(serving_task, until_serving(address))
             async with (
                 grpc.aio.insecure_channel(address) as channel,
                 serving({"old_svc": address}) as console,

@@ -52,7 +52,7 @@ class EmbeddedNats(EmbeddedServer):
             pid_file=self.folder / "nats.pid",
             sign=self._config,
             shuts_down_at=signal.SIGTERM,
-            ready_seconds=30.0,
+            ready_seconds=120.0,
         )
 
     @property

@@ -64,7 +64,7 @@ class EmbeddedPostgres(EmbeddedServer):
             pid_file=self._data / "postmaster.pid",
             sign=self._data,
             shuts_down_at=signal.SIGINT,  # a fast shutdown: it does not wait for sessions
-            ready_seconds=60.0,
+            ready_seconds=120.0,
         )
 
     @property

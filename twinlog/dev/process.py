@@ -19,7 +19,9 @@ import psutil
 
 _PORTS = range(20_000, 32_000)
 """Below the range for outgoing connections, which could take a port that was promised to a server."""
-_promised: deque[int] = deque(maxlen=64)
+_MOST_PROMISED = 64
+_promised: deque[int] = deque()
+"""The file descriptors of the sockets that hold them."""
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 _END_SECONDS = 10.0
@@ -146,15 +148,28 @@ def port_is_free(host: str, port: int) -> bool:
 def free_port() -> int:
     """A port of the loopback interface that is free now, outside the range of outgoing connections.
 
-    It is another one than those that this process was given lately, whose servers may not be up yet.
+    It stays promised until this process has asked for 64 others: nobody else who asks is given it, in any process,
+    before its server is up.
     """
     for port in SystemRandom().sample(_PORTS, 200):
-        if port in _promised:
-            continue
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            _promised.append(port)
+        if _promise(port):
             return port
     raise StartFailed(f"hardly a port from {_PORTS[0]} to {_PORTS[-1]} is free")
+
+
+def _promise(port: int) -> bool:
+    """Binds the port without listening, unless somebody has it; servers, which share addresses, still may listen."""
+    with socket.socket() as promise:
+        try:
+            promise.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        if sys.platform == "linux":  # elsewhere no server could listen beside it
+            promise.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if len(_promised) == _MOST_PROMISED:
+                os.close(_promised.popleft())
+            _promised.append(promise.detach())
+    return True
 
 
 def write_private(path: Path, text: str, user: int | None = None) -> None:

@@ -23,7 +23,8 @@ _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
 _STABLE_SECONDS = 10.0
 """A service that ran for longer than this is restarted as at first."""
 _MISCONFIGURED = 2
-_READY_SECONDS = 60.0
+_READY_SECONDS = 180.0
+"""A start takes three seconds, and many times as long beside other work, or while everything is compiled first."""
 _STOP_SECONDS = 8.0
 _PAUSE_SECONDS = 10.0
 _LONGEST_LINE = 300

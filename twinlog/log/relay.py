@@ -286,7 +286,11 @@ class Relay:
         return NOTHING
 
     async def _inspect_twin(self) -> None:
-        """Repairs a twin that lost messages while nothing was published: cursors may be waiting for them."""
+        """Repairs a twin that lost messages while nothing was published: cursors may be waiting for them.
+
+        Raises HeadAstray also where no command would notice it soon.
+        """
+        await refuse_astray(self._log)
         state, before = await self._twin.state(), await trimmed(self._log)
         if state.last != self.position or state.first > before + 1 or state.holes:
             await self._advance(*await self._agree())

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import asyncpg
 import structlog
 
-from twinlog._aio.retrying import Retrying
+from twinlog._aio.retrying import Retrying, backoff
 from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
 from twinlog.postgres.codecs import Connection as Connection
@@ -81,12 +81,41 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 async def _acquire(pool: Pool) -> asyncpg.pool.PoolConnectionProxy[Any]:
     """Within seconds: asyncpg itself would wait endlessly."""
-    if pool.get_idle_size():  # a limit costs asyncpg a task and a timer
-        return await pool.acquire(timeout=None)
     try:
-        return await pool.acquire(timeout=_ACQUIRE_SECONDS)
+        # A limit costs asyncpg a task and a timer.
+        return await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS)
     except TimeoutError as error:
         raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
+    except Unavailable as error:
+        if not isinstance(error.__cause__, asyncpg.TooManyConnectionsError):
+            raise
+        refused = error
+    return await _given_back(pool, refused)
+
+
+async def _given_back(pool: Pool, refused: Unavailable) -> asyncpg.pool.PoolConnectionProxy[Any]:
+    """One that the pool has: the server grants fewer than the pool may have, as to a role with a limit."""
+    waited = 0.0
+    for wait in backoff():
+        _put_last_what_is_not_connected(pool)
+        await asyncio.sleep(wait)
+        waited += wait
+        if waited > _ACQUIRE_SECONDS / 2 or not pool.get_size():  # nobody is going to give one back
+            break
+        try:
+            return await pool.acquire(timeout=_ACQUIRE_SECONDS)
+        except TimeoutError as error:
+            raise TimeoutError(f"no connection was free in {_ACQUIRE_SECONDS:g} s") from error
+        except Unavailable as error:
+            refused = error
+    raise refused
+
+
+def _put_last_what_is_not_connected(pool: Pool) -> None:
+    """asyncpg hands out next what it took back last, also where that has just failed to connect."""
+    held = getattr(getattr(pool, "_queue", None), "_queue", None)
+    if isinstance(held, list):
+        held.sort(key=lambda holder: holder.is_connected())
 
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -76,6 +76,14 @@ async def open_log(
         yield PostgresLog(pool, name, connections)
 
 
+async def head_astray(fetch: Fetch, log: str) -> HeadAstray | None:
+    """That the head of a log is not at its last event; None: it is."""
+    for database, position, ends in await fetch(_QUERIES["head_astray"]):
+        has = f"it says {position}" if position is not None else "it is empty"
+        return HeadAstray(log=log, why=f"{has}, and the last event is {ends}", database=database)
+    return None
+
+
 class PostgresLog(ArchivedPast):
     """The log of one database."""
 
@@ -166,10 +174,7 @@ class PostgresLog(ArchivedPast):
 
     async def head_astray(self) -> HeadAstray | None:
         """That the head of the log is not at its last event; None: it is."""
-        for database, position, ends in await self._fetch("head_astray"):
-            has = f"it says {position}" if position is not None else "it is empty"
-            return HeadAstray(log=self.name, why=f"{has}, and the last event is {ends}", database=database)
-        return None
+        return await head_astray(self._query, self.name)
 
     async def last(self) -> int:
         """The position of the last event that is there, whatever the head says."""

@@ -45,7 +45,8 @@ class Rule(NamedTuple):
     remedy: str = ""
     """The way out of a misconfiguration."""
     text: str = ""
-    """Only where this is found in the message, as a regular expression."""
+    """Only where this is found in the message or its origin, as a regular expression. A server says the former in the
+    language of its operators, so of what the server itself says only the latter counts: the function it comes from."""
     reconnect: bool = False
     """Whether only a new session may do better."""
 
@@ -111,7 +112,7 @@ RULES: Sequence[Rule] = (
     Rule("40003", Meaning.OUTAGE, "whether the statement was carried out is not known"),
     Rule("40", Meaning.RACE, "two transactions stood in each other's way"),
     Rule("42501", Meaning.MISCONFIGURATION, "a policy hides rows from this user",
-         "give it BYPASSRLS, or disable row-level security of the table", text="row-level security"),
+         "give it BYPASSRLS, or disable row-level security of the table", text="check_enable_rls"),
     Rule("42501", Meaning.MISCONFIGURATION, *_RIGHTS, reconnect=True),
     Rule("42703", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42704", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
@@ -148,7 +149,11 @@ def _fits(rule: Rule, error: BaseException, state: str) -> bool:
         if isinstance(rule.of, type)
         else state in (rule.of,) or state[:2] == rule.of
     )
-    return of and (not rule.text or re.search(rule.text, str(error)) is not None)
+    return of and (not rule.text or re.search(rule.text, f"{error}\n{_origin(error)}") is not None)
+
+
+def _origin(error: BaseException) -> str:
+    return getattr(error, "server_source_function", None) or ""
 
 
 def translated(error: BaseException, where: str = "") -> Unavailable | None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from twinlog.model.errors import ConfigurationError
+from twinlog.postgres.named_queries import part_of
 from twinlog.postgres.timeouts import without_timeouts
 
 _LOCK = 7_714_266_100
@@ -99,8 +100,8 @@ class NewerSchema(ConfigurationError):
 
 @cache
 def migrations(package: str) -> Sequence[Migration]:
-    """The migrations of a package, in order; they are read once."""
-    files = (resources.files(package) / "migrations").iterdir()
+    """The migrations of a package, in order; they are read once. Raises ConfigurationError where it has no folder."""
+    files = part_of(package, "migrations", "its migrations").iterdir()
     found = [(match, file) for file in files if (match := _NAME.fullmatch(file.name))]
     return tuple(sorted(Migration(int(match[1]), file.name, file.read_text()) for match, file in found))
 

@@ -6,12 +6,25 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
+
+from twinlog.model.errors import ConfigurationError
 
 _NAMED = re.compile(r"^-- name: (\w+)\n((?:--[^\n]*\n)*)(.*?);\s*$", re.MULTILINE | re.DOTALL)
 
 
 @cache
 def load_queries(package: str) -> Mapping[str, str]:
-    """The named queries of ``queries.sql`` in a package, by name; they are read once."""
-    text = (resources.files(package) / "queries.sql").read_text()
+    """The named queries of ``queries.sql`` in a package, by name; they are read once. Raises ConfigurationError."""
+    text = part_of(package, "queries.sql", "the queries of its views").read_text()
     return {name: query.strip() for name, _purpose, query in _NAMED.findall(text)}
+
+
+def part_of(package: str, name: str, holds: str) -> Traversable:
+    """A file or folder of a package. Raises ConfigurationError where it has none."""
+    part = resources.files(package) / name
+    if not (part.is_file() or part.is_dir()):
+        raise ConfigurationError(
+            f"Package {package} has no {name}, which holds {holds}; make it, empty if there are none."
+        )
+    return part

@@ -31,7 +31,7 @@ async def trace(log: Log, request: pb.TraceEventRequest, shown: Shown) -> pb.Tra
     checks = Checks()
     name, position = address_of(checks, "address", request.address)
     recorded_at = time_of(checks, "recorded_at", request.recorded_at)
-    if name != log.name and not request.HasField("recorded_at"):
+    if name and name != log.name and not request.HasField("recorded_at"):
         checks.violate(
             "recorded_at", f"is missing: when was {request.address} recorded? It is not of log {log.name}"
         )

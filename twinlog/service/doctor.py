@@ -24,6 +24,7 @@ from twinlog.log.twin import TwinDamaged, TwinMissing
 from twinlog.model.errors import ConfigurationError, TwinlogError, Unavailable, WrongSetting
 from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
 from twinlog.postgres.identity import identity_in, only
+from twinlog.postgres.log import head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
@@ -132,6 +133,8 @@ async def _postgres(
                 async for finding in _schema(connection, spec, subject, parted(database)[1]):
                     yield finding
                 yield await _identity(connection, spec, settings, subject, identities)
+                async for finding in _head(connection, spec, subject):
+                    yield finding
     finally:
         await connection.close()
 
@@ -187,6 +190,16 @@ async def _schema(
             State.WRONG,
             f"this user may not set up the tables ({', '.join(names)}); use the owner of the database",
         )
+
+
+async def _head(connection: asyncpg.Connection, spec: ServiceSpec, subject: str) -> AsyncIterator[Finding]:
+    """Whether the log ends where it says; a log that is to be set up ends nowhere."""
+    if await pending(connection, _KERNEL):
+        return
+    astray = await head_astray(connection.fetch, spec.log)
+    yield Finding(
+        subject, State.WRONG if astray else State.OK, str(astray or "its log ends where table log_head says")
+    )
 
 
 async def _identity(

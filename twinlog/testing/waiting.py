@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
 
 _LEAST_SECONDS, _MOST_SECONDS = 0.01, 0.1
 _RESTS = 4
@@ -11,8 +12,12 @@ _RESTS = 4
 
 
 async def until(true: Callable[[], bool | Awaitable[bool]], *, seconds: float = 60.0) -> None:
-    """Returns when the condition holds. Raises TimeoutError, naming it, where it does not in time."""
+    """Returns when the condition holds. Raises TimeoutError, naming it, where it does not in time.
+
+    The error also names the tasks that have failed meanwhile: what is waited for may have been theirs to do.
+    """
     loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks()
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -23,4 +28,11 @@ async def until(true: Callable[[], bool | Awaitable[bool]], *, seconds: float = 
                 took = loop.time() - began
                 await asyncio.sleep(min(max(_LEAST_SECONDS, _RESTS * took), _MOST_SECONDS))
     except TimeoutError as error:
-        raise TimeoutError(f"{getattr(true, '__qualname__', true)} did not hold in {seconds:g} s") from error
+        late = f"{getattr(true, '__qualname__', true)} did not hold in {seconds:g} s"
+        raise TimeoutError("; ".join([late, *_failures(tasks)])) from error
+
+
+def _failures(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[str]:
+    for task in tasks:
+        if task.done() and not task.cancelled() and (failure := task.exception()):
+            yield f"task {task.get_name()} failed: {failure!r}"
