@@ -27,6 +27,12 @@ from shop.orders.v1.order_pb2 import (
 from shop.orders.v1.saga_mode_pb2 import SagaMode
 from twinlog import Aggregate, AlreadyExists, Events, FailedPrecondition, Money, NotFound, UuidMap
 
+# --- weeks ---
+
+# Nothing may be held for an order whose reservation has failed or was released, however late a command comes. So a
+# customer remembers such orders, and forgets them after two to three weeks: those whose deadline is that long ago are
+# refused by it alone.
+
 WEEK = timedelta(days=7)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEAR = timedelta(days=2)
@@ -178,14 +184,16 @@ def evolve(customer: Customer, event: Message) -> Customer:
         case CustomerErased():
             return replace(customer, erased=True)
         case CreditReserved():
-            customer = _at(customer, event.week)
+            customer = _in_week(customer, event.week)
             amount = Money.of(event.amount).nanos
             holds = customer.holds.insert(event.order_id, amount)
             return replace(customer, reserved=customer.reserved + amount, holds=holds)
         case CreditReleased():
             return _released(customer, event.customer_id, event.order_id)
         case CreditReservationFailed():
-            return _settled(_at(replace(customer, customer_id=event.customer_id), event.week), event.order_id)
+            return _settled(
+                _in_week(replace(customer, customer_id=event.customer_id), event.week), event.order_id
+            )
     return customer
 
 
@@ -206,7 +214,7 @@ def _settled(customer: Customer, order_id: str) -> Customer:
     return replace(customer, settled=customer.settled.insert(order_id, 0))
 
 
-def _at(customer: Customer, week: int) -> Customer:
+def _in_week(customer: Customer, week: int) -> Customer:
     """The customer at a reservation of that week, where those settled before the last week are forgotten.
 
     A reservation without a date may be of any later week. What is settled by then counts as settled in the week of the
@@ -230,14 +238,14 @@ def decide(customer: Customer, command: Command) -> Events:
                 raise CustomerExists(customer_id=customer_id)
             return [CustomerCreated(customer_id=customer_id, name=name, credit_limit=limit.to_proto())]
         case ChangeCreditLimit(limit):
-            return _change(customer, limit)
+            return _change_limit(customer, limit)
         case EraseCustomer():
             return _erase(customer)
         case ReserveCredit() | ReleaseCredit():
-            return _move(customer, command)
+            return _reserve_or_release(customer, command)
 
 
-def _move(customer: Customer, command: ReserveCredit | ReleaseCredit) -> Events:
+def _reserve_or_release(customer: Customer, command: ReserveCredit | ReleaseCredit) -> Events:
     held = customer.held(command.order_id)
     if held == 0:
         return []  # settled
@@ -254,7 +262,7 @@ def _move(customer: Customer, command: ReserveCredit | ReleaseCredit) -> Events:
     ]
 
 
-def _change(customer: Customer, limit: Money) -> Events:
+def _change_limit(customer: Customer, limit: Money) -> Events:
     if not customer.exists:
         raise CustomerNotFound
     if limit.currency != customer.currency:

@@ -17,7 +17,7 @@ from twinlog.rpc import Checks, Context, Moment, PageTokens, Past, ReadModel, mo
 from twinlog.v1.moment_pb2 import LogPosition
 from twinlog.v1.moment_pb2 import Moment as MomentMessage
 
-_SECONDS = 5.0
+_PATIENCE_SECONDS = 5.0
 """How long a call without a deadline waits for the views, and for the saga."""
 
 
@@ -89,14 +89,14 @@ class MomentQueries(Queries, MomentQueryServiceServicer):
         order = await self._order_then(order_id, Moment(position=cut["orders"]))
         response = pb.GetMomentResponse(
             cut=[LogPosition(log=log, position=position) for log, position in sorted(cut.items())],
-            saga=await self._saga(order_id, cut.get("sagas", 0), time_left(context, _SECONDS)),
+            saga=await self._saga(order_id, cut.get("sagas", 0), time_left(context, _PATIENCE_SECONDS)),
         )
         write_order(response.order, order)
         if customers := cut.get("customers"):
             with suppress(CustomerNotFound):  # the order was made for nobody, or before its customer
                 customer = await self._customer_then(order.customer_id, Moment(position=customers))
                 write_customer(response.customer, customer)
-        await self._reads.after(cut, time_left(context, _SECONDS))
+        await self._reads.after(cut, time_left(context, _PATIENCE_SECONDS))
         rows = [row for row in await self._views.timeline(order_id) if row.position <= cut.get(row.log, 0)]
         response.entries.extend(map(timeline_message, rows))
         return response
