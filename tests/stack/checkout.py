@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from tests.waiting import until
 from twinlog.dev import free_port
 
 PACKAGES = ("twinlog", "shop", "stack", *NAMES)
+_PATIENCE_SECONDS = 280.0
+"""A start takes three seconds, and many times as long beside other work; a test has 300 seconds."""
 ADDRESSES = [service.address_setting for service in SERVICES]
 
 
@@ -69,26 +71,25 @@ class Checkout:
 
     async def says(self, *words: str, times: int = 1) -> None:
         """Returns when the command started last has printed each of these; fails when it ends without."""
-
-        def has() -> bool:
-            return all(self.said.count(each) >= times for each in words)
-
-        await until(lambda: has() or self.started[-1].poll() is not None, seconds=180)
-        assert has(), f"ended with {self.started[-1].returncode}, and said\n{self.said}"
+        await self._until(lambda: all(self.said.count(each) >= times for each in words))
 
     async def up(self) -> dict[str, Any]:
-        """stack.json, as soon as it is that of the command started last."""
-        pid = self.started[-1].pid
-        await until(
-            lambda: self._stack().get("pid") == pid or self.started[-1].poll() is not None, seconds=180
-        )
-        assert self._stack().get("pid") == pid, self.said
+        """stack.json, as soon as it is that of the command started last; fails when that ends before."""
+        await self._until(lambda: self._stack().get("pid") == self.started[-1].pid)
         return self._stack()
 
     async def ended(self, process: subprocess.Popen[bytes]) -> int:
-        """The exit code, within three minutes: other tests run meanwhile."""
-        await until(lambda: process.poll() is not None, seconds=180)
+        """The exit code."""
+        await self._until(lambda: process.poll() is not None)
         return process.returncode
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        process = self.started[-1]
+        try:
+            await until(lambda: true() or process.poll() is not None, seconds=_PATIENCE_SECONDS)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; {process.args!r} said\n{self.said}") from error
+        assert true(), f"{process.args!r} ended with {process.returncode}, and said\n{self.said}"
 
     def processes(self) -> Sequence[int]:
         """The ids of the processes that run in the checkout."""
