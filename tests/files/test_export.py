@@ -533,7 +533,7 @@ async def test_what_is_no_file_of_a_log_is_refused(site: Site) -> None:
 
 async def test_without_the_extra_the_command_names_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(ConfigurationError, match=r"pip install twinlog\[archive\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'twinlog\[archive\]'"):
         await site.export()
 
 
