@@ -30,6 +30,7 @@ from tests.waiting import GOING_AWAY, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 TOKEN, CHOICE, STALE = "twinlog-consistency-token", "twinlog-consistency", "twinlog-stale-by"
+WHOSE = "twinlog-consistency-installation"
 FAR = 10**15
 """A position that no log reaches."""
 
@@ -183,6 +184,13 @@ async def test_tokens_travel_as_metadata(client: Client) -> None:
     assert STALE not in told
     reached = dict(part.split(":") for part in told[TOKEN].split(","))
     assert int(reached["orders"]) >= int(token.partition(":")[2])
+
+    ours = str(told[WHOSE])
+    assert dict(await call.trailing_metadata())[WHOSE] == ours
+    for whose, fields in ((ours, set()), ("another", {WHOSE})):
+        metadata = [(TOKEN, f"orders:{FAR}"), (CHOICE, "fail"), (WHOSE, whose)]
+        refused = await refusal(client.order_queries.GetOrder(request, timeout=PATIENCE, metadata=metadata))
+        assert (refused.reason == "VIEW_LAGGING", refused.fields) == (not fields, fields)
 
 
 async def test_who_asks_chooses_what_is_done_about_staleness(client: Client) -> None:

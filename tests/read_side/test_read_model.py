@@ -13,7 +13,7 @@ from tests.dead_letters.journal import event
 from tests.mistakes.test_start import Row, policies, service, view
 from tests.waiting import until
 from twinlog.model.errors import ConfigurationError, InvalidArgument
-from twinlog.rpc import ReadModel
+from twinlog.rpc import ReadModel, consistency
 from twinlog.rpc.freshness import ViewLagging
 from twinlog.rpc.validation import Checks
 from twinlog.testing import MemoryTwin, MemoryViews
@@ -73,6 +73,36 @@ async def test_a_token_is_waited_for_as_long_as_the_call_has(monkeypatch: pytest
         for remaining in (0.1, 60.0, 3600.0, None):
             await reads.fresh(Checks(), object(), Incoming("source:9", remaining))
         assert waited == pytest.approx([0.09, 54.0, 3240.0, 5.0])
+
+
+async def test_a_token_that_says_to_be_of_another_installation_is_refused() -> None:
+    ours = ((consistency.INSTALLATION_KEY, "here"),)
+    for others in ((), ours):
+        asked = consistency.wanted(
+            _Carried(("twinlog-consistency-token", "source:9"), *others), ["source"], {}, ours
+        )
+        assert asked.positions == {"source": 9}
+    elsewhere = _Carried(
+        ("twinlog-consistency-token", "source:9"),
+        (consistency.INSTALLATION_KEY, "there"),
+    )
+    with pytest.raises(InvalidArgument, match="installation: is another than here") as refused:
+        consistency.wanted(elsewhere, ["source"], {}, ours)
+    assert [*refused.value.violations] == [consistency.INSTALLATION_KEY]
+    assert consistency.wanted(elsewhere, ["source"], {}).positions == {"source": 9}
+
+
+class _Carried:
+    """The metadata of a call."""
+
+    def __init__(self, *pairs: tuple[str, str]) -> None:
+        self._pairs = pairs
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self._pairs
+
+    def time_remaining(self) -> float | None:
+        return None
 
 
 @pytest.mark.parametrize("by", ["row", "filter"])

@@ -17,7 +17,7 @@ from twinlog.log.ports import CheckpointAdvance
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import LiveBuilds
 from twinlog.model.view import AnyView
-from twinlog.rpc import watches
+from twinlog.rpc import resume_tokens, watches
 from twinlog.rpc.freshness import Freshness
 from twinlog.rpc.watches import Watches
 from twinlog.testing import MemoryViews
@@ -149,6 +149,51 @@ async def test_a_watch_that_moves_between_definitions_is_told_nothing_twice() ->
         except AssertionError as error:
             found.append(f"seed {seed}: {error}")
     assert not found
+
+
+async def test_a_row_of_another_shape_is_told_again_only_where_it_has_changed() -> None:
+    """The watch resumes where nothing but the token is left of the definition that told it."""
+    store = Store()
+    await store.begin()
+    for key in KEYS:
+        await store.write(key, "red")
+    watchers = {key: Watcher(key=key) for key in KEYS}
+
+    async def watched(view: AnyView, reads: Build | None, *ending: str) -> list[str]:
+        """The pieces that were told; the watches of ``ending`` end by themselves, as nothing more is to come."""
+        before = {key: len(each.history) for key, each in watchers.items()}
+        async with store.replica(view, reads) as replica:
+            await store.settled([replica])
+            for each in watchers.values():
+                each.connect(replica)
+            for key in ending:
+                rest = replica.row(key, watchers[key].history[-1].token, lambda _row: True)
+                async with asyncio.timeout(60):
+                    assert [change async for change in rest] == []
+            await store.settled([replica])
+            for each in watchers.values():
+                await each.disconnect()
+        return [key for key, each in watchers.items() if len(each.history) > before[key]]
+
+    assert await watched(PIECES, None) == [*KEYS]
+    await store.write("b", "blue")
+    await store.write("c", "")
+    home = (await store.views.builds())[0]
+    await store.views.switch(store.build, home, {}, None)
+    await store.views.drop_build(home, [HOME], "pieces")
+    assert await watched(WEIGHED, store.build, "a") == ["b", "c"]
+    assert [key for key, each in watchers.items() if each.held] == ["a", "b"]
+
+
+def test_states_of_two_shapes_are_compared_by_what_both_have() -> None:
+    old, new = Piece("a", "red", 1), WeighedPiece("a", "red", 1, 3)
+    states = [resume_tokens.state_of(row) for row in (old, new)]
+    assert resume_tokens.is_same(*states) and resume_tokens.is_same(*reversed(states))
+    for other in (new._replace(color="blue"), new._replace(version=2), None):
+        assert not resume_tokens.is_same(states[0], resume_tokens.state_of(other)), other
+    heavier = resume_tokens.state_of(new._replace(weight=4))
+    assert not resume_tokens.is_same(states[1], heavier), "of one shape, every field counts"
+    assert resume_tokens.is_same(states[0], heavier)
 
 
 async def test_a_token_of_another_installation_is_refused() -> None:

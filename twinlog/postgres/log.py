@@ -92,6 +92,8 @@ class PostgresLog(ArchivedPast):
         self.pool = pool
         self._connections = connections or Connections()
         self.archive = Archive(name)
+        self.installation = ""
+        """Whose it is, once that is known."""
 
     def dumped(self) -> Mapping[str, Any]:
         """What a dump of the process says of it: the use of its connections."""

@@ -40,6 +40,7 @@ class Commands:
     def __init__(self, log: Log, writer: Writer) -> None:
         self._log = log
         self._writer = writer
+        self._whose = consistency.whose(log)
 
     @property
     def schema(self) -> Schema:
@@ -86,7 +87,7 @@ class Commands:
         token = tokens.write({self._log.name: outcome.position})
         if "consistency_token" in response_type.DESCRIPTOR.fields_by_name:
             outcome.result.consistency_token = token  # type: ignore[attr-defined]
-        consistency.tell(context, token)
+        consistency.tell(context, token, self._whose)
         return outcome.result
 
     async def do(

@@ -78,6 +78,7 @@ class ReadModel:
         """
         self._service = service
         self._store = store
+        self._whose = consistency.whose(store.log)
         self._views = views
         self._logs = {".".join(filter(None, (service.name, name, log))): log for log in views}
         service.read_models.append(self._logs)
@@ -146,7 +147,7 @@ class ReadModel:
         token = getattr(request, "consistency_token", "")
         in_request = checks.consistency_token("consistency_token", token, self._views) if token else {}
         checks.done()
-        wanted, choice = consistency.wanted(context, self._views, in_request)
+        wanted, choice = consistency.wanted(context, self._views, in_request, self._whose)
         stale_by: Mapping[str, int] = {}
         if wanted and choice == consistency.WAIT:
             at_most = _TOKEN_WAIT_SECONDS if context.time_remaining() is None else math.inf
@@ -156,7 +157,7 @@ class ReadModel:
             if choice == consistency.FAIL:
                 for log in stale_by:
                     raise ViewLagging(log=log, reached=self.freshness.positions[log], wanted=wanted[log])
-        consistency.tell(context, self.freshness.token, stale_by)
+        consistency.tell(context, self.freshness.token, self._whose, stale_by)
 
     async def after(self, token: str | Mapping[str, int], seconds: float = _TOKEN_WAIT_SECONDS) -> None:
         """Waits until the views have what a command did, by the ``consistency_token`` of its response.

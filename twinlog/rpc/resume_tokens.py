@@ -1,15 +1,16 @@
 """Resume tokens: where a watch goes on, such as ``customers:4.0,orders:17.0/3f9c0a1b5d7e2c48~9d27c4e1``.
 
 By log the position up to which changes were told, with the number of replays there; then what is watched, and whose
-positions these are; for a single row its state. These three are hashes. Where another build of the view than its home
-was read, its number stands before the state, as in ``…~9d27c4e1@2``. Nothing in it is secret, and a forged one
-deceives only who forged it.
+positions these are; for a single row its state. These three are hashes, of the state also one of each field. Where
+another build of the view than its home was read, its number stands before the state, as in ``…~9d27c4e1@2``. Nothing in
+it is secret, and a forged one deceives only who forged it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -23,6 +24,10 @@ _BUILD = re.compile(r"|[1-9][0-9]{0,8}", re.ASCII)
 _MAX_POSITION = 2**63 - 1
 _HASH_BYTES = 8
 _ORIGIN_BYTES = 4
+_NAME_DIGITS, _FIELD_DIGITS = 6, 14
+"""Hexadecimal digits of a field in a state: those of its name come first."""
+_MOST_FIELDS = 40
+"""A row with more is compared as a whole, so that its token does not grow beyond what is taken back."""
 _WRONG = "is not a token that this watch gave; pass the last one unchanged, or none to start anew"
 
 
@@ -32,7 +37,7 @@ class Resumed(NamedTuple):
     marks: Mapping[str, Mark]
     """By log, up to where changes were told."""
     state: str
-    """The hash of the row that was told last; empty for watches of many rows."""
+    """The state of the row that was told last, as :func:`state_of` gives it; empty for watches of many rows."""
     build: int
     """The build of the view that was read; 0: its home."""
 
@@ -40,6 +45,40 @@ class Resumed(NamedTuple):
 def hash_of(*values: Any) -> str:
     """A hash of what is watched, or of a row: the same in every process."""
     return blake2b(repr(values).encode(), digest_size=_HASH_BYTES).hexdigest()
+
+
+def state_of(row: Any) -> str:
+    """The state of a row, None where there is none: the same in every process that declares the row alike."""
+    names = getattr(row, "_fields", ())
+    fields = [_hash_of_field(*each) for each in zip(names, row, strict=True)] if names else []
+    return hash_of(row) + "".join(fields if len(fields) <= _MOST_FIELDS else [])
+
+
+def _hash_of_field(name: str, value: Any) -> str:
+    return _hash_of_name(name) + hash_of(value)[: _FIELD_DIGITS - _NAME_DIGITS]
+
+
+@cache
+def _hash_of_name(name: str) -> str:
+    return hash_of(name)[:_NAME_DIGITS]
+
+
+def is_same(told: str, now: str) -> bool:
+    """Whether two states are of one row that has not changed.
+
+    Two definitions of a view have rows of two shapes: of these, the fields that both have are compared.
+    """
+    if told == now:
+        return True
+    one, other = _fields(told), _fields(now)
+    common = one.keys() & other.keys()
+    return bool(common) and one.keys() != other.keys() and all(one[name] == other[name] for name in common)
+
+
+def _fields(state: str) -> Mapping[str, str]:
+    """By the hash of its name, that of each field."""
+    starts = range(2 * _HASH_BYTES, len(state), _FIELD_DIGITS)
+    return {state[at : at + _NAME_DIGITS]: state[at + _NAME_DIGITS : at + _FIELD_DIGITS] for at in starts}
 
 
 def origin_of(secret: bytes) -> str:

@@ -133,7 +133,7 @@ class _Watcher:
         self.told: Told | None = None
         """Where it resumes, until it has joined."""
         self.state = ""
-        """The hash of the row that it was told last."""
+        """That of the row that it was told last, see :func:`resume_tokens.state_of`."""
         self.given = ""
         """The token of the last change that it took."""
         self.waiting: list[Change] = []
@@ -178,6 +178,14 @@ class _Seen(NamedTuple):
     """By where watches were told last; None: that is not known."""
     rows: Mapping[str, Any]
     firsts: Mapping[_Watcher, Mapping[str, Any]]
+    states: dict[str, str]
+    """Of rows by key, as far as they were asked for: many watch the same."""
+
+    def state(self, key: str) -> str:
+        """The state of a row that was read, see :func:`resume_tokens.state_of`."""
+        if key not in self.states:
+            self.states[key] = resume_tokens.state_of(self.rows.get(key))
+        return self.states[key]
 
 
 class Watches:
@@ -229,7 +237,7 @@ class Watches:
             self._join(watcher)
             while True:
                 change = await watcher.take()
-                if not told or resume_tokens.hash_of(change.row) != told:
+                if not told or not resume_tokens.is_same(told, resume_tokens.state_of(change.row)):
                     yield change
                 told = ""  # what it resumes with may be the first change only
                 if change.row is not None and until(change.row):
@@ -351,7 +359,7 @@ class Watches:
     async def _read(self, joining: Sequence[_Watcher], moment: ViewMoment) -> _Seen:
         build = moment.reads(self._view)
         number, consumers = number_of(build), self._consumers.of(build)
-        starts = [each.told for each in joining if each.told and (each.filter or each.told.build != number)]
+        starts = [each.told for each in joining if each.told and each.filter]
         starts += [self._told] if self._told else []
         by_build: dict[int, list[Told]] = defaultdict(list)
         for told in {each.place: each for each in starts}.values():
@@ -369,7 +377,7 @@ class Watches:
                 wanted.update(changed[each.told.place] or ())
         rows = await moment.rows(self._view, list(wanted)) if wanted else {}
         firsts = {each: await self._first(each, moment) for each in joining if each.first}
-        return _Seen(now, changed, rows, firsts)
+        return _Seen(now, changed, rows, firsts, {})
 
     async def _across(
         self, moment: ViewMoment, starts: Sequence[Told], now: Marks
@@ -417,12 +425,12 @@ class Watches:
 
     def _tell_of_row(self, key: str, seen: _Seen) -> None:
         row, watchers = seen.rows.get(key), self._of_key[key]
-        state = resume_tokens.hash_of(row)
+        state = seen.state(key)
         token = self._token(seen, next(iter(watchers)).watched, state)
         change = Change({} if row is None else {key: row}, [key] if row is None else [], token)
         for watcher in watchers:
-            if watcher.state != state:
-                watcher.state = state
+            told, watcher.state = watcher.state, state
+            if not resume_tokens.is_same(told, state):
                 watcher.tell(change)
 
     def _welcome(self, watcher: _Watcher, seen: _Seen) -> None:
@@ -437,11 +445,10 @@ class Watches:
             return
         if watcher.filter is None:
             row = seen.rows.get(watcher.key)
-            watcher.state = resume_tokens.hash_of(row)
-            if self._may_have_changed(watcher, seen):
-                token = self._token(seen, watcher.watched, watcher.state)
-                gone = [watcher.key] if row is None and watcher.told else []
-                watcher.tell(Change({} if row is None else {watcher.key: row}, gone, token))
+            watcher.state = seen.state(watcher.key)
+            token = self._token(seen, watcher.watched, watcher.state)
+            gone = [watcher.key] if row is None and watcher.told else []
+            watcher.tell(Change({} if row is None else {watcher.key: row}, gone, token))
             self._of_key[watcher.key][watcher] = None
             return
         fields, values = watcher.filter
@@ -456,17 +463,6 @@ class Watches:
         watcher.tell(Change(rows, left, self._token(seen, watcher.watched)))
         watcher.told = watcher.first = None
         self._of_filter[fields].setdefault(values, {})[watcher] = None
-
-    @staticmethod
-    def _may_have_changed(watcher: _Watcher, seen: _Seen) -> bool:
-        """Whether what a watch of a row resumes with has to be compared with what it was told.
-
-        Builds of two definitions have rows of two shapes, so that their hashes differ where nothing has changed.
-        """
-        if watcher.told is None or watcher.told.build == seen.now.build:
-            return True
-        changed = seen.changed[watcher.told.place]
-        return changed is None or watcher.key in changed
 
     def _lagging(self, told: Told | None, now: Told) -> ViewLagging | None:
         for log, mark in told.marks.items() if told else ():

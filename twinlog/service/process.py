@@ -92,6 +92,7 @@ async def _opened(
         async with _own_log(spec, settings) as own, opened_keys(settings) as keys:
             clock = StoreClock(own.time, SystemClock())
             identity = await _checked(own, spec, settings, clock)
+            own.installation = identity.installation
             kept = await until_available("declarations", lambda: _declared(own, spec))
             remembered = await _remembered(keys, own)
             metrics = _metrics(clock) if settings.metrics_address else None
