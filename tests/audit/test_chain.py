@@ -10,6 +10,7 @@ from shop.customers.v1.events_pb2 import CustomerCreated
 from tests.audit.test_command import run
 from tests.audit.world import DATABASE_OF, World
 from tests.chain.history import rewrite_chain
+from twinlog import ConfigurationError
 from twinlog.audit import chain
 from twinlog.log.chain import Head
 
@@ -34,6 +35,11 @@ async def test_a_shop_that_nobody_touched_is_as_it_was_linked(shop: World) -> No
     assert report.figures.checked["events"] == report.figures.checked["twin messages"] == events
     assert events == sum([len(await shop.events(log)) for log in DATABASE_OF])
     assert len(report.notes) == report.figures.checked["noted heads"] >= 3
+
+
+async def test_a_key_without_a_head_proves_nothing(shop: World) -> None:
+    with pytest.raises(ConfigurationError, match="--key: there is no head that it could have signed"):
+        await Auditor(shop.nats, shop.pools, at_rest=True).verify_chains(key_file="heads.pub.pem")
 
 
 async def test_log_stream_and_views_changed_together(shop: World) -> None:

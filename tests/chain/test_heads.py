@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from tests.chain.test_gaps import append_without
 from tests.kernel.batches import grow
 from tests.waiting import until
 from twinlog import ConfigurationError, Unavailable
+from twinlog.audit import chain_options
 from twinlog.log.chain import Head
 from twinlog.log.heads import Heads
 from twinlog.log.signing import is_signed, public_key, signed, signer
@@ -123,3 +125,19 @@ async def test_a_key_that_will_not_do_is_refused_with_a_way_out(tmp_path: Path) 
             ConfigurationError, match=r"--key: .*; take it from the private key: openssl pkey"
         ):
             public_key(path)
+
+
+def test_what_is_said_of_heads_has_chains_verified() -> None:
+    """Taken without a word and compared with nothing, it would look proved."""
+    parser = argparse.ArgumentParser()
+    chain_options(parser)
+    head = f"counters:2:{'4f' * 32}"
+    given = [[], ["--chain"], ["--head", head], ["--head", head, "--head", head], ["--key", "heads.pub.pem"]]
+    found = [parser.parse_args(words) for words in given]
+    assert [(each.chain, len(each.heads), each.key) for each in found] == [
+        (False, 0, None),
+        (True, 0, None),
+        (True, 1, None),
+        (True, 2, None),
+        (True, 0, "heads.pub.pem"),
+    ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -214,6 +215,63 @@ def test_an_upcaster_returns_what_the_table_says() -> None:
         UpcasterFailed, match=r"returns google\.protobuf\.StringValue, which the table does not"
     ):
         today(line, Int32Value(value=1))
+
+
+def test_an_upcaster_may_yield_what_it_makes() -> None:
+    def halves(old: StringValue) -> Iterator[Message]:
+        for word in old.value.split():
+            yield Int64Value(value=int(word))
+
+    wanted = [Int64Value(value=3), Int64Value(value=4)]
+    lines: Any = [Upcast.split(StringValue, [Int64Value], halves)], {StringValue: (halves, [Int64Value])}
+    for table in lines:
+        assert [*Schema(table).decode(recorded(1, StringValue(value="3 4")))] == wanted
+
+
+RULES = """
+RATE, RATES, WORDS = {n}, {{"eur": {n}}}, (1, [{n}])
+def helper(old): return old.value * {n}
+def deeper(old): return helper(old)
+class Rated:
+    def __init__(self, rate): self.rate = rate
+    def __call__(self, old): return Int64Value(value=self.rate)
+    def by(self, old): return Int64Value(value=self.rate)
+def closed(rate): return lambda old: Int64Value(value=old.value * rate)
+def again(old): return again(old) if RATE else Int64Value()
+"""
+"""A module of a domain, in which one number may be another."""
+WAYS = {
+    "its own code": "lambda old: Int64Value(value={n})",
+    "a set": "lambda old: Int64Value(value=old.value in {{5, {n}}})",
+    "a default": "lambda old, rate={n}: Int64Value(value=rate)",
+    "a default by name": "lambda old, *, rate={n}: Int64Value(value=rate)",
+    "a closure": "closed({n})",
+    "a partial": "partial(lambda rate, old: Int64Value(value=rate), {n})",
+    "a constant": "lambda old: Int64Value(value=RATE)",
+    "a table": "lambda old: Int64Value(value=RATES.get('eur', 0))",
+    "a list in a tuple": "lambda old: Int64Value(value=WORDS[1][0])",
+    "a function that it calls": "lambda old: Int64Value(value=helper(old))",
+    "one that this one calls": "lambda old: Int64Value(value=deeper(old))",
+    "a name in a comprehension": "lambda old: Int64Value(value=sum([RATE for _ in '1']))",
+    "an object": "Rated({n})",
+    "a method": "Rated({n}).by",
+    "a function that calls itself": "again",
+}
+"""How what an upcaster makes may hang on that number."""
+
+
+def test_whatever_an_upcaster_says_is_in_the_fingerprint_of_its_table() -> None:
+    def fingerprint(by: str, number: int) -> str:
+        domain: dict[str, Any] = {"Int64Value": Int64Value, "partial": partial, "__name__": "domain"}
+        exec(RULES.format(n=number), domain)
+        return Schema(
+            [Upcast.rename(Int32Value, Int64Value, by=eval(by.format(n=number), domain))]
+        ).fingerprint
+
+    same = [name for name, by in WAYS.items() if fingerprint(by, 1) == fingerprint(by, 2)]
+    assert not same, "states of before would be taken for those of today"
+    other = [name for name, by in WAYS.items() if fingerprint(by, 1) != fingerprint(by, 1)]
+    assert not other, "states would be made anew at each start"
 
 
 def test_types_of_one_short_name_are_all_sent() -> None:

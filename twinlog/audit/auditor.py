@@ -54,6 +54,7 @@ from twinlog.log.chain import Head
 from twinlog.log.signing import is_signed, public_key
 from twinlog.log.system import SystemClock
 from twinlog.model.clock import Clock
+from twinlog.model.errors import ConfigurationError
 from twinlog.model.event import StreamId
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.identity import identity
@@ -133,6 +134,10 @@ class Auditor:
         ``key_file``: the public key by which each of these has to be signed; None: signatures do not matter. It reads
         everything once, in bounded memory. Raises ConfigurationError and Unavailable.
         """
+        if key_file and not noted:
+            raise ConfigurationError(
+                "--key: there is no head that it could have signed; give those you have with --head"
+            )
         started, found = time.monotonic(), Findings()
         checked: Counter[str] = Counter()
         waiting: list[str] = []

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from twinlog.log.chain import Head
+
+
+class _OfChains(argparse.Action):
+    """An option that says how chains are verified, so that they are: else it would be compared with nothing."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.chain = True
+        several = isinstance(self.default, list)
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), values] if several else values)
 
 
 def chain_options(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +35,16 @@ def chain_options(parser: argparse.ArgumentParser) -> None:
         "--head",
         dest="heads",
         type=_head,
-        action="append",
+        action=_OfChains,
         default=[],
         metavar="LOG:POSITION:HASH[:SIGNATURE]",
-        help="with --chain: a head of a log that was noted elsewhere; as many as you have",
+        help="the same, and that a head of a log is in its chain that was noted elsewhere; as many as you have",
     )
     parser.add_argument(
-        "--key", metavar="FILE", help="with --head: each is to be signed by the key whose public part this is"
+        "--key",
+        action=_OfChains,
+        metavar="FILE",
+        help="with --head: each is to be signed by the key whose public part this is",
     )
 
 

@@ -167,7 +167,7 @@ class Schema:
         if reading := self._replacing.get(name):
             return [new for old in _checked(reading, reading.upcast(message)) for new in self._today(old)]
         if reading := self._completing.get(name):
-            return reading.upcast(message)
+            return [*reading.upcast(message)]
         if field := _HOLDS_EVENT.get(name):
             self._renew(getattr(message, field))
         return (message,)
@@ -201,7 +201,8 @@ def _by_type(lines: Sequence[Upcast]) -> Iterator[Reading]:
             yield reading
 
 
-def _checked(reading: Reading, messages: Sequence[Message]) -> Sequence[Message]:
+def _checked(reading: Reading, made: Iterable[Message]) -> Sequence[Message]:
+    messages = [*made]  # a function that yields them gives them only once
     for message in messages:
         if type(message) not in reading.gives:
             raise TypeError(f"it returns {_name(message)}, which the table does not say; name it there")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pool
@@ -20,12 +19,11 @@ from google.protobuf.message import Message
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import shown
 from twinlog.model.functions import not_plain, takes
+from twinlog.model.told import told
 
-Upcaster = Callable[[Any], Sequence[Message]]
+Upcaster = Callable[[Any], Iterable[Message]]
 """Replaces a message of an old type: ``lambda old: [CreditReserved(order_id=old.order_id, amount=old.amount)]``."""
 Old = TypeVar("Old", bound=Message)
-
-_PLAIN = (str, bytes, int, float, bool, type(None), tuple)
 
 
 class WrongUpcast(ConfigurationError):
@@ -82,11 +80,11 @@ class Upcast:
 
     @staticmethod
     def split(
-        old: type[Old], into: Sequence[type[Message]], by: Callable[[Old], Sequence[Message]]
+        old: type[Old], into: Sequence[type[Message]], by: Callable[[Old], Iterable[Message]]
     ) -> Upcast:
         """Each old event is read as several: they share its position, version and id, and follow each other.
 
-        ``by`` makes them; it may leave some out. ``into``: all types that it returns.
+        ``by`` makes them, in a list or one by one; it may leave some out. ``into``: all types that it returns.
         """
         line = f"Upcast.split({_name(old)}, {_names(_types(into))})"
         if isinstance(into, type):
@@ -97,7 +95,7 @@ class Upcast:
         if not into:
             raise WrongUpcast(line=line, what="there is no type to split it into; use Upcast.drop")
         _refuse_other(line, by)
-        return Upcast(line, [Reading(old, by, into, _text(by))])
+        return Upcast(line, [Reading(old, by, into, told(by))])
 
     @staticmethod
     def merge(olds: Mapping[type[Message], Callable[[Any], Message] | None], into: type[Message]) -> Upcast:
@@ -125,7 +123,7 @@ class Upcast:
             raise WrongUpcast(line=line, what="it names no field; give a value, as in currency=…")
         for field, value in values.items():
             _refuse_default(line, of, field, value)
-        said = {field: _text(value) for field, value in values.items()}
+        said = {field: told(value) for field, value in values.items()}
         return Upcast(line, [Reading(of, _completing(values), [of], json.dumps(said, sort_keys=True), True)])
 
     @staticmethod
@@ -143,7 +141,7 @@ def table_of(upcasts: Mapping[type[Message], tuple[Upcaster, Sequence[type[Messa
         line = f"Upcaster of {_name(old)}"
         upcast, gives = _pair(line, said)
         _refuse_unknown(line, [old, *gives])
-        lines.append(Upcast(line, [Reading(old, upcast, gives, _text(upcast))]))
+        lines.append(Upcast(line, [Reading(old, upcast, gives, told(upcast))]))
     return lines
 
 
@@ -202,7 +200,7 @@ def _one(
     if fields or without:
         raise WrongUpcast(line=line, what="by= makes the whole message; leave the names of fields out")
     _refuse_other(line, by)
-    return Reading(old, lambda message: [by(message)], [new], _text(by))
+    return Reading(old, lambda message: [by(message)], [new], told(by))
 
 
 Plan = Sequence[tuple[str, str]]
@@ -339,21 +337,3 @@ def _name(of: Any) -> str:
 
 def _names(of: Sequence[Any]) -> str:
     return f"[{', '.join(map(_name, of))}]"
-
-
-def _text(value: Any) -> str:
-    """What can be told of a value or a function, so that another one is told as another."""
-    if isinstance(value, Message):
-        return value.SerializeToString(deterministic=True).hex()
-    code = getattr(value, "__code__", None)
-    return json.dumps([*_in_code(code)]) if code else repr(value) if isinstance(value, _PLAIN) else ""
-
-
-def _in_code(code: CodeType) -> Iterator[str]:
-    """Without names of files and numbers of lines."""
-    yield from (code.co_code.hex(), repr(code.co_names))
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _in_code(constant)
-        elif isinstance(constant, _PLAIN):
-            yield repr(constant)

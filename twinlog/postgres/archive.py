@@ -35,12 +35,16 @@ class Archive:
 
         ``table`` gives up to so many events of the table after a position.
         """
-        if not events or (events[0].position == after + 1 and events[-1].position == after + len(events)):
-            return events
-        found = await self.read(fetch, after, limit)
-        if len(found) == limit:
-            return found
-        return [*found, *await table(found[-1].position if found else after, limit - len(found))]
+        found: list[Recorded] = []
+        # Rows of another range may leave the table after the files were looked at, so the table is looked at again.
+        while events and not (events[0].position == after + 1 and events[-1].position == after + len(events)):
+            more = await self.read(fetch, after, limit)
+            found += more
+            after, limit = after + len(more), limit - len(more)
+            if not (more and limit):
+                break
+            events = await table(after, limit)
+        return [*found, *events[:limit]] if found else events
 
     async def pages(self, fetch: Fetch, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
         """The events between two positions, as far as they are in the archive."""

@@ -21,7 +21,11 @@ _CAUSE = re.compile(r"([^/]+)/([0-9]{1,18})")
 
 
 class ArchivedPast(PostgresPast):
-    """Answers of SQL where the table has all; else event by event, or with those of the archive besides."""
+    """Answers of SQL where the table has all; else event by event, or with those of the archive besides.
+
+    The table is always asked first, and where the archive ends only then: what has left the table is in the archive by
+    then, also while ranges move there.
+    """
 
     archive: Archive
 
@@ -41,9 +45,9 @@ class ArchivedPast(PostgresPast):
         return int(rows[0][0]) if rows else 0
 
     async def version_at(self, stream: StreamId, moment: Moment) -> int:
-        time = moment.time
+        time, version = moment.time, await super().version_at(stream, moment)
         if time is None or not (await self._ask("is_archived", *stream))[0][0]:
-            return await super().version_at(stream, moment)
+            return version
 
         async def by_then(version: int) -> bool:
             ((_, events),) = await self.load([ReadRequest(stream, version - 1, upto=version)])
@@ -52,8 +56,9 @@ class ArchivedPast(PostgresPast):
         return await _halved(_VERSION_BITS, by_then)
 
     async def position_at(self, time: datetime) -> int:
+        found = await super().position_at(time)
         if not await self.archived_upto():
-            return await super().position_at(time)
+            return found
 
         async def by_then(position: int) -> bool:
             events = await self.read(position - 1, 1)
@@ -72,8 +77,10 @@ class ArchivedPast(PostgresPast):
         return last
 
     async def causes_of(self, after: int, upto: int) -> Sequence[CausedAt]:
-        archived = [caused async for caused in self._archived_causes(after, upto)]
-        return sorted({*archived, *await super().causes_of(after, upto)})
+        found = {*await super().causes_of(after, upto)}
+        async for caused in self._archived_causes(after, upto):
+            found.add(caused)
+        return sorted(found)
 
     async def _archived_causes(self, after: int, upto: int) -> AsyncIterator[CausedAt]:
         async for events in self.archive.pages(self._query, after, min(upto, await self.archived_upto())):

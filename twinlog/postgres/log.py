@@ -137,6 +137,7 @@ class PostgresLog(ArchivedPast):
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
     ) -> Sequence[Recorded]:
         """The events between two positions that have one of these correlation ids or causes, in order."""
+        rows = await self._fetch("related", after, upto, [*correlations], [*causes])
         archived = await self.archived_upto()
         old = [
             event
@@ -144,15 +145,14 @@ class PostgresLog(ArchivedPast):
             for event in events
             if _is_related(event, correlations, causes)
         ]
-        rows = await self._fetch("related", max(after, archived), upto, [*correlations], [*causes])
-        return [*old, *(self.recorded(row) for row in rows)]
+        return [*old, *(self.recorded(row) for row in rows if row[0] > archived)]
 
     async def found(self, wanted: Filter, after: int, upto: int, most: int) -> Sequence[Recorded]:
         """The newest events between two positions that fit, at most so many, in order."""
-        archived = await self.archived_upto()
         fields = wanted.stream, wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
-        rows = await self._fetch("found", max(after, archived), upto, [*wanted.types], *fields, most)
-        events = [self.recorded(row) for row in reversed(rows)]
+        rows = await self._fetch("found", after, upto, [*wanted.types], *fields, most)
+        archived = await self.archived_upto()
+        events = [self.recorded(row) for row in reversed(rows) if row[0] > archived]
         if len(events) < most and after < archived:
             pages = self.archive.pages(self._query, after, min(upto, archived))
             old = [event async for page in pages for event in page if wanted.fits(event)]

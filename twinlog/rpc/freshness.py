@@ -77,6 +77,7 @@ class Freshness:
         self._advanced = asyncio.Event()
         self._waiting = 0
         self._looked = asyncio.Event()
+        self._looks_begun = self._looks_ended = 0
         self._token: str | None = None
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._hinted: dict[str, int] = {}
@@ -128,6 +129,7 @@ class Freshness:
         """Forgets the hints, as the truth is about to be known; gives the watched rows that they named."""
         named, self._maybe_changed, self._hinted = self._maybe_changed, set(), {}
         self.wants_look.clear()
+        self._looks_begun += 1
         return named
 
     def wake_all(self) -> None:
@@ -166,17 +168,21 @@ class Freshness:
     async def staleness(self, wanted: Mapping[str, int], seconds: float) -> Mapping[str, int]:
         """How many events the views lack of the wanted positions, by log; empty where they are there.
 
-        The checkpoints are looked at first, for ``seconds`` at most.
+        The checkpoints are looked at first, for ``seconds`` at most. A look that has begun already may not see what
+        another replica has answered with by now, so the next one is waited for.
         """
         if self._lagging(wanted):
+            next_look = self._looks_begun + 1
             self.wants_look.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._looked.wait()
+                    while self._looks_ended < next_look and self._lagging(wanted):
+                        await self._looked.wait()
         return {log: position - self.positions[log] for log, position in self._lagging(wanted).items()}
 
     def end_look(self) -> None:
         """The checkpoints have been looked at."""
+        self._looks_ended = self._looks_begun
         self._looked.set()
         self._looked = asyncio.Event()
 
