@@ -89,8 +89,10 @@ def test_what_a_killed_run_left_is_ended_whatever_its_file_says(tmp_path: Path) 
     for wrong in ("", "x", "0", f"-{2**22 + 1}", str(10**30)):
         file.write_text(f"{wrong}\n")
         end_leftover(file, sign, signal.SIGINT)
-    waits = [sys.executable, "-c", "input()", sign]
-    with subprocess.Popen(waits, stdin=subprocess.PIPE) as left:
+    waits = [sys.executable, "-c", "print(flush=True); input()", sign]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as left:
+        assert left.stdout
+        left.stdout.readline()  # a process that has just begun has no command line for a moment
         file.write_text(f"-{left.pid}\n{sign}\n")
         end_leftover(file, sign, signal.SIGKILL)
         assert left.wait(60) == -signal.SIGKILL
