@@ -125,6 +125,14 @@ async def test_what_is_no_request_is_refused(app: Any, body: bytes) -> None:
     assert (code, reason(answer)) == (400, "INVALID_ARGUMENT")
 
 
+async def test_only_an_object_is_a_request(app: Any) -> None:
+    """Of a method that needs no field, too, where an empty list would be an empty request."""
+    for body in (b"[]", b'""', b"null", b"false", b"0"):
+        code, answer = await post(app, f"{ORDERS}/GetSagaMode", body)
+        told = answer.get("details", [{}])[-1].get("fieldViolations")
+        assert (code, told) == (400, [{"field": "body", "description": "is no JSON object"}]), body
+
+
 async def test_a_body_that_breaks_off_is_no_defect(app: Any, log: MemoryLog) -> None:
     with structlog.testing.capture_logs() as lines:
         code, _ = await call(app, f"{ORDERS}/CreateOrder", [{"type": "http.disconnect"}])

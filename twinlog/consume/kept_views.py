@@ -103,11 +103,7 @@ class KeptViews:
 
     def _upto(self, view: AnyView, consumer: str, log: str) -> int:
         """Up to which event of a log there are rows by a declared projection, in any build of this version."""
-        builds = (
-            consumer_of(each, consumer, log)
-            for each in self._tables.builds
-            if (each.view, each.version) == (view.name, view.version) and not each.home and not each.dropped
-        )
+        builds = (consumer_of(each, consumer, log) for each in self._builds(view))
         return max(
             self._at_home(view, consumer), *(self._tables.checkpoints.get(each, 0) for each in builds), 0
         )
@@ -137,20 +133,25 @@ class KeptViews:
             elif upto:
                 yield from _sent_otherwise(consumer, log, upto, before, now)
         if before:
-            yield from _stored_otherwise(before, now)
+            yield from _stored_otherwise(view.table, before, now)
 
     def _joined(
         self, view: AnyView, consumer: str, log: str, now: Form, gone: Mapping[str, str]
     ) -> Iterator[str | _PassedOver]:
         upto = self._at_home(view, consumer)  # another build begins at the first event, whoever fills it
-        old = [each for each, of in gone.items() if of == log and self._upto(view, each, log)]
-        if old and not upto:
-            yield (
-                f"projection {old[0]!r} is gone, and {consumer!r} is new and would tell its rows of log {log!r} again "
-                f"from the first event on; call it {old[0]!r} again, or rename its checkpoint while the service "
-                f"stands still: UPDATE checkpoints SET consumer = '{consumer}' WHERE consumer = '{old[0]}'"
-            )
-        elif upto and consumer in self._known:
+        for old in [each for each, of in gone.items() if of == log]:
+            if moved := [*self._renamed(view, old, consumer, log)]:
+                statements = "; ".join(
+                    f"UPDATE checkpoints SET consumer = '{to}' WHERE consumer = '{each}'"
+                    for each, to in moved
+                )
+                yield (
+                    f"projection {old!r} is gone, and {consumer!r} is new and would tell its rows of log {log!r} again "
+                    f"from the first event on; call it {old!r} again, or rename its checkpoint while the service "
+                    f"stands still: {statements}"
+                )
+                return
+        if upto and consumer in self._known:
             yield _PassedOver(
                 log,
                 upto,
@@ -165,6 +166,24 @@ class KeptViews:
                     )
                 ),
             )
+
+    def _renamed(self, view: AnyView, old: str, new: str, log: str) -> Iterator[tuple[str, str]]:
+        """The consumers of this version's builds that have rows under a projection's old name, with the new names."""
+        if self._at_home(view, old) and not self._at_home(view, new):
+            yield old, new
+        there = self._tables.checkpoints
+        for build in self._builds(view):
+            was, now = consumer_of(build, old, log), consumer_of(build, new, log)
+            if was != now and there.get(was) and not there.get(now):
+                yield was, now
+
+    def _builds(self, view: AnyView) -> list[Build]:
+        """Those of this version beside the home."""
+        return [
+            each
+            for each in self._tables.builds
+            if (each.view, each.version) == (view.name, view.version) and not each.home and not each.dropped
+        ]
 
 
 def view_forms(
@@ -215,18 +234,30 @@ def _sent_otherwise(
         )
 
 
-def _stored_otherwise(before: Form, now: Form) -> Iterator[str]:
+def _stored_otherwise(table: str, before: Form, now: Form) -> Iterator[str]:
     if before.get(_ROWS, now[_ROWS]) != now[_ROWS]:
         yield f"it had {before[_ROWS]}, and has {now[_ROWS]}"
     old, new = _parts(before, _COLUMN), _parts(now, _COLUMN)
     if not old or not new:
         return  # a store that does not say
     if added := [name for name in new if name not in old]:
-        yield f"column {' and '.join(added)} is new, and has its default in the rows of before"
+        yield (
+            f"column {' and '.join(added)} is new, and has its default in the rows of before "
+            f"({_put_back(table, *(f'DROP COLUMN {name}' for name in added))})"
+        )
     for name, type in new.items():
         was = old.get(name, type)
         if type not in (was, *_WIDER.get(was, ())):
-            yield f"column {name} was {was} and is {type}"
+            back = f"ALTER COLUMN {name} TYPE {was} USING {name}::{was}"
+            yield f"column {name} was {was} and is {type} ({_put_back(table, back)})"
+
+
+def _put_back(table: str, *changes: str) -> str:
+    """Migrations are applied before a start compares, and programs of before do not fit their columns."""
+    return (
+        "the migration is applied and stays; for the table as it was, and for programs of before, add one that says "
+        f"ALTER TABLE {table} {', '.join(changes)}"
+    )
 
 
 async def _told(what: str | _PassedOver, twin: Callable[[str], Twin]) -> str:
