@@ -200,9 +200,14 @@ async def test_all_of_it_works_without_javascript(chromium: Browser, shop: Serve
 
 
 async def test_they_are_accessible_and_as_wide_as_the_window(window: Window, shop: ServedShop) -> None:
-    await poisoned(shop)
+    failing = await poisoned(shop)
+    long = type("An" + "EvenLonger" * 5 + "Error", (Exception,), {})
+    failing.wrong = lambda _event: long("no such currency")
+    await shop.order(await shop.customer())
+    await shop.shop.settle()
     page = await window.open("/dead-letters")
-    one = await page.locator("[id^=letter-] a").first.get_attribute("href")
+    letter = page.locator("[id^=letter-]").filter(has_text=long.__name__)
+    one = await letter.locator("a").first.get_attribute("href")
     for path in ("/dead-letters", f"/dead-letters?consumer={CONSUMER}&error_type=ValueError", str(one)):
         await window.open(path)
         await window.accessible_and_fits()

@@ -9,6 +9,7 @@ from tests.console.browser import Window
 from tests.console.shop import ServedShop
 from twinlog.console.chains import STUCK_SECONDS, Chains
 from twinlog.console.looks import Look, Said
+from twinlog.console.reading import _nodes
 from twinlog.v1 import inspection_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -89,6 +90,13 @@ async def test_an_event_shows_its_causes_and_effects_in_all_logs(window: Window,
     await page.get_by_role("link", name="CreditReserved").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("CreditReserved")
     await expect(page.get_by_text('"reserved"', exact=False).first).to_be_visible()
+
+
+async def test_events_that_were_appended_together_stand_in_the_order_of_their_log() -> None:
+    made = [pb.LoggedEvent(address=f"a/{at}", position=at, cause="rpc/Fill") for at in (10, 9, 100, 11)]
+    effects = [pb.LoggedEvent(address=f"b/{at}", position=at, cause="a/9") for at in (10, 9)]
+    shown = _nodes({each.address: each for each in (*made, *effects)}, "a/9")
+    assert [each.event.address for each in shown] == ["a/9", "b/9", "b/10", "a/10", "a/11", "a/100"]
 
 
 async def test_what_a_silent_service_knows_of_an_event_is_told_to_be_missing(

@@ -107,6 +107,9 @@ async def test_an_order_needs_a_reason_and_says_what_is_in_its_way(
     window: Window, shop: ServedShop, stuck: list[str]
 ) -> None:
     page = await window.open(page_of(stuck[0]))
+    await page.emulate_media(media="print")
+    await expect(page.get_by_role("heading", name="Step in")).to_be_hidden()
+    await page.emulate_media(media="screen")
     await page.get_by_role("button", name="Abort …").click()
     await expect(page.locator("#outcome")).to_contain_text("Abort needs a reason")
     await page.get_by_label("Reason").fill("a typo")
@@ -135,7 +138,7 @@ async def test_many_are_aborted_by_a_filter_after_a_look_at_what_that_does(
     await expect(outcome).to_contain_text("Abort 2 of 3 sagas?")
     await expect(outcome).to_contain_text("the limit is 2")
     await outcome.get_by_role("button", name="Abort 2 sagas").click()
-    await expect(outcome).to_contain_text("Aborted 2 of 3 sagas. 1 are left: the limit was 2.")
+    await expect(outcome).to_contain_text("Aborted 2 of 3 sagas. 1 is left: the limit was 2.")
     await expect(page.locator("[id^=saga-]")).to_have_count(1)
     await page.get_by_role("link", name=re.compile("2 compensating")).click()
     await expect(page.locator("[id^=saga-]")).to_have_count(2)

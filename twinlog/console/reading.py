@@ -220,10 +220,13 @@ def _beginning(found: dict[str, pb.LoggedEvent], about: pb.LoggedEvent) -> str:
 
 
 def _nodes(found: dict[str, pb.LoggedEvent], here: str) -> Sequence[Node]:
-    """The tree, each event before its effects, those of one cause in the order of their time."""
+    """The tree, each event before its effects, those of one cause in the order of their time, and of their log.
+
+    Events that were appended together have one time.
+    """
     effects: dict[str, list[pb.LoggedEvent]] = {}
     roots: list[pb.LoggedEvent] = []
-    for event in sorted(found.values(), key=lambda each: (each.recorded_at.ToNanoseconds(), each.address)):
+    for event in sorted(found.values(), key=_when):
         (effects.setdefault(event.cause, []) if event.cause in found else roots).append(event)
     made: list[Node] = []
     waiting = [(event, 0) for event in reversed(roots)]
@@ -232,3 +235,8 @@ def _nodes(found: dict[str, pb.LoggedEvent], here: str) -> Sequence[Node]:
         made.append(Node(event, depth, event.address == here))
         waiting += [(each, depth + 1) for each in reversed(effects.get(event.address, []))]
     return made
+
+
+def _when(event: pb.LoggedEvent) -> tuple[int, str, int]:
+    log = event.address.rpartition("/")[0]
+    return event.recorded_at.ToNanoseconds(), log, event.position

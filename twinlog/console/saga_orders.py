@@ -122,7 +122,7 @@ async def do(services: Services, service: str, selection: pb.SagaSelection, form
     applied, selected = answer.message.applied, answer.message.selected
     said = f"{order.done}." if selected == applied == 1 else f"{order.done} {applied} of {selected} sagas."
     if left := selected - len(answer.message.outcomes):
-        said += f" {left} are left: the limit was {_limit(form)}."
+        said += f" {left} {'is' if left == 1 else 'are'} left: the limit was {_limit(form)}."
     return Outcome(said, ok=applied > 0)
 
 
