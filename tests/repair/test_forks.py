@@ -14,7 +14,7 @@ from tests.kernel.counter import COUNTER, Add
 from tests.repair.copying import service
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
-from twinlog import Metadata, Recorded, Schema, StreamId, Writer
+from twinlog import Metadata, Recorded, Schema, StreamId, Unavailable, Writer
 from twinlog.consume import filling
 from twinlog.consume.filling import Filling
 from twinlog.log.lease import ALWAYS_HELD
@@ -330,3 +330,21 @@ def test_dead_letters_of_projections_prove_nothing() -> None:
     ]
     assert only_notes_of_projections(parked)
     assert plan([], parked, {}, {"projector.orders": 3}).checkpoints == {}
+
+
+async def test_a_stream_that_another_repair_deletes_while_it_is_compared_is_to_be_compared_again(
+    log: MemoryLog, twin: MemoryTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grow(log, 3)
+    async with running(Relay(log, twin)):
+        await mirrored(log, twin)
+    state = twin.state
+
+    async def seen_last() -> TwinState:
+        before = await state()
+        await twin.delete()
+        return before
+
+    monkeypatch.setattr(twin, "state", seen_last)
+    with pytest.raises(Unavailable, match="stream counters has changed meanwhile; try again"):
+        await difference(log, twin)

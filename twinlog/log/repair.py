@@ -16,7 +16,7 @@ from typing import NamedTuple
 from twinlog.log.ports import Log
 from twinlog.log.trimming import trimmed
 from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState
-from twinlog.model.errors import FailedPrecondition
+from twinlog.model.errors import FailedPrecondition, Unavailable
 from twinlog.model.event import Recorded, StreamId
 
 _BATCH = 1_000
@@ -77,6 +77,8 @@ async def difference(log: Log, twin: Twin) -> Difference:
                     return Difference(state, 0, (), None, f"its message {event.position} was changed")
                 else:
                     shared = mine
+    except TwinMissing as error:  # another repair has it made anew
+        raise Unavailable(f"stream {twin.name} has changed meanwhile; try again") from error
     except TwinDamaged as error:
         damaged, foreign = error.facts["damage"], True
     except (DeliveryLost, TimeoutError) as error:
