@@ -16,12 +16,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.messages import StoredMessage
-from twinlog.model.saga_table import Backoff as Backoff
-from twinlog.model.saga_table import Parallel as Parallel
-from twinlog.model.saga_table import Replies
-from twinlog.model.saga_table import Saga as Saga
-from twinlog.model.saga_table import SagaContext as SagaContext
-from twinlog.model.saga_table import Step as Step
+from twinlog.model.saga_step import Replies, SagaContext
 from twinlog.v1 import saga_pb2 as pb
 
 TIMED_OUT = "DEADLINE_EXCEEDED"

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.forms import shown
-from twinlog.model.saga import Awaited, Backoff, Saga, SagaInstance, SagaStatus, Step
+from twinlog.model.saga import Awaited, SagaInstance, SagaStatus
+from twinlog.model.saga_step import Backoff, Step
+from twinlog.model.saga_table import Saga
 from twinlog.v1 import saga_pb2 as pb
 
 

@@ -22,17 +22,16 @@ from twinlog.model.saga import (
     Command,
     Reply,
     Retry,
-    Saga,
     SagaInstance,
     SagaStatus,
     Skip,
-    Step,
     StepState,
     Wake,
 )
 from twinlog.model.saga_commands import SagaCommands, Sent, ending
 from twinlog.model.saga_evolution import MAY_HAVE_HAPPENED, SagaEvolution
-from twinlog.model.saga_table import Replies
+from twinlog.model.saga_step import Replies, Step
+from twinlog.model.saga_table import Saga
 from twinlog.model.times import timestamp
 from twinlog.v1 import saga_pb2 as pb
 

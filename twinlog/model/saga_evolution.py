@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 
 from twinlog.model.changing import changed
 from twinlog.model.messages import StoredMessage, unpack
-from twinlog.model.saga import Awaited, Saga, SagaInstance, SagaStatus, StepState
+from twinlog.model.saga import Awaited, SagaInstance, SagaStatus, StepState
+from twinlog.model.saga_table import Saga
 from twinlog.model.times import time_of
 from twinlog.v1 import saga_pb2 as pb
 

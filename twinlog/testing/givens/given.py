@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.policies import Policies
-from twinlog.model.saga import Saga
 from twinlog.model.saga_aggregate import saga_aggregate
+from twinlog.model.saga_table import Saga
 from twinlog.model.view import View
 from twinlog.testing.givens.aggregates import Given
 from twinlog.testing.givens.policies import GivenPolicies
