@@ -78,11 +78,11 @@ class NatsClient(Client):
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""
         self._takers[subscription._id] = take
 
-    async def publish_all(self, messages: Sequence[Outgoing], timeout: float) -> bytes:
+    async def publish_all(self, messages: Sequence[Outgoing], timeout_seconds: float) -> bytes:
         """Publishes messages in one write; returns the data of the reply to the last of them.
 
         Raises NoRespondersError where nobody listens, ConnectionReconnectingError while disconnected (nothing is
-        sent), MaxPayloadError, and NoAnswer after ``timeout`` seconds without a reply.
+        sent), MaxPayloadError, and NoAnswer after ``timeout_seconds`` without a reply.
         """
         if not self._inboxes:
             await self._listen()
@@ -91,7 +91,7 @@ class NatsClient(Client):
         self._answers[inbox.encode()] = answer
         try:
             self._write(b"".join(self._commands(messages, inbox)))
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 data, headers = await answer
         except TimeoutError as error:
             raise self._no_answer(messages[-1].subject) from error

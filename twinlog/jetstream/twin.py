@@ -199,8 +199,8 @@ class JetStreamTwin:
     async def notify(self) -> None:
         await self._hints.give()
 
-    async def notified(self, timeout: float) -> None:
-        await self._hints.taken(timeout)
+    async def notified(self, timeout_seconds: float) -> None:
+        await self._hints.taken(timeout_seconds)
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
         # One write and one reply, to the last message: each is refused unless the one before it is stored. Where this

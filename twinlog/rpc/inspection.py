@@ -14,7 +14,7 @@ from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.projection import Projection
 from twinlog.log.heads import Heads
-from twinlog.log.lease import Lease
+from twinlog.log.lease import Lease, holder_of, is_here
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
@@ -140,9 +140,7 @@ def _wired(each: Followed) -> pb.ConsumerDescription:
 async def _consumer(each: Followed) -> pb.ConsumerDescription:
     handler, cursor, lease = each.handler, each.cursor, each.lease
     described = _wired(each)
-    # Not every kind of lease knows.
-    described.holder = getattr(lease, "holder", "")
-    described.here = getattr(lease, "mine", True)
+    described.holder, described.here = holder_of(lease), is_here(lease)
     described.problem = "; ".join(filter(None, (cursor.problem, lease.problem)))
     described.last_error = cursor.last_error
     if cursor.last_error_at:
