@@ -32,8 +32,9 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId
-from twinlog.model.personal import OWN_TYPES, decides_personal, holds, withheld
+from twinlog.model.personal import OWN_TYPES
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import decides_personal, holds, withheld
 
 EVERY = 100
 """Events of a stream between two snapshots, by default."""

@@ -21,8 +21,8 @@ from twinlog.log.unreadable import Unreadable, UnreadableStreams
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId
-from twinlog.model.personal import holds
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import holds
 
 _UNDECLARED = (
     "it is none of the service's aggregates, so its timers are never fired, and neither audit nor inspection knows its "

@@ -18,8 +18,8 @@ from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
 from twinlog.model.event import Metadata, NewEvent, StreamId, encoded
 from twinlog.model.forms import shown
-from twinlog.model.personal import decides_personal, withheld
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import decides_personal, withheld
 
 State = TypeVar("State")
 Command = TypeVar("Command")

@@ -21,7 +21,8 @@ from twinlog.rpc.registrations import Registration
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
 from twinlog.rpc.timelines import causes_first
 from twinlog.rpc.validation import Checks, Currencies
-from twinlog.rpc.watches import Change, WatchExpired, WatchTooSlow
+from twinlog.rpc.watcher import Change, WatchTooSlow
+from twinlog.rpc.watches import WatchExpired
 
 __all__ = [
     "CODES",
