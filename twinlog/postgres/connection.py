@@ -97,7 +97,6 @@ async def _given_back(pool: Pool, refused: Unavailable) -> asyncpg.pool.PoolConn
     """One that the pool has: the server grants fewer than the pool may have, as to a role with a limit."""
     waited = 0.0
     for wait in backoff():
-        _put_last_what_is_not_connected(pool)
         await asyncio.sleep(wait)
         waited += wait
         if waited > _ACQUIRE_SECONDS / 2 or not pool.get_size():  # nobody is going to give one back
@@ -109,13 +108,6 @@ async def _given_back(pool: Pool, refused: Unavailable) -> asyncpg.pool.PoolConn
         except Unavailable as error:
             refused = error
     raise refused
-
-
-def _put_last_what_is_not_connected(pool: Pool) -> None:
-    """asyncpg hands out next what it took back last, also where that has just failed to connect."""
-    held = getattr(getattr(pool, "_queue", None), "_queue", None)
-    if isinstance(held, list):
-        held.sort(key=lambda holder: holder.is_connected())
 
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
