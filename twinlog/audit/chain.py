@@ -333,7 +333,7 @@ class ChainAudit:
 
 
 def _digests(events: Mapping[int, Recorded], link: Link) -> list[bytes]:
-    """The digests of a link's events; empty where there is none, or one that no log takes."""
+    """The digests of a link's events; empty for one that is gone or malformed."""
     positions = range(link.first, link.last + 1)
     try:
         if len(events) >= len(positions):

@@ -23,7 +23,7 @@ def console() -> Console:
 
 
 def plain(value: object) -> Text:
-    """A text as it is: neither markup nor control characters of what others wrote have an effect."""
+    """A text as it is: markup and control characters that others wrote are only shown."""
     text = str(value)
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 

@@ -81,7 +81,7 @@ class ReadAhead:
             await asyncio.wait([self._reading])
 
     async def next(self) -> Sequence[Recorded] | None:
-        """The next events that are wanted, which may be none; None where there are no more."""
+        """The next wanted events, maybe an empty list; None at the end."""
         chunk = await (self._reading or self._chunk(self.read))
         self._reading = None
         if chunk.last is None:

@@ -138,7 +138,7 @@ class KeptViews:
     def _joined(
         self, view: AnyView, consumer: str, log: str, now: Form, gone: Mapping[str, str]
     ) -> Iterator[str | _PassedOver]:
-        upto = self._at_home(view, consumer)  # another build begins at the first event, whoever fills it
+        upto = self._at_home(view, consumer)  # every other build begins at the first event
         for old in [each for each, of in gone.items() if of == log]:
             if moved := [*self._renamed(view, old, consumer, log)]:
                 statements = "; ".join(

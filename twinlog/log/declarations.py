@@ -41,7 +41,7 @@ class Kept(NamedTuple):
 
     form: Form
     retired: bool = False
-    """Whether a program did without it, and brought nothing in its place."""
+    """Whether a program left it out without a replacement."""
 
 
 class Declarations(Protocol):

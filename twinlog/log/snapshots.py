@@ -160,7 +160,7 @@ class StateCodecs:
         return await self.personal.opened(events) if self.personal else events
 
     async def sealed(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-        """Snapshots as they are stored: those sealed that are marked so, without those that may not be stored."""
+        """Snapshots as they are stored: those marked for it sealed, those that must not be stored left out."""
         marked = [each for each in snapshots if each.schema.endswith(SEALED_STATE)]
         if not (marked and self.personal):
             return [*snapshots]

@@ -75,7 +75,7 @@ class TimeTravel:
     async def _nearest(
         self, aggregate: AnyAggregate, stream: StreamId, upto: int
     ) -> tuple[Entry | None, Snapshot | None]:
-        """Where to begin, and the snapshot that is there; no entry where that snapshot is of no use."""
+        """Where to begin, and the snapshot that is there; the entry is None where that snapshot cannot be used."""
         nearest = None
         if isinstance(self._log, KeepsSnapshots):
             nearest = await self._log.nearest(stream, self._codecs.schema(aggregate), upto)

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     state: Any
     version: int
     position: int
-    """The position of its last event; 0 if it has none, or if that one is not committed yet."""
+    """The position of its last event; 0 for an empty stream, and until that event is committed."""
     snapshot_version: int
     """The version of its newest snapshot; 0 if it has none."""
     due: datetime | None = None

@@ -317,7 +317,7 @@ def seal(cipher: Cipher, nonce: bytes, subject: str, text: str) -> str:
 
 
 def unseal(cipher: Cipher, subject: str, sealed: str) -> str | None:
-    """The text that was sealed for a person; None where it was not, or not with this key."""
+    """The text that was sealed; None for a text that was sealed with another key, or not at all."""
     if not sealed.startswith(MARK):
         return None
     try:

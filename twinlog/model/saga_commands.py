@@ -66,7 +66,7 @@ class SagaCommands:
         return Sent(awaited.step, command, due)
 
     def _goes_on(self, number: int) -> bool:
-        """Whether a step is tried again without limit: it is the point of no return, or behind it."""
+        """Whether a step is tried again without limit: from the point of no return on."""
         return self._saga.pivot is not None and number >= self._saga.pivot
 
     def _compensation(self, instance: SagaInstance, current: int) -> Message:

@@ -89,7 +89,7 @@ class SagaDecider:
         self.evolve = self._evolution.evolve
 
     def decide(self, instance: SagaInstance, command: Command) -> Events:
-        """The events that a command makes; none where it is late, repeated or of no concern."""
+        """The events that a command makes; none where it is late, repeated or irrelevant."""
         match command:
             case Begin(event, now) if instance.status is SagaStatus.NONE:
                 started = pb.SagaStarted(
@@ -124,7 +124,7 @@ class SagaDecider:
         return self._keep(instance, event)
 
     def _keep(self, instance: SagaInstance, event: Message) -> Events:
-        """The first answer to a step that waits for a signal and has not begun: nobody sends it again."""
+        """Keeps the first answer to a step that waits for a signal and is still to begin: it is sent only once."""
         for number, step in enumerate(self._saga.steps):
             if step.send or instance.steps[number] is not StepState.WAITING or step.name in instance.early:
                 continue

@@ -82,7 +82,7 @@ class SagaEvolution:
         return ()
 
     def leave_out(self, instance: SagaInstance, steps: Iterable[int]) -> SagaInstance:
-        """The state without steps whose condition does not hold."""
+        """The state once steps whose condition fails are left out."""
         states = instance.steps
         for number in steps:
             states = _with(states, number, StepState.LEFT_OUT)

@@ -237,7 +237,7 @@ def use_of(pool: Pool) -> Mapping[str, int]:
 
 
 def stop_waiting(pool: Pool) -> None:
-    """Closes every connection shortly, so that a stop never waits long for a server that does not answer.
+    """Closes every connection shortly, so that a stop waits only briefly for a server that is silent.
 
     Statements cut off have an unknown outcome; the next process resolves or repeats them.
     """

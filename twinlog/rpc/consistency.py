@@ -31,7 +31,7 @@ _PREFIX = "twinlog-consistency"
 
 
 Whose = tuple[tuple[str, str], ...]
-"""The metadata that say whose the positions of a response are; none where that is not known, as in memory."""
+"""The metadata that say whose the positions of a response are; empty where that is unknown, as in memory."""
 
 
 def whose(log: Log) -> Whose:

@@ -78,7 +78,7 @@ def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Met
 
 
 def given_trace(context: Incoming) -> str:
-    """The trace context that the caller gave; empty where it gave none, or none that is well-formed."""
+    """The trace context that the caller gave; empty where it is missing or malformed."""
     for key, text in context.invocation_metadata() or ():
         if key == TRACE_KEY:
             return text if isinstance(text, str) and _TRACEPARENT.fullmatch(text) else ""

@@ -356,7 +356,7 @@ class Watches:
 
 
 def _has_lost(now: Told, told: Told | None) -> bool:
-    """Whether replays were told of that are not there any more, as after a restore; no event brings them back."""
+    """Whether a replay that was told of is gone, as after a restore; no event brings it back."""
     return (
         told is not None
         and told.build == now.build
