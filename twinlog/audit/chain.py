@@ -6,15 +6,15 @@ finds is named by the first position that differs.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from struct import error as StructError
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
 from twinlog.audit.report import Findings
-from twinlog.audit.spans import BATCH, Covered, ReadAhead
 from twinlog.audit.twins import Stored, span
 from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import (
@@ -40,10 +40,14 @@ LINKS = "links follow each other"
 TWIN = "twin is as it was linked"
 NOTED = "noted heads are in the chain"
 
+BATCH = 2_000
+"""Links, events or messages read at once."""
 _MOST = 100
 """How many differences are told, those of the first positions."""
 _FORMS = (TypeError, ValueError, AttributeError, ArithmeticError, StructError)
 """What is raised where a field holds what no event has."""
+
+T = TypeVar("T")
 
 
 class ChainedLog(Chained, Protocol):
@@ -99,8 +103,8 @@ class ChainAudit:
         self._twin = twin
         self._namespace = namespace
         self._remedy = f"compare with a backup or an export of {log.name} from before"
-        self._events = ReadAhead(self._read)
-        self._messages = ReadAhead(self._read_messages)
+        self._events = _Ahead(self._read)
+        self._messages = _Ahead(self._read_messages)
         self._noted: defaultdict[int, list[Head]] = defaultdict(list)
         for head in noted:
             self._noted[head.position].append(head)
@@ -110,7 +114,7 @@ class ChainAudit:
         self._rewritten: dict[int, int] = {}
         self._copies: dict[int, tuple[str, Recorded]] = {}
         self._damaged = ""
-        self._covered = Covered()
+        self._covered = _Covered()
         self._found: dict[tuple[int, str], tuple[str, str]] = {}
         self.checked: Counter[str] = Counter()
         self.newest: Link | None = None
@@ -375,3 +379,49 @@ def _mark(link: Link, position: int) -> bytes:
 def _older(message: Stored, event: Recorded | None, mark: bytes) -> bool:
     """Whether it is the event that was linked, as a version wrote it that knew fewer fields."""
     return event is not None and _digest(event).startswith(mark) and mirrors(message.data, event)
+
+
+class _Ahead(Generic[T]):
+    """Reads ahead: what is asked for in order is fetched in large pieces."""
+
+    def __init__(self, fetch: Callable[[int, int], Awaitable[Mapping[int, T]]]) -> None:
+        self._fetch = fetch
+        self._kept: Mapping[int, T] = {}
+        self._first, self._last = 1, 0
+
+    async def between(self, first: int, last: int) -> Mapping[int, T]:
+        """What there is between two positions, and maybe more."""
+        if not self._first <= first <= last <= self._last:
+            self._first, self._last = first, max(last, first + BATCH - 1)
+            self._kept = await self._fetch(self._first, self._last)
+        return self._kept
+
+
+class _Covered:
+    """Positions that links cover, as unbroken runs."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+
+    def add(self, first: int, last: int) -> bool:
+        """Whether none of them were covered before."""
+        at = bisect_left(self._lasts, first)
+        if at < len(self._firsts) and self._firsts[at] <= last:
+            return False
+        self._firsts.insert(at, first)
+        self._lasts.insert(at, last)
+        for index in (at + 1, at):  # with the neighbors
+            if 0 < index < len(self._firsts) and self._lasts[index - 1] + 1 == self._firsts[index]:
+                del self._firsts[index], self._lasts[index - 1]
+        return True
+
+    def missing(self, upto: int) -> Iterator[tuple[int, int]]:
+        """The runs up to a position that are not covered."""
+        after = 0
+        for first, last in zip(self._firsts, self._lasts, strict=True):
+            if first > after + 1:
+                yield after + 1, first - 1
+            after = max(after, last)
+        if after < upto:
+            yield after + 1, upto
