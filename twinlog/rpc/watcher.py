@@ -61,6 +61,8 @@ First = Callable[[ViewMoment], Awaitable[Iterable[Any]]]
 
 
 class Watcher:
+    """One watch: what it watches, and the changes that wait for it."""
+
     __slots__ = (
         "_woken",
         "failed",
