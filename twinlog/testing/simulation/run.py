@@ -148,13 +148,13 @@ class Run:
             self._leases[key] = LeaseServer(self.loop, Random(f"{self.seed}/{service}/{work}"), shared)
         return self._leases[key]
 
-    def crashed(self, process: Process, restart_after: float | None) -> None:
+    def crashed(self, process: Process) -> None:
         """Gives back what a process had, and starts it again later."""
         for server in self._stores:
             self.network.unlock(server, process.life)
         for twin in self.twins.values():
             twin.listeners = [(life, event) for life, event in twin.listeners if life.alive]
-        seconds = self.chance.random() * 3 if restart_after is None else restart_after
+        seconds = self.chance.random() * 3
         self.later(seconds, process.start)
         self.later(seconds / 2, self._look_at_leases)
 
