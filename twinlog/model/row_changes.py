@@ -70,6 +70,21 @@ Changed = Mapping[str, Before]
 """The rows that have changed, by key."""
 
 
+class Crossing(NamedTuple):
+    """Where watches go on that were told from a build of a view which is not kept any more."""
+
+    build: int
+    """The number of that build in what watches were told; 0: the home."""
+    marks: Marks
+    """By log, where it stood."""
+    entered: int
+    """The number of the build that was read at that moment."""
+    reached: Marks
+    """By log, where that one stood; nowhere behind."""
+    changed: Changed
+    """The rows that differed then, as the build that was left had them."""
+
+
 def since(noted: Noted, marks: Marks) -> Changed | None:
     """The rows that have changed since these marks; None where that is not known.
 

@@ -19,7 +19,15 @@ from uuid import UUID, uuid5
 
 from twinlog.log.archive import ArchivedRange, filesystem, protocols, prove, refuse_copies, why
 from twinlog.log.installation import Identity
-from twinlog.log.log_file import FORMAT, FrameReader, FrameWriter, header_of
+from twinlog.log.log_file import (
+    FORMAT,
+    FrameReader,
+    FrameWriter,
+    LogFileDamaged,
+    LogFileUnfinished,
+    NotALogFile,
+    header_of,
+)
 from twinlog.log.log_file_records import event_of, event_record
 from twinlog.model.errors import FailedPrecondition, TwinlogError, Unavailable
 from twinlog.model.event import Recorded
@@ -119,15 +127,32 @@ async def _range(log: PostgresLog, identity: Identity, url: str, first: int, las
     file = f"{url.rstrip('/')}/{log.name}-{identity.log_id}/{first:012}-{last:012}.twinlog"
     files, path = filesystem(file)
     with _outages(file):
-        with await asyncio.to_thread(_opened, files, path) as out:
-            written = _Digested(out)
-            await _write(log, identity, written, first, last)
+        of = await _found(log, file, first, last)
+        if of is None:
+            with await asyncio.to_thread(_opened, files, path) as out:
+                written = _Digested(out)
+                await _write(log, identity, written, first, last)
         await asyncio.to_thread(_sync, files, path)
-        of = await _proved(log, file, first, last, written.digest)
+        if of is None:
+            of = await _proved(log, file, first, last, written.digest)
     noted = (of.first, of.last, last - first + 1, *of[2:])
     await fetch(log.pool, _QUERIES["archive_rules_out_older"])
     await fetch(log.pool, _QUERIES["archive_range"], *noted)
     return of
+
+
+async def _found(log: PostgresLog, file: str, first: int, last: int) -> ArchivedRange | None:
+    """What is noted of a file that is there already, whole; None: it is to be written.
+
+    It is never written over: a copy of this database, as a restored one, has files of the same names, and may have
+    taken rows out of its table for them. Raises ArchiveDiffers where it has other events.
+    """
+    try:
+        return await _proved(log, file, first, last, None)
+    except (FileNotFoundError, PermissionError):
+        return None  # object stores refuse to tell who may not list that there is none
+    except (LogFileDamaged, LogFileUnfinished, NotALogFile):
+        return None
 
 
 def _opened(files: Any, path: str) -> Any:
@@ -216,10 +241,11 @@ async def _events(log: PostgresLog, first: int, last: int) -> AsyncIterator[Reco
         raise Unavailable(f"log {log.name} has no event {position + 1}; `twinlog audit` says more")
 
 
-async def _proved(log: PostgresLog, file: str, first: int, last: int, written: bytes) -> ArchivedRange:
+async def _proved(log: PostgresLog, file: str, first: int, last: int, written: bytes | None) -> ArchivedRange:
     """What is noted of a file: read from where it lies now, and compared with the table and with what was written.
 
     A store may give the bytes of an earlier run for a while: the same events in frames that begin elsewhere.
+    ``written``: their digest; None: by another run. Raises LogFileUnfinished where that one did not come to its end.
     """
     files, path = filesystem(file)
     offsets: list[int] = []
@@ -247,11 +273,13 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int, written: b
             for record in frame.records:
                 if event_of(record, log.name) != await anext(source, None):
                     raise differs(f"event {record.event.position} is another one")
+        if not finished and written is None:
+            raise LogFileUnfinished(file=file, position=reader.seal.position, remedy="Archive it again.")
         if not finished or await anext(source, None) is not None:
             raise differs("it ends too early")
         while read.read(_READ_BYTES):
             pass
-        if read.digest != written:
+        if written is not None and read.digest != written:
             raise differs("the store gives other bytes than were written")
         size, digest = reader.offset, reader.seal.digest
     return ArchivedRange(first, last, file, size, digest, offsets, firsts, digests)

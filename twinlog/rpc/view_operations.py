@@ -13,7 +13,9 @@ from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RebuildUnderWay, RowDifference, Rows, SetAsideMeanwhile
+from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import Unavailable
+from twinlog.model.row_changes import Crossing
 from twinlog.rpc.view_refusals import (
     ViewBuildBehind,
     ViewBuildDiffers,
@@ -25,6 +27,7 @@ from twinlog.rpc.view_refusals import (
     ViewUnknown,
     ViewVersionUnknown,
 )
+from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, crossing_from
 
 T = TypeVar("T")
 
@@ -33,6 +36,8 @@ _NEAR = 1_000
 _CATCH_UP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _ROUNDS = 50
+_CROSSING_SECONDS = 60.0
+"""How long a build that is to be dropped is compared with the live one, so that watches of it can go on."""
 _MOST_DIFFERING = 10_000
 """Rows that are looked at again, since they may only lag."""
 _EXAMPLES = 20
@@ -181,11 +186,44 @@ class ViewOperations:
         if not dry_run:
             # Of all that may have kept it: its version may no longer be declared.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
-            while seconds := await declared.store.drop_build(build, consumers, build.table):
-                await asyncio.sleep(seconds)
+            await self._drop(declared, build, consumers)
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()
         return shown
+
+    async def _drop(self, declared: Declared, build: Build, consumers: Sequence[str]) -> None:
+        """Once nobody reads it any more."""
+        store = declared.store
+        while True:
+            while seconds := await store.kept_for(build):
+                await asyncio.sleep(seconds)
+            crossing = await self._crossing(declared, build) if build.live_until else None
+            if not await store.drop_build(build, consumers, build.table, crossing):
+                return  # or else it was read meanwhile, and was left again
+
+    async def _crossing(self, declared: Declared, build: Build) -> Crossing | None:
+        """Where watches of a build go on once it is dropped; None: they begin anew."""
+        live, store = await self._live(declared), declared.store
+        if not isinstance(store, NotingViewStore):
+            return None
+        view, left = declared.versions[live.version], declared.versions.get(build.version)
+        fields = store.fields_noted(view)
+        if fields is None:
+            return None
+        before = None if left is None else store.fields_noted(left)
+        common = [each for each in fields if before is None or each in before]
+        feeding = {each.name: each.source for each, _ in declared.feeding(live.version)}
+
+        async def read(moment: ViewMoment) -> Crossing | None:
+            return await crossing_from(moment, Consumers(view, feeding), build, common, MOST_KEYS)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CROSSING_SECONDS):
+                while True:
+                    with suppress(Behind):
+                        return await store.at_once(read)
+                    await asyncio.sleep(_POLL_SECONDS)
+        return None
 
     async def _switch(
         self,

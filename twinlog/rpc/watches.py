@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import FailedPrecondition, InvalidArgument, TwinlogError, Unavailable
-from twinlog.model.row_changes import Changed, Marks, plain, since, sorted_by
+from twinlog.model.row_changes import Changed, plain, since, sorted_by
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens
 from twinlog.rpc.freshness import Freshness, ViewLagging
 from twinlog.rpc.watched_build import (
+    MOST_KEYS,
     Behind,
     Consumers,
     Place,
@@ -34,8 +35,6 @@ from twinlog.rpc.watched_build import (
 )
 from twinlog.rpc.watcher import Change, First, Watcher
 
-_MOST_KEYS = 50_000
-"""Changed rows that a watcher may be behind when it resumes."""
 _LOOKS_APART_SECONDS = 0.01
 _LOOK_EVERY_SECONDS = 5.0
 """Also without a sign of a change: each may get lost."""
@@ -245,11 +244,11 @@ class Watches:
         for told in {each.place: each for each in starts}.values():
             by_build[told.build].append(told)
         here = {told.place: of_consumers(told.marks, consumers) for told in by_build.pop(number, [])}
-        noted = await moment.noted(self._view, list(consumers.values()), oldest([*here.values()]), _MOST_KEYS)
+        noted = await moment.noted(self._view, list(consumers.values()), oldest([*here.values()]), MOST_KEYS)
         now = Told(number, of_logs(noted, consumers))
         changed = {place: since(noted, marks) for place, marks in here.items()}
         for elsewhere in by_build.values():
-            changed |= await self._across(moment, elsewhere, now.marks)
+            changed |= await self._across(moment, elsewhere, now)
         wanted = {each.key for each in joining if each.filter is None}
         wanted.update(self._wanted_of(changed[self._told.place] if self._told else {}))
         for each in joining:
@@ -260,13 +259,13 @@ class Watches:
         return _Seen(now, changed, rows, firsts, {})
 
     async def _across(
-        self, moment: ViewMoment, starts: Sequence[Told], now: Marks
+        self, moment: ViewMoment, starts: Sequence[Told], now: Told
     ) -> Mapping[Place, Changed | None]:
         """What has changed since something was told from another build."""
         began, loop = self._crossing_since, asyncio.get_running_loop()
         patient = began is None or loop.time() - began < _CROSS_SECONDS
         return await changed_across(
-            moment, self._consumers, self._fields, starts, now, _MOST_KEYS, patient=patient
+            moment, self._consumers, self._fields, starts, now, MOST_KEYS, patient=patient
         )
 
     def _wanted_of(self, changed: Changed | None) -> Collection[str]:

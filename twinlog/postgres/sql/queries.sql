@@ -671,6 +671,20 @@ DELETE FROM view_changes v
  USING (SELECT consumer, view, max(position) AS upto FROM view_changes
          WHERE recorded_at < clock_timestamp() - $1::interval GROUP BY consumer, view) AS old
  WHERE v.consumer = old.consumer AND v.view = old.view AND v.position < old.upto;
+
+-- name: note_crossing
+-- Notes where watches go on that were told from a build which is dropped now.
+INSERT INTO view_crossings (view, build, marks, entered, reached, keys, fields, before)
+VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6::text[], $7::text[], $8::text[]) ON CONFLICT DO NOTHING;
+
+-- name: crossing
+-- Where watches of a build go on that was dropped.
+SELECT build, marks, entered, reached, keys, fields, before FROM view_crossings WHERE view = $1 AND build = $2;
+
+-- name: forget_crossings
+-- Drops what is older than some time: no token from before has the notes that it needs.
+DELETE FROM view_crossings WHERE recorded_at < clock_timestamp() - $1::interval;
+
 -- name: adopt_checkpoint
 -- Has a consumer go on where it stood in the log that this one was imported from.
 INSERT INTO checkpoints (consumer, position, event_position, event_id)
