@@ -136,7 +136,7 @@ $(INSTALLED): requirements.txt
 		$(PYTHON) -c "$$MAKE_VENV" $(VENV); }
 	@rm -f $@
 	@echo "Installing into $(VENV) …"
-	@$(PY) -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(PY) stack/installing.py $(PY) --require-hashes -r requirements.txt
 	@touch $@
 
 # What the bench compares with is no condition of it: where it cannot be installed, the table says so.
@@ -144,7 +144,7 @@ $(RIVALS)/.installed: requirements-bench.txt
 	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -c "$$MAKE_VENV" $(RIVALS); }
 	@rm -f $@
 	@echo "Installing into $(RIVALS) …"
-	@if $(RIVALS)/bin/python -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
+	@if $(RIVALS)/bin/python stack/installing.py $(RIVALS)/bin/python --require-hashes -r $<; then touch $@; fi
 
 $(GENERATED): $(INSTALLED) $(PROTOS) protos/generate.py
 	@rm -rf shop twinlog/v1

@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.controls import new_id
 from tests.docs.test_how_to import written
 from tests.mistakes.test_start import service
 from tests.waiting import until
+from twinlog import ServiceSpec
 from twinlog.rpc import Commands
 from twinlog.testing import MemoryLog
 
@@ -38,8 +39,8 @@ ORDERS = "/shop.orders.v1.OrderService"
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What the page's files define."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    edge, serving = map(import_module, written("http.md", tmp_path))
-    yield SimpleNamespace(edge=edge.edge, serving=serving.serving)
+    edge, _, program = map(import_module, written("http.md", tmp_path))
+    yield SimpleNamespace(edge=edge.edge, program=program)
     for name in [name for name in sys.modules if name.partition(".")[0] == "order_http"]:
         del sys.modules[name]
 
@@ -165,7 +166,9 @@ async def test_another_path_is_not_found(app: Any) -> None:
     assert (code, reason(answer)) == (404, "NOT_FOUND")
 
 
-async def test_it_serves_on_loopback(page: Any, app: Any) -> None:
+async def test_a_program_serves_http_on_loopback_while_it_serves(
+    page: Any, orders: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -175,8 +178,27 @@ async def test_it_serves_on_loopback(page: Any, app: Any) -> None:
         with suppress(URLError), urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
-    async with page.serving(app, port=port):
+    served = list[object]()
+
+    async def serve(*servicers: object) -> None:
         await until(lambda: asyncio.to_thread(asked))
         assert await asyncio.to_thread(asked) == {"sagaMode": "SAGA_MODE_CHOREOGRAPHY"}
+        served.extend(servicers)
+
+    @asynccontextmanager
+    async def opened(spec: ServiceSpec, settings: object, _shutdown: object) -> AsyncIterator[Any]:
+        assert (spec.name, settings) == ("order_svc", "its settings")
+        yield SimpleNamespace(serve=serve)
+
+    for name, value in {
+        "open_service": opened,
+        "load": lambda _kind: "its settings",
+        "wire": lambda _service: orders,
+        "PORT": port,
+    }.items():
+        assert hasattr(page.program, name)
+        monkeypatch.setattr(page.program, name, value)
+    assert await page.program.main(None) == 0
+    assert served == [orders]
     with pytest.raises((URLError, HTTPError)):
         await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/", timeout=60)

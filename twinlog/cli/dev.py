@@ -119,7 +119,7 @@ async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -
     for service, address in system.addresses.items():
         _say(f"  {service:<24} {address}")
     for service, address in system.metrics.items():
-        _say(f"  {'metrics of ' + service:<24} http://{address}/metrics")
+        _say(f"  {'metrics of ' + service.removeprefix('twinlog.'):<24} http://{address}/metrics")
     for name, server in (("Postgres", system.postgres), ("NATS", system.nats)):
         _say(f"  {name:<24} {_shown(project, server) if server else 'yours'}")
     _say("\nIn another terminal, with texts and ids of your own:\n")

@@ -13,7 +13,7 @@ from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
-from twinlog.testing.simulation.call import Call
+from twinlog.testing.simulation.call import Call, shortened
 from twinlog.testing.simulation.calls import Clients
 from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
@@ -315,6 +315,7 @@ def _shown(batch: Batch, appended: Appended) -> Iterator[str]:
     for position, event in enumerate(batch.events, appended.first):
         name = event.type.rpartition(".")[2]
         cause = f"{event.metadata.actor} because of {event.metadata.causation_id}"
-        yield f"{position}: {name} of {event.stream.type} {event.stream.id[-4:]} v{event.version}, by {cause}"
+        told = f"{position}: {name} of {event.stream.type} {event.stream.id} v{event.version}, by {cause}"
+        yield shortened(told)
     for advance in batch.advances:
         yield f"{advance.consumer} has {advance.after + 1} to {advance.upto}"
