@@ -795,6 +795,20 @@ SELECT number, kind, first_position, last_position, head, digest, marks, hash
 SELECT h.links = c.number AND h.hash = c.hash
   FROM log_head h, (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1) AS c;
 
+-- name: chain_end
+-- What the head of the log notes of its chain.
+SELECT links, hash, linked FROM log_head;
+
+-- name: note_lacking
+-- Has events that no link covers sealed.
+INSERT INTO unlinked SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT DO NOTHING;
+
+-- name: begin_chain
+-- Forgets the chain, so that every event is to be sealed. Takes the owner.
+ALTER TABLE chain DISABLE TRIGGER insert_only; GRANT DELETE ON chain TO CURRENT_USER; DELETE FROM chain; REVOKE DELETE
+   ON chain FROM CURRENT_USER; ALTER TABLE chain ENABLE TRIGGER insert_only; DELETE FROM unlinked; UPDATE log_head
+   SET linked = 0, links = 0, hash = decode(repeat('00', 32), 'hex'); SELECT note_unlinked();
+
 -- name: cuts
 -- The links that say where repairs cut the log.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
