@@ -423,6 +423,12 @@ SELECT clock_timestamp();
 SELECT installation, log_id, current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), to_jsonb(i) ->> 'log'
   FROM log_identity AS i;
 
+-- name: hidden_logs
+-- Where the logs are that sessions would find by default, if their search_path led there.
+SELECT n.nspname::text, quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = 'log_identity' AND n.nspname IN ('public', session_user)
+   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT');
+
 -- name: identify
 -- Says whose log this is, unless it is said already.
 INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
