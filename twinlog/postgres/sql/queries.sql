@@ -96,6 +96,11 @@ SELECT era FROM log_head;
 -- The position of the last event that is there.
 SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0);
 
+-- name: unguarded
+-- The tables that take inserts only, as far as what refuses the rest is switched off or gone.
+SELECT name FROM unnest('{events,chain}'::text[]) AS t (name) WHERE NOT EXISTS (
+       SELECT FROM pg_trigger WHERE tgrelid = to_regclass(name) AND tgname = 'insert_only' AND tgenabled IN ('O', 'A'));
+
 -- name: first_gap
 -- The first positions that have no event, although later ones have; archived ones do not count.
 SELECT before + 1, position - 1
