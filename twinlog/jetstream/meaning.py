@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nats.js.errors import APIError
+from nats.js.errors import APIError, ServiceUnavailableError
 
 from twinlog._aio.reasons import reason
 from twinlog.model.errors import Unavailable, WrongSetting
@@ -50,6 +50,8 @@ def said(error: BaseException) -> str:
     """An error in words, without nats-py's own around them."""
     if isinstance(error, APIError) and error.description:
         return f"err_code={error.err_code} {error.description}"
+    if isinstance(error, ServiceUnavailableError):  # said by the server itself, without a word of JetStream's
+        return "nobody answers requests to JetStream"
     return reason(error).removeprefix("nats: ").strip("'")
 
 
