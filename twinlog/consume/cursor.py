@@ -253,7 +253,11 @@ class Cursor:
             return
         message = await self._twin.message(position)
         if message is None:
-            raise await self._is_short_of(position) or self._behind(f"has lost message {position}", position)
+            if behind := await self._is_short_of(checkpoint):
+                raise behind
+            if not position < (await self._twin.state()).first <= checkpoint + 1:
+                raise self._behind(f"has lost message {position}", position)
+            return  # trimmed up to what was handled: what comes is all there, and there is nothing to compare with
         if position < checkpoint and (behind := await self._is_short_of(checkpoint)):
             raise behind  # somebody has set the checkpoint beyond every event
         if known and event_id_of(message, position) not in (None, known.event_id):

@@ -7,6 +7,7 @@ to another task. That was more than half the cost of receiving an event and half
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
@@ -29,6 +30,7 @@ Taker: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool]
 _log = structlog.get_logger(component="nats")
 
 _HEADERS = b"NATS/1.0\r\n"
+_REFUSAL = re.compile(rb"^-ERR '?([^'\r\n]+)", re.MULTILINE)
 _NO_RESPONDERS = b"NATS/1.0 503"
 _FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
 """What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
@@ -158,6 +160,16 @@ class NatsClient(Client):
         if isinstance(self._transport, TcpTransport) and self._transport._io_writer is not None:
             self._transport._io_writer.close()
         await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except ConnectionError as error:
+            # A server that has too many connections says so at once, before nats-py reads, and closes.
+            buffer = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
+            if told := _REFUSAL.search(bytes(buffer)):
+                raise NatsError(f"nats: {told[1].decode(errors='replace')}") from error
+            raise
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py takes notice of the limit only when it connects, and the server also tells when it is changed.

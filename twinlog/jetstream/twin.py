@@ -36,6 +36,9 @@ BATCH = 500
 _WRONG_LAST_SEQUENCE = 10071
 _NAME_IN_USE = 10058
 _SEALED = 10109
+_AT_A_LIMIT = (10054, 10077)
+"""Of a message, or of the stream: of events, bytes or both."""
+_NO_LIMITS = "--max-msgs=-1 --max-bytes=-1 --max-msg-size=-1 --max-msgs-per-subject=-1"
 
 
 class JetStreamTwin:
@@ -253,7 +256,9 @@ class JetStreamTwin:
                 f"(nats stream rm {self.name}): it is made again from the log.",
             )
         if refusal:
-            raise api.refused(refusal, f"JetStream refused event {position}: {{}}")
+            limits = refusal.get("err_code") in _AT_A_LIMIT
+            remedy = f"; `nats stream edit {self.name} {_NO_LIMITS}` takes the limit away" if limits else ""
+            raise api.refused(refusal, f"JetStream refused event {position}: {{}}{remedy}")
         if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")

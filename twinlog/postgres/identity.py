@@ -22,6 +22,14 @@ class AnotherLog(ConfigurationError):
     reason = "ANOTHER_LOG"
 
 
+class HiddenLog(ConfigurationError):
+    """POSTGRES_URL: log {log} of database {database} is in schema {schema}, and this user's search_path leads
+    elsewhere, where another log would begin. Take back what set it (ALTER ROLE … or ALTER DATABASE … RESET
+    search_path); for a log of its own there, name the schema: POSTGRES_DATABASE={database}/SCHEMA."""
+
+    reason = "HIDDEN_LOG"
+
+
 class ImportUnfinished(ConfigurationError):
     """POSTGRES_URL: database {database} is being filled from a file, up to event {position} so far. Run its `twinlog
     import` again, which goes on there to its end; or drop the database."""
@@ -34,12 +42,18 @@ _DERIVED = UUID("c8a5d1f4-5d0e-4b1b-9d5c-7a9d3c0f2e61")
 
 
 def only(log: str) -> Admit:
-    """Raises AnotherLog of a database that holds a log of another name, before anything is made in it."""
+    """Raises AnotherLog of a database that holds a log of another name, before anything is made in it, and HiddenLog of
+    one that holds this log where sessions do not look."""
 
     async def admit(connection: asyncpg.Connection, database: str) -> None:
         if await connection.fetchval("SELECT to_regclass('log_identity')"):
             row = await connection.fetchrow(_QUERIES["identity"])
             _refuse_other(row[3] if row else None, log, database)
+        elif not parted(database)[1]:
+            for schema, quoted in await connection.fetch(_QUERIES["hidden_logs"]):
+                known = f"SELECT to_jsonb(i) ->> 'log' FROM {quoted}.log_identity AS i"
+                if await connection.fetchval(known) == log:
+                    raise HiddenLog(database=database, log=log, schema=schema)
 
     return admit
 

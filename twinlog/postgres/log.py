@@ -25,6 +25,7 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.relinking import ChainEnd
 from twinlog.log.scan import Filter, versions
 from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.log.twin import HeadAstray
@@ -269,6 +270,12 @@ class PostgresLog(ArchivedPast):
     async def newest_link(self) -> Link | None:
         rows = await self._fetch("newest_link")
         return Link(*rows[0]) if rows else None
+
+    async def chain_end(self) -> ChainEnd:
+        """What the head of the log notes of its chain."""
+        for row in await self._fetch("chain_end"):
+            return ChainEnd(*row)
+        raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
 
     async def notes_newest(self) -> bool:
         """Whether the next link will follow the newest one."""

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
+from twinlog.log.chain import Unlinked
+from twinlog.log.relinking import LostLinks
 from twinlog.log.repair import Difference, Plan, Unrepairable, plan
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, StreamId
@@ -116,25 +118,48 @@ async def planned(log: PostgresLog, found: Difference) -> Plan:
 
 async def carry_out(log: PostgresLog, found: Difference) -> Plan:
     """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
-    try:
-        async with connection_of(log.pool) as connection, connection.transaction():
-            await without_timeouts(connection)
-            await connection.execute(_LOCK_TIMEOUT)
-            await connection.execute(_QUERIES["place_head"])  # wherever it was
-            made = await _plan(connection, log, found)
-            await _write(connection, made)
-            return made
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise _takes_the_owner(error) from error
+    async with _as_the_owner(log.pool) as connection:
+        await connection.execute(_QUERIES["place_head"])  # wherever it was
+        made = await _plan(connection, log, found)
+        await _write(connection, made)
+        return made
 
 
 async def place_head(pool: Pool) -> None:
     """Has a log end with its last event, in a new era. Raises Unavailable, ConfigurationError."""
+    async with _as_the_owner(pool) as connection:
+        await connection.execute(_QUERIES["place_head"])
+
+
+async def put_links(pool: Pool, lost: LostLinks) -> None:
+    """Puts back links, and has events sealed that nobody has noted. Raises Unavailable, ConfigurationError."""
+    try:
+        async with _as_the_owner(pool) as connection:
+            await connection.copy_records_to_table("chain", records=lost.made)
+            await connection.execute(_QUERIES["note_lacking"], *_columns(lost.unnoted))
+    except asyncpg.UniqueViolationError as error:  # of another repair
+        raise Unavailable("the chain has changed meanwhile; try again") from error
+
+
+def _columns(runs: Sequence[Unlinked]) -> tuple[list[int], list[int]]:
+    return [run.first for run in runs], [run.last for run in runs]
+
+
+async def begin_chain(pool: Pool) -> None:
+    """Forgets all links, so that every event is sealed. Raises Unavailable, ConfigurationError."""
+    async with _as_the_owner(pool) as connection:
+        await connection.execute(_QUERIES["lock_head"])  # as appends do: first the head, then the chain
+        await connection.execute(_QUERIES["begin_chain"])
+
+
+@asynccontextmanager
+async def _as_the_owner(pool: Pool) -> AsyncIterator[Connection]:
+    """A transaction of a repair. Raises Unavailable, ConfigurationError."""
     try:
         async with connection_of(pool) as connection, connection.transaction():
             await without_timeouts(connection)
             await connection.execute(_LOCK_TIMEOUT)
-            await connection.execute(_QUERIES["place_head"])
+            yield connection
     except asyncpg.InsufficientPrivilegeError as error:
         raise _takes_the_owner(error) from error
 

@@ -70,6 +70,7 @@ from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_r
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 from twinlog.service.own_log import OwnLog
+from twinlog.service.starting import waited_for
 
 _LIST_LINGER_SECONDS = 0.25
 """The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
@@ -311,7 +312,7 @@ class Service:
         if self._kept_consumers:
             await self._kept_consumers.keep(self._acting())
         await self._feeding.refuse_foreign_streams()
-        pages = await self.page_tokens()
+        pages = await waited_for("page tokens", self.page_tokens)
         sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
         views = [await self._view_service()] if self.view_builds.declared else []
         parts = self.inspected.parts = [
@@ -368,7 +369,8 @@ class Service:
             self.start("view builds", self.view_builds.run())
 
     async def _view_service(self) -> Registration:
-        await self.view_builds.look()  # no query is answered from a build that is no longer live
+        # No query is answered from a build that is no longer live.
+        await waited_for("view builds", self.view_builds.look)
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
         operations = ViewOperations(self.view_builds, self.twin, self.messages)
         return operator_services.views(operations)
