@@ -15,9 +15,8 @@ from twinlog.console.past import (
     moment_of,
     newest_version,
     request_of,
-    stream_then,
 )
-from twinlog.console.reading import ask_for_entries
+from twinlog.console.reading import still_folding, stream_of
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -43,6 +42,11 @@ class Then:
         """The last event by then."""
         return self.stream.events[-1]
 
+    @property
+    def still_folding(self) -> bool:
+        """Whether a state is missing that is folded just now, of this stream or of one beside it."""
+        return bool(self.stream.folded) or still_folding(*(each.answer for each in self.moment.beside))
+
 
 @dataclass(frozen=True)
 class TimeMachine:
@@ -52,6 +56,11 @@ class TimeMachine:
     """None where no stream is named, or where something is wrong."""
     wrong: str = ""
     """What is."""
+
+    @property
+    def to_come(self) -> bool:
+        """Whether a state is missing that is folded just now."""
+        return self.then is not None and self.then.still_folding
 
 
 async def load(services: Services, query: Query) -> TimeMachine:
@@ -88,8 +97,7 @@ async def _then(
         if (other := log_of(text)) not in ("", log):
             words = f"{asked.stream} is in log {log}: name a position of that, or a time, not one of {other}"
             return TimeMachine(None, words)
-    ask_for_entries(asked, query)
-    found = await stream_then(services, said.service, asked)
+    found = await stream_of(services, said.service, asked, query)
     if found.message is None:
         if found.silent:
             raise refused("", found)
@@ -109,5 +117,6 @@ PAGES = [
         key="p",
         icon="undo",
         live=False,
+        moves=lambda model: model.to_come,
     )
 ]
