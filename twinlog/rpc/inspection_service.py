@@ -21,8 +21,8 @@ from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
-from twinlog.rpc.context import Context
-from twinlog.rpc.inspection import Inspected
+from twinlog.rpc.context import Context, time_left
+from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
 from twinlog.rpc.moments import moment_of, time_of
@@ -36,6 +36,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
+_MOST_SECONDS = 5.0
+"""How long the process's servers are waited for by whoever says no deadline."""
 _LOOK_EVERY_SECONDS = 0.25
 _NO_END = 2**63 - 1
 
@@ -70,7 +72,7 @@ class InspectionService(InspectionServiceServicer):
             service=inspected.service,
             twinlog_version=twinlog.__version__,
             started_at=timestamp(inspected.started_at),
-            logs=await inspected.logs(),
+            logs=await inspected.logs(_patience(context)),
             views=inspected.views(),
             aggregates=[aggregate.name for aggregate in inspected.aggregates],
             sagas=inspected.sagas,
@@ -88,7 +90,8 @@ class InspectionService(InspectionServiceServicer):
         if request.consumer and request.consumer not in names:
             checks.violate("consumer", f"is none of {', '.join(names) or 'this process, which has none'}")
         checks.done()
-        return pb.ListConsumersResponse(consumers=await self._inspected.consumers(request.consumer))
+        found = await self._inspected.consumers(_patience(context), request.consumer)
+        return pb.ListConsumersResponse(consumers=found)
 
     async def ReadLog(
         self, request: pb.ReadLogRequest, context: Context
@@ -243,6 +246,10 @@ def _show(found: Entry | str, request: pb.GetStreamRequest, response: pb.GetStre
     checks.done()
     response.state.CopyFrom(state)
     response.large.extend(large)
+
+
+def _patience(context: Context) -> Patience:
+    return Patience.of(time_left(context, _MOST_SECONDS))
 
 
 def _until(request: pb.GetStreamRequest) -> float | None:
