@@ -347,7 +347,7 @@ async def test_servers_that_hang_are_named_in_time(shop: MemoryShop, monkeypatch
                     hanging.setattr(twin, name, _hang, raising=False)
             described = await stub.Describe(pb.DescribeRequest())
             told = (await stub.ListConsumers(pb.ListConsumersRequest())).consumers
-        assert described.logs[0].head == node.log.events[-1].position
+        assert described.logs[0].head == await node.log.head() > 0
         assert {each.problem for each in described.logs} == {"NATS does not answer"}
         assert max(each.position for each in told) > 0
         assert not any(each.lag_known for each in told)

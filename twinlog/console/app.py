@@ -54,7 +54,10 @@ class Console:
         self._pages = pages
         folders = list(dict.fromkeys(page.templates for page in pages if page.templates))
         self._templates = environment(folders)
-        self._templates.globals |= {"navigation": [page for page in pages if page.navigation]}
+        self._templates.globals |= {
+            "navigation": [page for page in pages if page.navigation],
+            "inviting": [page for page in pages if page.invites],
+        }
         self.app = Starlette(
             routes=[
                 Route("/static/{digest}/{name}", _file),

@@ -140,6 +140,9 @@ class Page:
     """g and this letter go there."""
     icon: str = ""
     """The name of a symbol in the icons of the base page."""
+    invites: str = ""
+    """What one does there to have something happen, such as "An order by one click, in either mode." Other pages say so
+    while nothing has."""
     actions: Mapping[str, Action] = field(default_factory=dict)
     """By name."""
     templates: Path | None = None

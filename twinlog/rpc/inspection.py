@@ -108,10 +108,10 @@ class Inspected:
         twins = {each.consumer.source: each.twin for each in self.followed}
         twins.pop(self.log.name, None)
         # At once: a server that does not answer takes no time from what is asked of the other.
-        (position, head), own, *others = await asyncio.gather(
+        asked = [(self.log.name, self.twin), *sorted(twins.items())]
+        (position, head), [own, *others] = await asyncio.gather(
             patience.database(self._ends()),
-            _described(self.log.name, self.twin, patience),
-            *(_described(name, twin, patience) for name, twin in sorted(twins.items())),
+            asyncio.gather(*(_described(name, twin, patience) for name, twin in asked)),
         )
         own.own, own.head = True, position
         if head:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinlog.console.answers import Answer
@@ -16,9 +18,12 @@ from twinlog.console.past import (
     newest_version,
     request_of,
 )
-from twinlog.console.reading import still_folding, stream_of
+from twinlog.console.reading import Filter, newest, still_folding, stream_of
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
+
+_RECENT = 4
+"""Streams of a log to begin with."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,15 @@ class Then:
 
 
 @dataclass(frozen=True)
+class Recent:
+    """A stream to begin with."""
+
+    log: str
+    event: pb.LoggedEvent
+    """Its newest."""
+
+
+@dataclass(frozen=True)
 class TimeMachine:
     """The page."""
 
@@ -56,6 +70,8 @@ class TimeMachine:
     """None where no stream is named, or where something is wrong."""
     wrong: str = ""
     """What is."""
+    recent: Sequence[Recent] = ()
+    """Where no stream is named, those that changed last, of each log some."""
 
     @property
     def to_come(self) -> bool:
@@ -67,7 +83,7 @@ async def load(services: Services, query: Query) -> TimeMachine:
     """A stream at a moment. Raises Gone where no service has it, Unanswered where one does not answer."""
     name = query.get("stream").strip()
     if not name:
-        return TimeMachine(None)
+        return TimeMachine(None, recent=await _recent(services))
     if not all(name.partition("/")):
         return TimeMachine(
             None, f"{name!r} is no stream: write type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
@@ -86,6 +102,20 @@ async def load(services: Services, query: Query) -> TimeMachine:
         silent = now if now.silent else silent
     nobody = f"No service that answers has a stream {name}; it must be type/id, and have begun."
     raise refused(nobody, silent) if silent else missing(look, nobody)
+
+
+async def _recent(services: Services) -> Sequence[Recent]:
+    logs = (await services.look()).logs
+    answers = await asyncio.gather(
+        *(newest(services, said.service, Filter(log)) for log, said in logs.items())
+    )
+    found: list[Recent] = []
+    for log, answer in zip(logs, answers, strict=True):
+        streams: dict[str, pb.LoggedEvent] = {}
+        for event in answer.message.events if answer.message else ():
+            streams.setdefault(event.stream, event)
+        found += [Recent(log, event) for event in [*streams.values()][:_RECENT]]
+    return found
 
 
 async def _then(
