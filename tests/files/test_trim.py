@@ -17,7 +17,7 @@ from twinlog.log.wire import to_wire
 from twinlog.postgres import archiving
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.identity import identify
-from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.service.archive import ArchiveOptions, Stream, archive_log
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import Cursor, JetStreamTwin, NatsClient, Relay, open_log
@@ -44,7 +44,7 @@ async def test_a_stream_is_trimmed_and_made_again_from_there(
             own = await identify(log.pool, "mine", "")
             rule = Rule(LATER, ["counter"], 10)
             await archive(log, own, "memory://trim", rule, lambda _line: None)
-            [[upto]] = await log.pool.fetch(_QUERIES["trim"], 24)
+            [[upto]] = await log.pool.fetch(QUERIES["trim"], 24)
             assert upto == 20, "never beyond the archive"
             await until(lambda: begins(21))
             events += await grow(log, 1)

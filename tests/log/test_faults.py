@@ -50,8 +50,8 @@ from twinlog.postgres import connection
 from twinlog.postgres.connection import on_connection, prepared_pool
 from twinlog.postgres.database import connect
 from twinlog.postgres.lease import PostgresLease
-from twinlog.postgres.log import _QUERIES
 from twinlog.postgres.meaning import LostRace
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.urls import database_url
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import (
@@ -191,7 +191,7 @@ async def test_how_a_role_writes_names_and_reads_statements_changes_nothing(
         await setting(shaken, name, f"SET {setting_} = {value}")
     async with open_log(shaken.url, name, "counters") as log:
         used = {each: await log.pool.fetchval(f"SHOW {each}") for each in given}
-        rows = await log.pool.fetch(_QUERIES["columns_of_tables"])
+        rows = await log.pool.fetch(QUERIES["columns_of_tables"])
     assert used == {each: {"on": "off", "off": "on"}[value] for each, value in given.items()}
     assert ["events", "type", "text"] in [list(row) for row in rows]
 

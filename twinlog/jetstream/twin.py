@@ -23,6 +23,7 @@ from twinlog.jetstream.client import NatsClient, Outgoing
 from twinlog.jetstream.continuity import PREDECESSORS
 from twinlog.jetstream.delivery import JetStreamDelivery
 from twinlog.jetstream.hints import Hints
+from twinlog.jetstream.meaning import unavailable
 from twinlog.jetstream.ownership import labels, metadata_of, refuse_foreign
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
@@ -105,7 +106,7 @@ class JetStreamTwin:
             await self._manager.add_stream(config)
         except (NatsError, APIError, TimeoutError) as error:
             if getattr(error, "err_code", None) != _NAME_IN_USE:
-                raise api.unavailable(error) from error
+                raise unavailable(error) from error
 
     async def claim(self) -> None:
         if self._claimed:
@@ -140,7 +141,7 @@ class JetStreamTwin:
         except NotFoundError:
             return
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
 
     async def trim(self, upto: int) -> None:
         """Takes out every message up to this sequence."""
@@ -149,7 +150,7 @@ class JetStreamTwin:
         except NotFoundError as error:
             raise TwinMissing(stream=self.name) from error
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         for start in range(0, len(events), BATCH):
@@ -162,7 +163,7 @@ class JetStreamTwin:
         except NotFoundError:
             return None
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
 
     @asynccontextmanager
     async def deliver(
@@ -239,7 +240,7 @@ class JetStreamTwin:
             await self._store_until_too_large(events, error)
             return
         except (NatsError, TimeoutError, OSError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
         answer = json.loads(reply)
         refusal = answer.get("error")
         if refusal:

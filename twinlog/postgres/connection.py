@@ -13,8 +13,7 @@ import structlog
 from twinlog._aio.retrying import Retrying, backoff
 from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
-from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.codecs import set_codecs
+from twinlog.postgres.codecs import Connection, set_codecs
 from twinlog.postgres.database import (
     CONNECT_SECONDS,
     SESSION,

@@ -10,7 +10,7 @@ from twinlog.log.installation import Identity
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.database import Admit
-from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.urls import parted
 
 
@@ -47,10 +47,10 @@ def only(log: str) -> Admit:
 
     async def admit(connection: asyncpg.Connection, database: str) -> None:
         if await connection.fetchval("SELECT to_regclass('log_identity')"):
-            row = await connection.fetchrow(_QUERIES["identity"])
+            row = await connection.fetchrow(QUERIES["identity"])
             _refuse_other(row[3] if row else None, log, database)
         elif not parted(database)[1]:
-            for schema, quoted in await connection.fetch(_QUERIES["hidden_logs"]):
+            for schema, quoted in await connection.fetch(QUERIES["hidden_logs"]):
                 known = f"SELECT to_jsonb(i) ->> 'log' FROM {quoted}.log_identity AS i"
                 if await connection.fetchval(known) == log:
                     raise HiddenLog(database=database, log=log, schema=schema)
@@ -65,7 +65,7 @@ def _refuse_other(known: str | None, log: str, database: str) -> None:
 
 async def identity(pool: Pool) -> Identity | None:
     """Whose log a database holds; None where no service has said so yet."""
-    rows = await fetch(pool, _QUERIES["identity"])
+    rows = await fetch(pool, QUERIES["identity"])
     return Identity(rows[0][0], rows[0][1]) if rows else None
 
 
@@ -76,15 +76,15 @@ async def identify(pool: Pool, installation: str, namespace: str, log: str = "")
     ``installation``: its name as it is set; empty: one that all services derive alike that share a Postgres server and
     a ``namespace``. Raises ConfigurationError where the log is another installation's, or another one, and Unavailable.
     """
-    for found, position in await fetch(pool, _QUERIES["import_unfinished"]):
+    for found, position in await fetch(pool, QUERIES["import_unfinished"]):
         raise ImportUnfinished(database=found, position=position)
-    rows = await fetch(pool, _QUERIES["identity"])
+    rows = await fetch(pool, QUERIES["identity"])
     if not rows:
-        await fetch(pool, _QUERIES["identify"], installation or await _derived(pool, namespace))
-        rows = await fetch(pool, _QUERIES["identity"])
+        await fetch(pool, QUERIES["identify"], installation or await _derived(pool, namespace))
+        rows = await fetch(pool, QUERIES["identity"])
     if log and rows[0][3] is None:
-        await fetch(pool, _QUERIES["name_log"], log)
-        rows = await fetch(pool, _QUERIES["identity"])
+        await fetch(pool, QUERIES["name_log"], log)
+        rows = await fetch(pool, QUERIES["identity"])
     found, log_id, database, known = rows[0]
     if log:
         _refuse_other(known, log, database)
@@ -101,13 +101,13 @@ async def identity_in(connection: asyncpg.Connection) -> Identity | None:
     """Whose log the database holds; None where nobody has said so yet."""
     if not await connection.fetchval("SELECT to_regclass('log_identity')"):
         return None
-    row = await connection.fetchrow(_QUERIES["identity"])
+    row = await connection.fetchrow(QUERIES["identity"])
     return Identity(row[0], row[1]) if row else None
 
 
 async def _derived(pool: Pool, namespace: str) -> str:
     try:
-        ((server_id,),) = await fetch(pool, _QUERIES["server_id"])
+        ((server_id,),) = await fetch(pool, QUERIES["server_id"])
     except WrongSetting as error:
         if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
             raise

@@ -13,9 +13,8 @@ from twinlog.log.past import CausedAt, KeptKey, KeptRow, KeptSnapshot, Moment, N
 from twinlog.log.ports import Snapshot
 from twinlog.model.event import StreamId
 from twinlog.postgres.connection import Pool, fetch
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.named_queries import QUERIES
 
-_QUERIES = load_queries("twinlog.postgres.sql")
 _MOST_VERSION, _MOST_POSITION = 2**31 - 1, 2**63 - 1
 
 
@@ -89,4 +88,4 @@ class PostgresPast:
         return [(row[0], row[1]) for row in await self._ask("causal_marks")]
 
     async def _ask(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        return await fetch(self.pool, _QUERIES[query], *arguments)
+        return await fetch(self.pool, QUERIES[query], *arguments)

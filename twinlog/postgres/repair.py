@@ -18,8 +18,9 @@ from twinlog.model.event import Recorded, StreamId
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
 from twinlog.postgres.database import all_databases, connect
-from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.timeouts import without_timeouts
 from twinlog.postgres.urls import database_url
 from twinlog.postgres.view_builds import quoted
@@ -95,7 +96,7 @@ async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
 
 async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
     """The consumers of a log in a database."""
-    return [FollowerState(*row) for row in await fetch(pool, _QUERIES["followers"], log)]
+    return [FollowerState(*row) for row in await fetch(pool, QUERIES["followers"], log)]
 
 
 async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
@@ -107,7 +108,7 @@ async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
 
 async def set_back(pool: Pool, consumer: str, position: int, back_to: int) -> None:
     """Moves a checkpoint from a position. Raises Unavailable where it is elsewhere, as after another repair."""
-    if not await fetch(pool, _QUERIES["repair_set_back"], consumer, position, back_to):
+    if not await fetch(pool, QUERIES["repair_set_back"], consumer, position, back_to):
         raise Unavailable(f"consumer {consumer} has gone on meanwhile; try again")
 
 
@@ -119,7 +120,7 @@ async def planned(log: PostgresLog, found: Difference) -> Plan:
 async def carry_out(log: PostgresLog, found: Difference) -> Plan:
     """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
     async with _as_the_owner(log.pool) as connection:
-        await connection.execute(_QUERIES["place_head"])  # wherever it was
+        await connection.execute(QUERIES["place_head"])  # wherever it was
         made = await _plan(connection, log, found)
         await _write(connection, made)
         return made
@@ -128,7 +129,7 @@ async def carry_out(log: PostgresLog, found: Difference) -> Plan:
 async def place_head(pool: Pool) -> None:
     """Has a log end with its last event, in a new era. Raises Unavailable, ConfigurationError."""
     async with _as_the_owner(pool) as connection:
-        await connection.execute(_QUERIES["place_head"])
+        await connection.execute(QUERIES["place_head"])
 
 
 async def put_links(pool: Pool, lost: LostLinks) -> None:
@@ -136,7 +137,7 @@ async def put_links(pool: Pool, lost: LostLinks) -> None:
     try:
         async with _as_the_owner(pool) as connection:
             await connection.copy_records_to_table("chain", records=lost.made)
-            await connection.execute(_QUERIES["note_lacking"], *_columns(lost.unnoted))
+            await connection.execute(QUERIES["note_lacking"], *_columns(lost.unnoted))
     except asyncpg.UniqueViolationError as error:  # of another repair
         raise Unavailable("the chain has changed meanwhile; try again") from error
 
@@ -148,8 +149,8 @@ def _columns(runs: Sequence[Unlinked]) -> tuple[list[int], list[int]]:
 async def begin_chain(pool: Pool) -> None:
     """Forgets all links, so that every event is sealed. Raises Unavailable, ConfigurationError."""
     async with _as_the_owner(pool) as connection:
-        await connection.execute(_QUERIES["lock_head"])  # as appends do: first the head, then the chain
-        await connection.execute(_QUERIES["begin_chain"])
+        await connection.execute(QUERIES["lock_head"])  # as appends do: first the head, then the chain
+        await connection.execute(QUERIES["begin_chain"])
 
 
 @asynccontextmanager
@@ -171,7 +172,7 @@ def _takes_the_owner(error: Exception) -> ConfigurationError:
 
 
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:
-    archived = await connection.fetchval(_QUERIES["archived_upto"])
+    archived = await connection.fetchval(QUERIES["archived_upto"])
     if found.since <= archived:
         why = (
             f"its stream has another event {found.since}, and the log has archived its own, up to {archived}; find out "
@@ -184,8 +185,8 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
     ours = [event for event in events if event.position >= found.since]
     streams = list({event.stream for event in [*ours, *found.theirs]})
     types, ids = [stream.type for stream in streams], [stream.id for stream in streams]
-    versions = await connection.fetch(_QUERIES["versions_before"], found.since, types, ids)
-    checkpoints = await connection.fetch(_QUERIES["checkpoints"])
+    versions = await connection.fetch(QUERIES["versions_before"], found.since, types, ids)
+    checkpoints = await connection.fetch(QUERIES["checkpoints"])
     return plan(
         ours,
         found.theirs,
@@ -195,26 +196,26 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
 
 
 async def _write(connection: Connection, made: Plan) -> None:
-    await connection.execute(_QUERIES["repair_begin"])
-    await connection.execute(_QUERIES["repair_give_up"], [event.position for event in made.given_up])
-    await connection.execute(_QUERIES["repair_chain"], made.since)
-    await connection.execute(_QUERIES["repair_cut"], made.since)
+    await connection.execute(QUERIES["repair_begin"])
+    await connection.execute(QUERIES["repair_give_up"], [event.position for event in made.given_up])
+    await connection.execute(QUERIES["repair_chain"], made.since)
+    await connection.execute(QUERIES["repair_cut"], made.since)
     events = [*made.restored, *made.kept]
     await connection.copy_records_to_table(
         "events", records=[row_of(event) for event in events], columns=EVENT_COLUMNS
     )
-    await connection.execute(_QUERIES["repair_head"], events[-1].position)
+    await connection.execute(QUERIES["repair_head"], events[-1].position)
     await connection.execute(
-        _QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
+        QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
     )
     await connection.execute(
-        _QUERIES["repair_checkpoints"], list(made.checkpoints), list(made.checkpoints.values())
+        QUERIES["repair_checkpoints"], list(made.checkpoints), list(made.checkpoints.values())
     )
     streams = sorted(made.streams)
     types, ids = [stream.type for stream in streams], [stream.id for stream in streams]
-    await connection.execute(_QUERIES["repair_timers"], types, ids)
-    await connection.execute(_QUERIES["repair_snapshots"], types, ids)
-    await connection.execute(_QUERIES["repair_end"])
+    await connection.execute(QUERIES["repair_timers"], types, ids)
+    await connection.execute(QUERIES["repair_snapshots"], types, ids)
+    await connection.execute(QUERIES["repair_end"])
 
 
 def row_of(event: Recorded) -> tuple[object, ...]:
