@@ -53,6 +53,11 @@ def arguments(parser: argparse.ArgumentParser, *, when: str = "") -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
+def is_address(text: str) -> bool:
+    """Whether it is host:port."""
+    return bool(_ADDRESS.fullmatch(text)) and int(text.rpartition(":")[2]) in range(1, _PORTS)
+
+
 def addresses(options: argparse.Namespace) -> list[str]:
     """The addresses to ask: those given, else those of the environment, else those of the project. Raises Usage."""
     given = options.at or [each for each in os.environ.get("TWINLOG_ADDRESSES", "").split(",") if each]
@@ -64,7 +69,7 @@ def addresses(options: argparse.Namespace) -> list[str]:
             "separated by commas, or go to the folder of a project that names them in its pyproject.toml"
         )
     for address in given:
-        if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) not in range(1, _PORTS):
+        if not is_address(address):
             raise Usage(f"{address} is no address: it must be host:port, such as 127.0.0.1:50051")
     return list(dict.fromkeys(given))
 
