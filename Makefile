@@ -15,10 +15,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Debian and Ubuntu ship Python without ensurepip, without which venv makes an environment that has no pip.
 define CHECK_PYTHON
-import importlib.util, sys
+import sys
 version = "%d.%d" % sys.version_info[:2]
 if sys.version_info < (3, 11):
     sys.exit("Python 3.11 or newer is needed, this is " + version + "; call make PYTHON=/path/to/it")
+import importlib.util
 if not importlib.util.find_spec("ensurepip"):
     sys.exit("Python's venv module is incomplete; install it (Debian, Ubuntu: apt install python" + version + "-venv)")
 endef

@@ -1,7 +1,7 @@
 """``python stack/installing.py PYTHON ARGUMENT…``: `pip install`, as the Makefile calls it, with an end.
 
 An index that is out of reach is asked by pip again and again, for each package anew. This tells what pip complains of
-and, while it is silent, what it is at, and ends it once nothing has answered for several attempts. It runs before
+and, every now and then, what it is at, and ends it once nothing has answered for several attempts. It runs before
 anything is installed, so it imports the standard library only.
 """
 
@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 
 _RETRIES = 2
@@ -57,11 +58,14 @@ def _pass_on(lines: Iterable[bytes], said: queue.Queue[bytes | None]) -> None:
 def _follow(said: queue.Queue[bytes | None]) -> tuple[str, bool]:
     """Tells what pip says. Gives why the last attempt failed, and whether pip is to end because of it."""
     failures, why, at = 0, "", "its first question to an index of packages"
+    tell = time.monotonic() + _TELL_EVERY_SECONDS
     while True:
+        if (now := time.monotonic()) >= tell:
+            print(f"… pip is at {at:.80}", flush=True)
+            tell = now + _TELL_EVERY_SECONDS
         try:
-            given = said.get(timeout=_TELL_EVERY_SECONDS)
+            given = said.get(timeout=tell - now)
         except queue.Empty:
-            print(f"… pip is at {at}", flush=True)
             continue
         if given is None:
             return why if failures else "", False
@@ -72,6 +76,8 @@ def _follow(said: queue.Queue[bytes | None]) -> tuple[str, bool]:
                 return why, True
         elif _FETCHED.match(line):
             failures, at = 0, line.strip()
+        elif line.startswith("Successfully installed"):
+            at = "tidying up"
         elif _AS_EVER.match(line):
             at = line.strip() or at
         else:

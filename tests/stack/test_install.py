@@ -198,7 +198,7 @@ def test_an_index_that_never_answers_ends_the_installation_with_pips_reason(tmp_
     assert said.endswith("ERROR: No matching distribution\n")
 
 
-def test_what_pip_is_at_is_told_while_it_is_silent(tmp_path: Path) -> None:
+def test_what_pip_is_at_is_told(tmp_path: Path) -> None:
     script = [f"until grep -q {told} told; do sleep 0.1; done" for told in ("question", "a==1")]
     code, said, _ = installing(tmp_path, "\necho Collecting a==1\n".join(script) + "\necho 'WARNING: odd'")
     *waits, last = dict.fromkeys(said.splitlines())

@@ -86,9 +86,9 @@ class EmbeddedServer(ABC):
         await self._started.wait()
 
     async def ended(self) -> None:
-        """Waits until the server has ended, and raises StartFailed then."""
+        """Waits until the server has ended, and raises StartFailed then, with what it said of late."""
         ended = asyncio.ensure_future(self._started.wait())
-        size = self._said_before
+        self._said_before = size = self._log_size()
         try:
             while not (await asyncio.wait([ended], timeout=_RECENT_SECONDS))[0]:
                 self._said_before, size = size, self._log_size()
