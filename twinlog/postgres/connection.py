@@ -188,12 +188,14 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
 
 @asynccontextmanager
 async def prepared_pool(
-    url: str, *, size: int, on_connect: Callable[[], None] = lambda: None
+    url: str, *, size: int, on_connect: Callable[[], None] = lambda: None, reads_only: bool = False
 ) -> AsyncIterator[Pool]:
-    """A pool for a database that was looked at already."""
+    """A pool for a database that was looked at already. ``reads_only``: the server lets it change nothing."""
 
     async def set_up(connection: Connection) -> None:
         await _set_up(connection)
+        if reads_only:
+            await connection.execute("SET default_transaction_read_only = on")
         on_connect()
 
     pool = await asyncpg.create_pool(

@@ -153,6 +153,30 @@ async def migrate_all(connection: asyncpg.Connection, packages: Sequence[str]) -
         await migrate(connection, package)
 
 
+async def migrate_if(
+    server_url: str,
+    database: str,
+    packages: Sequence[str],
+    agrees: Callable[[asyncpg.Connection], Awaitable[None]],
+) -> None:
+    """Applies the migrations of these packages in one transaction, which is taken back where ``agrees`` raises.
+
+    Raises what that and :func:`migrate` do, and Unavailable.
+    """
+    url = database_url(server_url, database)
+    with refused_at_start():
+        connection = await connect(url, timeout=CONNECT_SECONDS)
+        try:
+            with outages(address_of(url)):
+                await connection.execute(SESSION)
+                async with connection.transaction():
+                    for package in packages:
+                        await migrate(connection, package)
+                    await agrees(connection)
+        finally:
+            await connection.close()
+
+
 HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
 
 

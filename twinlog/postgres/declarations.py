@@ -53,10 +53,19 @@ class PostgresDeclarations:
 
     async def columns(self) -> Mapping[str, Mapping[str, str]]:
         """By table, the types of its columns."""
-        found: dict[str, dict[str, str]] = {}
-        for table, name, type in await fetch(self._pool, QUERIES["columns_of_tables"]):
-            found.setdefault(table, {})[name] = type
-        return found
+        return _by_table(await fetch(self._pool, QUERIES["columns_of_tables"]))
+
+
+async def columns_in(connection: asyncpg.Connection) -> Mapping[str, Mapping[str, str]]:
+    """The same, as the caller's transaction sees them."""
+    return _by_table(await connection.fetch(QUERIES["columns_of_tables"]))
+
+
+def _by_table(rows: Sequence[asyncpg.Record]) -> Mapping[str, Mapping[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for table, name, type in rows:
+        found.setdefault(table, {})[name] = type
+    return found
 
 
 async def _stored_of(connection: Connection, asked: Collection[Held]) -> list[asyncpg.Record]:

@@ -76,15 +76,26 @@ async def identify(pool: Pool, installation: str, namespace: str, log: str = "")
     ``installation``: its name as it is set; empty: one that all services derive alike that share a Postgres server and
     a ``namespace``. Raises ConfigurationError where the log is another installation's, or another one, and Unavailable.
     """
-    for found, position in await fetch(pool, QUERIES["import_unfinished"]):
-        raise ImportUnfinished(database=found, position=position)
+    found = await whose(pool, installation, namespace, log)
+    if found is None:
+        await fetch(pool, QUERIES["identify"], installation or await _derived(pool, namespace))
+    if log:
+        await fetch(pool, QUERIES["name_log"], log)
+    if found is None or log:  # another process may have been faster
+        found = await whose(pool, installation, namespace, log)
+    assert found is not None
+    return found
+
+
+async def whose(pool: Pool, installation: str, namespace: str, log: str = "") -> Identity | None:
+    """The same, and says nothing; None where nobody has said so yet. Raises what :func:`identify` does."""
+    for database, position in await fetch(pool, QUERIES["import_unfinished"]):
+        raise ImportUnfinished(database=database, position=position)
     rows = await fetch(pool, QUERIES["identity"])
     if not rows:
-        await fetch(pool, QUERIES["identify"], installation or await _derived(pool, namespace))
-        rows = await fetch(pool, QUERIES["identity"])
-    if log and rows[0][3] is None:
-        await fetch(pool, QUERIES["name_log"], log)
-        rows = await fetch(pool, QUERIES["identity"])
+        if not installation:
+            await _derived(pool, namespace)
+        return None
     found, log_id, database, known = rows[0]
     if log:
         _refuse_other(known, log, database)

@@ -185,14 +185,31 @@ async def _bind(server: grpc.aio.Server, address: str, setting: str, shared: boo
             why = error
             await asyncio.sleep(_BIND_AGAIN_SECONDS)
         except (OSError, ValueError) as error:
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            why = _why(error)
             break
-    raise ConfigurationError(
+    raise _taken(address, setting, why)
+
+
+def refuse_taken(address: str, setting: str, *, shared: bool) -> None:
+    """Raises ConfigurationError where an address cannot be had now."""
+    host, _, port = address.rpartition(":")
+    try:
+        _probe(host.strip("[]"), int(port), shared)
+    except (OSError, ValueError) as error:
+        raise _taken(address, setting, _why(error)) from error
+
+
+def _taken(address: str, setting: str, why: object) -> ConfigurationError:
+    return ConfigurationError(
         "{setting}: cannot listen on {address} ({why}); stop what uses it or set {setting} to another host:port",
         setting=setting,
         address=address,
         why=why,
     )
+
+
+def _why(error: Exception) -> object:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
 
 
 def _probe(host: str, port: int, shared: bool) -> None:
