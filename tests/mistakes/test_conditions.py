@@ -44,6 +44,7 @@ _BY_THE_SAME_CALL = {
     "postgres.database:connect": "connect",
     "postgres.database:refused_at_start": "what it wraps is raised to a doctor as it is",
     "postgres.identity:_refuse_other": "only",
+    "postgres.identity:only.admit": "only",
     "postgres.meaning:translated": "whatever asks Postgres",
     "postgres.migrations:_missing": "pending",
     "postgres.named_queries:part_of": "pending, and wiring",
@@ -51,6 +52,7 @@ _BY_THE_SAME_CALL = {
     "service.service:Service.subscribe": "wiring",
     "service.service:_in_memory": "wiring",
     "service.settings:load": "load",
+    "service.starting:waited_for.attempted": "what it wraps is raised to a doctor as it is",
     "service.spec:ServiceSpec.__post_init__": "the import of the program",
 }
 _BY_A_LOOK = {
