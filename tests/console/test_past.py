@@ -25,6 +25,11 @@ async def test_an_order_is_shown_as_it_was_with_what_else_was_there(window: Wind
     await expect(page.get_by_text("orders/1", exact=True).first).to_be_visible()
     await page.get_by_role("link", name="2 →").click()
     await expect(state).to_contain_text("approved")
+    for name, then in (("← 1", "pending"), ("Now", "approved"), ("First", "pending"), ("2 →", "approved")):
+        await page.get_by_role("link", name=name, exact=True).click()
+        await expect(state).to_contain_text(then)
+        await page.reload()
+        await expect(state).to_contain_text(then)
     beside = page.locator(".past-beside")
     await expect(beside).to_have_count(1)
     await expect(beside).to_contain_text("CreditReserved")
