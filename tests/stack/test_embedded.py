@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import socket
@@ -156,17 +155,26 @@ async def test_a_server_that_is_killed_is_told_with_what_it_said_lately_and_what
 ) -> None:
     server = Sleeper(tmp_path)
     server.log.write_text("of an earlier run\n")
-    says = "Sleeper was ended by SIGKILL from elsewhere, .* What was recorded is kept: start again"
-    for seconds, last in ((3600.0, rf"\. .*{server.log}:\nodd"), (0.01, r"\.")):
-        monkeypatch.setattr("twinlog.dev.server._RECENT_SECONDS", seconds)
+    killed, crashed = (
+        "was ended by SIGKILL from elsewhere, by hand or because memory ran out",
+        "crashed, by SIGSEGV",
+    )
+    kept = "so everything else was stopped. What was recorded is kept: start again. Its log is"
+    lines = "; of late it said:\nodd"
+    for signum, how, recent_seconds, said in (
+        (signal.SIGKILL, killed, 3600.0, ""),
+        (signal.SIGSEGV, crashed, 3600.0, lines),
+        (signal.SIGSEGV, crashed, 0.01, ""),
+    ):
+        monkeypatch.setattr("twinlog.dev.server._RECENT_SECONDS", recent_seconds)
         async with server:
             down = asyncio.create_task(server.ended())
             await asyncio.sleep(0)  # from here on it looks
             with server.log.open("a") as log:
                 log.write("odd\n")
-            if seconds < 1:
+            if recent_seconds < 1:
                 await until(lambda: server._said_before == server.log.stat().st_size)
-            os.kill(server.pid, signal.SIGKILL)
+            os.kill(server.pid, signum)
             with pytest.raises(StartFailed) as told:
                 await down
-        assert re.fullmatch(says + last, str(told.value))
+        assert str(told.value) == f"Sleeper {how}, {kept} {server.log}{said}"

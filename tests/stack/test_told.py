@@ -66,7 +66,10 @@ async def test_what_cannot_be_written_is_told_in_one_line() -> None:
             PermissionError(errno.EACCES, "Permission denied", "/x/stack.pid"),
             "/x/stack.pid: Permission denied",
         ),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device; make room, then start again: df -h . /var/tmp shows where there is none",
+        ),
     ):
         with pytest.raises(StartFailed) as refused:
             await until_told(fails(error))

@@ -13,6 +13,8 @@ from twinlog.dev.process import StartFailed, end_leftover, send, stop, tail
 _LOOK_EVERY_SECONDS = 0.02
 _RECENT_SECONDS = 30.0
 """What a server that went down wrote before that long, or twice as long, says nothing of its end."""
+_FROM_ELSEWHERE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+"""Signals that somebody else sends: the server has nothing to say of them."""
 
 
 class EmbeddedServer(ABC):
@@ -94,11 +96,11 @@ class EmbeddedServer(ABC):
                 self._said_before, size = size, self._log_size()
         finally:
             ended.cancel()
-        said = tail(self._log, since=self._said_before)
-        how = _ending(ended.result())
+        code = ended.result()
+        said = "" if -code in _FROM_ELSEWHERE else tail(self._log, since=self._said_before)
         raise StartFailed(
-            f"{self._name} {how}, so everything else was stopped. What was recorded is kept: start again"
-            + (f". The last that it said, all of it is in {self._log}:\n{said}" if said else ".")
+            f"{self._name} {_ending(code)}, so everything else was stopped. What was recorded is kept: start again. "
+            f"Its log is {self._log}" + (f"; of late it said:\n{said}" if said else "")
         )
 
     def end_leftover(self) -> None:
@@ -136,7 +138,8 @@ def _ending(code: int) -> str:
     """How a process ended, by its return code."""
     if code >= 0:
         return f"ended by itself, with code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name} from elsewhere"
-    except ValueError:
-        return f"was ended by signal {-code} from elsewhere"
+    name = signal.Signals(-code).name if -code in [*signal.Signals] else f"signal {-code}"
+    if -code not in _FROM_ELSEWHERE:
+        return f"crashed, by {name}"
+    memory = ", by hand or because memory ran out" if -code == signal.SIGKILL else ""
+    return f"was ended by {name} from elsewhere{memory}"
