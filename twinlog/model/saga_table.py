@@ -27,9 +27,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from twinlog.model.errors import ConfigurationError
-from twinlog.model.forms import shown, wrong_events, wrong_functions, wrong_parts
+from twinlog.model.forms import refuse_other, shown, wrong_events, wrong_functions, wrong_parts
 from twinlog.model.messages import unpack
-from twinlog.model.saga_forms import saga_forms, step_forms
+from twinlog.model.saga_forms import BACKOFF_FORMS, saga_forms, step_forms
 from twinlog.model.saga_mistakes import silent_mistakes
 
 
@@ -90,6 +90,9 @@ class Backoff:
     attention_after: int = 5
     """After this many failed attempts, an instance that retries without end shows that it needs attention."""
 
+    def __post_init__(self) -> None:
+        refuse_other("Backoff", self, BACKOFF_FORMS)
+
     def delay(self, attempt: int) -> timedelta:
         """How long attempt number ``attempt``, from 1, waits for its answer, or for the next one after it failed."""
         return min(self.first * (1 << min(attempt - 1, 20)), self.most)
@@ -141,6 +144,9 @@ class Step:
     """The name of the first step of its :class:`Parallel`; empty for a step that stands alone."""
     together: tuple[Step, ...] = field(default=(), repr=False)
     """The steps of a :class:`Parallel`."""
+
+    def __post_init__(self) -> None:
+        refuse_other(f"step {self.name!r}", self, step_forms(Backoff))
 
     def is_transient(self, failure: Message) -> bool:
         """Whether a failure may pass."""
@@ -236,17 +242,12 @@ def _of_other_form(saga: Saga) -> str:
     """What is not what a table is made of; empty: nothing."""
     if wrong := next(_wrong_in_table(saga), ""):
         return wrong
-    forms = step_forms(Backoff)
-    closing = [saga.on_compensated] if saga.on_compensated else []
-    for step in (*saga.steps, *closing):
+    for step in saga.steps:
         if isinstance(step, Parallel):
             if not step.together:
                 return "a Parallel has no steps; give it some, or leave it out"
             if other := next((each for each in step.together if not isinstance(each, Step)), None):
                 return f"a Parallel has {shown(other)} among its steps; give steps, as in Parallel(Step(…), Step(…))"
-        for each in step.together or [step]:
-            if wrong := next(wrong_parts(each, forms), ""):
-                return f"in the step {each.name!r}, {wrong}"
     return ""
 
 

@@ -29,7 +29,7 @@ from twinlog.log.scan import Filter, versions
 from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.log.twin import HeadAstray
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.model.event import Metadata, Recorded, StreamId, known_stream
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection as Connection
@@ -173,7 +173,7 @@ class PostgresLog(ArchivedPast):
 
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
-        return _recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
+        return _recorded(self.name, row[0], known_stream((row[1], row[2])), row[3:])
 
     async def head(self) -> int:
         return await self._from_head("head")
@@ -228,7 +228,7 @@ class PostgresLog(ArchivedPast):
             rows = await self._fetch("due", now, limit)
         else:
             rows = await self._fetch("due_after", now, limit, after.due, *after.stream)
-        return [Timer(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
+        return [Timer(known_stream((row[0], row[1])), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         streams = [snapshot.stream for snapshot in snapshots]
@@ -503,5 +503,5 @@ async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> d
         [want.schema for want in wanted],
     )
     after = {want.stream: want.after for want in wanted}
-    found = (Snapshot(StreamId(row[0], row[1]), *row[2:]) for row in rows)
+    found = (Snapshot(known_stream((row[0], row[1])), *row[2:]) for row in rows)
     return {snapshot.stream: snapshot for snapshot in found if snapshot.version > after[snapshot.stream]}
