@@ -117,7 +117,11 @@ async def test_servers_that_are_away_are_out_of_reach(
     monkeypatch.setenv("POSTGRES_URL", f"postgresql://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NATS_URL", f"nats://127.0.0.1:{free_port()}")
     findings = await examine([spec])
-    assert [finding.subject for finding in findings if finding.state is State.AWAY] == ["Postgres", "NATS"]
+    away = {finding.subject: finding.text for finding in findings if finding.state is State.AWAY}
+    assert [*away] == ["Postgres", "NATS"]
+    assert all("Connect" in text and "127.0.0.1" in text for text in away.values()), (
+        "they were not waited for"
+    )
 
 
 async def test_a_user_without_rights_is_told_what_it_lacks(

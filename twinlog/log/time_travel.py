@@ -23,7 +23,7 @@ from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import TwinlogError, Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.model.schema import Schema
 
 _NEWEST = 2**31 - 1
@@ -82,14 +82,14 @@ class TimeTravel:
         ``until``: a time of the event loop, by which its reader wants an answer; None: whenever it comes. Raises
         StillFolding where it takes longer.
         """
-        stream = StreamId(aggregate.name, id)
+        stream = known_stream((aggregate.name, id))
         return await self._upto(aggregate, stream, await self.version(stream, moment), until)
 
     async def rebuild(self, aggregate: AnyAggregate, id: str) -> Entry | Unreadable:
         """Makes the kept snapshots of a stream anew, from its first event. Raises Unavailable."""
         if isinstance(self._log, KeepsSnapshots):
             await self._log.drop_kept(aggregate.name, id)
-        return await self._folded(beginning(aggregate), StreamId(aggregate.name, id), _NEWEST)
+        return await self._folded(beginning(aggregate), known_stream((aggregate.name, id)), _NEWEST)
 
     async def _upto(
         self, aggregate: AnyAggregate, stream: StreamId, upto: int, until: float | None

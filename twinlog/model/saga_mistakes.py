@@ -9,9 +9,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from twinlog.model.forms import shown, wrong_parts
+from twinlog.model.forms import shown
 from twinlog.model.functions import not_plain, takes
-from twinlog.model.saga_forms import STEP_FORMS
 from twinlog.model.saga_step import Backoff, Parallel, Step
 
 _FUNCTIONS = {
@@ -27,16 +26,14 @@ _FUNCTIONS = {
 """Of a step, with what each is given."""
 
 
-def wrong_forms(steps: Sequence[Step]) -> Iterator[str]:
-    """What steps have that no step may; of a :class:`Parallel`, its steps are looked at."""
+def wrong_groups(steps: Sequence[Step]) -> Iterator[str]:
+    """What is wrong with the steps of each :class:`Parallel`."""
     for step in steps:
         if isinstance(step, Parallel):
             if not step.together:
                 yield "a Parallel has no steps; give it some, or leave it out"
             if other := next((each for each in step.together if not isinstance(each, Step)), None):
                 yield f"a Parallel has {shown(other)} among its steps; give steps, as in Parallel(Step(…), Step(…))"
-        for each in step.together or [step]:
-            yield from (f"in the step {each.name!r}, {wrong}" for wrong in wrong_parts(each, STEP_FORMS))
 
 
 def wrong_step(step: Step, steps: Sequence[Step]) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import refuse_other
 from twinlog.model.messages import unpack
+from twinlog.model.saga_forms import BACKOFF_FORMS, step_forms
 
 
 class Replies(Mapping[str, Any]):
@@ -64,6 +66,9 @@ class Backoff:
     attention_after: int = 5
     """After this many failed attempts, an instance that retries without end shows that it needs attention."""
 
+    def __post_init__(self) -> None:
+        refuse_other("Backoff", self, BACKOFF_FORMS)
+
     def delay(self, attempt: int) -> timedelta:
         """How long attempt number ``attempt``, from 1, waits for its answer, or for the next one after it failed."""
         return min(self.first * (1 << min(attempt - 1, 20)), self.most)
@@ -115,6 +120,9 @@ class Step:
     """The name of the first step of its :class:`Parallel`; empty for a step that stands alone."""
     together: tuple[Step, ...] = field(default=(), repr=False)
     """The steps of a :class:`Parallel`."""
+
+    def __post_init__(self) -> None:
+        refuse_other(f"step {self.name!r}", self, step_forms(Backoff))
 
     def is_transient(self, failure: Message) -> bool:
         """Whether a failure may pass."""

@@ -27,13 +27,13 @@ from google.protobuf.message import Message
 
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import wrong_events, wrong_functions, wrong_parts
-from twinlog.model.saga_forms import SAGA_FORMS
+from twinlog.model.saga_forms import saga_forms
 from twinlog.model.saga_mistakes import (
     event_name,
     in_backoff,
     in_function,
     in_steps,
-    wrong_forms,
+    wrong_groups,
     wrong_pivot,
     wrong_step,
 )
@@ -110,10 +110,10 @@ class Saga:
 
 
 def _wrong_in_table(saga: Saga) -> Iterator[str]:
-    yield from wrong_parts(saga, SAGA_FORMS)
+    yield from wrong_parts(saga, saga_forms(Step, Backoff))
     yield from wrong_events("interrupted_by", saga.interrupted_by)
     yield from wrong_functions("interrupted_by", saga.interrupted_by)
-    yield from wrong_forms((*saga.steps, *_closing(saga)))
+    yield from wrong_groups(saga.steps)
 
 
 def _closing(saga: Saga) -> Sequence[Step]:

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
 from twinlog.log.texts import refuse_ids
-from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.model.event import Metadata, Recorded, StreamId, known_stream
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.named_queries import QUERIES
@@ -165,5 +165,5 @@ async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> d
         [want.schema for want in wanted],
     )
     after = {want.stream: want.after for want in wanted}
-    found = (Snapshot(StreamId(row[0], row[1]), *row[2:]) for row in rows)
+    found = (Snapshot(known_stream((row[0], row[1])), *row[2:]) for row in rows)
     return {snapshot.stream: snapshot for snapshot in found if snapshot.version > after[snapshot.stream]}

@@ -27,7 +27,7 @@ from twinlog.log.scan import Filter, versions
 from twinlog.log.texts import refuse_batch
 from twinlog.log.twin import HeadAstray
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection
@@ -166,7 +166,7 @@ class PostgresLog(ArchivedPast):
 
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
-        return recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
+        return recorded(self.name, row[0], known_stream((row[1], row[2])), row[3:])
 
     async def head(self) -> int:
         return await self._from_head("head")
@@ -221,7 +221,7 @@ class PostgresLog(ArchivedPast):
             rows = await self._fetch("due", now, limit)
         else:
             rows = await self._fetch("due_after", now, limit, after.due, *after.stream)
-        return [Timer(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
+        return [Timer(known_stream((row[0], row[1])), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         streams = [snapshot.stream for snapshot in snapshots]

@@ -11,7 +11,7 @@ import asyncpg
 
 from twinlog.log.past import CausedAt, KeptKey, KeptRow, KeptSnapshot, Moment, Nearest, RowKey
 from twinlog.log.ports import Snapshot
-from twinlog.model.event import StreamId
+from twinlog.model.event import StreamId, known_stream
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.named_queries import QUERIES
 
@@ -44,7 +44,7 @@ class PostgresPast:
 
     async def kept(self, type: str, id: str, after: KeptKey, limit: int) -> Sequence[KeptSnapshot]:
         rows = await self._ask("kept_snapshots", type, id, *after, limit)
-        return [KeptSnapshot(StreamId(row[0], row[1]), *row[2:]) for row in rows]
+        return [KeptSnapshot(known_stream((row[0], row[1])), *row[2:]) for row in rows]
 
     async def drop_kept(self, type: str, id: str = "", *, but_multiples_of: int = 0) -> int:
         return int((await self._ask("drop_kept_snapshots", type, id, but_multiples_of))[0][0])

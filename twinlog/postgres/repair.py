@@ -14,7 +14,7 @@ from twinlog.log.chain import Unlinked
 from twinlog.log.relinking import LostLinks
 from twinlog.log.repair import Difference, Plan, Unrepairable, plan
 from twinlog.model.errors import ConfigurationError, Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
 from twinlog.postgres.database import all_databases, connect
@@ -190,7 +190,7 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
     return plan(
         ours,
         found.theirs,
-        {StreamId(row[0], row[1]): row[2] for row in versions},
+        {known_stream((row[0], row[1])): row[2] for row in versions},
         {row[0]: row[1] for row in checkpoints},
     )
 

@@ -18,7 +18,7 @@ from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context, time_left
@@ -330,7 +330,7 @@ def _stream(checks: Checks, text: str) -> StreamId | None:
     if not (type and id):
         checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
         return None
-    return StreamId(type, id)
+    return known_stream((type, id))
 
 
 def _one_moment(checks: Checks, request: pb.GetStreamRequest) -> None:
