@@ -22,6 +22,8 @@ from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.log import open_log
 from twinlog.service import doctor
 from twinlog.service.doctor import Finding, State, examine
+from twinlog.service.program import main_of
+from twinlog.service.service import Service
 from twinlog.service.spec import ServiceSpec
 from twinlog.testing import START
 from twinlog.testing.internals import Batch, JetStreamTwin, NatsClient
@@ -116,7 +118,14 @@ async def test_servers_that_are_away_are_out_of_reach(
     monkeypatch.setattr(doctor, "_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setenv("POSTGRES_URL", f"postgresql://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NATS_URL", f"nats://127.0.0.1:{free_port()}")
-    findings = await examine([spec])
+
+    def wire(service: Service, _views: object) -> None:
+        service.subscribe(3)  # type: ignore[arg-type]
+
+    findings = await examine([spec], {spec.name: main_of(spec, wire)})
+    assert "3 cannot be subscribed" in only(findings, State.WRONG), (
+        "what asks no server is found all the same"
+    )
     away = {finding.subject: finding.text for finding in findings if finding.state is State.AWAY}
     assert [*away] == ["Postgres", "NATS"]
     assert all("Connect" in text and "127.0.0.1" in text for text in away.values()), (

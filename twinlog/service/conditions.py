@@ -14,6 +14,8 @@ from twinlog.model.errors import Unavailable
 
 ADDRESS = "address"
 """The name of the one that does not hold where the service itself is running."""
+STREAMS = "streams"
+"""The name of the one that nobody can tell while NATS is away; a start goes on then."""
 
 
 class Condition(NamedTuple):

@@ -36,7 +36,7 @@ from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 from twinlog.rpc.host import refuse_taken
-from twinlog.service.conditions import ADDRESS, Condition
+from twinlog.service.conditions import ADDRESS, STREAMS, Condition
 from twinlog.service.process import StandIn
 from twinlog.service.rehearsal import WIRED_SECONDS, Rehearsed, rehearse
 from twinlog.service.runtime import Main
@@ -390,10 +390,11 @@ async def _program(seen: _Seen, main: Main | None, client: NatsClient | None) ->
         )
         yield made[0]
 
+    left_out = (ADDRESS,) if client else (ADDRESS, STREAMS)
     findings = [] if main is None else await _wired(spec, main, stand_in)
     for service in made:
         for condition in service.to_hold or ():
-            if condition.name != ADDRESS:
+            if condition.name not in left_out:
                 findings.append(await _of(spec, condition))
     return [*findings, *await _listening(spec, settings)]
 

@@ -67,7 +67,7 @@ from twinlog.rpc.registrations import registrations
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.service import mistakes, operator_services
-from twinlog.service.conditions import ADDRESS, Condition, hold
+from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold
 from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
@@ -383,7 +383,7 @@ class Service:
             ),
             Condition("sagas, upcasters, policies and effects", self.refuse_unfinished),
             Condition("views", self._check_views),
-            Condition("streams", self._feeding.refuse_foreign_streams),
+            Condition(STREAMS, self._feeding.refuse_foreign_streams),
             Condition(
                 ADDRESS, lambda: refuse_taken(endpoint.address, endpoint.setting, shared=endpoint.shared)
             ),
