@@ -36,6 +36,8 @@ MISTAKES = [
     (["STREAM", "--as-of", "customers/1"], "is in log orders"),
     (["STREAM", "--as-of", "yesterday"], "is no time"),
     (["STREAM", "--at", "yesterday"], "yesterday is neither a moment nor host:port"),
+    (["STREAM", "--at", "2026-02-30T00:00:00Z"], "2026-02-30T00:00:00Z is neither a moment nor host:port"),
+    (["STREAM", "--at", "orders/0"], "a version is 1 to 2,147,483,647, a position 1 to"),
     (["STREAM", "--at", "1", "--as-of", "2"], "two moments are named"),
     (
         ["STREAM", "--as-of", "0"],

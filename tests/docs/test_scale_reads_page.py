@@ -1,17 +1,43 @@
-"""docs/how-to/scale-reads.md: its channel takes turns, and leaves out who is gone."""
+"""docs/how-to/scale-reads.md: its channel takes turns, and leaves out who is gone or hangs."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable
 
 import grpc.aio
 
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse, Order
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from stack.topology import ROOT
 from tests.docs.test_domain_pages import module
 from tests.kernel.edge import Edge, Get, serving
+from tests.programs import program
 from tests.waiting import GOING_AWAY, until
 from twinlog.rpc import Context
+
+FROZEN = """
+import asyncio
+import grpc.aio
+from shop.queries.v1.order_query_service_pb2 import GetOrderResponse, Order
+
+async def serve():
+    async def get(_request, _context):
+        return GetOrderResponse(order=Order(order_id="frozen")).SerializeToString()
+
+    server = grpc.aio.server()
+    method = grpc.unary_unary_rpc_method_handler(get)
+    name = "shop.queries.v1.OrderQueryService"
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, {"GetOrder": method})])
+    print("listens on", server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await server.wait_for_termination()
+
+asyncio.run(serve())
+"""
+"""A server of its own process, which can be stopped."""
 
 
 def named(name: str) -> Get:
@@ -22,7 +48,7 @@ def named(name: str) -> Get:
 
 
 async def test_its_channel_takes_turns_and_leaves_out_who_is_gone() -> None:
-    connect: Callable[[list[str]], grpc.aio.Channel] = module("scale-reads").channel
+    connect: Callable[..., grpc.aio.Channel] = module("scale-reads").channel
     async with (
         serving(Edge(named("a"))) as a,
         serving(Edge(named("b"))) as b,
@@ -47,3 +73,36 @@ async def test_its_channel_takes_turns_and_leaves_out_who_is_gone() -> None:
             return heard[-3:] == ["b"] * 3
 
         await until(three_of_the_other)
+
+
+async def test_it_leaves_out_who_hangs_and_takes_it_back() -> None:
+    connect = module("scale-reads").channel
+    async with (
+        serving(Edge(named("a"))) as a,
+        program(sys.executable, "-c", FROZEN, env=os.environ, cwd=ROOT) as frozen,
+    ):
+        await frozen.says("listens on")
+        [port] = [line.split()[-1] for line in frozen.lines if "listens on" in line]
+        async with connect([a.address, f"127.0.0.1:{port}"], 1.0) as channel:
+            stub, heard = OrderQueryServiceStub(channel), list[str]()
+
+            async def ask() -> None:
+                try:
+                    answer = await stub.GetOrder(GetOrderRequest(), timeout=60)
+                    heard.append(answer.order.order_id)
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() in GOING_AWAY, "long before its deadline"
+
+            async def only_a() -> bool:
+                await ask()
+                return heard[-5:] == ["a"] * 5
+
+            async def both() -> bool:
+                await ask()
+                return {*heard[-2:]} == {"a", "frozen"}
+
+            await until(both)
+            frozen.process.send_signal(signal.SIGSTOP)
+            await until(only_a)
+            frozen.process.send_signal(signal.SIGCONT)
+            await until(both)

@@ -23,7 +23,7 @@ from twinlog.log.past import Moment
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice, TimerChange
 from twinlog.model.errors import StreamUnreadable
 from twinlog.postgres import archiving
-from twinlog.postgres.archiving import ArchiveBusy, Archived, Rule, archive
+from twinlog.postgres.archiving import ArchiveBusy, Archived, ArchiveDiffers, Rule, archive
 from twinlog.postgres.identity import identify
 from twinlog.postgres.log import PostgresLog
 from twinlog.service.archive import ArchiveOptions, archive_log
@@ -210,11 +210,33 @@ async def test_a_run_that_was_interrupted_is_made_good(site: Site, tmp_path: Pat
     url = f"file://{tmp_path}"
     await site.archive("nothing ends", url=url)
     files = contents(tmp_path)
-    await site.log.pool.execute("DELETE FROM archived_ranges WHERE first = 11")
+    written = {path: path.stat().st_mtime_ns for path in files if "000000000001-" in path.name}
+    await site.log.pool.execute("DELETE FROM archived_ranges")
     next(path for path in files if "000000000011" in path.name).write_bytes(b"half of it")
     assert (await site.archive("counter", url=url)).removed == 20
     assert contents(tmp_path) == files, "the same range makes the same file"
+    assert [path.stat().st_mtime_ns for path in written] == [*written.values()], "one that is whole stays"
     assert await PostgresLog(site.log.pool, "counters").read(0, 100) == site.before
+
+
+async def test_a_copy_of_the_database_does_not_write_over_its_files(
+    site: Site, postgres_url: str, database: str
+) -> None:
+    """Both have the same identity, as after a restore, and go on apart from there."""
+    async with open_log(postgres_url, f"{database}_copy", "counters") as log:
+        copy = Site(log)
+        await two_streams(site)
+        await grow(copy.log, 5, "a")
+        await grow(copy.log, 20, "c")
+        own = await identify(site.log.pool, "mine", "")
+        rule = Rule(LATER, ("counter",), 5)
+        await archive(site.log, own, URL, rule, lambda _line: None)
+        with pytest.raises(ArchiveDiffers, match=r"events 1 to 5 of .*event 1 is another one"):
+            await archive(copy.log, own, URL, rule, lambda _line: None)
+        assert await copy.left() == [*range(1, 26)]
+        await archive(copy.log, own, f"{URL}/copy", rule, lambda _line: None)
+    fresh = PostgresLog(site.log.pool, "counters")
+    assert [event.stream.id for event in await fresh.read(0, 100)] == [*"aaaaabbbbbaaaaabbbbbaaaaa"]
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

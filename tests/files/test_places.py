@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from typing import Any, ClassVar
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import fsspec
@@ -393,17 +394,20 @@ async def test_nothing_leaves_the_table_that_does_not_stand_in_the_store(
         with pytest.raises(Unavailable, match="written and read back: there is no such file"):
             await site.archive(url=url)
     with monkeypatch.context() as dies:
-        dies.setattr(archiving, "_proved", None)
+        dies.setattr(archiving, "_sync", None)
         with pytest.raises(Unavailable, match="cannot be written and read back: "):
             await site.archive(url=url)  # the file is there, and not noted
     monkeypatch.setattr(archiving, "_FRAME_BYTES", 1_000)
     with monkeypatch.context() as old:
         old.setattr(Object, "close", lambda self: None)
+        old.setattr(archiving, "_found", AsyncMock(return_value=None))  # it was not there a moment ago
         with pytest.raises(ArchiveDiffers, match="the store gives other bytes than were written"):
             await site.archive(url=url)
     assert await site.log.archived_upto() == 20
 
+    objects = dict(Bucket.objects)
     assert (await site.archive(url=url)).removed == 0
+    assert Bucket.objects == objects, "the earlier run's file is whole"
     left = await site.left()
     [*_, path] = sorted(Bucket.objects)
     file = Bucket.objects.pop(path)
@@ -535,6 +539,7 @@ async def _rewritten(site: Site, events: Sequence[Recorded], monkeypatch: pytest
         rows = [repair.row_of(event) for event in events]
         await connection.copy_records_to_table("events", records=rows, columns=repair.EVENT_COLUMNS)
     afresh(site)
+    Bucket.objects.clear()
     await site.archive("counter", url="bucket://mine/archive")
     assert await site.left() == [21, 22, 23, 24, 25]
     afresh(site)

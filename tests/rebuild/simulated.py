@@ -19,7 +19,7 @@ from twinlog import FailedPrecondition, NotFound, Service, Unavailable, ViewStor
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds, Rows
 from twinlog.memory.views import MemoryViews
-from twinlog.model.row_changes import NO_ROWS
+from twinlog.model.row_changes import NO_ROWS, Crossing
 from twinlog.model.view import AnyView, Changes
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.testing import Hosted, Scenario, Simulation, check
@@ -126,9 +126,14 @@ class RemoteBuilds(RemoteViews):
             "switch", lambda: at_once(self._server.views.switch(to, live, consumers, letters))
         )
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
+    async def kept_for(self, build: Build) -> float:
+        return await self._ask("kept for", lambda: at_once(self._server.views.kept_for(build)))
+
+    async def drop_build(
+        self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
+    ) -> float:
         return await self._ask(
-            "drop", lambda: at_once(self._server.views.drop_build(build, consumers, table))
+            "drop", lambda: at_once(self._server.views.drop_build(build, consumers, table, crossing))
         )
 
     async def compare_builds(

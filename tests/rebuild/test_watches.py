@@ -155,13 +155,31 @@ async def test_rows_that_differ_are_told_at_the_switch(stays: Stays) -> None:
     assert many.rows["ann"] == [1]
 
 
-async def test_a_token_of_a_build_that_was_dropped_is_refused(stays: Stays) -> None:
-    await stays.write("ann")
+async def test_a_watch_is_resumed_from_a_build_that_was_dropped(stays: Stays) -> None:
+    """Also over two of them, and what was different in one of them is told."""
+    await stays.write("ann", "bob", "cid")
+    pool: Any = stays.running.service.log
+    await pool.pool.execute("UPDATE stays SET changes = 0 WHERE stay_id = 'bob'")
     before = watch_all(stays)
     async with listening(before):
-        await until(lambda: before.has(ann=1))
-    await stays.switch(await stays.rebuilt())
+        await until(lambda: before.has(ann=1, cid=1))
+    await stays.write("ann")
+    second = await stays.rebuilt()
+    await stays.switch(second, confirm_differences=True)
     await stays.drop(1)
+    between = watch_all(stays, before.token)
+    async with listening(between):
+        await until(lambda: between.has(ann=2, bob=1))
+    assert between.rows == {"ann": [2], "bob": [1]}
+    await stays.switch(await stays.rebuilt())
+    await stays.drop(second)
+    await stays.write("cid")
+    after, later = watch_all(stays, before.token), watch_all(stays, between.token)
+    async with listening(after, later):
+        await until(lambda: after.has(ann=2, bob=1, cid=2) and later.has(cid=2))
+    assert after.rows == {"ann": [2], "bob": [1], "cid": [2]}
+    assert later.rows == {"cid": [2]}
+    await stays.running.views.forget_notes(0.0)
     with pytest.raises(Exception, match="watch again without a resume_token"):
         async with asyncio.timeout(PATIENCE):
             await watch_all(stays, before.token).listen()

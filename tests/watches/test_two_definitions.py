@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections import namedtuple
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,9 +17,11 @@ from twinlog import InvalidArgument, View
 from twinlog.log.ports import CheckpointAdvance
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import LiveBuilds
+from twinlog.model.row_changes import Mark
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens, watches
 from twinlog.rpc.freshness import Freshness
+from twinlog.rpc.watched_build import Behind, Consumers, crossing_from
 from twinlog.rpc.watches import Watches
 from twinlog.testing import MemoryViews
 
@@ -47,6 +50,8 @@ class Store:
         self.views.note({PIECES: FIELDS, WEIGHED: FIELDS})
         self.position = 0
         self._rows: dict[str, Piece] = {}
+        self.dropped = False
+        """Whether the home is not kept any more."""
 
     async def begin(self) -> None:
         self.build = await self.views.begin_build(WEIGHED, 1)
@@ -55,28 +60,52 @@ class Store:
 
     async def write(self, key: str, color: str) -> None:
         """An event, which both builds take in; without a color the piece is taken away."""
+        for take_in in self.event(key, color):
+            await take_in
+
+    def event(self, key: str, color: str) -> list[Coroutine[Any, Any, object]]:
+        """What has the home and the other build take it in, each unless it was dropped."""
         after, self.position = self.position, self.position + 1
         old, new = self._rows.get(key), Piece(key, color, self.position) if color else None
-        for views, view, consumer in (
-            (self.views, PIECES, HOME),
-            (self.kept, WEIGHED, consumer_of(self.build, HOME, LOG)),
-        ):
-            await views.commit(
+        taking_in: list[Coroutine[Any, Any, object]] = [
+            views.commit(
                 {view: {key: _shaped(view, new)}},
                 CheckpointAdvance(consumer, after, self.position),
                 before={view: {key: _shaped(view, old)}} if old else {},
             )
+            for views, view, consumer in (
+                (self.views, PIECES, HOME),
+                (self.kept, WEIGHED, consumer_of(self.build, HOME, LOG)),
+            )
+            if view is WEIGHED or not self.dropped
+        ]
         self._rows |= {key: new} if new else {}
         if new is None:
             self._rows.pop(key, None)
+        return taking_in
+
+    def reading(self, reads: Build | None) -> MemoryViews:
+        """The store as one replica reads it."""
+        store = copy(self.views)
+        store.live = LiveBuilds({"pieces": reads} if reads else {})
+        return store
+
+    async def drop_home(self) -> None:
+        """Raises Behind where the other build is not as far."""
+        home = (await self.views.builds())[0]
+        if home.live:
+            await self.views.switch(self.build, home, {}, None)
+        crossing = await crossing_from(
+            self.reading(self.build), Consumers(WEIGHED, {HOME: LOG}), home, FIELDS, 100
+        )
+        await self.views.drop_build(home, [HOME], "pieces", crossing)
+        self.dropped = True
 
     @asynccontextmanager
     async def replica(self, view: AnyView, reads: Build | None) -> AsyncIterator[Watches]:
         """Serves watches of what one replica reads inside the block."""
-        store = copy(self.views)
-        store.live = LiveBuilds({"pieces": reads} if reads else {})
         consumer = consumer_of(reads, HOME, LOG) if reads else HOME
-        made = Watches(view, FIELDS, {HOME: LOG}, store, Freshness({consumer: LOG}))
+        made = Watches(view, FIELDS, {HOME: LOG}, self.reading(reads), Freshness({consumer: LOG}))
         running = asyncio.create_task(made.run())
         try:
             yield made
@@ -116,7 +145,10 @@ async def play(seed: int) -> None:
     crowd = [Watcher(), Watcher("red"), Watcher(key="a"), Watcher(key="b")]
     async with store.replica(PIECES, None) as home, store.replica(WEIGHED, store.build) as newer:
         replicas = [home, newer]
-        for _ in range(12):
+        for round in range(12):
+            if round == 6 and seed % 3:
+                await drop_home(store, chance, crowd)
+                replicas = [newer]
             for _ in range(chance.randrange(3)):
                 await store.write(chance.choice(KEYS), chance.choice(COLORS))
             await store.settled(replicas)
@@ -139,6 +171,25 @@ async def play(seed: int) -> None:
                 if watcher.key in ("", key) and watcher.color in ("", piece.color)
             }
             assert held == there
+
+
+async def drop_home(store: Store, chance: random.Random, crowd: list[Watcher]) -> None:
+    """Nobody reads it any more when it is dropped. The other build may be ahead of it, and has to be as far."""
+    for watcher in crowd:
+        await watcher.disconnect()
+    for _ in range(chance.randrange(3)):
+        await store.write(chance.choice(KEYS), chance.choice(COLORS))
+    in_home, in_other = store.event(chance.choice(KEYS), chance.choice(COLORS))
+    if chance.random() < 0.5:
+        await in_home
+        with pytest.raises(Behind):
+            await store.drop_home()
+        await in_other
+        await store.drop_home()
+    else:
+        await in_other
+        await store.drop_home()
+        in_home.close()
 
 
 async def test_a_watch_that_moves_between_definitions_is_told_nothing_twice() -> None:
@@ -194,6 +245,18 @@ def test_states_of_two_shapes_are_compared_by_what_both_have() -> None:
     heavier = resume_tokens.state_of(new._replace(weight=4))
     assert not resume_tokens.is_same(states[1], heavier), "of one shape, every field counts"
     assert resume_tokens.is_same(states[0], heavier)
+
+
+def test_rows_of_many_columns_are_compared_by_column_and_their_tokens_are_taken_back() -> None:
+    columns = [f"column_{number}" for number in range(150)]
+    shaped: Any = namedtuple
+    old, new = shaped("old", columns), shaped("new", ["more", *columns])
+    token = resume_tokens.write(
+        {LOG: Mark(2**63 - 1)}, "what", "whose", resume_tokens.state_of(old(*columns))
+    )
+    told = resume_tokens.read(token, [LOG], "what", "whose").state
+    assert resume_tokens.is_same(told, resume_tokens.state_of(new("", *columns)))
+    assert not resume_tokens.is_same(told, resume_tokens.state_of(new("", *columns[:-1], "other")))
 
 
 async def test_a_token_of_another_installation_is_refused() -> None:

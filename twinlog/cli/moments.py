@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -86,12 +85,12 @@ def taken(options: argparse.Namespace) -> Moment | None:
     found = [options.as_of] if getattr(options, "as_of", None) else []
     rest = []
     for text in options.at or []:
-        with suppress(argparse.ArgumentTypeError):
+        try:
             found.append(parsed(text))
-            continue
-        if ":" not in text:
-            raise Usage(f"{text} is neither a moment nor host:port; a moment is {WHEN}")
-        rest.append(text)
+        except argparse.ArgumentTypeError as error:
+            if not servers.is_address(text):
+                raise Usage(f"{text} is neither a moment nor host:port; {error}") from None
+            rest.append(text)
     options.at = rest
     if len(found) > 1:
         raise Usage("two moments are named: give one --at WHEN, or compare two with twinlog diff")

@@ -28,6 +28,7 @@ ANSWER_SECONDS = 5.0
 """How long each answer is waited for, unless --timeout says otherwise."""
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 _PORTS = 2**16
+_NOT_THERE = "failed to connect to all addresses"
 """gRPC itself would call another port instead of one that does not exist."""
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _MISUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
@@ -53,6 +54,11 @@ def arguments(parser: argparse.ArgumentParser, *, when: str = "") -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
+def is_address(text: str) -> bool:
+    """Whether it is host:port."""
+    return bool(_ADDRESS.fullmatch(text)) and int(text.rpartition(":")[2]) in range(1, _PORTS)
+
+
 def addresses(options: argparse.Namespace) -> list[str]:
     """The addresses to ask: those given, else those of the environment, else those of the project. Raises Usage."""
     given = options.at or [each for each in os.environ.get("TWINLOG_ADDRESSES", "").split(",") if each]
@@ -64,7 +70,7 @@ def addresses(options: argparse.Namespace) -> list[str]:
             "separated by commas, or go to the folder of a project that names them in its pyproject.toml"
         )
     for address in given:
-        if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) not in range(1, _PORTS):
+        if not is_address(address):
             raise Usage(f"{address} is no address: it must be host:port, such as 127.0.0.1:50051")
     return list(dict.fromkeys(given))
 
@@ -113,7 +119,7 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     """What a failed call means for the command."""
     code, details = error.code(), error.details() or error.code().name
     if code in _AWAY:
-        return OutOfReach(f"{address} is out of reach: {details}")
+        return OutOfReach(f"{address} is out of reach: {_in_short(details)}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Failed(
             f"{address} does not serve this; is it a service of Twinlog, of this version? ({details})"
@@ -121,6 +127,11 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     if code in _MISUSED:
         return Usage(f"{address}: {details}")
     return Failed(f"{address}: {code.name}: {details}")
+
+
+def _in_short(details: str) -> str:
+    """gRPC's words for a server that is not there, without the address, which is told already."""
+    return details.rpartition(": ")[2] if details.startswith(_NOT_THERE) else details
 
 
 def act(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -17,7 +16,7 @@ from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.filling import Filling
 from twinlog.consume.projection import Projection
 from twinlog.log.twin import Twin
-from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_build import NEVER, Build, consumer_of
 from twinlog.log.view_builds import RebuildableStore, elapsed
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.view import AnyView
@@ -26,8 +25,6 @@ LOOK_EVERY_SECONDS = 1.0
 _ADOPT_SECONDS = 2.0
 _POLL_SECONDS = 0.005
 _RATE_OVER_LOOKS = 10
-NEVER = datetime.fromtimestamp(0, UTC)
-"""When a home was begun: nobody has noted it."""
 SUBJECT = "views.switched"
 """Of the message that has other replicas look at once."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from twinlog.model.view import versioned
+
+NEVER = datetime.fromtimestamp(0, UTC)
+"""When a build was begun of which nobody has noted it, as of a home."""
 
 
 class Build(NamedTuple):

@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 from twinlog.log.view_build import Build
 from twinlog.log.view_store import SharedViewStore
 from twinlog.model.errors import FailedPrecondition
+from twinlog.model.row_changes import Crossing
 from twinlog.model.view import AnyView
 
 KEPT_SECONDS = 5.0
@@ -200,8 +201,16 @@ class RebuildableStore(SharedViewStore, Protocol):
         """
         ...
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
+    async def kept_for(self, build: Build) -> float:
+        """For how many seconds a build is still kept, since queries have just left it."""
+        ...
+
+    async def drop_build(
+        self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
+    ) -> float:
         """Drops the table of a build that is not live, and its checkpoints; of a home, the rows.
+
+        ``crossing``: where watches of it go on; None: they begin anew.
 
         Returns for how many seconds it is still kept, since queries have just left it: then nothing was done; 0: it is
         dropped. Raises BuildGone.

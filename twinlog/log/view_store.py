@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.view_build import Build
-from twinlog.model.row_changes import NO_ROWS, Marks, Noted, NotedViews
+from twinlog.model.row_changes import NO_ROWS, Crossing, Marks, Noted, NotedViews
 from twinlog.model.view import AnyView, Changes
 
 T = TypeVar("T")
@@ -74,8 +74,10 @@ class ViewMoment(Protocol):
         """The rows of a named query, where the store has such."""
         ...
 
-    async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
-        """The notes about a view after some marks, and where these consumers are.
+    async def noted(
+        self, view: AnyView, consumers: Sequence[str], since: Marks, most: int, upto: Marks | None = None
+    ) -> Noted:
+        """The notes about a view after some marks, and where these consumers are; ``upto``: where they were.
 
         Of consumers without a mark only that. Once ``most`` keys were found, the older notes are left out.
         """
@@ -95,8 +97,12 @@ class ViewMoment(Protocol):
         """The keys of the rows that are not the same in another build, as far as both have the same columns.
 
         Each with the values of these fields there; None: there is no such row there. None for all where there are more
-        than ``most``.
+        than ``most``, or where that build has not all of these fields.
         """
+        ...
+
+    async def crossing(self, view: AnyView, number: int) -> Crossing | None:
+        """Where watches of a build go on that was dropped; number 0: the home. None: that is not known."""
         ...
 
 
@@ -109,6 +115,10 @@ class NotingViewStore(ViewStore, Protocol):
 
     def note(self, views: NotedViews) -> None:
         """Has the changes of these views noted from now on, too."""
+        ...
+
+    def fields_noted(self, view: AnyView) -> Sequence[str] | None:
+        """The fields whose values before a change are noted; None: no change of the view is."""
         ...
 
     def begin_noting(self) -> None:

@@ -15,7 +15,7 @@ from twinlog.log.view_store import ViewMoment
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
 from twinlog.model.event import StreamId
-from twinlog.model.row_changes import NO_ROWS, Mark, Marks, Note, Noted, NotedViews, to_note
+from twinlog.model.row_changes import NO_ROWS, Crossing, Mark, Marks, Note, Noted, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ class MemoryViews:
         self._noted_views: dict[AnyView, Sequence[str]] = {}
         self.notes: dict[str, list[Note]] = defaultdict(list)
         """By view, in the order of their commits."""
+        self.crossings: dict[tuple[str, int], Crossing] = {}
+        """Where watches of dropped builds go on, by view and number."""
         self.live = LiveBuilds()
         self._builds: dict[tuple[str, int], Build] = {}
         self._place: str | None = None
@@ -100,12 +102,19 @@ class MemoryViews:
         stream = StreamId("dead_letters", consumer)
         return sum(event.stream == stream for event in self.log.events)
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
+    async def kept_for(self, build: Build) -> float:
+        return 0.0
+
+    async def drop_build(
+        self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
+    ) -> float:
         known = self._builds.get((build.view, build.number))
         if known is None or known.live or known.dropped:
             raise BuildGone(view=build.view, build=build.number)
         self.tables.pop(_at(build.place, table), None)
         self._builds[build.view, build.number] = known._replace(dropped=True)
+        if crossing:
+            self.crossings[build.view, crossing.build] = crossing
         for consumer in () if build.home else consumers:
             self.positions.pop(consumer, None)
         return 0.0
@@ -159,6 +168,9 @@ class MemoryViews:
     def note(self, views: NotedViews) -> None:
         self._noted_views |= views
 
+    def fields_noted(self, view: AnyView) -> Sequence[str] | None:
+        return self._noted_views.get(view)
+
     async def forget_notes(self, older_than_seconds: float) -> None:
         """They live as long as this object."""
 
@@ -186,16 +198,21 @@ class MemoryViews:
         here = self.tables.get(self._table(view), {})
         there = self.tables.get(_at(other.place, other.table), {})
         keys = [key for key in {**here, **there} if not _same(here.get(key), there.get(key))]
-        if len(keys) > most:
+        if len(keys) > most or not all({*fields} <= {*row._fields} for row in there.values()):
             return None
         return {
             key: None if (row := there.get(key)) is None else [getattr(row, field) for field in fields]
             for key in keys
         }
 
-    async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
+    async def crossing(self, view: AnyView, number: int) -> Crossing | None:
+        return self.crossings.get((view.name, number))
+
+    async def noted(
+        self, view: AnyView, consumers: Sequence[str], since: Marks, most: int, upto: Marks | None = None
+    ) -> Noted:
         notes = self.notes[view.name]
-        now = {
+        now = upto or {
             consumer: max(
                 (note.at for note in notes if note.consumer == consumer and note.at.position == position),
                 default=Mark(position),

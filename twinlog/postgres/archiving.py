@@ -19,13 +19,22 @@ from uuid import UUID, uuid5
 
 from twinlog.log.archive import ArchivedRange, filesystem, protocols, prove, refuse_copies, why
 from twinlog.log.installation import Identity
-from twinlog.log.log_file import FORMAT, FrameReader, FrameWriter, header_of
+from twinlog.log.log_file import (
+    FORMAT,
+    FrameReader,
+    FrameWriter,
+    LogFileDamaged,
+    LogFileUnfinished,
+    NotALogFile,
+    header_of,
+)
 from twinlog.log.log_file_records import event_of, event_record
 from twinlog.model.errors import FailedPrecondition, TwinlogError, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.postgres.archive import range_of
 from twinlog.postgres.connection import connection_of, fetch
-from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
 RANGE = 100_000
@@ -90,8 +99,8 @@ async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, sa
     refuse_copies(url)
     async with _alone(log):
         head = await log.head()
-        after = int((await fetch(log.pool, _QUERIES["archived_upto"]))[0][0])
-        ((young,),) = await fetch(log.pool, _QUERIES["archive_young"], after, rule.before)
+        after = int((await fetch(log.pool, QUERIES["archived_upto"]))[0][0])
+        ((young,),) = await fetch(log.pool, QUERIES["archive_young"], after, rule.before)
         old = min(head, young or head) - 1  # the newest event is what appends go by
         ranges = size = 0
         proved: set[int] = set()
@@ -107,27 +116,44 @@ async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, sa
 @asynccontextmanager
 async def _alone(log: PostgresLog) -> AsyncIterator[None]:
     async with connection_of(log.pool) as connection:
-        if not await connection.fetchval(_QUERIES["archive_lock"]):
+        if not await connection.fetchval(QUERIES["archive_lock"]):
             raise ArchiveBusy(log=log.name)
         try:
             yield
         finally:
-            await connection.execute(_QUERIES["archive_unlock"])
+            await connection.execute(QUERIES["archive_unlock"])
 
 
 async def _range(log: PostgresLog, identity: Identity, url: str, first: int, last: int) -> ArchivedRange:
     file = f"{url.rstrip('/')}/{log.name}-{identity.log_id}/{first:012}-{last:012}.twinlog"
     files, path = filesystem(file)
     with _outages(file):
-        with await asyncio.to_thread(_opened, files, path) as out:
-            written = _Digested(out)
-            await _write(log, identity, written, first, last)
+        of = await _found(log, file, first, last)
+        if of is None:
+            with await asyncio.to_thread(_opened, files, path) as out:
+                written = _Digested(out)
+                await _write(log, identity, written, first, last)
         await asyncio.to_thread(_sync, files, path)
-        of = await _proved(log, file, first, last, written.digest)
+        if of is None:
+            of = await _proved(log, file, first, last, written.digest)
     noted = (of.first, of.last, last - first + 1, *of[2:])
-    await fetch(log.pool, _QUERIES["archive_rules_out_older"])
-    await fetch(log.pool, _QUERIES["archive_range"], *noted)
+    await fetch(log.pool, QUERIES["archive_rules_out_older"])
+    await fetch(log.pool, QUERIES["archive_range"], *noted)
     return of
+
+
+async def _found(log: PostgresLog, file: str, first: int, last: int) -> ArchivedRange | None:
+    """What is noted of a file that is there already, whole; None: it is to be written.
+
+    It is never written over: a copy of this database, as a restored one, has files of the same names, and may have
+    taken rows out of its table for them. Raises ArchiveDiffers where it has other events.
+    """
+    try:
+        return await _proved(log, file, first, last, None)
+    except (FileNotFoundError, PermissionError):
+        return None  # object stores refuse to tell who may not list that there is none
+    except (LogFileDamaged, LogFileUnfinished, NotALogFile):
+        return None
 
 
 def _opened(files: Any, path: str) -> Any:
@@ -216,10 +242,11 @@ async def _events(log: PostgresLog, first: int, last: int) -> AsyncIterator[Reco
         raise Unavailable(f"log {log.name} has no event {position + 1}; `twinlog audit` says more")
 
 
-async def _proved(log: PostgresLog, file: str, first: int, last: int, written: bytes) -> ArchivedRange:
+async def _proved(log: PostgresLog, file: str, first: int, last: int, written: bytes | None) -> ArchivedRange:
     """What is noted of a file: read from where it lies now, and compared with the table and with what was written.
 
     A store may give the bytes of an earlier run for a while: the same events in frames that begin elsewhere.
+    ``written``: their digest; None: by another run. Raises LogFileUnfinished where that one did not come to its end.
     """
     files, path = filesystem(file)
     offsets: list[int] = []
@@ -247,11 +274,13 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int, written: b
             for record in frame.records:
                 if event_of(record, log.name) != await anext(source, None):
                     raise differs(f"event {record.event.position} is another one")
+        if not finished and written is None:
+            raise LogFileUnfinished(file=file, position=reader.seal.position, remedy="Archive it again.")
         if not finished or await anext(source, None) is not None:
             raise differs("it ends too early")
         while read.read(_READ_BYTES):
             pass
-        if read.digest != written:
+        if written is not None and read.digest != written:
             raise differs("the store gives other bytes than were written")
         size, digest = reader.offset, reader.seal.digest
     return ArchivedRange(first, last, file, size, digest, offsets, firsts, digests)
@@ -260,14 +289,14 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int, written: b
 async def _remove(log: PostgresLog, rule: Rule, proved: set[int], say: Say) -> int:
     """Takes out of the table what it no longer needs, in small steps; first it reads files that earlier runs made."""
     removed = 0
-    for first, last in await fetch(log.pool, _QUERIES["archive_left"], _STEP):
+    for first, last in await fetch(log.pool, QUERIES["archive_left"], _STEP):
         step = first, last, rule.before, list(rule.ends)
-        [row] = await fetch(log.pool, _QUERIES["archived_at"], first)
+        [row] = await fetch(log.pool, QUERIES["archived_at"], first)
         of = range_of(tuple(row))
         if of.first not in proved and await _takes_any(log, step):
             await asyncio.to_thread(prove, of, log.name)
             proved.add(of.first)
-        removed += int((await fetch(log.pool, _QUERIES["remove_archived"], *step))[0][0])
+        removed += int((await fetch(log.pool, QUERIES["remove_archived"], *step))[0][0])
         await asyncio.sleep(_PAUSE_SECONDS)
     say(f"{removed:,} events left the table.")
     return removed
@@ -279,7 +308,7 @@ async def _takes_any(log: PostgresLog, step: Sequence[Any]) -> bool:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            return bool(await connection.fetchval(_QUERIES["remove_archived"], *step))
+            return bool(await connection.fetchval(QUERIES["remove_archived"], *step))
         finally:
             await transaction.rollback()
 

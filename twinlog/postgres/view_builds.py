@@ -18,6 +18,7 @@ from twinlog.log.view_builds import (
     Rows,
     SetAsideMeanwhile,
 )
+from twinlog.model.row_changes import Before, Crossing, Mark, Marks
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_connection
@@ -104,17 +105,27 @@ class ViewBuilds:
         if dict.fromkeys(letters, 0) | dict(map(tuple, found)) != letters:
             raise SetAsideMeanwhile
 
-    async def drop(self, build: Build, consumers: Sequence[str], table: str) -> float:
+    async def kept_for(self, build: Build) -> float:
+        return await on_connection(self._pool, lambda connection: self._kept_for(connection, build))
+
+    async def _kept_for(self, connection: Connection, build: Build) -> float:
+        given = build.view, build.number, KEPT_SECONDS
+        left = await connection.fetchval(self._queries["build_kept_for"], *given)
+        return min(max(0.0, float(left or 0)), KEPT_SECONDS)
+
+    async def drop(
+        self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
+    ) -> float:
         async def work(connection: Connection) -> float:
             async with connection.transaction():
                 await connection.execute(_PATIENT)  # whoever waits for the table holds up all who come after
                 await connection.execute(self._queries["lock_builds"], build.view)
-                named = build.view, build.number
-                left = await connection.fetchval(self._queries["build_kept_for"], *named, KEPT_SECONDS)
-                if left and left > 0:
-                    return min(float(left), KEPT_SECONDS)
-                if not await connection.fetchval(self._queries["drop_build"], *named):
+                if left := await self._kept_for(connection, build):
+                    return left
+                if not await connection.fetchval(self._queries["drop_build"], build.view, build.number):
                     raise BuildGone(view=build.view, build=build.number)
+                if crossing:
+                    await connection.execute(self._queries["note_crossing"], *_noted(build.view, crossing))
                 if build.home:
                     await connection.execute(f"TRUNCATE {quoted(table)}")
                 else:
@@ -191,14 +202,42 @@ async def differing(
 ) -> Mapping[str, Sequence[Any] | None] | None:
     """The keys of rows that differ in two tables, with the values of these fields in the first, None: no row there.
 
-    None for all where there are more than ``most``.
+    None for all where there are more than ``most``, or where the first table lacks some of these fields.
     """
     await connection.execute("SET LOCAL enable_seqscan = on")
     shapes = [await connection.fetch(queries["columns_of"], table) for table in tables]
     columns = [[row[0] for row in shape] for shape in shapes]
+    if not {*fields} <= {*columns[0]}:
+        return None
     comparing = _Comparing(tables, [row[0] for row in shapes[0] if row[1]], columns)
     rows = await connection.fetch(comparing.values(fields), most + 1, timeout=_COMPARE_SECONDS)
     return None if len(rows) > most else {row[0]: row[2:] if row[1] else None for row in rows}
+
+
+def _noted(view: str, crossing: Crossing) -> Sequence[Any]:
+    """A crossing as it is stored."""
+    changed = crossing.changed.values()
+    return (
+        view,
+        crossing.build,
+        dict(crossing.marks),
+        crossing.entered,
+        dict(crossing.reached),
+        [*crossing.changed],
+        [*next((each.fields for each in changed), ())],
+        [each.values for each in changed],
+    )
+
+
+def crossing_of(row: Sequence[Any]) -> Crossing:
+    """A stored one."""
+    build, marks, entered, reached, keys, fields, before = row
+    changed = {key: Before(fields, values) for key, values in zip(keys, before, strict=True)}
+    return Crossing(build, _marks(marks), entered, _marks(reached), changed)
+
+
+def _marks(stored: Mapping[str, Sequence[int]]) -> Marks:
+    return {log: Mark(*mark) for log, mark in stored.items()}
 
 
 class _Comparing:

@@ -10,10 +10,10 @@ import asyncpg
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds
 from twinlog.model.errors import Unavailable
-from twinlog.model.row_changes import Mark, Marks, Note, Noted
+from twinlog.model.row_changes import Crossing, Mark, Marks, Note, Noted
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.view_builds import differing, table_of
+from twinlog.postgres.view_builds import crossing_of, differing, table_of
 
 
 class ReadsBuilds(Protocol):
@@ -84,14 +84,23 @@ class PostgresMoment:
             return table_of(build, table)
         return str(await self._connection.fetchval(self._queries["home_table"], table))
 
-    async def noted(self, view: AnyView, consumers: Sequence[str], since: Marks, most: int) -> Noted:
-        found = await self._connection.fetch(self._queries["view_marks"], view.name, consumers)
-        now = dict.fromkeys(consumers, Mark(0)) | {row[0]: Mark(row[1], row[2]) for row in found}
+    async def crossing(self, view: AnyView, number: int) -> Crossing | None:
+        row = await self._connection.fetchrow(self._queries["crossing"], view.name, number)
+        return crossing_of(row) if row else None
+
+    async def noted(
+        self, view: AnyView, consumers: Sequence[str], since: Marks, most: int, upto: Marks | None = None
+    ) -> Noted:
+        now = await self._marks(view, consumers) if upto is None else upto
         notes: list[Note] = []
         for consumer, mark in since.items():
             if now[consumer] > mark:
                 notes += await self._notes(view, consumer, mark, most)
         return Noted(now, notes)
+
+    async def _marks(self, view: AnyView, consumers: Sequence[str]) -> Marks:
+        found = await self._connection.fetch(self._queries["view_marks"], view.name, consumers)
+        return dict.fromkeys(consumers, Mark(0)) | {row[0]: Mark(row[1], row[2]) for row in found}
 
     async def _notes(self, view: AnyView, consumer: str, since: Mark, most: int) -> Sequence[Note]:
         notes: list[Note] = []

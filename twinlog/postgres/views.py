@@ -19,7 +19,7 @@ from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
-from twinlog.model.row_changes import NO_ROWS, NotedViews, to_note
+from twinlog.model.row_changes import NO_ROWS, Crossing, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, go_to, in_task, on_connection
@@ -157,8 +157,13 @@ class PostgresViews:
     ) -> Mapping[str, int]:
         return await self._builds.switch(to, live, consumers, letters)
 
-    async def drop_build(self, build: Build, consumers: Sequence[str], table: str) -> float:
-        return await self._builds.drop(build, consumers, table)
+    async def kept_for(self, build: Build) -> float:
+        return await self._builds.kept_for(build)
+
+    async def drop_build(
+        self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
+    ) -> float:
+        return await self._builds.drop(build, consumers, table, crossing)
 
     async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
@@ -329,8 +334,12 @@ class PostgresViews:
     def note(self, views: NotedViews) -> None:
         self._noted |= views
 
+    def fields_noted(self, view: AnyView) -> Sequence[str] | None:
+        return self._noted.get(view)
+
     async def forget_notes(self, older_than_seconds: float) -> None:
-        await fetch(self.pool, self._queries["forget_view_notes"], timedelta(seconds=older_than_seconds))
+        for forget in ("forget_view_notes", "forget_crossings"):
+            await fetch(self.pool, self._queries[forget], timedelta(seconds=older_than_seconds))
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
         live = self.live

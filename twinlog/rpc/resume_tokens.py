@@ -18,7 +18,7 @@ from twinlog.model.errors import InvalidArgument
 from twinlog.model.row_changes import Mark
 
 FIELD = "resume_token"
-_MAX_LENGTH = 1024
+_MAX_LENGTH = 4096
 _PART = re.compile(r"([a-z][a-z0-9_]*):(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,8})", re.ASCII)
 _BUILD = re.compile(r"|[1-9][0-9]{0,8}", re.ASCII)
 _MAX_POSITION = 2**63 - 1
@@ -26,7 +26,7 @@ _HASH_BYTES = 8
 _ORIGIN_BYTES = 4
 _NAME_DIGITS, _FIELD_DIGITS = 6, 14
 """Hexadecimal digits of a field in a state: those of its name come first."""
-_MOST_FIELDS = 40
+_MOST_FIELDS = 200
 """A row with more is compared as a whole, so that its token does not grow beyond what is taken back."""
 _WRONG = "is not a token that this watch gave; pass the last one unchanged, or none to start anew"
 

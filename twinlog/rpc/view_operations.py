@@ -13,7 +13,21 @@ from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RebuildUnderWay, RowDifference, Rows, SetAsideMeanwhile
-from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
+from twinlog.log.view_store import NotingViewStore, ViewMoment
+from twinlog.model.errors import Unavailable
+from twinlog.model.row_changes import Crossing
+from twinlog.rpc.view_refusals import (
+    ViewBuildBehind,
+    ViewBuildDiffers,
+    ViewBuildDropped,
+    ViewBuildHasDeadLetters,
+    ViewBuildLive,
+    ViewBuildUnknown,
+    ViewNeverSwitched,
+    ViewUnknown,
+    ViewVersionUnknown,
+)
+from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, crossing_from
 
 T = TypeVar("T")
 
@@ -22,65 +36,11 @@ _NEAR = 1_000
 _CATCH_UP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _ROUNDS = 50
+_CROSSING_SECONDS = 60.0
+"""How long a build that is to be dropped is compared with the live one, so that watches of it can go on."""
 _MOST_DIFFERING = 10_000
 """Rows that are looked at again, since they may only lag."""
 _EXAMPLES = 20
-
-
-class ViewUnknown(NotFound):
-    """There is no view {view} here; the views are {views}."""
-
-    reason = "VIEW_UNKNOWN"
-
-
-class ViewVersionUnknown(NotFound):
-    """View {view} is not declared in version {version} here; deploy the program that declares it."""
-
-    reason = "VIEW_VERSION_UNKNOWN"
-
-
-class ViewBuildUnknown(NotFound):
-    """View {view} has no build {build}; its builds are {builds}."""
-
-    reason = "VIEW_BUILD_UNKNOWN"
-
-
-class ViewBuildLive(FailedPrecondition):
-    """Build {build} of view {view} is the live one; switch to another one first."""
-
-    reason = "VIEW_BUILD_LIVE"
-
-
-class ViewBuildDropped(FailedPrecondition):
-    """Build {build} of view {view} was dropped; rebuild the view."""
-
-    reason = "VIEW_BUILD_DROPPED"
-
-
-class ViewBuildBehind(FailedPrecondition):
-    """Build {build} of view {view} is not as far as the live one: {behind}. Wait until it is ready, then try again."""
-
-    reason = "VIEW_BUILD_BEHIND"
-
-
-class ViewBuildDiffers(FailedPrecondition):
-    """Build {build} of view {view} differs from the live one: {differences}. Look at `twinlog views compare {view}`; if
-    that is meant, confirm the differences."""
-
-    reason = "VIEW_BUILD_DIFFERS"
-
-
-class ViewBuildHasDeadLetters(FailedPrecondition):
-    """Build {build} of view {view} has set events aside that the live one has not: {events}. Replay or discard them, or
-    confirm that they may wait."""
-
-    reason = "VIEW_BUILD_HAS_DEAD_LETTERS"
-
-
-class ViewNeverSwitched(FailedPrecondition):
-    """View {view} has no build that was live before; there is nothing to switch back to."""
-
-    reason = "VIEW_NEVER_SWITCHED"
 
 
 class Publishes(Protocol):
@@ -226,11 +186,44 @@ class ViewOperations:
         if not dry_run:
             # Of all that may have kept it: its version may no longer be declared.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
-            while seconds := await declared.store.drop_build(build, consumers, build.table):
-                await asyncio.sleep(seconds)
+            await self._drop(declared, build, consumers)
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()
         return shown
+
+    async def _drop(self, declared: Declared, build: Build, consumers: Sequence[str]) -> None:
+        """Once nobody reads it any more."""
+        store = declared.store
+        while True:
+            while seconds := await store.kept_for(build):
+                await asyncio.sleep(seconds)
+            crossing = await self._crossing(declared, build) if build.live_until else None
+            if not await store.drop_build(build, consumers, build.table, crossing):
+                return  # or else it was read meanwhile, and was left again
+
+    async def _crossing(self, declared: Declared, build: Build) -> Crossing | None:
+        """Where watches of a build go on once it is dropped; None: they begin anew."""
+        live, store = await self._live(declared), declared.store
+        if not isinstance(store, NotingViewStore):
+            return None
+        view, left = declared.versions[live.version], declared.versions.get(build.version)
+        fields = store.fields_noted(view)
+        if fields is None:
+            return None
+        before = None if left is None else store.fields_noted(left)
+        common = [each for each in fields if before is None or each in before]
+        feeding = {each.name: each.source for each, _ in declared.feeding(live.version)}
+
+        async def read(moment: ViewMoment) -> Crossing | None:
+            return await crossing_from(moment, Consumers(view, feeding), build, common, MOST_KEYS)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CROSSING_SECONDS):
+                while True:
+                    with suppress(Behind):
+                        return await store.at_once(read)
+                    await asyncio.sleep(_POLL_SECONDS)
+        return None
 
     async def _switch(
         self,

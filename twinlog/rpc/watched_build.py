@@ -3,6 +3,7 @@
 The notes of a build are of its own consumers, whose batches end elsewhere than those of another. So what was told is
 followed to its end in the notes of the build that was left, which is kept up to date as well; the rows that then differ
 between the two, at one moment, are the rest. The build that is read has to be as far by then, or rows would step back.
+When a build is dropped, both are noted of its last moment, so that watches go on from there while notes are kept.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_build import NEVER, Build, consumer_of
 from twinlog.log.view_store import ViewMoment
-from twinlog.model.row_changes import Before, Changed, Mark, Marks, Noted, since, values_told
+from twinlog.model.row_changes import Before, Changed, Crossing, Mark, Marks, Noted, since, values_told
 from twinlog.model.view import AnyView
 
+MOST_KEYS = 50_000
+"""Changed rows that a watcher may be behind when it resumes."""
 Place = tuple[int, tuple[tuple[str, Mark], ...]]
 """What was told last, as a key."""
 
@@ -45,6 +48,10 @@ class Consumers:
         self.view = view
         self.declared = declared
 
+    def numbered(self, number: int) -> Mapping[str, str]:
+        """By log, the consumer that kept a build of this number; 0: the home."""
+        return self.of(Build(self.view.name, number, 1, False, False, True, NEVER) if number else None)
+
     def of(self, build: Build | None) -> Mapping[str, str]:
         """By log, the consumer that keeps a build; None: the home."""
         return {log: consumer_of(build, name, log) if build else name for name, log in self.declared.items()}
@@ -70,7 +77,7 @@ async def changed_across(
     consumers: Consumers,
     fields: Collection[str],
     starts: Sequence[Told],
-    now: Marks,
+    now: Told,
     most: int,
     *,
     patient: bool,
@@ -82,26 +89,95 @@ async def changed_across(
     unknown = dict.fromkeys(each.place for each in starts)
     other = await moment.build(consumers.view, starts[0].build)
     if other is None:
-        return unknown
+        return await _changed_since_dropped(moment, consumers, fields, starts, now, most, patient=patient)
     of_other = consumers.of(other)
     marks = oldest([of_consumers(each.marks, of_other) for each in starts])
     noted = await moment.noted(consumers.view, list(marks), marks, most)
-    if any(now[log].position < mark.position for log, mark in of_logs(noted, of_other).items()):
+    if not _is_as_far(now.marks, of_logs(noted, of_other)):
         if patient:
             raise Behind
         return unknown
-    named = list(fields)
-    differing = await moment.differing(consumers.view, other, named, most)
-    if differing is None:
+    differ = await _differing(moment, consumers.view, other, fields, most)
+    if differ is None:
         return unknown
-    differ = {
-        key: Before(named, None if values is None else values_told(values))
-        for key, values in differing.items()
-    }
     noticed = {each.place: since(noted, of_consumers(each.marks, of_other)) for each in starts}
     return {place: None if changed is None else {**differ, **changed} for place, changed in noticed.items()}
 
 
+async def _changed_since_dropped(
+    moment: ViewMoment,
+    consumers: Consumers,
+    fields: Collection[str],
+    starts: Sequence[Told],
+    now: Told,
+    most: int,
+    *,
+    patient: bool,
+) -> Mapping[Place, Changed | None]:
+    """The same where the build is not kept any more: by what was noted when it was dropped, and from there on."""
+    unknown = dict.fromkeys(each.place for each in starts)
+    crossing = await moment.crossing(consumers.view, starts[0].build)
+    if crossing is None or crossing.marks.keys() != now.marks.keys():
+        return unknown
+    entered = Told(crossing.entered, crossing.reached)
+    if entered.build == now.build:
+        here = consumers.numbered(now.build)
+        reached = of_consumers(entered.marks, here)
+        after = since(await moment.noted(consumers.view, list(here.values()), reached, most), reached)
+    else:
+        further = await changed_across(moment, consumers, fields, [entered], now, most, patient=patient)
+        after = further[entered.place]
+    if after is None:
+        return unknown
+    left = consumers.numbered(crossing.build)
+    marks = oldest([of_consumers(each.marks, left) for each in starts])
+    upto = of_consumers(crossing.marks, left)
+    noted = await moment.noted(consumers.view, list(marks), marks, most, upto)
+    noticed = {each.place: since(noted, of_consumers(each.marks, left)) for each in starts}
+    return {
+        place: None if changed is None else {**after, **crossing.changed, **changed}
+        for place, changed in noticed.items()
+    }
+
+
+async def crossing_from(
+    moment: ViewMoment, consumers: Consumers, left: Build, fields: Sequence[str], most: int
+) -> Crossing | None:
+    """Where watches go on that were told from a build which is about to be dropped; None where that cannot be said.
+
+    Raises Behind where the build that is read is not as far.
+    """
+    view, entered = consumers.view, moment.reads(consumers.view)
+    build, now = number_of(left), number_of(entered)
+    if build == now:
+        return None
+    of_left, of_entered = consumers.of(left), consumers.of(entered)
+    noted = await moment.noted(view, [*of_left.values(), *of_entered.values()], {}, most)
+    marks, reached = of_logs(noted, of_left), of_logs(noted, of_entered)
+    if not _is_as_far(reached, marks):
+        raise Behind
+    changed = await _differing(moment, view, left, fields, most)
+    return None if changed is None else Crossing(build, marks, now, reached, changed)
+
+
+async def _differing(
+    moment: ViewMoment, view: AnyView, other: Build, fields: Collection[str], most: int
+) -> Changed | None:
+    """The rows that differ from those of another build, as that one has them; None: there are too many."""
+    named = list(fields)
+    differing = await moment.differing(view, other, named, most)
+    if differing is None:
+        return None
+    return {
+        key: Before(named, None if values is None else values_told(values))
+        for key, values in differing.items()
+    }
+
+
+def _is_as_far(now: Marks, marks: Marks) -> bool:
+    return all(now[log].position >= mark.position for log, mark in marks.items())
+
+
 def oldest(starts: Sequence[Marks]) -> Marks:
-    """The marks that none of these is before; none where there are none."""
+    """The oldest of these marks, by consumer; empty where none are given."""
     return {each: min(marks[each] for marks in starts) for each in (starts[0] if starts else ())}

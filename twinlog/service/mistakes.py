@@ -69,6 +69,7 @@ OWN_TABLES = {
     "unlinked",
     "view_builds",
     "view_changes",
+    "view_crossings",
 }
 """Tables that every log has beside the views of its service."""
 _LOG = re.compile("[a-z][a-z0-9_]*")

@@ -96,6 +96,11 @@ SELECT era FROM log_head;
 -- The position of the last event that is there.
 SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0);
 
+-- name: unguarded
+-- The tables that take inserts only, as far as what refuses the rest is switched off or gone.
+SELECT name FROM unnest('{events,chain}'::text[]) AS t (name) WHERE NOT EXISTS (
+       SELECT FROM pg_trigger WHERE tgrelid = to_regclass(name) AND tgname = 'insert_only' AND tgenabled IN ('O', 'A'));
+
 -- name: first_gap
 -- The first positions that have no event, although later ones have; archived ones do not count.
 SELECT before + 1, position - 1
@@ -423,6 +428,12 @@ SELECT clock_timestamp();
 SELECT installation, log_id, current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), to_jsonb(i) ->> 'log'
   FROM log_identity AS i;
 
+-- name: hidden_logs
+-- Where the logs are that sessions would find by default, if their search_path led there.
+SELECT n.nspname::text, quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = 'log_identity' AND n.nspname IN ('public', session_user)
+   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT');
+
 -- name: identify
 -- Says whose log this is, unless it is said already.
 INSERT INTO log_identity (installation) VALUES ($1) ON CONFLICT DO NOTHING;
@@ -671,6 +682,20 @@ DELETE FROM view_changes v
  USING (SELECT consumer, view, max(position) AS upto FROM view_changes
          WHERE recorded_at < clock_timestamp() - $1::interval GROUP BY consumer, view) AS old
  WHERE v.consumer = old.consumer AND v.view = old.view AND v.position < old.upto;
+
+-- name: note_crossing
+-- Notes where watches go on that were told from a build which is dropped now.
+INSERT INTO view_crossings (view, build, marks, entered, reached, keys, fields, before)
+VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6::text[], $7::text[], $8::text[]) ON CONFLICT DO NOTHING;
+
+-- name: crossing
+-- Where watches of a build go on that was dropped.
+SELECT build, marks, entered, reached, keys, fields, before FROM view_crossings WHERE view = $1 AND build = $2;
+
+-- name: forget_crossings
+-- Drops what is older than some time: no token from before has the notes that it needs.
+DELETE FROM view_crossings WHERE recorded_at < clock_timestamp() - $1::interval;
+
 -- name: adopt_checkpoint
 -- Has a consumer go on where it stood in the log that this one was imported from.
 INSERT INTO checkpoints (consumer, position, event_position, event_id)
@@ -794,6 +819,20 @@ SELECT number, kind, first_position, last_position, head, digest, marks, hash
 -- Whether the head of the log stands at the last link of the chain; no row where there is none.
 SELECT h.links = c.number AND h.hash = c.hash
   FROM log_head h, (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1) AS c;
+
+-- name: chain_end
+-- What the head of the log notes of its chain.
+SELECT links, hash, linked FROM log_head;
+
+-- name: note_lacking
+-- Has events that no link covers sealed.
+INSERT INTO unlinked SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT DO NOTHING;
+
+-- name: begin_chain
+-- Forgets the chain, so that every event is to be sealed. Takes the owner.
+ALTER TABLE chain DISABLE TRIGGER insert_only; GRANT DELETE ON chain TO CURRENT_USER; DELETE FROM chain; REVOKE DELETE
+   ON chain FROM CURRENT_USER; ALTER TABLE chain ENABLE TRIGGER insert_only; DELETE FROM unlinked; UPDATE log_head
+   SET linked = 0, links = 0, hash = decode(repeat('00', 32), 'hex'); SELECT note_unlinked();
 
 -- name: cuts
 -- The links that say where repairs cut the log.

@@ -84,6 +84,9 @@ class RemoteViews:
     def note(self, views: NotedViews) -> None:
         self._server.views.note(views)
 
+    def fields_noted(self, view: AnyView) -> Sequence[str] | None:
+        return self._server.views.fields_noted(view)
+
     def begin_noting(self) -> None:
         self._server.views.begin_noting()
 
