@@ -253,8 +253,9 @@ async def test_a_second_shop_on_the_nats_of_the_first_gets_nothing_of_it(
     for _, database in SHOP.values():
         assert await count(own_postgres.url, database) == 0
     views = await asyncpg.connect(database_url(own_postgres.url, "shop_views"))
-    for table in ("orders", "customers", "timeline", "checkpoints"):
-        assert await views.fetchval(f"SELECT count(*) FROM {table}") == 0
+    for table in ("orders", "customers", "timeline"):  # a start that is refused has not made them
+        assert await views.fetchval("SELECT to_regclass($1)", table) is None
+    assert await views.fetchval("SELECT count(*) FROM checkpoints") == 0
     await views.close()
 
 
