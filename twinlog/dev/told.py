@@ -61,7 +61,7 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
         if error.errno not in _REFUSED_FILES:
             raise
         said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        raise StartFailed(said + (_MAKE_ROOM if error.errno in _FULL else "")) from error
+        raise StartFailed(f"{said}{_MAKE_ROOM if error.errno in _FULL else ''}") from error
     finally:
         kill_all()
         for signum in heeded:
