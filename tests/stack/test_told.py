@@ -13,7 +13,16 @@ import pytest
 
 from stack.demo import orders_of_a_burst
 from tests.waiting import until
-from twinlog.dev import Misconfigured, Program, StartFailed, Supervisor, Told, process, until_told
+from twinlog.dev import (
+    Misconfigured,
+    Program,
+    StartFailed,
+    Supervisor,
+    Told,
+    free_port,
+    process,
+    until_told,
+)
 from twinlog.service.dump import SIGNALS
 
 
@@ -93,17 +102,23 @@ async def test_a_service_whose_output_nobody_takes_ends_the_run(tmp_path: Path) 
 
 
 async def test_a_program_that_is_refused_waits_for_a_change_while_others_go_on(tmp_path: Path) -> None:
-    """Also at the first start, and it says so once."""
+    """Also at the first start, and it says so once; others, which may need it, have only to listen."""
+    port = free_port()
+    listens = f"import socket, time\ns = socket.create_server(('127.0.0.1', {port}))\ntime.sleep(600)\n"
+    (tmp_path / "waits.py").write_text(listens)
     (tmp_path / "wrong.py").write_text("import sys\nprint('view: change it')\nsys.exit(2)\n")
     said: list[str] = []
-    program = Program("wrong", "WRONG_ADDRESS", "127.0.0.1:1")
+    programs = [
+        Program("wrong", "WRONG_ADDRESS", "127.0.0.1:1"),
+        Program("waits", "WAITS_ADDRESS", f"127.0.0.1:{port}"),
+    ]
     async with Supervisor(
-        [program], {}, said.append, root=tmp_path, folder=tmp_path, restarts=True
+        programs, {}, said.append, root=tmp_path, folder=tmp_path, restarts=True
     ) as supervisor:
         assert supervisor.ended == ["wrong"]
         assert not supervisor.failed.done()
         (tmp_path / "wrong.py").write_text("import time\nprint('right', flush=True)\ntime.sleep(600)\n")
-        supervisor.restart()
+        supervisor.restart("wrong")
         await until(lambda: said[-1].endswith("right"))
         assert not supervisor.ended
     assert [each.rpartition("│ ")[2] for each in said] == [

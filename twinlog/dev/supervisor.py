@@ -85,6 +85,8 @@ class Supervisor:
         """Set: the service is to be started again at once."""
         self._ended = {module: asyncio.Event() for module in self._services}
         """Set: it has ended by itself, and is not started again yet."""
+        self._one_ended = asyncio.Event()
+        """Set: one of them has ended by itself before."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with Refused where a service refuses its configuration or its data, and with what ``say`` raises."""
 
@@ -110,7 +112,10 @@ class Supervisor:
         self.failed.cancel()
 
     async def ready(self, *modules: str) -> None:
-        """Returns when these services, or all, are SERVING, or with ``restarts`` have ended. Raises StartFailed."""
+        """Returns when these services, or all, are SERVING. Raises StartFailed.
+
+        With ``restarts``, one that has ended is waited for no longer, and what needs it has only to listen.
+        """
         wanted = [self._services[module] for module in modules] or list(self._services.values())
         serving = asyncio.ensure_future(_all(map(self._until_settled, wanted)))
         try:
@@ -130,6 +135,7 @@ class Supervisor:
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(_until_serving(program))]
         if self._restarts:
             waits.append(asyncio.ensure_future(self._ended[program.module].wait()))
+            waits.append(asyncio.ensure_future(self._until_listening_alone(program)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for each in waits:
@@ -138,6 +144,11 @@ class Supervisor:
         finally:
             for each in waits:
                 each.cancel()
+
+    async def _until_listening_alone(self, program: Program) -> None:
+        """Returns when one of the services has ended, and this one listens: what it waits for may be that one."""
+        await self._one_ended.wait()
+        await until_listening(program.address)
 
     @property
     def ended(self) -> Sequence[str]:
@@ -194,6 +205,7 @@ class Supervisor:
                 delay = _FIRST_RESTART_SECONDS
                 continue
             self._ended[service.module].set()
+            self._one_ended.set()
             if code == _MISCONFIGURED and self._restarts:
                 self._say(self._line(service, "does not run like this; it starts again when a file changes"))
                 await again.wait()
@@ -297,6 +309,17 @@ async def until_answering(address: str) -> None:
                         return
                 finally:
                     writer.close()
+        await asyncio.sleep(0.05)
+
+
+async def until_listening(address: str) -> None:
+    """Returns when something listens there; bound it with a timeout."""
+    host, _, port = address.rpartition(":")
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+            return
         await asyncio.sleep(0.05)
 
 
