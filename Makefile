@@ -34,7 +34,7 @@ endef
 export MAKE_VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run rebuild audit check lint format test coverage lowest mutants simulate chaos soak bench profile docs proto proto-release build lock clean
+.PHONY: help demo run rebuild audit check lint format test coverage lowest mutants simulate chaos soak bench profile docs screenshots proto proto-release build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ format: $(INSTALLED) ## Format the code
 docs: $(GENERATED) ## Build the documentation into .data/site; a broken link fails
 	@$(PY) -m zensical build --strict
 	@echo "To read it: $(PY) -m http.server --bind 127.0.0.1 --directory .data/site"
+
+screenshots: $(GENERATED) ## Take pictures of the console's pages with this machine's Chromium, into docs/console
+	@$(PY) -m tests.console.screenshots
 
 proto: $(GENERATED) ## Generate the Python of protos/ (other targets do it when needed)
 

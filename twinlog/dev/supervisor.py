@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from twinlog.dev.metrics_ports import SETTING as METRICS
@@ -153,11 +154,11 @@ class Supervisor:
         ]
 
     async def pause(self, module: str) -> None:
-        """Stops a service, and returns when every thread of it has stopped; :meth:`resume` continues it."""
-        pid = self.pid(module)
+        """Stops a service, and returns when it has stopped; :meth:`resume` continues it."""
+        process = psutil.Process(self.pid(module))
         self.signal(module, signal.SIGSTOP)
         async with asyncio.timeout(_PAUSE_SECONDS):
-            while os.waitpid(pid, os.WUNTRACED | os.WNOHANG) == (0, 0):  # noqa: ASYNC222 (does not block)
+            while process.status() != psutil.STATUS_STOPPED:
                 await asyncio.sleep(0.001)
 
     def resume(self, module: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 
 from twinlog._aio.reasons import reason
-from twinlog.model.errors import ConfigurationError, WrongSetting
-from twinlog.postgres.meaning import outages
+from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
+from twinlog.postgres.meaning import Meaning, outages, rule_of
 from twinlog.postgres.migrations import migrate
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 
@@ -58,7 +58,7 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
     try:
         with outages(address_of(url)):
             plain = database_url(url, database) if schema else url
-            connection: asyncpg.Connection = await asyncpg.connect(plain, **options)
+            connection = await _opened(plain, **options)
             _watch(connection)
             if not schema:
                 return connection
@@ -73,6 +73,20 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
         raise WrongSetting(
             "POSTGRES_URL: it cannot be used as a URL; see the documentation of the setting"
         ) from error
+
+
+async def _opened(url: str, **options: Any) -> asyncpg.Connection:
+    """A session; no statement of ours is at fault where none is to be had, whatever a server or a pooler says.
+
+    A trigger of logins may raise what it likes, and poolers have codes of their own.
+    """
+    try:
+        return await asyncpg.connect(url, **options)
+    except asyncpg.PostgresError as error:
+        if (rule := rule_of(error)) and rule.meaning is not Meaning.DEFECT:
+            raise
+        where = address_of(url)
+        raise Unavailable(f"the database is out of service ({reason(error)}: {where})") from error
 
 
 def _watch(connection: asyncpg.Connection) -> None:

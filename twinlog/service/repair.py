@@ -116,11 +116,11 @@ async def relink(options: Options, log: PostgresLog, say: Callable[[str], None] 
         return NOTHING
     anew = not lost.proven
     if anew and not options.give_up:
+        gone = f"{lost.gone} of its links are gone, and " if lost.gone else ""
         say(
-            f"The chain of {log.name} has lost {lost.gone} links, and what is left of it does not follow from the "
-            "events of now, so that it cannot be made again as it was. Either an event or a link was changed, which "
-            "`twinlog audit --chain` tells as far as links are left; or one is gone that was sealed later, or made by "
-            "a repair."
+            f"The chain of {log.name} cannot be made again as it was: {gone}what is left does not follow from the "
+            "events of now. Either an event or a link was changed, which `twinlog audit --chain` tells as far as links "
+            "are left; or a link is gone that was sealed later, or made by a repair."
         )
         say(
             "Restore table chain from a backup. Or begin the chain anew, with --chain --give-up: the events are proven "
