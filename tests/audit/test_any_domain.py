@@ -23,9 +23,9 @@ from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
 from twinlog.dev import free_port
 from twinlog.rpc import serve
 from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.registrations import registrations
 from twinlog.service.program import main_of
 from twinlog.v1 import inspection_pb2 as pb
-from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -225,7 +225,7 @@ class Describes(InspectionService):
 async def test_chains_are_verified_by_address_in_any_folder(shop: World, tmp_path: Path) -> None:
     """As the command is that the console's log page copies."""
     [orders] = [head for head in await heads(shop) if head.log == "orders"]
-    served = (Describes("orders"), add_InspectionServiceServicer_to_server, InspectionService.NAME)
+    [served] = registrations(Describes("orders"))
     async with serve([served], domain="shop") as server:
         by_address = ("--chain", "--at", server.address, "--head")
         code, out, err = await run(tmp_path, *by_address, str(orders))

@@ -33,9 +33,9 @@ from twinlog.model.event import NewEvent
 from twinlog.rpc import serve
 from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.peers import Peers, RemoteHistory
+from twinlog.rpc.registrations import registrations
 from twinlog.testing.internals import Batch, RandomIds, open_log
 from twinlog.testing.servers import postgres_server
-from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_server
 
 EVENTS = 100_000
 _LOOKS = 200
@@ -130,11 +130,7 @@ async def bench(postgres: EmbeddedPostgres, count: int) -> None:
 async def rows(log: Log, count: int) -> None:
     """Prints what looks at a row of a view take, folded from the log of another service over gRPC."""
     random = Random(17)
-    registration = (
-        HistoryService(log, Peers(LogHistory(log))),
-        add_HistoryServiceServicer_to_server,
-        HistoryService.NAME,
-    )
+    [registration] = registrations(HistoryService(log, Peers(LogHistory(log))))
     async with (
         serve([registration], domain="shop") as server,
         grpc.aio.insecure_channel(server.address) as channel,

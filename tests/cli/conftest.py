@@ -19,11 +19,8 @@ from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.registrations import registrations
 from twinlog.rpc.snapshot_service import SnapshotService
-from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
-from twinlog.v1.history_service_pb2_grpc import add_HistoryServiceServicer_to_server
-from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
-from twinlog.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server
 
 
 @dataclass(frozen=True)
@@ -102,26 +99,10 @@ def _serving(node: Node) -> Any:
     node.inspected.parts = node.watched
     return serve(
         [
-            (
-                InspectionService(node.inspected),
-                add_InspectionServiceServicer_to_server,
-                InspectionService.NAME,
-            ),
-            (
-                DeadLetterService(node.dead_letters, PageTokens(b"key")),
-                add_DeadLetterServiceServicer_to_server,
-                DeadLetterService.NAME,
-            ),
-            (
-                SnapshotService(node.inspected, PageTokens(b"key")),
-                add_SnapshotServiceServicer_to_server,
-                SnapshotService.NAME,
-            ),
-            (
-                HistoryService(node.log, node.peers),
-                add_HistoryServiceServicer_to_server,
-                HistoryService.NAME,
-            ),
+            *registrations(InspectionService(node.inspected)),
+            *registrations(DeadLetterService(node.dead_letters, PageTokens(b"key"))),
+            *registrations(SnapshotService(node.inspected, PageTokens(b"key"))),
+            *registrations(HistoryService(node.log, node.peers)),
         ],
         domain="shop",
     )

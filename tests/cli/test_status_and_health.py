@@ -10,7 +10,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.cli.conftest import Served, Terminal
 from twinlog.rpc import serve
 from twinlog.rpc.inspection_service import InspectionService
-from twinlog.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
+from twinlog.rpc.registrations import registrations
 
 
 class Part:
@@ -30,11 +30,7 @@ async def test_status_tells_what_health_tells(
     broken.problem, alarming.problem = part or None, signal or None
     service.inspected.parts = [*service.watched, broken]
     service.signals["alarm"] = alarming
-    registration = (
-        InspectionService(service.inspected),
-        add_InspectionServiceServicer_to_server,
-        InspectionService.NAME,
-    )
+    [registration] = registrations(InspectionService(service.inspected))
     async with (
         serve(
             [registration], domain="shop", health=service.inspected.parts, signals=service.signals

@@ -28,11 +28,11 @@ from twinlog.consume.parked_times import trend
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.health import PROBLEM_KEY
+from twinlog.rpc.registrations import registrations
 from twinlog.testing import MemoryLog
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import (
     DeadLetterServiceStub,
-    add_DeadLetterServiceServicer_to_server,
 )
 
 ALL = pb.DeadLetterSelection(all=True)
@@ -82,7 +82,7 @@ async def desk(poison: Sequence[str] = ()) -> AsyncIterator[Desk]:
     async with (
         replica(source, log) as handler,
         serve(
-            [(letters, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)],
+            [*registrations(letters)],
             domain="shop",
             signals={"dead-letters": operations},
         ) as server,

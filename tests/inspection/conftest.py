@@ -17,9 +17,9 @@ from tests.memory_shop import MemoryShop, NoContext
 from twinlog import Service
 from twinlog.rpc import serve
 from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.registrations import registrations
 from twinlog.v1.inspection_pb2_grpc import (
     InspectionServiceStub,
-    add_InspectionServiceServicer_to_server,
 )
 
 
@@ -32,11 +32,7 @@ async def shop() -> AsyncIterator[MemoryShop]:
 @asynccontextmanager
 async def inspection(service: Service) -> AsyncIterator[Any]:
     """The stub of a service's inspection."""
-    registration = (
-        InspectionService(service.inspected),
-        add_InspectionServiceServicer_to_server,
-        InspectionService.NAME,
-    )
+    [registration] = registrations(InspectionService(service.inspected))
     async with (
         serve([registration], domain="shop") as server,
         grpc.aio.insecure_channel(server.address) as channel,

@@ -56,7 +56,8 @@ from twinlog import (
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.policies import NoDispatch
 from twinlog.model.view import fold_keyed, keyed
-from twinlog.service.mistakes import in_registrations, in_spec, refuse
+from twinlog.service.mistakes import in_registrations, refuse
+from twinlog.service.spec_mistakes import in_spec
 from twinlog.testing import START
 
 untyped: Any = SimpleNamespace(

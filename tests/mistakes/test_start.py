@@ -43,7 +43,8 @@ from twinlog.log.system import RandomIds
 from twinlog.log.transaction import Transaction
 from twinlog.model.schema import UpcasterCycle
 from twinlog.rpc import ReadModel
-from twinlog.service.mistakes import OWN_TABLES, Mistake, in_spec, in_specs
+from twinlog.service.mistakes import OWN_TABLES, Mistake
+from twinlog.service.spec_mistakes import in_spec, in_specs
 from twinlog.testing import START, Hosted, ManualClock, MemoryLog, MemoryTwin, MemoryViews, World
 from twinlog.testing.internals import Timer
 

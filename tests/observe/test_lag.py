@@ -13,6 +13,7 @@ from tests.inspection.conftest import customer, order
 from tests.memory_shop import MemoryShop
 from tests.observe.scraping import Scrape, scrape_of
 from tests.waiting import until
+from twinlog.log import relay
 from twinlog.observe.metrics.streams import Streams
 from twinlog.testing import MemoryTwin
 
@@ -23,7 +24,9 @@ _POLICY = {"consumer": "customer_svc.orders", "log": "orders"}
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[MemoryShop]:
+async def shop(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryShop]:
+    """Its relays leave a stream as it is made here: what is taken out of one, they would put back within a second."""
+    monkeypatch.setattr(relay, "_INSPECT_SECONDS", 3_600.0)
     async with MemoryShop(measured=True) as shop:
         yield shop
 

@@ -34,12 +34,12 @@ from twinlog.consume.dead_letters import Failure
 from twinlog.model.errors import StreamUnreadable
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.registrations import registrations
 from twinlog.testing import MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import DEAD_LETTERS, Cursor, Snapshot, StateCodec
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import (
     DeadLetterServiceStub,
-    add_DeadLetterServiceServicer_to_server,
 )
 from twinlog.v1.dead_letters_pb2 import EventParked
 
@@ -330,11 +330,7 @@ async def test_an_operator_hears_which_record_cannot_be_read_and_sees_the_others
         record = log.streams[LETTERS][0]
         log.streams[LETTERS][0] = record._replace(payload=b"\xff")
         service = DeadLetterService(operations, PageTokens(b"key"))
-        server = await stack.enter_async_context(
-            serve(
-                [(service, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME)], domain="tests"
-            )
-        )
+        server = await stack.enter_async_context(serve([*registrations(service)], domain="tests"))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
         letters = DeadLetterServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refused:

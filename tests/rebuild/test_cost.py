@@ -16,13 +16,14 @@ from projector.views.orders import ORDERS
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
 from tests.bench.counting import counted, of_services
-from twinlog import Metadata, Money, Projection, Recorded, Schema, StreamId
+from twinlog import Metadata, Money, Projection, Recorded, Schema
 from twinlog.consume import projection
 from twinlog.consume.filling import CHUNK
 from twinlog.consume.view_builds import Declared, Lacking, ViewBuilds
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds
 from twinlog.model.errors import StreamUnreadable
+from twinlog.model.event import known_stream
 from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
@@ -37,6 +38,7 @@ CALLS_AN_EVENT = 3.52
 its key."""
 MARGIN = 0.03
 _TOTAL = Money(10**9, "EUR").to_proto()
+_METADATA = Metadata()
 _ID = UUID(int=1)
 
 
@@ -54,9 +56,9 @@ def _event(position: int) -> Recorded:
     message: Any = (
         OrderCreated(total=_TOTAL, saga_mode=SAGA_MODE_CHOREOGRAPHY, **ids) if first else OrderApproved(**ids)
     )
-    stream, type = StreamId("order", order), message.DESCRIPTOR.full_name
+    stream, type = known_stream(("order", order)), message.DESCRIPTOR.full_name
     version, payload = 1 if first else 2, message.SerializeToString()
-    return Recorded("orders", position, stream, version, _ID, type, payload, Metadata(), order, "", START)
+    return Recorded("orders", position, stream, version, _ID, type, payload, _METADATA, order, "", START)
 
 
 class Discarding(MemoryViews):

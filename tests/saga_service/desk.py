@@ -24,11 +24,11 @@ from twinlog.dev import free_port
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.rpc import PageTokens, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
+from twinlog.rpc.registrations import registrations
 from twinlog.service.environment import Endpoint
 from twinlog.testing import START, ManualClock, MemoryLog, MemoryTwin
 from twinlog.v1 import inspection_pb2
-from twinlog.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
-from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer, add_InspectionServiceServicer_to_server
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
 
 RENEWALS = saga_aggregate(
@@ -113,8 +113,6 @@ async def desk(*aggregates: SagaAggregate, services: Mapping[str, str] = {}) -> 
 class Inspection(InspectionServiceServicer):
     """Says of one consumer what it is told to."""
 
-    NAME = inspection_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name
-
     def __init__(self, name: str) -> None:
         self.consumer = inspection_pb2.ConsumerDescription(consumer=name)
 
@@ -160,12 +158,8 @@ async def customer_svc(
         letters = DeadLetterService(operations, PageTokens(b"key"))
         async with serve(
             [
-                (letters, add_DeadLetterServiceServicer_to_server, DeadLetterService.NAME),
-                *(
-                    [(participant.inspection, add_InspectionServiceServicer_to_server, Inspection.NAME)]
-                    if inspected
-                    else []
-                ),
+                *registrations(letters),
+                *([*registrations(participant.inspection)] if inspected else []),
             ],
             domain="tests",
         ) as server:

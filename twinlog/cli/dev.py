@@ -20,8 +20,8 @@ from twinlog.cli.console import missing as missing_of_console
 from twinlog.cli.exits import OK, Failed, Usage
 from twinlog.cli.project import Project, servers_told
 from twinlog.model.errors import ConfigurationError
-from twinlog.service.mistakes import in_specs
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.spec_mistakes import in_specs
 
 _WATCHED = (".py", ".sql", ".proto")
 _NO_CONSOLE = "install twinlog[console] for the console"

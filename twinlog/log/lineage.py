@@ -59,6 +59,7 @@ class Lineage:
     def __init__(self, log: Log, twin: Twin, *, randomness: Randomness = random) -> None:
         self._log = log
         self._twin = twin
+        self._limited = twin if isinstance(twin, SizeLimited) else None  # once: each batch asks
         self._turn = asyncio.Lock()
         self._verified = asyncio.Condition()
         self._doubted = asyncio.Event()
@@ -77,7 +78,7 @@ class Lineage:
     @property
     def most_bytes(self) -> int:
         """How large the payload of an event may be: its stream has to take it. 0: of any size."""
-        return self._twin.most_bytes if isinstance(self._twin, SizeLimited) else 0
+        return self._limited.most_bytes if self._limited else 0
 
     @property
     def problem(self) -> str | None:

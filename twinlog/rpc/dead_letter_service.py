@@ -33,8 +33,6 @@ _LONGEST_TREND_SECONDS = 30 * 24 * 3600
 class DeadLetterService(DeadLetterServiceServicer):
     """twinlog.v1.DeadLetterService."""
 
-    NAME = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
-
     def __init__(
         self, dead_letters: DeadLetterOperations, pages: PageTokens, schema: Schema | None = None
     ) -> None:

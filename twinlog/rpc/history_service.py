@@ -28,8 +28,6 @@ _MOST_LOGS = 1_000
 class HistoryService(HistoryServiceServicer):
     """twinlog.v1.HistoryService."""
 
-    NAME = pb.DESCRIPTOR.services_by_name["HistoryService"].full_name
-
     def __init__(self, log: Log, peers: HasHistories) -> None:
         self._log = log
         self._own = LogHistory(log)

@@ -57,8 +57,6 @@ class StreamNotBegun(NotFound):
 class InspectionService(InspectionServiceServicer):
     """twinlog.v1.InspectionService."""
 
-    NAME = pb.DESCRIPTOR.services_by_name["InspectionService"].full_name
-
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log

@@ -32,8 +32,6 @@ R = TypeVar("R", bound=Message)
 class SagaService(SagaServiceServicer):
     """twinlog.v1.SagaService."""
 
-    NAME = pb.DESCRIPTOR.services_by_name["SagaService"].full_name
-
     def __init__(
         self, operations: SagaOperations, sagas: SagaList, owners: Owners, pages: PageTokens, clock: Clock
     ) -> None:

@@ -33,8 +33,6 @@ class KeepsNone(FailedPrecondition):
 class SnapshotService(SnapshotServiceServicer):
     """twinlog.v1.SnapshotService."""
 
-    NAME = pb.DESCRIPTOR.services_by_name["SnapshotService"].full_name
-
     def __init__(self, inspected: Inspected, pages: PageTokens) -> None:
         self._inspected = inspected
         self._pages = pages

@@ -12,10 +12,11 @@ import structlog
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build, consumer_of
-from twinlog.log.view_builds import Comparison, RebuildUnderWay, RowDifference, Rows, SetAsideMeanwhile
+from twinlog.log.view_builds import Comparison, RebuildUnderWay, SetAsideMeanwhile
 from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing
+from twinlog.rpc.view_comparison import EXAMPLES, at_the_same, comparison_of, in_words
 from twinlog.rpc.view_refusals import (
     ViewBuildBehind,
     ViewBuildDiffers,
@@ -40,7 +41,6 @@ _CROSSING_SECONDS = 60.0
 """How long a build that is to be dropped is compared with the live one, so that watches of it can go on."""
 _MOST_DIFFERING = 10_000
 """Rows that are looked at again, since they may only lag."""
-_EXAMPLES = 20
 
 
 class Publishes(Protocol):
@@ -286,7 +286,7 @@ class ViewOperations:
         """The versions of the dead letters that were looked at. Raises ViewBuildHasDeadLetters."""
         lacking = await self._builds.lacking(pairs.items())
         if lacking.events:
-            events = ", ".join(f"{log}/{position}" for log, position in sorted(lacking.events)[:_EXAMPLES])
+            events = ", ".join(f"{log}/{position}" for log, position in sorted(lacking.events)[:EXAMPLES])
             raise ViewBuildHasDeadLetters(view=build.view, build=build.number, events=events)
         return lacking.versions
 
@@ -296,15 +296,15 @@ class ViewOperations:
         pairs = _pairs(declared, live, build)
         first = rows = await declared.store.compare_builds(live, build, views, None, _MOST_DIFFERING)
         differing = dict(rows.differing)
-        settled = _same(rows, pairs) or sum(rows.counts) > len(differing)
+        settled = at_the_same(rows, pairs) or sum(rows.counts) > len(differing)
         for _ in range(_ROUNDS):
             if settled or not differing:
                 break
             await asyncio.sleep(_POLL_SECONDS)
             rows = await declared.store.compare_builds(live, build, views, [*differing], _MOST_DIFFERING)
             differing = {key: why for key, why in rows.differing.items() if key in differing}
-            settled = _same(rows, pairs)
-        return _comparison(first, differing, settled=settled)
+            settled = at_the_same(rows, pairs)
+        return comparison_of(first, differing, settled=settled)
 
     def _declared(self, view: str) -> Declared:
         declared = self._builds.declared.get(view)
@@ -373,46 +373,12 @@ class Wants(Protocol):
     routing_key: str
 
 
-def in_words(comparison: Comparison) -> str:
-    """What is different, on one line."""
-    counts = {
-        "changed": comparison.changed,
-        "missing": comparison.missing,
-        "added": comparison.added,
-        "not settled": comparison.unsettled,
-    }
-    found = [f"{count} rows {what}" for what, count in counts.items() if count]
-    for what, columns in (("added", comparison.columns_added), ("gone", comparison.columns_gone)):
-        if columns:
-            found.append(f"columns {what}: {', '.join(columns)}")
-    if comparison.examples:
-        found.append(f"such as {comparison.examples[0].key} ({comparison.examples[0].why})")
-    return ", ".join(found)
-
-
 def _pairs(declared: Declared, old: Build, new: Build) -> Mapping[str, str]:
     """By each consumer of one build, that of the other which reads the same log."""
     consumers = declared.consumers(new)
     return {consumer: consumers[log] for log, consumer in declared.consumers(old).items() if log in consumers}
 
 
-def _same(rows: Rows, pairs: Mapping[str, str]) -> bool:
-    stands = rows.checkpoints
-    return all(stands.get(old, 0) == stands.get(new, 0) for old, new in pairs.items())
-
-
 def _behind(build: Build, behind: Mapping[str, int]) -> ViewBuildBehind:
     lacks = ", ".join(f"{consumer} lacks {lack} events" for consumer, lack in sorted(behind.items()))
     return ViewBuildBehind(view=build.view, build=build.number, behind=lacks)
-
-
-def _comparison(first: Rows, differing: Mapping[str, str], *, settled: bool) -> Comparison:
-    examples = [RowDifference(key, why) for key, why in [*differing.items()][:_EXAMPLES]]
-    columns = first.columns_added, first.columns_gone
-    if sum(first.counts) > len(first.differing):  # too many to look at again
-        return Comparison(first.compared, *first.counts, 0, examples, *columns)
-    kinds = [*differing.values()]
-    missing, added = kinds.count("missing"), kinds.count("added")
-    if not settled:
-        return Comparison(first.compared, 0, 0, 0, len(kinds), examples, *columns)
-    return Comparison(first.compared, len(kinds) - missing - added, missing, added, 0, examples, *columns)

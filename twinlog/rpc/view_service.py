@@ -17,8 +17,6 @@ SHARE = 10
 class ViewService(ViewServiceServicer):
     """twinlog.v1.ViewService."""
 
-    NAME = pb.DESCRIPTOR.services_by_name["ViewService"].full_name
-
     def __init__(self, operations: ViewOperations) -> None:
         self._operations = operations
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from inspect import iscoroutinefunction, isfunction, unwrap
 from typing import TYPE_CHECKING
 
@@ -32,12 +31,9 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, View, unchanged
-from twinlog.postgres.urls import parted
-from twinlog.service.settings import is_address
 
 if TYPE_CHECKING:
     from twinlog.rpc import Registration
-    from twinlog.service.spec import ServiceSpec
 
 OWN_WORK = ("relay", "timers", "requests")
 """The leases of a service's own tasks."""
@@ -72,9 +68,7 @@ OWN_TABLES = {
     "view_crossings",
 }
 """Tables that every log has beside the views of its service."""
-_LOG = re.compile("[a-z][a-z0-9_]*")
-_PLAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_SCHEMA = re.compile("(?!pg_)[a-z_][a-z0-9_]*")
+LOG_NAME = re.compile("[a-z][a-z0-9_]*")
 _PARTS = (
     (("decide",), ("the state", "a command or event"), True),
     (("evolve",), ("the state", "a command or event"), False),
@@ -84,10 +78,7 @@ _PARTS = (
 """Functions of an aggregate, what each is given, and whether it may yield its results."""
 _CONSUMER = ("name", "source", "types", "routing_key", "checkpoint", "apply")
 """Parts of a consumer."""
-LONGEST_DATABASE = 63
-"""Characters of a name in Postgres."""
 _LONGEST_LINGER_SECONDS = 3_600
-_TEMPLATES = ("template0", "template1")
 
 
 class Mistake(ConfigurationError):
@@ -100,74 +91,6 @@ def refuse(mistakes: Sequence[str], of: str) -> None:
     """Raises one Mistake that says all of them; ``of`` names the service."""
     if mistakes:
         raise Mistake(f"{of}: " + "; ".join(dict.fromkeys(mistakes)))
-
-
-def in_spec(spec: ServiceSpec) -> Iterator[str]:
-    """What is wrong with a service's declaration."""
-    if not _LOG.fullmatch(spec.log):
-        yield f"log {spec.log!r}: the name of a log is of a-z, 0-9 and _ and begins with a letter; rename it"
-    for field in ("name", "database", "domain"):
-        given = parted(str(spec.database))[0] if field == "database" else getattr(spec, field)
-        if not _PLAIN.fullmatch(str(given)):
-            yield f"{field} {getattr(spec, field)!r}: use letters, digits, dots, hyphens and underscores"
-    if "/" in str(spec.database) and not _SCHEMA.fullmatch(parted(spec.database)[1]):
-        yield (
-            f"database {spec.database!r}: what follows the slash is its schema, of a-z, 0-9 and _, and begins neither "
-            f"with a digit nor with pg_; rename it"
-        )
-    for field in ("migrations", "aggregates"):
-        if not isinstance(given := getattr(spec, field), Sequence) or isinstance(given, str):
-            yield f"{field} is one {type(given).__name__} and not several; is a comma missing, as in {field}=(…,)?"
-            return
-    for package in spec.migrations:
-        if not _is_package(package):
-            yield f"migrations {package!r}: there is no such package; correct its name or install it"
-    if others := [each for each in spec.aggregates if not isinstance(each, Aggregate)]:
-        hint = "make it one by saga_aggregate(…)" if isinstance(others[0], Saga) else "leave it out"
-        yield f"among its aggregates is {shown(others[0])}; {hint}"
-        return
-    yield from _in_names(spec)
-    yield from in_aggregates(spec.aggregates)
-    for aggregate in spec.aggregates:
-        yield from _in_old_types(f"aggregate {aggregate.name!r}", aggregate.events, spec.schema)
-
-
-def _in_names(spec: ServiceSpec) -> Iterator[str]:
-    for field, name in (("log", spec.log), *(("database", part) for part in parted(spec.database))):
-        if len(name) > LONGEST_DATABASE:
-            yield f"{field} {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten it"
-    if parted(spec.database)[0] in _TEMPLATES:
-        yield f"database {spec.database!r} is what Postgres makes others from; name one of its own"
-    default = spec.settings.model_fields[spec.address].default
-    if isinstance(default, str) and not is_address(default):
-        yield f"its address is by default {default!r}, and is to be host:port; name the field that says where it serves"
-
-
-def in_specs(specs: Mapping[str, ServiceSpec]) -> Iterator[str]:
-    """What services of one system have in common and may not, by their packages."""
-    for field, why in _OWN.items():
-        owners: dict[str, str] = {}
-        for package, spec in specs.items():
-            value = getattr(spec, field)
-            if (owner := owners.setdefault(value, package)) != package:
-                yield f"{owner} and {package} have both {field} {value!r}, and would {why}; give each its own"
-
-
-_OWN = {
-    "name": "share their leases and checkpoints",
-    "log": "copy two logs into one stream",
-    "database": "append to one log under two names",
-}
-"""What each service has for itself, and what would come of it otherwise."""
-
-
-def in_database_name(database: str) -> Iterator[str]:
-    """What is wrong with the name that a database has on its server, after TWINLOG_NAMESPACE."""
-    if len(name := parted(database)[0]) > LONGEST_DATABASE:
-        yield (
-            f"database {name!r} has {len(name)} characters, and Postgres takes {LONGEST_DATABASE}; shorten "
-            f"TWINLOG_NAMESPACE or POSTGRES_DATABASE"
-        )
 
 
 def in_subscribers(
@@ -262,7 +185,7 @@ def _in_policies(policies: Policies, schema: Schema) -> Iterator[str]:
     if not policies.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
     yield from _in_routing(table, policies.rules, policies.routing_key)
-    yield from _in_old_types(table, policies.rules, schema)
+    yield from in_old_types(table, policies.rules, schema)
     yield from in_functions(table, named(policies.rules), ("the event",), may_yield=True)
 
 
@@ -271,7 +194,7 @@ def _in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
     if not effects.actor:
         yield f"{table} has no actor, who names its consumer; use the name of the service"
     yield from _in_routing(table, effects.rules, effects.routing_key)
-    yield from _in_old_types(table, effects.rules, schema)
+    yield from in_old_types(table, effects.rules, schema)
     yield from in_arguments(table, named(effects.rules), ("the event", "the attempt"))
     for event, function in effects.rules.items():
         called = called_by(unwrap(function))
@@ -282,7 +205,8 @@ def _in_effects(effects: Effects, schema: Schema) -> Iterator[str]:
             )
 
 
-def _in_old_types(table: str, types: Iterable[type[Message]], schema: Schema) -> Iterator[str]:
+def in_old_types(table: str, types: Iterable[type[Message]], schema: Schema) -> Iterator[str]:
+    """Types that are upcast, by a table that is about them."""
     for event in types:
         if schema.replaces(event):
             yield (
@@ -338,12 +262,12 @@ def in_consumers(known: Sequence[Consumer], new: Sequence[Consumer], schema: Sch
             )
         if name in OWN_WORK or not name:
             yield f"consumer {name!r} has the name of a task of the service itself; rename it"
-        if not _LOG.fullmatch(consumer.source):
+        if not LOG_NAME.fullmatch(consumer.source):
             yield f"consumer {name!r} reads log {consumer.source!r}, which no log can be called; correct its log"
         if isinstance(consumer, Projection):
             yield from _in_projection(consumer, [p for p in before if isinstance(p, Projection)])
             for view in consumer.tables:
-                yield from _in_old_types(f"view {view.name!r}", view.wanted, schema)
+                yield from in_old_types(f"view {view.name!r}", view.wanted, schema)
             if schema.fingerprint and consumer.schema.fingerprint != schema.fingerprint:
                 yield (
                     f"projection {name!r} has not the upcasters of its service, and would read old events as they "
@@ -456,10 +380,3 @@ def in_registrations(registrations: Sequence[Registration]) -> Iterator[str]:
             yield from _in_methods(descriptor_pool.Default().FindServiceByName(name))
         except KeyError:
             yield f"gRPC service {name!r} is in no proto that is imported; use its full name, package.Service"
-
-
-def _is_package(name: str) -> bool:
-    try:
-        return isinstance(name, str) and find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False

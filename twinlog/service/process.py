@@ -41,11 +41,12 @@ from twinlog.service.conditions import hold
 from twinlog.service.dumped import parts_of
 from twinlog.service.environment import Endpoint, Observed
 from twinlog.service.logging import configure_logging
-from twinlog.service.mistakes import in_spec, refuse
+from twinlog.service.mistakes import refuse
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.spec_mistakes import in_spec
 from twinlog.service.start import Start, database_in, of_program, signing
 
 if TYPE_CHECKING:

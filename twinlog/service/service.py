@@ -58,15 +58,20 @@ from twinlog.model.schema import Schema
 from twinlog.observe.tracing_off import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
+from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.freshness import Messages
+from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.host import refuse_taken
 from twinlog.rpc.inspection import Inspected
+from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
 from twinlog.rpc.registrations import registrations
 from twinlog.rpc.saga_service import SagaService
+from twinlog.rpc.snapshot_service import SnapshotService
 from twinlog.rpc.view_operations import ViewOperations
-from twinlog.service import mistakes, operator_services
+from twinlog.rpc.view_service import ViewService
+from twinlog.service import mistakes
 from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold
 from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
 from twinlog.service.feeding import Feeding
@@ -341,6 +346,14 @@ class Service:
         await self._begin()
         pages = await waited_for("page tokens", self.page_tokens)
         views = [await self._view_service()] if self.view_builds.declared else []
+        for_operators = [
+            DeadLetterService(self.dead_letters, pages, self.schema),
+            InspectionService(self.inspected),
+            HistoryService(self.log, self.peers),
+            SnapshotService(self.inspected, pages),
+            *sagas,
+            *views,
+        ]
         parts = self.inspected.parts = [
             self.relay,
             self.lineage,
@@ -349,15 +362,7 @@ class Service:
             self.view_builds,
         ]
         async with serve(
-            [
-                *services,
-                operator_services.dead_letters(self.dead_letters, pages, self.schema),
-                operator_services.inspection(self.inspected),
-                operator_services.history(self.log, self.peers),
-                operator_services.snapshots(self.inspected, pages),
-                *sagas,
-                *views,
-            ],
+            [*services, *_registered(for_operators)],
             address=self._endpoint.address,
             setting=self._endpoint.setting,
             domain=self._endpoint.domain,
@@ -369,10 +374,9 @@ class Service:
         ):
             await self._until_stopped()
 
-    def _served(self, servicers: Sequence[object]) -> tuple[Sequence[Registration], Sequence[Registration]]:
+    def _served(self, servicers: Sequence[object]) -> tuple[Sequence[Registration], Sequence[SagaService]]:
         """What it serves of its own, and for its sagas, whose list may be one more that is subscribed."""
-        services = [each for one in servicers for each in registrations(one)]
-        return services, [self._saga_service(self.pages)] if self.sagas else []
+        return _registered(servicers), [self._saga_service(self.pages)] if self.sagas else []
 
     def conditions(self, services: Sequence[Registration]) -> Sequence[Condition]:
         """What has to hold before it serves these, with all subscribed."""
@@ -394,7 +398,7 @@ class Service:
             projections = [each for each in self._consumers if isinstance(each, Projection)]
             await self._kept_views.check(projections, self.twin)
 
-    def _saga_service(self, pages: PageTokens) -> Registration:
+    def _saga_service(self, pages: PageTokens) -> SagaService:
         sagas = self.saga_list
         if sagas is None:
             self.saga_list = sagas = store = self._saga_list_store or _in_memory(self.log)
@@ -409,7 +413,7 @@ class Service:
             self.subscribe(kept, linger_seconds=_LIST_LINGER_SECONDS)
         commands = SagaOperations(Commands(self.log, self.writer), self.sagas, self.clock)
         owners = Owners(self._services, self._feeding.own_twin)
-        return operator_services.sagas(SagaService(commands, sagas, owners, pages, self.clock))
+        return SagaService(commands, sagas, owners, pages, self.clock)
 
     def _add_views(self, consumers: Sequence[Consumer]) -> None:
         began = bool(self.view_builds.declared)
@@ -419,12 +423,11 @@ class Service:
         if self.view_builds.declared and not began:
             self.start("view builds", self.view_builds.run())
 
-    async def _view_service(self) -> Registration:
+    async def _view_service(self) -> ViewService:
         # No query is answered from a build that is no longer live.
         await waited_for("view builds", self.view_builds.look)
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
-        operations = ViewOperations(self.view_builds, self.twin, self.messages)
-        return operator_services.views(operations)
+        return ViewService(ViewOperations(self.view_builds, self.twin, self.messages))
 
     async def _hear_of_views(self, _message: Any) -> None:
         self.view_builds.look_soon()
@@ -449,6 +452,10 @@ class Service:
                 raise UndeclaredSaga(saga=subscriber.newest.name, service=self.name)
             found += saga_policies(subscriber, self.name, self.clock)
         return found
+
+
+def _registered(servicers: Sequence[object]) -> Sequence[Registration]:
+    return [each for one in servicers for each in registrations(one)]
 
 
 def _in_memory(log: Log) -> SagaListStore:

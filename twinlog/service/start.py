@@ -24,9 +24,10 @@ from twinlog.postgres.declarations import PostgresDeclarations, columns_in
 from twinlog.postgres.identity import identify, whose
 from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.conditions import Condition
-from twinlog.service.mistakes import in_database_name, in_spec, refuse
+from twinlog.service.mistakes import refuse
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.spec_mistakes import in_database_name, in_spec
 
 
 def of_program(spec: ServiceSpec, settings: Settings) -> Sequence[Condition]:

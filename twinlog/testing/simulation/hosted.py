@@ -16,10 +16,11 @@ from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryQueries, MemoryViews
 from twinlog.model.view import AnyView
 from twinlog.postgres.urls import parted
-from twinlog.service.mistakes import in_spec, refuse
+from twinlog.service.mistakes import refuse
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.spec_mistakes import in_spec
 from twinlog.service.wiring import Wire
 from twinlog.testing.fakes import CountedIds, ManualClock
 
