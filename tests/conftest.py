@@ -14,8 +14,8 @@ import pytest_asyncio
 import structlog
 from hypothesis import HealthCheck, settings
 
-from tests import chromium, servers
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres, system
+from tests import chromium, preloaded, servers
+from twinlog.dev import EmbeddedNats, EmbeddedPostgres, supervisor, system
 from twinlog.jetstream import api
 from twinlog.jetstream import connection as jetstream
 from twinlog.postgres import connection
@@ -155,6 +155,8 @@ vars(api)["REQUEST_TIMEOUT_SECONDS"] = 20.0
 
 # Shops that tests run in this process do without initdb, too.
 vars(system)["EmbeddedPostgres"] = servers.Postgres
+# And their services without importing the library each.
+vars(supervisor)["spawn"] = preloaded.spawn
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc.aio
 
+from tests.preloaded import spawn
 from tests.waiting import RETRIED_SOON, until_it_ends
-from twinlog.dev import spawn, stop, until_serving
+from twinlog.dev import stop, until_serving
 
 PATIENCE_SECONDS = 200.0
 """For what takes seconds where nothing else is going on."""
@@ -109,7 +110,7 @@ class Program:
 
 @asynccontextmanager
 async def program(*command: str | Path, env: Mapping[str, str], cwd: Path) -> AsyncIterator[Program]:
-    """Starts a program with this environment, in this folder; it ends with the block."""
+    """Starts a program with this environment, in this folder, by :mod:`tests.preloaded`; it ends with the block."""
     started = Program(await spawn(command, env=env, cwd=cwd))
     try:
         yield started

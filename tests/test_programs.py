@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.forks import forks
 from tests.programs import Program, program
 from tests.waiting import Ended, beside, until
@@ -73,3 +75,30 @@ async def test_a_wait_beside_a_task_ends_with_it() -> None:
     working = asyncio.create_task(asyncio.sleep(600))
     assert await beside(working, ends()) == "all of it"
     working.cancel()
+
+
+_TELLS = """
+import os, sys
+says = os.environ["SAYS"], os.getcwd(), sys.path[0], os.getsid(0) == os.getpid(), os.read(0, 1)
+print(says, "shop" in sys.modules)
+sys.exit(7)
+"""
+
+
+async def test_what_begins_with_the_library_imported_is_as_any_other_child(tmp_path: Path) -> None:
+    """Its module is run with its own environment, in its folder, in a session of its own, and it knows no domain."""
+    (tmp_path / "tells.py").write_text(_TELLS)
+    env = {**os.environ, "SAYS": "hello"}
+    code, out, err = await preloaded.run("tells", env=env, cwd=tmp_path)
+    assert (code, err) == (7, "")
+    assert out.strip() == f"{('hello', str(tmp_path), str(tmp_path), True, b'')} False"
+    code, _, err = await preloaded.run("no_such_module", cwd=tmp_path)
+    assert code == 1 and "No module named no_such_module" in err
+
+
+async def test_what_begins_with_the_library_imported_can_be_killed(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import time\nprint('begins', flush=True)\ntime.sleep(10_000)")
+    process = await preloaded.start("hangs", cwd=tmp_path)
+    assert process.stdout and await process.stdout.readline() == b"begins\n"
+    process.kill()
+    assert (await process.communicate(), process.returncode) == ((b"", b""), -signal.SIGKILL)

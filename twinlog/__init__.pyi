@@ -37,11 +37,11 @@ from .model.saga import SagaInstance as SagaInstance
 from .model.saga import SagaStatus as SagaStatus
 from .model.saga import Skip as Skip
 from .model.saga_aggregate import saga_aggregate as saga_aggregate
-from .model.saga_table import Backoff as Backoff
-from .model.saga_table import Parallel as Parallel
+from .model.saga_step import Backoff as Backoff
+from .model.saga_step import Parallel as Parallel
+from .model.saga_step import SagaContext as SagaContext
+from .model.saga_step import Step as Step
 from .model.saga_table import Saga as Saga
-from .model.saga_table import SagaContext as SagaContext
-from .model.saga_table import Step as Step
 from .model.schema import Schema as Schema
 from .model.times import timestamp as timestamp
 from .model.upcasts import Upcast as Upcast

@@ -42,13 +42,14 @@ def _literal(name: bytes, value: bytes) -> bytes:
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def _headers(authority: str, path: str) -> bytes:
+def _headers(authority: str, path: str, traceparent: str = "") -> bytes:
     """:method POST and :scheme http from the static table, the rest as literals."""
     pairs = [
         (b":path", path.encode()),
         (b":authority", authority.encode()),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
+        *([(b"traceparent", traceparent.encode())] if traceparent else []),
     ]
     return b"\x83\x86" + b"".join(_literal(*pair) for pair in pairs)
 
@@ -167,11 +168,14 @@ class Connection(asyncio.Protocol):
 class Load:
     """Calls one method of a server, over one connection."""
 
-    def __init__(self, address: str, method: str, *, refusals: bool = False) -> None:
-        """``method``: package.Service/Method. ``refusals``: whether calls may be answered with an error."""
+    def __init__(self, address: str, method: str, *, refusals: bool = False, traceparent: str = "") -> None:
+        """``method``: package.Service/Method. ``refusals``: whether calls may be answered with an error.
+
+        ``traceparent``: the trace that its calls are part of; empty: it says nothing of one.
+        """
         self.address = address
         self._refusals = refusals
-        self._headers = _headers(address, f"/{method}")
+        self._headers = _headers(address, f"/{method}", traceparent)
 
     async def closed(self, messages: Sequence[bytes], clients: int) -> list[Call]:
         """One call a message, ``clients`` at a time, again where it was refused; returns when all are answered."""

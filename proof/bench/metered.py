@@ -1,9 +1,13 @@
-"""What metrics or traces cost: ``python -m proof.bench.metered [--traces | --control] [--quick]``, turn by turn.
+"""What metrics or traces cost: ``python -m proof.bench.metered [--traces | --sampled | --control] [--quick]``.
 
-Two shops on servers of their own. One of them tells its metrics to a scrape each 5 s, as Prometheus does by the rules
-that are shipped; or it traces one call in a hundred and sends the spans to a receiver. What is compared is the
-processor time of a saga in all its processes, Postgres and NATS included, of one round; whatever else the machine does
-bears on both. With ``--control`` nothing is on in either: by how much shops differ that are alike.
+It goes turn by turn. Two shops on servers of their own: one of them tells its metrics to a scrape each 5 s, as
+Prometheus does by the rules that are shipped; or it traces one call in a hundred and sends the spans to a receiver.
+What is compared is the processor time of a saga in all its processes, Postgres and NATS included, of one round;
+whatever else the machine does bears on both. With ``--control`` nothing is on in either: by how much shops differ that
+are alike.
+
+Two shops differ by more than traces cost. So with ``--sampled`` there is one shop, which traces: its turns differ in
+nothing but that of one of them one call in a hundred is traced by its caller, and its spans sent.
 """
 
 from __future__ import annotations
@@ -14,13 +18,17 @@ import os
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import chain
+from secrets import token_hex
 from statistics import median
 from typing import NamedTuple
 from unittest.mock import patch
 
 from proof.bench import budget
+from proof.bench.load import Call, Load, Spread
 from proof.bench.receiving import receiver
-from proof.bench.systems import System, started
+from proof.bench.systems import METHOD, System, started
 from stack.console import console
 from stack.topology import ROOT
 from twinlog.dev import free_port
@@ -83,6 +91,43 @@ async def with_traces() -> AsyncIterator[Systems]:
         console.print(f"{received.spans:,} spans were received")
 
 
+class OneInAHundred(Spread):
+    """Calls by two connections, one in a hundred of them by the second, whose calls may be traced."""
+
+    def __init__(self, address: str, traceparent: str) -> None:
+        self._many = Load(address, METHOD, refusals=True)
+        self._few = Load(address, METHOD, refusals=True, traceparent=traceparent)
+        super().__init__(self._many, self._few)
+
+    async def closed(self, messages: Sequence[bytes], clients: int) -> list[Call]:
+        every = round(1 / SHARE)
+        few = messages[::every]
+        many = [each for place, each in enumerate(messages) if place % every]
+        calls = await asyncio.gather(
+            self._many.closed(many, clients), self._few.closed(few, max(1, clients // every))
+        )
+        return sorted(chain.from_iterable(calls), key=lambda call: call.due)
+
+
+async def sampled(size: Size) -> None:
+    """Prints what it costs that one call in a hundred is traced, in a shop that traces."""
+    with receiver() as received:
+        traced = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
+            "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        }
+        async with AsyncExitStack() as stack:
+            with patch.dict(os.environ, traced):
+                shop, systems = await stack.enter_async_context(started(_ON))
+            for system in systems[1:]:
+                unsampled, in_a_trace = (
+                    replace(system, load=OneInAHundred(shop.orders, traceparent))
+                    for traceparent in ("", f"00-{token_hex(16)}-{token_hex(8)}-01")
+                )
+                await _compared([unsampled, in_a_trace], "sampled calls", size)
+        console.print(f"{received.spans:,} spans were received")
+
+
 @asynccontextmanager
 async def with_nothing() -> AsyncIterator[Systems]:
     """A shop as the other is."""
@@ -99,6 +144,9 @@ _SHOWN: Mapping[str, Callable[[], AbstractAsyncContextManager[Systems]]] = {
 
 async def main(shown: str, size: Size) -> None:
     """Prints the medians of each mode."""
+    if shown == "sampled":
+        await sampled(size)
+        return
     async with started(_OFF) as (_, off), _SHOWN[shown]() as on:
         for pair in list(zip(off, on, strict=True))[1:]:
             await _compared(pair, shown, size)
@@ -154,6 +202,7 @@ def _ask(url: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m proof.bench.metered", description=__doc__)
     parser.add_argument("--traces", action="store_const", const="traces", default="metrics", dest="shown")
+    parser.add_argument("--sampled", action="store_const", const="sampled", dest="shown")
     parser.add_argument("--control", action="store_const", const="nothing", dest="shown")
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
     given = parser.parse_args()

@@ -25,8 +25,6 @@ from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from stack.topology import ROOT
 
 _CLIENTS = 256
-_CONNECTIONS = 8
-"""While too much is asked for: gRPC lets 320 calls on each be under way, and holds back what is more."""
 _NORMAL_SECONDS = 1.0
 _AT_REST_SECONDS = 60.0
 _SETTING = "ORDER_DEADLINE_SECONDS"
@@ -86,11 +84,19 @@ class Figures:
 
 
 async def overload(
-    system: System, address: str, *, times: float, seconds: float, orders: int, patience: float
+    system: System,
+    address: str,
+    *,
+    times: float,
+    seconds: float,
+    orders: int,
+    patience: float,
+    connections: int,
 ) -> Figures:
     """Asks for ``times`` what the system can do, for so many seconds. ``orders``: to measure that.
 
-    Clients wait for ``patience`` seconds to get a call through.
+    Clients wait for ``patience`` seconds to get a call through, over so many ``connections``: gRPC lets 320 calls on
+    each be under way, and holds back what is more.
     """
     load = Load(address, METHOD, refusals=True)
     since, spent = await system.position(), budget.spent_by(system)
@@ -100,7 +106,7 @@ async def overload(
     capacity = rate(measured)
 
     since, began, spent = await system.position(), time(), budget.spent_by(system)
-    crowd = Spread(*(Load(address, METHOD, refusals=True) for _ in range(_CONNECTIONS)))
+    crowd = Spread(*(Load(address, METHOD, refusals=True) for _ in range(connections)))
     calls = await crowd.open(system.requests(int(times * capacity * seconds)), times * capacity, patience)
     over, spent = time(), budget.spent_by(system) - spent
     after, offset = (
@@ -175,6 +181,7 @@ async def main(options: argparse.Namespace) -> None:
                         seconds=options.seconds,
                         orders=options.orders,
                         patience=options.patience,
+                        connections=options.connections,
                     )
                     print(f"{system.name}: {figures}", flush=True)
 
@@ -185,6 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=30.0, help="for how long")
     parser.add_argument("--deadline", type=float, default=5.0, help="of each order, in seconds")
     parser.add_argument("--patience", type=float, default=1.0, help="of clients, in seconds")
+    parser.add_argument("--connections", type=int, default=8, help="while too much is asked for")
     parser.add_argument("--orders", type=int, default=4_000, help="to measure the capacity")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--mode", default="", help="choreography or orchestration; both by default")

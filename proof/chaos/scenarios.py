@@ -226,6 +226,22 @@ async def postgres_refuses(stage: Stage) -> None:
     await _refused(stage, "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true")
 
 
+async def tables_renamed(stage: Stage) -> None:
+    """An operator renames a table of each database in turn, and back: programs find nothing where they look."""
+    pids = _pids(stage)
+    tables = dict(zip(SHOP_LOGS.values(), ("events", "checkpoints", "timers"), strict=True))
+    for database, table in {**tables, PROJECTOR.database: "orders"}.items():
+        stage.say(f"table {table} of {database} is renamed")
+        await _execute(stage, f"ALTER TABLE {table} RENAME TO {table}_away", database)
+        try:
+            await stage.go_on(1.5)
+        finally:
+            await _execute(stage, f"ALTER TABLE {table}_away RENAME TO {table}", database)
+        await stage.go_on(1.0)
+    await stage.felt("writer.store_unavailable")
+    _nobody_gave_up(stage, pids)
+
+
 async def _refused(stage: Stage, begin: str, end: str) -> None:
     pids = _pids(stage)
     stage.say(begin)
@@ -249,8 +265,8 @@ async def _for_sessions(stage: Stage, databases: Sequence[str], what: str) -> No
         )
 
 
-async def _execute(stage: Stage, statement: str) -> None:
-    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, "postgres"), timeout=10)
+async def _execute(stage: Stage, statement: str, database: str = "postgres") -> None:
+    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, database), timeout=10)
     try:
         await connection.execute(statement)
     finally:
@@ -506,6 +522,7 @@ SCENARIOS = [
     Scenario("view-locked", "a view's table is locked, with a lock timeout", PLAIN, view_locked, short=True),
     Scenario("postgres-read-only", "Postgres is read-only for a while", PLAIN, postgres_read_only),
     Scenario("postgres-refuses", "Postgres refuses connections for a while", PLAIN, postgres_refuses),
+    Scenario("tables-renamed", "a table of each database is renamed, and back", PLAIN, tables_renamed),
     Scenario("nats-killed", "kill -9 of NATS, twice", PLAIN, nats_killed),
     Scenario("nats-wiped", "kill -9 of NATS, its store wiped", PLAIN, nats_wiped, short=True),
     Scenario("nats-set-back", "NATS back with an older store", PLAIN, nats_rolled_back),

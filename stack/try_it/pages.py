@@ -386,6 +386,7 @@ PAGES = [
         navigation="Try it",
         key="t",
         icon="try",
+        invites="An order by one click, in either mode.",
         actions=_ACTIONS,
         templates=_TEMPLATES,
     ),

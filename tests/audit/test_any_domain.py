@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 
 from stack.topology import NAMES, ROOT
-from tests import servers
+from tests import preloaded, servers
 from tests.audit import faults
 from tests.audit.faults import Fault
 from tests.audit.test_chain import heads
@@ -148,18 +146,10 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def run(project: Path, *arguments: str, **settings: str) -> tuple[int | None, str, str]:
-    """Exit code, stdout and stderr of the command in a project."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twinlog", "audit", *arguments),
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | settings,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(240):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+async def run(project: Path, *arguments: str, **settings: str) -> preloaded.Ran:
+    """The command in a project."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | settings
+    return await preloaded.run("twinlog", "audit", *arguments, env=env, cwd=project)
 
 
 async def test_the_command_ends_with_0_for_a_clean_system(shop: World, project: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from proof.auditor.__main__ import CANNOT, CLEAN, VIOLATIONS, servers
 from proof.auditor.auditor import CannotAudit
 from stack.attach import Running
+from tests import preloaded
 from tests.audit import faults
 from tests.audit.world import World
 from twinlog.dev import free_port
@@ -22,18 +22,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def start(shop: World, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
-    env = os.environ | {"POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url} | settings
-    pipe = asyncio.subprocess.PIPE
-    command = [sys.executable, "-m", "proof.auditor", *arguments]
-    return await asyncio.create_subprocess_exec(*command, env=env, stdout=pipe, stderr=pipe)
+    return await preloaded.start("proof.auditor", *arguments, env=_env(shop, settings))
 
 
-async def run(shop: World, *arguments: str, **settings: str) -> tuple[int | None, str, str]:
-    """Exit code, stdout and stderr."""
-    process = await start(shop, *arguments, **settings)
-    async with asyncio.timeout(240):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+async def run(shop: World, *arguments: str, **settings: str) -> preloaded.Ran:
+    return await preloaded.run("proof.auditor", *arguments, env=_env(shop, settings))
+
+
+def _env(shop: World, settings: dict[str, str]) -> dict[str, str]:
+    return os.environ | {"POSTGRES_URL": shop.postgres_url, "NATS_URL": shop.nats_url} | settings
 
 
 async def test_a_clean_shop_ends_with_0(shop: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from tests.kernel.batches import append, batch, counter
 from twinlog import Metadata, Recorded
@@ -47,7 +48,8 @@ async def fill(log: Log) -> Messages:
             event._replace(metadata=Metadata(f"c{number}", "rpc/Add", "00-t", "tests", {"tenant": "north"}))
             for event in made.events
         ]
-        await append(log, Batch(made.recorded_at, made.expects, events))
+        at = made.recorded_at + timedelta(milliseconds=number)
+        await append(log, Batch(at, made.expects, events))
         version += size
     twin = Messages()
     twin.store(await log.read(0, 100))

@@ -145,9 +145,10 @@ async def test_dead_letters_are_listed_shown_replayed_and_discarded(
     assert (said.code, said.out) == (0, "None.\n")
 
     event = shop.logs["orders"].events[0]
-    await handler.dead_letter(
-        event, Failure("Broken", "it [broke]", 1), await handler.stored(), RuntimeError("broke")
-    )
+    with pytest.raises(RuntimeError) as broke:
+        raise RuntimeError("broke")
+    failure = Failure.of(broke.value, 1)._replace(error_type="Broken", error="it [broke]")
+    await handler.dead_letter(event, failure, await handler.stored(), broke.value)
     listed = await twinlog("dead-letters", "list", "--json", *served.at())
     assert listed.code == 1
     [letter] = listed.json["dead_letters"]
@@ -157,6 +158,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_discarded(
     shown = await twinlog("dead-letters", "show", "orders/1", *served.at())
     assert shown.code == 0, shown.err
     assert order_id in shown.out
+    assert "RuntimeError: broke" in shown.out.splitlines()  # a traceback has lines
 
     nothing = await twinlog("dead-letters", "replay", *served.at())
     assert (nothing.code, "--all" in nothing.err) == (2, True)

@@ -1,4 +1,4 @@
-"""Screenshots of the console's pages for the documentation: `python -m tests.console.screenshots`, or make screenshots.
+"""Screenshots of the console's pages for the documentation: `make screenshots`.
 
 Most are of a shop in memory; those of what one can try are of one in processes of its own.
 """

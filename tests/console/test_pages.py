@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 from playwright.async_api import Browser, expect
 
+from stack.topology import CONSOLE_PAGES
 from tests.console.browser import PHONE, Window, window
 from tests.console.shop import ServedShop
 from twinlog.console.pages import PAGES
-from twinlog.console.process import serving
+from twinlog.console.process import pages_of, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -22,11 +23,37 @@ PATHS = [
 
 
 async def test_every_page_is_accessible_and_as_wide_as_its_window(window: Window, shop: ServedShop) -> None:
-    await shop.orders(3)
-    for path in PATHS:
+    order, *_ = await shop.orders(3)
+    of_one = (
+        "/log/orders/1",
+        f"/log/orders/stream/order/{order}",
+        f"/past?stream=order/{order}&at=2&since=1",
+    )
+    for path in (*PATHS, *of_one):
         page = await window.open(path)
         await expect(page.locator("h1")).to_be_visible()
         await window.accessible_and_fits()
+
+
+async def test_where_nothing_has_happened_each_page_says_what_to_do(
+    chromium: Browser, shop: ServedShop
+) -> None:
+    async with (
+        serving(shop.addresses, added=pages_of(",".join(CONSOLE_PAGES))) as url,
+        window(chromium, url) as opened,
+    ):
+        for path in ("/", "/sagas", "/log", "/past"):
+            page = await opened.open(path)
+            await page.locator("main").get_by_role("link", name="Try it").click()
+            await expect(page).to_have_url(f"{url}/try")
+        [order] = await shop.orders(1)
+        page = await opened.open("/past")
+        await page.locator("main").get_by_role("link", name=f"order/{order}").click()
+        await expect(page.get_by_label("Which moment")).to_contain_text("version 2 of 2")
+        # There is something by now.
+        for path in ("/", "/log"):
+            page = await opened.open(path)
+            await expect(page.locator("main").get_by_role("link", name="Try it")).to_have_count(0)
 
 
 _LITTLE = """() => [...document.querySelectorAll(".button, .tool, .segment, input, select, .stacked .wrap.muted")]

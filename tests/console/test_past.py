@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from playwright.async_api import Browser, expect
 
 from tests.console.browser import Window, window
 from tests.console.shop import ServedShop
+from twinlog.console import reading
+from twinlog.log import time_travel
 from twinlog.rpc import state_parts
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -21,6 +25,11 @@ async def test_an_order_is_shown_as_it_was_with_what_else_was_there(window: Wind
     await expect(page.get_by_text("orders/1", exact=True).first).to_be_visible()
     await page.get_by_role("link", name="2 →").click()
     await expect(state).to_contain_text("approved")
+    for name, then in (("← 1", "pending"), ("Now", "approved"), ("First", "pending"), ("2 →", "approved")):
+        await page.get_by_role("link", name=name, exact=True).click()
+        await expect(state).to_contain_text(then)
+        await page.reload()
+        await expect(state).to_contain_text(then)
     beside = page.locator(".past-beside")
     await expect(beside).to_have_count(1)
     await expect(beside).to_contain_text("CreditReserved")
@@ -113,3 +122,23 @@ async def test_a_large_state_is_shown_in_part_with_a_way_to_the_rest(
         await page.get_by_role("link", name="← before").click()
         await expect(state).to_contain_text("shown are 1 to 2.")
     await window.accessible_and_fits()
+
+
+async def test_a_state_that_takes_long_to_fold_comes_by_itself(
+    window: Window, shop: ServedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_AT_ONCE", timedelta())
+    monkeypatch.setattr(time_travel, "_FOLDED_AT_ONCE", 1)
+    [order] = await shop.orders(1)
+    customer = shop.shop.logs["customers"].events[-1].stream
+    for path, more in (
+        (f"/past?stream={customer}&since=1", "Changed since version 1"),
+        (f"/log/orders/stream/order/{order}", "pending"),
+        ("/log/customers/2", "What it changed"),
+    ):
+        first = await window.page.goto(f"{window.url}{path}")
+        assert first
+        assert "events are folded so far" in await first.text(), path
+        await expect(window.page.locator("#state pre")).to_be_visible()
+        await expect(window.page.get_by_text("events are folded so far")).to_have_count(0)
+        await expect(window.page.locator("main")).to_contain_text(more)

@@ -244,6 +244,19 @@ async def test_a_defect_is_told_as_one_and_is_not_over_before_the_event_is_handl
     assert [line["exc_info"] for line in said if line["event"] == "cursor.failed"] == [defect]
 
 
+async def test_what_says_itself_what_is_wrong_needs_no_traceback() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    handler.failures = [ConfigurationError("the tables are another program's")] * 2
+    with capture_logs() as said:
+        async with running(Cursor(twin, handler)):
+            await twin.publish(source.add("a:1"))
+            await until(lambda: bool(handler.seen))
+    told = [(line["event"], line.get("problem")) for line in said]
+    assert ("cursor.stopped", "the tables are another program's") in told
+    assert "cursor.failed" not in dict(told)
+
+
 # --- dead-lettering ---
 
 

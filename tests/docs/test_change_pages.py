@@ -6,13 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
 from google.protobuf.wrappers_pb2 import BoolValue, Int32Value
 
 from tests.docs.test_domain_pages import module
 from tests.mistakes.test_start import service
 from twinlog import Aggregate, Schema, Transaction
 from twinlog.rpc import Commands
-from twinlog.testing import MemoryLog
+from twinlog.testing import MemoryLog, given
 
 
 def as_it_was(account: Aggregate[Any, Any]) -> Aggregate[Any, Any]:
@@ -42,6 +43,10 @@ async def test_events_of_old_types_are_read_as_what_they_mean_today() -> None:
         "BoolValue",
         "Int64Value",
     ]
+    page.test_old_payments_are_read_in_cents()
+    with pytest.raises(TypeError, match=r"SCHEMA\.today\(event\)"):
+        untyped: Any = page.SCHEMA
+        given(untyped)
 
 
 async def test_a_state_is_read_as_it_was_at_a_version() -> None:

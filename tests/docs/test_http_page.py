@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.controls import new_id
 from tests.docs.test_how_to import written
 from tests.mistakes.test_start import service
 from tests.waiting import until
+from twinlog import ServiceSpec
 from twinlog.rpc import Commands
 from twinlog.testing import MemoryLog
 
@@ -38,8 +39,8 @@ ORDERS = "/shop.orders.v1.OrderService"
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What the page's files define."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    edge, serving = map(import_module, written("http.md", tmp_path))
-    yield SimpleNamespace(edge=edge.edge, serving=serving.serving)
+    edge, _, program = map(import_module, written("http.md", tmp_path))
+    yield SimpleNamespace(edge=edge.edge, program=program)
     for name in [name for name in sys.modules if name.partition(".")[0] == "order_http"]:
         del sys.modules[name]
 
@@ -117,9 +118,7 @@ async def test_a_refusal_is_the_same_as_over_grpc(app: Any, log: MemoryLog) -> N
     assert not log.events
 
 
-@pytest.mark.parametrize(
-    "body", [b"{", b"[]", b"1", b'{"nobody": 1}', b"\xff", b"[" * 100_000, b"x" * (1 << 21)]
-)
+@pytest.mark.parametrize("body", [b"{", b"[]", b"1", b'{"nobody": 1}', b"\xff", b"[" * 100_000])
 async def test_what_is_no_request_is_refused(app: Any, body: bytes) -> None:
     code, answer = await post(app, f"{ORDERS}/CreateOrder", body, idempotency_key=new_id())
     assert (code, reason(answer)) == (400, "INVALID_ARGUMENT")
@@ -165,18 +164,61 @@ async def test_another_path_is_not_found(app: Any) -> None:
     assert (code, reason(answer)) == (404, "NOT_FOUND")
 
 
-async def test_it_serves_on_loopback(page: Any, app: Any) -> None:
+async def test_what_http_has_a_status_for_is_told_by_it_and_as_any_other_refusal(
+    app: Any, log: MemoryLog
+) -> None:
+    path, order = f"{ORDERS}/CreateOrder", json.dumps({"customerId": new_id(), "total": TOTAL}).encode()
+    answered = {
+        "method": (405, await call(app, path, [{"type": "http.request", "body": order}], "GET")),
+        "body": (413, await post(app, path, b"x" * (1 << 21))),
+        "content-type": (415, await post(app, path, order, content_type="text/plain; charset=utf-8")),
+    }
+    for part, (status, (code, answer)) in answered.items():
+        assert (code, reason(answer)) == (status, "INVALID_ARGUMENT"), part
+        assert [each["field"] for each in answer["details"][1]["fieldViolations"]] == [part]
+    code, answer = await call(app, "/nowhere", [{"type": "http.request", "body": b""}], "GET")
+    assert (code, reason(answer)) == (404, "NOT_FOUND")
+    assert not log.events
+    code, _ = await post(
+        app, path, order, content_type="Application/JSON; charset=utf-8", idempotency_key=new_id()
+    )
+    assert code == 200
+
+
+async def test_a_program_serves_http_on_loopback_while_it_serves(
+    page: Any, orders: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
     def asked() -> Any:
-        request = Request(f"http://127.0.0.1:{port}{ORDERS}/GetSagaMode", data=b"{}", method="POST")
+        named = {"content-type": "application/json"}
+        request = Request(f"http://127.0.0.1:{port}{ORDERS}/GetSagaMode", b"{}", named, method="POST")
         with suppress(URLError), urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
-    async with page.serving(app, port=port):
+    served = list[object]()
+
+    async def serve(*servicers: object) -> None:
         await until(lambda: asyncio.to_thread(asked))
         assert await asyncio.to_thread(asked) == {"sagaMode": "SAGA_MODE_CHOREOGRAPHY"}
+        served.extend(servicers)
+
+    @asynccontextmanager
+    async def opened(spec: ServiceSpec, settings: object, _shutdown: object) -> AsyncIterator[Any]:
+        assert (spec.name, settings) == ("order_svc", "its settings")
+        yield SimpleNamespace(serve=serve)
+
+    for name, value in {
+        "open_service": opened,
+        "load": lambda _kind: "its settings",
+        "wire": lambda _service: orders,
+        "PORT": port,
+    }.items():
+        assert hasattr(page.program, name)
+        monkeypatch.setattr(page.program, name, value)
+    assert await page.program.main(None) == 0
+    assert served == [orders]
     with pytest.raises((URLError, HTTPError)):
         await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/", timeout=60)

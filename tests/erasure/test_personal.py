@@ -31,13 +31,12 @@ from twinlog.model.personal import (
     MARK,
     NONCE_BYTES,
     NoSubject,
-    TextWithheld,
     WrongMark,
     personal_fields,
     seal,
     unseal,
-    withheld,
 )
+from twinlog.model.withheld import TextWithheld, withheld
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 M: dict[str, Any] = declare(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +24,7 @@ from shop.queries.v1.customer_query_service_pb2 import (
     WatchCustomerRequest,
 )
 from stack.shop import Shop
+from tests import preloaded
 from tests.controls import MODES, new_id, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.erasure.disks import files_with
@@ -79,12 +78,10 @@ async def _flushed(shop: Shop) -> None:
         await execute(shop.postgres_url, "CHECKPOINT", database)
 
 
-def _cli(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "twinlog", *arguments], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+async def _cli(*arguments: str) -> str:
+    ran = await preloaded.run("twinlog", *arguments)
+    assert ran.code == 0, ran.err
+    return ran.out + ran.err
 
 
 async def test_a_name_is_on_no_disk_while_queries_show_it(at_work: Running) -> None:
@@ -125,9 +122,7 @@ async def test_an_erased_customer_has_no_name_and_goes_on(at_work: Running) -> N
     assert (await client.get_customer(other)).name == NAME
     again = await client.customers.EraseCustomer(EraseCustomerRequest(customer_id=customer), timeout=PATIENCE)
     assert not again.plain_positions, "it is recorded once"
-    told = await asyncio.to_thread(
-        _cli, "log", "--stream", f"customer/{customer}", "--at", shop.customers, "--json"
-    )
+    told = await _cli("log", "--stream", f"customer/{customer}", "--at", shop.customers, "--json")
     types = [json.loads(line)["type"] for line in told.splitlines() if line.startswith("{")]
     assert types.count("shop.customers.v1.CustomerErased") == 1
     assert NAME not in told
@@ -151,9 +146,7 @@ async def test_who_is_erased_while_orders_are_under_way_gets_them_all(at_work: R
     await client.reserves(customer, "8")
     shown = await client.get_customer(customer, erased[0].consistency_token)
     assert (shown.name, shown.reserved) == ("erased", wire("8"))
-    told = await asyncio.to_thread(
-        _cli, "log", "--stream", f"customer/{customer}", "--at", at_work.shop.customers, "--json"
-    )
+    told = await _cli("log", "--stream", f"customer/{customer}", "--at", at_work.shop.customers, "--json")
     assert told.count("shop.customers.v1.CustomerErased") == 1
 
 
@@ -219,7 +212,7 @@ async def test_while_the_keys_are_away_all_but_names_goes_on(at_work: Running, t
             assert (await client.order(customer, "1", mode)).state == ORDER_STATE_APPROVED
         file = str(tmp_path / "customers.twinlog")
         where = ("--database", "shop_customers", "--postgres-url", url)
-        await asyncio.to_thread(_cli, "export", "customers", file, *where)
+        await _cli("export", "customers", file, *where)
         report = await audit(url, at_work.shop.nats_url, wait=240)
         assert report.settled and report.clean, report.violations
     finally:
@@ -258,9 +251,7 @@ async def test_a_log_as_a_file_holds_no_name(at_work: Running, tmp_path: Path) -
     await _created(at_work.client)
     file = tmp_path / "customers.twinlog"
     url = at_work.shop.postgres_url
-    await asyncio.to_thread(
-        _cli, "export", "customers", str(file), "--database", "shop_customers", "--postgres-url", url
-    )
+    await _cli("export", "customers", str(file), "--database", "shop_customers", "--postgres-url", url)
     done = await search([NAME], "", "", [tmp_path])
     assert (done.files, done.found) == (1, [])
     assert (await search(["shop.customers.v1.CustomerCreated"], "", "", [tmp_path])).found, (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -331,3 +331,33 @@ def test_a_message_is_shown_in_the_order_of_its_names_and_whole_numbers_as_such(
     struct = Struct()
     struct.update({"b": [1, 2.5, ["x"]], "a": 3})
     assert str(as_object(struct)) == "{'a': 3, 'b': [1, 2.5, ['x']]}"
+
+
+async def test_servers_that_hang_are_named_in_time(shop: MemoryShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks hears it from the service, instead of nothing; what the other server says is told."""
+    monkeypatch.setattr(inspection_service, "_MOST_SECONDS", 0.1)
+    await order(shop, await customer(shop))
+    await shop.settle()
+    node = shop.customer_svc
+    twins = [node.inspected.twin, *(each.twin for each in node.inspected.followed)]
+    async with inspection(node) as stub:
+        with monkeypatch.context() as hanging:
+            for twin in twins:
+                for name in ("state", "ahead"):
+                    hanging.setattr(twin, name, _hang, raising=False)
+            described = await stub.Describe(pb.DescribeRequest())
+            told = (await stub.ListConsumers(pb.ListConsumersRequest())).consumers
+        assert described.logs[0].head == await node.log.head() > 0
+        assert {each.problem for each in described.logs} == {"NATS does not answer"}
+        assert max(each.position for each in told) > 0
+        assert not any(each.lag_known for each in told)
+        monkeypatch.setattr(node.inspected.log, "head", _hang)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Describe(pb.DescribeRequest())
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.details() == "the database does not answer"
+
+
+async def _hang(*_arguments: object, **_named: object) -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError

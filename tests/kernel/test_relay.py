@@ -43,6 +43,25 @@ async def test_events_that_another_process_committed_are_not_skipped() -> None:
     assert await copied(log, twin) == [to_wire(event) for event in log.events]
 
 
+class Trimmed(MemoryLog):
+    """A log whose stream may be empty up to event 5."""
+
+    async def trimmed(self) -> int:
+        return 5
+
+
+async def test_a_trimmed_stream_is_made_again_from_where_it_began_without_a_hitch() -> None:
+    log, twin = Trimmed("counters"), MemoryTwin("counters")
+    await grow(log, 8)
+    relay = Relay(log, twin)
+    with capture_logs() as said:
+        async with Tasks(crash) as tasks:
+            tasks.start("relay", relay.run())
+            await until(lambda: relay.position == 8)
+    assert await twin.state() == TwinState(6, 8, 0)
+    assert [line["event"] for line in said] == ["relay.twin_created"]
+
+
 class RefusesAtFirst(MemoryTwin):
     """Its stream cannot be created at first."""
 

@@ -59,11 +59,11 @@ async def test_postgres_keeps_it_where_an_older_program_does_not_look(
         assert [row["position"] for row in found] == [1]
 
 
-async def test_a_timer_has_that_of_the_event_that_set_it(log: Log) -> None:
-    """Not that of a later one; and neighbors have their own, or none."""
+async def test_a_timer_has_that_and_the_correlation_of_the_event_that_set_it(log: Log) -> None:
+    """Not those of a later one; and neighbors have their own, or none."""
     async with writing(log) as writer:
         for id, extra in (("a", EXTRA), ("b", {}), ("c", {"tenant": "other"})):
-            metadata = Metadata(extra=extra)
+            metadata = Metadata(f"call {id}", extra=extra)
             await writer.execute(lambda tx, id=id: tx.do(ALARM, id, Set(PASSED)), metadata=metadata)  # type: ignore[misc]
         timers = Timers(log, writer, [ALARM], clock=SystemClock(), actor="tests")
         assert await timers.fire() == 3
@@ -72,5 +72,8 @@ async def test_a_timer_has_that_of_the_event_that_set_it(log: Log) -> None:
         "a": EXTRA,
         "b": {},
         "c": {"tenant": "other"},
+    }
+    assert {id: metadata.correlation_id for id, metadata in rung.items()} == {
+        id: f"call {id}" for id in "abc"
     }
     assert rung["a"].causation_id == "timer/alarm/a"

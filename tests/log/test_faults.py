@@ -51,6 +51,7 @@ from twinlog.postgres.connection import on_connection, prepared_pool
 from twinlog.postgres.database import connect
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import LostRace
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.urls import database_url
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import (
@@ -176,6 +177,23 @@ async def test_what_is_acknowledged_is_on_the_disk_whatever_the_default(
     await setting(shaken, name, f"SET synchronous_commit = '{given}'")
     async with open_log(shaken.url, name, "counters") as log:
         assert await log.pool.fetchval("SHOW synchronous_commit") == used
+
+
+async def test_how_a_role_writes_names_and_reads_statements_changes_nothing(
+    shaken: EmbeddedPostgres, name: str
+) -> None:
+    given = {
+        "quote_all_identifiers": "on",
+        "standard_conforming_strings": "off",
+        "transform_null_equals": "on",
+    }
+    for setting_, value in given.items():
+        await setting(shaken, name, f"SET {setting_} = {value}")
+    async with open_log(shaken.url, name, "counters") as log:
+        used = {each: await log.pool.fetchval(f"SHOW {each}") for each in given}
+        rows = await log.pool.fetch(QUERIES["columns_of_tables"])
+    assert used == {each: {"on": "off", "off": "on"}[value] for each, value in given.items()}
+    assert ["events", "type", "text"] in [list(row) for row in rows]
 
 
 # --- outages ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from twinlog.log import kept_snapshots
 from twinlog.log.kept_snapshots import drop_surplus, stride
 from twinlog.log.past import KeepsSnapshots, KeptKey, KeptSnapshot, Moment
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
-from twinlog.log.time_travel import TimeTravel
+from twinlog.log.time_travel import StillFolding, TimeTravel
 from twinlog.log.transaction import Entry
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import NewEvent
@@ -101,6 +102,35 @@ async def test_a_writer_keeps_one_at_every_so_many_versions(log: Log, steps: Seq
         await until(all_kept)
     assert await state(log, 100) == Count(100, 100)
     assert await state(log, sum(steps)) == Count(sum(steps), sum(steps))
+
+
+async def test_who_does_not_wait_for_a_state_goes_on_from_where_it_was_left() -> None:
+    """Also where no snapshot is kept on the way; an earlier moment is none to go on from, and begins anew."""
+    log = MemoryLog("counters")
+    await filled(log, 250)
+    watched = Watched(log)
+    travel, aggregate = TimeTravel(cast(Log, watched), Schema()), replace(COUNTER, keep_every=0)
+
+    async def look(version: int, *, waits: bool = False) -> Entry | int:
+        long_ago = asyncio.get_running_loop().time() - 1
+        try:
+            found = await travel.state(
+                aggregate, STREAM.id, Moment(version), until=None if waits else long_ago
+            )
+        except StillFolding as still:
+            return still.folded
+        assert isinstance(found, Entry)
+        return found
+
+    assert [await look(240), await look(240)] == [100, 200]
+    assert await look(150) == 100
+    last = await look(240)
+    assert isinstance(last, Entry)
+    assert (last.version, last.state) == (240, Count(240, 240))
+    assert await look(200) == 100
+    watched.loaded = 0
+    assert await look(200, waits=True) == Entry(aggregate, Count(200, 200), 200, 200, 0)
+    assert watched.loaded == 100
 
 
 async def test_any_version_is_read_from_the_one_before_it(log: Log) -> None:

@@ -216,7 +216,12 @@ async def test_another_aggregate_of_a_declared_name_is_said_once() -> None:
 
 @pytest.mark.parametrize(
     "metadata",
-    ["me", Metadata(actor=5), Metadata(extra=ODD), Metadata(extra=["x"])],  # type: ignore[arg-type]
+    [
+        "me",
+        Metadata()._replace(actor=5),  # type: ignore[arg-type]
+        Metadata()._replace(extra=ODD),
+        Metadata()._replace(extra=["x"]),  # type: ignore[arg-type]
+    ],
 )
 async def test_metadata_that_nobody_could_read_is_refused(metadata: Any) -> None:
     log = MemoryLog("rooms")

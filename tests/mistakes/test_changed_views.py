@@ -57,6 +57,7 @@ class System:
         kept = KeptViews(declarations, "stay_svc", await declarations.kept(), tables)
         twin = self.stream or await rooms()
         await kept.check(self.projections, lambda _log: twin)
+        await kept.keep()
 
 
 async def rooms(*messages: Message) -> MemoryTwin:
@@ -226,6 +227,7 @@ async def test_what_the_refusal_says_ends_it(postgres_url: str, database: str) -
             tables = Tables({"stay_svc.rooms": 12}, await declarations.builds(), await declarations.columns())
             kept = KeptViews(declarations, "stay_svc", await declarations.kept(), tables)
             await kept.check([projection()], lambda _log: twin)
+            await kept.keep()
 
         await log.pool.execute("CREATE TABLE stays (stay_id text PRIMARY KEY, nights integer)")
         await start()

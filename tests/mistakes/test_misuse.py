@@ -115,7 +115,7 @@ def saga(*steps: Any, **parts: Any) -> Callable[[], object]:
 
 
 def step(**parts: Any) -> Callable[[], object]:
-    return saga(Step(**{"name": "hold room", "done": BoolValue, **parts}))
+    return lambda: saga(Step(**{"name": "hold room", "done": BoolValue, **parts}))()
 
 
 def sent(**parts: Any) -> Callable[[], object]:
@@ -383,16 +383,13 @@ DECLARED: Mapping[str, Slip] = {
     ),
     "an async interruption": (saga(ONE, interrupted_by={C: later}), "an async reason for Int64Value"),
     "a closing command as a text": (saga(ONE, on_compensated="end"), "on_compensated is 'end'; give a step"),
-    "no backoff": (saga(ONE, backoff=None), "backoff is None; give a Backoff of two timedeltas"),
-    "a backoff in seconds": (
-        saga(ONE, backoff=untyped.Backoff(1, 2)),
-        "backoff is a Backoff; give a Backoff of two timedel",
-    ),
+    "no backoff": (saga(ONE, backoff=None), "backoff is None; give a Backoff, such as"),
+    "a backoff in seconds": (lambda: untyped.Backoff(1, 2), "Backoff: first is 1; give a timedelta"),
     "attention after nothing": (
-        saga(ONE, backoff=untyped.Backoff(attention_after=0)),
-        "attention_after of 1 or more",
+        lambda: untyped.Backoff(attention_after=0),
+        "attention_after is 0; give a whole number from 1",
     ),
-    "a backoff without end": (saga(ONE, backoff=untyped.Backoff(FOREVER, FOREVER)), "of at most two years"),
+    "a backoff without end": (lambda: untyped.Backoff(FOREVER, FOREVER), "of at most 730 days"),
     "sources in a list": (
         saga(ONE, sources=["rooms"]),
         "sources is a list; give by log, the events that it hears",
@@ -411,11 +408,11 @@ DECLARED: Mapping[str, Slip] = {
         "a Parallel inside a Parallel; put all steps into one",
     ),
     "two steps of one name": (saga(ONE, Step("hold room", done=C)), 'two steps are called "hold room"'),
-    "a step's name that is no text": (step(name=3), "in the step 3, name is 3; give a text"),
+    "a step's name that is no text": (step(name=3), "step 3: name is 3; give a text"),
     "a step without a name": (step(name=""), "has no name; give it one"),
     "success as a text": (
         step(done="held"),
-        "in the step 'hold room', done is 'held'; give the generated class",
+        "step 'hold room': done is 'held'; give the generated class",
     ),
     "success that was made": (
         step(done=B()),
@@ -444,7 +441,7 @@ DECLARED: Mapping[str, Slip] = {
     "a deadline below nothing": (step(deadline=NEVER), "which is over at once; give it more than 0"),
     "a deadline without end": (step(deadline=FOREVER), "of at most 730 days"),
     "a deadline on a day": (step(deadline=datetime(2027, 1, 1)), "deadline is a datetime; give a timedelta"),
-    "a wait of seconds": (saga(untyped.Step("wait", lasts=5)), "lasts is 5; give a timedelta"),
+    "a wait of seconds": (lambda: untyped.Step("wait", lasts=5), "lasts is 5; give a timedelta"),
     "endless retries": (sent(retries=float("inf")), "retries is inf; give a whole number"),
     "fewer than no retries": (sent(retries=-1), "has retries=-1; give 0 or more"),
     "a condition that is a value": (step(when=True), "when is True; give a function of the context"),
@@ -543,7 +540,7 @@ def test_what_is_as_long_as_it_may_be_is_taken() -> None:
     bounded: Mapping[str, Callable[[timedelta], Callable[[], object]]] = {
         "a timeout": lambda time: lambda: effects(timeout=time),
         "a deadline": lambda time: step(send=lambda _context: StringValue(), deadline=time),
-        "a backoff": lambda time: saga(ONE, backoff=Backoff(time, time)),
+        "a backoff": lambda time: lambda: saga(ONE, backoff=Backoff(time, time))(),
     }
     for what, of in bounded.items():
         assert refused(of(most)) == "", what

@@ -114,7 +114,10 @@ async def start(
     aggregates: Sequence[AnyAggregate] = (),
     schema: Schema | None = None,
 ) -> None:
-    await check_declarations(kept, await kept.kept(), "library_svc", aggregates, schema or Schema(), messages)
+    keep = await check_declarations(
+        kept, await kept.kept(), "library_svc", aggregates, schema or Schema(), messages
+    )
+    await keep()
 
 
 def field(file: FileDescriptorProto, name: str, message: int = 0) -> _PROTO:

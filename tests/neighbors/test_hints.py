@@ -20,7 +20,7 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.rpc import freshness
 from twinlog.rpc.freshness import SUBJECT, Announcer, Freshness, ViewLagging
 from twinlog.testing import MemoryLog, MemoryTwin
-from twinlog.testing.conformance.twin import take
+from twinlog.testing.conformance.deliveries import take
 from twinlog.testing.internals import NatsClient, Relay
 
 CONSUMERS = {"projector.orders": "orders", "projector.customers": "customers"}
@@ -245,8 +245,8 @@ class Hinted(MemoryTwin):
     async def notify(self) -> None:
         await self._twin.notify()
 
-    async def notified(self, timeout: float) -> None:
-        await self._twin.notified(timeout)
+    async def notified(self, timeout_seconds: float) -> None:
+        await self._twin.notified(timeout_seconds)
 
 
 async def test_a_flood_of_notifications_costs_a_bounded_number_of_reads(

@@ -28,7 +28,7 @@ from twinlog.audit.project import open_auditor
 from twinlog.dev import EmbeddedPostgres, free_port
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.postgres.database import connect
-from twinlog.postgres.identity import identify
+from twinlog.postgres.identity import HiddenLog, identify, only
 from twinlog.postgres.log import open_log
 from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.repair import databases
@@ -197,6 +197,25 @@ async def test_the_schema_public_beside_is_another_log(postgres_url: str, databa
         )
     found = [each for each in await databases(postgres_url) if each.startswith(database)]
     assert found == [database, f"{database}/rooms"], "a copy is none of its own"
+
+
+async def test_a_log_that_the_search_path_leads_away_from_is_not_begun_anew(
+    postgres_url: str, database: str
+) -> None:
+    async with open_log(postgres_url, database, "rooms", admit=only("rooms")) as log:
+        await grow(log, 3)
+        await identify(log.pool, "", "", "rooms")
+    name = f'"{database}"'
+    path = f"CREATE SCHEMA elsewhere; ALTER DATABASE {name} SET search_path = elsewhere"
+    await servers.execute(postgres_url, path, database)
+    with pytest.raises(HiddenLog, match=rf"log rooms of database {database} is in schema public"):
+        async with open_log(postgres_url, database, "rooms", admit=only("rooms")):
+            pass
+    async with open_log(postgres_url, database, "cellar", admit=only("cellar")) as other:
+        assert await other.head() == 0
+    await servers.execute(postgres_url, f"ALTER DATABASE {name} RESET search_path", database)
+    async with open_log(postgres_url, database, "rooms", admit=only("rooms")) as log:
+        assert await log.head() == 3
 
 
 async def test_who_may_not_make_the_schema_is_told_what_to_do(own_postgres: EmbeddedPostgres) -> None:

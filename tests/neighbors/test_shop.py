@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-from asyncio.subprocess import PIPE, STDOUT
 
 import asyncpg
 
-from stack.topology import ROOT
+from tests import preloaded
 from tests.stack.checkout import checkout
 from tests.waiting import until
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres
@@ -62,8 +59,6 @@ def shows_both_modes(said: str) -> None:
 
 async def audited(env: dict[str, str]) -> int | None:
     """The exit code of `make audit`."""
-    command = [sys.executable, "-m", "proof.auditor", "--wait", "240"]
-    process = await asyncio.create_subprocess_exec(*command, env=env, cwd=ROOT, stdout=PIPE, stderr=STDOUT)
-    said, _ = await process.communicate()
-    print(said.decode())
-    return process.returncode
+    ran = await preloaded.run("proof.auditor", "--wait", "240", env=env, seconds=280.0)
+    print(ran.out, ran.err)
+    return ran.code

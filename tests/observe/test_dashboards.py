@@ -21,6 +21,10 @@ from twinlog.observe.metrics import catalogue
 _RUNBOOKS = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
 _OF_OTHERS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"}
 """Metrics of Prometheus itself and of every client."""
+_OF_GRAFANA = {"row", "timeseries", "stat"}
+"""Types of panels; what a dashboard may hold is in grafana.com/docs/grafana/latest/dashboards (JSON model)."""
+_VARIABLE = re.compile(r"\$(?:\{(\w+)[^}]*\}|(\w+))")
+_MOST_UID = 40
 _WORD = re.compile(r"(?<![\w\"$])(up|(?:twinlog|process)_\w+)(?![\w\"])")
 
 
@@ -51,7 +55,15 @@ def test_a_dashboard_has_what_grafana_needs(dashboard: Dashboard) -> None:
         for target in panel.get("targets", []):
             assert target["expr"]
             assert re.fullmatch(r"[\w% ]+|.*\{\{\w+\}\}.*", target["legendFormat"])
+        references = [each["refId"] for each in panel.get("targets", [])]
+        assert len(set(references)) == len(references)
     assert all(panel.get("targets") for panel in panels if panel["type"] != "row")
+    assert {panel["type"] for panel in panels} <= _OF_GRAFANA
+    named = {name for pair in _VARIABLE.findall(json.dumps(made)) for name in pair if name}
+    assert {name for name in named if not name.startswith("__")} == {"datasource", "job"}
+    assert named <= {"datasource", "job", "__all", "__rate_interval", "__interval", "__range"}
+    assert len(made["uid"]) <= _MOST_UID
+    assert len({each.uid for each in DASHBOARDS}) == len(DASHBOARDS)
 
 
 def test_dashboards_and_alerts_ask_for_what_there_is() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from proof.auditor import audit
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from stack.shop import Shop, running
-from tests import servers
+from tests import preloaded, servers
 from tests.audit.world import _keep, _put_back
 from tests.controls import MODES, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
@@ -195,14 +194,8 @@ async def _done(asked: Options) -> str:
 async def _repair(client: Client, log: str) -> None:
     """Follows the way out to the letter."""
     env = {**os.environ, "POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twinlog", "repair", log),
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+    ran = await preloaded.run("twinlog", "repair", log, env=env)
+    assert ran.code == 0, ran
 
 
 def _base_backup(server: EmbeddedPostgres, target: Path) -> None:

@@ -19,7 +19,7 @@ from twinlog.consume import filling
 from twinlog.consume.filling import Filling
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.lineage import Lineage
-from twinlog.log.ports import Tip
+from twinlog.log.ports import Handled, Tip
 from twinlog.log.repair import Unrepairable, difference, only_notes_of_projections, plan
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.states import StateCache
@@ -226,6 +226,43 @@ async def test_a_cursor_waits_visibly_for_a_stream_that_is_filled_again(
             await twin.publish(events[3:])
             await until(lambda: own.checkpoints["tests.counters"] == 5)
             assert cursor.problem is None
+
+
+async def test_a_stream_that_was_trimmed_up_to_what_was_handled_is_followed(
+    log: MemoryLog, twin: MemoryTwin
+) -> None:
+    """Nothing is left of what was handled last, so there is nothing to compare it with."""
+    events = await grow(log, 8)
+    own = MemoryLog("own")
+
+    def handled_all() -> bool:
+        return own.checkpoints["tests.counters"] == 8
+
+    for handled, first in ((5, 6), (3, 6), (5, 4)):
+        await twin.delete()
+        await twin.create(first)
+        await twin.publish(events[first - 1 :])
+        own = MemoryLog("own")
+        own.checkpoints["tests.counters"] = 5
+        own.handled["tests.counters"] = Handled(handled, events[handled - 1].event_id)
+        async with PolicyKind("counters", own).replica() as handler, following(Cursor(twin, handler)):
+            await until(handled_all)
+
+
+async def test_a_stream_that_lacks_what_comes_next_is_waited_for(log: MemoryLog, twin: MemoryTwin) -> None:
+    events = await grow(log, 8)
+    await twin.create(7)
+    await twin.publish(events[6:])
+    own = MemoryLog("own")
+    own.checkpoints["tests.counters"] = 5
+    async with PolicyKind("counters", own).replica() as handler:
+        cursor = Cursor(twin, handler)
+        async with following(cursor):
+            await until(lambda: "events 6 to 6 are gone" in str(cursor.problem))
+            await twin.delete()
+            await twin.create(1)
+            await twin.publish(events)
+            await until(lambda: own.checkpoints["tests.counters"] == 8)
 
 
 async def test_a_checkpoint_that_was_set_beyond_every_event_shows(log: MemoryLog, twin: MemoryTwin) -> None:

@@ -137,12 +137,17 @@ async def test_a_stream_at_its_limit_is_waited_for_visibly(site: Site, nats: Nat
         await nats.jsm().update_stream(config)
         await grow(site.log, 40)
         await until(lambda: "maximum messages" in str(relay.problem))
+        assert f"`nats stream edit {site.log.name} --max-msgs=-1 " in str(relay.problem)
         tried = twin.tried
         await until(lambda: twin.tried >= tried + 3)
         await until(
             lambda: twin.longest_pause > 0.2
         )  # pauses grow; in a loop without them none would be as long
-        config.max_msgs = -1
+        config.max_msgs, config.max_msg_size = -1, 10
+        await nats.jsm().update_stream(config)
+        await until(lambda: "message size" in str(relay.problem))
+        assert "--max-msg-size=-1 " in str(relay.problem)
+        config.max_msg_size = -1
         await nats.jsm().update_stream(config)
         await mirrored(site.log, site.twin)
         await until(lambda: relay.problem is None)

@@ -22,7 +22,8 @@ from twinlog import (
     Skip,
     saga_aggregate,
 )
-from twinlog.model.saga import Backoff, Command, Wake
+from twinlog.model.saga import Command, Wake
+from twinlog.model.saga_step import Backoff
 from twinlog.testing.internals import StateCodec, StepState
 from twinlog.v1 import saga_pb2 as pb
 

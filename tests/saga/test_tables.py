@@ -25,9 +25,10 @@ from twinlog import (
     Step,
     saga_aggregate,
 )
-from twinlog.model.saga import TIMED_OUT, Backoff, Command, Retry, Wake
+from twinlog.model.saga import TIMED_OUT, Command, Retry, Wake
 from twinlog.model.saga_decider import NotUndoable
 from twinlog.model.saga_forms import saga_forms
+from twinlog.model.saga_step import Backoff
 from twinlog.testing.internals import StepState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

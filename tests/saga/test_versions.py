@@ -73,7 +73,8 @@ async def postgres(postgres_url: str, database: str) -> AsyncIterator[PostgresTa
 
 
 async def start(tables: SagaTables, *versions: Saga, schema: Schema | None = None) -> None:
-    await check_saga_tables(tables, [saga_aggregate(*versions)], schema or Schema())
+    keep = await check_saga_tables(tables, [saga_aggregate(*versions)], schema or Schema())
+    await keep()
 
 
 def edited(*steps: Step, **more: Any) -> Saga:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+from tests.waiting import until
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, StartFailed, postgres, process
+from twinlog.dev.server import EmbeddedServer
 from twinlog.dev.system import _servers
 
 
@@ -121,3 +125,56 @@ def test_a_port_that_is_promised_is_given_to_no_other_process_and_a_server_may_l
     assert process.port_is_free("127.0.0.1", port)
     with socket.create_server(("127.0.0.1", port)):
         assert not process.port_is_free("127.0.0.1", port)
+
+
+class Sleeper(EmbeddedServer):
+    """A server that says one word and sleeps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "server.log"
+        super().__init__(
+            "Sleeper",
+            self.log,
+            pid_file=folder / "pid",
+            sign=folder,
+            shuts_down_at=signal.SIGTERM,
+            ready_seconds=180,
+        )
+
+    async def _prepare(self) -> None: ...
+
+    async def _spawn(self, output: int) -> asyncio.subprocess.Process:
+        return await process.spawn(["/bin/sh", "-c", "echo up; exec sleep 600"], output=output)
+
+    async def _answers(self) -> bool:
+        return "up" in self.log.read_text()
+
+
+async def test_a_server_that_is_killed_is_told_with_what_it_said_lately_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Sleeper(tmp_path)
+    server.log.write_text("of an earlier run\n")
+    killed, crashed = (
+        "was ended by SIGKILL from elsewhere, by hand or because memory ran out",
+        "crashed, by SIGSEGV",
+    )
+    kept = "so everything else was stopped. What was recorded is kept: start again. Its log is"
+    lines = "; of late it said:\nodd"
+    for signum, how, recent_seconds, said in (
+        (signal.SIGKILL, killed, 3600.0, ""),
+        (signal.SIGSEGV, crashed, 3600.0, lines),
+        (signal.SIGSEGV, crashed, 0.01, ""),
+    ):
+        monkeypatch.setattr("twinlog.dev.server._RECENT_SECONDS", recent_seconds)
+        async with server:
+            down = asyncio.create_task(server.ended())
+            await asyncio.sleep(0)  # from here on it looks
+            with server.log.open("a") as log:
+                log.write("odd\n")
+            if recent_seconds < 1:
+                await until(lambda: server._said_before == server.log.stat().st_size)
+            os.kill(server.pid, signum)
+            with pytest.raises(StartFailed) as told:
+                await down
+        assert str(told.value) == f"Sleeper {how}, {kept} {server.log}{said}"

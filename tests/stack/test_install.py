@@ -1,4 +1,4 @@
-"""`make` installs what it needs, and begins again by itself where that was cut off."""
+"""`make` installs what it needs, begins again by itself where that was cut off, and ends where nobody answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ case "$*" in
     reach "environment without pip"
     touch "$3/pip"
     echo made >> calls ;;
-"-c "*) exec {python} "$@" ;;
+"-c "* | "stack/installing.py "*) exec {python} "$@" ;;
 *"-m pip install "*)
     [ -e .venv/pip ] || { echo "No module named pip"; exit 1; }
     [ -e .venv/half ] && { echo "half a package"; exit 1; }
@@ -52,6 +52,8 @@ class Clone:
         shutil.copy(ROOT / "Makefile", folder)
         (folder / "requirements.txt").touch()
         (folder / "protos").mkdir()
+        (folder / "stack").mkdir()
+        shutil.copy(ROOT / "stack" / "installing.py", folder / "stack")
         self.python = folder / "python3"
         self.python.write_text(_FAKE_PYTHON.replace("{python}", sys.executable))
         self.python.chmod(0o755)
@@ -146,6 +148,65 @@ def test_a_python_without_venv_is_told_what_to_install_and_works_afterwards(clon
     assert f"apt install python{version}-venv" in said.splitlines()[0]
     assert not (clone.folder / ".venv").exists()
     clone.installs()
+
+
+_FAILS = (
+    "WARNING: Retrying (Retry(total=1, connect=None, read=None, redirect=None, status=None)) after connection broken "
+    "by 'NewConnectionError(\"Failed: [Errno 111] Connection refused\")': /simple/asyncpg/"
+)
+
+
+def installing(folder: Path, script: str, **env: str) -> tuple[int, str, str]:
+    """Code, output and errors of an installation by a pip that does what the script says; ``told`` has its output."""
+    pip = folder / "python"
+    pip.write_text(f"#!/bin/sh\n{script}\n")
+    pip.chmod(0o755)
+    main = (
+        "import sys; from stack import installing; installing._TELL_EVERY_SECONDS = 0.05; "
+        "sys.exit(installing.main(sys.argv[1:]))"
+    )
+    with (folder / "told").open("w") as told:
+        ended = subprocess.run(
+            [sys.executable, "-c", main, pip, "-r", "requirements.txt"],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env},
+            stdout=told,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_BOUND_SECONDS,
+        )
+    return ended.returncode, (folder / "told").read_text(), ended.stderr
+
+
+def test_an_index_that_never_answers_ends_the_installation_with_pips_reason(tmp_path: Path) -> None:
+    retrying = f"cat <<'END'\n{_FAILS}\nEND\n"
+    code, said, why = installing(
+        tmp_path, f"{retrying * 4}exec sleep 600", https_proxy="http://ada:secret@127.0.0.1:9"
+    )
+    first, second = why.splitlines()
+    assert code == 1
+    assert first.startswith("pip got no answer from an index of packages: NewConnectionError(")
+    assert "https_proxy=http://…@127.0.0.1:9" in second
+    assert "make again" in second
+    assert "WARNING" not in said
+
+    # Fewer in a row, as of a network that comes and goes, are pip's own matter, and so is how it ends.
+    fetched = f"{retrying * 3}echo '  Downloading a.whl'\n"
+    assert installing(tmp_path, f"{fetched * 2}echo Successfully installed a")[::2] == (0, "")
+    code, said, why = installing(tmp_path, f"{retrying}echo 'ERROR: No matching distribution'; exit 7")
+    assert (code, why.splitlines()[0]) == (7, first)
+    assert said.endswith("ERROR: No matching distribution\n")
+
+
+def test_what_pip_is_at_is_told(tmp_path: Path) -> None:
+    script = [f"until grep -q {told} told; do sleep 0.1; done" for told in ("question", "a==1")]
+    code, said, _ = installing(tmp_path, "\necho Collecting a==1\n".join(script) + "\necho 'WARNING: odd'")
+    *waits, last = dict.fromkeys(said.splitlines())
+    assert (code, last) == (0, "WARNING: odd")
+    assert waits == [
+        "… pip is at its first question to an index of packages",
+        "… pip is at Collecting a==1",
+    ]
 
 
 def _newer(clone: Clone) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stack.demo import orders_of_a_burst
+from tests.waiting import until
 from twinlog.dev import Misconfigured, Program, StartFailed, Supervisor, Told, process, until_told
 from twinlog.service.dump import SIGNALS
 
@@ -65,7 +66,10 @@ async def test_what_cannot_be_written_is_told_in_one_line() -> None:
             PermissionError(errno.EACCES, "Permission denied", "/x/stack.pid"),
             "/x/stack.pid: Permission denied",
         ),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device; make room, then start again: df -h . /var/tmp shows where there is none",
+        ),
     ):
         with pytest.raises(StartFailed) as refused:
             await until_told(fails(error))
@@ -86,6 +90,27 @@ async def test_a_service_whose_output_nobody_takes_ends_the_run(tmp_path: Path) 
     with pytest.raises(BrokenPipeError):
         async with Supervisor([program], {}, say, root=tmp_path, folder=tmp_path):
             pass
+
+
+async def test_a_program_that_is_refused_waits_for_a_change_while_others_go_on(tmp_path: Path) -> None:
+    """Also at the first start, and it says so once."""
+    (tmp_path / "wrong.py").write_text("import sys\nprint('view: change it')\nsys.exit(2)\n")
+    said: list[str] = []
+    program = Program("wrong", "WRONG_ADDRESS", "127.0.0.1:1")
+    async with Supervisor(
+        [program], {}, said.append, root=tmp_path, folder=tmp_path, restarts=True
+    ) as supervisor:
+        assert supervisor.ended == ["wrong"]
+        assert not supervisor.failed.done()
+        (tmp_path / "wrong.py").write_text("import time\nprint('right', flush=True)\ntime.sleep(600)\n")
+        supervisor.restart()
+        await until(lambda: said[-1].endswith("right"))
+        assert not supervisor.ended
+    assert [each.rpartition("│ ")[2] for each in said] == [
+        "view: change it",
+        "does not run like this; it starts again when a file changes",
+        "right",
+    ]
 
 
 def test_a_wrong_number_of_orders_is_told_before_the_demo_begins(monkeypatch: pytest.MonkeyPatch) -> None:

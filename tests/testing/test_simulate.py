@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partialmethod
 from random import Random
 from typing import Any
 
 import pytest
 
+from tests.dead_letters.journal import event
 from tests.hotel import simulation as hotel
 from tests.hotel.services import HOTEL
 from tests.hotel.simulation import SCENARIO, HotelInvariants
 from twinlog import Recorded
 from twinlog.testing import Invariants, Kinds, Simulation, SimulationFailed, simulate
+from twinlog.testing.simulation.commits import shown
 
 SEEDS = range(25)
 
@@ -25,7 +29,12 @@ def test_the_hotel_keeps_every_promise() -> None:
 
 
 @pytest.mark.parametrize("bug", [hotel.no_tombstone, hotel.not_idempotent])
-def test_a_planted_bug_is_found_and_can_be_replayed(bug: Callable[[], AbstractContextManager[None]]) -> None:
+def test_a_planted_bug_is_found_and_can_be_replayed(
+    bug: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What it is cut down to within seconds would depend on what else the machine does.
+    patient = partialmethod(Simulation.shrunk, seconds=math.inf)
+    monkeypatch.setattr(Simulation, "shrunk", patient)
     with bug():
         with pytest.raises(SimulationFailed) as failed:
             simulate(SCENARIO, HotelInvariants, seeds=range(200))
@@ -129,3 +138,8 @@ def test_options_that_hold_what_a_run_changes_are_made_anew() -> None:
     )
     plan = simulation.plan(3)
     assert [simulation.run(3, plan).failure for _ in range(2)] == [None, None]
+
+
+def test_a_trace_shortens_uuids_and_no_other_ids() -> None:
+    for id, told in {"suite": "suite", "0190a000-0000-7000-8000-00000000000a": "000a"}.items():
+        assert shown(event(1, f"{id}:1")) == f"source/1 StringValue of stream {told}"

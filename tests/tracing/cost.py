@@ -136,39 +136,39 @@ async def saga(mode: Mode, traces: Traces, sampled: int) -> Cost:
 class Time(NamedTuple):
     """The processor time of a saga."""
 
-    off: float
-    """Microseconds, while traces are off."""
+    unsampled: float
+    """Microseconds, while none is sampled."""
     more: tuple[float, float, float]
-    """By which part of them it takes more while they are on: the median, between the bounds that it lies within in 95
-    of 100 measurements."""
+    """By which part of them it takes more while some are: the median, between the bounds that it lies within in 95 of
+    100 measurements."""
 
 
 async def processor_time(mode: Mode, share: float, rounds: int) -> Time:
-    """What a saga takes, by rounds of ORDERS sagas each, in which both take their turns one after the other.
+    """What a saga takes where some are sampled, by rounds of ORDERS sagas each, beside as many of which none is.
 
-    What else runs on the machine then bears on both, and the median of many ratios is hardly moved by what it does to
-    one of them. The encoding of all spans comes at the end, since batches of a few would cost more each than those of a
-    load.
+    Both take their turns in one shop: two differ by more than what is looked for, and what else runs on the machine
+    bears on both turns. The encoding of all spans comes at the end, since batches of a few would cost more each than
+    those of a load.
     """
-    traces = Traces(True)
-    async with ordering(mode, Traces(False)) as off, ordering(mode, traces) as on:
+    traces, sampled = Traces(True), round(ORDERS * share)
+    async with ordering(mode, traces) as orders:
         spent: list[float] = []
         more: list[float] = []
-        turns = [(off, 0), (on, round(ORDERS * share))]
+        turns = [0, sampled]
         for _ in range(rounds):
             took = {}
-            for orders, sampled in turns:
+            for number in turns:
                 began = time.process_time()
-                await orders(ORDERS, sampled)
-                took[orders] = _micros(began, ORDERS)
+                await orders(ORDERS, number)
+                took[number] = _micros(began, ORDERS)
             turns.reverse()
-            spent.append(took[off])
-            more.append(took[on] / took[off] - 1)
+            spent.append(took[0])
+            more.append(took[sampled] / took[0] - 1)
         began = time.process_time()
         traces.encode()
         encoding = _micros(began, ORDERS * rounds)
-    off_micros = median(spent)
-    return Time(off_micros, _with_bounds([each + encoding / off_micros for each in more]))
+    unsampled = median(spent)
+    return Time(unsampled, _with_bounds([each + encoding / unsampled for each in more]))
 
 
 def _with_bounds(values: Sequence[float]) -> tuple[float, float, float]:
@@ -255,10 +255,10 @@ async def main() -> None:
         print(f"{name}, a saga:")
         for share, rounds in ((0.01, ROUNDS), (1.0, ROUNDS // 10)):
             calls = await saga(mode, Traces(True), round(ORDERS * share))
-            off, (low, more, high) = await processor_time(mode, share, rounds)
+            unsampled, (low, more, high) = await processor_time(mode, share, rounds)
             print(
                 f"  {share:>4.0%}: {calls.of_traces:6.1f} of {calls.calls:5.0f} calls are of traces; "
-                f"{more:+.1%} ({low:+.1%} to {high:+.1%}) of {off:.0f} µs of processor time"
+                f"{more:+.1%} ({low:+.1%} to {high:+.1%}) of the {unsampled:.0f} µs of one that is not sampled"
             )
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import ConnectionReconnectingError, MaxPayloadError, NoRespondersError
+from nats.errors import Error as NatsError
 
 from tests import servers
 from tests.waiting import until
@@ -159,3 +163,21 @@ async def test_a_taker_gets_reply_and_headers_as_they_were_sent(nats: NatsClient
 
 async def _respond(message: Msg) -> None:
     await message.respond(b"answer")
+
+
+async def test_why_a_server_closes_a_new_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that there are too many connections before nats-py has sent anything, and closes."""
+
+    async def broken(_client: Client) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    monkeypatch.setattr(Client, "_process_connect_init", broken)
+    for said, raised, told in (
+        (b"-ERR 'maximum connections exceeded'\r\n", NatsError, "nats: maximum connections exceeded"),
+        (b"", ConnectionResetError, "Connection lost"),
+    ):
+        client, reader = NatsClient(), asyncio.StreamReader()
+        reader.feed_data(said)
+        client._transport = cast(Any, SimpleNamespace(_io_reader=reader))
+        with pytest.raises(raised, match=f"^{told}$"):
+            await client._process_connect_init()

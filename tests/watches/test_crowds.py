@@ -20,7 +20,7 @@ from tests.kernel.edge import NAME, Client, Edge, detail, rich, serving
 from tests.waiting import until
 from tests.watches.board import CONSUMERS, Board, Watcher
 from twinlog.rpc import Change, Context
-from twinlog.rpc.watches import MOST_WAITING
+from twinlog.rpc.watcher import MOST_WAITING
 from twinlog.testing import MemoryViews
 
 CONNECTIONS, OF_EACH = 8, 125

@@ -1,4 +1,4 @@
-"""Blocking work in its own thread, which nothing has to wait for: neither other such work, nor a stop."""
+"""Blocking work in a thread of its own: a stop and other such work go on meanwhile."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ async def to_its_end(work: Awaitable[T]) -> T:
 
 
 def _retrieve(work: asyncio.Future[Any]) -> None:
-    """Retrieves an outcome that nobody waits for any more, so that asyncio does not warn about it."""
+    """Retrieves an outcome whose waiter has left: asyncio would warn about it."""
     if not work.cancelled():
         work.exception()
 

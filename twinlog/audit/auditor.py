@@ -46,6 +46,7 @@ from twinlog.audit.dead_letters import (
 )
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import WITHIN, set_checkpoint
+from twinlog.audit.guards import judge_guards
 from twinlog.audit.reading import Reading
 from twinlog.audit.report import Figures, Findings, Report
 from twinlog.audit.system import System
@@ -108,7 +109,7 @@ class Auditor:
             found.note(note)
         with outages():
             for reading in self._readings:
-                await reading.look(await identity(self._pools[reading.of.database]))
+                await self._look(reading, found)
             async with AsyncExitStack() as stack:
                 databases = {
                     name: await stack.enter_async_context(database_snapshot(pool))
@@ -128,6 +129,11 @@ class Auditor:
         figures = self._figures(databases, seen)
         return self._report(found, figures, now, time.monotonic() - started)
 
+    async def _look(self, reading: Reading, found: Findings) -> None:
+        pool = self._pools[reading.of.database]
+        await reading.look(await identity(pool))
+        await judge_guards(pool, reading.of.log, reading.of.database, found)
+
     async def verify_chains(self, noted: Sequence[Head] = (), key_file: str | None = None) -> Report:
         """Verifies each log and its twin against its chain, and the chain against heads that were noted elsewhere.
 
@@ -144,7 +150,7 @@ class Auditor:
         events: dict[str, int] = {}
         with outages():
             for reading in self._readings:
-                await reading.look(await identity(self._pools[reading.of.database]))
+                await self._look(reading, found)
                 log = reading.of.log
                 heads = [head for head in noted if head.log == log]
                 chain = ChainAudit(reading.log, reading.twin, heads, namespace=self._system.namespace)

@@ -6,7 +6,6 @@ finds is named by the first position that differs.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from struct import error as StructError
@@ -23,6 +22,7 @@ from twinlog.log.chain import (
     NOTHING_BEFORE,
     SEALED,
     Chained,
+    Covered,
     Head,
     Link,
     Unlinked,
@@ -102,7 +102,11 @@ class ChainAudit:
         self._log = log
         self._twin = twin
         self._namespace = namespace
-        self._remedy = f"compare with a backup or an export of {log.name} from before"
+        compare = f"compare with a backup or an export of {log.name} from before"
+        mends = (
+            f"`twinlog repair {log.name} --chain --dry-run` says whether they can be made again; or {compare}"
+        )
+        self._remedies = defaultdict(lambda: compare, {LINKS: mends})
         self._events = _Ahead(self._read)
         self._messages = _Ahead(self._read_messages)
         self._noted: defaultdict[int, list[Head]] = defaultdict(list)
@@ -114,7 +118,7 @@ class ChainAudit:
         self._rewritten: dict[int, int] = {}
         self._copies: dict[int, tuple[str, Recorded]] = {}
         self._damaged = ""
-        self._covered = _Covered()
+        self._covered = Covered()
         self._found: dict[tuple[int, str], tuple[str, str]] = {}
         self.checked: Counter[str] = Counter()
         self.newest: Link | None = None
@@ -293,7 +297,7 @@ class ChainAudit:
         log = self._log.name
         for (position, _), (check, says) in sorted(self._found.items()):
             findings.add(
-                check, f"{log}/{position}: {says}", events=[f"{log}/{position}"], remedy=self._remedy
+                check, f"{log}/{position}: {says}", events=[f"{log}/{position}"], remedy=self._remedies[check]
             )
         if self._damaged:
             findings.note(f"{log}: {self._damaged}")
@@ -337,7 +341,7 @@ class ChainAudit:
 
 
 def _digests(events: Mapping[int, Recorded], link: Link) -> list[bytes]:
-    """The digests of a link's events; empty where there is none, or one that no log takes."""
+    """The digests of a link's events; empty for one that is gone or malformed."""
     positions = range(link.first, link.last + 1)
     try:
         if len(events) >= len(positions):
@@ -395,33 +399,3 @@ class _Ahead(Generic[T]):
             self._first, self._last = first, max(last, first + BATCH - 1)
             self._kept = await self._fetch(self._first, self._last)
         return self._kept
-
-
-class _Covered:
-    """Positions that links cover, as unbroken runs."""
-
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._lasts: list[int] = []
-
-    def add(self, first: int, last: int) -> bool:
-        """Whether none of them were covered before."""
-        at = bisect_left(self._lasts, first)
-        if at < len(self._firsts) and self._firsts[at] <= last:
-            return False
-        self._firsts.insert(at, first)
-        self._lasts.insert(at, last)
-        for index in (at + 1, at):  # with the neighbors
-            if 0 < index < len(self._firsts) and self._lasts[index - 1] + 1 == self._firsts[index]:
-                del self._firsts[index], self._lasts[index - 1]
-        return True
-
-    def missing(self, upto: int) -> Iterator[tuple[int, int]]:
-        """The runs up to a position that are not covered."""
-        after = 0
-        for first, last in zip(self._firsts, self._lasts, strict=True):
-            if first > after + 1:
-                yield after + 1, first - 1
-            after = max(after, last)
-        if after < upto:
-            yield after + 1, upto

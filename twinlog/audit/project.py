@@ -183,7 +183,7 @@ def _shown_by(consumers: Sequence[Consumer], view: AnyView, place: str = "") -> 
 
 
 def add_builds(consumers: list[Consumer], builds: Sequence[Build]) -> None:
-    """The consumers of builds that are no homes are audited, too; homes that were dropped are not."""
+    """Adds the consumers of builds beside the home, and takes out homes that were dropped."""
     homes = {build.view: 0 if build.dropped else build.version for build in builds if build.home}
     for one in [each for each in consumers if isinstance(each, Projection)]:
         for build in builds:

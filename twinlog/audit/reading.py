@@ -247,7 +247,7 @@ def _decode(event: Recorded, schema: Schema) -> Sequence[Message]:
 
 
 def _by_actor(followers: Sequence[Follower]) -> Mapping[tuple[str, str], Follower]:
-    """By actor and log; without those that share both, since events do not tell which of them acted."""
+    """By actor and log; those that share both are left out, since events name the actor only."""
     found: defaultdict[tuple[str, str], list[Follower]] = defaultdict(list)
     for follower in followers:
         found[follower.actor, follower.log].append(follower)

@@ -86,7 +86,7 @@ class SharedRows:
         return compared
 
     async def _why_not(self, connection: Connection, key: str, found: Any, findings: Findings) -> str:
-        """Why no order of a row's events leads to what is stored; empty: one does, or it is not known."""
+        """Why the stored row follows from its events in no order; empty where it does, or where that is unknown."""
         histories = [*self._events.get(key, {}).values()]
         likely = [fold(self._view, key, order) for order in likely_orders(histories)]
         if await self._is_one_of(connection, found, likely):

@@ -5,8 +5,7 @@ Nothing runs: no cursor, timer or relay begins, no address is listened at, and n
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,24 +13,19 @@ from typing import Any
 from twinlog.audit.errors import CannotAudit
 from twinlog.consume import Consumer, ConsumerWrapper
 from twinlog.log.installation import named
-from twinlog.log.lease import ALWAYS_HELD
-from twinlog.log.system import RandomIds, SystemClock
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.connection import Pool, open_pool
 from twinlog.postgres.database import CONNECT_SECONDS, connect, is_missing
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
-from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.urls import database_url
-from twinlog.rpc import PageTokens
-from twinlog.service.process import STAND_IN
-from twinlog.service.runtime import Main, Shutdown
+from twinlog.service.rehearsal import WIRED_SECONDS, Rehearsed, rehearse
+from twinlog.service.runtime import Main
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
 
-_WIRED_SECONDS = 15.0
 CONNECTIONS = 3
 """Of each pool: one has the database as it was at one instant, others read its log and what a wiring asks for."""
 
@@ -68,28 +62,16 @@ async def surveyed(mains: Mapping[str, Main]) -> AsyncIterator[Sequence[Wired]]:
             found.append(wired)
             yield _Surveyed(wired)
 
-        before = STAND_IN.set(stand_in)
-        try:
-            for module, main in mains.items():
-                await _wire(module, main)
-        finally:
-            STAND_IN.reset(before)
+        for module, main in mains.items():
+            try:
+                await rehearse(main, stand_in)
+            except TimeoutError as error:
+                why = (
+                    f"main of {module} did not come to its end within {WIRED_SECONDS:g} s; let it do nothing but "
+                    "wire, and end with service.serve(…) or shutdown.wait()"
+                )
+                raise CannotAudit(why=why) from error
         yield found
-
-
-async def _wire(module: str, main: Main) -> None:
-    """Calls a program's ``main`` up to where it would serve."""
-    task = asyncio.current_task()
-    assert task is not None
-    try:
-        async with asyncio.timeout(_WIRED_SECONDS):
-            await main(_Stopping(task))
-    except TimeoutError as error:
-        why = (
-            f"main of {module} did not come to its end within {_WIRED_SECONDS:g} s; let it do nothing but wire, "
-            "and end with service.serve(…) or shutdown.wait()"
-        )
-        raise CannotAudit(why=why) from error
 
 
 async def reach(url: str, database: str, service: str) -> None:
@@ -111,47 +93,12 @@ async def reach(url: str, database: str, service: str) -> None:
         await connection.close()
 
 
-class _Stopping(Shutdown):
-    """A process that is to stop at once, so that nothing is waited for."""
-
-    @property
-    def wanted(self) -> bool:
-        return True
-
-    async def wait(self) -> None:
-        """Returns at once."""
-
-
-class _Surveyed(Service):
-    """A service that never runs; it only notes what it is wired to."""
+class _Surveyed(Rehearsed):
+    """A service that only notes what it is wired to."""
 
     def __init__(self, wired: Wired) -> None:
         self._wired = wired
-        spec = wired.spec
-        log = PostgresLog(wired.pool, spec.log)
-        super().__init__(
-            spec.name,
-            log,
-            twin=MemoryTwin,
-            lease=lambda _work: ALWAYS_HELD,
-            schema=spec.schema,
-            clock=SystemClock(),
-            ids=RandomIds(),
-            on_crash=lambda _task, _error: None,
-            aggregates=spec.aggregates,
-            saga_list=PostgresSagaList(log),
-        )
-        self.settings = wired.settings
-
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        work.close()
-
-    async def page_tokens(self) -> PageTokens:
-        return PageTokens(b"nobody is served")
-
-    async def serve(self, *_services: Any, middleware: Any = ()) -> None:
-        if self.sagas:
-            self._saga_service(await self.page_tokens())  # which subscribes the kernel's own list
+        super().__init__(wired.spec, wired.settings, PostgresLog(wired.pool, wired.spec.log), MemoryTwin)
 
     def _feed(self, consumer: Consumer, *_how: Any) -> Any:
         while isinstance(consumer, ConsumerWrapper):

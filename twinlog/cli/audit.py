@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from twinlog.cli import servers as asked
-from twinlog.cli.dev import specs
+from twinlog.cli.dev import mains, specs
 from twinlog.cli.environment import environment
 from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import console, print_json
@@ -76,7 +75,7 @@ def _of_project(options: argparse.Namespace) -> Any:
     if not project.services:
         raise Usage("[tool.twinlog.services] in pyproject.toml names no service")
     with environment(servers(project)):
-        return asyncio.run(_audited(options, _mains(project), _domain(project)))
+        return asyncio.run(_audited(options, mains(project, specs(project)), _domain(project)))
 
 
 def _by_address(options: argparse.Namespace) -> Any:
@@ -126,20 +125,6 @@ async def _audited(options: argparse.Namespace, mains: Mapping[str, Any], domain
         if options.chain:
             return await auditor.verify_chains(options.heads, options.key)
         return await auditor.until_settled(options.wait)
-
-
-def _mains(project: Project) -> Mapping[str, Any]:
-    """The ``main`` of each service's program, by its package. Raises Usage."""
-    from twinlog.service.program import main_of
-
-    mains: dict[str, Any] = {}
-    for package, spec in specs(project).items():
-        module = importlib.import_module(f"{package}.app")
-        if not hasattr(module, "main") and not hasattr(module, "wire"):
-            what = "has neither wire(service, views) nor main(shutdown), which say how the service is wired"
-            raise Usage(f"{package}: app.py {what}")
-        mains[package] = module.main if hasattr(module, "main") else main_of(spec, module.wire)
-    return mains
 
 
 def _domain(project: Project) -> Any:

@@ -129,8 +129,8 @@ async def _show(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         out.print(plain(_payload(each)), soft_wrap=True)
         for said in read_as(each):
             out.print(plain(f"  {said}"), soft_wrap=True)
-        if each["traceback"]:
-            out.print(plain(each["traceback"]), soft_wrap=True)
+        for said in each["traceback"].splitlines():
+            out.print(plain(said), soft_wrap=True)
     return OK
 
 

@@ -114,17 +114,18 @@ def _console(dev: Any) -> Any:
 async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -> None:
     from twinlog.cli.reflected import commands
 
-    _say("\nUp. Ctrl-C stops everything.\n")
+    ended = system.supervisor.ended
+    _say(f"\n{'Up, but for what has ended' if ended else 'Up'}. Ctrl-C stops everything.\n")
     _say(f"  {'In the browser':<24} {system.console or _NO_CONSOLE}\n")
     for service, address in system.addresses.items():
-        _say(f"  {service:<24} {address}")
+        _say(f"  {service:<24} {address}{'  (ended: its last words are above)' if service in ended else ''}")
     for service, address in system.metrics.items():
-        _say(f"  {'metrics of ' + service:<24} http://{address}/metrics")
+        _say(f"  {'metrics of ' + service.removeprefix('twinlog.'):<24} http://{address}/metrics")
     for name, server in (("Postgres", system.postgres), ("NATS", system.nats)):
         _say(f"  {name:<24} {_shown(project, server) if server else 'yours'}")
     _say("\nIn another terminal, with texts and ids of your own:\n")
-    for address in system.addresses.values():
-        for command in await asyncio.to_thread(commands, address):
+    for service, address in system.addresses.items():
+        for command in await asyncio.to_thread(commands, address) if service not in ended else ():
             _say(f"  {command}")
     if options.json:
         options.up(system)
@@ -167,6 +168,20 @@ def specs(project: Project) -> Mapping[str, ServiceSpec]:
     found = {package: _spec(package) for package in project.services}
     if wrong := list(in_specs(found)):
         raise Usage("; ".join(wrong))
+    return found
+
+
+def mains(project: Project, services: Mapping[str, ServiceSpec]) -> Mapping[str, Any]:
+    """The ``main`` of each service's program, by its package. Raises Usage."""
+    from twinlog.service.program import main_of
+
+    found: dict[str, Any] = {}
+    for package, spec in services.items():
+        module = importlib.import_module(f"{package}.app")
+        if not hasattr(module, "main") and not hasattr(module, "wire"):
+            what = "has neither wire(service, views) nor main(shutdown), which say how the service is wired"
+            raise Usage(f"{package}: app.py {what}")
+        found[package] = module.main if hasattr(module, "main") else main_of(spec, module.wire)
     return found
 
 

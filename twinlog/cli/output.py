@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from twinlog.model.messages import as_object
 
 _PIPE_COLUMNS = 200
 """Columns of a table that no terminal limits."""
@@ -23,7 +26,7 @@ def console() -> Console:
 
 
 def plain(value: object) -> Text:
-    """A text as it is: neither markup nor control characters of what others wrote have an effect."""
+    """A text as it is: markup and control characters that others wrote are only shown."""
     text = str(value)
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
@@ -64,11 +67,15 @@ def as_dict(message: Message) -> dict[str, Any]:
         value = getattr(message, field.name)
         if field.name in made and field.type == field.TYPE_INT64:
             made[field.name] = value
-        elif field.name in made and field.message_type and _is_ours(field.message_type):
+        elif field.name in made and field.message_type and (shown := _shown_by(field.message_type)):
             many = isinstance(made[field.name], list)
-            made[field.name] = [as_dict(each) for each in value] if many else as_dict(value)
+            made[field.name] = [shown(each) for each in value] if many else shown(value)
     return made
 
 
-def _is_ours(type: Any) -> bool:
-    return type.full_name.startswith("twinlog.") and not type.GetOptions().map_entry
+def _shown_by(type: Any) -> Callable[[Any], Any] | None:
+    """What shows messages of a type in its own way; None: protobuf's JSON does."""
+    if type.full_name == Struct.DESCRIPTOR.full_name:
+        return as_object
+    ours = type.full_name.startswith("twinlog.") and not type.GetOptions().map_entry
+    return as_dict if ours else None

@@ -16,7 +16,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 _STANDARD = ("grpc.", "twinlog.")
-_LEFT_OUT = ("request_id", "page_token", "consistency_token")
+_LEFT_OUT = ("request_id", "page_token", "resume_token", "consistency_token")
+"""What a first call does without, and cannot be made up."""
 _DEPTH = 3
 _WELL_KNOWN = {"Timestamp": "2030-01-01T00:00:00Z", "Duration": "1s"}
 """Those of google.protobuf that are written as texts."""

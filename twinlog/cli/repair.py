@@ -17,6 +17,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", help="the log, such as orders")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument(
+        "--chain", action="store_true", help="make links of the chain again that are gone, and nothing else"
+    )
+    parser.add_argument(
         "--give-up", action="store_true", help="let go of events that neither log nor stream has"
     )
     parser.add_argument(
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         options.dry_run,
         options.give_up,
         os.environ.get("TWINLOG_NAMESPACE", ""),
+        options.chain,
     )
     try:
         if not options.json:

@@ -28,6 +28,7 @@ ANSWER_SECONDS = 5.0
 """How long each answer is waited for, unless --timeout says otherwise."""
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 _PORTS = 2**16
+_NOT_THERE = "failed to connect to all addresses"
 """gRPC itself would call another port instead of one that does not exist."""
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _MISUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
@@ -118,7 +119,7 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     """What a failed call means for the command."""
     code, details = error.code(), error.details() or error.code().name
     if code in _AWAY:
-        return OutOfReach(f"{address} is out of reach: {details}")
+        return OutOfReach(f"{address} is out of reach: {_in_short(details)}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Failed(
             f"{address} does not serve this; is it a service of Twinlog, of this version? ({details})"
@@ -126,6 +127,11 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     if code in _MISUSED:
         return Usage(f"{address}: {details}")
     return Failed(f"{address}: {code.name}: {details}")
+
+
+def _in_short(details: str) -> str:
+    """gRPC's words for a server that is not there, without the address, which is told already."""
+    return details.rpartition(": ")[2] if details.startswith(_NOT_THERE) else details
 
 
 def act(options: argparse.Namespace) -> int:

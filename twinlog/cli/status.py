@@ -84,7 +84,11 @@ def code(found: dict[str, Any]) -> int:
 def screen(found: dict[str, Any]) -> RenderableType:
     """A state for people."""
     services = found["services"]
+    out_of_reach = [line(each["problem"], "bold red") for each in found["failures"]]
+    if not services:
+        return Group(*out_of_reach)
     parts: list[RenderableType] = [
+        *out_of_reach,
         table("Services", ["service", "address", "twinlog", "up", "state"], map(_row_of_service, services)),
         table(
             "Logs",
@@ -100,8 +104,11 @@ def screen(found: dict[str, Any]) -> RenderableType:
         ),
     ]
     # Two parts of a service may tell of the same.
-    wrong = list(dict.fromkeys([*(each["problem"] for each in found["failures"]), *_problems(found)]))
-    parts.append(line("All is well." if not wrong else "Problems", "bold green" if not wrong else "bold red"))
+    wrong = list(dict.fromkeys(_problems(found)))
+    if wrong:
+        parts.append(line("Problems", "bold red"))
+    elif not out_of_reach:
+        parts.append(line("All is well.", "bold green"))
     parts += [line(f"  {problem}") for problem in wrong]
     return Group(*parts)
 

@@ -1,4 +1,4 @@
-"""Several aggregates at one moment, so that no effect is shown without its cause."""
+"""Several aggregates at one moment: each effect is shown with its cause."""
 
 from __future__ import annotations
 

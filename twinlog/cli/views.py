@@ -105,16 +105,17 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         print_json({"views": views, "failures": [str(each) for each in failures]})
     else:
         out = console()
-        out.print(
-            table(
-                "Views",
-                ["view", "service", "log", "position", "lag", "dead letters", "state"],
-                [_row(view, consumer) for view in views for consumer in view["consumers"]],
-                right=["position", "lag", "dead letters"],
-            )
-        )
         for each in failures:
             out.print(line(each, "red"))
+        if answers:
+            out.print(
+                table(
+                    "Views",
+                    ["view", "service", "log", "position", "lag", "dead letters", "state"],
+                    [_row(view, consumer) for view in views for consumer in view["consumers"]],
+                    right=["position", "lag", "dead letters"],
+                )
+            )
     wrong = any(each["problem"] or each["dead_letters"] for view in views for each in view["consumers"])
     return servers.worst(failures) or (WRONG if wrong else OK)
 
@@ -174,14 +175,15 @@ async def _status(options: argparse.Namespace, asked: Sequence[Server]) -> int:
             "dead letters",
             "begun at",
         ]
+        for each in failures:
+            out.print(line(each, "red"))
         rows = [_build_row(each) for view in found for each in view["builds"]]
-        out.print(table("Builds of views", columns, rows, right=["build", "percent", "events/s", "left"]))
+        if answers:
+            out.print(table("Builds of views", columns, rows, right=["build", "percent", "events/s", "left"]))
         for build in (each for view in found for each in view["builds"]):
             for one in build["progress"]:
                 if one["problem"]:
                     out.print(line(f"{one['consumer']}: {one['problem']}", "red"))
-        for each in failures:
-            out.print(line(each, "red"))
     return servers.worst(failures)
 
 

@@ -54,7 +54,10 @@ class Console:
         self._pages = pages
         folders = list(dict.fromkeys(page.templates for page in pages if page.templates))
         self._templates = environment(folders)
-        self._templates.globals |= {"navigation": [page for page in pages if page.navigation]}
+        self._templates.globals |= {
+            "navigation": [page for page in pages if page.navigation],
+            "inviting": [page for page in pages if page.invites],
+        }
         self.app = Starlette(
             routes=[
                 Route("/static/{digest}/{name}", _file),
@@ -92,7 +95,7 @@ class Console:
             title=page.title.format_map(query.parts),
             theme=theme if theme in _THEMES else "",
             tag=tag_of(shown.text),
-            waits=shown.status == _UNANSWERED,
+            waits=shown.status == _UNANSWERED or (not page.live and _moves(page, shown)),
             health=Markup(shown.health),
             main=Markup(shown.main),
             outcome=self._outcome(outcome, query),
@@ -109,7 +112,7 @@ class Console:
             return shown.text
 
         def moves() -> bool:
-            return shown is not None and shown.made.status == HTTPStatus.OK and page.moves(shown.made.model)
+            return shown is not None and _moves(page, shown)
 
         stream = self.live.stream(query.url(), have, render, moves)
 
@@ -216,6 +219,11 @@ class _Shown(NamedTuple):
     def text(self) -> str:
         """All of it, as a live stream sends it."""
         return f"{self.health}\n{self.main}"
+
+
+def _moves(page: Page, shown: _Shown) -> bool:
+    """Whether what is shown changes without any service's telling so."""
+    return shown.made.status == HTTPStatus.OK and page.moves(shown.made.model)
 
 
 class _Error(NamedTuple):

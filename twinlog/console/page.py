@@ -140,12 +140,16 @@ class Page:
     """g and this letter go there."""
     icon: str = ""
     """The name of a symbol in the icons of the base page."""
+    invites: str = ""
+    """What one does there to have something happen, such as "An order by one click, in either mode." Other pages say so
+    while nothing has."""
     actions: Mapping[str, Action] = field(default_factory=dict)
     """By name."""
     templates: Path | None = None
     """The folder of its templates, where it is not the console's own."""
     live: bool = True
-    """Whether it is loaded again and again while somebody watches."""
+    """Whether it is loaded again and again while somebody watches; one that is not is while ``moves`` says so, and
+    while it shows an element with ``data-waits``."""
     moves: Callable[[Any], bool] = lambda model: False
     """Whether a model, as it was loaded last, changes without any service's telling so, as what is filled or replayed
     does. All others are loaded less often while nothing new is told, or found."""

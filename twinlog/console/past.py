@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
-from twinlog.console.reading import moment_in
+from twinlog.console.reading import moment_in, stream_of
 from twinlog.console.services import DEADLINE_SECONDS, Services
 from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.v1 import history_service_pb2 as history
@@ -112,13 +112,6 @@ def _time(text: str) -> datetime:
     return moment_in(text) or datetime.now(UTC)
 
 
-async def stream_then(
-    services: Services, service: str, request: pb.GetStreamRequest
-) -> Answer[pb.GetStreamResponse]:
-    """A stream at a moment."""
-    return await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
-
-
 async def newest_version(services: Services, service: str, stream: str) -> Answer[int]:
     """The version that a stream has now, without its state, which may be large; 0: the service has no such stream."""
     request = pb.ReadLogRequest(newest=1, stream=stream)
@@ -168,7 +161,7 @@ async def _beside(
     chosen = [*touched][:_MOST_BESIDE]
     answers = await asyncio.gather(
         *(
-            stream_then(
+            stream_of(
                 services,
                 owners[log].service,
                 pb.GetStreamRequest(stream=stream, newest=1, upto_position=cut[log]),

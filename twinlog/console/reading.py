@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from twinlog.console.answers import Answer
@@ -20,6 +20,8 @@ NEWEST = 100
 _KEPT_SECONDS = 10.0
 """A tail that nobody has watched for longer is read anew: the log may have been mended meanwhile."""
 _CORRELATED = 500
+_AT_ONCE, _PATIENTLY = timedelta(seconds=0.25), timedelta(seconds=1)
+"""How long a state is waited for: where a page is to be seen at once, and while it says that the state is to come."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,25 @@ def _joined(kept: _Tail, answered: Sequence[Any]) -> _Tail | None:
 
 
 async def stream_of(
-    services: Services, service: str, request: pb.GetStreamRequest, query: Query
+    services: Services, service: str, request: pb.GetStreamRequest, query: Query | None = None
 ) -> Answer[pb.GetStreamResponse]:
-    """A stream, with such entries of a large field of its state as a URL asks for."""
-    ask_for_entries(request, query)
-    return await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
+    """A stream, with such entries of a large field of its state as a URL asks for.
+
+    The first look at a state that takes long to fold is answered without it, the next ones wait for it; see
+    :func:`still_folding`.
+    """
+    if query:
+        ask_for_entries(request, query)
+    kept = (service, request.stream)
+    request.state_within.FromTimedelta(_PATIENTLY if services.kept.get(kept) else _AT_ONCE)
+    answer = await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
+    services.keep(kept, bool(answer.message and answer.message.folded))
+    return answer
+
+
+def still_folding(*answers: Answer[pb.GetStreamResponse]) -> bool:
+    """Whether something of these streams is missing that comes by itself, as it is folded just now."""
+    return any(answer.message is not None and answer.message.folded for answer in answers)
 
 
 def ask_for_entries(request: pb.GetStreamRequest, query: Query) -> None:

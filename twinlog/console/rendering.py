@@ -193,6 +193,8 @@ def rate(per_second: float) -> str:
     """Events a second, short."""
     if per_second <= 0:
         return "0/s"
+    if per_second < 0.05:
+        return "<\u202f0.1/s"
     if per_second < 10:
         return f"{per_second:.1f}/s"
     return f"{per_second:,.0f}/s".replace(",", "\u202f")

@@ -1,7 +1,7 @@
 """A story: everything that some requests set off, over the logs of all services, each event after its cause.
 
 It is put together from what each service finds in its own log. The first answers have times, which lead to what other
-services did later; the events of a timer have the id of their stream as correlation id, so that is asked for, too.
+services did later. Up to 0.1.0 a timer's events had the id of their stream as correlation id: that is asked for, too.
 """
 
 from __future__ import annotations

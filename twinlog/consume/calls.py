@@ -27,7 +27,7 @@ from twinlog.model.policies import Dispatch, NoDispatch, several_dispatches
 from twinlog.model.trace import log_fields
 
 ALONE_SECONDS = 60.0
-"""How long one suspect is asked again while none but it fails, and nothing new comes to compare it with."""
+"""How long one suspect is asked again while it alone fails and nothing new comes to compare it with."""
 
 
 class ProviderDown(Unavailable):

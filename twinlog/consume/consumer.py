@@ -51,7 +51,7 @@ class Progress:
             transaction.do(DEAD_LETTERS, self.consumer, command, metadata)
 
     def batch(self) -> Batch | None:
-        """The same as an append that is refused where the dead letters are not the known ones; None: no need of one."""
+        """The same as an append, refused where the dead letters have changed; None while there are none."""
         if self.known is None:
             return None
         stream, dead, events = StreamId(DEAD_LETTERS.name, self.consumer), self.known, []

@@ -33,7 +33,7 @@ from twinlog.log.twin import (
 )
 from twinlog.log.wire import event_id_of
 from twinlog.model.clock import Clock
-from twinlog.model.errors import CheckpointMoved, Unavailable
+from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
@@ -41,6 +41,8 @@ BATCH = 500
 _STALLED_SECONDS = 10.0
 """Longer than the retries of an event that fails."""
 _OUTAGES = (Unavailable, TwinMissing)
+_TOLD = (*_OUTAGES, TwinDamaged, CheckpointMoved, DeliveryLost, ConfigurationError)
+"""What says itself what is wrong, so that no traceback is needed."""
 _LOOK_SECONDS = 2.0
 """How often a cursor without events looks whether its checkpoint is still where it was."""
 _REOPENED_IN_VAIN = 4
@@ -253,7 +255,11 @@ class Cursor:
             return
         message = await self._twin.message(position)
         if message is None:
-            raise await self._is_short_of(position) or self._behind(f"has lost message {position}", position)
+            if behind := await self._is_short_of(checkpoint):
+                raise behind
+            if not position < (await self._twin.state()).first <= checkpoint + 1:
+                raise self._behind(f"has lost message {position}", position)
+            return  # trimmed up to what was handled: what comes is all there, and there is nothing to compare with
         if position < checkpoint and (behind := await self._is_short_of(checkpoint)):
             raise behind  # somebody has set the checkpoint beyond every event
         if known and event_id_of(message, position) not in (None, known.event_id):
@@ -271,7 +277,7 @@ class Cursor:
         if isinstance(error, TwinMissing) and not self._followed:  # its relay may not have created it yet
             log.info("cursor.waiting", consumer=consumer, why=str(error))
             return
-        if not isinstance(error, (*_OUTAGES, TwinDamaged, CheckpointMoved, DeliveryLost)):
+        if not isinstance(error, _TOLD):
             log.error("cursor.failed", consumer=consumer, exc_info=error)
         log.warning("cursor.stopped", consumer=consumer, problem=self.problem)
 

@@ -20,7 +20,7 @@ from twinlog.model.aggregate import Aggregate, Events
 from twinlog.model.errors import FailedPrecondition, NotFound, TwinlogError
 from twinlog.model.event import Recorded
 from twinlog.model.maps import EMPTY, Map
-from twinlog.model.personal import withheld
+from twinlog.model.withheld import withheld
 from twinlog.v1 import dead_letters_pb2 as pb
 
 _LONGEST_ERROR = 500

@@ -57,7 +57,7 @@ class EffectConsumer:
         """Nothing: an answer stays true, whatever another replica has done since."""
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        """Where events call for nothing, the checkpoint stays: seeing them again does no harm."""
+        """Where events call for nothing, the checkpoint stays: they may be seen again."""
         if personal := self._writer.personal:
             events = await personal.opened(events)
         advance = progress.advance

@@ -19,7 +19,7 @@ from twinlog.consume.cursor import Cursor, Handler
 from twinlog.log.lease import Lease
 from twinlog.log.twin import LogForked, Twin, TwinMissing
 from twinlog.log.wire import event_id_of
-from twinlog.model.errors import CheckpointMoved, Unavailable
+from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
 from twinlog.model.event import Recorded
 
 CHUNK = 2_000
@@ -81,7 +81,7 @@ class ReadAhead:
             await asyncio.wait([self._reading])
 
     async def next(self) -> Sequence[Recorded] | None:
-        """The next events that are wanted, which may be none; None where there are no more."""
+        """The next wanted events, maybe an empty list; None at the end."""
         chunk = await (self._reading or self._chunk(self.read))
         self._reading = None
         if chunk.last is None:
@@ -208,7 +208,7 @@ class Filling:
 
     def _say_stopped(self, error: Exception) -> None:
         log, name = structlog.get_logger(), self._handler.name
-        if not isinstance(error, Unavailable | TwinMissing):
+        if not isinstance(error, Unavailable | TwinMissing | ConfigurationError):
             log.error("view_build.failed", consumer=name, exc_info=error)
         log.warning("view_build.stopped", consumer=name, problem=self.problem)
 

@@ -14,7 +14,6 @@ from twinlog.consume.projection import Projection
 from twinlog.log.declarations import Declarations, Kept, refuse
 from twinlog.log.twin import Peeking, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build, consumer_of
-from twinlog.model.errors import Unavailable
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.model.stored_forms import Form, Named
 from twinlog.model.view import AnyView
@@ -66,29 +65,49 @@ class KeptViews:
         """By view, the oldest version that is declared."""
         self._known = {name for each in self._kept.values() for name in _parts(each.form, _CONSUMER)}
         """The consumers that were compared before; the first start that compares has nothing to go by."""
+        self._projections: Sequence[Projection] = ()
+        self._compared: Mapping[str, tuple[AnyView, Form]] = {}
+        """By table, the views that were compared, and nothing is wrong with them."""
 
-    async def check(self, projections: Iterable[Projection], twin: Callable[[str], Twin]) -> None:
-        """Compares the views of these with what is kept, and keeps them.
+    async def check(self, projections: Sequence[Projection], twin: Callable[[str], Twin]) -> None:
+        """Compares the views of these with what is kept.
 
-        While a server is away nothing is kept, and the next start compares. Raises StoredOtherwise.
+        Raises StoredOtherwise, and Unavailable while a server is away: then nothing is kept, and the next start
+        compares.
         """
+        self._projections = projections
         found = view_forms(projections, self._tables.columns)
         for view, _ in found.values():
             self._oldest[view.name] = min(view.version, self._oldest.get(view.name, view.version))
-        try:
-            wrong = []
-            for view, form in found.values():
-                what = [await _told(each, twin) for each in self._changes(view, form)]
-                if any(what):
-                    wrong.append(_refused(view, [each for each in what if each], view.table in self._kept))
-            refuse(self._service, wrong)
-            await self._keep(found)
-        except Unavailable:
-            return
+        wrong = []
+        for view, form in found.values():
+            what = [await _told(each, twin) for each in self._changes(view, form)]
+            if any(what):
+                wrong.append(_refused(view, [each for each in what if each], view.table in self._kept))
+        refuse(self._service, wrong)
+        self._compared = found
 
-    async def _keep(self, found: Mapping[str, tuple[AnyView, Form]]) -> None:
-        changed: dict[Named, Form] = {}
+    def check_columns(self, columns: Mapping[str, Mapping[str, str]]) -> None:
+        """Compares the columns that a migration gives the tables of these views, before it is committed.
+
+        Raises StoredOtherwise.
+        """
+        found = view_forms(self._projections, columns)
+        wrong = []
         for table, (view, now) in found.items():
+            before = self._kept[table].form if table in self._kept else {}
+            if before and self._filled(view, now, before):
+                applied = self._compared.get(table, (view, now))[1]
+                if what := [*_other_columns(table, before, now, applied)]:
+                    wrong.append(_refused(view, what, known=True))
+        refuse(self._service, wrong)
+        if self._compared:
+            self._compared = found
+
+    async def keep(self) -> None:
+        """Keeps what was compared."""
+        changed: dict[Named, Form] = {}
+        for table, (view, now) in self._compared.items():
             kept = self._kept.get(table, Kept({}))
             before = {} if not self._filled(view, now, kept.form) else kept.form
             form = {**{part: text for part, text in before.items() if not part.startswith(_COLUMN)}, **now}
@@ -133,12 +152,14 @@ class KeptViews:
             elif upto:
                 yield from _sent_otherwise(consumer, log, upto, before, now)
         if before:
-            yield from _stored_otherwise(view.table, before, now)
+            if before.get(_ROWS, now[_ROWS]) != now[_ROWS]:
+                yield f"it had {before[_ROWS]}, and has {now[_ROWS]}"
+            yield from _other_columns(view.table, before, now, now)
 
     def _joined(
         self, view: AnyView, consumer: str, log: str, now: Form, gone: Mapping[str, str]
     ) -> Iterator[str | _PassedOver]:
-        upto = self._at_home(view, consumer)  # another build begins at the first event, whoever fills it
+        upto = self._at_home(view, consumer)  # every other build begins at the first event
         for old in [each for each, of in gone.items() if of == log]:
             if moved := [*self._renamed(view, old, consumer, log)]:
                 statements = "; ".join(
@@ -234,26 +255,28 @@ def _sent_otherwise(
         )
 
 
-def _stored_otherwise(table: str, before: Form, now: Form) -> Iterator[str]:
-    if before.get(_ROWS, now[_ROWS]) != now[_ROWS]:
-        yield f"it had {before[_ROWS]}, and has {now[_ROWS]}"
-    old, new = _parts(before, _COLUMN), _parts(now, _COLUMN)
+def _other_columns(table: str, before: Form, now: Form, applied: Form) -> Iterator[str]:
+    """``now``: as the program's migrations leave them. ``applied``: as the table has them."""
+    old, new, there = (_parts(each, _COLUMN) for each in (before, now, applied))
     if not old or not new:
         return  # a store that does not say
-    if added := [name for name in new if name not in old]:
-        yield (
-            f"column {' and '.join(added)} is new, and has its default in the rows of before "
-            f"({_put_back(table, *(f'DROP COLUMN {name}' for name in added))})"
-        )
+    added = [name for name in new if name not in old]
+    for is_there in (True, False):
+        if those := [name for name in added if (name in there) is is_there]:
+            back = _put_back(table, *(f"DROP COLUMN {name}" for name in those)) if is_there else _TAKE_OUT
+            yield f"column {' and '.join(those)} is new, and has its default in the rows of before ({back})"
     for name, type in new.items():
         was = old.get(name, type)
         if type not in (was, *_WIDER.get(was, ())):
-            back = f"ALTER COLUMN {name} TYPE {was} USING {name}::{was}"
-            yield f"column {name} was {was} and is {type} ({_put_back(table, back)})"
+            back = _put_back(table, f"ALTER COLUMN {name} TYPE {was} USING {name}::{was}")
+            yield f"column {name} was {was} and is {type} ({back if there.get(name) == type else _TAKE_OUT})"
+
+
+_TAKE_OUT = "its migration is not applied, and the table is as it was; take it out"
 
 
 def _put_back(table: str, *changes: str) -> str:
-    """Migrations are applied before a start compares, and programs of before do not fit their columns."""
+    """Where a program migrates before it is compared, programs of before do not fit the columns."""
     return (
         "the migration is applied and stays; for the table as it was, and for programs of before, add one that says "
         f"ALTER TABLE {table} {', '.join(changes)}"

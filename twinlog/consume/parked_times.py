@@ -1,4 +1,4 @@
-"""When dead letters were set aside. That never changes, so each is read once; no state of a consumer holds it."""
+"""When dead letters were set aside: times that never change, read once from the log and remembered."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class PolicyConsumer:
         """Nothing: the writer keeps the states that it remembers up to date."""
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
-        """Where events call for nothing, the checkpoint stays: seeing them again does no harm."""
+        """Where events call for nothing, the checkpoint stays: they may be seen again."""
         if personal := self._writer.personal:
             events = await personal.opened(events)
         called_for = self.called_for(events)

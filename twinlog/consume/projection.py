@@ -70,7 +70,7 @@ class Projection:
         self.name = self.actor = name
         self.source = source or name.rpartition(".")[2]
         self.says_source = bool(source) or "." in name
-        """Whether its log was named, and is not guessed from a name that has no dot."""
+        """Whether its log was named, by ``source`` or by the part of its name behind a dot."""
         every = all(view.wanted for view in views)
         wanted = list(dict.fromkeys(type for view in views for type in view.events)) if every else []
         self.types: Sequence[str] = schema.stored_types([type.DESCRIPTOR.name for type in wanted])
@@ -111,7 +111,7 @@ class Projection:
         return of
 
     def begin_noting(self) -> None:
-        """Notes changes for watches from now on. A build that is being filled has no readers, and does without."""
+        """Notes changes for watches from now on. A build that is being filled has no readers, and needs no notes."""
         if isinstance(self.store, NotingViewStore):
             self.store.begin_noting()
 

@@ -190,6 +190,10 @@ def password_in(folder: Path) -> str:
     return kept.read_text().strip() if kept.exists() else ""
 
 
-def tail(path: Path, lines: int = 15) -> str:
-    """The end of a log file."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+def tail(path: Path, lines: int = 15, *, since: int = 0) -> str:
+    """The end of a log file; nothing of its first ``since`` bytes."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(since)
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from twinlog.dev.metrics_ports import SETTING as METRICS
@@ -66,7 +67,7 @@ class Supervisor:
         """``env`` goes to every service, and each line of their output to ``say``, prefixed. They run in ``root``.
 
         ``folder`` holds their process ids and, if they are ``quiet``, their output as log/<service>.log. ``restarts``:
-        once all have served, one that refuses to run waits for :meth:`restart` instead of failing.
+        one that refuses to run waits for :meth:`restart` instead of failing, and those that ended hold up no others.
         """
         self._services = {service.module: service for service in services}
         addresses = {service.setting: service.address for service in services}
@@ -80,9 +81,10 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._restarts = restarts
-        self._served = False
         self._again = {module: asyncio.Event() for module in self._services}
         """Set: the service is to be started again at once."""
+        self._ended = {module: asyncio.Event() for module in self._services}
+        """Set: it has ended by itself, and is not started again yet."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with Refused where a service refuses its configuration or its data, and with what ``say`` raises."""
 
@@ -96,7 +98,6 @@ class Supervisor:
         except BaseException:
             await self.__aexit__()
             raise
-        self._served = True
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -109,9 +110,9 @@ class Supervisor:
         self.failed.cancel()
 
     async def ready(self, *modules: str) -> None:
-        """Returns when these services, or all, are SERVING. Raises StartFailed."""
+        """Returns when these services, or all, are SERVING, or with ``restarts`` have ended. Raises StartFailed."""
         wanted = [self._services[module] for module in modules] or list(self._services.values())
-        serving = asyncio.ensure_future(_all(map(_until_serving, wanted)))
+        serving = asyncio.ensure_future(_all(map(self._until_settled, wanted)))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await asyncio.wait([serving, self.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -125,6 +126,24 @@ class Supervisor:
             serving.cancel()
             await asyncio.wait([serving])
 
+    async def _until_settled(self, program: Program) -> None:
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(_until_serving(program))]
+        if self._restarts:
+            waits.append(asyncio.ensure_future(self._ended[program.module].wait()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for each in waits:
+                if each.done():
+                    each.result()
+        finally:
+            for each in waits:
+                each.cancel()
+
+    @property
+    def ended(self) -> Sequence[str]:
+        """The services that have ended by themselves, and do not run."""
+        return [module for module, ended in self._ended.items() if ended.is_set()]
+
     def last_words(self) -> list[str]:
         """The last three lines of each quiet service, cut to 300 characters."""
         return [
@@ -135,11 +154,11 @@ class Supervisor:
         ]
 
     async def pause(self, module: str) -> None:
-        """Stops a service, and returns when every thread of it has stopped; :meth:`resume` continues it."""
-        pid = self.pid(module)
+        """Stops a service, and returns when it has stopped; :meth:`resume` continues it."""
+        process = psutil.Process(self.pid(module))
         self.signal(module, signal.SIGSTOP)
         async with asyncio.timeout(_PAUSE_SECONDS):
-            while os.waitpid(pid, os.WUNTRACED | os.WNOHANG) == (0, 0):  # noqa: ASYNC222 (does not block)
+            while process.status() != psutil.STATUS_STOPPED:
                 await asyncio.sleep(0.001)
 
     def resume(self, module: str) -> None:
@@ -166,6 +185,7 @@ class Supervisor:
         while True:
             started = loop.time()
             process = await self._start(service)
+            self._ended[service.module].clear()
             last = await self._echo(service, process)
             code = await process.wait()
             again = self._again[service.module]
@@ -173,7 +193,8 @@ class Supervisor:
                 again.clear()
                 delay = _FIRST_RESTART_SECONDS
                 continue
-            if code == _MISCONFIGURED and self._restarts and self._served:
+            self._ended[service.module].set()
+            if code == _MISCONFIGURED and self._restarts:
                 self._say(self._line(service, "does not run like this; it starts again when a file changes"))
                 await again.wait()
                 again.clear()

@@ -15,6 +15,9 @@ from twinlog.service.dump import Dump
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REFUSED_FILES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 """What the machine says of files that cannot be written, or not by this user."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAKE_ROOM = "; make room, then start again: df -h . /var/tmp shows where there is none"
+"""/var/tmp, because root's Postgres keeps its data there, where its user may not enter the folder."""
 
 
 class Told(Exception):
@@ -57,9 +60,8 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
     except OSError as error:
         if error.errno not in _REFUSED_FILES:
             raise
-        raise StartFailed(
-            f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        ) from error
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        raise StartFailed(said + (_MAKE_ROOM if error.errno in _FULL else "")) from error
     finally:
         kill_all()
         for signum in heeded:

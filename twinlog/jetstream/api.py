@@ -11,7 +11,7 @@ from uuid import uuid4
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from twinlog.jetstream.meaning import unavailable as unavailable
+from twinlog.jetstream.meaning import unavailable
 from twinlog.log.twin import TwinMissing, TwinState
 from twinlog.model.errors import Unavailable, WrongSetting
 

@@ -7,6 +7,7 @@ to another task. That was more than half the cost of receiving an event and half
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
@@ -29,6 +30,7 @@ Taker: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bool]
 _log = structlog.get_logger(component="nats")
 
 _HEADERS = b"NATS/1.0\r\n"
+_REFUSAL = re.compile(rb"^-ERR '?([^'\r\n]+)", re.MULTILINE)
 _NO_RESPONDERS = b"NATS/1.0 503"
 _FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
 """What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
@@ -78,11 +80,11 @@ class NatsClient(Client):
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""
         self._takers[subscription._id] = take
 
-    async def publish_all(self, messages: Sequence[Outgoing], timeout: float) -> bytes:
+    async def publish_all(self, messages: Sequence[Outgoing], timeout_seconds: float) -> bytes:
         """Publishes messages in one write; returns the data of the reply to the last of them.
 
         Raises NoRespondersError where nobody listens, ConnectionReconnectingError while disconnected (nothing is
-        sent), MaxPayloadError, and NoAnswer after ``timeout`` seconds without a reply.
+        sent), MaxPayloadError, and NoAnswer after ``timeout_seconds`` without a reply.
         """
         if not self._inboxes:
             await self._listen()
@@ -91,7 +93,7 @@ class NatsClient(Client):
         self._answers[inbox.encode()] = answer
         try:
             self._write(b"".join(self._commands(messages, inbox)))
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 data, headers = await answer
         except TimeoutError as error:
             raise self._no_answer(messages[-1].subject) from error
@@ -158,6 +160,16 @@ class NatsClient(Client):
         if isinstance(self._transport, TcpTransport) and self._transport._io_writer is not None:
             self._transport._io_writer.close()
         await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except ConnectionError as error:
+            # A server that has too many connections says so at once, before nats-py reads, and closes.
+            buffer = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
+            if told := _REFUSAL.search(bytes(buffer)):
+                raise NatsError(f"nats: {told[1].decode(errors='replace')}") from error
+            raise
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py takes notice of the limit only when it connects, and the server also tells when it is changed.

@@ -22,22 +22,24 @@ from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 _OLDEST_NATS = (2, 12)
 _CLOSE_SECONDS = 0.5
 _REACH_SECONDS = 5.0
+_NOBODY = "no NATS answers at NATS_URL{}; is it up, and is this its address?"
 _NO_LEADER = (10008, 10010)
 """Error codes of a cluster that is electing a leader or has too few servers."""
 
 
-async def connect(url: str, name: str) -> NatsClient:
+async def connect(url: str, name: str, *, waits: bool = True) -> NatsClient:
     """A connection that always reconnects; waits, and logs it once, until a server answers and a cluster has a leader.
 
     ``url``: one server, or the servers of a cluster, separated by commas. Raises ConfigurationError where the login is
-    refused, the server is too old or runs without JetStream, and where it is no URL.
+    refused, the server is too old or runs without JetStream, and where it is no URL. ``waits``: if not, Unavailable is
+    raised once every server was tried.
     """
     client = NatsClient()
     try:
         to = servers(url)
     except ValueError as error:
         raise ConfigurationError(f"NATS_URL is wrong: {error}") from None
-    heard = _Heard(client, name)
+    heard = _Heard(client, name, None if waits else len(to.urls))
     try:
         await client.connect(
             to.urls,
@@ -70,16 +72,18 @@ async def reached(url: str, name: str) -> NatsClient:
     """As :func:`connect`, for a command that somebody waits for. Raises Unavailable, too, where none answers."""
     try:
         async with asyncio.timeout(_REACH_SECONDS):
-            return await connect(url, name)
+            return await connect(url, name, waits=False)
     except TimeoutError as error:
-        raise Unavailable("no NATS answers at NATS_URL; is it up, and is this its address?") from error
+        raise Unavailable(_NOBODY.format("")) from error
 
 
 class _Heard:
     """What nats-py calls back with, in the logs."""
 
-    def __init__(self, client: NatsClient, name: str) -> None:
+    def __init__(self, client: NatsClient, name: str, tries: int | None) -> None:
+        """``tries``: the failures to connect after which it is given up; None: never."""
         self.connected = False
+        self._tries = tries
         self.retrying = Retrying(
             say_failing=lambda error: self._log.warning("nats.waiting", why=str(error)),
             say_working=lambda: self._log.info("nats.available", name=name),
@@ -102,6 +106,11 @@ class _Heard:
         meant = unavailable(_At(f"{said(error)}: {client.addresses}"))
         if isinstance(meant, WrongSetting):
             raise ConfigurationError(str(meant)) from error
+        if self._tries is not None:
+            self._tries -= 1
+            if self._tries <= 0:
+                raise Unavailable(_NOBODY.format(f" ({said(error)}: {client.addresses})")) from error
+            return
         self.retrying.failed(meant)
 
     async def disconnected(self) -> None:

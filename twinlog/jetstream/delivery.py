@@ -16,6 +16,7 @@ from twinlog.jetstream import api
 from twinlog.jetstream.arrivals import Arrivals, State
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.continuity import Continuity
+from twinlog.jetstream.meaning import unavailable
 from twinlog.jetstream.ownership import refuse_foreign
 from twinlog.jetstream.pulls import Pulls
 from twinlog.log.installation import Identity
@@ -81,7 +82,7 @@ class JetStreamDelivery:
         except NotFoundError as error:
             raise TwinMissing(stream=self._stream) from error
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
         await self._pull()
 
     async def close(self) -> None:
@@ -103,7 +104,7 @@ class JetStreamDelivery:
                 await self._arrivals.heard(_HEARTBEAT_SECONDS * _MISSED_HEARTBEATS)
             except TimeoutError as error:
                 if refusal := self._client.refusal(self._pulled_from):
-                    raise api.unavailable(NatsError(refusal)) from error
+                    raise unavailable(NatsError(refusal)) from error
                 self._lose("nothing was heard of it")
             await self._pull()
         events = self._arrivals.take(limit)

@@ -28,14 +28,14 @@ class Hints:
         with suppress(NatsError):
             await self._client.publish(self._subject, b"")
 
-    async def taken(self, timeout: float) -> None:
-        """Returns at the next hint, or after ``timeout`` seconds; a hint that comes alone is not delayed."""
+    async def taken(self, timeout_seconds: float) -> None:
+        """Returns at the next hint, or after ``timeout_seconds``; a hint that comes alone is not delayed."""
         if not self._listening:
             await self._client.subscribe(self._subject, cb=self._on_message)
             self._listening = True
         loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 await self._heard.wait()
                 await asyncio.sleep(self._last_taken + APART_SECONDS - loop.time())
         self._last_taken = loop.time()

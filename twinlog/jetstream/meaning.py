@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nats.js.errors import APIError
+from nats.js.errors import APIError, ServiceUnavailableError
 
 from twinlog._aio.reasons import reason
 from twinlog.model.errors import Unavailable, WrongSetting
@@ -32,6 +32,8 @@ RULES: Sequence[Rule] = (
          "let it publish $JS.API.> and the logs' subjects, and subscribe to _INBOX.>"),
     Rule("maximum subscriptions exceeded", "NATS_URL", "this user, or its account, may not subscribe as often",
          "raise max_subscriptions: a process has one for each consumer and a few more"),
+    Rule("maximum payload exceeded", "NATS_URL", "this nats-server takes smaller messages than are needed",
+         "set its max_payload, or that of this account, to 1 MB, as by default, or more"),
     Rule(r"err_code=(10026|10027|10113|10120)\b", "NATS_URL", "the limits of this account leave no room",
          "raise them, for one stream a service, without bounds, and one consumer a cursor"),
     Rule("certificate verify failed", "NATS_URL", "the server's certificate is not trusted",
@@ -48,6 +50,8 @@ def said(error: BaseException) -> str:
     """An error in words, without nats-py's own around them."""
     if isinstance(error, APIError) and error.description:
         return f"err_code={error.err_code} {error.description}"
+    if isinstance(error, ServiceUnavailableError):  # said by the server itself, without a word of JetStream's
+        return "nobody answers requests to JetStream"
     return reason(error).removeprefix("nats: ").strip("'")
 
 

@@ -23,6 +23,7 @@ from twinlog.jetstream.client import NatsClient, Outgoing
 from twinlog.jetstream.continuity import PREDECESSORS
 from twinlog.jetstream.delivery import JetStreamDelivery
 from twinlog.jetstream.hints import Hints
+from twinlog.jetstream.meaning import unavailable
 from twinlog.jetstream.ownership import labels, metadata_of, refuse_foreign
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
@@ -36,6 +37,9 @@ BATCH = 500
 _WRONG_LAST_SEQUENCE = 10071
 _NAME_IN_USE = 10058
 _SEALED = 10109
+_AT_A_LIMIT = (10054, 10077)
+"""Of a message, or of the stream: of events, bytes or both."""
+_NO_LIMITS = "--max-msgs=-1 --max-bytes=-1 --max-msg-size=-1 --max-msgs-per-subject=-1"
 
 
 class JetStreamTwin:
@@ -102,7 +106,7 @@ class JetStreamTwin:
             await self._manager.add_stream(config)
         except (NatsError, APIError, TimeoutError) as error:
             if getattr(error, "err_code", None) != _NAME_IN_USE:
-                raise api.unavailable(error) from error
+                raise unavailable(error) from error
 
     async def claim(self) -> None:
         if self._claimed:
@@ -137,7 +141,7 @@ class JetStreamTwin:
         except NotFoundError:
             return
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
 
     async def trim(self, upto: int) -> None:
         """Takes out every message up to this sequence."""
@@ -146,7 +150,7 @@ class JetStreamTwin:
         except NotFoundError as error:
             raise TwinMissing(stream=self.name) from error
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         for start in range(0, len(events), BATCH):
@@ -159,7 +163,7 @@ class JetStreamTwin:
         except NotFoundError:
             return None
         except (NatsError, APIError, TimeoutError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
 
     @asynccontextmanager
     async def deliver(
@@ -199,8 +203,8 @@ class JetStreamTwin:
     async def notify(self) -> None:
         await self._hints.give()
 
-    async def notified(self, timeout: float) -> None:
-        await self._hints.taken(timeout)
+    async def notified(self, timeout_seconds: float) -> None:
+        await self._hints.taken(timeout_seconds)
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
         # One write and one reply, to the last message: each is refused unless the one before it is stored. Where this
@@ -236,7 +240,7 @@ class JetStreamTwin:
             await self._store_until_too_large(events, error)
             return
         except (NatsError, TimeoutError, OSError) as error:
-            raise api.unavailable(error) from error
+            raise unavailable(error) from error
         answer = json.loads(reply)
         refusal = answer.get("error")
         if refusal:
@@ -253,7 +257,9 @@ class JetStreamTwin:
                 f"(nats stream rm {self.name}): it is made again from the log.",
             )
         if refusal:
-            raise api.refused(refusal, f"JetStream refused event {position}: {{}}")
+            limits = refusal.get("err_code") in _AT_A_LIMIT
+            remedy = f"; `nats stream edit {self.name} {_NO_LIMITS}` takes the limit away" if limits else ""
+            raise api.refused(refusal, f"JetStream refused event {position}: {{}}{remedy}")
         if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -159,3 +160,33 @@ class Head(NamedTuple):
         if not match:
             raise ValueError(f"{text!r} is no head; write it as it was told, such as orders:120:{'4f' * 32}")
         return cls(match[1], int(match[2]), match[3].lower(), match[4] or "")
+
+
+class Covered:
+    """Positions that links cover, as unbroken runs."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+
+    def add(self, first: int, last: int) -> bool:
+        """Whether none of them were covered before."""
+        at = bisect_left(self._lasts, first)
+        if at < len(self._firsts) and self._firsts[at] <= last:
+            return False
+        self._firsts.insert(at, first)
+        self._lasts.insert(at, last)
+        for index in (at + 1, at):  # with the neighbors
+            if 0 < index < len(self._firsts) and self._lasts[index - 1] + 1 == self._firsts[index]:
+                del self._firsts[index], self._lasts[index - 1]
+        return True
+
+    def missing(self, upto: int) -> Iterator[tuple[int, int]]:
+        """The runs up to a position that are not covered."""
+        after = 0
+        for first, last in zip(self._firsts, self._lasts, strict=True):
+            if first > after + 1:
+                yield after + 1, first - 1
+            after = max(after, last)
+        if after < upto:
+            yield after + 1, upto

@@ -1,4 +1,4 @@
-"""Consistent cuts through several logs: a position of each, so that no event is in it without its cause.
+"""Consistent cuts through several logs: a position of each, such that the cause of every event is in it, too.
 
 A time alone does not give one: clocks differ, and an effect may seem to be older than its cause. So what was recorded
 by the time is shrunk until the cause of every event is in it: what is left is the largest cut that a time has.

@@ -8,7 +8,7 @@ newer one lacks what that has added. So a declaration counts as replaced only wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -41,7 +41,7 @@ class Kept(NamedTuple):
 
     form: Form
     retired: bool = False
-    """Whether a program did without it, and brought nothing in its place."""
+    """Whether a program left it out without a replacement."""
 
 
 class Declarations(Protocol):
@@ -82,11 +82,10 @@ async def check_declarations(
     aggregates: Sequence[AnyAggregate],
     schema: Schema,
     messages: Mapping[Named, Form] | None = None,
-) -> None:
-    """Compares what a program declares with what is kept, and keeps it.
+) -> Callable[[], Awaitable[None]]:
+    """Compares what a program declares with what is kept; what it gives keeps that.
 
-    ``messages``: the forms of its messages; None: those of all that is imported. Raises StoredOtherwise; then
-    nothing of it is kept.
+    ``messages``: the forms of its messages; None: those of all that is imported. Raises StoredOtherwise.
     """
     messages = forms(imported_files()) if messages is None else messages
     given = {**messages, **{(AGGREGATE, each.name): _form_of(each) for each in aggregates}}
@@ -100,9 +99,13 @@ async def check_declarations(
     asked = {held for doubt in doubts for held in doubt.held}
     stored = {*await declarations.stored(asked)} if asked else set()
     refuse(service, [doubt.what for doubt in doubts if not stored.isdisjoint(doubt.held)])
-    await declarations.keep({named: given[named] for named in changed}, anew=True)
-    await declarations.keep({named: form for named, form in given.items() if _adds(named, form, kept)})
-    await declarations.retire(gone)
+
+    async def keep() -> None:
+        await declarations.keep({named: given[named] for named in changed}, anew=True)
+        await declarations.keep({named: form for named, form in given.items() if _adds(named, form, kept)})
+        await declarations.retire(gone)
+
+    return keep
 
 
 def _adds(named: Named, form: Form, kept: Mapping[Named, Kept]) -> bool:

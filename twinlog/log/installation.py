@@ -6,7 +6,7 @@ two.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from twinlog.log.twin import TwinDamaged
@@ -24,6 +24,16 @@ class Identity(NamedTuple):
     """The name that all services have that work together."""
     log_id: UUID
     """Tells the log from any other, whatever that is called."""
+
+
+@runtime_checkable
+class Installed(Protocol):
+    """A log that knows whose it is; one in memory is of no installation."""
+
+    @property
+    def installation(self) -> str:
+        """The name of its installation; empty until that is known."""
+        ...
 
 
 class ForeignStream(TwinDamaged):

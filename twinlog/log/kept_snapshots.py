@@ -91,7 +91,7 @@ class KeptStates:
 
 
 async def drop_surplus(log: Log, declared: Mapping[str, AnyAggregate]) -> int:
-    """Drops what the aggregates no longer keep, also of streams that no longer grow; returns how many.
+    """Drops what the aggregates keep no longer, in all streams; returns how many.
 
     An earlier deploy may have kept more versions, or more bytes, or have had other aggregates. Raises Unavailable.
     """

@@ -33,7 +33,7 @@ class _Field(NamedTuple):
 
 
 class LargeFields:
-    """The fields of a class that can be done in pieces; none, unless it is a dataclass."""
+    """The fields of a dataclass that can be done in pieces; of another class none."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         """``schema``: pydantic's, of the class."""

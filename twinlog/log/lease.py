@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Lease(Protocol):
@@ -19,6 +19,21 @@ class Lease(Protocol):
         ...
 
 
+@runtime_checkable
+class ToldLease(Protocol):
+    """A lease that knows who has it."""
+
+    @property
+    def holder(self) -> str:
+        """Who has it, as last heard; empty: not known."""
+        ...
+
+    @property
+    def mine(self) -> bool:
+        """Whether this replica has it, as last heard."""
+        ...
+
+
 class AlwaysHeld:
     """The lease of work that needs none: a single replica, or work that replicas may safely do at once."""
 
@@ -29,3 +44,13 @@ class AlwaysHeld:
 
 
 ALWAYS_HELD: Lease = AlwaysHeld()
+
+
+def is_here(lease: Lease) -> bool:
+    """Whether this replica does the work, as far as is known."""
+    return lease.mine if isinstance(lease, ToldLease) else True
+
+
+def holder_of(lease: Lease) -> str:
+    """Who does the work; empty where that is not known."""
+    return lease.holder if isinstance(lease, ToldLease) else ""

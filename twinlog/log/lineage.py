@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 import structlog
@@ -21,6 +20,7 @@ from twinlog.log.ports import Log, Tip
 from twinlog.log.twin import (
     HeadAstray,
     LogForked,
+    SizeLimited,
     Twin,
     TwinDamaged,
     TwinMissing,
@@ -42,6 +42,15 @@ class Common(NamedTuple):
 
 
 NOTHING = Common(0, None)
+
+
+@runtime_checkable
+class KnowsHead(Protocol):
+    """A log that keeps its head apart from its events, so that the two can differ."""
+
+    async def head_astray(self) -> HeadAstray | None:
+        """That the head of the log is not at its last event; None: it is. Raises Unavailable."""
+        ...
 
 
 class Lineage:
@@ -68,7 +77,7 @@ class Lineage:
     @property
     def most_bytes(self) -> int:
         """How large the payload of an event may be: its stream has to take it. 0: of any size."""
-        return getattr(self._twin, "most_bytes", 0)  # asked by name: not every twin has a limit
+        return self._twin.most_bytes if isinstance(self._twin, SizeLimited) else 0
 
     @property
     def problem(self) -> str | None:
@@ -146,8 +155,7 @@ class Lineage:
 
 async def refuse_astray(log: Log) -> None:
     """Raises HeadAstray where the log does not end where it says: what was appended would lie on or beyond a gap."""
-    told: Callable[[], Awaitable[HeadAstray | None]] | None = getattr(log, "head_astray", None)
-    if told and (astray := await told()):  # asked by name: in memory they are one
+    if isinstance(log, KnowsHead) and (astray := await log.head_astray()):
         raise astray
 
 

@@ -63,7 +63,7 @@ class KeepsSnapshots(Protocol):
     """A store of snapshots of versions long past. It is a cache: any of them may be gone."""
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keeps snapshots, in place of those of the same versions; not those whose events the log does not have."""
+        """Keeps snapshots, in place of those of the same versions, as far as the log has their events."""
         ...
 
     async def nearest(self, stream: StreamId, schema: str, upto: int) -> Nearest | None:

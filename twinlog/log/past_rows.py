@@ -47,7 +47,7 @@ class PastRows:
         self._store = store
         self._schema = schema
         self._unfit: set[str] = set()
-        """Views whose rows pydantic does not understand: none of them is kept."""
+        """Views whose rows pydantic cannot encode, so that no row of theirs is kept."""
 
     async def row(
         self, view: View[Any], of: type, log: str, stream: StreamId, key: str, upto: Moment

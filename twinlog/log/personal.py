@@ -48,7 +48,7 @@ CACHED_KEYS = 10_000
 LOOK_SECONDS = 1.0
 """How often a process asks whose keys were destroyed."""
 TRUSTED_SECONDS = 5.0
-"""Keys are forgotten if the store could not be asked about them for so long; by then no process has a destroyed key."""
+"""Keys are forgotten once the store was out of reach for so long: by then no process has a destroyed one."""
 _WITHIN = timedelta(minutes=10)
 EVERYBODY = ""
 """Stands for all persons, when it is no longer known who was erased meanwhile."""

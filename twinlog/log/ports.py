@@ -153,7 +153,7 @@ class Appended:
     first: int
     """For a batch without events: the position that the next event will get."""
     before: UUID | None = field(default=None, compare=False)
-    """The id of the event before that; None: there is none, or it is not known."""
+    """The id of the event before that; None at the beginning of the log, or where it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import structlog
 
 _MOST = 5
 _SECONDS = 5.0
-"""This many refusals in this many seconds, without a commit between them, are the store's fault and not a command's."""
+"""So many refusals in so many seconds, with no commit between them, are the store's fault."""
 _REMEMBERED_SECONDS = 30.0
-"""Without calls nobody would find out that it takes them again, and a service that is not well may get none."""
+"""A service that is not well may get no calls: by this one it finds out that the store takes them again."""
 
 
 class RefusedAppends:
@@ -25,7 +25,7 @@ class RefusedAppends:
 
     @property
     def problem(self) -> str | None:
-        """That nothing is taken, and why the last one was not; None while that is not known."""
+        """That nothing is taken, and why the last one was refused; None while the store takes them, as far as known."""
         if self.count < _MOST or self._last - self._first < _SECONDS:
             return None
         if asyncio.get_running_loop().time() - self._last > _REMEMBERED_SECONDS:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import NOTHING, Common, compare, refuse_astray
 from twinlog.log.ports import Log
 from twinlog.log.trimming import trimmed
-from twinlog.log.twin import LogForked, LogGapped, Twin, TwinMissing, TwinState, WrongLastSequence
+from twinlog.log.twin import LogForked, LogGapped, Trimming, Twin, TwinMissing, TwinState, WrongLastSequence
 from twinlog.model.errors import Unavailable, unexpected
 from twinlog.model.event import Recorded
 
@@ -116,10 +116,10 @@ class Relay:
             tasks.create_task(self._notify_when_idle())
             await self._lease.hold(self._copy_while_held)
 
-    async def drain(self, timeout: float = _DRAIN_TIMEOUT_SECONDS) -> None:
-        """Returns when everything committed so far is in the twin, or after ``timeout`` seconds."""
+    async def drain(self, timeout_seconds: float = _DRAIN_TIMEOUT_SECONDS) -> None:
+        """Returns when everything committed so far is in the twin, or after ``timeout_seconds``."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 head = await self._log.head()
                 self._look_at_log()
                 async with self._progress:
@@ -294,14 +294,9 @@ class Relay:
         state, before = await self._twin.state(), await trimmed(self._log)
         if state.last != self.position or state.first > before + 1 or state.holes:
             await self._advance(*await self._agree())
-        elif state.first <= before < state.last and (trim := self._trim()):
-            await trim(before)
+        elif state.first <= before < state.last and isinstance(self._twin, Trimming):
+            await self._twin.trim(before)
             structlog.get_logger().info("relay.twin_trimmed", log=self._log.name, upto=before)
-
-    def _trim(self) -> Callable[[int], Awaitable[None]] | None:
-        """Takes out the messages up to a sequence, where the twin can; asked by name, since wrappers pass it on."""
-        trim: Callable[[int], Awaitable[None]] | None = getattr(self._twin, "trim", None)
-        return trim
 
     async def _rebuild(self, state: TwinState, before: int) -> None:
         structlog.get_logger().warning(

@@ -36,7 +36,7 @@ class Difference(NamedTuple):
     state: TwinState
     """``(1, 0, 0)`` where there is no stream."""
     since: int
-    """The first position at which the stream has an event that the log has not; 0: none."""
+    """The first position at which only the stream has an event; 0: none."""
     theirs: Sequence[Recorded]
     """The stream's events from there on, up to the first that is gone or is none."""
     shared: Recorded | None

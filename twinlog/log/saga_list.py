@@ -47,7 +47,7 @@ class SagaCensus(Protocol):
     """A list of sagas that also counts them."""
 
     async def census(self) -> Sequence[SagaCount]:
-        """How many sagas that have not ended there are, by table and status; a pair without any may be left out."""
+        """How many sagas are under way, by table and status; a pair that has none may be left out."""
         ...
 
 

@@ -6,7 +6,7 @@ without its table would leave them unreadable. Both are refused before anything 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from twinlog.model.aggregate import AnyAggregate
@@ -72,17 +72,27 @@ class SagaTables(Protocol):
         ...
 
 
-async def check_saga_tables(tables: SagaTables, aggregates: Sequence[AnyAggregate], schema: Schema) -> None:
-    """Keeps the tables of sagas, and compares them with those that are kept; ``schema`` knows renamed message types.
+Keep = Callable[[], Awaitable[None]]
+"""Keeps what was compared."""
 
-    Raises SagaTableChanged and SagaVersionNeeded, each a ConfigurationError; then nothing has been handled.
+
+async def check_saga_tables(tables: SagaTables, aggregates: Sequence[AnyAggregate], schema: Schema) -> Keep:
+    """Compares the tables of sagas with those that are kept; what it gives keeps them. ``schema`` knows renamed
+    message types.
+
+    Raises SagaTableChanged and SagaVersionNeeded, each a ConfigurationError, as what it gives does where another
+    replica was first.
     """
-    for sagas in aggregates:
-        if isinstance(sagas, SagaAggregate):
-            await _check(tables, sagas, schema)
+    checked = [await _check(tables, one, schema) for one in aggregates if isinstance(one, SagaAggregate)]
+
+    async def keep() -> None:
+        for each in checked:
+            await each()
+
+    return keep
 
 
-async def _check(tables: SagaTables, sagas: SagaAggregate, schema: Schema) -> None:
+async def _check(tables: SagaTables, sagas: SagaAggregate, schema: Schema) -> Keep:
     name = sagas.newest.name
     given = {
         version: KeptTable(shape_of(saga), fingerprint_of(saga)) for version, saga in sagas.versions.items()
@@ -95,8 +105,13 @@ async def _check(tables: SagaTables, sagas: SagaAggregate, schema: Schema) -> No
         needed = [live for live in await tables.live_instances(sagas.name) if live.version not in given]
         if needed:
             raise _needed(name, needed)
-        await tables.retire(name, gone)
-    _compare(name, await tables.keep(name, given), given, schema)  # another replica may have been first
+
+    async def keep() -> None:
+        if gone:
+            await tables.retire(name, gone)
+        _compare(name, await tables.keep(name, given), given, schema)  # another replica may have been first
+
+    return keep
 
 
 def _compare(

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from twinlog.log.past import FindsMoments, Moment
 from twinlog.log.ports import Log, ReadRequest
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 
 PAGE = 500
 MOST_LOOKED_AT = 100_000
@@ -49,7 +49,7 @@ class Filter:
     def stream_id(self) -> StreamId | None:
         """The one stream that is wanted; None: more than one."""
         type, slash, id = self.stream.partition("/")
-        return StreamId(type, id) if slash else None
+        return known_stream((type, id)) if slash else None
 
 
 @runtime_checkable

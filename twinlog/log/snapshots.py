@@ -32,8 +32,9 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId
-from twinlog.model.personal import OWN_TYPES, decides_personal, holds, withheld
+from twinlog.model.personal import OWN_TYPES
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import decides_personal, holds, withheld
 
 EVERY = 100
 """Events of a stream between two snapshots, by default."""
@@ -159,7 +160,7 @@ class StateCodecs:
         return await self.personal.opened(events) if self.personal else events
 
     async def sealed(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-        """Snapshots as they are stored: those sealed that are marked so, without those that may not be stored."""
+        """Snapshots as they are stored: those marked for it sealed, those that must not be stored left out."""
         marked = [each for each in snapshots if each.schema.endswith(SEALED_STATE)]
         if not (marked and self.personal):
             return [*snapshots]

@@ -20,9 +20,9 @@ from twinlog.log.units import StreamRef
 from twinlog.log.unreadable import Unreadable, UnreadableStreams
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable
-from twinlog.model.event import StreamId
-from twinlog.model.personal import holds
+from twinlog.model.event import StreamId, known_stream
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import holds
 
 _UNDECLARED = (
     "it is none of the service's aggregates, so its timers are never fired, and neither audit nor inspection knows its "
@@ -81,11 +81,11 @@ class StateCache:
             name = aggregate.name
             if name not in beginnings:
                 beginnings[name] = self._beginning(aggregate)
-            self.known.setdefault(StreamId(name, id), beginnings[name])
+            self.known.setdefault(known_stream((name, id)), beginnings[name])
 
     async def load(self, session: LogSession, refs: Iterable[StreamRef]) -> None:
         """Reads the streams that are unknown, unless they failed in this batch."""
-        wanted = {StreamId(aggregate.name, id): aggregate for aggregate, id in refs}
+        wanted = {known_stream((aggregate.name, id)): aggregate for aggregate, id in refs}
         missing = {
             stream: self.unreadable.so_far(stream) or self._beginning(aggregate)
             for stream, aggregate in wanted.items()

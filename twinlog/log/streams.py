@@ -19,8 +19,9 @@ from twinlog.model.errors import (
     UnknownEventType,
 )
 from twinlog.model.event import Recorded, StreamId
-from twinlog.model.personal import decides_personal, holds_personal, withheld
+from twinlog.model.personal import holds_personal
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import decides_personal, withheld
 
 
 class Found(NamedTuple):

@@ -20,7 +20,7 @@ def refuse_ids(streams: Collection[StreamId]) -> None:
 
 
 def refuse_metadata(events: Iterable[NewEvent]) -> None:
-    """Raises Unstorable where any is none, or holds anything but texts: it would be stored, and read by nobody."""
+    """Raises Unstorable where one is missing or holds anything but texts: it could be stored, and never read."""
     for event in events:
         found = event.metadata
         try:

@@ -7,8 +7,10 @@ the way, so the next look is quick.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from twinlog.log import scan
 from twinlog.log.kept_snapshots import KeptStates
@@ -21,13 +23,32 @@ from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import TwinlogError, Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.model.schema import Schema
 
 _NEWEST = 2**31 - 1
 _PAGE = 1_000
 _FOLDED_AT_ONCE = 100
 """Events; a large state takes some 20 µs for each."""
+_MOST_LEFT = 4
+_LEFT_SECONDS = 10.0
+"""How long it is remembered how far a stream was folded for somebody who did not wait: states may be large, and hold
+what is erased meanwhile."""
+
+
+class StillFolding(Exception):
+    """A stream takes longer to fold than its reader waits; who asks again soon goes on from there."""
+
+    def __init__(self, at: Entry) -> None:
+        super().__init__(f"it takes longer to fold: {at.version:,} events so far; ask again")
+        self.folded = at.version
+
+
+class _Left(NamedTuple):
+    """How far a stream was folded."""
+
+    at: Entry
+    forgotten: asyncio.TimerHandle
 
 
 class TimeTravel:
@@ -39,6 +60,8 @@ class TimeTravel:
         self._schema = schema
         self._codecs = codecs or StateCodecs(schema)
         self._kept = KeptStates(log, self._codecs)
+        self._left: OrderedDict[tuple[StreamId, int], _Left] = OrderedDict()
+        """By the streams and the versions up to which they are folded."""
 
     async def version(self, stream: StreamId, moment: Moment) -> int:
         """The version of a stream at a moment; 0: it had not begun. Raises Unavailable.
@@ -51,31 +74,45 @@ class TimeTravel:
             return await self._log.version_at(stream, moment)
         return await scan.version_before(self._log, stream, lambda event: _is_beyond(event, moment))
 
-    async def state(self, aggregate: AnyAggregate, id: str, moment: Moment) -> Entry | Unreadable:
-        """A stream as it was at a moment; at version 0 where it had not begun. Raises Unavailable."""
-        stream = StreamId(aggregate.name, id)
-        return await self._upto(aggregate, stream, await self.version(stream, moment))
+    async def state(
+        self, aggregate: AnyAggregate, id: str, moment: Moment, *, until: float | None = None
+    ) -> Entry | Unreadable:
+        """A stream as it was at a moment; at version 0 where it had not begun. Raises Unavailable.
+
+        ``until``: a time of the event loop, by which its reader wants an answer; None: whenever it comes. Raises
+        StillFolding where it takes longer.
+        """
+        stream = known_stream((aggregate.name, id))
+        return await self._upto(aggregate, stream, await self.version(stream, moment), until)
 
     async def rebuild(self, aggregate: AnyAggregate, id: str) -> Entry | Unreadable:
         """Makes the kept snapshots of a stream anew, from its first event. Raises Unavailable."""
         if isinstance(self._log, KeepsSnapshots):
             await self._log.drop_kept(aggregate.name, id)
-        return await self._folded(beginning(aggregate), StreamId(aggregate.name, id), _NEWEST)
+        return await self._folded(beginning(aggregate), known_stream((aggregate.name, id)), _NEWEST)
 
-    async def _upto(self, aggregate: AnyAggregate, stream: StreamId, upto: int) -> Entry | Unreadable:
+    async def _upto(
+        self, aggregate: AnyAggregate, stream: StreamId, upto: int, until: float | None
+    ) -> Entry | Unreadable:
+        if left := self._forget((stream, upto)):
+            further = await self._folded(left, stream, upto, until)
+            if isinstance(further, Entry):  # who compares two states of it asks once more for this one
+                self._leave((stream, upto), further)
+            if not _may_be_its_fault(further):
+                return further
         below = upto
         while below > 0:
             start, snapshot = await self._nearest(aggregate, stream, below)
-            found = await self._folded(start, stream, upto) if start else None
+            found = await self._folded(start, stream, upto, until) if start else None
             if found and not (snapshot and _may_be_its_fault(found)):
                 return found
             below = snapshot.version - 1 if snapshot else 0
-        return await self._folded(beginning(aggregate), stream, upto)
+        return await self._folded(beginning(aggregate), stream, upto, until)
 
     async def _nearest(
         self, aggregate: AnyAggregate, stream: StreamId, upto: int
     ) -> tuple[Entry | None, Snapshot | None]:
-        """Where to begin, and the snapshot that is there; no entry where that snapshot is of no use."""
+        """Where to begin, and the snapshot that is there; the entry is None where that snapshot cannot be used."""
         nearest = None
         if isinstance(self._log, KeepsSnapshots):
             nearest = await self._log.nearest(stream, self._codecs.schema(aggregate), upto)
@@ -92,9 +129,11 @@ class TimeTravel:
         self._kept.remember(stream, len(snapshot.state))
         return entry, snapshot
 
-    async def _folded(self, at: Entry, stream: StreamId, upto: int) -> Entry | Unreadable:
-        """A stream up to a version; what should be kept on the way is."""
-        every = at.aggregate.keep_every
+    async def _folded(
+        self, at: Entry, stream: StreamId, upto: int, until: float | None = None
+    ) -> Entry | Unreadable:
+        """A stream up to a version; what should be kept on the way is. Raises StillFolding."""
+        every, now = at.aggregate.keep_every, asyncio.get_running_loop().time
         async for events in self._events(stream, at.version, upto):
             for part in _parts(events, every):
                 found = fold(self._schema, at, part)
@@ -105,7 +144,25 @@ class TimeTravel:
                 if every and at.version % every == 0:
                     with suppress(Unavailable):  # it is only a cache
                         await self._kept.keep(stream, at)
+                if until is not None and at.version < upto and now() > until:
+                    self._leave((stream, upto), at)
+                    raise StillFolding(at)
         return at
+
+    def _leave(self, key: tuple[StreamId, int], at: Entry) -> None:
+        """Remembers for a while how far a stream was folded."""
+        self._forget(key)
+        loop = asyncio.get_running_loop()
+        self._left[key] = _Left(at, loop.call_later(_LEFT_SECONDS, self._forget, key))
+        if len(self._left) > _MOST_LEFT:
+            self._forget(next(iter(self._left)))
+
+    def _forget(self, key: tuple[StreamId, int]) -> Entry | None:
+        """What was remembered; None: nothing was."""
+        if left := self._left.pop(key, None):
+            left.forgotten.cancel()
+            return left.at
+        return None
 
     async def _events(self, stream: StreamId, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
         while after < upto:

@@ -152,7 +152,7 @@ class Timers:
         return {timer: str(error) for timer, error in failed.items()}
 
     async def _causes(self, timers: Sequence[Timer]) -> Causes:
-        """The events that set the timers: a wake-up continues their trace and has their ``extra``, too."""
+        """The events that set the timers: a wake-up continues their trace, and has their correlation and ``extra``."""
         known = [timer for timer in timers if timer.version]  # the others are a repair's
         wanted = [ReadRequest(timer.stream, timer.version - 1, upto=timer.version) for timer in known]
         slices = await self._log.load(wanted) if wanted else []
@@ -201,9 +201,11 @@ class Timers:
                 if not timer.version:  # a repair of the log left it: what it should be is found out here
                     transaction.check_timer(aggregate, id)
                 if due is not None and due <= now:
-                    extra = causes[timer].metadata.extra if timer in causes else {}
+                    of = causes[timer].metadata if timer in causes else Metadata()
                     trace = traces.get(timer, "")
-                    metadata = Metadata(id, f"timer/{timer.stream}", trace, self._actor, extra)
+                    metadata = Metadata(
+                        of.correlation_id or id, f"timer/{timer.stream}", trace, self._actor, of.extra
+                    )
                     transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)
             except NotLoaded:
                 raise

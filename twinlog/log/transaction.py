@@ -16,10 +16,10 @@ from twinlog.log.ports import Statement, TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
 from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
-from twinlog.model.event import Metadata, NewEvent, StreamId, encoded
+from twinlog.model.event import Metadata, NewEvent, StreamId, encoded, known_stream
 from twinlog.model.forms import shown
-from twinlog.model.personal import decides_personal, withheld
 from twinlog.model.schema import Schema
+from twinlog.model.withheld import decides_personal, withheld
 
 State = TypeVar("State")
 Command = TypeVar("Command")
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     state: Any
     version: int
     position: int
-    """The position of its last event; 0 if it has none, or if that one is not committed yet."""
+    """The position of its last event; 0 for an empty stream, and until that event is committed."""
     snapshot_version: int
     """The version of its newest snapshot; 0 if it has none."""
     due: datetime | None = None
@@ -126,7 +126,7 @@ class Transaction:
 
     def state(self, aggregate: Aggregate[State, Any], id: str) -> State:
         """The state of a stream, including this unit's own decisions."""
-        state: State = self._entry(aggregate, StreamId(aggregate.name, id)).state
+        state: State = self._entry(aggregate, known_stream((aggregate.name, id))).state
         return state
 
     def do(
@@ -144,7 +144,7 @@ class Transaction:
         """
         if not id or not isinstance(id, str):
             raise NoStreamId(aggregate=aggregate.name, id=repr(id), command=type(command).__name__)
-        stream = StreamId(aggregate.name, id)
+        stream = known_stream((aggregate.name, id))
         entry, cause = self._entry(aggregate, stream), metadata or self._metadata
         state, version, events = entry.state, entry.version, []
         at_work, upcasting, owners = "decide", self._draft.upcasting, self._draft.owners
@@ -199,7 +199,7 @@ class Transaction:
 
     def check_timer(self, aggregate: AnyAggregate, id: str) -> None:
         """Makes the stored timer of a stream match its state: set, changed or cleared."""
-        self._entry(aggregate, stream := StreamId(aggregate.name, id))
+        self._entry(aggregate, stream := known_stream((aggregate.name, id)))
         self._checked.add(stream)
 
     def touched(self) -> list[StreamId]:

@@ -172,8 +172,8 @@ class Twin(Protocol):
         """Tells all that wait in :meth:`notified`, in any process, that the log has grown. May get lost."""
         ...
 
-    async def notified(self, timeout: float) -> None:
-        """Returns at the next notification, or after ``timeout`` seconds."""
+    async def notified(self, timeout_seconds: float, /) -> None:
+        """Returns at the next notification, or after ``timeout_seconds``."""
         ...
 
 
@@ -194,6 +194,25 @@ class Peeking(Protocol):
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
     ) -> Recorded | None:
         """The first of the events that a delivery would bring, or None. Raises TwinMissing and Unavailable."""
+        ...
+
+
+@runtime_checkable
+class SizeLimited(Protocol):
+    """A twin that takes events up to a size."""
+
+    @property
+    def most_bytes(self) -> int:
+        """How large the payload of an event may be."""
+        ...
+
+
+@runtime_checkable
+class Trimming(Protocol):
+    """A twin whose oldest events can be taken out."""
+
+    async def trim(self, upto: int) -> None:
+        """Takes out what it has up to a sequence. Raises Unavailable."""
         ...
 
 

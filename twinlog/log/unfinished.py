@@ -24,7 +24,7 @@ from twinlog.log.units import StreamRef
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
 from twinlog.model.errors import Overloaded
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 
 _LOOK_SECONDS = 0.25
 _RATES, _REMEMBERED = 8, 12
@@ -105,7 +105,7 @@ class UnfinishedWork:
         if (count := len(self._open) - self._stuck) >= self._window:
             self._refused += 1
             raise Overloaded(waiting=count)
-        stream = StreamId(ref[0].name, ref[1])
+        stream = known_stream((ref[0].name, ref[1]))
         if stream in self._open:
             return None
         self._open[stream] = _Work(stream, ref[0], asyncio.get_running_loop().time())

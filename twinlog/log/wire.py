@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
 
-from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.model.event import Recorded, known_metadata, known_stream
 from twinlog.model.ids import uuid_of
 from twinlog.v1.event_pb2 import RecordedEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NO_EXTRA: Mapping[str, str] = {}
 
 
 def to_wire(event: Recorded) -> bytes:
@@ -59,13 +61,12 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         recorded_at = _time(wire.recorded_at_us)
     except (ValueError, OverflowError, OSError) as error:
         raise DecodeError(str(error)) from error
-    metadata = Metadata(wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor)
-    if wire.extra:
-        metadata = metadata._replace(extra=dict(wire.extra))
+    extra = dict(wire.extra) if wire.extra else _NO_EXTRA
+    metadata = known_metadata((wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor, extra))
     return Recorded(
         subject.partition(".")[0],
         wire.position,
-        StreamId(wire.stream_type, wire.stream_id),
+        known_stream((wire.stream_type, wire.stream_id)),
         wire.version,
         event_id,
         wire.type,

@@ -82,9 +82,9 @@ class MemoryTwin:
     async def notify(self) -> None:
         self._notified.set()
 
-    async def notified(self, timeout: float) -> None:
+    async def notified(self, timeout_seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 await self._notified.wait()
         self._notified.clear()
 

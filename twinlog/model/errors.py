@@ -80,7 +80,7 @@ def unexpected(error: Exception) -> Exception | None:
 class PartlyUnavailable(Unavailable):
     """What is stored there cannot be read ({why})."""
 
-    # Of what else is asked for, nothing is said: whoever reads several at once reads each by itself.
+    # Nothing is said of what else was asked for: a reader of several reads each by itself then.
 
 
 class Overloaded(Unavailable):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 from uuid import UUID
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import WrongValue, shown
 from twinlog.model.routing import rule_of
 
 _BUCKETS = 64
@@ -26,19 +27,35 @@ _LONGEST_TOKEN = 1_000
 _REMEMBERED_TOKENS = 1_000
 
 
-class StreamId(NamedTuple):
-    """The identity of one stream of a log, which is one aggregate."""
-
+class _StreamId(NamedTuple):
     type: str
     id: str
+
+
+class StreamId(_StreamId):
+    """The identity of one stream of a log, which is one aggregate: its type, such as order, and its id.
+
+    Raises ValueError unless both are texts, and not empty.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, type: str, id: str) -> StreamId:
+        for part, given in (("type", type), ("id", id)):
+            if not isinstance(given, str) or not given:
+                what = f"{part} is {shown(given)}; give a text, such as StreamId('order', order_id)"
+                raise WrongValue(f"StreamId: {what}")
+        return known_stream((type, id))
 
     def __str__(self) -> str:
         return f"{self.type}/{self.id}"
 
 
-class Metadata(NamedTuple):
-    """What is known about an event besides its payload."""
+known_stream: Callable[[tuple[str, str]], StreamId] = partial(tuple.__new__, StreamId)
+"""The stream of parts that were looked at already: every event and every command comes by here."""
 
+
+class _Metadata(NamedTuple):
     correlation_id: str = ""
     """Shared by everything that one request set off."""
     causation_id: str = ""
@@ -49,6 +66,44 @@ class Metadata(NamedTuple):
     """Who did it."""
     extra: Mapping[str, str] = {}
     """What the domain says besides, such as the tenant or the user; what an event causes has the same."""
+
+
+class Metadata(_Metadata):
+    """What is known about an event besides its payload.
+
+    Raises ValueError unless all of it is texts, and ``extra`` a mapping of texts.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        correlation_id: str = "",
+        causation_id: str = "",
+        traceparent: str = "",
+        actor: str = "",
+        extra: Mapping[str, str] = {},
+    ) -> Metadata:
+        made = known_metadata((correlation_id, causation_id, traceparent, actor, extra))
+        for part, text in zip(made._fields[:-1], made, strict=False):
+            if not isinstance(text, str):
+                raise WrongValue(f"Metadata: {part} is {shown(text)}; give a text, or leave it out")
+        given: object = extra
+        if not isinstance(given, Mapping):
+            what = f"extra is {shown(extra)}; give a mapping of texts, such as {{'tenant': 'north'}}"
+            raise WrongValue(f"Metadata: {what}")
+        for each in (*extra, *extra.values()):
+            if not isinstance(each, str):
+                raise WrongValue(
+                    f"Metadata: extra has {shown(each)}; give texts, such as {{'tenant': 'north'}}"
+                )
+        return made
+
+
+known_metadata: Callable[[tuple[str, str, str, str, Mapping[str, str]]], Metadata] = partial(
+    tuple.__new__, Metadata
+)
+"""That of parts which were looked at already: every event and every command comes by here."""
 
 
 def encoded(message: Message) -> tuple[str, bytes, str]:
@@ -119,7 +174,7 @@ class Recorded(NamedTuple):
     def causing(self, actor: str) -> Metadata:
         """The metadata of what ``actor`` does because of this event."""
         given, address = self.metadata, f"{self.log}/{self.position}"
-        return Metadata(given.correlation_id, address, given.traceparent, actor, given.extra)
+        return known_metadata((given.correlation_id, address, given.traceparent, actor, given.extra))
 
 
 @lru_cache(_REMEMBERED_TOKENS)

@@ -7,7 +7,7 @@ not at all. What a sound declaration may not say besides is refused at start.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -25,6 +25,10 @@ class WrongForm(ConfigurationError, ValueError):
     reason = "WRONG_FORM"
 
 
+class WrongValue(ValueError):
+    """A value that a program makes as it runs is none; where an event led to it, that event is set aside."""
+
+
 class Form(NamedTuple):
     """What a part has to be."""
 
@@ -40,6 +44,12 @@ Forms = Mapping[str, Form]
 def refuse_other(of: str, declared: object, forms: Forms) -> None:
     """Raises WrongForm for the first part of another form; ``of`` names what is declared, for people."""
     refuse(of, wrong_parts(declared, forms))
+
+
+def refuse_value(of: str, value: object, forms: Forms) -> None:
+    """The same of what a program makes as it runs. Raises WrongValue."""
+    if what := next(wrong_parts(value, forms), ""):
+        raise WrongValue(f"{of}: {what}")
 
 
 def wrong_parts(declared: object, forms: Forms) -> Iterator[str]:
@@ -140,6 +150,11 @@ def one(of: type, words: str) -> Form:
 
 
 NAME = Form(_is_name, f"a text of at most {_LONGEST_NAME} printable characters")
+TEXT = Form(lambda given: isinstance(given, str), "a text")
+MOMENT = Form(
+    lambda given: isinstance(given, datetime) and given.tzinfo is not None,
+    "a datetime with a time zone, such as service.clock.now()",
+)
 FLAG = Form(lambda given: isinstance(given, bool), "True or False")
 DURATION = Form(_is_duration, f"a timedelta, such as timedelta(seconds=10), of at most {MOST_DAYS} days")
 EVENT = Form(is_event, "the generated class of a message, such as RoomAdded")

@@ -12,9 +12,19 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
-from twinlog.model.aggregate import AnyAggregate
+from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.errors import ConfigurationError
-from twinlog.model.forms import NAME, RULES, Forms, refuse, refuse_other, shown, wrong_events, wrong_functions
+from twinlog.model.forms import (
+    NAME,
+    RULES,
+    Forms,
+    WrongValue,
+    refuse,
+    refuse_other,
+    shown,
+    wrong_events,
+    wrong_functions,
+)
 from twinlog.model.routing import has_routing_key, rule_of
 
 
@@ -45,7 +55,14 @@ class Target(NamedTuple):
 
 
 def on(aggregate: AnyAggregate, id: str) -> Target:
-    """Addresses an aggregate with a command: ``on(CUSTOMER, e.customer_id).do(ReserveCredit(...))``."""
+    """Addresses an aggregate with a command: ``on(CUSTOMER, e.customer_id).do(ReserveCredit(...))``.
+
+    Raises ValueError for what is no aggregate. An id that is no text is refused with its command.
+    """
+    if not isinstance(aggregate, Aggregate):
+        raise WrongValue(
+            f"on: the aggregate is {shown(aggregate)}; give an Aggregate, as on(ROOM, event.room_id)"
+        )
     return Target(aggregate, id)
 
 

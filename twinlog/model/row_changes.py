@@ -8,7 +8,7 @@ chain is whole, so is the answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
@@ -111,6 +111,38 @@ def since(noted: Noted, marks: Marks) -> Changed | None:
             key: Before(note.fields, before) for key, before in zip(note.keys, note.before, strict=True)
         }
     return changed
+
+
+Sorted = dict[tuple[Any, ...], tuple[dict[str, Any], list[str]]]
+"""By values of a filter, the changed rows that have them, and the keys of those that had them."""
+
+
+def sorted_by(
+    fields: tuple[str, ...],
+    watched: Collection[tuple[Any, ...]],
+    changed: Changed | None,
+    rows: Mapping[str, Any],
+) -> Sorted | None:
+    """What has changed for those who watch by these fields; None where that is not known."""
+    found: Sorted = {}
+    if changed is None:
+        return None
+    for key, before in changed.items():
+        if not set(fields) <= set(before.fields):
+            return None
+        row = rows.get(key)
+        now = None if row is None else tuple(plain(getattr(row, field)) for field in fields)
+        was = _values_of(fields, before)
+        if now is not None and now in watched:
+            found.setdefault(now, ({}, []))[0][key] = row
+        if was is not None and was != now and was in watched:
+            found.setdefault(was, ({}, []))[1].append(key)
+    return found
+
+
+def _values_of(fields: tuple[str, ...], before: Before) -> tuple[Any, ...] | None:
+    told = before.told()
+    return None if told is None else tuple(told[field] for field in fields)
 
 
 class RowsNoted(NamedTuple):

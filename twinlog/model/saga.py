@@ -15,13 +15,9 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import MOMENT, TEXT, Forms, refuse_value
 from twinlog.model.messages import StoredMessage
-from twinlog.model.saga_table import Backoff as Backoff
-from twinlog.model.saga_table import Parallel as Parallel
-from twinlog.model.saga_table import Replies
-from twinlog.model.saga_table import Saga as Saga
-from twinlog.model.saga_table import SagaContext as SagaContext
-from twinlog.model.saga_table import Step as Step
+from twinlog.model.saga_step import Replies, SagaContext
 from twinlog.v1 import saga_pb2 as pb
 
 TIMED_OUT = "DEADLINE_EXCEEDED"
@@ -138,6 +134,9 @@ class SagaInstance:
 
 # --- commands ----------------------------------------------------------------------------------------------
 
+_ORDER: Forms = {"reason": TEXT, "now": MOMENT}
+_ORDER_OF_A_STEP: Forms = {**_ORDER, "step": TEXT}
+
 
 @dataclass(frozen=True, slots=True)
 class Begin:
@@ -171,6 +170,9 @@ class Retry:
     step: str = ""
     """The name of the step, where several are awaited; empty: each."""
 
+    def __post_init__(self) -> None:
+        refuse_value("Retry", self, _ORDER_OF_A_STEP)
+
 
 @dataclass(frozen=True, slots=True)
 class Skip:
@@ -181,6 +183,9 @@ class Skip:
     step: str = ""
     """The name of the step, where several are awaited; empty: the only one."""
 
+    def __post_init__(self) -> None:
+        refuse_value("Skip", self, _ORDER_OF_A_STEP)
+
 
 @dataclass(frozen=True, slots=True)
 class Abort:
@@ -188,6 +193,9 @@ class Abort:
 
     reason: str
     now: datetime
+
+    def __post_init__(self) -> None:
+        refuse_value("Abort", self, _ORDER)
 
 
 Command = Begin | Reply | Wake | Retry | Skip | Abort

@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 from twinlog.model.aggregate import Aggregate, Events
 from twinlog.model.errors import ConfigurationError, TwinlogError
 from twinlog.model.forms import WrongForm, shown
-from twinlog.model.saga import Command, Saga, SagaInstance, Wake
-from twinlog.model.saga_table import WrongSagaTable
+from twinlog.model.saga import Command, SagaInstance, Wake
+from twinlog.model.saga_table import Saga, WrongSagaTable
 from twinlog.v1 import saga_pb2 as pb
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.forms import shown
-from twinlog.model.saga import Awaited, Backoff, Saga, SagaInstance, SagaStatus, Step
+from twinlog.model.saga import Awaited, SagaInstance, SagaStatus
+from twinlog.model.saga_step import Backoff, Step
+from twinlog.model.saga_table import Saga
 from twinlog.v1 import saga_pb2 as pb
 
 
@@ -64,7 +66,7 @@ class SagaCommands:
         return Sent(awaited.step, command, due)
 
     def _goes_on(self, number: int) -> bool:
-        """Whether a step is tried again without limit: it is the point of no return, or behind it."""
+        """Whether a step is tried again without limit: from the point of no return on."""
         return self._saga.pivot is not None and number >= self._saga.pivot
 
     def _compensation(self, instance: SagaInstance, current: int) -> Message:

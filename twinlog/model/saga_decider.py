@@ -22,17 +22,16 @@ from twinlog.model.saga import (
     Command,
     Reply,
     Retry,
-    Saga,
     SagaInstance,
     SagaStatus,
     Skip,
-    Step,
     StepState,
     Wake,
 )
 from twinlog.model.saga_commands import SagaCommands, Sent, ending
 from twinlog.model.saga_evolution import MAY_HAVE_HAPPENED, SagaEvolution
-from twinlog.model.saga_table import Replies
+from twinlog.model.saga_step import Replies, Step
+from twinlog.model.saga_table import Saga
 from twinlog.model.times import timestamp
 from twinlog.v1 import saga_pb2 as pb
 
@@ -90,7 +89,7 @@ class SagaDecider:
         self.evolve = self._evolution.evolve
 
     def decide(self, instance: SagaInstance, command: Command) -> Events:
-        """The events that a command makes; none where it is late, repeated or of no concern."""
+        """The events that a command makes; none where it is late, repeated or irrelevant."""
         match command:
             case Begin(event, now) if instance.status is SagaStatus.NONE:
                 started = pb.SagaStarted(
@@ -125,7 +124,7 @@ class SagaDecider:
         return self._keep(instance, event)
 
     def _keep(self, instance: SagaInstance, event: Message) -> Events:
-        """The first answer to a step that waits for a signal and has not begun: nobody sends it again."""
+        """Keeps the first answer to a step that waits for a signal and is still to begin: it is sent only once."""
         for number, step in enumerate(self._saga.steps):
             if step.send or instance.steps[number] is not StepState.WAITING or step.name in instance.early:
                 continue

@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 
 from twinlog.model.changing import changed
 from twinlog.model.messages import StoredMessage, unpack
-from twinlog.model.saga import Awaited, Saga, SagaInstance, SagaStatus, StepState
+from twinlog.model.saga import Awaited, SagaInstance, SagaStatus, StepState
+from twinlog.model.saga_table import Saga
 from twinlog.model.times import time_of
 from twinlog.v1 import saga_pb2 as pb
 
@@ -81,7 +82,7 @@ class SagaEvolution:
         return ()
 
     def leave_out(self, instance: SagaInstance, steps: Iterable[int]) -> SagaInstance:
-        """The state without steps whose condition does not hold."""
+        """The state once steps whose condition fails are left out."""
         states = instance.steps
         for number in steps:
             states = _with(states, number, StepState.LEFT_OUT)

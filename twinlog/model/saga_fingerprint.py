@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from google.protobuf.message import Message
 
-from twinlog.model.saga_table import Saga, Step
+from twinlog.model.saga_step import Step
+from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 
 _PICKS = "picks its answers"

@@ -79,14 +79,12 @@ _SOURCES = Form(_of_logs, 'by log, the events that it hears, such as {"rooms": [
 
 
 def _backoff(of: type) -> Form:
-    def holds(given: Any) -> bool:
-        if not isinstance(given, of):
-            return False
-        first, most, after = (getattr(given, part) for part in ("first", "most", "attention_after"))
-        return _is_bounded(first) and _is_bounded(most) and whole(1).holds(after)
-
-    return Form(holds, "a Backoff of two timedeltas of at most two years, and attention_after of 1 or more")
+    return one(of, "a Backoff, such as Backoff(first=timedelta(seconds=5))")
 
 
-def _is_bounded(given: Any) -> bool:
-    return isinstance(given, timedelta) and given <= timedelta(days=MOST_DAYS)
+_BOUNDED = Form(
+    lambda given: isinstance(given, timedelta) and given <= timedelta(days=MOST_DAYS),
+    f"a timedelta, such as timedelta(seconds=5), of at most {MOST_DAYS} days",
+)
+BACKOFF_FORMS: Forms = {"first": _BOUNDED, "most": _BOUNDED, "attention_after": whole(1)}
+"""Those of a backoff. What is too short is told with the table, by the step that has it."""

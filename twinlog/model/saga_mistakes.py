@@ -1,18 +1,17 @@
-"""Mistakes in a saga's table that would go unnoticed until an instance takes a wrong turn, and what to do instead."""
+"""Mistakes in a saga's steps, each with what to do instead."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import shown
 from twinlog.model.functions import not_plain, takes
-
-if TYPE_CHECKING:
-    from twinlog.model.saga_table import Backoff, Saga, Step
+from twinlog.model.saga_step import Backoff, Parallel, Step
 
 _FUNCTIONS = {
     "send": "the context",
@@ -27,30 +26,83 @@ _FUNCTIONS = {
 """Of a step, with what each is given."""
 
 
-def silent_mistakes(saga: Saga) -> Iterator[str]:
-    """What is wrong with a table."""
-    if not saga.name or "/" in saga.name:
-        yield f"its name {saga.name!r} is empty or has a slash, which parts name and id; rename it"
-    if saga.version < 1:
-        yield f"versions count from 1, and {saga.version} would stand for an instance that has not begun; renumber it"
-    yield from _in_backoff("its", saga.backoff)
-    yield from _in_types(saga)
-    yield from _in_functions(saga)
-    for step in (*saga.steps, *_closing(saga)):
+def wrong_groups(steps: Sequence[Step]) -> Iterator[str]:
+    """What is wrong with the steps of each :class:`Parallel`."""
+    for step in steps:
+        if isinstance(step, Parallel):
+            if not step.together:
+                yield "a Parallel has no steps; give it some, or leave it out"
+            if other := next((each for each in step.together if not isinstance(each, Step)), None):
+                yield f"a Parallel has {shown(other)} among its steps; give steps, as in Parallel(Step(…), Step(…))"
+
+
+def wrong_step(step: Step, steps: Sequence[Step]) -> str:
+    """Why a step cannot run as one of ``steps``; empty: it can."""
+    return _wrong_alone(step) or _ambiguous(step, steps)
+
+
+def _wrong_alone(step: Step) -> str:
+    if step.together:
+        return "is a Parallel inside a Parallel; put all steps into one, or one after the other"
+    if step.lasts is not None:
+        given = step.send or step.done or step.refused or step.deadline or step.undo or step.no_return
+        return "only lasts for a time: it takes no command, answer, deadline or undo" if given else ""
+    if step.done is None:
+        return "needs done=, the event that says it succeeded, or lasts=, for a step that only waits"
+    if (step.undo is None) != (step.undone is None):
+        return "needs undo= and undone= together: a compensation is retried until it is answered"
+    if step.send is None and (step.retries or step.transient):
+        return "sends nothing, so nothing can be sent again: leave out retries and transient"
+    if step.transient and not (step.retries or step.no_return):
+        return "has a transient failure and no retries; say how often its command is sent again"
+    if step.transient and not isinstance(step.transient, type) and not step.refused:
+        return "tells transient refusals from others by a function; that needs refused="
+    return ""
+
+
+def _ambiguous(step: Step, steps: Sequence[Step]) -> str:
+    """What two steps of a group cannot have in common."""
+    if not step.group:
+        return ""
+    others = [other for other in steps if other.group == step.group and other is not step]
+    for other in others:
+        for answer in step.answers:
+            if answer in other.answers and not (step.matches and other.matches):
+                return (
+                    f'and "{other.name}" run in parallel, and {answer.DESCRIPTOR.name} answers both; say by matches= '
+                    "which of them is whose, or let each step have events of its own"
+                )
+    return ""
+
+
+def wrong_pivot(steps: Sequence[Step]) -> str:
+    """What is wrong with the point of no return; empty: nothing."""
+    points = [number for number, step in enumerate(steps) if step.no_return]
+    if not points:
+        return ""
+    if len(points) > 1:
+        return "it has several points of no return; the first decides, so mark that one only"
+    if steps[points[0]].group:
+        return f'the point of no return "{steps[points[0]].name}" stands in a Parallel; let it stand alone'
+    for step in steps[points[0] :]:
+        if step.undo:
+            return f'"{step.name}" is never undone, from the point of no return on; leave out undo and undone'
+    return ""
+
+
+def in_steps(steps: Sequence[Step]) -> Iterator[str]:
+    """What would go unnoticed until an instance takes a wrong turn."""
+    for step in steps:
         yield from (f'the step "{step.name}" {what}' for what in _in_step(step))
-    for one, other in combinations((*saga.steps, *_closing(saga)), 2):
+    for one, other in combinations(steps, 2):
         yield from _in_common(one, other)
-
-
-def _closing(saga: Saga) -> Sequence[Step]:
-    return [saga.on_compensated] if saga.on_compensated else []
 
 
 def _in_step(step: Step) -> Iterator[str]:
     if not step.name:
         yield "has no name; give it one, which people see and replies are kept by"
     for name, given in _FUNCTIONS.items():
-        yield from (f"has {what}" for what in _in_function(name, getattr(step, name), given))
+        yield from (f"has {what}" for what in in_function(name, getattr(step, name), given))
     for name in ("deadline", "lasts"):
         time = getattr(step, name)
         if isinstance(time, timedelta) and time <= timedelta():
@@ -58,13 +110,14 @@ def _in_step(step: Step) -> Iterator[str]:
     if step.retries < 0:
         yield f"has retries={step.retries}; give 0 or more"
     if step.backoff:
-        yield from _in_backoff("has a", step.backoff)
+        yield from in_backoff("has a", step.backoff)
     others = [answer for answer in (step.refused, step.undone, step.transient) if isinstance(answer, type)]
     if step.done in others:
-        yield f"has {_name(step.done)} for success and for something else; let each have an event of its own"
+        yield f"has {event_name(step.done)} for success and for something else; let each have an event of its own"
 
 
-def _in_function(name: str, function: Any, given: str) -> Iterator[str]:
+def in_function(name: str, function: Any, given: str) -> Iterator[str]:
+    """What is wrong with a function of a table that is called with ``given``."""
     if not callable(function) or isinstance(function, type):
         return
     if what := not_plain(function):
@@ -74,28 +127,13 @@ def _in_function(name: str, function: Any, given: str) -> Iterator[str]:
         yield f"a function {name} that cannot be called with 1 argument; let it take {given}"
 
 
-def _in_functions(saga: Saga) -> Iterator[str]:
-    functions = {"partition_key": saga.partition_key, "id": saga.id}
-    reasons = {f"reason for {_name(event)}": reason for event, reason in saga.interrupted_by.items()}
-    for name, function in {**functions, **reasons}.items():
-        yield from (f"it has {what}" for what in _in_function(name, function, "the event"))
-
-
-def _in_backoff(whose: str, backoff: Backoff) -> Iterator[str]:
+def in_backoff(whose: str, backoff: Backoff) -> Iterator[str]:
+    """What is wrong with a backoff; ``whose`` begins the sentence."""
     if backoff.first <= timedelta() or backoff.most < backoff.first:
         yield (
             f"{whose} backoff goes from {backoff.first} to {backoff.most}, and would send again without a pause; "
             "let first be more than 0 and most no less than first"
         )
-
-
-def _in_types(saga: Saga) -> Iterator[str]:
-    for step in saga.steps:
-        if step.done in saga.interrupted_by:
-            yield (
-                f'{_name(step.done)} interrupts it, so that the step "{step.name}" would never succeed; leave it out '
-                "of interrupted_by, or let success be another event"
-            )
 
 
 def _in_common(one: Step, other: Step) -> Iterator[str]:
@@ -107,9 +145,9 @@ def _in_common(one: Step, other: Step) -> Iterator[str]:
         if what := next((what for what, same in theirs.items() if same is answer), None):
             both = f"are both {said}" if what == said else f"are {said} and {what}"
             yield (
-                f'the steps "{one.name}" and "{other.name}" {both} by {_name(answer)}, so that an answer that comes '
-                "again or late would count for the wrong one; say by matches= which of them is whose, or let each "
-                "step have events of its own"
+                f'the steps "{one.name}" and "{other.name}" {both} by {event_name(answer)}, so that an answer that '
+                "comes again or late would count for the wrong one; say by matches= which of them is whose, or let "
+                "each step have events of its own"
             )
 
 
@@ -120,5 +158,6 @@ def _answers(step: Step) -> Iterator[tuple[str, type[Message]]]:
             yield ("put off" if said == "transient" else said), answer
 
 
-def _name(type: Any) -> str:
+def event_name(type: Any) -> str:
+    """The short name of an event, for people."""
     return str(type.DESCRIPTOR.name) if issubclass(type, Message) else str(type)

@@ -9,9 +9,9 @@ from google.protobuf.message import Message
 
 from twinlog.model.clock import Clock
 from twinlog.model.policies import Dispatch, Policies, on
-from twinlog.model.saga import Begin, Reply, Saga
+from twinlog.model.saga import Begin, Reply
 from twinlog.model.saga_aggregate import SagaAggregate
-from twinlog.model.saga_table import WrongSagaTable
+from twinlog.model.saga_table import Saga, WrongSagaTable
 
 
 def saga_policies(sagas: SagaAggregate, actor: str, clock: Clock) -> Sequence[Policies]:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from twinlog.model.saga import Awaited, Saga, SagaInstance, SagaStatus, StepState
+from twinlog.model.saga import Awaited, SagaInstance, SagaStatus, StepState
 from twinlog.model.saga_evolution import SagaEvolution
+from twinlog.model.saga_table import Saga
 
 
 class AwaitedKind(StrEnum):

@@ -16,9 +16,10 @@ from twinlog.model.errors import ConfigurationError, UndecodableEvent, UnknownEv
 from twinlog.model.event import Recorded
 from twinlog.model.forms import WrongForm, shown
 from twinlog.model.messages import message_class, pack, unpack
-from twinlog.model.personal import holds_personal, withheld
+from twinlog.model.personal import holds_personal
 from twinlog.model.routing import rule_of
 from twinlog.model.upcasts import Reading, Upcast, Upcaster, WrongUpcast, fingerprint, table_of
+from twinlog.model.withheld import withheld
 
 _HOLDS_EVENT = {
     "twinlog.v1.SagaStarted": "trigger",

@@ -9,7 +9,7 @@ from twinlog.model.event import Metadata
 SAMPLED = frozenset("13579bdf")
 """What the text ends with where spans of the trace are kept; of every event that is asked, without a call."""
 UNSAMPLED = frozenset("02468ace")
-"""What it ends with where they are not; a text that is empty has neither."""
+"""What it ends with where they are not; an empty text ends with neither."""
 _LENGTH = 55
 
 

@@ -128,7 +128,7 @@ class Upcast:
 
     @staticmethod
     def drop(old: type[Message]) -> Upcast:
-        """A type that no longer means anything: its events stay in the log, and nobody is given them."""
+        """A type that has lost its meaning: its events stay in the log, and readers are spared them."""
         line = f"Upcast.drop({_name(old)})"
         _refuse_unknown(line, [old])
         return Upcast(line, [Reading(old, _nothing, ())])

@@ -92,7 +92,7 @@ class UuidMap(Mapping[str, int]):
     @overload
     def get(self, key: str, default: int | T, /) -> int | T: ...
     def get(self, key: str, default: int | T | None = None, /) -> int | T | None:
-        """The value of a key, or ``default``; without an exception inside, because most orders are not held yet."""
+        """The value of a key, or ``default``. Nothing is raised inside: most keys are looked up before they are set."""
         found = self._found(key)
         return default if found is None else found
 

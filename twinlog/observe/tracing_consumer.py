@@ -8,6 +8,8 @@ from contextlib import contextmanager, nullcontext
 from opentelemetry.trace import SpanKind
 
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
+from twinlog.consume.effects import EffectConsumer
+from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
@@ -27,7 +29,9 @@ class TracedConsumer(ConsumerWrapper):
         super().__init__(inner)
         self._spans = spans
         self._schema = schema
-        self._calls_for_something = getattr(inner, "calls_for_something", None)
+        self._calls_for_something = (
+            inner.calls_for_something if isinstance(inner, PolicyConsumer | EffectConsumer) else None
+        )
         self._span_name = f"process {inner.source}"
         self._said = {
             "messaging.system": "nats",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 from opentelemetry.trace import SpanKind
 
@@ -12,6 +12,7 @@ from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession
 from twinlog.model.event import NewEvent
 from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Attributes, Spans
+from twinlog.observe.wrapper import Wrapper
 
 
 def traced_log(log: Log, spans: Spans) -> Log:
@@ -19,16 +20,13 @@ def traced_log(log: Log, spans: Spans) -> Log:
     return cast(Log, _TracedLog(log, log.name, spans))
 
 
-class _TracedSession:
-    """Does what the session or the log inside it does."""
+class _TracedSession(Wrapper):
+    _inner: LogSession
 
     def __init__(self, inner: LogSession, name: str, spans: Spans) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._name = name
         self._spans = spans
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         parts = _by_trace(batch.events)

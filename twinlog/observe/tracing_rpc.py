@@ -13,8 +13,9 @@ from opentelemetry.trace import StatusCode
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from twinlog.model.errors import TwinlogError
-from twinlog.model.personal import OWN_TYPES, withheld
+from twinlog.model.personal import OWN_TYPES
 from twinlog.model.trace import UNSAMPLED, trace_fields
+from twinlog.model.withheld import withheld
 from twinlog.observe.tracing_kept import KeptSpan
 from twinlog.observe.tracing_spans import Attributes, Spans, current
 from twinlog.rpc.context import TRACE, Context, given_trace

@@ -24,8 +24,9 @@ from opentelemetry.util.types import AttributeValue
 from structlog.contextvars import bound_contextvars
 
 from twinlog.model.clock import Clock
-from twinlog.model.personal import OWN_TYPES, withheld
+from twinlog.model.personal import OWN_TYPES
 from twinlog.model.trace import SAMPLED, trace_fields
+from twinlog.model.withheld import withheld
 from twinlog.observe.tracing_kept import KeptSpan, Origin
 
 APART = timedelta(seconds=60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import cast
 
 from opentelemetry.trace import SpanKind
 
@@ -12,6 +12,7 @@ from twinlog.log.twin import Twin
 from twinlog.model.event import Recorded
 from twinlog.model.trace import SAMPLED
 from twinlog.observe.tracing_spans import Attributes, Spans, ending
+from twinlog.observe.wrapper import Wrapper
 
 
 def traced_twin(twin: Twin, spans: Spans) -> Twin:
@@ -19,15 +20,12 @@ def traced_twin(twin: Twin, spans: Spans) -> Twin:
     return cast(Twin, _TracedTwin(twin, spans))
 
 
-class _TracedTwin:
-    """Does what the twin inside it does."""
+class _TracedTwin(Wrapper):
+    _inner: Twin
 
     def __init__(self, inner: Twin, spans: Spans) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._spans = spans
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         traced = [event for event in events if event.metadata.traceparent[-1:] in SAMPLED]

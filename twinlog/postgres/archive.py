@@ -8,9 +8,8 @@ from typing import Any
 
 from twinlog.log.archive import ArchiveDamaged, ArchivedRange, ArchiveReader
 from twinlog.model.event import Recorded
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.named_queries import QUERIES
 
-_QUERIES = load_queries("twinlog.postgres.sql")
 _RANGES_KEPT = 16
 _PAGE = 2_000
 
@@ -75,7 +74,7 @@ class Archive:
         for of in self._ranges.values():
             if of.first <= position <= of.last:
                 return of
-        for row in await fetch(_QUERIES["archived_at"], position):
+        for row in await fetch(QUERIES["archived_at"], position):
             of = range_of(row)
             if position > of.last:
                 continue

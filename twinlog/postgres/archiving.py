@@ -33,7 +33,8 @@ from twinlog.model.errors import FailedPrecondition, TwinlogError, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.postgres.archive import range_of
 from twinlog.postgres.connection import connection_of, fetch
-from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.reading import whole_pages
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
@@ -98,8 +99,8 @@ async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, sa
     refuse_copies(url)
     async with _alone(log):
         head = await log.head()
-        after = int((await fetch(log.pool, _QUERIES["archived_upto"]))[0][0])
-        ((young,),) = await fetch(log.pool, _QUERIES["archive_young"], after, rule.before)
+        after = int((await fetch(log.pool, QUERIES["archived_upto"]))[0][0])
+        ((young,),) = await fetch(log.pool, QUERIES["archive_young"], after, rule.before)
         old = min(head, young or head) - 1  # the newest event is what appends go by
         ranges = size = 0
         proved: set[int] = set()
@@ -115,12 +116,12 @@ async def archive(log: PostgresLog, identity: Identity, url: str, rule: Rule, sa
 @asynccontextmanager
 async def _alone(log: PostgresLog) -> AsyncIterator[None]:
     async with connection_of(log.pool) as connection:
-        if not await connection.fetchval(_QUERIES["archive_lock"]):
+        if not await connection.fetchval(QUERIES["archive_lock"]):
             raise ArchiveBusy(log=log.name)
         try:
             yield
         finally:
-            await connection.execute(_QUERIES["archive_unlock"])
+            await connection.execute(QUERIES["archive_unlock"])
 
 
 async def _range(log: PostgresLog, identity: Identity, url: str, first: int, last: int) -> ArchivedRange:
@@ -136,8 +137,8 @@ async def _range(log: PostgresLog, identity: Identity, url: str, first: int, las
         if of is None:
             of = await _proved(log, file, first, last, written.digest)
     noted = (of.first, of.last, last - first + 1, *of[2:])
-    await fetch(log.pool, _QUERIES["archive_rules_out_older"])
-    await fetch(log.pool, _QUERIES["archive_range"], *noted)
+    await fetch(log.pool, QUERIES["archive_rules_out_older"])
+    await fetch(log.pool, QUERIES["archive_range"], *noted)
     return of
 
 
@@ -279,14 +280,14 @@ async def _proved(log: PostgresLog, file: str, first: int, last: int, written: b
 async def _remove(log: PostgresLog, rule: Rule, proved: set[int], say: Say) -> int:
     """Takes out of the table what it no longer needs, in small steps; first it reads files that earlier runs made."""
     removed = 0
-    for first, last in await fetch(log.pool, _QUERIES["archive_left"], _STEP):
+    for first, last in await fetch(log.pool, QUERIES["archive_left"], _STEP):
         step = first, last, rule.before, list(rule.ends)
-        [row] = await fetch(log.pool, _QUERIES["archived_at"], first)
+        [row] = await fetch(log.pool, QUERIES["archived_at"], first)
         of = range_of(tuple(row))
         if of.first not in proved and await _takes_any(log, step):
             await asyncio.to_thread(prove, of, log.name)
             proved.add(of.first)
-        removed += int((await fetch(log.pool, _QUERIES["remove_archived"], *step))[0][0])
+        removed += int((await fetch(log.pool, QUERIES["remove_archived"], *step))[0][0])
         await asyncio.sleep(_PAUSE_SECONDS)
     say(f"{removed:,} events left the table.")
     return removed
@@ -298,7 +299,7 @@ async def _takes_any(log: PostgresLog, step: Sequence[Any]) -> bool:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            return bool(await connection.fetchval(_QUERIES["remove_archived"], *step))
+            return bool(await connection.fetchval(QUERIES["remove_archived"], *step))
         finally:
             await transaction.rollback()
 

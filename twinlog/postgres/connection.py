@@ -13,8 +13,7 @@ import structlog
 from twinlog._aio.retrying import Retrying, backoff
 from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
-from twinlog.postgres.codecs import Connection as Connection
-from twinlog.postgres.codecs import set_codecs
+from twinlog.postgres.codecs import Connection, set_codecs
 from twinlog.postgres.database import (
     CONNECT_SECONDS,
     SESSION,
@@ -97,7 +96,6 @@ async def _given_back(pool: Pool, refused: Unavailable) -> asyncpg.pool.PoolConn
     """One that the pool has: the server grants fewer than the pool may have, as to a role with a limit."""
     waited = 0.0
     for wait in backoff():
-        _put_last_what_is_not_connected(pool)
         await asyncio.sleep(wait)
         waited += wait
         if waited > _ACQUIRE_SECONDS / 2 or not pool.get_size():  # nobody is going to give one back
@@ -109,13 +107,6 @@ async def _given_back(pool: Pool, refused: Unavailable) -> asyncpg.pool.PoolConn
         except Unavailable as error:
             refused = error
     raise refused
-
-
-def _put_last_what_is_not_connected(pool: Pool) -> None:
-    """asyncpg hands out next what it took back last, also where that has just failed to connect."""
-    held = getattr(getattr(pool, "_queue", None), "_queue", None)
-    if isinstance(held, list):
-        held.sort(key=lambda holder: holder.is_connected())
 
 
 async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -197,12 +188,14 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
 
 @asynccontextmanager
 async def prepared_pool(
-    url: str, *, size: int, on_connect: Callable[[], None] = lambda: None
+    url: str, *, size: int, on_connect: Callable[[], None] = lambda: None, reads_only: bool = False
 ) -> AsyncIterator[Pool]:
-    """A pool for a database that was looked at already."""
+    """A pool for a database that was looked at already. ``reads_only``: the server lets it change nothing."""
 
     async def set_up(connection: Connection) -> None:
         await _set_up(connection)
+        if reads_only:
+            await connection.execute("SET default_transaction_read_only = on")
         on_connect()
 
     pool = await asyncpg.create_pool(
@@ -245,7 +238,7 @@ def use_of(pool: Pool) -> Mapping[str, int]:
 
 
 def stop_waiting(pool: Pool) -> None:
-    """Closes every connection shortly, so that a stop never waits long for a server that does not answer.
+    """Closes every connection shortly, so that a stop waits only briefly for a server that is silent.
 
     Statements cut off have an unknown outcome; the next process resolves or repeats them.
     """

@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 
 from twinlog._aio.reasons import reason
-from twinlog.model.errors import ConfigurationError, WrongSetting
-from twinlog.postgres.meaning import outages
+from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
+from twinlog.postgres.meaning import Meaning, outages, rule_of
 from twinlog.postgres.migrations import migrate
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 
@@ -23,15 +23,17 @@ _POOLER_SECONDS = 2.0
 _POOLER_ROUNDS = 4
 
 SESSION = """SET default_transaction_isolation = 'read committed'; SET row_security = off;
+SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET transform_null_equals = off;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 SET tcp_keepalives_idle = 6; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = 15000"""
 """Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile, and what
 is acknowledged has to be on the disk; and rows that a policy hides would be taken for rows that are not there, so that
-that is an error. Set in the session, because that goes before what the server, the database or the user has as its
-default, and a pooler lets it pass. ``default_transaction_read_only`` stays as the operator has it: read-only is an
-outage; so do the other ways to commit, which wait for the disk, too, or for replicas. The last line is for the server
-what ``_KEEPALIVE`` is here: a process that is gone without a word may hold the log's lock, for two hours by default."""
+that is an error. The second line is how statements are read, and how names are told that are compared with stored ones.
+Set in the session, because that goes before what the server, the database or the user has as its default, and a pooler
+lets it pass. ``default_transaction_read_only`` stays as the operator has it: read-only is an outage; so do the other
+ways to commit, which wait for the disk, too, or for replicas. The last line is for the server what ``_KEEPALIVE`` is
+here: a process that is gone without a word may hold the log's lock, for two hours by default."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
     try:
         with outages(address_of(url)):
             plain = database_url(url, database) if schema else url
-            connection: asyncpg.Connection = await asyncpg.connect(plain, **options)
+            connection = await _opened(plain, **options)
             _watch(connection)
             if not schema:
                 return connection
@@ -71,6 +73,20 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
         raise WrongSetting(
             "POSTGRES_URL: it cannot be used as a URL; see the documentation of the setting"
         ) from error
+
+
+async def _opened(url: str, **options: Any) -> asyncpg.Connection:
+    """A session; no statement of ours is at fault where none is to be had, whatever a server or a pooler says.
+
+    A trigger of logins may raise what it likes, and poolers have codes of their own.
+    """
+    try:
+        return await asyncpg.connect(url, **options)
+    except asyncpg.PostgresError as error:
+        if (rule := rule_of(error)) and rule.meaning is not Meaning.DEFECT:
+            raise
+        where = address_of(url)
+        raise Unavailable(f"the database is out of service ({reason(error)}: {where})") from error
 
 
 def _watch(connection: asyncpg.Connection) -> None:
@@ -149,6 +165,30 @@ async def migrate_all(connection: asyncpg.Connection, packages: Sequence[str]) -
     await connection.execute(SESSION)
     for package in packages:
         await migrate(connection, package)
+
+
+async def migrate_if(
+    server_url: str,
+    database: str,
+    packages: Sequence[str],
+    agrees: Callable[[asyncpg.Connection], Awaitable[None]],
+) -> None:
+    """Applies the migrations of these packages in one transaction, which is taken back where ``agrees`` raises.
+
+    Raises what that and :func:`migrate` do, and Unavailable.
+    """
+    url = database_url(server_url, database)
+    with refused_at_start():
+        connection = await connect(url, timeout=CONNECT_SECONDS)
+        try:
+            with outages(address_of(url)):
+                await connection.execute(SESSION)
+                async with connection.transaction():
+                    for package in packages:
+                        await migrate(connection, package)
+                    await agrees(connection)
+        finally:
+            await connection.close()
 
 
 HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"

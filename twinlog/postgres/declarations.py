@@ -10,8 +10,9 @@ import asyncpg
 from twinlog.log.declarations import Held, Kept
 from twinlog.log.view_build import Build
 from twinlog.model.stored_forms import Form, Named
-from twinlog.postgres.connection import Connection, Pool, fetch, on_connection
-from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import Pool, fetch, on_connection
+from twinlog.postgres.named_queries import QUERIES
 
 _SCAN_SECONDS = 3_600
 """How long a start may look through the log, which it does only where a declaration has changed."""
@@ -24,18 +25,18 @@ class PostgresDeclarations:
         self._pool = pool
 
     async def kept(self) -> Mapping[Named, Kept]:
-        rows = await fetch(self._pool, _QUERIES["declarations"])
+        rows = await fetch(self._pool, QUERIES["declarations"])
         return {(kind, name): Kept(form, retired) for kind, name, form, retired in rows}
 
     async def keep(self, given: Mapping[Named, Form], *, anew: bool = False) -> None:
         if given:
             kinds, names = zip(*given, strict=True)
             texts = [json.dumps(form) for form in given.values()]
-            await fetch(self._pool, _QUERIES["keep_declarations"], kinds, names, texts, anew)
+            await fetch(self._pool, QUERIES["keep_declarations"], kinds, names, texts, anew)
 
     async def retire(self, gone: Collection[Named]) -> None:
         if gone:
-            await fetch(self._pool, _QUERIES["retire_declarations"], *zip(*gone, strict=True))
+            await fetch(self._pool, QUERIES["retire_declarations"], *zip(*gone, strict=True))
 
     async def stored(self, asked: Collection[Held]) -> Collection[Held]:
         rows = [
@@ -44,24 +45,33 @@ class PostgresDeclarations:
         return [held for held in asked if any(_is_of(held, row) for row in rows)]
 
     async def checkpoints(self) -> Mapping[str, int]:
-        return dict(map(tuple, await fetch(self._pool, _QUERIES["checkpoints"])))
+        return dict(map(tuple, await fetch(self._pool, QUERIES["checkpoints"])))
 
     async def builds(self) -> Sequence[Build]:
         """All builds of all views; of views that have but their home none may be told."""
-        return [Build(*row) for row in await fetch(self._pool, _QUERIES["view_builds"])]
+        return [Build(*row) for row in await fetch(self._pool, QUERIES["view_builds"])]
 
     async def columns(self) -> Mapping[str, Mapping[str, str]]:
         """By table, the types of its columns."""
-        found: dict[str, dict[str, str]] = {}
-        for table, name, type in await fetch(self._pool, _QUERIES["columns_of_tables"]):
-            found.setdefault(table, {})[name] = type
-        return found
+        return _by_table(await fetch(self._pool, QUERIES["columns_of_tables"]))
+
+
+async def columns_in(connection: asyncpg.Connection) -> Mapping[str, Mapping[str, str]]:
+    """The same, as the caller's transaction sees them."""
+    return _by_table(await connection.fetch(QUERIES["columns_of_tables"]))
+
+
+def _by_table(rows: Sequence[asyncpg.Record]) -> Mapping[str, Mapping[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for table, name, type in rows:
+        found.setdefault(table, {})[name] = type
+    return found
 
 
 async def _stored_of(connection: Connection, asked: Collection[Held]) -> list[asyncpg.Record]:
     streams, types = zip(*asked, strict=True)
     rows: list[asyncpg.Record] = await connection.fetch(
-        _QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS
+        QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS
     )
     return rows
 

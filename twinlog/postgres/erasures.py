@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from twinlog.postgres.connection import Pool, fetch
-from twinlog.postgres.named_queries import load_queries
-
-_QUERIES = load_queries("twinlog.postgres.sql")
+from twinlog.postgres.named_queries import QUERIES
 
 
 class PostgresErasures:
@@ -17,7 +15,7 @@ class PostgresErasures:
         self._pool = pool
 
     async def note(self, subjects: Collection[str]) -> None:
-        await fetch(self._pool, _QUERIES["note_erased"], [*subjects])
+        await fetch(self._pool, QUERIES["note_erased"], [*subjects])
 
     async def noted(self) -> Collection[str]:
-        return [row[0] for row in await fetch(self._pool, _QUERIES["erased"])]
+        return [row[0] for row in await fetch(self._pool, QUERIES["erased"])]

@@ -28,7 +28,8 @@ from twinlog.model.errors import AlreadyExists, FailedPrecondition, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import connection_of
-from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.reading import whole_pages
 from twinlog.postgres.timeouts import without_timeouts
 from twinlog.v1.log_file_pb2 import (
@@ -111,8 +112,8 @@ async def export(
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await without_timeouts(connection)
-        head = int(await connection.fetchval(_QUERIES["head"]))
-        if int(await connection.fetchval(_QUERIES["era"])) != era:
+        head = int(await connection.fetchval(QUERIES["head"]))
+        if int(await connection.fetchval(QUERIES["era"])) != era:
             raise Unavailable(f"log {log.name} has been repaired meanwhile; remove {name} and export it anew")
         await _copy(log, file, writer, position, head, told)
         file.write(writer.frame())  # what follows goes into frames of its own, which a later run writes anew
@@ -195,34 +196,34 @@ def _header(log: str, identity: Identity | None, database: str, era: int) -> Log
 async def _rest(connection: Connection, head: int, requests: bool) -> AsyncIterator[LogRecord]:
     """What stands beside the events, as of one moment."""
     if requests:
-        async for row in connection.cursor(_QUERIES["export_requests"], head):
+        async for row in connection.cursor(QUERIES["export_requests"], head):
             at = microseconds(row[4])
             request = ExportedRequest(
                 request_id=row[0], fingerprint=row[1], reply=row[2], position=row[3], recorded_at_us=at
             )
             yield LogRecord(request=request)
-    async for row in connection.cursor(_QUERIES["export_timers"]):
+    async for row in connection.cursor(QUERIES["export_timers"]):
         due = microseconds(row[3])
         timer = ExportedTimer(stream_type=row[0], stream_id=row[1], version=row[2], due_us=due)
         yield LogRecord(timer=timer)
-    async for row in connection.cursor(_QUERIES["export_checkpoints"]):
+    async for row in connection.cursor(QUERIES["export_checkpoints"]):
         checkpoint = ExportedCheckpoint(consumer=row[0], position=row[1])
         if row[3] is not None:
             checkpoint.event_position, checkpoint.event_id = row[2], row[3].bytes
         yield LogRecord(checkpoint=checkpoint)
-    async for row in connection.cursor(_QUERIES["export_saga_tables"]):
+    async for row in connection.cursor(QUERIES["export_saga_tables"]):
         saga, version, fingerprint, shape, retired = row
         table = ExportedSagaTable(
             saga=saga, version=version, fingerprint=fingerprint, shape=shape, retired=retired
         )
         yield LogRecord(saga_table=table)
-    async for row in connection.cursor(_QUERIES["links"], 0, 2**62):
+    async for row in connection.cursor(QUERIES["links"], 0, 2**62):
         number, kind, first, last, at, digest, marks, hash = row
         link = ExportedLink(
             number=number, kind=kind, first=first, last=last, head=at, digest=digest, marks=marks, hash=hash
         )
         yield LogRecord(link=link)
-    async for row in connection.cursor(_QUERIES["unlinked"]):
+    async for row in connection.cursor(QUERIES["unlinked"]):
         yield LogRecord(unlinked=ExportedUnlinked(first=row[0], last=row[1]))
-    async for row in connection.cursor(_QUERIES["export_erased"]):
+    async for row in connection.cursor(QUERIES["export_erased"]):
         yield LogRecord(erasure=ExportedErasure(subject=row[0], erased_at_us=microseconds(row[1])))

@@ -10,7 +10,7 @@ from twinlog.log.installation import Identity
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.database import Admit
-from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.urls import parted
 
 
@@ -20,6 +20,14 @@ class AnotherLog(ConfigurationError):
     renamed, call it {theirs} again."""
 
     reason = "ANOTHER_LOG"
+
+
+class HiddenLog(ConfigurationError):
+    """POSTGRES_URL: log {log} of database {database} is in schema {schema}, and this user's search_path leads
+    elsewhere, where another log would begin. Take back what set it (ALTER ROLE … or ALTER DATABASE … RESET
+    search_path); for a log of its own there, name the schema: POSTGRES_DATABASE={database}/SCHEMA."""
+
+    reason = "HIDDEN_LOG"
 
 
 class ImportUnfinished(ConfigurationError):
@@ -34,12 +42,18 @@ _DERIVED = UUID("c8a5d1f4-5d0e-4b1b-9d5c-7a9d3c0f2e61")
 
 
 def only(log: str) -> Admit:
-    """Raises AnotherLog of a database that holds a log of another name, before anything is made in it."""
+    """Raises AnotherLog of a database that holds a log of another name, before anything is made in it, and HiddenLog of
+    one that holds this log where sessions do not look."""
 
     async def admit(connection: asyncpg.Connection, database: str) -> None:
         if await connection.fetchval("SELECT to_regclass('log_identity')"):
-            row = await connection.fetchrow(_QUERIES["identity"])
+            row = await connection.fetchrow(QUERIES["identity"])
             _refuse_other(row[3] if row else None, log, database)
+        elif not parted(database)[1]:
+            for schema, quoted in await connection.fetch(QUERIES["hidden_logs"]):
+                known = f"SELECT to_jsonb(i) ->> 'log' FROM {quoted}.log_identity AS i"
+                if await connection.fetchval(known) == log:
+                    raise HiddenLog(database=database, log=log, schema=schema)
 
     return admit
 
@@ -51,7 +65,7 @@ def _refuse_other(known: str | None, log: str, database: str) -> None:
 
 async def identity(pool: Pool) -> Identity | None:
     """Whose log a database holds; None where no service has said so yet."""
-    rows = await fetch(pool, _QUERIES["identity"])
+    rows = await fetch(pool, QUERIES["identity"])
     return Identity(rows[0][0], rows[0][1]) if rows else None
 
 
@@ -62,15 +76,26 @@ async def identify(pool: Pool, installation: str, namespace: str, log: str = "")
     ``installation``: its name as it is set; empty: one that all services derive alike that share a Postgres server and
     a ``namespace``. Raises ConfigurationError where the log is another installation's, or another one, and Unavailable.
     """
-    for found, position in await fetch(pool, _QUERIES["import_unfinished"]):
-        raise ImportUnfinished(database=found, position=position)
-    rows = await fetch(pool, _QUERIES["identity"])
+    found = await whose(pool, installation, namespace, log)
+    if found is None:
+        await fetch(pool, QUERIES["identify"], installation or await _derived(pool, namespace))
+    if log:
+        await fetch(pool, QUERIES["name_log"], log)
+    if found is None or log:  # another process may have been faster
+        found = await whose(pool, installation, namespace, log)
+    assert found is not None
+    return found
+
+
+async def whose(pool: Pool, installation: str, namespace: str, log: str = "") -> Identity | None:
+    """The same, and says nothing; None where nobody has said so yet. Raises what :func:`identify` does."""
+    for database, position in await fetch(pool, QUERIES["import_unfinished"]):
+        raise ImportUnfinished(database=database, position=position)
+    rows = await fetch(pool, QUERIES["identity"])
     if not rows:
-        await fetch(pool, _QUERIES["identify"], installation or await _derived(pool, namespace))
-        rows = await fetch(pool, _QUERIES["identity"])
-    if log and rows[0][3] is None:
-        await fetch(pool, _QUERIES["name_log"], log)
-        rows = await fetch(pool, _QUERIES["identity"])
+        if not installation:
+            await _derived(pool, namespace)
+        return None
     found, log_id, database, known = rows[0]
     if log:
         _refuse_other(known, log, database)
@@ -87,13 +112,13 @@ async def identity_in(connection: asyncpg.Connection) -> Identity | None:
     """Whose log the database holds; None where nobody has said so yet."""
     if not await connection.fetchval("SELECT to_regclass('log_identity')"):
         return None
-    row = await connection.fetchrow(_QUERIES["identity"])
+    row = await connection.fetchrow(QUERIES["identity"])
     return Identity(row[0], row[1]) if row else None
 
 
 async def _derived(pool: Pool, namespace: str) -> str:
     try:
-        ((server_id,),) = await fetch(pool, _QUERIES["server_id"])
+        ((server_id,),) = await fetch(pool, QUERIES["server_id"])
     except WrongSetting as error:
         if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
             raise

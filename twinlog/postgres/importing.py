@@ -15,9 +15,10 @@ from uuid import UUID
 from twinlog.log.log_file import Frame, FrameReader, LogFileUnfinished, NotALogFile, Seal, header_of
 from twinlog.log.log_file_records import event_of, time_of
 from twinlog.model.errors import FailedPrecondition
-from twinlog.postgres.connection import Connection, Pool, connection_of, fetch
+from twinlog.postgres.codecs import Connection
+from twinlog.postgres.connection import Pool, connection_of, fetch
 from twinlog.postgres.exporting import FileOfAnotherLog, Told
-from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.repair import EVENT_COLUMNS, row_of
 from twinlog.postgres.timeouts import without_timeouts
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader
@@ -121,21 +122,21 @@ def _has_events(frame: Frame) -> bool:
 async def _begin(pool: Pool, database: str, header: LogFileHeader) -> int:
     """Up to where the log has been filled from this file; begins where it is empty."""
     file_id = UUID(bytes=header.file_id)
-    state = await fetch(pool, _QUERIES["import_state"])
+    state = await fetch(pool, QUERIES["import_state"])
     if state and (state[0][0], state[0][2]) == (file_id, False):
         return int(state[0][1])
     if state and not state[0][2]:
         what = f"an import of another file has come to event {state[0][1]}"
         remedy = "Go on with that file, or drop the database and import this one."
         raise LogNotEmpty(database=database, what=what, remedy=remedy)
-    ((head, events, checkpoints, requests, holder),) = await fetch(pool, _QUERIES["import_refusals"])
+    ((head, events, checkpoints, requests, holder),) = await fetch(pool, QUERIES["import_refusals"])
     if head or events or checkpoints or requests:
         what = f"it has {head} events" if head else "it has checkpoints of consumers"
         remedy = "Import into a new database, with --database NAME, or rename this one."
         raise LogNotEmpty(database=database, what=what, remedy=remedy)
     if holder:
         raise LogInUse(database=database, holder=holder)
-    if not await fetch(pool, _QUERIES["import_begin"], file_id):
+    if not await fetch(pool, QUERIES["import_begin"], file_id):
         raise _at_work(database)
     return 0
 
@@ -147,7 +148,7 @@ def _at_work(database: str) -> LogNotEmpty:
 
 async def _advance(connection: Connection, database: str, before: int, position: int) -> None:
     """The import has come further; until the end of the transaction, no other one has. Raises LogNotEmpty."""
-    if await connection.fetchval(_QUERIES["import_advance"], before, position) is None:
+    if await connection.fetchval(QUERIES["import_advance"], before, position) is None:
         raise _at_work(database)
 
 
@@ -174,7 +175,7 @@ async def _finish(
                 ]
                 if rows:
                     await connection.copy_records_to_table(table, records=rows, columns=columns)
-        await connection.execute(_QUERIES["import_finish"], end.position, header.era)
+        await connection.execute(QUERIES["import_finish"], end.position, header.era)
     await fetch(pool, "ANALYZE events")
 
 

@@ -12,9 +12,8 @@ import structlog
 from twinlog._aio.retrying import Retrying, backoff
 from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import unexpected
-from twinlog.postgres.codecs import Connection as Connection
 from twinlog.postgres.connection import _STOP_SECONDS, Pool, fetch
-from twinlog.postgres.log import _QUERIES
+from twinlog.postgres.named_queries import QUERIES
 
 
 class PostgresLease:
@@ -91,7 +90,7 @@ class PostgresLease:
 
     async def _ask(self, query: str, *arguments: float) -> Sequence[Any]:
         async with self._turn:  # otherwise a renewal in flight could take back a lease being given up
-            return await fetch(self._pool, _QUERIES[query], self._name, self._holder, *arguments)
+            return await fetch(self._pool, QUERIES[query], self._name, self._holder, *arguments)
 
     def _say_unconfirmed(self, error: Exception) -> None:
         structlog.get_logger().warning(

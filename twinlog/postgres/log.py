@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
-from uuid import UUID
+from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
-from pydantic_core import to_json
 
-from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import Link, Unlinked, event_digests, leaves, summed
 from twinlog.log.ports import (
     Appended,
@@ -25,14 +22,15 @@ from twinlog.log.ports import (
     StreamSlice,
     Timer,
 )
+from twinlog.log.relinking import ChainEnd
 from twinlog.log.scan import Filter, versions
-from twinlog.log.texts import refuse_batch, refuse_ids
+from twinlog.log.texts import refuse_batch
 from twinlog.log.twin import HeadAstray
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import Metadata, Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
-from twinlog.postgres.codecs import Connection as Connection
+from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import (
     Connections,
     Pool,
@@ -43,15 +41,10 @@ from twinlog.postgres.connection import (
     use_of,
 )
 from twinlog.postgres.database import Admit, everything
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.loading import REFUSED, load, recorded, slices
+from twinlog.postgres.named_queries import QUERIES
 
-_QUERIES = load_queries("twinlog.postgres.sql")
-_REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
-"""What is raised where a value is none of Postgres'."""
 _POSITIONS = "events_pkey"
-_TEXTS = Metadata._fields[:-1]
-_NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=UTC)
-"""What an event has that is only folded."""
 
 
 @asynccontextmanager
@@ -78,7 +71,7 @@ async def open_log(
 
 async def head_astray(fetch: Fetch, log: str) -> HeadAstray | None:
     """That the head of a log is not at its last event; None: it is."""
-    for database, position, ends in await fetch(_QUERIES["head_astray"]):
+    for database, position, ends in await fetch(QUERIES["head_astray"]):
         has = f"it says {position}" if position is not None else "it is empty"
         return HeadAstray(log=log, why=f"{has}, and the last event is {ends}", database=database)
     return None
@@ -103,13 +96,13 @@ class PostgresLog(ArchivedPast):
         return await on_connection(self.pool, lambda connection: append(connection, batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        rows = await on_connection(self.pool, lambda connection: _load(connection, wanted))
-        return await _slices(rows, self, wanted, self._query)
+        rows = await on_connection(self.pool, lambda connection: load(connection, wanted))
+        return await slices(rows, self.name, self.archive, wanted, self._query)
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
         async with connection_of(self.pool) as connection, connection.transaction():
-            await connection.fetchval(_QUERIES["lock_head"])
+            await connection.fetchval(QUERIES["lock_head"])
             yield _Session(connection, self)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
@@ -119,7 +112,7 @@ class PostgresLog(ArchivedPast):
         """The same in the caller's transaction."""
 
         async def table(after: int, limit: int) -> Sequence[Recorded]:
-            return [self.recorded(row) for row in await fetch(_QUERIES["read"], after, limit)]
+            return [self.recorded(row) for row in await fetch(QUERIES["read"], after, limit)]
 
         return await self.archive.filled(fetch, table, after, limit, await table(after, limit))
 
@@ -173,7 +166,7 @@ class PostgresLog(ArchivedPast):
 
     def recorded(self, row: Any) -> Recorded:
         """The event in a row of the table."""
-        return _recorded(self.name, row[0], StreamId(row[1], row[2]), row[3:])
+        return recorded(self.name, row[0], known_stream((row[1], row[2])), row[3:])
 
     async def head(self) -> int:
         return await self._from_head("head")
@@ -228,7 +221,7 @@ class PostgresLog(ArchivedPast):
             rows = await self._fetch("due", now, limit)
         else:
             rows = await self._fetch("due_after", now, limit, after.due, *after.stream)
-        return [Timer(StreamId(row[0], row[1]), row[2], row[3]) for row in rows]
+        return [Timer(known_stream((row[0], row[1])), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         streams = [snapshot.stream for snapshot in snapshots]
@@ -270,6 +263,12 @@ class PostgresLog(ArchivedPast):
         rows = await self._fetch("newest_link")
         return Link(*rows[0]) if rows else None
 
+    async def chain_end(self) -> ChainEnd:
+        """What the head of the log notes of its chain."""
+        for row in await self._fetch("chain_end"):
+            return ChainEnd(*row)
+        raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
+
     async def notes_newest(self) -> bool:
         """Whether the next link will follow the newest one."""
         return all(row[0] for row in await self._fetch("notes_newest"))
@@ -287,7 +286,7 @@ class PostgresLog(ArchivedPast):
         return await append(connection, batch)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        return await fetch(self.pool, _QUERIES[query], *arguments)
+        return await fetch(self.pool, QUERIES[query], *arguments)
 
 
 class _Session:
@@ -298,8 +297,8 @@ class _Session:
         self._log = log
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
-        rows = await _load(self._connection, wanted)
-        return await _slices(rows, self._log, wanted, self._connection.fetch)
+        rows = await load(self._connection, wanted)
+        return await slices(rows, self._log.name, self._log.archive, wanted, self._connection.fetch)
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await self._log.append_by(self._connection, batch)
@@ -309,7 +308,7 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable."""
     try:
         return await (_append_all if batch.statements else _append)(connection, batch)
-    except _REFUSED as error:
+    except REFUSED as error:
         if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == _POSITIONS:
             return Conflict(forked=True)  # there are events beyond the head: it was set back
         refuse_batch(batch)
@@ -329,14 +328,14 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
     tip = batch.tip[:3] if batch.tip else (None, None, None)
     proof = summed(leaves(batch.events, batch.recorded_at)) if batch.events else (None, None)
-    row = await connection.fetchrow(_QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
+    row = await connection.fetchrow(QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
     assert row is not None
     if row["conflict"] is None:
         return Appended(row["first"], row["before"])
     conflict = row["conflict"]
     if conflict.get("forked"):
         return Conflict(forked=True)
-    replies = await connection.fetch(_QUERIES["replies"], conflict["requests"] or [])
+    replies = await connection.fetch(QUERIES["replies"], conflict["requests"] or [])
     return Conflict(
         [streams[number - 1] for number in conflict["streams"] or ()],
         [StoredReply(*reply) for reply in replies],
@@ -347,10 +346,10 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
 async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
     """Links the first events that have no link, at most ``limit``; returns how many."""
     async with connection.transaction():
-        if await connection.fetchval(_QUERIES["behind"]):
-            await connection.fetchval(_QUERIES["lock_head"])
-            await connection.execute(_QUERIES["note_unlinked"])
-        waiting = await connection.fetchrow(_QUERIES["next_unlinked"])
+        if await connection.fetchval(QUERIES["behind"]):
+            await connection.fetchval(QUERIES["lock_head"])
+            await connection.execute(QUERIES["note_unlinked"])
+        waiting = await connection.fetchrow(QUERIES["next_unlinked"])
         if waiting is None:
             return 0
         first = int(waiting[0])
@@ -359,149 +358,9 @@ async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
         if [event.position for event in events][: upto - first + 1] != [*range(first, upto + 1)]:
             return 0
         proof = summed(event_digests(events[: upto - first + 1]))
-        await connection.execute(_QUERIES["seal_events"], first, upto, *proof)
+        await connection.execute(QUERIES["seal_events"], first, upto, *proof)
         return upto - first + 1
-
-
-def _recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
-    version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at, extra = row
-    return Recorded(
-        log,
-        position,
-        stream,
-        version,
-        event_id,
-        type,
-        payload,
-        metadata_of(metadata, extra),
-        partition_key,
-        routing_key,
-        recorded_at,
-    )
-
-
-def metadata_of(stored: Any, extra: Any = None) -> Metadata:
-    """What is known of an event, by the names under which it is stored; the rest is a newer program's.
-
-    What is no text, as another program may have written it, is read as the JSON that it is: it concerns nobody else.
-    """
-    if not isinstance(stored, dict):
-        stored = {"actor": stored}
-    if not isinstance(extra, dict | None):
-        extra = {"extra": extra}
-    texts = [_text(stored.get(name, "")) for name in _TEXTS]
-    return Metadata._make([*texts, {name: _text(value) for name, value in (extra or {}).items()}])
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else to_json(value).decode()
-
-
-class _Rows(NamedTuple):
-    """What the database has of some streams."""
-
-    snapshots: Mapping[StreamId, Snapshot]
-    rows: Sequence[asyncpg.Record]
-    to_fold: bool
-    """Whether the rows have only what a fold takes."""
-
-
-async def _load(connection: Connection, wanted: Sequence[ReadRequest]) -> _Rows:
-    try:
-        snapshots = await _snapshots(connection, [want for want in wanted if want.schema])
-        after = [
-            snapshots[want.stream].version if want.stream in snapshots else want.after for want in wanted
-        ]
-        to_fold = all(want.to_fold for want in wanted)
-        rows = await connection.fetch(
-            _QUERIES["histories_to_fold" if to_fold else "histories"],
-            [want.stream.type for want in wanted],
-            [want.stream.id for want in wanted],
-            after,
-            [want.upto for want in wanted],
-        )
-        return _Rows(snapshots, rows, to_fold)
-    except _REFUSED:
-        refuse_ids([want.stream for want in wanted])
-        raise
-
-
-async def _slices(
-    found: _Rows, log: PostgresLog, wanted: Sequence[ReadRequest], fetch: Fetch
-) -> Sequence[StreamSlice]:
-    snapshots, rows, to_fold = found
-    events: list[list[Recorded]] = [[] for _ in wanted]
-    archived: dict[int, list[int]] = {}
-    for row in rows:
-        index = row[0] - 1
-        stream = wanted[index].stream
-        if row[-1] is not None:
-            archived.setdefault(index, []).extend(row[-1])
-        elif to_fold:
-            events[index].append(_to_fold(log.name, stream, row[:5]))
-        else:
-            events[index].append(_recorded(log.name, row[1], stream, row[2:11]))
-    if archived:
-        await _add_archived(events, archived, log, found, wanted, fetch)
-    return [
-        StreamSlice(snapshots.get(want.stream), of_one) for want, of_one in zip(wanted, events, strict=True)
-    ]
-
-
-async def _add_archived(
-    events: Sequence[list[Recorded]],
-    archived: Mapping[int, Sequence[int]],
-    log: PostgresLog,
-    found: _Rows,
-    wanted: Sequence[ReadRequest],
-    fetch: Fetch,
-) -> None:
-    """Adds the events of some streams that are in the archive, by their positions."""
-    old = await log.archive.at(fetch, {position for each in archived.values() for position in each})
-    for index, positions in archived.items():
-        want = wanted[index]
-        snapshot = found.snapshots.get(want.stream)
-        after = snapshot.version if snapshot else want.after
-        more = [old[position] for position in positions]
-        events[index] += [event for event in more if after < event.version <= want.upto]
-        events[index].sort(key=lambda event: event.version)
-        _check_archived(log.name, want.stream, after, more, events[index])
-
-
-def _check_archived(
-    log: str, stream: StreamId, after: int, archived: Sequence[Recorded], events: Sequence[Recorded]
-) -> None:
-    """Raises ArchiveDamaged where a stream would be folded with another's events, or without one of its own."""
-    why = ""
-    for event in archived:
-        if event.stream != stream:
-            why = f"it names event {event.position} for {stream}, and that is of {event.stream}"
-    for version, event in enumerate(events, after + 1):
-        if not why and event.version != version:
-            why = f"it names no event {min(version, event.version)} of {stream}, or several"
-    if why:
-        first, last = archived[0].position, archived[-1].position
-        raise ArchiveDamaged(log=log, first=first, last=last, file="table archived_streams", why=why)
 
 
 def _is_related(event: Recorded, correlations: Sequence[str], causes: Sequence[str]) -> bool:
     return event.metadata.correlation_id in correlations or event.metadata.causation_id in causes
-
-
-def _to_fold(log: str, stream: StreamId, row: Sequence[Any]) -> Recorded:
-    _, position, version, type, payload = row
-    return Recorded(log, position, stream, version, _NO_ID, type, payload, _NOTHING, "", "", _NEVER)
-
-
-async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> dict[StreamId, Snapshot]:
-    if not wanted:
-        return {}
-    rows = await connection.fetch(
-        _QUERIES["snapshots"],
-        [want.stream.type for want in wanted],
-        [want.stream.id for want in wanted],
-        [want.schema for want in wanted],
-    )
-    after = {want.stream: want.after for want in wanted}
-    found = (Snapshot(StreamId(row[0], row[1]), *row[2:]) for row in rows)
-    return {snapshot.stream: snapshot for snapshot in found if snapshot.version > after[snapshot.stream]}

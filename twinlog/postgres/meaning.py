@@ -58,7 +58,7 @@ _POOLER = (
 _RIGHTS = ("this user lacks a right", "grant it, or use the owner of the database")
 _MISFIT = (
     "the database does not have what this program's statements name",
-    "run the program that it was made for, or correct the user's search_path",
+    "run the program that it was made for, or correct the user's search_path or its right to use the schema",
 )
 
 _CLOSED_WITHIN = "underlying connection is closed"
@@ -107,7 +107,7 @@ RULES: Sequence[Rule] = (
          "correct user and password, percent-encoded, or pg_hba.conf"),
     Rule("3D000", Meaning.MISCONFIGURATION, "there is no such database", "create it, or correct its name"),
     Rule("3F000", Meaning.MISCONFIGURATION, "this user has no schema to work in",
-         "create one, or correct the user's search_path"),
+         "create one, let the user use it, or correct its search_path"),
     Rule("40002", Meaning.DEFECT, "a constraint is violated at commit"),
     Rule("40003", Meaning.OUTAGE, "whether the statement was carried out is not known"),
     Rule("40", Meaning.RACE, "two transactions stood in each other's way"),

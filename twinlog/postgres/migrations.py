@@ -215,7 +215,7 @@ async def _missing(
 
 
 async def _stored(connection: asyncpg.Connection, table: str, columns: str, package: str) -> list[Any]:
-    """Columns of a package's rows; none where there is no such table yet."""
+    """Columns of a package's rows; empty until the table is made."""
     if not await connection.fetchval("SELECT to_regclass($1)", table):
         return []
     rows: list[Any] = await connection.fetch(

@@ -28,3 +28,7 @@ def part_of(package: str, name: str, holds: str) -> Traversable:
             f"Package {package} has no {name}, which holds {holds}; make it, empty if there are none."
         )
     return part
+
+
+QUERIES = load_queries("twinlog.postgres.sql")
+"""Those of the log and what lies beside it in its database."""

@@ -11,11 +11,10 @@ import asyncpg
 
 from twinlog.log.past import CausedAt, KeptKey, KeptRow, KeptSnapshot, Moment, Nearest, RowKey
 from twinlog.log.ports import Snapshot
-from twinlog.model.event import StreamId
+from twinlog.model.event import StreamId, known_stream
 from twinlog.postgres.connection import Pool, fetch
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.named_queries import QUERIES
 
-_QUERIES = load_queries("twinlog.postgres.sql")
 _MOST_VERSION, _MOST_POSITION = 2**31 - 1, 2**63 - 1
 
 
@@ -45,7 +44,7 @@ class PostgresPast:
 
     async def kept(self, type: str, id: str, after: KeptKey, limit: int) -> Sequence[KeptSnapshot]:
         rows = await self._ask("kept_snapshots", type, id, *after, limit)
-        return [KeptSnapshot(StreamId(row[0], row[1]), *row[2:]) for row in rows]
+        return [KeptSnapshot(known_stream((row[0], row[1])), *row[2:]) for row in rows]
 
     async def drop_kept(self, type: str, id: str = "", *, but_multiples_of: int = 0) -> int:
         return int((await self._ask("drop_kept_snapshots", type, id, but_multiples_of))[0][0])
@@ -89,4 +88,4 @@ class PostgresPast:
         return [(row[0], row[1]) for row in await self._ask("causal_marks")]
 
     async def _ask(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        return await fetch(self.pool, _QUERIES[query], *arguments)
+        return await fetch(self.pool, QUERIES[query], *arguments)

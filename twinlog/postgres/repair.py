@@ -10,14 +10,17 @@ from uuid import UUID
 
 import asyncpg
 
+from twinlog.log.chain import Unlinked
+from twinlog.log.relinking import LostLinks
 from twinlog.log.repair import Difference, Plan, Unrepairable, plan
 from twinlog.model.errors import ConfigurationError, Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
 from twinlog.postgres.database import all_databases, connect
-from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.timeouts import without_timeouts
 from twinlog.postgres.urls import database_url
 from twinlog.postgres.view_builds import quoted
@@ -93,7 +96,7 @@ async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
 
 async def followers(pool: Pool, log: str) -> Sequence[FollowerState]:
     """The consumers of a log in a database."""
-    return [FollowerState(*row) for row in await fetch(pool, _QUERIES["followers"], log)]
+    return [FollowerState(*row) for row in await fetch(pool, QUERIES["followers"], log)]
 
 
 async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
@@ -105,7 +108,7 @@ async def effects(pool: Pool, of: Sequence[Recorded]) -> Sequence[Recorded]:
 
 async def set_back(pool: Pool, consumer: str, position: int, back_to: int) -> None:
     """Moves a checkpoint from a position. Raises Unavailable where it is elsewhere, as after another repair."""
-    if not await fetch(pool, _QUERIES["repair_set_back"], consumer, position, back_to):
+    if not await fetch(pool, QUERIES["repair_set_back"], consumer, position, back_to):
         raise Unavailable(f"consumer {consumer} has gone on meanwhile; try again")
 
 
@@ -116,25 +119,48 @@ async def planned(log: PostgresLog, found: Difference) -> Plan:
 
 async def carry_out(log: PostgresLog, found: Difference) -> Plan:
     """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
-    try:
-        async with connection_of(log.pool) as connection, connection.transaction():
-            await without_timeouts(connection)
-            await connection.execute(_LOCK_TIMEOUT)
-            await connection.execute(_QUERIES["place_head"])  # wherever it was
-            made = await _plan(connection, log, found)
-            await _write(connection, made)
-            return made
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise _takes_the_owner(error) from error
+    async with _as_the_owner(log.pool) as connection:
+        await connection.execute(QUERIES["place_head"])  # wherever it was
+        made = await _plan(connection, log, found)
+        await _write(connection, made)
+        return made
 
 
 async def place_head(pool: Pool) -> None:
     """Has a log end with its last event, in a new era. Raises Unavailable, ConfigurationError."""
+    async with _as_the_owner(pool) as connection:
+        await connection.execute(QUERIES["place_head"])
+
+
+async def put_links(pool: Pool, lost: LostLinks) -> None:
+    """Puts back links, and has events sealed that nobody has noted. Raises Unavailable, ConfigurationError."""
+    try:
+        async with _as_the_owner(pool) as connection:
+            await connection.copy_records_to_table("chain", records=lost.made)
+            await connection.execute(QUERIES["note_lacking"], *_columns(lost.unnoted))
+    except asyncpg.UniqueViolationError as error:  # of another repair
+        raise Unavailable("the chain has changed meanwhile; try again") from error
+
+
+def _columns(runs: Sequence[Unlinked]) -> tuple[list[int], list[int]]:
+    return [run.first for run in runs], [run.last for run in runs]
+
+
+async def begin_chain(pool: Pool) -> None:
+    """Forgets all links, so that every event is sealed. Raises Unavailable, ConfigurationError."""
+    async with _as_the_owner(pool) as connection:
+        await connection.execute(QUERIES["lock_head"])  # as appends do: first the head, then the chain
+        await connection.execute(QUERIES["begin_chain"])
+
+
+@asynccontextmanager
+async def _as_the_owner(pool: Pool) -> AsyncIterator[Connection]:
+    """A transaction of a repair. Raises Unavailable, ConfigurationError."""
     try:
         async with connection_of(pool) as connection, connection.transaction():
             await without_timeouts(connection)
             await connection.execute(_LOCK_TIMEOUT)
-            await connection.execute(_QUERIES["place_head"])
+            yield connection
     except asyncpg.InsufficientPrivilegeError as error:
         raise _takes_the_owner(error) from error
 
@@ -146,7 +172,7 @@ def _takes_the_owner(error: Exception) -> ConfigurationError:
 
 
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:
-    archived = await connection.fetchval(_QUERIES["archived_upto"])
+    archived = await connection.fetchval(QUERIES["archived_upto"])
     if found.since <= archived:
         why = (
             f"its stream has another event {found.since}, and the log has archived its own, up to {archived}; find out "
@@ -159,37 +185,37 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
     ours = [event for event in events if event.position >= found.since]
     streams = list({event.stream for event in [*ours, *found.theirs]})
     types, ids = [stream.type for stream in streams], [stream.id for stream in streams]
-    versions = await connection.fetch(_QUERIES["versions_before"], found.since, types, ids)
-    checkpoints = await connection.fetch(_QUERIES["checkpoints"])
+    versions = await connection.fetch(QUERIES["versions_before"], found.since, types, ids)
+    checkpoints = await connection.fetch(QUERIES["checkpoints"])
     return plan(
         ours,
         found.theirs,
-        {StreamId(row[0], row[1]): row[2] for row in versions},
+        {known_stream((row[0], row[1])): row[2] for row in versions},
         {row[0]: row[1] for row in checkpoints},
     )
 
 
 async def _write(connection: Connection, made: Plan) -> None:
-    await connection.execute(_QUERIES["repair_begin"])
-    await connection.execute(_QUERIES["repair_give_up"], [event.position for event in made.given_up])
-    await connection.execute(_QUERIES["repair_chain"], made.since)
-    await connection.execute(_QUERIES["repair_cut"], made.since)
+    await connection.execute(QUERIES["repair_begin"])
+    await connection.execute(QUERIES["repair_give_up"], [event.position for event in made.given_up])
+    await connection.execute(QUERIES["repair_chain"], made.since)
+    await connection.execute(QUERIES["repair_cut"], made.since)
     events = [*made.restored, *made.kept]
     await connection.copy_records_to_table(
         "events", records=[row_of(event) for event in events], columns=EVENT_COLUMNS
     )
-    await connection.execute(_QUERIES["repair_head"], events[-1].position)
+    await connection.execute(QUERIES["repair_head"], events[-1].position)
     await connection.execute(
-        _QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
+        QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
     )
     await connection.execute(
-        _QUERIES["repair_checkpoints"], list(made.checkpoints), list(made.checkpoints.values())
+        QUERIES["repair_checkpoints"], list(made.checkpoints), list(made.checkpoints.values())
     )
     streams = sorted(made.streams)
     types, ids = [stream.type for stream in streams], [stream.id for stream in streams]
-    await connection.execute(_QUERIES["repair_timers"], types, ids)
-    await connection.execute(_QUERIES["repair_snapshots"], types, ids)
-    await connection.execute(_QUERIES["repair_end"])
+    await connection.execute(QUERIES["repair_timers"], types, ids)
+    await connection.execute(QUERIES["repair_snapshots"], types, ids)
+    await connection.execute(QUERIES["repair_end"])
 
 
 def row_of(event: Recorded) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.database import SESSION, connect
-from twinlog.postgres.log import metadata_of
+from twinlog.postgres.loading import metadata_of
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.repair import databases
 from twinlog.postgres.urls import database_url

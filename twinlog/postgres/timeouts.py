@@ -1,6 +1,6 @@
 """Transactions that take as long as there are events: a migration, an audit, an export, an import, a repair.
 
-A timeout that an operator has set for the sessions of a service would end each attempt in the same place, for ever.
+A timeout that an operator has set for the sessions of a service would end every attempt in the same place.
 """
 
 from __future__ import annotations

@@ -1,5 +1,13 @@
 """The gRPC edge: hosts servicers, answers errors from one table, checks requests, reads what a call carries."""
 
+# Where to begin:
+#
+# * A call: ``host`` serves, ``handlers`` wraps each method, ``context`` reads what the call carries, ``validation``
+#   checks the request, ``commands`` does the rest; ``errors`` is the table of codes.
+# * A query: ``read_model``, which waits by ``freshness`` for the positions in ``tokens``; ``watches`` tells changes.
+# * The services of ``twinlog.v1``: ``inspection_service``, ``saga_service``, ``dead_letter_service``,
+#   ``view_service``, ``history_service``, ``snapshot_service``.
+
 from twinlog._aio.watched import Watched
 from twinlog.log.past import Moment
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaKey, SagaList, SelectedSagas
@@ -21,7 +29,8 @@ from twinlog.rpc.registrations import Registration
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations
 from twinlog.rpc.timelines import causes_first
 from twinlog.rpc.validation import Checks, Currencies
-from twinlog.rpc.watches import Change, WatchExpired, WatchTooSlow
+from twinlog.rpc.watcher import Change, WatchTooSlow
+from twinlog.rpc.watches import WatchExpired
 
 __all__ = [
     "CODES",

@@ -23,7 +23,7 @@ from twinlog.log.units import StreamRef
 from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, known_stream
 from twinlog.model.schema import Schema
 from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, call_metadata
@@ -146,7 +146,9 @@ class Commands:
         """
         history = LogHistory(self._log)
         return [
-            event async for events in history.events(StreamId(aggregate.name, id), as_of) for event in events
+            event
+            async for events in history.events(known_stream((aggregate.name, id)), as_of)
+            for event in events
         ]
 
     async def folded(

@@ -12,8 +12,10 @@ elsewhere.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from twinlog.log.installation import Installed
+from twinlog.log.ports import Log
 from twinlog.model.errors import InvalidArgument
 from twinlog.rpc import tokens
 from twinlog.rpc.context import Incoming
@@ -29,14 +31,14 @@ _PREFIX = "twinlog-consistency"
 
 
 Whose = tuple[tuple[str, str], ...]
-"""The metadata that say whose the positions of a response are; none where that is not known, as in memory."""
+"""The metadata that say whose the positions of a response are; empty where that is unknown, as in memory."""
 
 
-def whose(log: Any) -> Whose:
+def whose(log: Log) -> Whose:
     """Those of a service with this log."""
-    # Logs in memory are of no installation, and adapters of the port need not know of one.
-    installation: str = getattr(log, "installation", "")
-    return ((INSTALLATION_KEY, installation),) if installation else ()
+    if not (isinstance(log, Installed) and log.installation):
+        return ()
+    return ((INSTALLATION_KEY, log.installation),)
 
 
 class Wanted(NamedTuple):

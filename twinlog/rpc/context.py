@@ -13,7 +13,7 @@ from structlog.contextvars import bind_contextvars
 from twinlog.log.system import RandomIds
 from twinlog.model.clock import Ids
 from twinlog.model.errors import InvalidArgument
-from twinlog.model.event import Metadata
+from twinlog.model.event import Metadata, known_metadata
 from twinlog.model.trace import trace_fields
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -72,13 +72,12 @@ def call_metadata(context: Incoming, method: str, ids: Ids = RandomIds()) -> Met
         bind_contextvars(correlation_id=correlation, **trace_fields(trace))
     else:
         bind_contextvars(correlation_id=correlation)
-    return Metadata(
-        correlation, f"rpc/{method}", trace, actor, _extra(given) if EXTRA_PREFIX in "\n".join(given) else {}
-    )
+    extra = _extra(given) if EXTRA_PREFIX in "\n".join(given) else {}
+    return known_metadata((correlation, f"rpc/{method}", trace, actor, extra))
 
 
 def given_trace(context: Incoming) -> str:
-    """The trace context that the caller gave; empty where it gave none, or none that is well-formed."""
+    """The trace context that the caller gave; empty where it is missing or malformed."""
     for key, text in context.invocation_metadata() or ():
         if key == TRACE_KEY:
             return text if isinstance(text, str) and _TRACEPARENT.fullmatch(text) else ""

@@ -11,7 +11,8 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from twinlog.model.errors import TwinlogError
-from twinlog.model.personal import has_own, withheld
+from twinlog.model.personal import has_own
+from twinlog.model.withheld import withheld
 from twinlog.rpc.errors import make_status, status_of
 
 _log = structlog.get_logger(component="rpc")

@@ -30,7 +30,7 @@ ANY = ""
 _MAX_KEYS_ANNOUNCED = 2_000
 """In one message, which NATS limits to 1 MiB."""
 _MAX_HINT_BYTES = 256 * 1024
-"""A longer message is none of ours, and is not parsed."""
+"""A longer message comes from somebody else, and is dropped unread."""
 
 
 class Messages(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -18,8 +18,19 @@ from google.rpc.status_pb2 import Status
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY
 
-_SHUT_SECONDS = 0.02
-_REFUSAL_SECONDS = 0.25
+_SHUT_SECONDS = 0.1
+REFUSAL_SECONDS = 0.25
+"""What a refusal takes at least."""
+
+
+class Refusal(NamedTuple):
+    """What calls are answered with."""
+
+    code: int
+    message: str
+    metadata: tuple[tuple[str, bytes], ...]
+    on_refused: Callable[[], None]
+    """Told of each."""
 
 
 class Gate:
@@ -27,17 +38,21 @@ class Gate:
 
     def __init__(self) -> None:
         self.handler: Any = None
+        self.refusal: Refusal | None = None
+        """While it is shut."""
 
     def open(self, handler: Any) -> None:
         """Lets calls through to a handler."""
-        self.handler = handler
+        self.handler, self.refusal = handler, None
 
     def shut(self, status: Status, on_refused: Callable[[], None]) -> None:
         """Refuses calls for a moment, with this status; ``on_refused`` is told of each."""
         if self.handler.request_streaming:
             return
         asyncio.get_running_loop().call_later(_SHUT_SECONDS, self.open, self.handler)
-        self.handler = _refusing(status, on_refused)
+        details = ((DETAILS_KEY, status.SerializeToString()),)
+        self.refusal = Refusal(status.code, status.message, details, on_refused)
+        self.handler = _refusing(self.refusal)
 
 
 class Gates(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -52,17 +67,16 @@ class Gates(grpc.GenericRpcHandler):  # type: ignore[misc]
         return gate and gate.handler
 
 
-def _refusing(status: Status, on_refused: Callable[[], None]) -> Any:
+def _refusing(refusal: Refusal) -> Any:
     """A handler that does not even read the request. It sets the status instead of raising, which costs less."""
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    details = ((DETAILS_KEY, status.SerializeToString()),)
+    code = next(code for code in grpc.StatusCode if code.value[0] == refusal.code)
 
     async def refuse(_requests: Any, context: Context) -> None:
-        on_refused()
-        await asyncio.sleep(_REFUSAL_SECONDS)
+        refusal.on_refused()
+        await asyncio.sleep(REFUSAL_SECONDS)
         context.set_code(code)
-        context.set_details(status.message)
-        context.set_trailing_metadata(details)
+        context.set_details(refusal.message)
+        context.set_trailing_metadata(refusal.metadata)
 
     # As if requests were streamed: those are read by the handler.
     return grpc.stream_unary_rpc_method_handler(refuse)

@@ -223,7 +223,7 @@ class Boundary:
 
 
 def _decoding(decode: Callable[[bytes], Any], behavior: Behavior) -> Behavior:
-    """The method, given bytes: gRPC itself would answer bytes that are no request with UNKNOWN and say no more."""
+    """The method, given bytes: to malformed ones gRPC itself would answer UNKNOWN, and give no reason."""
     return lambda data, context: behavior(decode(data), context)
 
 

@@ -9,7 +9,7 @@ from twinlog.log import cuts
 from twinlog.log.history import Cut, LogHistory
 from twinlog.log.ports import Log
 from twinlog.log.wire import to_wire
-from twinlog.model.event import StreamId
+from twinlog.model.event import known_stream
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection_relations import EventNotFound
@@ -48,7 +48,7 @@ class HistoryService(HistoryServiceServicer):
         upto = moment_of(checks, "upto", request.upto)
         checks.done()
         response, size = pb.ReadStreamResponse(), 0
-        async for events in self._own.events(StreamId(type, id), upto, request.after_version, after_id):
+        async for events in self._own.events(known_stream((type, id)), upto, request.after_version, after_id):
             for event in events:
                 response.events.append(to_wire(event))
                 size += len(event.payload) + 500

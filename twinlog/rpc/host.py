@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
 from twinlog._aio.watched import Watched
 from twinlog.model.errors import ConfigurationError
-from twinlog.rpc.gates import Gates
+from twinlog.rpc.accepting import Acceptor
 from twinlog.rpc.gone import keep_quiet
 from twinlog.rpc.handlers import Boundary, Middleware, OnRefused
 from twinlog.rpc.health import NAME as HEALTH
@@ -98,20 +98,21 @@ async def serve(
         on_refused=on_refused,
     )
     # Its own limit of concurrent calls counts streams and health checks, too.
-    server = grpc.aio.server(options=_options(limits, shared))
+    acceptor = Acceptor(_options(limits, shared))
+    server = acceptor.server
     checker = Health(names, health, signals)
     for servicer, add, _ in services:
-        add(servicer, _Registrar(server, boundary))
+        add(servicer, _Registrar(acceptor, boundary))
     # Each within a boundary of its own: neither takes anything from the services, and health tells its watchers itself.
     health_pb2_grpc.add_HealthServicer_to_server(
-        checker, _Registrar(server, Boundary(domain, streams=_HEALTH))
+        checker, _Registrar(acceptor, Boundary(domain, streams=_HEALTH))
     )
     reflecting = Boundary(domain, streams=_REFLECTION)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        ReflectionServicer([*names, HEALTH, REFLECTION]), _Registrar(server, reflecting)
+        ReflectionServicer([*names, HEALTH, REFLECTION]), _Registrar(acceptor, reflecting)
     )
     bound = await _bind(server, address, setting, shared)
-    await server.start()
+    await acceptor.start()
     _log.info("rpc.serving", address=bound, services=names)
     try:
         yield Server(bound)
@@ -120,7 +121,7 @@ async def serve(
         boundary.end_streams()
         reflecting.end_streams()
         await boundary.hold_calls()
-        stopped = asyncio.ensure_future(server.stop(limits.grace))
+        stopped = asyncio.ensure_future(acceptor.stop(limits.grace))
         await asyncio.sleep(_GOODBYE_SECONDS)
         boundary.refuse_held()
         await stopped
@@ -130,19 +131,21 @@ async def serve(
 class _Registrar:
     """Stands in for the server where generated code adds handlers, and wraps each."""
 
-    def __init__(self, server: grpc.aio.Server, boundary: Boundary) -> None:
-        self._server = server
+    def __init__(self, acceptor: Acceptor, boundary: Boundary) -> None:
+        self._acceptor = acceptor
         self._boundary = boundary
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """Generated code gives every handler twice; the other way names the methods."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        gates = {
-            f"/{service}/{method}": self._boundary.wrap(f"{service}/{method}", handler)
-            for method, handler in handlers.items()
-        }
-        self._server.add_generic_rpc_handlers([Gates(gates)])
+        self._acceptor.add(
+            service,
+            {
+                method: self._boundary.wrap(f"{service}/{method}", handler)
+                for method, handler in handlers.items()
+            },
+        )
 
 
 def _options(limits: Limits, shared: bool) -> list[tuple[str, int]]:
@@ -185,14 +188,31 @@ async def _bind(server: grpc.aio.Server, address: str, setting: str, shared: boo
             why = error
             await asyncio.sleep(_BIND_AGAIN_SECONDS)
         except (OSError, ValueError) as error:
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            why = _why(error)
             break
-    raise ConfigurationError(
+    raise _taken(address, setting, why)
+
+
+def refuse_taken(address: str, setting: str, *, shared: bool) -> None:
+    """Raises ConfigurationError where an address cannot be had now."""
+    host, _, port = address.rpartition(":")
+    try:
+        _probe(host.strip("[]"), int(port), shared)
+    except (OSError, ValueError) as error:
+        raise _taken(address, setting, _why(error)) from error
+
+
+def _taken(address: str, setting: str, why: object) -> ConfigurationError:
+    return ConfigurationError(
         "{setting}: cannot listen on {address} ({why}); stop what uses it or set {setting} to another host:port",
         setting=setting,
         address=address,
         why=why,
     )
+
+
+def _why(error: Exception) -> object:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
 
 
 def _probe(host: str, port: int, shared: bool) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from twinlog._aio.watched import Watched
 from twinlog.consume import Consumer, ConsumerWrapper
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.projection import Projection
+from twinlog.log.chain import Head
 from twinlog.log.heads import Heads
-from twinlog.log.lease import Lease
+from twinlog.log.lease import Lease, holder_of, is_here
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
@@ -24,6 +26,36 @@ from twinlog.model.saga import SagaInstance
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.v1 import inspection_pb2 as pb
+
+T = TypeVar("T")
+
+
+class Patience(NamedTuple):
+    """How long the servers of a process are waited for: who asks what a process is about wants to hear in time that
+    they do not answer."""
+
+    until: float
+    """A time of the event loop, for all questions together."""
+
+    @classmethod
+    def of(cls, seconds: float) -> Patience:
+        """Of so many seconds from now on."""
+        return cls(asyncio.get_running_loop().time() + seconds)
+
+    async def database(self, asked: Awaitable[T]) -> T:
+        """What Postgres answers in time. Raises Unavailable."""
+        return await self._in_time(asked, "the database does not answer")
+
+    async def nats(self, asked: Awaitable[T]) -> T:
+        """What NATS answers in time. Raises Unavailable."""
+        return await self._in_time(asked, "NATS does not answer")
+
+    async def _in_time(self, asked: Awaitable[T], silent: str) -> T:
+        try:
+            async with asyncio.timeout_at(self.until):
+                return await asked
+        except TimeoutError as error:
+            raise Unavailable(silent) from error
 
 
 class Followed(NamedTuple):
@@ -71,17 +103,26 @@ class Inspected:
         """Those of the aggregates that are sagas."""
         return [each.name for each in self.aggregates if isinstance(each.initial, SagaInstance)]
 
-    async def logs(self) -> list[pb.LogDescription]:
-        """The own log first, then those that are followed, by name."""
+    async def logs(self, patience: Patience) -> list[pb.LogDescription]:
+        """The own log first, then those that are followed, by name. Raises Unavailable, where the database is away."""
         twins = {each.consumer.source: each.twin for each in self.followed}
         twins.pop(self.log.name, None)
-        own = await _described(self.log.name, self.twin)
-        own.own, own.head = True, await self.log.head()
-        if self.heads and (head := await self.heads.newest()):
+        # At once: a server that does not answer takes no time from what is asked of the other.
+        asked = [(self.log.name, self.twin), *sorted(twins.items())]
+        (position, head), [own, *others] = await asyncio.gather(
+            patience.database(self._ends()),
+            asyncio.gather(*(_described(name, twin, patience) for name, twin in asked)),
+        )
+        own.own, own.head = True, position
+        if head:
             own.chain.CopyFrom(
                 pb.ChainHead(position=head.position, hash=head.hash, signature=head.signature, text=str(head))
             )
-        return [own, *[await _described(name, twin) for name, twin in sorted(twins.items())]]
+        return [own, *others]
+
+    async def _ends(self) -> tuple[int, Head | None]:
+        """The position of the log's last event, and the newest head of its chain."""
+        return await self.log.head(), await self.heads.newest() if self.heads else None
 
     def views(self) -> list[pb.ViewDescription]:
         """By name, with the consumers that keep each."""
@@ -106,16 +147,17 @@ class Inspected:
         """By name: what each follows, wants and keeps, without where it stands."""
         return [_wired(each) for each in sorted(self.followed, key=lambda each: each.handler.name)]
 
-    async def consumers(self, name: str = "") -> list[pb.ConsumerDescription]:
+    async def consumers(self, patience: Patience, name: str = "") -> list[pb.ConsumerDescription]:
         """By name; only that of a name, if one is given."""
         wanted = [each for each in self.followed if name in ("", each.handler.name)]
-        return [await _consumer(each) for each in sorted(wanted, key=lambda each: each.handler.name)]
+        wanted.sort(key=lambda each: each.handler.name)
+        return await asyncio.gather(*(_consumer(each, patience) for each in wanted))
 
 
-async def _described(log: str, twin: Twin) -> pb.LogDescription:
+async def _described(log: str, twin: Twin, patience: Patience) -> pb.LogDescription:
     described = pb.LogDescription(log=log, stream=twin.name)
     try:
-        state = await twin.state()
+        state = await patience.nats(twin.state())
     except TwinMissing:
         return described
     except (TwinDamaged, Unavailable) as error:
@@ -137,20 +179,19 @@ def _wired(each: Followed) -> pb.ConsumerDescription:
     )
 
 
-async def _consumer(each: Followed) -> pb.ConsumerDescription:
+async def _consumer(each: Followed, patience: Patience) -> pb.ConsumerDescription:
     handler, cursor, lease = each.handler, each.cursor, each.lease
     described = _wired(each)
-    # Not every kind of lease knows.
-    described.holder = getattr(lease, "holder", "")
-    described.here = getattr(lease, "mine", True)
+    described.holder, described.here = holder_of(lease), is_here(lease)
     described.problem = "; ".join(filter(None, (cursor.problem, lease.problem)))
     described.last_error = cursor.last_error
     if cursor.last_error_at:
         described.last_error_at.CopyFrom(timestamp(cursor.last_error_at))
     described.dead_letters = handler.count
     with suppress(TwinlogError):
-        described.position = await handler.stored()
-        described.lag = await _ahead(each, max(described.position, cursor.position if described.here else 0))
+        described.position = await patience.database(handler.stored())
+        at = max(described.position, cursor.position if described.here else 0)
+        described.lag = await patience.nats(_ahead(each, at))
         described.lag_known = True
     return described
 

@@ -13,16 +13,16 @@ from twinlog.log.past import Moment
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.streams import beginning
-from twinlog.log.time_travel import TimeTravel
+from twinlog.log.time_travel import StillFolding, TimeTravel
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
-from twinlog.rpc.context import Context
-from twinlog.rpc.inspection import Inspected
+from twinlog.rpc.context import Context, time_left
+from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
 from twinlog.rpc.moments import moment_of, time_of
@@ -36,6 +36,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
+_MOST_SECONDS = 5.0
+"""How long the process's servers are waited for by whoever says no deadline."""
 _LOOK_EVERY_SECONDS = 0.25
 _NO_END = 2**63 - 1
 
@@ -70,7 +72,7 @@ class InspectionService(InspectionServiceServicer):
             service=inspected.service,
             twinlog_version=twinlog.__version__,
             started_at=timestamp(inspected.started_at),
-            logs=await inspected.logs(),
+            logs=await inspected.logs(_patience(context)),
             views=inspected.views(),
             aggregates=[aggregate.name for aggregate in inspected.aggregates],
             sagas=inspected.sagas,
@@ -88,7 +90,8 @@ class InspectionService(InspectionServiceServicer):
         if request.consumer and request.consumer not in names:
             checks.violate("consumer", f"is none of {', '.join(names) or 'this process, which has none'}")
         checks.done()
-        return pb.ListConsumersResponse(consumers=await self._inspected.consumers(request.consumer))
+        found = await self._inspected.consumers(_patience(context), request.consumer)
+        return pb.ListConsumersResponse(consumers=found)
 
     async def ReadLog(
         self, request: pb.ReadLogRequest, context: Context
@@ -120,20 +123,27 @@ class InspectionService(InspectionServiceServicer):
         checks.done()
         assert stream is not None
         upto = await self._upto(stream, request)
-        version, found = await self._state(stream, upto)
+        until = _until(request)
+        response = pb.GetStreamResponse(stream=str(stream))
+        try:
+            version, found = await self._state(stream, upto, until)
+        except StillFolding as still:
+            version, found, response.folded = await self._version(stream, upto), str(still), still.folded
         [slice] = await self._log.load([ReadRequest(stream, max(0, version - newest), upto=version)])
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
-        response = pb.GetStreamResponse(
-            stream=str(stream), version=version, events=[*map(self._logged, slice.events)]
-        )
+        response.version = version
+        response.events.extend(map(self._logged, slice.events))
         _show(found, request, response)
         await asyncio.sleep(0)
-        if since and isinstance(found, Entry) and response.HasField("state"):
-            await self._compare(stream, since, found, response)
-        if request.with_states:
-            whole = not request.changes_only
-            response.states.extend(await self._states(stream, slice.events, whole=whole))
+        try:
+            if since and isinstance(found, Entry) and response.HasField("state"):
+                await self._compare(stream, since, found, until, response)
+            if request.with_states and not response.folded:
+                whole = not request.changes_only
+                response.states.extend(await self._states(stream, slice.events, until, whole=whole))
+        except StillFolding as still:
+            response.folded = still.folded
         return response
 
     async def TraceEvent(self, request: pb.TraceEventRequest, context: Context) -> pb.TraceEventResponse:
@@ -161,12 +171,18 @@ class InspectionService(InspectionServiceServicer):
         raise StreamNotFound(log=self._log.name, stream=str(stream))
 
     async def _compare(
-        self, stream: StreamId, since: Moment, after: Entry, response: pb.GetStreamResponse
+        self,
+        stream: StreamId,
+        since: Moment,
+        after: Entry,
+        until: float | None,
+        response: pb.GetStreamResponse,
     ) -> None:
         """Fills in what has changed since a moment."""
         before = None
         if version := await self._past.version(stream, since):
-            version, found = await self._state(stream, version)
+            response.since_version = version
+            version, found = await self._state(stream, version, until)
             before = None if isinstance(found, str) else found.state
         response.since_version = version
         compare = partial(changes, after.aggregate, before, after.state, _MOST_CHANGES)
@@ -178,7 +194,7 @@ class InspectionService(InspectionServiceServicer):
         return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
 
     async def _states(
-        self, stream: StreamId, events: Sequence[Recorded], *, whole: bool
+        self, stream: StreamId, events: Sequence[Recorded], until: float | None, *, whole: bool
     ) -> Sequence[pb.StreamState]:
         """What each of the events changed, and came to; none where that cannot be shown."""
         if (aggregate := self._aggregate(stream)) is None:
@@ -186,7 +202,7 @@ class InspectionService(InspectionServiceServicer):
         version = events[0].version - 1
         before = beginning(aggregate)
         if version:
-            found = await self._past.state(aggregate, stream.id, Moment(version))
+            found = await self._past.state(aggregate, stream.id, Moment(version), until=until)
             if isinstance(found, Unreadable):
                 return []
             before = found
@@ -195,13 +211,13 @@ class InspectionService(InspectionServiceServicer):
         except Exception:  # of a state that cannot be shown; without_state says so
             return []
 
-    async def _state(self, stream: StreamId, upto: int) -> tuple[int, Entry | str]:
-        """The version of a stream and what it comes to, or why that is not known."""
+    async def _state(self, stream: StreamId, upto: int, until: float | None) -> tuple[int, Entry | str]:
+        """The version of a stream and what it comes to, or why that is not known. Raises StillFolding."""
         aggregate = self._aggregate(stream)
         if aggregate is None:
             why = f"aggregate {stream.type} is not among those that this service declares"
             return await self._version(stream, upto), why
-        found = await self._past.state(aggregate, stream.id, Moment(upto))
+        found = await self._past.state(aggregate, stream.id, Moment(upto), until=until)
         if isinstance(found, Unreadable):
             return await self._version(stream, upto), str(found.why)
         return found.version, found
@@ -230,6 +246,17 @@ def _show(found: Entry | str, request: pb.GetStreamRequest, response: pb.GetStre
     checks.done()
     response.state.CopyFrom(state)
     response.large.extend(large)
+
+
+def _patience(context: Context) -> Patience:
+    return Patience.of(time_left(context, _MOST_SECONDS))
+
+
+def _until(request: pb.GetStreamRequest) -> float | None:
+    """By when states are wanted, as a time of the event loop; None: whenever they come."""
+    if not request.HasField("state_within"):
+        return None
+    return asyncio.get_running_loop().time() + request.state_within.ToTimedelta().total_seconds()
 
 
 def _part(request: pb.GetStreamRequest) -> Part:
@@ -303,7 +330,7 @@ def _stream(checks: Checks, text: str) -> StreamId | None:
     if not (type and id):
         checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
         return None
-    return StreamId(type, id)
+    return known_stream((type, id))
 
 
 def _one_moment(checks: Checks, request: pb.GetStreamRequest) -> None:

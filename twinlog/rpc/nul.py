@@ -1,4 +1,4 @@
-"""Texts with a NUL character: protobuf takes them, and Postgres keeps none, so nothing is found by them."""
+"""Texts with a NUL character: protobuf takes them, Postgres refuses them, and so they can find nothing."""
 
 from __future__ import annotations
 

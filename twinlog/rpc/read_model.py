@@ -21,7 +21,8 @@ from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, time_left
 from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages, ViewLagging
 from twinlog.rpc.validation import Checks
-from twinlog.rpc.watches import Change, First, Watches
+from twinlog.rpc.watcher import Change, First
+from twinlog.rpc.watches import Watches
 
 T = TypeVar("T")
 

@@ -13,9 +13,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded
 from twinlog.model.routing import NO_ROUTING_KEY
-from twinlog.model.saga import Saga, SagaInstance
+from twinlog.model.saga import SagaInstance
 from twinlog.model.saga_list import SagaRow
 from twinlog.model.saga_shown import AwaitedAnswer, AwaitedKind, awaited_answers, remaining_steps
+from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.v1 import saga_service_pb2 as pb

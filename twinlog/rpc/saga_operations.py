@@ -14,8 +14,9 @@ from twinlog.log.transaction import Transaction
 from twinlog.model.clock import Clock
 from twinlog.model.errors import FailedPrecondition, NotFound
 from twinlog.model.event import Recorded
-from twinlog.model.saga import Abort, Retry, Saga, SagaInstance, SagaStatus, Skip
+from twinlog.model.saga import Abort, Retry, SagaInstance, SagaStatus, Skip
 from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_table import Saga
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context
 from twinlog.rpc.saga_mapping import commands_sent, shown

@@ -12,9 +12,10 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.routing import NO_ROUTING_KEY, routing_key_of
-from twinlog.model.saga import Backoff, Saga, Step
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_fingerprint import fingerprint_of
+from twinlog.model.saga_step import Backoff, Step
+from twinlog.model.saga_table import Saga
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1 import options_pb2
 

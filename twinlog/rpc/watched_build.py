@@ -179,5 +179,5 @@ def _is_as_far(now: Marks, marks: Marks) -> bool:
 
 
 def oldest(starts: Sequence[Marks]) -> Marks:
-    """The marks that none of these is before; none where there are none."""
+    """The oldest of these marks, by consumer; empty where none are given."""
     return {each: min(marks[each] for marks in starts) for each in (starts[0] if starts else ())}

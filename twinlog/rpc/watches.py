@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewMoment
-from twinlog.model.errors import FailedPrecondition, InvalidArgument, Overloaded, TwinlogError, Unavailable
-from twinlog.model.row_changes import Before, Changed, plain, since
+from twinlog.model.errors import FailedPrecondition, InvalidArgument, TwinlogError, Unavailable
+from twinlog.model.row_changes import Changed, plain, since, sorted_by
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens
 from twinlog.rpc.freshness import Freshness, ViewLagging
@@ -42,11 +33,8 @@ from twinlog.rpc.watched_build import (
     of_logs,
     oldest,
 )
+from twinlog.rpc.watcher import Change, First, Watcher
 
-T = TypeVar("T")
-
-MOST_WAITING = 100
-"""Changes that wait for a watcher to take them; with one more it is cut off."""
 _LOOKS_APART_SECONDS = 0.01
 _LOOK_EVERY_SECONDS = 5.0
 """Also without a sign of a change: each may get lost."""
@@ -57,116 +45,10 @@ _REACH_SECONDS = 5.0
 """How long a resumed watch waits for views that are not as far as it has seen them elsewhere."""
 
 
-class WatchTooSlow(Overloaded):
-    """More than {waiting} changes wait for this watcher, which takes them too slowly; it may watch again from
-    resume_token {resume_token}, where one is given."""
-
-    reason = "WATCH_TOO_SLOW"
-
-
 class WatchExpired(FailedPrecondition):
     """What has changed since then is not known any more; watch again without a resume_token."""
 
     reason = "WATCH_EXPIRED"
-
-
-class Change:
-    """What a watcher is told at once."""
-
-    __slots__ = ("_made", "left", "resume_token", "rows")
-
-    def __init__(self, rows: Mapping[str, Any], left: Sequence[str], resume_token: str) -> None:
-        self.rows = rows
-        """The rows as they are now, by key."""
-        self.left = left
-        """The keys of rows that were among those watched and are not any more, or are gone."""
-        self.resume_token = resume_token
-        """Goes on after this change."""
-        self._made: Any = None
-
-    @property
-    def row(self) -> Any:
-        """The row of a watch of one; None: there is none."""
-        return next(iter(self.rows.values()), None)
-
-    def once(self, make: Callable[[Change], T]) -> T:
-        """What ``make`` makes of it, made once for all watchers that are told of it."""
-        if self._made is None:
-            self._made = make(self)
-        made: T = self._made
-        return made
-
-    async def once_awaited(self, make: Callable[[Change], Coroutine[Any, Any, T]]) -> T:
-        """As :meth:`once`, where making it takes waiting: a watcher that leaves meanwhile leaves it to the others."""
-        made = self.once(lambda change: asyncio.ensure_future(make(change)))
-        return made.result() if made.done() else await asyncio.shield(made)
-
-
-Filter = tuple[tuple[str, ...], tuple[Any, ...]]
-"""Fields of a row, and their values."""
-First = Callable[[ViewMoment], Awaitable[Iterable[Any]]]
-"""Reads the rows that a watch begins with."""
-
-
-class _Watcher:
-    __slots__ = (
-        "_woken",
-        "failed",
-        "filter",
-        "first",
-        "given",
-        "key",
-        "state",
-        "told",
-        "waiting",
-        "watched",
-    )
-
-    def __init__(self, watched: str, *, key: str = "", filter: Filter | None = None) -> None:
-        self.watched = watched
-        """The hash of what it watches."""
-        self.key = key
-        self.filter = filter
-        """None: it watches one row."""
-        self.first: First | None = None
-        self.told: Told | None = None
-        """Where it resumes, until it has joined."""
-        self.state = ""
-        """That of the row that it was told last, see :func:`resume_tokens.state_of`."""
-        self.given = ""
-        """The token of the last change that it took."""
-        self.waiting: list[Change] = []
-        self._woken: asyncio.Future[None] | None = None
-        """While it waits: a thousand watchers are to stay small."""
-        self.failed: Exception | None = None
-
-    def tell(self, change: Change) -> None:
-        if self.failed:
-            return
-        if len(self.waiting) >= MOST_WAITING:
-            self.fail(WatchTooSlow(waiting=MOST_WAITING, resume_token=self.given))
-            return
-        self.waiting.append(change)
-        self._wake()
-
-    def fail(self, why: Exception) -> None:
-        self.failed = self.failed or why
-        self.waiting = []  # it resumes after what it took
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._woken and not self._woken.done():
-            self._woken.set_result(None)
-
-    async def take(self) -> Change:
-        while not self.waiting:
-            if self.failed:
-                raise self.failed
-            self._woken = asyncio.get_running_loop().create_future()
-            await self._woken
-        change = self.waiting.pop(0)
-        self.given = change.resume_token
-        return change
 
 
 class _Seen(NamedTuple):
@@ -176,7 +58,7 @@ class _Seen(NamedTuple):
     changed: Mapping[Place, Changed | None]
     """By where watches were told last; None: that is not known."""
     rows: Mapping[str, Any]
-    firsts: Mapping[_Watcher, Mapping[str, Any]]
+    firsts: Mapping[Watcher, Mapping[str, Any]]
     states: dict[str, str]
     """Of rows by key, as far as they were asked for: many watch the same."""
 
@@ -205,12 +87,10 @@ class Watches:
         self._logs = set(consumers.values())
         self._store = store
         self._freshness = freshness
-        self._joining: list[_Watcher] = []
-        self._of_key: dict[str, dict[_Watcher, None]] = defaultdict(dict)
-        self._of_filter: dict[tuple[str, ...], dict[tuple[Any, ...], dict[_Watcher, None]]] = defaultdict(
-            dict
-        )
-        self._open: set[_Watcher] = set()
+        self._joining: list[Watcher] = []
+        self._of_key: dict[str, dict[Watcher, None]] = defaultdict(dict)
+        self._of_filter: dict[tuple[str, ...], dict[tuple[Any, ...], dict[Watcher, None]]] = defaultdict(dict)
+        self._open: set[Watcher] = set()
         self._told: Told | None = None
         """Up to where those who watch have been told; None while nobody does."""
         self._crossing_since: float | None = None
@@ -229,7 +109,7 @@ class Watches:
         self, key: str, resume_token: str = "", until: Callable[[Any], bool] = lambda _row: False
     ) -> AsyncIterator[Change]:
         """See :meth:`twinlog.rpc.ReadModel.watch_row`."""
-        watcher = _Watcher(resume_tokens.hash_of(self._view.name, key), key=key)
+        watcher = Watcher(resume_tokens.hash_of(self._view.name, key), key=key)
         await self._resume(watcher, resume_token)
         told = watcher.state
         try:
@@ -254,7 +134,7 @@ class Watches:
             )
         fields = tuple(sorted(by))
         filter = fields, tuple(plain(by[field]) for field in fields)
-        watcher = _Watcher(resume_tokens.hash_of(self._view.name, *filter), filter=filter)
+        watcher = Watcher(resume_tokens.hash_of(self._view.name, *filter), filter=filter)
         watcher.first = None if resume_token else first
         await self._resume(watcher, resume_token)
         try:
@@ -291,7 +171,7 @@ class Watches:
         build = store.live.current.get(self._view.name) if isinstance(store, RebuildableStore) else None
         return list(self._consumers.of(build).values())
 
-    async def _resume(self, watcher: _Watcher, token: str) -> None:
+    async def _resume(self, watcher: Watcher, token: str) -> None:
         if not token:
             return
         resumed = resume_tokens.read(token, self._logs, watcher.watched, await self._whose())
@@ -307,13 +187,13 @@ class Watches:
         self._origin = self._origin or resume_tokens.origin_of(await self._store.log.page_token_secret())
         return self._origin
 
-    def _join(self, watcher: _Watcher) -> None:
+    def _join(self, watcher: Watcher) -> None:
         self._open.add(watcher)
         self._joining.append(watcher)
         self._wanted.set()
         self._changed.set()
 
-    def _leave(self, watcher: _Watcher) -> None:
+    def _leave(self, watcher: Watcher) -> None:
         self._open.discard(watcher)
         crowd: Any
         if watcher.filter is None:
@@ -355,7 +235,7 @@ class Watches:
             for watcher in joining:
                 self._welcome(watcher, seen)
 
-    async def _read(self, joining: Sequence[_Watcher], moment: ViewMoment) -> _Seen:
+    async def _read(self, joining: Sequence[Watcher], moment: ViewMoment) -> _Seen:
         build = moment.reads(self._view)
         number, consumers = number_of(build), self._consumers.of(build)
         starts = [each.told for each in joining if each.told and each.filter]
@@ -395,7 +275,7 @@ class Watches:
         return changed.keys() if any(self._of_filter.values()) else changed.keys() & self._of_key.keys()
 
     @staticmethod
-    async def _first(watcher: _Watcher, moment: ViewMoment) -> Mapping[str, Any]:
+    async def _first(watcher: Watcher, moment: ViewMoment) -> Mapping[str, Any]:
         assert watcher.first is not None
         try:
             return {row[0]: row for row in await watcher.first(moment)}
@@ -412,7 +292,7 @@ class Watches:
             self._tell_of_row(key, seen)
         for fields, crowds in self._of_filter.items():
             everybody = [watcher for crowd in crowds.values() for watcher in crowd]
-            found = _sorted(fields, crowds, changed, seen.rows) if everybody else {}
+            found = sorted_by(fields, crowds, changed, seen.rows) if everybody else {}
             if found is None:
                 _fail(everybody, WatchExpired())
                 continue
@@ -432,7 +312,7 @@ class Watches:
             if not resume_tokens.is_same(told, state):
                 watcher.tell(change)
 
-    def _welcome(self, watcher: _Watcher, seen: _Seen) -> None:
+    def _welcome(self, watcher: Watcher, seen: _Seen) -> None:
         """Tells a watcher what it has not seen, and has it watch from here on."""
         if watcher not in self._open or watcher.failed:
             return
@@ -454,7 +334,7 @@ class Watches:
         rows: Mapping[str, Any] = seen.firsts.get(watcher, {})
         left: Sequence[str] = []
         if watcher.told:
-            found = _sorted(fields, {values}, seen.changed[watcher.told.place], seen.rows)
+            found = sorted_by(fields, {values}, seen.changed[watcher.told.place], seen.rows)
             if found is None:
                 watcher.fail(WatchExpired())
                 return
@@ -475,7 +355,7 @@ class Watches:
 
 
 def _has_lost(now: Told, told: Told | None) -> bool:
-    """Whether replays were told of that are not there any more, as after a restore; no event brings them back."""
+    """Whether a replay that was told of is gone, as after a restore; no event brings it back."""
     return (
         told is not None
         and told.build == now.build
@@ -486,38 +366,6 @@ def _has_lost(now: Told, told: Told | None) -> bool:
     )
 
 
-Sorted = dict[tuple[Any, ...], tuple[dict[str, Any], list[str]]]
-"""By values of a filter, the changed rows that have them, and the keys of those that had them."""
-
-
-def _sorted(
-    fields: tuple[str, ...],
-    watched: Collection[tuple[Any, ...]],
-    changed: Changed | None,
-    rows: Mapping[str, Any],
-) -> Sorted | None:
-    """What has changed for those who watch by these fields; None where that is not known."""
-    found: Sorted = {}
-    if changed is None:
-        return None
-    for key, before in changed.items():
-        if not set(fields) <= set(before.fields):
-            return None
-        row = rows.get(key)
-        now = None if row is None else tuple(plain(getattr(row, field)) for field in fields)
-        was = _values(fields, before)
-        if now is not None and now in watched:
-            found.setdefault(now, ({}, []))[0][key] = row
-        if was is not None and was != now and was in watched:
-            found.setdefault(was, ({}, []))[1].append(key)
-    return found
-
-
-def _values(fields: tuple[str, ...], before: Before) -> tuple[Any, ...] | None:
-    told = before.told()
-    return None if told is None else tuple(told[field] for field in fields)
-
-
-def _fail(watchers: Iterable[_Watcher], why: Exception) -> None:
+def _fail(watchers: Iterable[Watcher], why: Exception) -> None:
     for watcher in watchers:
         watcher.fail(why)

@@ -15,7 +15,8 @@ from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.archiving import RANGE, Rule, archive
 from twinlog.postgres.connection import fetch
 from twinlog.postgres.identity import identity
-from twinlog.postgres.log import _QUERIES, PostgresLog
+from twinlog.postgres.log import PostgresLog
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.repair import databases, followers, opened
 from twinlog.service.export import only_database, require
 
@@ -80,7 +81,7 @@ async def archive_log(options: ArchiveOptions, say: Callable[[str], None]) -> Ar
         if options.stream is Stream.TRIMMED:
             await _trim(options, log, own, say)
         elif options.stream is Stream.WHOLE:
-            await fetch(pool, _QUERIES["trim"], 0)
+            await fetch(pool, QUERIES["trim"], 0)
             say(f"The relay makes stream {options.log} whole again, from the log and its archive.")
     return ArchiveDone(options.log, database, *made, time.monotonic() - began)
 
@@ -108,5 +109,5 @@ async def _trim(options: ArchiveOptions, log: PostgresLog, own: Identity, say: C
     if upto <= before:
         say(f"Stream {log.name} stays as it is, trimmed up to {before:,}.")
         return
-    await fetch(log.pool, _QUERIES["trim"], upto)
+    await fetch(log.pool, QUERIES["trim"], upto)
     say(f"The relay trims stream {log.name} up to {upto:,}.")

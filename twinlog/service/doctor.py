@@ -1,46 +1,60 @@
-"""Whether services could start: their settings and servers, by the checks that they make themselves at start.
+"""Whether services could start: their settings, servers, programs and wiring, by the checks of a start.
 
-It only reads: neither a database nor a stream is made. What would be made at start is said.
+It only reads: neither a database nor a stream is made, and nothing of a program runs. What would be made at start is
+said.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
 import asyncpg
+import grpc
+import grpc.aio
 from nats.errors import Error as NatsError
 
 from twinlog.jetstream.client import NatsClient
-from twinlog.jetstream.connection import close
-from twinlog.jetstream.connection import connect as connect_to_nats
+from twinlog.jetstream.connection import close, reached
 from twinlog.jetstream.twin import JetStreamTwin
-from twinlog.log.declarations import check_declarations
 from twinlog.log.installation import Identity, named
-from twinlog.log.saga_tables import KeptTable, check_saga_tables
-from twinlog.log.twin import TwinDamaged, TwinMissing
+from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState
+from twinlog.memory.twin import MemoryTwin
 from twinlog.model.errors import ConfigurationError, TwinlogError, Unavailable, WrongSetting
-from twinlog.model.stored_forms import Form, Named
-from twinlog.postgres.connection import prepared_pool
+from twinlog.model.personal import personal_types
+from twinlog.postgres.connection import Pool, prepared_pool
 from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
-from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.identity import identity_in, only
-from twinlog.postgres.log import head_astray
+from twinlog.postgres.log import PostgresLog, head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
-from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
+from twinlog.rpc.host import refuse_taken
+from twinlog.service.conditions import ADDRESS, STREAMS, Condition
+from twinlog.service.process import StandIn
+from twinlog.service.rehearsal import WIRED_SECONDS, Rehearsed, rehearse
+from twinlog.service.runtime import Main
+from twinlog.service.service import Service
 from twinlog.service.settings import Settings, load
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.start import Start, database_in, of_program
+from twinlog.v1.inspection_pb2 import DescribeRequest
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 _TIMEOUT_SECONDS = 10.0
 _TOLERATED_SECONDS = 1.0
 _SEARCH_SECONDS = 5.0
+_ASK_SECONDS = 2.0
 _KERNEL = "twinlog.postgres.sql"
+_KEYS = "twinlog.postgres.keys_sql"
+_OF_A_SETTING = re.compile(r"[A-Z][A-Z_]{3,}\b")
+"""How a refusal begins that is about a setting."""
 
 
 class State(Enum):
@@ -50,7 +64,7 @@ class State(Enum):
     NOTE = "note"
     """Worth knowing; nothing has to be done."""
     WRONG = "wrong"
-    """It has to be put right at the server."""
+    """It has to be put right at the server, or in the program."""
     SETTING = "setting"
     """A setting has to be put right."""
     AWAY = "away"
@@ -67,17 +81,75 @@ class Finding(NamedTuple):
     """What is so, and what to do where something is wrong."""
 
 
-async def examine(services: Sequence[ServiceSpec]) -> list[Finding]:
-    """Checks what these services need; without any, what every service needs."""
+@dataclass
+class _Seen:
+    """A service, as far as its servers could be asked."""
+
+    spec: ServiceSpec
+    settings: Settings
+    pool: Pool
+    """Connects when it is asked, and changes nothing."""
+    identity: Identity | None = None
+    start: Start | None = None
+    """None: its tables are not there, or are not those of this program."""
+
+
+async def examine(services: Sequence[ServiceSpec], mains: Mapping[str, Main] = {}) -> list[Finding]:
+    """Checks what these services need; without any, what every service needs.
+
+    ``mains``: their programs, by the names of the services; wiring is checked of these.
+    """
     settings = _settings(services)
     findings = [finding for finding in settings if isinstance(finding, Finding)]
     loaded = [pair for pair in settings if not isinstance(pair, Finding)]
     if not loaded:
         return findings
-    identities: dict[str, Identity | None] = {}
-    for spec, known in loaded:
-        findings += await _bounded(_postgres(spec, known, identities), "Postgres")
-    return findings + await _bounded(_nats(loaded, identities), "NATS")
+    async with AsyncExitStack() as stack:
+        services_seen, unusable = [], set[str]()
+        for spec, known in loaded:
+            seen = await stack.enter_async_context(_seen(spec, known)) if spec else None
+            if seen:
+                services_seen.append(seen)
+                findings += [await _of(seen.spec, each) for each in of_program(seen.spec, known)]
+            told = await _bounded(_postgres(known, seen), "Postgres")
+            if any(each.state in (State.AWAY, State.SETTING) for each in told):
+                unusable.add(known.postgres_url)
+            findings += told
+        for server, database in dict.fromkeys(_keys_of(each.settings) for each in services_seen):
+            if personal_types() and server not in unusable:
+                findings += await _bounded(_keys(server, database), "keys of persons")
+        client: list[NatsClient] = []
+        findings += await _bounded(_nats(loaded[0][1], services_seen, client, stack), "NATS")
+        for seen in services_seen:
+            findings += await _program(seen, mains.get(seen.spec.name), client[0] if client else None)
+    return findings
+
+
+@asynccontextmanager
+async def _seen(spec: ServiceSpec, settings: Settings) -> AsyncIterator[_Seen]:
+    url = database_url(settings.postgres_url, database_in(spec, settings))
+    async with prepared_pool(url, size=2, reads_only=True) as pool:
+        yield _Seen(spec, settings, pool)
+
+
+async def _of(spec: ServiceSpec, condition: Condition) -> Finding:
+    """Whether something holds that a start checks."""
+    subject = f"start of {spec.name}"
+    try:
+        async with asyncio.timeout(_SEARCH_SECONDS):
+            await condition.hold()
+    except TimeoutError:
+        took = f"it takes more than {_SEARCH_SECONDS:g} s, as where a start searches the log for what has changed"
+        return Finding(subject, State.NOTE, f"{condition.name}: {took}")
+    except TwinlogError as error:
+        return Finding(subject, _state(error), " ".join(str(error).split()))
+    return Finding(subject, State.OK, condition.name)
+
+
+def _state(error: Exception) -> State:
+    if isinstance(error, Unavailable) and not isinstance(error, WrongSetting):
+        return State.AWAY
+    return State.SETTING if _OF_A_SETTING.match(str(error)) else State.WRONG
 
 
 _Loaded = tuple[ServiceSpec | None, Settings]
@@ -110,81 +182,80 @@ async def _bounded(checks: AsyncIterator[Finding], server: str) -> list[Finding]
     except WrongSetting as error:  # which is an outage once the service runs
         findings.append(Finding(server, State.SETTING, " ".join(str(error).split())))
     except Unavailable as error:
-        findings.append(Finding(server, State.AWAY, f"{error}; is it up, and is this its address?"))
+        asks = "" if str(error).endswith("?") else "; is it up, and is this its address?"
+        findings.append(Finding(server, State.AWAY, f"{error}{asks}"))
     except (TwinlogError, ValueError, NatsError) as error:
         findings.append(Finding(server, State.SETTING, " ".join(str(error).split())))
     return findings
 
 
-async def _postgres(
-    spec: ServiceSpec | None, settings: Settings, identities: dict[str, Identity | None]
-) -> AsyncIterator[Finding]:
-    namespace, server = settings.twinlog_namespace, settings.postgres_url
-    given = settings.postgres_database or (spec.database if spec else "")
-    database = named(namespace, given) if given else database_of(server) or "postgres"
+async def _postgres(settings: Settings, seen: _Seen | None) -> AsyncIterator[Finding]:
+    server, spec = settings.postgres_url, seen.spec if seen else None
+    if spec:
+        database = database_in(spec, settings)
+    else:
+        given = settings.postgres_database
+        database = named(settings.twinlog_namespace, given) if given else database_of(server) or "postgres"
     url, subject = database_url(server, database), f"database {database}"
+    async with _connected_to(url) as connection:
+        if connection is None:
+            yield await _not_there(server, subject)
+            return
+        yield Finding(subject, State.OK, f"at {address_of(url)}: version, encoding and sessions will do")
+        yield _clock(subject, await connection.fetchval("SELECT clock_timestamp()"))
+        if seen and spec:
+            await only(spec.log)(connection, database)
+            async for finding in _schema(
+                connection, (_KERNEL, *spec.migrations), subject, parted(database)[1]
+            ):
+                yield finding
+            seen.identity = await identity_in(connection)
+            whose = (
+                f"belongs to installation {seen.identity.installation}"
+                if seen.identity
+                else "belongs to nobody yet"
+            )
+            yield Finding(subject, State.OK, f"it {whose}")
+            if not await pending(connection, _KERNEL):
+                yield await _head(connection, spec, subject)
+                start = Start(spec, settings, seen.pool, reads_only=True)
+                for condition in start.conditions:
+                    yield await _of(spec, condition)
+                seen.start = start
+
+
+@asynccontextmanager
+async def _connected_to(url: str) -> AsyncIterator[asyncpg.Connection | None]:
+    """A connection to a database that will do; None where it is not there."""
     try:
         connection = await connect(url, timeout=CONNECT_SECONDS)
     except WrongSetting as error:
         if not is_missing(error.__cause__):
             raise
-        yield await _not_there(server, subject)
+        yield None
         return
     try:
         with outages(address_of(url)):
             await check(connection, url)
-            yield Finding(subject, State.OK, f"at {address_of(url)}: version, encoding and sessions will do")
-            yield _clock(subject, await connection.fetchval("SELECT clock_timestamp()"))
-            if spec:
-                await only(spec.log)(connection, database)
-                async for finding in _schema(connection, spec, subject, parted(database)[1]):
-                    yield finding
-                yield await _identity(connection, spec, settings, subject, identities)
-                if not await pending(connection, _KERNEL):
-                    yield await _head(connection, spec, subject)
-                    yield await _stored(url, spec, subject)
+            yield connection
     finally:
         await connection.close()
 
 
-class _Declarations(PostgresDeclarations):
-    """Keeps nothing."""
-
-    async def keep(self, given: Mapping[Named, Form], *, anew: bool = False) -> None:
-        """Nothing."""
-
-    async def retire(self, gone: Collection[Named]) -> None:
-        """Nothing."""
+def _keys_of(settings: Settings) -> tuple[str, str]:
+    """The server and the database of the keys of persons."""
+    server = settings.personal_keys_url or settings.postgres_url
+    return server, named(settings.twinlog_namespace, settings.personal_keys_database)
 
 
-class _SagaTables(PostgresSagaTables):
-    """Keeps nothing."""
-
-    async def keep(self, saga: str, tables: Mapping[int, KeptTable]) -> Mapping[int, KeptTable]:
-        return await super().keep(saga, {})
-
-    async def retire(self, saga: str, versions: Sequence[int]) -> None:
-        """Nothing."""
-
-
-async def _stored(url: str, spec: ServiceSpec, subject: str) -> Finding:
-    """Whether what is stored is read as what it was. Of consumers and views only a start knows, which wires them."""
-    async with prepared_pool(url, size=1) as pool:
-        declarations = _Declarations(pool)
-        try:
-            async with asyncio.timeout(_SEARCH_SECONDS):
-                kept = await declarations.kept()
-                await check_declarations(declarations, kept, spec.name, spec.aggregates, spec.schema)
-                await check_saga_tables(_SagaTables(pool), spec.aggregates, spec.schema)
-        except TimeoutError:
-            return Finding(
-                subject,
-                State.NOTE,
-                "a declaration has changed, and a start searches the log for what it is about",
-            )
-        except ConfigurationError as error:
-            return Finding(subject, State.WRONG, " ".join(str(error).split()))
-    return Finding(subject, State.OK, "what is stored is what this program declares")
+async def _keys(server: str, database: str) -> AsyncIterator[Finding]:
+    subject = f"database {database}"
+    async with _connected_to(database_url(server, database)) as connection:
+        if connection is None:
+            yield await _not_there(server, subject)
+            return
+        async for finding in _schema(connection, [_KEYS], subject, parted(database)[1]):
+            yield finding
 
 
 async def _not_there(server: str, subject: str) -> Finding:
@@ -224,14 +295,19 @@ _MAY_CREATE_SCHEMA = "SELECT has_database_privilege(current_database(), 'CREATE'
 
 
 async def _schema(
-    connection: asyncpg.Connection, spec: ServiceSpec, subject: str, schema: str
+    connection: asyncpg.Connection, packages: Sequence[str], subject: str, schema: str
 ) -> AsyncIterator[Finding]:
-    names = [name for package in (_KERNEL, *spec.migrations) for name in await pending(connection, package)]
+    names = [name for package in packages for name in await pending(connection, package)]
     missing = bool(schema) and not await connection.fetchval(HAS_SCHEMA, schema)
     if not names:
         yield Finding(subject, State.OK, "its tables are those of this program")
     elif await connection.fetchval(_MAY_CREATE_SCHEMA if missing else _MAY_CREATE):
-        yield Finding(subject, State.NOTE, f"the service applies at its start: {', '.join(names)}")
+        yield Finding(
+            subject,
+            State.NOTE,
+            f"the service applies at its start: {', '.join(names)}; "
+            "what views then lack is found before it is committed",
+        )
     else:
         yield Finding(
             subject,
@@ -247,36 +323,19 @@ async def _head(connection: asyncpg.Connection, spec: ServiceSpec, subject: str)
     return Finding(subject, State.OK, "its log ends where table log_head says")
 
 
-async def _identity(
-    connection: asyncpg.Connection,
-    spec: ServiceSpec,
-    settings: Settings,
-    subject: str,
-    identities: dict[str, Identity | None],
-) -> Finding:
-    found, wanted = await identity_in(connection), settings.twinlog_installation
-    identities[spec.name] = found
-    if found and wanted not in ("", found.installation):
-        return Finding(
-            subject,
-            State.SETTING,
-            f"TWINLOG_INSTALLATION={wanted}: it belongs to installation {found.installation}; set it to that or leave "
-            "it unset, or use another POSTGRES_URL or TWINLOG_NAMESPACE",
-        )
-    whose = f"belongs to installation {found.installation}" if found else "belongs to nobody yet"
-    return Finding(subject, State.OK, f"it {whose}")
-
-
-async def _nats(loaded: Sequence[_Loaded], identities: dict[str, Identity | None]) -> AsyncIterator[Finding]:
-    _, first = loaded[0]
-    async with _connected(first.nats_url) as client:
-        version = client.connected_server_version
-        yield Finding(
-            "NATS", State.OK, f"version {version.major}.{version.minor}.{version.patch}, with JetStream"
-        )
-        for spec, settings in loaded:
-            if spec:
-                yield await _stream(client, spec, settings, identities.get(spec.name))
+async def _nats(
+    settings: Settings, services: Sequence[_Seen], client: list[NatsClient], stack: AsyncExitStack
+) -> AsyncIterator[Finding]:
+    """``client``: gets the connection, once it is there; ``stack`` closes it."""
+    connected = await reached(settings.nats_url, "doctor")
+    stack.push_async_callback(close, connected)
+    client.append(connected)
+    version = connected.connected_server_version
+    yield Finding(
+        "NATS", State.OK, f"version {version.major}.{version.minor}.{version.patch}, with JetStream"
+    )
+    for each in services:
+        yield await _stream(connected, each.spec, each.settings, each.identity)
 
 
 async def _stream(
@@ -299,10 +358,95 @@ async def _stream(
     return Finding(subject, State.OK, f"events {state.first} to {state.last}")
 
 
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[NatsClient]:
-    client = await connect_to_nats(url, "doctor")
+class _Away(MemoryTwin):
+    """A stream that cannot be asked."""
+
+    async def state(self) -> TwinState:
+        raise Unavailable(f"NATS is away, so that stream {self.name} cannot be asked")
+
+
+async def _program(seen: _Seen, main: Main | None, client: NatsClient | None) -> list[Finding]:
+    """What only a program shows that is wired, and whether it can listen where it is to."""
+    spec, settings = seen.spec, seen.settings
+    made: list[Rehearsed] = []
+
+    def twin(log: str) -> Twin:
+        if client is None:
+            return _Away(log)
+        return JetStreamTwin(client, log, namespace=settings.twinlog_namespace, identity=seen.identity)
+
+    @asynccontextmanager
+    async def stand_in(_spec: ServiceSpec, its: Settings) -> AsyncIterator[Service]:
+        start = seen.start
+        made.append(
+            Rehearsed(
+                spec,
+                its,
+                PostgresLog(seen.pool, spec.log),
+                twin,
+                kept_consumers=start.consumers if start else None,
+                kept_views=start.views if start else None,
+            )
+        )
+        yield made[0]
+
+    left_out = (ADDRESS,) if client else (ADDRESS, STREAMS)
+    findings = [] if main is None else await _wired(spec, main, stand_in)
+    for service in made:
+        for condition in service.to_hold or ():
+            if condition.name not in left_out:
+                findings.append(await _of(spec, condition))
+    return [*findings, *await _listening(spec, settings)]
+
+
+async def _wired(spec: ServiceSpec, main: Main, stand_in: StandIn) -> list[Finding]:
+    subject = f"start of {spec.name}"
     try:
-        yield client
-    finally:
-        await close(client)
+        await rehearse(main, stand_in)
+    except TimeoutError:
+        return [
+            Finding(
+                subject,
+                State.WRONG,
+                f"main did not come to its end within {WIRED_SECONDS:g} s; let it do nothing but wire, and end with "
+                "service.serve(…) or shutdown.wait()",
+            )
+        ]
+    except TwinlogError as error:
+        return [Finding(subject, _state(error), " ".join(str(error).split()))]
+    except Exception as error:  # whatever the project's own code raises
+        said = f"its wiring raises {type(error).__name__}: {error}; a start would crash with that"
+        return [Finding(subject, State.WRONG, said)]
+    return [Finding(subject, State.OK, "wiring")]
+
+
+async def _listening(spec: ServiceSpec, settings: Settings) -> list[Finding]:
+    """Whether the service can listen where it is to, or does already."""
+    subject, address = f"address of {spec.name}", spec.address_in(settings)
+    there = await _who(address)
+    if there == spec.name:
+        return [Finding(subject, State.OK, f"it serves at {address}")]
+    wanted = [(spec.address_setting, address, settings.share_port)]
+    if settings.metrics_address:
+        wanted.append(("METRICS_ADDRESS", settings.metrics_address, False))
+    findings = []
+    for setting, wants, shared in wanted:
+        try:
+            refuse_taken(wants, setting, shared=shared)
+            findings.append(Finding(subject, State.OK, f"{wants} is free"))
+        except ConfigurationError as error:
+            who = f"; {there} serves there" if there and wants == address else ""
+            findings.append(Finding(subject, State.SETTING, f"{error}{who}"))
+    return findings
+
+
+async def _who(address: str) -> str:
+    """The service that serves there; empty: none that says."""
+    if address.endswith(":0"):
+        return ""
+    async with grpc.aio.insecure_channel(address) as channel:
+        try:
+            asked = InspectionServiceStub(channel).Describe(DescribeRequest(), timeout=_ASK_SECONDS)
+            return str((await asked).service)
+        except grpc.aio.AioRpcError:
+            return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from twinlog.log.lease import holder_of, is_here
 from twinlog.postgres.log import PostgresLog
 from twinlog.service.dump import Line
 from twinlog.service.service import Service
@@ -19,8 +20,8 @@ def parts_of(service: Service) -> Iterator[tuple[str, Line]]:
             {
                 **cursor.dumped(),
                 "log": handler.source,
-                "here": getattr(lease, "mine", True),
-                "holder": getattr(lease, "holder", None) or None,
+                "here": is_here(lease),
+                "holder": holder_of(lease) or None,
                 "dead_letters": handler.count,
             },
         )

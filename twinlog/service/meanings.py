@@ -21,7 +21,7 @@ def meaning(kind: type, field: str) -> str:
 
 @cache
 def _docstrings(kind: type) -> Mapping[str, str]:
-    """Of the fields of this class alone, by the field's name; none where its source is not there."""
+    """Of the fields of this class alone, by the field's name; empty where its source is missing."""
     try:
         source = textwrap.dedent(inspect.getsource(kind))
     except (OSError, TypeError, SyntaxError):

@@ -9,22 +9,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import structlog
 from nats.errors import Error as NatsError
 
 from twinlog.consume import Middleware
-from twinlog.consume.kept_views import KeptViews, Tables
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
-from twinlog.log.declarations import KeptConsumers, check_declarations
 from twinlog.log.erasures import ConnectedKeys, RememberedKeys
-from twinlog.log.heads import Sign, unsigned
-from twinlog.log.installation import Identity, named
+from twinlog.log.installation import named
 from twinlog.log.keys import require_cipher
-from twinlog.log.saga_tables import check_saga_tables
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.model.clock import Clock
@@ -32,22 +30,23 @@ from twinlog.model.errors import Unavailable
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
-from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.erasures import PostgresErasures
-from twinlog.postgres.identity import identify, only
+from twinlog.postgres.identity import only
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import PostgresLog, open_log
+from twinlog.postgres.migrations import pending
 from twinlog.postgres.saga_list import PostgresSagaList
-from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.postgres.source import log_of
+from twinlog.service.conditions import hold
 from twinlog.service.dumped import parts_of
 from twinlog.service.environment import Endpoint, Observed
 from twinlog.service.logging import configure_logging
-from twinlog.service.mistakes import in_database_name, in_spec, refuse
+from twinlog.service.mistakes import in_spec, refuse
 from twinlog.service.runtime import Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.start import Start, database_in, of_program, signing
 
 if TYPE_CHECKING:
     from twinlog.observe.metrics.process import Metrics
@@ -65,16 +64,39 @@ async def open_service(
     """A service with its log in its database; waits for servers that are not there yet.
 
     ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
+
+    It runs at once. :func:`twinlog.run` has it wait until all that has to hold before it serves does.
     """
-    refuse(list(in_spec(spec)), spec.name)
+    async with _begun(spec, settings, shutdown, middleware, waits=False) as service:
+        yield service
+
+
+@asynccontextmanager
+async def open_waiting(spec: ServiceSpec, settings: Settings, shutdown: Shutdown) -> AsyncIterator[Service]:
+    """The same, of which nothing runs before it serves, and nothing is kept of its program."""
+    async with _begun(spec, settings, shutdown, (), waits=True) as service:
+        yield service
+
+
+@asynccontextmanager
+async def _begun(
+    spec: ServiceSpec,
+    settings: Settings,
+    shutdown: Shutdown,
+    middleware: Sequence[Middleware],
+    *,
+    waits: bool,
+) -> AsyncIterator[Service]:
     if stand_in := STAND_IN.get():
+        refuse(list(in_spec(spec)), spec.name)
         async with stand_in(spec, settings) as service:
             yield service
         return
+    await hold(of_program(spec, settings))
     configure_logging(settings.log_level, settings.log_format)
     async with (
         exporting(spec.name) as tracer,
-        _opened(spec, settings, shutdown, middleware, tracer) as service,
+        _opened(spec, settings, shutdown, middleware, tracer, waits=waits) as service,
     ):
         yield service
 
@@ -86,15 +108,27 @@ async def _opened(
     shutdown: Shutdown,
     middleware: Sequence[Middleware],
     tracer: Tracer | None,
+    *,
+    waits: bool,
 ) -> AsyncIterator[Service]:
     client = await connect(settings.nats_url, spec.name)
     ids, namespace = RandomIds(), settings.twinlog_namespace
+    missing: list[str] = []
     try:
-        async with _own_log(spec, settings) as own, opened_keys(settings) as keys:
+        async with (
+            _own_log(spec, settings, missing if waits else None) as own,
+            opened_keys(settings) as keys,
+        ):
             clock = StoreClock(own.time, SystemClock())
-            identity = await _checked(own, spec, settings, clock)
+            await until_available("clock", clock.measure)
+            start = Start(spec, settings, own.pool)
+            for condition in start.conditions:
+                await until_available(condition.name, condition.hold)
+            if not waits:
+                await until_available("what is declared", start.keep)
+            identity = start.identity
+            assert identity is not None
             own.installation = identity.installation
-            consumers, views = await until_available("declarations", lambda: _declared(own, spec))
             remembered = await _remembered(keys, own)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(
@@ -111,7 +145,7 @@ async def _opened(
                 aggregates=spec.aggregates,
                 middleware=middleware,
                 messages=_Messages(client, namespace),
-                endpoint=_endpoint(spec, settings),
+                endpoint=endpoint(spec, settings),
                 until_stopped=shutdown.wait,
                 signals={"clock": clock},
                 settings=shown(settings) | {"POSTGRES_DATABASE": settings.postgres_database or spec.database},
@@ -121,10 +155,11 @@ async def _opened(
                 keep_requests=timedelta(days=settings.keep_requests_days),
                 observed=observed(metrics),
                 open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
-                sign=_signing(settings.chain_key_file),
+                sign=signing(settings.chain_key_file),
                 keys=remembered,
-                kept_consumers=consumers,
-                kept_views=views,
+                kept_consumers=start.consumers,
+                kept_views=start.views,
+                complete=partial(_complete, start, missing) if waits else None,
             )
             service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))
@@ -136,56 +171,39 @@ async def _opened(
         await close(client)
 
 
-def _own_log(spec: ServiceSpec, settings: Settings) -> AbstractAsyncContextManager[PostgresLog]:
-    """The service's log in its database. Raises ConfigurationError where that has no name of a database."""
-    database = named(settings.twinlog_namespace, settings.postgres_database or spec.database)
-    refuse(list(in_database_name(database)), spec.name)
+async def _complete(start: Start, missing: Sequence[str]) -> None:
+    """Applies what the program's tables lack, unless its views then are not what they were, and keeps what was
+    checked."""
+    if missing:
+        await until_available("migrations", start.migrate)
+    await until_available("what is declared", start.keep)
+
+
+def _own_log(
+    spec: ServiceSpec, settings: Settings, missing: list[str] | None
+) -> AbstractAsyncContextManager[PostgresLog]:
+    """The service's log in its database. ``missing``: gets the migrations of the program itself, which are left for
+    later; None: they are applied now."""
+    admit = only(spec.log)
+
+    async def admit_and_look(connection: asyncpg.Connection, database: str) -> None:
+        await admit(connection, database)
+        assert missing is not None
+        missing[:] = [each for package in spec.migrations for each in await pending(connection, package)]
+
     return open_log(
         settings.postgres_url,
-        database,
+        database_in(spec, settings),
         spec.log,
-        *spec.migrations,
+        *(spec.migrations if missing is None else ()),
         size=settings.postgres_connections,
-        admit=only(spec.log),
+        admit=admit if missing is None else admit_and_look,
     )
 
 
-def _endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
+def endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
+    """Where a service is called, by its settings."""
     return Endpoint(spec.address_in(settings), spec.address_setting, spec.domain, settings.share_port)
-
-
-async def _checked(own: PostgresLog, spec: ServiceSpec, settings: Settings, clock: StoreClock) -> Identity:
-    """Whose the log is, once the clock is measured and the tables of sagas are those that instances began with."""
-    await until_available("clock", clock.measure)
-    identity = await until_available(
-        "identity",
-        lambda: identify(own.pool, settings.twinlog_installation, settings.twinlog_namespace, spec.log),
-    )
-    tables = PostgresSagaTables(own.pool)
-    await until_available("saga tables", lambda: check_saga_tables(tables, spec.aggregates, spec.schema))
-    return identity
-
-
-async def _declared(own: PostgresLog, spec: ServiceSpec) -> tuple[KeptConsumers, KeptViews]:
-    """The consumers and views that programs of the log had, once what this one declares agrees with what is stored."""
-    declarations = PostgresDeclarations(own.pool)
-    kept = await declarations.kept()
-    await check_declarations(declarations, kept, spec.name, spec.aggregates, spec.schema)
-    checkpoints = await declarations.checkpoints()
-    tables = Tables(checkpoints, await declarations.builds(), await declarations.columns())
-    return (
-        KeptConsumers(declarations, spec.name, kept, checkpoints),
-        KeptViews(declarations, spec.name, kept, tables),
-    )
-
-
-def _signing(key_file: str) -> Sign:
-    """Loaded only where it is asked for. Raises ConfigurationError."""
-    if not key_file:
-        return unsigned
-    from twinlog.log.signing import signer
-
-    return signer(key_file)
 
 
 @asynccontextmanager

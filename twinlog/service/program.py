@@ -7,7 +7,7 @@ import sys
 from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.views import PostgresViews
 from twinlog.service import runtime
-from twinlog.service.process import open_service
+from twinlog.service.process import open_waiting
 from twinlog.service.runtime import Main, Shutdown
 from twinlog.service.settings import load
 from twinlog.service.spec import ServiceSpec
@@ -45,7 +45,7 @@ def main_of(spec: ServiceSpec, wire: Wire) -> Main:
     """The ``main`` of a service's program: with the spec's settings and views, wired and served."""
 
     async def main(shutdown: Shutdown) -> None:
-        async with open_service(spec, load(spec.settings), shutdown) as service:
+        async with open_waiting(spec, load(spec.settings), shutdown) as service:
             views = spec.views(service.log) if spec.views else PostgresViews(service.log, _NO_QUERIES, {})
             await service.serve(*servicers(wire(service, views)))
 

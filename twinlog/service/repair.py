@@ -9,7 +9,9 @@ from uuid import UUID
 
 from twinlog.jetstream.connection import close, reached
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.chain import Head
 from twinlog.log.installation import named
+from twinlog.log.relinking import lost_links
 from twinlog.log.repair import Difference, Plan, Unrepairable, difference, only_notes_of_projections
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
@@ -21,6 +23,7 @@ from twinlog.postgres.log import PostgresLog
 
 _SHOWN = 20
 """Lines of a list."""
+_SEALED_AT_ONCE = 500
 
 NOTHING, MENDED, LEFT = 0, 0, 1
 
@@ -38,6 +41,8 @@ class Options(NamedTuple):
     """Let go of what neither the log nor the stream has any more."""
     namespace: str = ""
     """What the names of streams begin with: TWINLOG_NAMESPACE."""
+    chain: bool = False
+    """Make links of the chain again, and nothing else."""
 
 
 class _Follower(NamedTuple):
@@ -78,6 +83,8 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
                 if not (owner and own) or owner.installation == own.installation
             }
             log = PostgresLog(pools[database], name)
+            if options.chain:
+                return await relink(options, log, say)
             return await _Repair(options, log, twin, database, siblings, say).run()
     finally:
         await close(client)
@@ -97,6 +104,50 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
         why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
         raise Unrepairable(log=log, why=why)
     return found[0]
+
+
+async def relink(options: Options, log: PostgresLog, say: Callable[[str], None] = print) -> int:
+    """Makes links of a log's chain again that are gone; gives the exit code. Raises Unavailable, ConfigurationError."""
+    lost = await lost_links(log)
+    if lost.proven and not lost.gone and not lost.unnoted:
+        say(
+            f"The chain of {log.name} has all of its links: nothing to make again. `twinlog audit --chain` verifies it."
+        )
+        return NOTHING
+    anew = not lost.proven
+    if anew and not options.give_up:
+        gone = f"{lost.gone} of its links are gone, and " if lost.gone else ""
+        say(
+            f"The chain of {log.name} cannot be made again as it was: {gone}what is left does not follow from the "
+            "events of now. Either an event or a link was changed, which `twinlog audit --chain` tells as far as links "
+            "are left; or a link is gone that was sealed later, or made by a repair."
+        )
+        say(
+            "Restore table chain from a backup. Or begin the chain anew, with --chain --give-up: the events are proven "
+            "from then on, and heads that were noted before prove nothing any more."
+        )
+        return LEFT
+    if lost.gone and not anew:
+        say(
+            f"The chain of {log.name} has lost {lost.gone} links. Made again from the events, they lead to the hash "
+            "that was noted: they are the same, and heads that were noted elsewhere prove what they did."
+        )
+    for run in lost.unnoted:
+        say(f"No link covers events {run.first} to {run.last}; they are sealed, and proven from then on.")
+    if anew:
+        say("The chain begins anew. Heads that were noted before prove nothing any more.")
+    if options.dry_run:
+        say("Nothing was changed: this was a dry run.")
+        return MENDED
+    await (postgres.begin_chain(log.pool) if anew else postgres.put_links(log.pool, lost))
+    while await log.seal(_SEALED_AT_ONCE):
+        pass
+    if waiting := await log.unlinked():
+        say(f"Events from {waiting[0].first} on cannot be sealed: some are gone, as `twinlog audit` tells.")
+        return LEFT
+    if newest := await log.newest_link():
+        say(f"The chain of {log.name} is whole. Note its head elsewhere: {Head.of(log.name, newest)}")
+    return MENDED
 
 
 class _Repair:

@@ -16,7 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -49,7 +49,7 @@ from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.effects import Effects
-from twinlog.model.errors import ConfigurationError
+from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
@@ -59,6 +59,7 @@ from twinlog.observe.tracing_off import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.freshness import Messages
+from twinlog.rpc.host import refuse_taken
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
@@ -66,10 +67,12 @@ from twinlog.rpc.registrations import registrations
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.service import mistakes, operator_services
+from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold
 from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 from twinlog.service.own_log import OwnLog
+from twinlog.service.starting import waited_for
 
 _LIST_LINGER_SECONDS = 0.25
 """The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
@@ -117,6 +120,7 @@ class Service:
         keys: Keys | None = None,
         kept_consumers: KeptConsumers | None = None,
         kept_views: KeptViews | None = None,
+        complete: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``name``: the service's name, which goes on its events. ``twin``: the stream of a log, by the log's name.
         ``lease``: the right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its
@@ -130,7 +134,9 @@ class Service:
         ``tracing`` goes around its parts, and ``observed`` around those. ``randomness``: the jitter of retries.
         ``open_log`` opens the logs of other services for rebuilding a view. ``sign`` signs the heads of the log's
         chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory. ``kept_consumers``: those
-        that programs of its log had before; None: it begins with nothing. ``kept_views``: their views.
+        that programs of its log had before; None: it begins with nothing. ``kept_views``: their views. ``complete``:
+        what is done once all that has to hold before it serves does; until then nothing of it runs. None: it runs at
+        once.
         """
         self.name, self.log, self.schema = name, log, schema
         self.clock, self.ids = clock, ids
@@ -209,6 +215,9 @@ class Service:
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
         self._kept_consumers, self._kept_views = kept_consumers, kept_views
+        self._complete = complete
+        self._held: list[tuple[Tasks, str, Coroutine[Any, Any, None]]] | None = [] if complete else None
+        """What runs once it may; None: it may."""
         self._saga_list_store, self._services = saga_list, services
         self._endpoint, self._until_stopped = endpoint, until_stopped
         self._observed, self._tracing = observed, tracing
@@ -222,7 +231,7 @@ class Service:
         """Copies, writes and fires timers inside the block, and runs what is subscribed there."""
         async with aclosing(self.peers), self._copying:
             for name, work in self._own.copying():
-                self._copying.start(name, work)
+                self._start(self._copying, name, work)
             async with self.writer:
                 async with self._tasks:
                     self.start("dead letters", self.dead_letters.run())
@@ -232,6 +241,7 @@ class Service:
                         yield
                     finally:
                         self._ended = True
+                        self.let_go()
                 await self._own.drain()
 
     def subscribe(
@@ -288,7 +298,31 @@ class Service:
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a background task of the service for as long as its cursors run."""
-        self._tasks.start(name, work)
+        self._start(self._tasks, name, work)
+
+    def _start(self, among: Tasks, name: str, work: Coroutine[Any, Any, None]) -> None:
+        if self._held is None:
+            among.start(name, work)
+        else:
+            self._held.append((among, name, work))
+
+    async def _begin(self) -> None:
+        """Keeps what was checked, and runs what has waited for that."""
+        if self._complete:
+            await self._complete()
+        if self._kept_views:
+            with suppress(Unavailable):
+                await self._kept_views.keep()
+        if self._kept_consumers:
+            await self._kept_consumers.keep(self._acting())
+        held, self._held = self._held or [], None
+        for among, name, work in held:
+            among.start(name, work)
+
+    def let_go(self) -> None:
+        """Leaves what has waited and is not going to run."""
+        for _, _, work in self._held or []:
+            work.close()
 
     async def page_tokens(self) -> PageTokens:
         """The page tokens of the service's lists, signed with the secret of its database."""
@@ -302,17 +336,10 @@ class Service:
         adds it to a server, and the service's full name. ``middleware``: see :func:`twinlog.rpc.serve`. Raises
         ConfigurationError if a stream belongs to another installation, or the services are put together wrongly.
         """
-        services = [each for one in servicers for each in registrations(one)]
-        mistakes.refuse([*mistakes.in_registrations(services)], self.name)
-        self.refuse_unfinished()
-        if self._kept_views:
-            projections = [each for each in self._consumers if isinstance(each, Projection)]
-            await self._kept_views.check(projections, self.twin)
-        if self._kept_consumers:
-            await self._kept_consumers.keep(self._acting())
-        await self._feeding.refuse_foreign_streams()
-        pages = await self.page_tokens()
-        sagas = [self._saga_service(pages)] if self.sagas else []  # before the parts: it may subscribe one
+        services, sagas = self._served(servicers)
+        await hold(self.conditions(services))
+        await self._begin()
+        pages = await waited_for("page tokens", self.page_tokens)
         views = [await self._view_service()] if self.view_builds.declared else []
         parts = self.inspected.parts = [
             self.relay,
@@ -342,6 +369,31 @@ class Service:
         ):
             await self._until_stopped()
 
+    def _served(self, servicers: Sequence[object]) -> tuple[Sequence[Registration], Sequence[Registration]]:
+        """What it serves of its own, and for its sagas, whose list may be one more that is subscribed."""
+        services = [each for one in servicers for each in registrations(one)]
+        return services, [self._saga_service(self.pages)] if self.sagas else []
+
+    def conditions(self, services: Sequence[Registration]) -> Sequence[Condition]:
+        """What has to hold before it serves these, with all subscribed."""
+        endpoint = self._endpoint
+        return [
+            Condition(
+                "gRPC services", lambda: mistakes.refuse([*mistakes.in_registrations(services)], self.name)
+            ),
+            Condition("sagas, upcasters, policies and effects", self.refuse_unfinished),
+            Condition("views", self._check_views),
+            Condition(STREAMS, self._feeding.refuse_foreign_streams),
+            Condition(
+                ADDRESS, lambda: refuse_taken(endpoint.address, endpoint.setting, shared=endpoint.shared)
+            ),
+        ]
+
+    async def _check_views(self) -> None:
+        if self._kept_views:
+            projections = [each for each in self._consumers if isinstance(each, Projection)]
+            await self._kept_views.check(projections, self.twin)
+
     def _saga_service(self, pages: PageTokens) -> Registration:
         sagas = self.saga_list
         if sagas is None:
@@ -368,7 +420,8 @@ class Service:
             self.start("view builds", self.view_builds.run())
 
     async def _view_service(self) -> Registration:
-        await self.view_builds.look()  # no query is answered from a build that is no longer live
+        # No query is answered from a build that is no longer live.
+        await waited_for("view builds", self.view_builds.look)
         await self.messages.subscribe(VIEWS_SWITCHED, cb=self._hear_of_views)
         operations = ViewOperations(self.view_builds, self.twin, self.messages)
         return operator_services.views(operations)

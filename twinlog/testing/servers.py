@@ -78,9 +78,9 @@ async def nats_server() -> AsyncIterator[EmbeddedNats]:
             yield server
 
 
-def unique(prefix: str = "t") -> str:
+def unique() -> str:
     """A name for a log, and so for its database and its stream, that no other test uses."""
-    return f"{prefix}_{uuid4().hex[:12]}"
+    return f"t_{uuid4().hex[:12]}"
 
 
 async def execute(server_url: str, statement: str, database: str = "postgres") -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
 from twinlog.console.page import Gone, Page, Query, missing, refused
-from twinlog.console.reading import Events, Filter, Tree, newest, stream_of, tree_of
+from twinlog.console.reading import Events, Filter, Tree, newest, still_folding, stream_of, tree_of
 from twinlog.console.services import Services
 from twinlog.model.event import MOST_VERSION
 from twinlog.v1 import inspection_pb2 as pb
@@ -147,6 +147,18 @@ def _owner(look: Look, log: str) -> Said:
 
 PAGES = [
     Page("/log", "Log", "log.html", load_log, navigation="Log", key="l", icon="log"),
-    Page("/log/{log}/{position:int}", "{log}/{position}", "event.html", load_event),
-    Page("/log/{log}/stream/{stream:path}", "{stream}", "stream.html", load_stream),
+    Page(
+        "/log/{log}/{position:int}",
+        "{log}/{position}",
+        "event.html",
+        load_event,
+        moves=lambda model: still_folding(model.stream),
+    ),
+    Page(
+        "/log/{log}/stream/{stream:path}",
+        "{stream}",
+        "stream.html",
+        load_stream,
+        moves=lambda model: bool(model.stream.folded),
+    ),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinlog.console.answers import Answer
@@ -15,11 +17,13 @@ from twinlog.console.past import (
     moment_of,
     newest_version,
     request_of,
-    stream_then,
 )
-from twinlog.console.reading import ask_for_entries
+from twinlog.console.reading import Filter, newest, still_folding, stream_of
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
+
+_RECENT = 4
+"""Streams of a log to begin with."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,20 @@ class Then:
         """The last event by then."""
         return self.stream.events[-1]
 
+    @property
+    def still_folding(self) -> bool:
+        """Whether a state is missing that is folded just now, of this stream or of one beside it."""
+        return bool(self.stream.folded) or still_folding(*(each.answer for each in self.moment.beside))
+
+
+@dataclass(frozen=True)
+class Recent:
+    """A stream to begin with."""
+
+    log: str
+    event: pb.LoggedEvent
+    """Its newest."""
+
 
 @dataclass(frozen=True)
 class TimeMachine:
@@ -52,13 +70,20 @@ class TimeMachine:
     """None where no stream is named, or where something is wrong."""
     wrong: str = ""
     """What is."""
+    recent: Sequence[Recent] = ()
+    """Where no stream is named, those that changed last, of each log some."""
+
+    @property
+    def to_come(self) -> bool:
+        """Whether a state is missing that is folded just now."""
+        return self.then is not None and self.then.still_folding
 
 
 async def load(services: Services, query: Query) -> TimeMachine:
     """A stream at a moment. Raises Gone where no service has it, Unanswered where one does not answer."""
     name = query.get("stream").strip()
     if not name:
-        return TimeMachine(None)
+        return TimeMachine(None, recent=await _recent(services))
     if not all(name.partition("/")):
         return TimeMachine(
             None, f"{name!r} is no stream: write type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
@@ -79,6 +104,20 @@ async def load(services: Services, query: Query) -> TimeMachine:
     raise refused(nobody, silent) if silent else missing(look, nobody)
 
 
+async def _recent(services: Services) -> Sequence[Recent]:
+    logs = (await services.look()).logs
+    answers = await asyncio.gather(
+        *(newest(services, said.service, Filter(log)) for log, said in logs.items())
+    )
+    found: list[Recent] = []
+    for log, answer in zip(logs, answers, strict=True):
+        streams: dict[str, pb.LoggedEvent] = {}
+        for event in answer.message.events if answer.message else ():
+            streams.setdefault(event.stream, event)
+        found += [Recent(log, event) for event in [*streams.values()][:_RECENT]]
+    return found
+
+
 async def _then(
     services: Services, look: Look, said: Said, query: Query, newest: int, asked: pb.GetStreamRequest
 ) -> TimeMachine:
@@ -88,8 +127,7 @@ async def _then(
         if (other := log_of(text)) not in ("", log):
             words = f"{asked.stream} is in log {log}: name a position of that, or a time, not one of {other}"
             return TimeMachine(None, words)
-    ask_for_entries(asked, query)
-    found = await stream_then(services, said.service, asked)
+    found = await stream_of(services, said.service, asked, query)
     if found.message is None:
         if found.silent:
             raise refused("", found)
@@ -109,5 +147,6 @@ PAGES = [
         key="p",
         icon="undo",
         live=False,
+        moves=lambda model: model.to_come,
     )
 ]

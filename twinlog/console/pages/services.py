@@ -27,6 +27,16 @@ class Map:
         )
 
     @property
+    def nothing_yet(self) -> bool:
+        """Whether it is known that no log has an event."""
+        owners = self.look.services.values()
+        return (
+            bool(owners)
+            and all(said.described and not said.silent_since for said in owners)
+            and not any(each.log.head for each in self.drawing.logs if each.log)
+        )
+
+    @property
     def per_second(self) -> float:
         """Events a second that are appended to all logs."""
         return sum(each.per_second for each in self.drawing.logs)

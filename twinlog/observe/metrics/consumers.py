@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
 from twinlog.consume.dead_letters import AddDeadLetter
+from twinlog.log.lease import is_here
 from twinlog.log.twin import Counting, Peeking, TwinState
 from twinlog.model.clock import Clock
 from twinlog.model.errors import TwinlogError
@@ -183,7 +184,7 @@ class Consumers:
         """How far behind a consumer is; None while that is not to be had."""
         try:
             position = await each.handler.stored()
-            seen = max(position, each.cursor.position if _here(each) else 0)
+            seen = max(position, each.cursor.position if is_here(each.lease) else 0)
             if state is not None and seen >= state.last:
                 return _Lag(position, 0, 0.0)
             # The next event first: where there is none, nothing has to be counted, which costs a server four times as
@@ -205,10 +206,6 @@ class Consumers:
         return max(0.0, (self._clock.now() - event.recorded_at).total_seconds()) if event else None
 
 
-def _here(each: Followed) -> bool:
-    return bool(getattr(each.lease, "mine", True))  # not every kind of lease knows
-
-
 async def _ahead(each: Followed, seen: int, state: TwinState | None) -> int:
     handler = each.handler
     all_wanted = not (handler.types or handler.routing_key)
@@ -221,7 +218,7 @@ async def _ahead(each: Followed, seen: int, state: TwinState | None) -> int:
 
 def _state(each: Followed, of: Sequence[str]) -> Sequence[Sample]:
     return [
-        Sample(HERE, _here(each), of),
+        Sample(HERE, is_here(each.lease), of),
         Sample(PROBLEM, bool(each.cursor.problem or each.lease.problem), of),
         Sample(DEAD_LETTERS, each.handler.count, of),
     ]

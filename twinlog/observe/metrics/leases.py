@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twinlog.log.lease import Lease
+from twinlog.log.lease import Lease, is_here
 from twinlog.observe.metrics.metric import Metric, Sample
 
 HELD = Metric(
@@ -26,8 +26,4 @@ class Leases:
         self._leases = leases
 
     async def samples(self) -> Sequence[Sample]:
-        return [
-            # Not every kind of lease knows.
-            Sample(HELD, bool(getattr(lease, "mine", True)), (work,))
-            for work, lease in self._leases.items()
-        ]
+        return [Sample(HELD, is_here(lease), (work,)) for work, lease in self._leases.items()]

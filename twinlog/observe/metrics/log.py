@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 from twinlog.log.ports import (
     Appended,
@@ -21,6 +21,7 @@ from twinlog.log.ports import (
 from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.observe.metrics.reasons import UNAVAILABLE, reason_of
 from twinlog.observe.metrics.tallies import SIZES, Bounded, Histogram
+from twinlog.observe.wrapper import Wrapper
 
 APPEND_SECONDS = Metric(
     "twinlog_log_append_duration_seconds",
@@ -143,17 +144,19 @@ class LogTally:
         ]
 
 
-class _CountedSession:
+class _CountedSession(Wrapper):
     """A session whose appends and loads are counted."""
 
-    def __init__(self, session: LogSession, tally: LogTally) -> None:
-        self._session = session
+    _inner: LogSession
+
+    def __init__(self, inner: LogSession, tally: LogTally) -> None:
+        super().__init__(inner)
         self._tally = tally
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         began = perf_counter()
         try:
-            result = await self._session.append(batch)
+            result = await self._inner.append(batch)
         except Exception as error:
             self._tally.failures.add(reason_of(error))
             raise
@@ -162,27 +165,20 @@ class _CountedSession:
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         began = perf_counter()
-        slices = await self._session.load(wanted)
+        slices = await self._inner.load(wanted)
         self._tally.loaded(slices, perf_counter() - began)
         return slices
 
 
 class _CountedLog(_CountedSession):
-    """A log that counts; whatever it does not count goes to the log as it is."""
-
-    def __init__(self, log: Log, tally: LogTally) -> None:
-        super().__init__(log, tally)
-        self._log = log
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
+    _inner: Log
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[LogSession]:
         self._tally.exclusive += 1
-        async with self._log.exclusive() as session:
+        async with self._inner.exclusive() as session:
             yield _CountedSession(session, self._tally)
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        await self._log.save(snapshots)
+        await self._inner.save(snapshots)
         self._tally.snapshots += sum(bool(snapshot.version) for snapshot in snapshots)

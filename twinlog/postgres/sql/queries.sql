@@ -96,6 +96,11 @@ SELECT era FROM log_head;
 -- The position of the last event that is there.
 SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0);
 
+-- name: unguarded
+-- The tables that take inserts only, as far as what refuses the rest is switched off or gone.
+SELECT name FROM unnest('{events,chain}'::text[]) AS t (name) WHERE NOT EXISTS (
+       SELECT FROM pg_trigger WHERE tgrelid = to_regclass(name) AND tgname = 'insert_only' AND tgenabled IN ('O', 'A'));
+
 -- name: first_gap
 -- The first positions that have no event, although later ones have; archived ones do not count.
 SELECT before + 1, position - 1
@@ -422,6 +427,12 @@ SELECT clock_timestamp();
 -- Whose log this is, where it is, and what it is called; the column of that is younger than the table.
 SELECT installation, log_id, current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), to_jsonb(i) ->> 'log'
   FROM log_identity AS i;
+
+-- name: hidden_logs
+-- Where the logs are that sessions would find by default, if their search_path led there.
+SELECT n.nspname::text, quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = 'log_identity' AND n.nspname IN ('public', session_user)
+   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT');
 
 -- name: identify
 -- Says whose log this is, unless it is said already.
@@ -808,6 +819,20 @@ SELECT number, kind, first_position, last_position, head, digest, marks, hash
 -- Whether the head of the log stands at the last link of the chain; no row where there is none.
 SELECT h.links = c.number AND h.hash = c.hash
   FROM log_head h, (SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1) AS c;
+
+-- name: chain_end
+-- What the head of the log notes of its chain.
+SELECT links, hash, linked FROM log_head;
+
+-- name: note_lacking
+-- Has events that no link covers sealed.
+INSERT INTO unlinked SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT DO NOTHING;
+
+-- name: begin_chain
+-- Forgets the chain, so that every event is to be sealed. Takes the owner.
+ALTER TABLE chain DISABLE TRIGGER insert_only; GRANT DELETE ON chain TO CURRENT_USER; DELETE FROM chain; REVOKE DELETE
+   ON chain FROM CURRENT_USER; ALTER TABLE chain ENABLE TRIGGER insert_only; DELETE FROM unlinked; UPDATE log_head
+   SET linked = 0, links = 0, hash = decode(repeat('00', 32), 'hex'); SELECT note_unlinked();
 
 -- name: cuts
 -- The links that say where repairs cut the log.

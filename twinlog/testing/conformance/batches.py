@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Log, NewReply, TimerChange
+from twinlog.log.ports import Appended, Batch, CheckpointAdvance, Conflict, Log, NewReply, TimerChange
 from twinlog.model.event import Metadata, NewEvent, Recorded, StreamId
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -19,6 +19,9 @@ METADATA = Metadata("correlation", "rpc/Add", "00-trace", "tests")
 def counter(id: str = "a") -> StreamId:
     """A counter's stream."""
     return StreamId("counter", id)
+
+
+A, B, C = counter("a"), counter("b"), counter("c")
 
 
 def new_event(stream: StreamId, version: int, message: Message | None = None) -> NewEvent:
@@ -42,6 +45,12 @@ def batch(
     ]
     expects = {**(reads or {}), **{stream: after for stream, after, _ in writes}}
     return Batch(NOW, expects, events, replies, advances, timers)
+
+
+def conflict(result: Appended | Conflict) -> Conflict:
+    """The conflict that an append has met."""
+    assert isinstance(result, Conflict)
+    return Conflict(tuple(result.streams), tuple(result.replies), dict(result.checkpoints))
 
 
 async def append(log: Log, *batches: Batch) -> None:

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from twinlog.log.chain import APPENDED, NOTHING_BEFORE, Chained, event_digests, link_hash, summed
 from twinlog.log.ports import (
     Appended,
     Batch,
@@ -23,9 +22,20 @@ from twinlog.log.ports import (
     TimerChange,
 )
 from twinlog.log.texts import Unstorable
-from twinlog.testing.conformance.batches import METADATA, NOW, append, batch, counter, grow, new_event
-
-A, B, C = counter("a"), counter("b"), counter("c")
+from twinlog.testing.conformance.batches import (
+    METADATA,
+    NOW,
+    A,
+    B,
+    C,
+    append,
+    batch,
+    conflict,
+    counter,
+    grow,
+    new_event,
+)
+from twinlog.testing.conformance.chain import ChainOfLog
 
 
 def reply(request_id: str, events: int = 1) -> NewReply:
@@ -34,11 +44,6 @@ def reply(request_id: str, events: int = 1) -> NewReply:
 
 def stored(request_id: str, position: int = 1) -> StoredReply:
     return StoredReply(request_id, b"fingerprint", b"reply", position)
-
-
-def conflict(result: Appended | Conflict) -> Conflict:
-    assert isinstance(result, Conflict)
-    return Conflict(tuple(result.streams), tuple(result.replies), dict(result.checkpoints))
 
 
 class _Append:
@@ -364,41 +369,18 @@ class _Exclusive:
         assert await log.append(batch((A, 1, 1))) == Appended(2)
 
 
-class _Chain:
-    """Of a log that keeps a chain; it need not."""
-
-    async def test_each_batch_is_linked_to_everything_before(self, log: Log) -> None:
-        if not isinstance(log, Chained):
-            return
-        assert (await log.links(0, 10), await log.newest_link()) == ([], None)
-        await append(log, batch((A, 0, 2)), batch(reads={A: 2}), batch((A, 2, 1), (B, 0, 2)))
-        async with log.exclusive() as session:
-            assert await session.append(batch((B, 2, 1))) == Appended(6)
-
-        links, before = await log.links(0, 10), NOTHING_BEFORE
-        assert [link[:5] for link in links] == [
-            (1, APPENDED, 1, 2, 2),
-            (2, APPENDED, 3, 5, 5),
-            (3, APPENDED, 6, 6, 6),
-        ]
-        for link in links:
-            events = await log.read(link.first - 1, link.last + 1 - link.first)
-            assert (link.digest, link.marks) == summed(event_digests(events))
-            assert link.hash == link_hash(before, *link[1:6])
-            before = link.hash
-        assert (await log.links(1, 1), await log.newest_link()) == ([links[1]], links[2])
-
-    async def test_what_is_refused_is_not_linked(self, log: Log) -> None:
-        if not isinstance(log, Chained):
-            return
-        await append(log, batch((A, 0, 1)))
-        conflict(await log.append(batch((A, 0, 1))))
-        assert len(await log.links(0, 10)) == 1
-        assert (await log.unlinked(), await log.cuts(), await log.seal(10)) == ([], [], 0)
-
-
 @pytest.mark.asyncio
 class LogConformance(
-    _Append, _Texts, _Conflict, _Read, _Load, _Snapshots, _Replies, _Checkpoints, _Timers, _Exclusive, _Chain
+    _Append,
+    _Texts,
+    _Conflict,
+    _Read,
+    _Load,
+    _Snapshots,
+    _Replies,
+    _Checkpoints,
+    _Timers,
+    _Exclusive,
+    ChainOfLog,
 ):
     """The suite of an adapter of the log: derive a test class, with a fixture ``log`` that gives an empty one."""

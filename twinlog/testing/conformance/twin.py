@@ -5,70 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from twinlog.log.twin import (
-    Counting,
-    Delivery,
-    DeliveryLost,
-    Peeking,
-    Twin,
-    TwinDamaged,
-    TwinMissing,
-    TwinState,
-    WrongLastSequence,
-)
+from twinlog.log.twin import Counting, Peeking, Twin, TwinMissing, TwinState, WrongLastSequence
 from twinlog.log.wire import to_wire
-from twinlog.model.errors import Unavailable
-from twinlog.model.event import Recorded
 from twinlog.testing.conformance.batches import recorded
 from twinlog.testing.conformance.damage import Damage
+from twinlog.testing.conformance.deliveries import take
+from twinlog.testing.conformance.loss import Loss
 from twinlog.testing.conformance.messages import MUSIC, PLAY, Borrowed, Returned
-from twinlog.testing.waiting import until
-
-_FILTERED_OR_NOT = pytest.mark.parametrize("types", [(), ("Int64Value",)])
-
-
-async def take(delivery: Delivery, count: int, limit: int = 500) -> list[Recorded]:
-    """The next so many events."""
-    events: list[Recorded] = []
-    async with asyncio.timeout(60):
-        while len(events) < count:
-            got = await delivery.next(min(limit, count - len(events)))
-            assert 0 < len(got) <= limit
-            events += got
-    return events
-
-
-async def created_again(twin: Twin) -> bool:
-    """Creates it. Right after a deletion, the server may not be able to for a moment."""
-    try:
-        await twin.create(1)
-    except Unavailable:
-        return False
-    return True
-
-
-async def lost(delivery: Delivery, after: int) -> str:
-    """Why the delivery is lost; until then it gives what follows ``after``, and nothing is left out."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                events = await delivery.next(500)
-            except DeliveryLost as error:
-                return str(error)
-            for event in events:
-                assert event.position == after + 1
-                after = event.position
-
-
-async def follow(twin: Twin, after: int, types: Sequence[str]) -> None:
-    """Raises DeliveryLost, before anything is left out."""
-    async with twin.deliver(after, types) as delivery:
-        raise DeliveryLost(stream=twin.name, why=await lost(delivery, after))
 
 
 async def contents(twin: Twin) -> Sequence[bytes | None]:
@@ -308,87 +255,6 @@ class _Counting:
             await twin.next_ahead(0)
 
 
-class _Loss:
-    @_FILTERED_OR_NOT
-    async def test_the_consumer_is_deleted(self, twin: Twin, damage: Damage, types: Sequence[str]) -> None:
-        await twin.create(1)
-        await twin.publish(recorded(twin.name, 3))
-        async with twin.deliver(0, types) as delivery:
-            await take(delivery, 3)
-            await damage.delete_consumers()
-            await lost(delivery, 3)
-
-    @_FILTERED_OR_NOT
-    async def test_the_stream_is_deleted(self, twin: Twin, types: Sequence[str]) -> None:
-        await twin.create(1)
-        await twin.publish(recorded(twin.name, 3))
-        async with twin.deliver(0, types) as delivery:
-            await take(delivery, 3)
-            await twin.delete()
-            await lost(delivery, 3)
-
-    @_FILTERED_OR_NOT
-    async def test_the_stream_is_made_anew(self, twin: Twin, types: Sequence[str]) -> None:
-        await twin.create(1)
-        await twin.publish(recorded(twin.name, 3))
-        async with twin.deliver(0, types) as delivery:
-            await take(delivery, 2)
-            await twin.delete()
-            await until(partial(created_again, twin))
-            await twin.publish(recorded(twin.name, 9))
-            await lost(delivery, 2)
-
-    @_FILTERED_OR_NOT
-    async def test_the_stream_is_purged_of_what_was_not_delivered_yet(
-        self, twin: Twin, damage: Damage, types: Sequence[str]
-    ) -> None:
-        await twin.create(1)
-        await twin.publish(recorded(twin.name, 3000))
-        async with twin.deliver(0, types) as delivery:
-            await take(delivery, 10)
-            await damage.purge()
-            await twin.publish(recorded(twin.name, 1, after=3000))
-            assert "gone" in await lost(delivery, 10)
-
-    @_FILTERED_OR_NOT
-    async def test_the_stream_was_purged_before(
-        self, twin: Twin, damage: Damage, types: Sequence[str]
-    ) -> None:
-        """Nor are later events taken for the missing ones, whether they are there already or come then."""
-        await twin.create(1)
-        await twin.publish(recorded(twin.name, 10))
-        await damage.purge()
-
-        for _ in range(2):
-            with pytest.raises(DeliveryLost, match="gone"):
-                await follow(twin, 5, types)
-            await twin.publish(recorded(twin.name, 1, after=(await twin.state()).last))
-            await damage.purge(keep=1)
-
-    @_FILTERED_OR_NOT
-    async def test_events_are_gone_from_its_midst(
-        self, twin: Twin, damage: Damage, types: Sequence[str]
-    ) -> None:
-        await twin.create(1)
-        await twin.publish(recorded(twin.name, 3000))
-        async with twin.deliver(0, types) as delivery:
-            await take(delivery, 10)
-            await damage.remove(2900)
-            await lost(delivery, 10)
-        with pytest.raises(DeliveryLost):
-            await follow(twin, 2890, types)
-
-    @_FILTERED_OR_NOT
-    async def test_the_messages_are_no_events(self, twin: Twin, damage: Damage, types: Sequence[str]) -> None:
-        for foreign in (b"\xff\xff", b"", to_wire(recorded(twin.name, 1, after=8)[0])):
-            await until(partial(created_again, twin))
-            async with twin.deliver(0, types) as delivery:
-                await damage.put("1.Int64Value.-", foreign)
-                with pytest.raises(TwinDamaged, match="message 1 is not event 1"):
-                    await lost(delivery, 0)
-            await twin.delete()
-
-
 class _Poke:
     async def test_it_wakes_whoever_waits(self, damage: Damage) -> None:
         one, two = damage.twin(), damage.twin()
@@ -405,7 +271,7 @@ class _Poke:
 
 
 @pytest.mark.asyncio
-class TwinConformance(_Stream, _Publish, _Delivery, _Counting, _Loss, _Poke):
+class TwinConformance(_Stream, _Publish, _Delivery, _Counting, Loss, _Poke):
     """The suite of an adapter of the twin: derive a test class with two fixtures.
 
     ``damage`` gives a :class:`Damage` of a stream that is not there yet, ``twin`` the stream: ``damage.twin()``.

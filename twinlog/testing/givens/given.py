@@ -9,8 +9,9 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.policies import Policies
-from twinlog.model.saga import Saga
 from twinlog.model.saga_aggregate import saga_aggregate
+from twinlog.model.saga_table import Saga
+from twinlog.model.schema import Schema
 from twinlog.model.view import View
 from twinlog.testing.givens.aggregates import Given
 from twinlog.testing.givens.policies import GivenPolicies
@@ -50,6 +51,8 @@ def given(subject: Any, *past: Message) -> Any:
             return _policies([subject], past)
         case Sequence() if subject and all(isinstance(each, Policies) for each in subject):
             return _policies(subject, past)
+        case Schema():
+            raise TypeError("what a Schema reads an event as needs no given(): it is SCHEMA.today(event)")
     raise TypeError(f"given() takes an Aggregate, Policies, a Saga or a View, not {type(subject).__name__}")
 
 

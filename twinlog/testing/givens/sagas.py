@@ -23,7 +23,16 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.errors import TwinlogError
-from twinlog.model.saga import Abort, Begin, Command, Reply, Retry, SagaInstance, SagaStatus, Skip
+from twinlog.model.saga import (
+    Abort,
+    Begin,
+    Command,
+    Reply,
+    Retry,
+    SagaInstance,
+    SagaStatus,
+    Skip,
+)
 from twinlog.testing.fakes import START
 from twinlog.testing.givens.difference import difference, short
 

@@ -11,6 +11,7 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
+from twinlog.testing.simulation.call import shortened
 from twinlog.testing.simulation.newer import NEWER
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.set_aside import SetAside
@@ -135,7 +136,8 @@ def now_or_just_before(scene: Scene, time: datetime, what: str) -> None:
 
 def shown(event: Recorded) -> str:
     """An event in a few words."""
-    return f"{event.address} {event.type.rpartition('.')[2]} of {event.stream.type} {event.stream.id[-4:]}"
+    what = f"{event.type.rpartition('.')[2]} of {event.stream.type} {shortened(event.stream.id)}"
+    return f"{event.address} {what}"
 
 
 def _is_requested(event: Recorded) -> bool:

@@ -1,4 +1,4 @@
-"""Consistent cuts while everything goes wrong: no event is in one without its cause."""
+"""Consistent cuts while everything goes wrong: with each event, its cause is in the cut."""
 
 from __future__ import annotations
 

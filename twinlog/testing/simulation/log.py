@@ -48,7 +48,7 @@ class LogServer(Store):
         return result
 
     def load(self, wanted: Sequence[ReadRequest], now: float) -> Sequence[StreamSlice]:
-        """The slices; what nobody can read now is of a type that nobody knows."""
+        """The slices; what is unreadable at the moment comes with an unknown type."""
         slices = at_once(self.log.load(wanted))
         if not self.unreadable:
             return slices

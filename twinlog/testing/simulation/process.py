@@ -52,7 +52,7 @@ class Surroundings(Protocol):
         """Writes a line of the trace."""
         ...
 
-    def crashed(self, process: Process, restart_after: float | None) -> None:
+    def crashed(self, process: Process) -> None:
         """A process has ended; it starts again."""
         ...
 
@@ -111,11 +111,11 @@ class Process:
         self.clock.skew = self.skew
         world.loop.start(self._main(chance), self.life)
 
-    def crash(self, restart_after: float | None = None) -> None:
+    def crash(self) -> None:
         """Ends its life, between two of its steps."""
         self.life.alive = False
         self.edges, self.serves = (), False
-        self.world.crashed(self, restart_after)
+        self.world.crashed(self)
 
     def method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         """A method of one of its servicers."""

@@ -13,7 +13,7 @@ from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
-from twinlog.testing.simulation.call import Call
+from twinlog.testing.simulation.call import Call, shortened
 from twinlog.testing.simulation.calls import Clients
 from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
@@ -148,13 +148,13 @@ class Run:
             self._leases[key] = LeaseServer(self.loop, Random(f"{self.seed}/{service}/{work}"), shared)
         return self._leases[key]
 
-    def crashed(self, process: Process, restart_after: float | None) -> None:
+    def crashed(self, process: Process) -> None:
         """Gives back what a process had, and starts it again later."""
         for server in self._stores:
             self.network.unlock(server, process.life)
         for twin in self.twins.values():
             twin.listeners = [(life, event) for life, event in twin.listeners if life.alive]
-        seconds = self.chance.random() * 3 if restart_after is None else restart_after
+        seconds = self.chance.random() * 3
         self.later(seconds, process.start)
         self.later(seconds / 2, self._look_at_leases)
 
@@ -315,6 +315,7 @@ def _shown(batch: Batch, appended: Appended) -> Iterator[str]:
     for position, event in enumerate(batch.events, appended.first):
         name = event.type.rpartition(".")[2]
         cause = f"{event.metadata.actor} because of {event.metadata.causation_id}"
-        yield f"{position}: {name} of {event.stream.type} {event.stream.id[-4:]} v{event.version}, by {cause}"
+        told = f"{position}: {name} of {event.stream.type} {event.stream.id} v{event.version}, by {cause}"
+        yield shortened(told)
     for advance in batch.advances:
         yield f"{advance.consumer} has {advance.after + 1} to {advance.upto}"

@@ -1,4 +1,4 @@
-"""What consumers set aside while streams cannot be read: nothing of anybody else, and nothing overtakes it."""
+"""What consumers set aside while streams cannot be read: events of those streams only, in their order."""
 
 from __future__ import annotations
 

@@ -74,12 +74,12 @@ class RemoteTwin:
             if life.alive and not weather.bad("lost pokes", self.name, loop.time()):
                 loop.call_later(latency(self._client.chance), event.set, context=loop.nobody)
 
-    async def notified(self, timeout: float) -> None:
+    async def notified(self, timeout_seconds: float) -> None:
         if self._poked is None:
             self._poked = asyncio.Event()
             self._server.listeners.append((self._client.life, self._poked))
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 await self._poked.wait()
         self._poked.clear()
 

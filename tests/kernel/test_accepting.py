@@ -1,0 +1,162 @@
+"""How calls are accepted: many at once, and refused without anything being made for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from structlog.testing import capture_logs
+
+from proof.bench.load import Connection, Load
+from shop.queries.v1 import order_query_service_pb2_grpc as generated
+from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse, WatchOrderRequest
+from tests.kernel.edge import NAME, Edge, detail, echo, rich, serving
+from tests.waiting import until
+from twinlog.model.errors import Overloaded
+from twinlog.rpc import Context, Limits, accepting, gates, serve
+
+_LONG_SECONDS = 600.0
+_CALLS = 200
+_MESSAGE = GetOrderRequest(order_id="x").SerializeToString()
+ahead = pytest.mark.skipif(not accepting.is_known(), reason="this grpcio serves calls its own way")
+
+
+def test_the_names_of_this_grpcio_are_known() -> None:
+    version = tuple(map(int, grpc.__version__.split(".")[:2]))
+    assert accepting.is_known() or version < (1, 85), (
+        f"grpcio {grpc.__version__} has other names than twinlog/rpc/accepting.py: calls are served, but their "
+        "refusals are dear and late"
+    )
+
+
+@dataclass
+class Busy:
+    """A method that has too much to do, or nothing."""
+
+    busy: bool = True
+    asked: int = 0
+    refused: list[str] = field(default_factory=list)
+
+    async def get(self, request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        self.asked += 1
+        if self.busy:
+            raise Overloaded(waiting=7)
+        return await echo(request, context)
+
+    def note(self, method: str, reason: str) -> None:
+        """Notes a refusal."""
+        assert method == f"{NAME}/GetOrder"
+        self.refused.append(reason)
+
+    @asynccontextmanager
+    async def called(self) -> AsyncIterator[Connection]:
+        """So many calls over one connection, to a server that has refused one."""
+        services = [(Edge(self.get), generated.add_OrderQueryServiceServicer_to_server, NAME)]
+        limits = Limits(grace=0)
+        async with serve(services, domain="shop", on_refused=self.note, limits=limits) as server:
+            load = Load(server.address, f"{NAME}/GetOrder", refusals=True)
+            async with load.idle(1, _MESSAGE) as first:
+                await until(lambda: self.asked == 1)
+                async with load.idle(_CALLS, _MESSAGE) as connection:
+                    yield connection
+                assert not first.failure
+
+
+@pytest.fixture
+def long_shut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A gate that is shut stays so for the test."""
+    monkeypatch.setattr(gates, "_SHUT_SECONDS", _LONG_SECONDS)
+    return monkeypatch
+
+
+@ahead
+async def test_what_is_refused_has_no_task(long_shut: pytest.MonkeyPatch) -> None:
+    long_shut.setattr(accepting, "REFUSAL_SECONDS", _LONG_SECONDS)
+    busy = Busy()
+    async with busy.called() as connection:
+        await until(lambda: len(busy.refused) == _CALLS)
+        await until(lambda: _calls() == [])
+        assert busy.asked == 1
+        assert connection.open == _CALLS
+
+
+@ahead
+async def test_what_is_refused_is_answered_together(long_shut: pytest.MonkeyPatch) -> None:
+    busy = Busy()
+    async with busy.called() as connection:
+        await until(lambda: connection.open == 0)
+        assert busy.asked == 1
+        assert busy.refused == ["OVERLOADED"] * _CALLS
+        assert not any(call.reply for call in connection.calls)
+
+
+@ahead
+async def test_a_method_that_is_called_asks_for_many_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others wait in turn: each of its calls that comes is there at once."""
+    asking: Counter[bytes] = Counter()
+    request = accepting._Core._request_registered_call
+
+    async def counted(core: Any, method: bytes) -> Any:
+        asking[method] += 1
+        try:
+            return await request(core, method)
+        finally:
+            asking[method] -= 1
+
+    monkeypatch.setattr(accepting._Core, "_request_registered_call", counted)
+    async with serving(Edge()) as client:
+        for _ in range(40):
+            await client.get()
+        await until(lambda: asking[f"/{NAME}/GetOrder".encode()] == accepting._MOST)
+        assert asking[f"/{NAME}/ListOrders".encode()] == 1
+
+
+@ahead
+async def test_a_call_that_cannot_be_accepted_is_said_and_the_next_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing = ["once"]
+    request = accepting._Core._request_registered_call
+
+    async def failed(core: Any, method: bytes) -> Any:
+        if method.endswith(b"/GetOrder") and failing:
+            raise RuntimeError(failing.pop())
+        return await request(core, method)
+
+    monkeypatch.setattr(accepting._Core, "_request_registered_call", failed)
+    with capture_logs() as said:
+        async with serving(Edge()) as client:
+            assert await client.get("hello") == "hello"
+    assert [line["method"] for line in said if line["event"] == "rpc.not_accepted"] == [f"/{NAME}/GetOrder"]
+
+
+async def test_a_grpcio_of_other_names_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "is_known", lambda: False)
+    busy = Busy(busy=False)
+    async with serving(Edge(busy.get)) as client:
+        assert await client.get("hello") == "hello"
+        stream = client.stub.WatchOrder(WatchOrderRequest())
+        assert [response.order.order_id async for response in stream] == ["0", "1", "2"]
+        busy.busy = True
+        for refused in [
+            await client.refusal(),
+            *await asyncio.gather(*(client.refusal() for _ in range(20))),
+        ]:
+            assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert detail(rich(refused), ErrorInfo).reason == "OVERLOADED"
+            assert detail(rich(refused), RetryInfo).retry_delay.seconds == 1
+
+
+def _calls() -> list[str]:
+    return [
+        task.get_name()
+        for task in asyncio.all_tasks()
+        if task.get_name() == "rpc_task" or "HandleExceptions" in task.get_name()
+    ]

@@ -1,0 +1,183 @@
+"""Children that begin with the library imported, as forks of one process that has done so: it takes most of a start.
+
+Tests of starts have real ones: commands in a checkout, in an installed environment, and all that other processes start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from asyncio.base_subprocess import BaseSubprocessTransport
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process, SubprocessStreamProtocol
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from stack.topology import ROOT
+from twinlog.dev import process
+
+_LIMIT = 2**16
+"""The longest line that is read, as asyncio has it."""
+_LARGEST_ANSWER = 32
+_started = process.spawn
+FORKS = sys.platform == "linux"
+
+
+class Ran(NamedTuple):
+    """What a program ended with, and said."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+async def spawn(
+    argv: Sequence[str | Path],
+    *,
+    output: int | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    **options: Any,
+) -> Process:
+    """As :func:`twinlog.dev.spawn`, which starts whatever cannot begin like this."""
+    match argv:
+        case [sys.executable, "-m", str(module), *arguments] if cwd == ROOT and FORKS:
+            request = _request(module, *map(str, arguments), env=env, cwd=cwd)
+            return await _forked(request, PIPE if output is None else output, STDOUT)
+    return await _started(argv, output=output, env=env, cwd=cwd, **options)
+
+
+async def start(
+    module: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Process:
+    """Starts ``python -m module``, whose stdout and stderr are pipes."""
+    if FORKS:
+        return await _forked(_request(module, *arguments, env=env, cwd=cwd), PIPE, PIPE)
+    command = [sys.executable, "-m", module, *arguments]
+    return await asyncio.create_subprocess_exec(
+        *command, env=env, cwd=cwd, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+
+
+async def run(
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    seconds: float = 240.0,
+) -> Ran:
+    """Runs ``python -m module`` to its end. Raises TimeoutError, and kills it then."""
+    process = await start(module, *arguments, env=env, cwd=cwd)
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+def _request(module: str, *arguments: str, env: Mapping[str, str] | None, cwd: Path) -> str:
+    whole = dict(os.environ if env is None else env)
+    return json.dumps({"module": module, "arguments": arguments, "cwd": str(cwd), "env": whole})
+
+
+async def _forked(request: str, stdout: int, stderr: int) -> Process:
+    loop = asyncio.get_running_loop()
+    protocol = SubprocessStreamProtocol(_LIMIT, loop)
+    piped = loop.create_future()
+    transport = _Transport(loop, protocol, request, False, DEVNULL, stdout, stderr, 0, piped)
+    await piped
+    return Process(transport, protocol, loop)
+
+
+class _Child(subprocess.Popen[bytes]):
+    """As much of one as its transport asks for."""
+
+    _child_created = False  # for Popen: it is another process's child
+
+    def __init__(self, pid: int, stdout: IO[bytes] | None, stderr: IO[bytes] | None) -> None:
+        self.pid, self.stdin, self.stdout, self.stderr = pid, None, stdout, stderr
+        self.returncode: Any = None
+
+    def poll(self) -> int | None:
+        """Its exit code, once its transport was told."""
+        code: int | None = self.returncode
+        return code
+
+
+class _Transport(BaseSubprocessTransport):
+    """Of a child of another process, which tells how it ended."""
+
+    _loop: asyncio.AbstractEventLoop
+
+    def _start(
+        self,
+        args: Any,
+        shell: object,
+        stdin: object,
+        stdout: Any,
+        stderr: Any,
+        *_rest: object,
+        **_more: object,
+    ) -> None:
+        reads_out, out = _ends(stdout)
+        reads_err, err = (None, os.dup(out)) if stderr == STDOUT else _ends(stderr)
+        told, tells = os.pipe()
+        try:
+            pid = _fork(args, out, err, tells)
+        finally:
+            for descriptor in (out, err, tells):
+                os.close(descriptor)
+        self._proc = _Child(pid, reads_out, reads_err)
+        self._loop.add_reader(told, self._ended, told)
+
+    def _ended(self, told: int) -> None:
+        code = os.read(told, _LARGEST_ANSWER)
+        self._loop.remove_reader(told)
+        os.close(told)
+        # Where the other process dies, it is killed.
+        self._process_exited(int(code) if code else -signal.SIGKILL)
+
+
+def _ends(output: int) -> tuple[IO[bytes] | None, int]:
+    """Where output can be read here, if so, and what the child writes to."""
+    if output != PIPE:
+        return None, os.dup(output)
+    reads, writes = os.pipe()
+    return os.fdopen(reads, "rb", 0), writes
+
+
+def _fork(request: str, *descriptors: int) -> int:
+    """The process id of a new child, which has these descriptors."""
+    socket.send_fds(_forker(), [request.encode()], descriptors)
+    if not (answer := _forker().recv(_LARGEST_ANSWER)):
+        raise RuntimeError(
+            "the process that services of tests are forked from has ended; its words are above"
+        )
+    return int(answer)
+
+
+@cache
+def _forker() -> socket.socket:
+    """What a process is told by that forks, from now on until this one ends."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", "tests.preloaded_process"]
+    with theirs:
+        forker = subprocess.Popen(
+            command, cwd=ROOT, stdin=theirs.fileno(), stdout=DEVNULL, start_new_session=True
+        )
+
+    def end() -> None:
+        ours.close()
+        forker.wait()
+
+    atexit.register(end)
+    return ours

@@ -1,0 +1,99 @@
+"""The process that :mod:`tests.preloaded` tells what to fork. A fork goes on as ``python -m`` a module would."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+_PRELOADED = (
+    "twinlog.service.program",
+    "twinlog.rpc",
+    "twinlog.consume",
+    "twinlog.audit",
+    "twinlog.console.process",
+)
+"""The library, and no domain: which messages a process knows is its own affair, and decides what it does."""
+_PR_SET_PDEATHSIG = 1
+_LARGEST_REQUEST = 1 << 20
+
+
+def main(asked: socket.socket) -> None:
+    """Forks as it is told until the socket is closed; in each fork, runs a module."""
+    gc.disable()  # what is imported stays, and is not copied because somebody looks at it
+    for module in _PRELOADED:
+        importlib.import_module(module)
+    assert not any(name.split(".")[0] == "shop" for name in sys.modules)
+    gc.freeze()
+    if told := _forking(asked):
+        asked.detach()
+        _become(*told)
+
+
+def _forking(asked: socket.socket) -> tuple[dict[str, Any], int, int] | None:
+    """Returns in each fork, with what it was asked for, its stdout and stderr; None once nobody can ask any more."""
+    parent = os.getpid()
+    with selectors.DefaultSelector() as selector:
+        selector.register(asked, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not asked:
+                    selector.unregister(key.fileobj)
+                    os.close(key.fd)
+                    _tell_the_end(*key.data)
+                    continue
+                request, fds, *_ = socket.recv_fds(asked, _LARGEST_REQUEST, 3)
+                if not request:
+                    return None
+                out, err, tells = fds
+                if not (pid := os.fork()):
+                    return {**json.loads(request), "parent": parent}, out, err
+                os.close(out)
+                os.close(err)
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, tells))
+                asked.send(b"%d" % pid)
+
+
+def _tell_the_end(pid: int, tells: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(BrokenPipeError):
+        os.write(tells, b"%d" % code)
+    os.close(tells)
+
+
+def _become(request: dict[str, Any], out: int, err: int) -> None:
+    """Has this fork be what a child of its own would be, and runs its module."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != request["parent"]:  # it died before the request
+        os._exit(1)
+    for descriptor, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+        os.dup2(descriptor, number)
+    os.closerange(3, 1024)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (until the end)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if os.environ.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(write_through=True)
+    os.chdir(request["cwd"])
+    more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:1] = [request["cwd"], *more]
+    sys.argv = ["", *request["arguments"]]
+    gc.enable()
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=os.dup(0)))

@@ -1,0 +1,214 @@
+"""Accepts calls, many at once, and refuses them before anything is made for them.
+
+grpc.aio asks its core for one call at a time, and for each two threads have to take turns. On a busy machine that takes
+milliseconds, so calls wait in the core, where nobody sees them: neither can they be refused, nor does admission know of
+them. Here every method asks for as many calls as come together. And a refused call is sent its status at once from
+where it was accepted: no task, no handler, no request.
+
+This is done inside of grpc.aio's server, by names that it keeps to itself. A grpcio whose names are others serves calls
+its own way: the same answers, which come later and cost more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc.aio
+import structlog
+from grpc._cython import cygrpc
+
+from twinlog.rpc.gates import REFUSAL_SECONDS, Gate, Gates, Refusal
+from twinlog.rpc.gone import ClientGone
+
+_log = structlog.get_logger(component="rpc")
+
+_MOST = 16
+"""Calls of one method that are asked for at once."""
+_TOGETHER_SECONDS = 0.05
+"""Refusals within this time are sent together: a connection gets those of many calls in one packet."""
+_AGAIN_SECONDS = 0.1
+_NO_FLAGS = 0
+_KNOWN = {
+    "_handle_rpc": [
+        "method_name",
+        "method_resolver",
+        "interceptors",
+        "rpc_state",
+        "loop",
+        "concurrency_exceeded",
+    ],
+    "_schedule_rpc_coro": ["rpc_coro", "rpc_state", "loop", "method_name"],
+    "execute_batch": ["grpc_call_wrapper", "operations", "loop"],
+}
+"""Functions of grpc.aio's core, with their parameters."""
+_KNOWN_METHODS = ("_make_request_call_future", "_request_registered_call")
+
+
+def is_known() -> bool:
+    """Whether this grpcio has the names that are used here."""
+    try:
+        given = {name: [*inspect.signature(getattr(cygrpc, name)).parameters] for name in _KNOWN}
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return given == _KNOWN and all(hasattr(cygrpc.AioServer, name) for name in _KNOWN_METHODS)
+
+
+class _Core(cygrpc.AioServer):  # type: ignore[misc]
+    """The core's server, whose own loop accepts only what is not registered."""
+
+    _never: asyncio.Future[Any] | None = None
+
+    def _make_request_call_future(self, method: bytes | None) -> Any:
+        if method is None:
+            return super()._make_request_call_future(None)
+        # One for all of them: that loop looks through its futures at each call.
+        self._never = self._never or asyncio.get_running_loop().create_future()
+        return self._never
+
+
+class _Held(NamedTuple):
+    """A call that is about to be refused."""
+
+    due: float
+    call: Any
+    refusal: Refusal
+
+
+@dataclass
+class _Method:
+    """What accepts the calls of one method."""
+
+    path: str
+    gate: Gate
+    tasks: int = 0
+    """How many calls it asks for at once: one, and from each call on one more."""
+
+    def resolve_handler(self, _details: Any) -> Any:
+        """The handler of a call; grpc.aio asks."""
+        return self.gate.handler
+
+
+class Acceptor:
+    """A server of grpc.aio's, whose methods' calls are accepted here."""
+
+    def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
+        self.ahead = is_known()
+        """Whether it does what this module is for."""
+        with _made_of(_Core if self.ahead else cygrpc.AioServer):
+            self.server = grpc.aio.server(options=options)
+        self._core = self.server._server
+        self._methods: list[_Method] = []
+        self._accepting: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._held: deque[_Held] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: dict[asyncio.Future[Any], Coroutine[Any, Any, None]] = {}
+
+    def add(self, service: str, gates: Mapping[str, Gate]) -> None:
+        """Has a service's methods, by name, accepted here."""
+        paths = {f"/{service}/{method}": gate for method, gate in gates.items()}
+        if self.ahead:
+            handlers = {method: gate.handler for method, gate in gates.items()}
+            self.server.add_registered_method_handlers(service, handlers)
+            self._methods += [_Method(path, gate) for path, gate in paths.items()]
+        else:
+            self.server.add_generic_rpc_handlers([Gates(paths)])
+
+    async def start(self) -> None:
+        """Serves."""
+        await self.server.start()
+        for method in self._methods:
+            self._ask(method)
+
+    async def stop(self, grace: float) -> None:
+        """Stops the server. Calls in flight have so many seconds to finish."""
+        await self.server.stop(grace)
+        if self._timer:
+            self._timer.cancel()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+
+    def _ask(self, method: _Method) -> None:
+        method.tasks += 1
+        task = asyncio.get_running_loop().create_task(self._accept(method), name=f"accept {method.path}")
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _accept(self, method: _Method) -> None:
+        """Accepts calls, one after the other, until the server stops."""
+        path, core = method.path.encode(), self._core
+        while core.is_running():
+            try:
+                call = await core._request_registered_call(path)
+            except Exception:
+                if core.is_running():
+                    _log.exception("rpc.not_accepted", method=method.path)
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            if method.tasks < _MOST:
+                self._ask(method)
+            if refusal := method.gate.refusal:
+                self._hold(call, refusal)
+            else:
+                self._begin(call, method)
+
+    def _begin(self, call: Any, method: _Method) -> None:
+        """Serves a call as grpc.aio would."""
+        loop = asyncio.get_running_loop()
+        work = cygrpc._handle_rpc(method.path, method, (), call, loop, False)
+        task = loop.create_task(cygrpc._schedule_rpc_coro(work, call, loop, method.path))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    def _hold(self, call: Any, refusal: Refusal) -> None:
+        refusal.on_refused()
+        loop = asyncio.get_running_loop()
+        self._held.append(_Held(loop.time() + REFUSAL_SECONDS, call, refusal))
+        if self._timer is None:
+            self._timer = loop.call_later(REFUSAL_SECONDS, self._refuse)
+
+    def _refuse(self) -> None:
+        """Refuses the calls that have been held for long enough."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._held and self._held[0].due <= now:
+            _, call, refusal = self._held.popleft()
+            self._send(call, refusal)
+        self._timer = None
+        if self._held:
+            self._timer = loop.call_at(max(self._held[0].due, now + _TOGETHER_SECONDS), self._refuse)
+
+    def _send(self, call: Any, refusal: Refusal) -> None:
+        """Sends a call its refusal. A task would cost as much again: the batch is a coroutine that waits once."""
+        batch = (
+            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(refusal.metadata, refusal.code, refusal.message, _NO_FLAGS),
+            cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),
+        )
+        sending = cygrpc.execute_batch(call, batch, asyncio.get_running_loop())
+        with suppress(ClientGone, StopIteration):
+            sent = sending.send(None)
+            self._sending[sent] = sending
+            sent.add_done_callback(self._sent)
+
+    def _sent(self, sent: asyncio.Future[Any]) -> None:
+        with suppress(ClientGone, StopIteration):  # a client that has given up is refused in vain
+            self._sending.pop(sent).send(None)
+
+
+@contextmanager
+def _made_of(core: Any) -> Iterator[None]:
+    """Has grpc.aio make its server of this class."""
+    usual = cygrpc.AioServer
+    cygrpc.AioServer = core
+    try:
+        yield
+    finally:
+        cygrpc.AioServer = usual
