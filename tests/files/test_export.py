@@ -25,7 +25,7 @@ import zstandard
 
 from stack.topology import ROOT
 from tests import servers
-from tests.chain.history import verified
+from tests.chain.history import tamper, verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.programs import program
 from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
@@ -35,7 +35,7 @@ from twinlog.log.chain import Head
 from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
 from twinlog.log.log_file_records import event_record
 from twinlog.log.ports import NewReply, Timer, TimerChange
-from twinlog.postgres import exporting, importing
+from twinlog.postgres import importing, reading
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
 from twinlog.postgres.identity import ImportUnfinished, identify, identity
@@ -162,7 +162,7 @@ async def test_a_file_is_one_moment_of_a_log_that_goes_on(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is written while it is made: events, outcomes, timers and links are of one moment."""
-    monkeypatch.setattr(exporting, "_PAGE", 3)
+    monkeypatch.setattr(reading, "_PAGE", 3)
     await grow(site.log, 20)
     done = asyncio.Event()
 
@@ -491,6 +491,16 @@ async def test_a_file_of_another_log_is_refused(site: Site) -> None:
     await identify(site.log.pool, "mine", "")
     with pytest.raises(FileOfAnotherLog, match="another installation"):
         await site.export()
+
+
+async def test_a_log_that_has_lost_events_is_told(site: Site) -> None:
+    """At its end, too, where there is nothing more to be read."""
+    await grow(site.log, 30)
+    for gone in ("position = 30", "position = 11"):
+        await tamper(site.log, f"DELETE FROM events WHERE {gone}")
+        async with asyncio.timeout(60):
+            with pytest.raises(Unavailable, match=f"has no event {gone.split()[-1]};"):
+                await site.export()
 
 
 async def test_two_exports_do_not_write_one_file(site: Site) -> None:

@@ -76,6 +76,25 @@ async def test_what_is_wrong_in_the_old_rows_is_shown_and_has_to_be_confirmed(st
     assert await stays.guests() == ["ann", "bob", "cid"]
 
 
+async def test_columns_of_other_types_are_compared_by_what_they_say(stays: Stays) -> None:
+    """As where the next version of a view has a number as a text, or a type that Postgres does not compare."""
+    await stays.write("ann", "bob")
+    build = await stays.rebuilt()
+    log: Any = stays.running.service.log
+    other = f'"stays@{build}".stays'
+    for statement in (
+        f"ALTER TABLE {other} ALTER changes TYPE text",
+        "ALTER TABLE stays ADD note json DEFAULT '[1, 2]'",
+        f"ALTER TABLE {other} ADD note json DEFAULT '[1, 2]'",
+    ):
+        await log.pool.execute(statement)
+    for changes, changed in (("", 0), ("changes = '7'", 1), ("changes = '1', note = '[3]'", 1)):
+        if changes:
+            await log.pool.execute(f"UPDATE {other} SET {changes} WHERE stay_id = 'bob'")
+        found = await stays.compared(build)
+        assert (found.compared, found.changed, found.missing, found.added) == (2, changed, 0, 0)
+
+
 async def test_a_changed_view_is_declared_beside_the_old_one_and_switched_to(
     stays: Stays, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,13 +35,13 @@ from twinlog.postgres.archive import range_of
 from twinlog.postgres.connection import connection_of, fetch
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import QUERIES
+from twinlog.postgres.reading import whole_pages
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
 RANGE = 100_000
 """Positions in a file, by default."""
 _FRAME_BYTES = 256 * 1024
 """Smaller frames than an export's: one is read for a single event."""
-_PAGE = 2_000
 _READ_BYTES = 2**20
 _STEP = 5_000
 """Positions that are taken out in one transaction: appends wait for it, some 50 ms."""
@@ -228,18 +228,9 @@ def _header(log: str, identity: Identity, first: int, last: int) -> LogFileHeade
 
 
 async def _events(log: PostgresLog, first: int, last: int) -> AsyncIterator[Recorded]:
-    position = first - 1
-    while position < last:
-        events = await log.read(position, min(_PAGE, last - position))
+    async for events in whole_pages(log, first - 1, last):
         for event in events:
-            if event.position != position + 1:
-                break
-            position = event.position
             yield event
-        else:
-            if events:
-                continue
-        raise Unavailable(f"log {log.name} has no event {position + 1}; `twinlog audit` says more")
 
 
 async def _proved(log: PostgresLog, file: str, first: int, last: int, written: bytes | None) -> ArchivedRange:

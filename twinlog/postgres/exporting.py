@@ -30,6 +30,7 @@ from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import connection_of
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import QUERIES
+from twinlog.postgres.reading import whole_pages
 from twinlog.postgres.timeouts import without_timeouts
 from twinlog.v1.log_file_pb2 import (
     ExportedCheckpoint,
@@ -43,7 +44,6 @@ from twinlog.v1.log_file_pb2 import (
     LogRecord,
 )
 
-_PAGE = 2_000
 Told = Callable[[int, int], None]
 """Is told how far it is: a position, and the head."""
 
@@ -129,12 +129,10 @@ async def export(
 async def _copy(
     log: PostgresLog, file: IO[bytes], writer: FrameWriter, position: int, head: int, told: Told
 ) -> int:
-    while position < head:
-        for event in await log.read(position, min(_PAGE, head - position)):
-            if event.position != position + 1:
-                raise Unavailable(f"log {log.name} has no event {position + 1}: it is being set back")
-            position = event.position
+    async for events in whole_pages(log, position, head):
+        for event in events:
             file.write(writer.add(event_record(event)))
+        position = events[-1].position
         told(position, head)
     return position
 

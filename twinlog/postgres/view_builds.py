@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_co
 from twinlog.postgres.named_queries import load_queries
 
 _COMPARE_SECONDS = 3_600.0
+_UNEQUAL = re.compile(r"(json|xml|point|line|lseg|box|path|polygon|circle)\b")
+"""Types whose values Postgres does not compare, or by their size only."""
 _FEW = 10_000
 """Up to this many rows are counted; beyond, an estimate is enough."""
 _PATIENT = "SET LOCAL lock_timeout = '2s'"
@@ -149,7 +152,7 @@ class ViewBuilds:
             shapes = [await connection.fetch(self._queries["columns_of"], table) for table in tables]
             stands = await connection.fetch(self._queries["checkpoints"])
             columns = [[row[0] for row in shape] for shape in shapes]
-            comparing = _Comparing(tables, [row[0] for row in shapes[0] if row[1]], columns)
+            comparing = _Comparing(tables, shapes)
             counts = await connection.fetchrow(
                 comparing.counts(keys), *([[*keys]] if keys is not None else []), timeout=_COMPARE_SECONDS
             )
@@ -206,10 +209,9 @@ async def differing(
     """
     await connection.execute("SET LOCAL enable_seqscan = on")
     shapes = [await connection.fetch(queries["columns_of"], table) for table in tables]
-    columns = [[row[0] for row in shape] for shape in shapes]
-    if not {*fields} <= {*columns[0]}:
+    if not {*fields} <= {row[0] for row in shapes[0]}:
         return None
-    comparing = _Comparing(tables, [row[0] for row in shapes[0] if row[1]], columns)
+    comparing = _Comparing(tables, shapes)
     rows = await connection.fetch(comparing.values(fields), most + 1, timeout=_COMPARE_SECONDS)
     return None if len(rows) > most else {row[0]: row[2:] if row[1] else None for row in rows}
 
@@ -243,11 +245,20 @@ def _marks(stored: Mapping[str, Sequence[int]]) -> Marks:
 class _Comparing:
     """The statements that compare two tables."""
 
-    def __init__(self, tables: Sequence[str], key: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
-        """``key``: the columns of the primary key; empty: the first one is it."""
+    def __init__(self, tables: Sequence[str], shapes: Sequence[Sequence[Sequence[Any]]]) -> None:
+        """``shapes``: of each table its columns, as the query ``columns_of`` gives them.
+
+        A table without a primary key has its first column for one.
+        """
         self._tables = tables
-        self._key = key or columns[0][:1]
-        self._common = [name for name in columns[0] if name in columns[1]]
+        types = [{name: type for name, _, type in shape} for shape in shapes]
+        self._key = [name for name, is_key, _ in shapes[0] if is_key] or [*types[0]][:1]
+        self._common = [name for name in types[0] if name in types[1]]
+        self._as_text = {
+            name
+            for name in self._common
+            if types[0][name] != types[1][name] or _UNEQUAL.match(types[0][name])
+        }
 
     def counts(self, keys: Sequence[str] | None) -> str:
         """All rows, and those that are changed, missing and added."""
@@ -285,14 +296,18 @@ class _Comparing:
         )
 
     def _differ(self) -> str:
-        one, other = (", ".join(f"{side}.{quoted(name)}" for name in self._common) for side in ("a", "b"))
+        one, other = (", ".join(self._value(side, name) for name in self._common) for side in ("a", "b"))
         return f"ROW({one}) IS DISTINCT FROM ROW({other})"
+
+    def _value(self, side: str, name: str) -> str:
+        """A column as it is compared."""
+        return f"{side}.{quoted(name)}{'::text' if name in self._as_text else ''}"
 
     def _joined(self, keys: Sequence[str] | None, parameter: int) -> str:
         chosen = ", ".join(map(quoted, self._key))
         where = "" if keys is None else f" WHERE concat_ws('/', {chosen}) = ANY (${parameter}::text[])"
         one, other = (f"(SELECT * FROM {table}{where})" for table in self._tables)
-        on = " AND ".join(f"a.{quoted(each)} = b.{quoted(each)}" for each in self._key)
+        on = " AND ".join(f"{self._value('a', each)} = {self._value('b', each)}" for each in self._key)
         return f"{one} AS a FULL JOIN {other} AS b ON {on}"
 
 

@@ -174,8 +174,18 @@ class ViewOperations:
         await self._switch(declared, build, live, as_it_is, dead_letters=dead_letters, dry_run=dry_run)
         return await self.build(view, build.number)
 
-    async def drop(self, view: str, number: int, *, dry_run: bool) -> Shown:
-        """Drops a build, no sooner than 5 s after queries have left it. Raises ViewBuildLive and ViewBuildDropped."""
+    async def drop(
+        self,
+        view: str,
+        number: int,
+        *,
+        dry_run: bool,
+        seconds_left: Callable[[], float] = lambda: 2 * _CROSSING_SECONDS,
+    ) -> Shown:
+        """Drops a build, no sooner than 5 s after queries have left it. Raises ViewBuildLive and ViewBuildDropped.
+
+        ``seconds_left``: how long the caller still waits; half of it is the most that it takes to compare the build.
+        """
         declared = self._declared(view)
         build = await self._build(declared, number)
         if build.live:
@@ -186,25 +196,32 @@ class ViewOperations:
         if not dry_run:
             # Of all that may have kept it: its version may no longer be declared.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
-            await self._drop(declared, build, consumers)
+            await self._drop(declared, build, consumers, seconds_left)
             structlog.get_logger().info("view_build.dropped", view=view, build=build.number)
             await self._tell()
         return shown
 
-    async def _drop(self, declared: Declared, build: Build, consumers: Sequence[str]) -> None:
+    async def _drop(
+        self,
+        declared: Declared,
+        build: Build,
+        consumers: Sequence[str],
+        seconds_left: Callable[[], float],
+    ) -> None:
         """Once nobody reads it any more."""
         store = declared.store
         while True:
             while seconds := await store.kept_for(build):
                 await asyncio.sleep(seconds)
-            crossing = await self._crossing(declared, build) if build.live_until else None
+            seconds = min(_CROSSING_SECONDS, seconds_left() / 2)
+            crossing = await self._crossing(declared, build, seconds) if build.live_until else None
             if not await store.drop_build(build, consumers, build.table, crossing):
                 return  # or else it was read meanwhile, and was left again
 
-    async def _crossing(self, declared: Declared, build: Build) -> Crossing | None:
+    async def _crossing(self, declared: Declared, build: Build, seconds: float) -> Crossing | None:
         """Where watches of a build go on once it is dropped; None: they begin anew."""
-        live, store = await self._live(declared), declared.store
-        if not isinstance(store, NotingViewStore):
+        live, store = next((each for each in await self._of(declared) if each.live), None), declared.store
+        if not isinstance(store, NotingViewStore) or live is None or live.version not in declared.versions:
             return None
         view, left = declared.versions[live.version], declared.versions.get(build.version)
         fields = store.fields_noted(view)
@@ -218,7 +235,7 @@ class ViewOperations:
             return await crossing_from(moment, Consumers(view, feeding), build, common, MOST_KEYS)
 
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CROSSING_SECONDS):
+            async with asyncio.timeout(seconds):
                 while True:
                     with suppress(Behind):
                         return await store.at_once(read)

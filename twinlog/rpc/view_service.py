@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from twinlog.log.view_builds import Comparison
 from twinlog.model.times import timestamp
-from twinlog.rpc.context import Context
+from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.validation import Checks
 from twinlog.rpc.view_operations import Shown, ViewOperations
 from twinlog.v1 import view_service_pb2 as pb
@@ -81,7 +83,12 @@ class ViewService(ViewServiceServicer):
         if request.build < 1:
             checks.violate("build", "is missing: give the number of the build to drop")
         checks.done()
-        shown = await self._operations.drop(view, request.build, dry_run=request.dry_run)
+        shown = await self._operations.drop(
+            view,
+            request.build,
+            dry_run=request.dry_run,
+            seconds_left=lambda: time_left(context, math.inf),
+        )
         return pb.DropViewBuildResponse(build=_build(shown))
 
 

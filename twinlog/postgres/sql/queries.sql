@@ -634,8 +634,8 @@ UPDATE view_builds SET dropped = true WHERE view = $1 AND build = $2 AND NOT liv
 DELETE FROM checkpoints WHERE consumer = ANY ($1::text[]);
 
 -- name: columns_of
--- The columns of a table, in their order, and whether each is of its primary key.
-SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
+-- The columns of a table, in their order, whether each is of its primary key, and its type.
+SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false), format_type(a.atttypid, NULL)
   FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
  WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum;
 
