@@ -15,6 +15,7 @@ from typing import Any
 
 import twinlog
 from twinlog.cli.exits import OK, WRONG, Failed
+from twinlog.cli.project import fill_in_servers
 
 COMMANDS = {
     "new": ("new", "make a project that runs and passes its tests"),
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return OK
     try:
+        fill_in_servers(options)
         return int(options.run(options))
     except Failed as failed:
         print(failed, file=sys.stderr)
