@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
+from io import TextIOWrapper
 from typing import Any
 
 import twinlog
@@ -49,6 +50,7 @@ _EXITS = "exit codes: 0 fine, 1 something is wrong there, 2 usage or settings, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments, or the process's, and returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _bear_any_text()
     parser = parser_for(given[:1])
     options = parser.parse_args(given)
     if "run" not in options:
@@ -92,3 +94,9 @@ def parser_for(commands: Collection[str]) -> argparse.ArgumentParser:
             command.arguments(subparser)
             subparser.set_defaults(run=command.run)
     return parser
+
+
+def _bear_any_text() -> None:
+    """Has a terminal that lacks a character, as one that is not of UTF-8, show a question mark in its place."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
