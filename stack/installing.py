@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from io import TextIOWrapper
 
 _RETRIES = 2
 _MOST_FAILURES = 4
@@ -32,6 +33,8 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 def main(arguments: Sequence[str]) -> int:
     """The exit code of pip, or 1 where it was ended."""
     python, *rest = arguments
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without an ellipsis
     command = [python, "-W", "ignore:DEPRECATION", "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--no-input", "--progress-bar", "off", "--retries", str(_RETRIES), *rest]
     with subprocess.Popen(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -44,6 +46,43 @@ def test_those_of_the_environment_go_before(project: Project, monkeypatch: pytes
         monkeypatch.delenv("NATS_URL")
         with pytest.raises(Usage, match="NATS_URL is not set"):
             servers(project)
+
+
+@pytest.mark.parametrize("command", ["repair orders", "export orders f", "import orders f", "erasure keys"])
+def test_other_commands_that_need_servers_take_those_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    taken: list[dict[str, str | None]] = []
+
+    def taking(options: argparse.Namespace) -> int:
+        taken.append({name: vars(options)[name.lower()] for name in URLS if name.lower() in options})
+        return 7
+
+    module = {"import": "import_"}.get(name := command.partition(" ")[0], name)
+    monkeypatch.setattr(f"twinlog.cli.{module}.run", taking)
+    other = "postgresql://other"
+    with servers_told(project, *URLS.values()):
+        assert main(command.split()) == main([*command.split(), "--postgres-url", other]) == 7
+    assert main(command.split()) == 7
+    running, given, nowhere = taken
+    assert running == {name: URLS[name] for name in running}
+    assert given == {**dict.fromkeys(running), "POSTGRES_URL": other}  # never one of each
+    assert nowhere == dict.fromkeys(running)
+
+
+def test_doctor_looks_at_the_servers_of_a_running_dev(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str | None] = {}
+
+    async def examine(*_arguments: object) -> list[object]:
+        seen.update({name: os.environ.get(name) for name in URLS})
+        return []
+
+    monkeypatch.setattr("twinlog.cli.doctor.examine", examine)
+    with servers_told(project, *URLS.values()):
+        assert main(["doctor"]) == 0
+    assert seen == URLS
 
 
 def test_without_servers_it_says_what_to_do(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,12 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
+from io import TextIOWrapper
 from typing import Any
 
 import twinlog
 from twinlog.cli.exits import OK, WRONG, Failed
+from twinlog.cli.project import fill_in_servers
 
 COMMANDS = {
     "new": ("new", "make a project that runs and passes its tests"),
@@ -48,12 +50,14 @@ _EXITS = "exit codes: 0 fine, 1 something is wrong there, 2 usage or settings, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments, or the process's, and returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _bear_any_text()
     parser = parser_for(given[:1])
     options = parser.parse_args(given)
     if "run" not in options:
         parser.print_help()
         return OK
     try:
+        fill_in_servers(options)
         return int(options.run(options))
     except Failed as failed:
         print(failed, file=sys.stderr)
@@ -90,3 +94,9 @@ def parser_for(commands: Collection[str]) -> argparse.ArgumentParser:
             command.arguments(subparser)
             subparser.set_defaults(run=command.run)
     return parser
+
+
+def _bear_any_text() -> None:
+    """Has a terminal that lacks a character, as one that is not of UTF-8, show a question mark in its place."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

@@ -12,7 +12,7 @@ from twinlog.cli.dev import mains, specs
 from twinlog.cli.environment import environment
 from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
 from twinlog.cli.output import console, line, print_json, table
-from twinlog.cli.project import Project
+from twinlog.cli.project import Project, servers_of_dev
 from twinlog.service.doctor import Finding, State, examine
 from twinlog.service.logging import configure_logging
 
@@ -45,7 +45,8 @@ async def _examined(project: Project) -> list[Finding]:
     services = specs(project)
     programs = {services[package].name: main for package, main in mains(project, services).items()}
     settings = {spec.address_setting: project.services[package] for package, spec in services.items()}
-    with environment({name: at for name, at in settings.items() if not os.environ.get(name)}):
+    where = {name: at for name, at in settings.items() if not os.environ.get(name)}
+    with environment({**where, **servers_of_dev(project)}):
         return await examine([*services.values()], programs)
 
 

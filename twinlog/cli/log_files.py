@@ -50,7 +50,7 @@ def asked(options: argparse.Namespace, *, requests: bool = True) -> Any:
 def postgres_url(options: argparse.Namespace) -> str:
     """Raises Usage where there is none."""
     if not options.postgres_url:
-        raise Usage("set POSTGRES_URL, or give --postgres-url")
+        raise Usage("set POSTGRES_URL, or give --postgres-url; no `twinlog dev` runs here")
     return str(options.postgres_url)
 
 

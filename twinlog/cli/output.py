@@ -53,8 +53,9 @@ def line(text: object, style: str = "") -> Text:
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
-    """Prints a value as JSON, at once."""
-    text = json.dumps(value, ensure_ascii=False, indent=None if one_line else 2)
+    """Prints a value as JSON, at once; where characters may be lacking, it is written in ASCII."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not unicode, indent=None if one_line else 2)
     print(text, flush=True)
 
 

@@ -11,6 +11,7 @@ Each service is a package that runs as ``python -m`` and has its ServiceSpec as 
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -126,12 +127,27 @@ def servers_told(project: Project, postgres_url: str, nats_url: str) -> Iterator
 
 def servers(project: Project) -> Mapping[str, str]:
     """POSTGRES_URL and NATS_URL: those of the environment, else those of a running ``twinlog dev``. Raises Usage."""
-    found = {name: os.environ[name] for name in _URLS if os.environ.get(name)}
-    if not found and (project.root / _SERVERS).is_file():
-        found = dict(json.loads((project.root / _SERVERS).read_text()))
+    found = {name: os.environ[name] for name in _URLS if os.environ.get(name)} or servers_of_dev(project)
     if missing := [name for name in _URLS if name not in found]:
         raise Usage(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, and no `twinlog dev` runs here; "
             "set both as for the services, or start it in another terminal"
         )
     return found
+
+
+def servers_of_dev(project: Project | None) -> Mapping[str, str]:
+    """POSTGRES_URL and NATS_URL of a ``twinlog dev`` that runs there; none where the environment names either."""
+    if not project or any(os.environ.get(name) for name in _URLS):
+        return {}
+    file = project.root / _SERVERS
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
+def fill_in_servers(options: argparse.Namespace) -> None:
+    """Has a command that takes servers, and was given none, take those of a running ``twinlog dev``. Raises Usage."""
+    taken = [name for name in (each.lower() for each in _URLS) if name in options]
+    if taken and not any(vars(options).get(name) for name in (*taken, "files")):
+        found = servers_of_dev(Project.here())
+        for name in taken:
+            setattr(options, name, found.get(name.upper()))

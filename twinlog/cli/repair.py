@@ -34,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if not (options.postgres_url and options.nats_url):
-        raise Usage("set POSTGRES_URL and NATS_URL, or give --postgres-url and --nats-url")
+        raise Usage(
+            "set POSTGRES_URL and NATS_URL, or give --postgres-url and --nats-url; no `twinlog dev` runs here"
+        )
     configure_logging("error", "pretty")
     asked = Options(
         options.log,
