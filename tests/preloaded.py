@@ -60,13 +60,14 @@ async def start(
     env: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
     stdin: int = DEVNULL,
+    stderr: int = PIPE,
 ) -> Process:
-    """Starts ``python -m module``, whose stdout and stderr are pipes, and stdin, too, where it is PIPE."""
+    """Starts ``python -m module``, whose stdout is a pipe."""
     if FORKS:
-        return await _forked(_request(module, *arguments, env=env, cwd=cwd), stdin, PIPE, PIPE)
+        return await _forked(_request(module, *arguments, env=env, cwd=cwd), stdin, PIPE, stderr)
     command = [sys.executable, "-m", module, *arguments]
     return await asyncio.create_subprocess_exec(
-        *command, env=env, cwd=cwd, stdin=stdin, stdout=PIPE, stderr=PIPE, start_new_session=True
+        *command, env=env, cwd=cwd, stdin=stdin, stdout=PIPE, stderr=stderr, start_new_session=True
     )
 
 
