@@ -18,6 +18,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process, SubprocessStreamP
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, NamedTuple
 
 from stack.topology import ROOT
@@ -26,6 +27,7 @@ from twinlog.dev import process
 _LIMIT = 2**16
 """The longest line that is read, as asyncio has it."""
 _LARGEST_ANSWER = 32
+_BEGINNING = Lock()
 _started = process.spawn
 FORKS = sys.platform == "linux"
 
@@ -95,6 +97,7 @@ def _request(module: str, *arguments: str, env: Mapping[str, str] | None, cwd: P
 
 
 async def _forked(request: str, stdin: int, stdout: int, stderr: int) -> Process:
+    await asyncio.to_thread(_begun)  # the first time, it imports all
     loop = asyncio.get_running_loop()
     protocol = SubprocessStreamProtocol(_LIMIT, loop)
     piped = loop.create_future()
@@ -176,6 +179,11 @@ def _fork(request: str, *descriptors: int) -> int:
     return int(answer)
 
 
+def _begun() -> None:
+    with _BEGINNING:
+        _forker()
+
+
 @cache
 def _forker() -> socket.socket:
     """What a process is told by that forks, from now on until this one ends."""
@@ -191,4 +199,5 @@ def _forker() -> socket.socket:
         forker.wait()
 
     atexit.register(end)
+    ours.recv(_LARGEST_ANSWER)
     return ours

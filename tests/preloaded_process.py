@@ -35,6 +35,7 @@ def main(asked: socket.socket) -> None:
         importlib.import_module(module)
     assert not any(name.split(".")[0] == "shop" for name in sys.modules)
     gc.freeze()
+    asked.send(b"ready")
     if told := _forking(asked):
         asked.detach()
         _become(*told)
@@ -83,9 +84,9 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if os.environ.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)
     os.chdir(request["cwd"])
