@@ -8,7 +8,7 @@ GENERATED := $(VENV)/.generated
 PROTOS := $(shell find protos -name '*.proto')
 IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
-WORKERS := 3
+WORKERS := 4
 
 # Tests start services hundreds of times: without bytecode, each start compiles all of the code again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -5,7 +5,6 @@ A module that ends with ``forking`` is run by :func:`forks`: each fork begins be
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 import psutil
 
-from stack.topology import ROOT
+from tests import preloaded
 from tests.waiting import Ended, until_it_ends
 
 
@@ -96,10 +95,8 @@ def _runs(pid: int) -> bool:
 @asynccontextmanager
 async def forks(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Forks]:
     """Starts a module that ends with ``forking``; its forks are killed after the block."""
-    command = [sys.executable, "-m", module, *arguments]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=PIPE, stdout=PIPE, env={**os.environ, **(env or {})}, cwd=ROOT
-    )
+    whole = {**os.environ, **(env or {})}
+    process = await preloaded.start(module, *arguments, env=whole, stdin=PIPE, stderr=2)
     made = Forks(process)
     try:
         yield made

@@ -18,6 +18,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process, SubprocessStreamP
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, NamedTuple
 
 from stack.topology import ROOT
@@ -26,6 +27,7 @@ from twinlog.dev import process
 _LIMIT = 2**16
 """The longest line that is read, as asyncio has it."""
 _LARGEST_ANSWER = 32
+_BEGINNING = Lock()
 _started = process.spawn
 FORKS = sys.platform == "linux"
 
@@ -50,19 +52,24 @@ async def spawn(
     match argv:
         case [sys.executable, "-m", str(module), *arguments] if cwd == ROOT and FORKS:
             request = _request(module, *map(str, arguments), env=env, cwd=cwd)
-            return await _forked(request, PIPE if output is None else output, STDOUT)
+            return await _forked(request, DEVNULL, PIPE if output is None else output, STDOUT)
     return await _started(argv, output=output, env=env, cwd=cwd, **options)
 
 
 async def start(
-    module: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    stdin: int = DEVNULL,
+    stderr: int = PIPE,
 ) -> Process:
-    """Starts ``python -m module``, whose stdout and stderr are pipes."""
+    """Starts ``python -m module``, whose stdout is a pipe."""
     if FORKS:
-        return await _forked(_request(module, *arguments, env=env, cwd=cwd), PIPE, PIPE)
+        return await _forked(_request(module, *arguments, env=env, cwd=cwd), stdin, PIPE, stderr)
     command = [sys.executable, "-m", module, *arguments]
     return await asyncio.create_subprocess_exec(
-        *command, env=env, cwd=cwd, stdout=PIPE, stderr=PIPE, start_new_session=True
+        *command, env=env, cwd=cwd, stdin=stdin, stdout=PIPE, stderr=stderr, start_new_session=True
     )
 
 
@@ -89,11 +96,12 @@ def _request(module: str, *arguments: str, env: Mapping[str, str] | None, cwd: P
     return json.dumps({"module": module, "arguments": arguments, "cwd": str(cwd), "env": whole})
 
 
-async def _forked(request: str, stdout: int, stderr: int) -> Process:
+async def _forked(request: str, stdin: int, stdout: int, stderr: int) -> Process:
+    await asyncio.to_thread(_begun)  # the first time, it imports all
     loop = asyncio.get_running_loop()
     protocol = SubprocessStreamProtocol(_LIMIT, loop)
     piped = loop.create_future()
-    transport = _Transport(loop, protocol, request, False, DEVNULL, stdout, stderr, 0, piped)
+    transport = _Transport(loop, protocol, request, False, stdin, stdout, stderr, 0, piped)
     await piped
     return Process(transport, protocol, loop)
 
@@ -103,8 +111,9 @@ class _Child(subprocess.Popen[bytes]):
 
     _child_created = False  # for Popen: it is another process's child
 
-    def __init__(self, pid: int, stdout: IO[bytes] | None, stderr: IO[bytes] | None) -> None:
-        self.pid, self.stdin, self.stdout, self.stderr = pid, None, stdout, stderr
+    def __init__(self, pid: int, *pipes: IO[bytes] | None) -> None:
+        self.pid = pid
+        self.stdin, self.stdout, self.stderr = pipes
         self.returncode: Any = None
 
     def poll(self) -> int | None:
@@ -122,21 +131,22 @@ class _Transport(BaseSubprocessTransport):
         self,
         args: Any,
         shell: object,
-        stdin: object,
+        stdin: Any,
         stdout: Any,
         stderr: Any,
         *_rest: object,
         **_more: object,
     ) -> None:
+        writes_in, into = _ends(stdin, os.O_RDONLY)
         reads_out, out = _ends(stdout)
         reads_err, err = (None, os.dup(out)) if stderr == STDOUT else _ends(stderr)
         told, tells = os.pipe()
         try:
-            pid = _fork(args, out, err, tells)
+            pid = _fork(args, into, out, err, tells)
         finally:
-            for descriptor in (out, err, tells):
+            for descriptor in (into, out, err, tells):
                 os.close(descriptor)
-        self._proc = _Child(pid, reads_out, reads_err)
+        self._proc = _Child(pid, writes_in, reads_out, reads_err)
         self._loop.add_reader(told, self._ended, told)
 
     def _ended(self, told: int) -> None:
@@ -147,12 +157,16 @@ class _Transport(BaseSubprocessTransport):
         self._process_exited(int(code) if code else -signal.SIGKILL)
 
 
-def _ends(output: int) -> tuple[IO[bytes] | None, int]:
-    """Where output can be read here, if so, and what the child writes to."""
-    if output != PIPE:
-        return None, os.dup(output)
+def _ends(descriptor: int, child: int = os.O_WRONLY) -> tuple[IO[bytes] | None, int]:
+    """What is here of a stream that a child reads or writes, where it is a pipe, and what the child has of it."""
+    if descriptor == DEVNULL:
+        return None, os.open(os.devnull, child)
+    if descriptor != PIPE:
+        return None, os.dup(descriptor)
     reads, writes = os.pipe()
-    return os.fdopen(reads, "rb", 0), writes
+    return (
+        (os.fdopen(reads, "rb", 0), writes) if child == os.O_WRONLY else (os.fdopen(writes, "wb", 0), reads)
+    )
 
 
 def _fork(request: str, *descriptors: int) -> int:
@@ -163,6 +177,11 @@ def _fork(request: str, *descriptors: int) -> int:
             "the process that services of tests are forked from has ended; its words are above"
         )
     return int(answer)
+
+
+def _begun() -> None:
+    with _BEGINNING:
+        _forker()
 
 
 @cache
@@ -180,4 +199,5 @@ def _forker() -> socket.socket:
         forker.wait()
 
     atexit.register(end)
+    ours.recv(_LARGEST_ANSWER)
     return ours

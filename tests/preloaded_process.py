@@ -35,13 +35,14 @@ def main(asked: socket.socket) -> None:
         importlib.import_module(module)
     assert not any(name.split(".")[0] == "shop" for name in sys.modules)
     gc.freeze()
+    asked.send(b"ready")
     if told := _forking(asked):
         asked.detach()
         _become(*told)
 
 
-def _forking(asked: socket.socket) -> tuple[dict[str, Any], int, int] | None:
-    """Returns in each fork, with what it was asked for, its stdout and stderr; None once nobody can ask any more."""
+def _forking(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Returns in each fork, with what it was asked for and its standard streams; None once nobody can ask any more."""
     parent = os.getpid()
     with selectors.DefaultSelector() as selector:
         selector.register(asked, selectors.EVENT_READ)
@@ -52,14 +53,14 @@ def _forking(asked: socket.socket) -> tuple[dict[str, Any], int, int] | None:
                     os.close(key.fd)
                     _tell_the_end(*key.data)
                     continue
-                request, fds, *_ = socket.recv_fds(asked, _LARGEST_REQUEST, 3)
+                request, fds, *_ = socket.recv_fds(asked, _LARGEST_REQUEST, 4)
                 if not request:
                     return None
-                out, err, tells = fds
+                *streams, tells = fds
                 if not (pid := os.fork()):
-                    return {**json.loads(request), "parent": parent}, out, err
-                os.close(out)
-                os.close(err)
+                    return {**json.loads(request), "parent": parent}, streams
+                for descriptor in streams:
+                    os.close(descriptor)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, tells))
                 asked.send(b"%d" % pid)
 
@@ -71,20 +72,21 @@ def _tell_the_end(pid: int, tells: int) -> None:
     os.close(tells)
 
 
-def _become(request: dict[str, Any], out: int, err: int) -> None:
+def _become(request: dict[str, Any], streams: list[int]) -> None:
     """Has this fork be what a child of its own would be, and runs its module."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != request["parent"]:  # it died before the request
         os._exit(1)
-    for descriptor, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.closerange(3, 1024)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (until the end)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if os.environ.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)
     os.chdir(request["cwd"])

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests import preloaded
 from tests.kernel.test_runtime import says
 from twinlog.service.dump import SIGNALS
 
 
 @asynccontextmanager
 async def running(scenario: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.kernel.process", scenario, stdin=PIPE, stdout=PIPE, stderr=PIPE
-    )
+    process = await preloaded.start("tests.kernel.process", scenario, stdin=PIPE)
     try:
         async with asyncio.timeout(60):
             await says(process, "ready")

@@ -6,22 +6,20 @@ import asyncio
 import json
 import resource
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from tests import preloaded
 from twinlog.service.runtime import _ECHO_SECONDS, use_all_descriptors
 
 
 @asynccontextmanager
 async def running(scenario: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.kernel.process", scenario, stdout=PIPE, stderr=PIPE
-    )
+    process = await preloaded.start("tests.kernel.process", scenario)
     try:
         yield process
     finally:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from tests import preloaded
 from twinlog import Log, Recorded, StreamId
 from twinlog.testing.internals import PostgresLog
 
@@ -39,12 +39,9 @@ async def test_positions_are_gapless_and_appear_in_order(
 async def work(server: str, database: str, seed: int) -> dict[str, Any]:
     """The report of a process of writers."""
     arguments = map(str, (server, database, seed, TASKS, ROUNDS))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.log.position_worker", *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    report: dict[str, Any] = json.loads(output)
+    ran = await preloaded.run("tests.log.position_worker", *arguments)
+    assert ran.code == 0, ran.err
+    report: dict[str, Any] = json.loads(ran.out)
     return report
 
 
