@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from proof.bench.load import Connection, Load
 from shop.queries.v1 import order_query_service_pb2_grpc as generated
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse, WatchOrderRequest
-from tests.kernel.edge import NAME, Edge, detail, echo, rich, serving
+from tests.kernel.edge import NAME, Edge, detail, echo, forever, rich, serving
 from tests.waiting import until
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, accepting, gates, serve
@@ -112,10 +112,58 @@ async def test_a_method_that_is_called_asks_for_many_calls_at_once(monkeypatch: 
 
     monkeypatch.setattr(accepting._Core, "_request_registered_call", counted)
     async with serving(Edge()) as client:
-        for _ in range(40):
+        for _ in range(2 * accepting._MOST):
             await client.get()
         await until(lambda: asking[f"/{NAME}/GetOrder".encode()] == accepting._MOST)
         assert asking[f"/{NAME}/ListOrders".encode()] == 1
+
+
+def test_calls_are_late_where_there_are_many_and_they_would_wait() -> None:
+    """However slow the machine is, a few calls never are; many are by the pace at which they are accepted."""
+    many = accepting._MANY
+    assert not accepting.is_late(many, 0, 60.0)
+    assert accepting.is_late(many + 1, 0, 0.1)
+    for waiting, pace, late in ((many + 1, 10_000, False), (5_000, 10_000, True), (5_000, 1_000, True)):
+        assert accepting.is_late(waiting, pace // 10, 0.1) == late, (waiting, pace)
+
+
+@ahead
+async def test_what_waits_in_the_core_is_known_to_the_call() -> None:
+    acceptor = accepting.Acceptor([])
+    gate = gates.Gate()
+    gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
+    acceptor.add("a.Service", {"Do": gate})
+    port = acceptor.server.add_insecure_port("127.0.0.1:0")
+    await acceptor.server.start()
+    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
+    async with load.idle(100, b""):
+        await until(lambda: acceptor.waiting == 100)  # nothing is accepted yet
+        await acceptor.start()
+        await until(lambda: acceptor.waiting == 0)
+        await until(lambda: len(acceptor._calls) == 100)
+    await acceptor.stop(0)
+
+
+@ahead
+async def test_a_crowd_that_waits_too_long_is_refused_and_let_in_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused: list[int] = []
+    acceptor = accepting.Acceptor([])
+    gate, health = gates.Gate(), gates.Gate()
+    for each in (gate, health):
+        each.open(grpc.unary_unary_rpc_method_handler(unanswered))
+    gate.too_much = refused.append
+    acceptor.add("a.Service", {"Do": gate, "Check": health})
+    monkeypatch.setattr(accepting.Acceptor, "waiting", accepting._MANY + 1)
+    for _ in range(2 * accepting._MOST_LATE):
+        for method in acceptor._methods:
+            method.crowded = True
+        acceptor._look()
+    assert len(refused) == 2 * (accepting._MOST_LATE - 1)
+    acceptor._look()
+    assert len(refused) == 2 * (accepting._MOST_LATE - 1), "nothing is refused where no crowd came"
+    await acceptor.stop(0)
 
 
 @ahead
@@ -152,6 +200,11 @@ async def test_a_grpcio_of_other_names_gives_the_same_answers(monkeypatch: pytes
             assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert detail(rich(refused), ErrorInfo).reason == "OVERLOADED"
             assert detail(rich(refused), RetryInfo).retry_delay.seconds == 1
+
+
+async def unanswered(_request: bytes, _context: Context) -> bytes:
+    await forever()
+    return b""
 
 
 def _calls() -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections import deque
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,11 +29,14 @@ from twinlog.rpc.gone import ClientGone
 
 _log = structlog.get_logger(component="rpc")
 
-_MOST = 16
+_MOST = 64
 """Calls of one method that are asked for at once."""
 _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _AGAIN_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
+_MANY, _LATE_SECONDS, _MOST_LATE = 1024, 0.25, 4
+"""So many calls in the core that take so long to accept are too much; one look of so many lets them in all the same."""
 _NO_FLAGS = 0
 _KNOWN = {
     "_handle_rpc": [
@@ -47,6 +51,7 @@ _KNOWN = {
     "execute_batch": ["grpc_call_wrapper", "operations", "loop"],
 }
 """Functions of grpc.aio's core, with their parameters."""
+_KNOWN_READS = ("channelz_get_server", "channelz_get_servers")
 _KNOWN_METHODS = ("_make_request_call_future", "_request_registered_call")
 
 
@@ -56,7 +61,24 @@ def is_known() -> bool:
         given = {name: [*inspect.signature(getattr(cygrpc, name)).parameters] for name in _KNOWN}
     except (AttributeError, TypeError, ValueError):
         return False
+    if any(not hasattr(cygrpc, name) for name in _KNOWN_READS):
+        return False
     return given == _KNOWN and all(hasattr(cygrpc.AioServer, name) for name in _KNOWN_METHODS)
+
+
+def is_late(waiting: int, came: int, seconds: float) -> bool:
+    """Whether calls that wait will wait for too long, where so many came in so many seconds."""
+    return waiting > _MANY and waiting * seconds > _LATE_SECONDS * came
+
+
+def _newest_server() -> int:
+    """The id of the server that was made last, as the core counts them."""
+    newest, ended = 0, False
+    while not ended:
+        told = json.loads(cygrpc.channelz_get_servers(newest + 1))
+        newest = max([newest, *(int(server["ref"]["serverId"]) for server in told.get("server", []))])
+        ended = told.get("end", not told.get("server"))
+    return newest
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]
@@ -88,6 +110,10 @@ class _Method:
     gate: Gate
     tasks: int = 0
     """How many calls it asks for at once: one, and from each call on one more."""
+    came: int = 0
+    """How many came in this turn of the loop."""
+    crowded: bool = False
+    """Whether since the last look as many came in a turn as were asked for: more may be waiting."""
 
     def resolve_handler(self, _details: Any) -> Any:
         """The handler of a call; grpc.aio asks."""
@@ -101,7 +127,7 @@ class Acceptor:
         self.ahead = is_known()
         """Whether it does what this module is for."""
         with _made_of(_Core if self.ahead else cygrpc.AioServer):
-            self.server = grpc.aio.server(options=options)
+            self.server = grpc.aio.server(options=[*options, ("grpc.enable_channelz", 1)])
         self._core = self.server._server
         self._methods: list[_Method] = []
         self._accepting: set[asyncio.Task[None]] = set()
@@ -109,6 +135,13 @@ class Acceptor:
         self._held: deque[_Held] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._sending: dict[asyncio.Future[Any], Coroutine[Any, Any, None]] = {}
+        self._id = _newest_server() if self.ahead else 0
+        self._looking = False
+        self._looked = 0.0
+        self._came = 0
+        """How many calls have come since then."""
+        self._late = 0
+        """At how many looks in a row they had waited for too long."""
 
     def add(self, service: str, gates: Mapping[str, Gate]) -> None:
         """Has a service's methods, by name, accepted here."""
@@ -137,7 +170,7 @@ class Acceptor:
 
     def _ask(self, method: _Method) -> None:
         method.tasks += 1
-        task = asyncio.get_running_loop().create_task(self._accept(method), name=f"accept {method.path}")
+        task = asyncio.get_running_loop().create_task(self._accept(method), name="accept calls")
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
 
@@ -154,10 +187,50 @@ class Acceptor:
                 continue
             if method.tasks < _MOST:
                 self._ask(method)
+            self._count(method)
             if refusal := method.gate.refusal:
                 self._hold(call, refusal)
             else:
                 self._begin(call, method)
+
+    def _count(self, method: _Method) -> None:
+        """Notes that a call came."""
+        self._came += 1
+        if not method.came:
+            asyncio.get_running_loop().call_soon(self._turned, method)
+        method.came += 1
+
+    def _turned(self, method: _Method) -> None:
+        if method.came >= method.tasks:
+            method.crowded = True
+            if not self._looking:
+                self._looking, self._came, self._looked = True, 0, self._look_later()
+        method.came = 0
+
+    def _look_later(self) -> float:
+        loop = asyncio.get_running_loop()
+        loop.call_later(_LOOK_SECONDS, self._look)
+        return loop.time()
+
+    def _look(self) -> None:
+        """Shuts the gates where calls wait for too long in front of them; now and then they are let in all the same."""
+        self._looking, waiting = False, self.waiting
+        late = is_late(waiting, self._came, asyncio.get_running_loop().time() - self._looked)
+        self._late = (self._late + 1) % _MOST_LATE if late else 0
+        for method in self._methods:
+            if method.crowded and self._late and method.gate.too_much and not method.gate.refusal:
+                method.gate.too_much(waiting)
+            method.crowded = False
+
+    @property
+    def waiting(self) -> int:
+        """How many calls have come to gRPC's core and are not accepted yet."""
+        told = json.loads(cygrpc.channelz_get_server(self._id))["server"]["data"]
+        under_way = len(self._calls) + len(self._held) + len(self._sending)
+        started, *ended = [
+            int(told.get(name, 0)) for name in ("callsStarted", "callsSucceeded", "callsFailed")
+        ]
+        return started - sum(ended) - under_way
 
     def _begin(self, call: Any, method: _Method) -> None:
         """Serves a call as grpc.aio would."""

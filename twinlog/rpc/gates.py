@@ -40,6 +40,8 @@ class Gate:
         self.handler: Any = None
         self.refusal: Refusal | None = None
         """While it is shut."""
+        self.too_much: Callable[[int], None] | None = None
+        """Shuts it because so many calls wait in front of it, where that may be done."""
 
     def open(self, handler: Any) -> None:
         """Lets calls through to a handler."""

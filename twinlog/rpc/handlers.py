@@ -119,10 +119,16 @@ class Boundary:
             if handler.response_streaming
             else self._unary(method, behavior, gate)
         )
+        if self._most_calls < inf and not handler.response_streaming:
+            gate.too_much = partial(self._too_much, method, gate)
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
         gate.open(factory(wrapped, deserializer, handler.response_serializer))
         return gate
+
+    def _too_much(self, method: str, gate: Gate, waiting: int) -> None:
+        error = Overloaded(waiting=waiting)
+        gate.shut(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
