@@ -168,3 +168,17 @@ async def test_a_console_that_is_away_is_told_and_found_again(chromium: Browser,
             await expect(page.locator("#service-order_svc .strong")).to_have_text("2")
     finally:
         await opened.__aexit__(None, None, None)
+
+
+async def test_more_windows_are_live_than_a_browser_has_connections(window: Window, shop: ServedShop) -> None:
+    await shop.orders(1)
+    pages = [await window.page.context.new_page() for _ in range(7)]
+    for page in pages:
+        await page.goto(f"{window.url}/log?log=orders")
+    await shop.orders(1)
+    for page in pages:
+        await expect(page.locator("#e-4")).to_be_visible()
+    await pages[0].close()  # and another has its seat
+    await shop.orders(1)
+    for page in pages[1:]:
+        await expect(page.locator("#e-6")).to_be_visible()

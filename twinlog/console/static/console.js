@@ -108,7 +108,7 @@
   }
 
   // --- the live stream: the parts that changed, in place. While something is selected, the newest waits.
-  let stream, tag = document.body.dataset.live, newest = null, heard = 0, wait = 500, again = 0;
+  let stream, tag = document.body.dataset.live, live = !!tag, newest = null, heard = 0, wait = 500, again = 0;
   const selecting = () => {
     const selection = document.getSelection();
     return !!selection && !selection.isCollapsed && main().contains(selection.anchorNode);
@@ -124,7 +124,7 @@
     for (const time of fresh.querySelectorAll("[data-time]")) tell(time, now);
     inZone(fresh);
     for (const id of ["health", "main"]) if (fresh.getElementById(id)) morph($(id), fresh.getElementById(id));
-    if (document.body.hasAttribute("data-still") && !main().querySelector("[data-waits]")) { tag = ""; close(); }
+    if (document.body.hasAttribute("data-still") && !main().querySelector("[data-waits]")) { live = false; close(); }
     document.dispatchEvent(new Event("shown"));
   }
   function lost() {
@@ -135,7 +135,7 @@
   }
   const alive = () => { heard = Date.now(); wait = 500; $("cut").hidden = true; };
   function open() {
-    close();
+    hush();
     const url = new URL(location.href);
     url.searchParams.set("live", tag);
     url.hash = "";
@@ -145,10 +145,44 @@
     stream.addEventListener("page", (event) => { alive(); tag = event.lastEventId; newest = event.data; show(); });
     stream.onerror = () => { lost(); if (stream && stream.readyState === EventSource.CLOSED) later(); };
   }
-  function close() { clearTimeout(again); if (stream) stream.close(); stream = null; }
-  function later() { close(); again = setTimeout(open, wait); wait = Math.min(wait * 2, 4000); }
-  const watched = () => tag && !document.body.hasAttribute("data-paused") && !document.hidden;
-  const follow = () => { if (watched()) { if (!stream) open(); } else close(); };
+  function hush() { clearTimeout(again); if (stream) stream.close(); stream = null; }
+  function close() { hush(); if (leave) leave(); leave = null; }
+  function later() { hush(); again = setTimeout(come, wait); wait = Math.min(wait * 2, 4000); }
+  const watched = () => live && !document.body.hasAttribute("data-paused") && !document.hidden;
+  const follow = () => { if (watched()) come(); else close(); };
+
+  // --- many windows: a browser has six connections to a host, and a page would wait for the seventh. So four of those in
+  // sight have a seat, and a stream that stays open; the others take turns at one.
+  const SEATS = 4, MOST = 5000, BETWEEN = 1000;
+  let leave = null, coming = false;
+  const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+  const seat = (name) => new Promise((tell) => navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+    tell(!!lock);
+    return lock && new Promise((done) => { leave = done; });
+  }));
+  async function seated() {
+    for (let n = 0; n < SEATS && !leave; n++) await seat(`seat ${n}`);
+    return !!leave;
+  }
+  async function come() {
+    if (coming) return;
+    coming = true;
+    while (watched() && !stream) {
+      if (!navigator.locks || leave || await seated()) {
+        if (watched()) open(); else close();
+        break;
+      }
+      await navigator.locks.request("turn", async () => {
+        if (!watched()) return;
+        tag = ""; // whatever is new or not, one answer comes, which ends the turn
+        open();
+        await Promise.race([pause(MOST), new Promise((done) => document.addEventListener("shown", done, { once: true }))]);
+        hush();
+      });
+      await pause(BETWEEN);
+    }
+    coming = false;
+  }
   setInterval(() => {
     tellAll();
     if (stream && Date.now() - heard > 5000) { lost(); later(); }
@@ -194,7 +228,7 @@
     if (at("#help")) $("keys").showModal();
     if (at("[data-pause]")) paused(!document.body.hasAttribute("data-paused"));
     if (at("[data-dismiss]")) { event.preventDefault(); $("outcome").replaceChildren(); }
-    if (at("[data-tail-new]")) { window.scrollTo({ top: 0 }); release = true; tag = ""; open(); setTimeout(() => { release = false; }, 1500); }
+    if (at("[data-tail-new]")) { window.scrollTo({ top: 0 }); release = true; hush(); tag = ""; come(); setTimeout(() => { release = false; }, 1500); }
   });
   document.addEventListener("change", (event) => { const form = event.target.closest("form[data-auto]"); if (form) form.requestSubmit(); });
 
