@@ -36,7 +36,7 @@ class Shop(Domain):
             excused |= dict.fromkeys({one.case} if one.case else self._unread([one]), says)
 
         def customer(id: str) -> Customer | None:
-            found: Customer | None = round.state(StreamId("customer", id))
+            found: Customer | None = round.state(StreamId("customer", id)) if id else None
             return found
 
         now = None if round.at_rest else round.now

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nats.js.api import DiscardPolicy
 
+from tests.files.test_archive import LATER
 from tests.kernel.batches import METADATA, append, batch, counter, grow
 from tests.repair.site import Site, copied
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Recorded
 from twinlog.log.repair import Unrepairable
+from twinlog.postgres.archiving import Rule, archive
+from twinlog.postgres.identity import identify
 from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
 from twinlog.testing.internals import (
     Batch,
@@ -55,6 +59,25 @@ async def test_a_stream_ahead(site: Site, own: int) -> None:
     assert ids[:20] == [event.event_id for event in events]
     assert len(ids) == 20 + own
     assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+def files_removed(folder: Path) -> int:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        path.unlink()
+    return len(files)
+
+
+async def test_the_archive_of_a_neighbor_that_is_gone_hinders_nothing(site: Site, tmp_path: Path) -> None:
+    await grow(site.other, 20, "ended")
+    own = await identify(site.other.pool, "other", "")
+    rule = Rule(LATER, ["counter"], 10)
+    await archive(site.other, own, str(tmp_path), rule, lambda _line: None)
+    assert files_removed(tmp_path)
+    await grow(site.log, 3)
+    await copied(site)
+    code, said = await site.repair()
+    assert (code, "nothing to repair" in said) == (NOTHING, True)
 
 
 @pytest.mark.parametrize("lost", [0, 3])

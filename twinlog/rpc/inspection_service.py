@@ -118,10 +118,10 @@ class InspectionService(InspectionServiceServicer):
         since = moment_of(checks, "since", request.since) if request.HasField("since") else None
         most = MOST_STATES if request.with_states else _MOST_NEWEST
         newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
+        until = _until(checks, request)
         checks.done()
         assert stream is not None
         upto = await self._upto(stream, request)
-        until = _until(request)
         response = pb.GetStreamResponse(stream=str(stream))
         try:
             version, found = await self._state(stream, upto, until)
@@ -250,11 +250,12 @@ def _patience(context: Context) -> Patience:
     return Patience.of(time_left(context, _MOST_SECONDS))
 
 
-def _until(request: pb.GetStreamRequest) -> float | None:
+def _until(checks: Checks, request: pb.GetStreamRequest) -> float | None:
     """By when states are wanted, as a time of the event loop; None: whenever they come."""
     if not request.HasField("state_within"):
         return None
-    return asyncio.get_running_loop().time() + request.state_within.ToTimedelta().total_seconds()
+    within = checks.age("state_within", request.state_within)
+    return asyncio.get_running_loop().time() + within.total_seconds()
 
 
 def _part(request: pb.GetStreamRequest) -> Part:

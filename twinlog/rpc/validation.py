@@ -147,11 +147,11 @@ class Checks:
         return value or DEFAULT_PAGE_SIZE
 
     def age(self, field: str, value: Duration) -> timedelta:
-        """How long ago: 0 seconds or more."""
+        """How long, or how long ago: 0 seconds or more."""
         if not 0 <= value.seconds <= _MAX_AGE_SECONDS or not 0 <= value.nanos < NANOS_PER_UNIT:
             self.violate(field, f"must be 0 to {_MAX_AGE_SECONDS:,} seconds, with nanos of 0 to 999,999,999")
             return timedelta()
-        return timedelta(seconds=value.seconds)
+        return timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000)
 
     def page_token(
         self, field: str, value: str, pages: PageTokens, filters: str, shape: tuple[type, ...]

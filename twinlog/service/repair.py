@@ -9,12 +9,14 @@ from uuid import UUID
 
 from twinlog.jetstream.connection import close, reached
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.archive import ArchiveUnavailable
 from twinlog.log.chain import Head
 from twinlog.log.installation import named
 from twinlog.log.relinking import lost_links
 from twinlog.log.repair import Difference, Plan, Unrepairable, difference, only_notes_of_projections
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
+from twinlog.model.errors import WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
@@ -97,9 +99,10 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
         state = await twin.state()
         message = await twin.message(state.first)
         for name, pool in pools.items():
-            for event in await PostgresLog(pool, log).read(state.first - 1, 1):
-                if message and event.event_id == event_id_of(message, state.first):
-                    found.append(name)
+            with suppress(ArchiveUnavailable, WrongSetting):  # of a neighbor's archive
+                for event in await PostgresLog(pool, log).read(state.first - 1, 1):
+                    if message and event.event_id == event_id_of(message, state.first):
+                        found.append(name)
     if len(found) != 1:
         why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
         raise Unrepairable(log=log, why=why)
