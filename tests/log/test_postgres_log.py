@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -20,6 +22,7 @@ from twinlog.log.ports import Conflict, ReadRequest
 from twinlog.postgres import connection
 from twinlog.postgres import lease as lease_module
 from twinlog.postgres.lease import PostgresLease
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.testing.internals import Appended, CheckpointAdvance, Connection, Pool, PostgresLog, open_log
 
 A = counter("a")
@@ -273,6 +276,26 @@ async def cut_the_lock_holder(log: PostgresLog) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND state = 'idle in transaction'"
     )
+
+
+async def test_a_moment_is_looked_for_by_the_index_however_long_its_stream_is(
+    postgres_log: PostgresLog,
+) -> None:
+    """Where most streams are short, a plan takes each for one: joined, a long one would be read whole at each step."""
+    for number in range(50):
+        await grow(postgres_log, 1, str(number))
+    stream, time = counter("0"), datetime(2100, 1, 1, tzinfo=UTC)
+    looks = {
+        "version_at_position": (*stream, 50),
+        "version_at_time": (*stream, time),
+        "position_at_time": (time,),
+    }
+    async with postgres_log.pool.acquire() as connection:
+        await connection.execute("ANALYZE events")
+        for name, arguments in looks.items():
+            explained = await connection.fetch(f"EXPLAIN {QUERIES[name]}", *arguments)
+            plan = "\n".join(row[0] for row in explained)
+            assert not re.search("Hash|Merge|Materialize|Seq Scan", plan), f"{name}\n{plan}"
 
 
 async def test_no_plan_scans_a_table_that_an_index_serves(postgres_log: PostgresLog) -> None:

@@ -254,13 +254,13 @@ SELECT at FROM step WHERE bit = 0;
 
 -- name: version_at_time
 -- The last version of a stream that was recorded by a time, by halving. It looks at the same events whatever was
--- appended since, so the answer stays.
+-- appended since, so the answer stays. LIMIT has each step look them up by the index: joined, all were read for one.
 WITH RECURSIVE step (at, bit) AS (
     SELECT 0, 1 << 30
     UNION ALL
     SELECT CASE WHEN e.recorded_at <= $3 THEN at + bit ELSE at END, bit / 2
       FROM step LEFT JOIN LATERAL (
-           SELECT recorded_at FROM events WHERE stream_id = $2 AND stream_type = $1 AND version = at + bit
+           SELECT recorded_at FROM events WHERE stream_id = $2 AND stream_type = $1 AND version = at + bit LIMIT 1
            ) e ON true
      WHERE bit > 0
 )
@@ -272,7 +272,7 @@ WITH RECURSIVE step (at, bit) AS (
     SELECT 0::bigint, 1::bigint << 40
     UNION ALL
     SELECT CASE WHEN e.recorded_at <= $1 THEN at + bit ELSE at END, bit / 2
-      FROM step LEFT JOIN LATERAL (SELECT recorded_at FROM events WHERE position = at + bit) e ON true
+      FROM step LEFT JOIN LATERAL (SELECT recorded_at FROM events WHERE position = at + bit LIMIT 1) e ON true
      WHERE bit > 0
 )
 SELECT at FROM step WHERE bit = 0;
