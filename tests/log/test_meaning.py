@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import MagicMock
 
@@ -15,16 +17,18 @@ from structlog.testing import capture_logs
 from stack.topology import ROOT
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import batch, counter
+from tests.virtual_time import in_virtual_time
 from twinlog import ConfigurationError, PostgresViews, Unavailable
 from twinlog.jetstream import meaning as jetstream
 from twinlog.log.ports import ReadRequest, Snapshot
 from twinlog.model.errors import WrongSetting
 from twinlog.postgres import connection
-from twinlog.postgres.connection import until_available
+from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.database import ensure_database
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import RULES, LostRace, Meaning, Rule, rule_of, translated
 from twinlog.postgres.migrations import migrate
+from twinlog.service import own_log, runtime
 from twinlog.testing import START
 from twinlog.testing.internals import CheckpointAdvance, Pool, PostgresLog
 
@@ -410,3 +414,17 @@ async def start(monkeypatch: pytest.MonkeyPatch, step: str, error: Exception) ->
         await migrate(cast(asyncpg.Connection, failing), "twinlog.postgres.sql")
         return ""
     return await ensure_database("postgresql://h:1", "shop")
+
+
+# --- at a stop ---
+
+
+@in_virtual_time
+async def test_a_stop_cuts_no_connection_while_it_may_commit_and_copy() -> None:
+    """A busy machine takes longer than half a second for that, with a server in good health."""
+    cut: list[float] = []
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    stop_waiting(cast(Pool, SimpleNamespace(terminate=lambda: cut.append(loop.time() - began))))
+    await asyncio.sleep(runtime.STOP_SECONDS)
+    assert 2 * own_log._DRAIN_SECONDS <= cut[0] < runtime.STOP_SECONDS / 3
