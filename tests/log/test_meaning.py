@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import asyncpg
 import pytest
@@ -14,16 +17,18 @@ from structlog.testing import capture_logs
 from stack.topology import ROOT
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import batch, counter
+from tests.virtual_time import in_virtual_time
 from twinlog import ConfigurationError, PostgresViews, Unavailable
 from twinlog.jetstream import meaning as jetstream
 from twinlog.log.ports import ReadRequest, Snapshot
 from twinlog.model.errors import WrongSetting
 from twinlog.postgres import connection
-from twinlog.postgres.connection import until_available
+from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.database import ensure_database
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import RULES, LostRace, Meaning, Rule, rule_of, translated
 from twinlog.postgres.migrations import migrate
+from twinlog.service import own_log, runtime
 from twinlog.testing import START
 from twinlog.testing.internals import CheckpointAdvance, Pool, PostgresLog
 
@@ -91,6 +96,34 @@ POOLER = {
     "pgbouncer cannot connect to server": Meaning.OUTAGE,
     "transaction blocks not allowed in statement pooling mode": Meaning.MISCONFIGURATION,
 }
+
+
+def closed_under(statement: Callable[[asyncpg.Connection[Any]], Coroutine[Any, Any, object]]) -> Exception:
+    """What asyncpg raises where a connection is closed between two steps of a statement."""
+    protocol, prepared = MagicMock(), MagicMock()
+    protocol.get_settings().server_version = "16.0"
+    protocol.get_record_class.return_value = asyncpg.Record
+    protocol._get_timeout.return_value = None
+    prepared._init_types.return_value = set()
+    opened: Any = asyncpg.Connection
+    connection = opened(protocol, None, MagicMock(), None, MagicMock(statement_cache_size=0), None)
+
+    async def prepare(*_arguments: Any, **_named: Any) -> Any:
+        connection.terminate()
+        return prepared
+
+    protocol.prepare = prepare
+    return raised_by(lambda: statement(connection).send(None))
+
+
+def raised_by(call: Callable[[], object]) -> Exception:
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("it should have raised")
+
+
 OF_THE_CLIENT: list[tuple[Exception, Meaning]] = [
     (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5432)"), Meaning.OUTAGE),
     (ConnectionResetError(104, "Connection reset by peer"), Meaning.OUTAGE),
@@ -107,6 +140,11 @@ OF_THE_CLIENT: list[tuple[Exception, Meaning]] = [
     (asyncpg.InterfaceError("query argument $1: no codec for a connection"), Meaning.DEFECT),
     (asyncpg.InterfaceError("the server expects 1 argument for this query, 2 were passed"), Meaning.DEFECT),
     (asyncpg.DataError("invalid input for query argument $1: 'x' (an integer is required)"), Meaning.DEFECT),
+    (closed_under(lambda connection: connection.fetch("SELECT 1")), Meaning.OUTAGE),
+    (closed_under(lambda connection: connection.execute("SELECT $1", 1)), Meaning.OUTAGE),
+    (closed_under(lambda connection: connection.executemany("SELECT $1", [(1,)])), Meaning.OUTAGE),
+    (raised_by(lambda: cast(Any, None).bind_execute), Meaning.DEFECT),
+    (AttributeError("'NoneType' object has no attribute 'bind_execute'"), Meaning.DEFECT),
     (asyncpg.InternalClientError("got result for unknown protocol state 3"), Meaning.OUTAGE),
     (asyncpg.TargetServerAttributeNotMatched("None of the hosts match"), Meaning.OUTAGE),
     (
@@ -169,6 +207,11 @@ def test_what_the_client_says_itself(error: Exception, meaning: Meaning) -> None
             "",
             "the database is out of reach (the server, or somebody at it, closed the connection within a transaction; "
             "its log says why: cannot call Transaction.__aexit__(): the underlying connection is closed)",
+        ),
+        (
+            closed_under(lambda connection: connection.fetch("SELECT 1")),
+            "",
+            "the database is out of reach (the connection was closed under a statement)",
         ),
         (of("53300", "too many clients"), "h:1", "the database is out of service (too many clients: h:1)"),
         (
@@ -371,3 +414,17 @@ async def start(monkeypatch: pytest.MonkeyPatch, step: str, error: Exception) ->
         await migrate(cast(asyncpg.Connection, failing), "twinlog.postgres.sql")
         return ""
     return await ensure_database("postgresql://h:1", "shop")
+
+
+# --- at a stop ---
+
+
+@in_virtual_time
+async def test_a_stop_cuts_no_connection_while_it_may_commit_and_copy() -> None:
+    """A busy machine takes longer than half a second for that, with a server in good health."""
+    cut: list[float] = []
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    stop_waiting(cast(Pool, SimpleNamespace(terminate=lambda: cut.append(loop.time() - began))))
+    await asyncio.sleep(runtime.STOP_SECONDS)
+    assert 2 * own_log._DRAIN_SECONDS <= cut[0] < runtime.STOP_SECONDS / 3

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.kernel.batches import append, batch
 from tests.servers import own_clock, set_clock
+from tests.virtual_time import in_virtual_time
 from twinlog import StreamId, Unavailable
 from twinlog.log import system
 from twinlog.log.ports import Timer, TimerChange
@@ -25,6 +27,10 @@ class Rig:
         """``ahead``: seconds of the machine's clock. ``there``, ``back``: seconds of each question and answer."""
         self.passed = 100.0
         self.ahead = ahead
+        self.set_by = 0.0
+        """Seconds by which the store's clock was set."""
+        self.pauses = 0.0
+        """Seconds for which the process stands still when it has asked for the machine's time."""
         self.away = False
         self._ways = list(zip(there, back, strict=True))
         self.asked = 0
@@ -32,11 +38,14 @@ class Rig:
 
     def now(self) -> datetime:
         """The machine's."""
-        return self.true + timedelta(seconds=self.ahead)
+        told = START + timedelta(seconds=self.passed + self.ahead)
+        self.passed += self.pauses
+        return told
 
     @property
     def true(self) -> datetime:
-        return START + timedelta(seconds=self.passed)
+        """The store's."""
+        return START + timedelta(seconds=self.passed + self.set_by)
 
     @property
     def error(self) -> float:
@@ -80,6 +89,58 @@ async def test_a_slow_answer_does_not_replace_a_good_one() -> None:
     await rig.clock.measure()
     await rig.clock.measure()
     assert abs(rig.error) < 0.001
+
+
+async def test_what_is_known_well_is_kept_until_it_is_known_better() -> None:
+    rig = Rig(0, there=(0.0,) * 3 + (0.9,) * 3 + (0.4,) * 3, back=(0.0,) * 9)
+    for _ in range(3):
+        await rig.clock.measure()
+        assert abs(rig.error) < 0.01
+
+
+@pytest.mark.parametrize("way", [0.0, 0.3, 4.0])
+async def test_a_clock_of_the_database_that_is_set_is_learned_at_once(way: float) -> None:
+    for by in (-3600.0, -10.0, 10.0, 3600.0):
+        rig = Rig(0, there=(0.0,) * 3 + (way,) * 3, back=(0.0,) * 6)
+        await rig.clock.measure()
+        rig.set_by = by
+        with capture_logs() as said:
+            await rig.clock.measure()
+        assert abs(rig.error) <= way / 2 + 0.001
+        assert [line["event"] for line in said] == ["clock.off"]
+        assert (rig.clock.ahead_seconds < 0) is (by > 0)
+
+
+async def test_a_machine_that_is_set_is_learned_at_once_also_where_answers_are_slow() -> None:
+    rig = Rig(0, there=(0.0,) * 3 + (9.0,) * 6, back=(0.0,) * 9)
+    await rig.clock.measure()
+    for ahead, event in ((2.0, "clock.off"), (0.0, "clock.right")):
+        rig.ahead = ahead
+        with capture_logs() as said:
+            await rig.clock.measure()
+        assert [line["event"] for line in said] == [event]
+
+
+@pytest.mark.parametrize(("there", "back"), [(8.0, 0.0), (0.0, 8.0), (4.0, 4.0)])
+async def test_nothing_is_told_that_a_slow_answer_leaves_open(there: float, back: float) -> None:
+    """Neither that a clock is off, nor that it is right again."""
+    rig = Rig(0, (there,), (back,))
+    with capture_logs() as said:
+        await rig.clock.measure()
+        rig.ahead = 9.5
+        await rig.clock.measure()
+        rig.ahead = 0
+        await rig.clock.measure()
+    assert [line["event"] for line in said] == ["clock.off"], "of 9.5 seconds, 4 are open"
+    assert rig.clock.problem
+
+
+async def test_a_machine_that_pauses_while_it_is_compared_tells_nothing() -> None:
+    rig = Rig(0)
+    rig.pauses = 5.0
+    with capture_logs() as said:
+        await rig.clock.measure()
+    assert not said
 
 
 async def test_a_slow_answer_is_better_than_none() -> None:
@@ -126,6 +187,38 @@ async def test_a_machine_that_was_set_right_says_so() -> None:
         await rig.clock.measure()
     assert [line["event"] for line in said] == ["clock.right"]
     assert rig.clock.problem is None
+
+
+@in_virtual_time
+async def test_it_is_measured_again_soon_while_answers_are_slow() -> None:
+    """With pauses that grow to those of quiet times, so that a way that is long costs next to nothing."""
+    loop = asyncio.get_running_loop()
+    slow, asked = [True], list[float]()
+
+    async def ask() -> datetime:
+        asked.append(loop.time())
+        await asyncio.sleep(2.0 if slow[0] else 0.0)
+        return START + timedelta(seconds=loop.time())
+
+    clock = StoreClock(ask, ManualClock(START), passed=loop.time)
+    await clock.measure()
+    running = asyncio.create_task(clock.run())
+    await asyncio.sleep(600)
+    for _ in range(2):
+        pauses = [then - before - 6 for before, then in pairwise(asked[::3])]
+        assert pauses[0] <= 1.0, "soon"
+        assert all(pause >= 0.5 for pause in pauses), "never without a pause"
+        assert all(30 <= pause <= 60 for pause in pauses[6:]), "bounded"
+        slow[0] = False
+        await asyncio.sleep(120)
+        asked.clear()
+        await asyncio.sleep(601)
+        assert len(asked[::3]) in (10, 11), "once a minute"
+        slow[0] = True
+        asked.clear()
+        await asyncio.sleep(600)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_it_is_measured_again_and_again_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,20 @@ from uuid import UUID
 import structlog
 import uuid_utils
 
-from twinlog._aio.retrying import Randomness, Retrying
+from twinlog._aio.retrying import Randomness, Retrying, backoff
 from twinlog.model.clock import Clock
 from twinlog.model.errors import unexpected
 from twinlog.model.ids import uuid_of
 
 MEASURE_EVERY_SECONDS = 60.0
+_SOON_SECONDS = 1.0
+"""How long until it is measured again where the round trips were too long; each pause then is twice the last."""
 _READINGS = 3
-"""Of these, the one with the shortest round trip counts."""
-_LONGEST_ROUND_TRIP_SECONDS = 1.0
-"""A slower reading does not replace an earlier one."""
+"""In each measurement."""
+_TOLERATED_ROUND_TRIP_SECONDS = 0.2
+"""Where all were longer, a busy machine is likelier than a long way."""
+_DRIFT = 0.0005
+"""By how many seconds two clocks part in one, at the most: as fast as NTP slews a clock."""
 _TOLERATED_SECONDS = 1.0
 
 
@@ -46,8 +50,19 @@ class _Reading(NamedTuple):
     """In the middle of the round trip."""
     round_trip: float
     """Seconds."""
-    ahead: float
-    """By how many seconds the machine's clock was ahead."""
+
+    def now(self, passed: float) -> datetime:
+        """What it says by now."""
+        return self.told + timedelta(seconds=passed - self.at)
+
+    def uncertain(self, passed: float) -> float:
+        """By how many seconds that is off at the most, unless the clock was set."""
+        return self.round_trip / 2 + _DRIFT * abs(passed - self.at)
+
+    def refuted(self, by: _Reading) -> bool:
+        """Whether both cannot be right: the clock was set in between, or it is another server's."""
+        apart = abs((by.told - self.now(by.at)).total_seconds())
+        return apart > self.uncertain(by.at) + by.uncertain(by.at)
 
 
 class StoreClock:
@@ -55,6 +70,9 @@ class StoreClock:
 
     Deadlines are set and noticed by the clock of the database that keeps them, so replicas on machines whose clocks
     differ agree on them. A machine that is off by more than a second is reported, and does no harm.
+
+    An answer is right within half of its round trip. The best one counts until one is better, or shows that the clock
+    was set.
     """
 
     def __init__(
@@ -71,6 +89,8 @@ class StoreClock:
         self._machine = machine
         self._passed = passed
         self._reading: _Reading | None = None
+        self._randomness = randomness
+        self._slow = False
         self._retrying = Retrying(
             say_failing=self._say_failing,
             say_working=lambda: None,
@@ -78,55 +98,61 @@ class StoreClock:
             first_seconds=1.0,
             randomness=randomness,
         )
+        self.ahead_seconds = 0.0
+        """By how much the machine's clock was ahead of the store's when it was asked last; negative: behind."""
         self.problem: str | None = None
         """By how much the machine's clock is off, where that is more than a second; None while it is right."""
 
     def now(self) -> datetime:
-        if self._reading is None:
-            return self._machine.now()
-        return self._reading.told + timedelta(seconds=self._passed() - self._reading.at)
-
-    @property
-    def ahead_seconds(self) -> float:
-        """By how much the machine's clock was ahead of the store's when it was asked last; negative: behind."""
-        return self._reading.ahead if self._reading else 0.0
+        return self._machine.now() if self._reading is None else self._reading.now(self._passed())
 
     async def measure(self) -> None:
         """Asks the store. Raises Unavailable; what was known before then stays."""
-        reading = min([await self._read() for _ in range(_READINGS)], key=lambda one: one.round_trip)
-        if self._reading is None or reading.round_trip <= _LONGEST_ROUND_TRIP_SECONDS:
-            self._reading = reading
-            self._judge(reading)
+        readings = [await self._read() for _ in range(_READINGS)]
+        self._slow = min(one.round_trip for one in readings) > _TOLERATED_ROUND_TRIP_SECONDS
+        best = self._reading or readings[0]
+        for one in readings:
+            if best.refuted(one) or one.uncertain(one.at) <= best.uncertain(one.at):
+                best = one
+        self._reading = best
+        self._compare(best)
 
     async def run(self) -> None:
-        """Measures once a minute, endlessly."""
+        """Measures once a minute, endlessly, and sooner after round trips that were too long."""
+        soon = backoff(_SOON_SECONDS, MEASURE_EVERY_SECONDS, self._randomness)
         while True:
-            await asyncio.sleep(MEASURE_EVERY_SECONDS)
+            await asyncio.sleep(next(soon) if self._slow else MEASURE_EVERY_SECONDS)
             await self._retrying(self.measure)
+            if not self._slow:
+                soon = backoff(_SOON_SECONDS, MEASURE_EVERY_SECONDS, self._randomness)
 
     def _say_failing(self, error: Exception) -> None:
         if unexpected(error):  # an outage shows elsewhere
             structlog.get_logger().warning("clock.not_measured", exc_info=error)
 
     async def _read(self) -> _Reading:
-        machine, began = self._machine.now(), self._passed()
+        began = self._passed()
         told = await self._ask()
-        half = (self._passed() - began) / 2
-        return _Reading(told, began + half, 2 * half, (machine - told).total_seconds() + half)
+        round_trip = self._passed() - began
+        return _Reading(told, began + round_trip / 2, round_trip)
 
-    def _judge(self, reading: _Reading) -> None:
-        off = abs(reading.ahead) - reading.round_trip / 2 > _TOLERATED_SECONDS
-        if off and self.problem is None:
-            structlog.get_logger().warning("clock.off", seconds=round(reading.ahead, 1))
-        elif not off and self.problem is not None:
+    def _compare(self, reading: _Reading) -> None:
+        """Compares the machine's clock with the store's; what may be chance is not told."""
+        began = self._passed()
+        machine = self._machine.now()
+        ended = self._passed()
+        self.ahead_seconds = ahead = (machine - reading.now(began)).total_seconds()
+        error = reading.uncertain(ended) + ended - began
+        if abs(ahead) - error > _TOLERATED_SECONDS:
+            if self.problem is None:
+                structlog.get_logger().warning("clock.off", seconds=round(ahead, 1))
+            self.problem = (
+                f"this machine's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's, "
+                "which decides; have one of them set (NTP)"
+            )
+        elif abs(ahead) + error <= _TOLERATED_SECONDS and self.problem is not None:
             structlog.get_logger().info("clock.right")
-        direction = "ahead of" if reading.ahead > 0 else "behind"
-        self.problem = (
-            f"this machine's clock is {abs(reading.ahead):.1f} s {direction} the database's, which decides; "
-            "have one of them set (NTP)"
-            if off
-            else None
-        )
+            self.problem = None
 
 
 class RandomIds:

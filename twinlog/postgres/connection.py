@@ -36,6 +36,8 @@ _STATEMENT_SECONDS = 30.0
 _CANCEL_SECONDS = 2.0
 """For a server that has left a statement without an answer to take back its cancellation; asyncpg takes another 30."""
 _STOP_SECONDS = 0.5
+_CUT_SECONDS = 2.0
+"""As long as a stop may take to commit and copy what was begun."""
 _RETRY_FIRST_SECONDS = 0.1
 _RACES = 5
 """How often work that has lost a race is done again at once."""
@@ -238,11 +240,12 @@ def use_of(pool: Pool) -> Mapping[str, int]:
 
 
 def stop_waiting(pool: Pool) -> None:
-    """Closes every connection shortly, so that a stop waits only briefly for a server that is silent.
+    """Closes every connection in a moment, so that a stop waits only briefly for a server that is silent.
 
-    Statements cut off have an unknown outcome; the next process resolves or repeats them.
+    Not while the stop may still commit and copy: the server of a busy machine is slow, not silent. Statements cut off
+    have an unknown outcome; the next process resolves or repeats them.
     """
-    asyncio.get_running_loop().call_later(_STOP_SECONDS, pool.terminate)
+    asyncio.get_running_loop().call_later(_CUT_SECONDS, pool.terminate)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -46,7 +47,8 @@ class Rule(NamedTuple):
     """The way out of a misconfiguration."""
     text: str = ""
     """Only where this is found in the message or its origin, as a regular expression. A server says the former in the
-    language of its operators, so of what the server itself says only the latter counts: the function it comes from."""
+    language of its operators, so of what the server itself says only the latter counts: the function it comes from.
+    That of an AttributeError is the module it was raised in."""
     reconnect: bool = False
     """Whether only a new session may do better."""
 
@@ -87,6 +89,10 @@ RULES: Sequence[Rule] = (
     Rule(asyncpg.InterfaceError, Meaning.DEFECT, "a statement and its arguments that do not fit each other"),
     Rule(asyncpg.InternalClientError, Meaning.OUTAGE, "the connection broke in the middle of something",
          reconnect=True),
+    # A connection that is closed between two steps of a statement has no protocol for the second one. That frame is
+    # asyncpg's Python; what has no attribute in its protocol, or elsewhere, is a defect.
+    Rule(AttributeError, Meaning.OUTAGE, "the connection was closed under a statement",
+         text=r"^'NoneType' .*\nasyncpg\.(?!protocol)"),
     Rule(asyncpg.InvalidCachedStatementError, Meaning.RACE, "a migration has changed what a statement gives"),
     # Of a pooler, which has one code for everything.
     Rule("08P01", Meaning.MISCONFIGURATION, "there is no such database", "create it, and name it to the pooler",
@@ -132,6 +138,9 @@ RULES: Sequence[Rule] = (
 statement (class 42 and others), or of its data (22, 23, 54, P0)."""
 
 
+_KNOWN = (OSError, AttributeError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError)
+
+
 class LostRace(Unavailable):
     """The database is busy: other transactions were faster, again and again ({why})."""
 
@@ -153,6 +162,9 @@ def _fits(rule: Rule, error: BaseException, state: str) -> bool:
 
 
 def _origin(error: BaseException) -> str:
+    if isinstance(error, AttributeError):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
     return getattr(error, "server_source_function", None) or ""
 
 
@@ -161,7 +173,8 @@ def translated(error: BaseException, where: str = "") -> Unavailable | None:
     rule = rule_of(error)
     if rule is None or rule.meaning is Meaning.DEFECT:
         return None
-    said = reason(error)
+    # Python's own words for it are of no use to anybody.
+    said = rule.what if isinstance(error, AttributeError) else reason(error)
     if (
         isinstance(error, asyncpg.InternalClientError) or rule.text == _CLOSED_WITHIN
     ):  # of the client's own states
@@ -189,7 +202,7 @@ def outages(where: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as error:
+    except _KNOWN as error:
         meant = translated(error, where)
         if meant is None:
             raise
