@@ -24,6 +24,7 @@ from twinlog import Recorded
 from twinlog.log import scan
 from twinlog.model.messages import as_object
 from twinlog.rpc import inspection_service
+from twinlog.rpc.inspection import Patience
 from twinlog.testing import MemoryLog
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -54,6 +55,15 @@ async def test_a_process_describes_itself(shop: MemoryShop) -> None:
         ("orders", 1),
         ("timeline", 3),
     ]
+
+
+async def test_a_caller_that_is_gone_before_anything_was_asked_leaves_nothing(shop: MemoryShop) -> None:
+    # A coroutine that nobody awaits is a warning, which fails the test.
+    asked = asyncio.create_task(shop.projector.inspected.logs(Patience.of(60)))
+    await asyncio.sleep(0)  # what it asks has tasks by now, which have not begun
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
 
 
 async def test_aggregates_and_sagas_are_told_apart(shop: MemoryShop) -> None:

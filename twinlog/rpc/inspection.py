@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,18 +42,19 @@ class Patience(NamedTuple):
         """Of so many seconds from now on."""
         return cls(asyncio.get_running_loop().time() + seconds)
 
-    async def database(self, asked: Awaitable[T]) -> T:
+    async def database(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What Postgres answers in time. Raises Unavailable."""
-        return await self._in_time(asked, "the database does not answer")
+        return await self._in_time(ask, "the database does not answer")
 
-    async def nats(self, asked: Awaitable[T]) -> T:
+    async def nats(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What NATS answers in time. Raises Unavailable."""
-        return await self._in_time(asked, "NATS does not answer")
+        return await self._in_time(ask, "NATS does not answer")
 
-    async def _in_time(self, asked: Awaitable[T], silent: str) -> T:
+    async def _in_time(self, ask: Callable[[], Awaitable[T]], silent: str) -> T:
+        # Asked only here: of a caller that is gone before its turn comes, no coroutine is left that nobody awaits.
         try:
             async with asyncio.timeout_at(self.until):
-                return await asked
+                return await ask()
         except TimeoutError as error:
             raise Unavailable(silent) from error
 
@@ -110,7 +111,7 @@ class Inspected:
         # At once: a server that does not answer takes no time from what is asked of the other.
         asked = [(self.log.name, self.twin), *sorted(twins.items())]
         (position, head), [own, *others] = await asyncio.gather(
-            patience.database(self._ends()),
+            patience.database(self._ends),
             asyncio.gather(*(_described(name, twin, patience) for name, twin in asked)),
         )
         own.own, own.head = True, position
@@ -157,7 +158,7 @@ class Inspected:
 async def _described(log: str, twin: Twin, patience: Patience) -> pb.LogDescription:
     described = pb.LogDescription(log=log, stream=twin.name)
     try:
-        state = await patience.nats(twin.state())
+        state = await patience.nats(twin.state)
     except TwinMissing:
         return described
     except (TwinDamaged, Unavailable) as error:
@@ -189,9 +190,9 @@ async def _consumer(each: Followed, patience: Patience) -> pb.ConsumerDescriptio
         described.last_error_at.CopyFrom(timestamp(cursor.last_error_at))
     described.dead_letters = handler.count
     with suppress(TwinlogError):
-        described.position = await patience.database(handler.stored())
+        described.position = await patience.database(handler.stored)
         at = max(described.position, cursor.position if described.here else 0)
-        described.lag = await patience.nats(_ahead(each, at))
+        described.lag = await patience.nats(lambda: _ahead(each, at))
         described.lag_known = True
     return described
 
