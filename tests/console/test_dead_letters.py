@@ -77,7 +77,7 @@ async def test_they_are_grouped_and_one_group_is_replayed(window: Window, shop: 
     await expect(page.locator("[id^=letter-]")).to_have_count(2)
     acts = page.locator("#replay-chosen")
     await acts.get_by_role("button", name="Dry run").click()
-    await expect(page.locator("#outcome")).to_contain_text("4 events would be replayed")
+    await expect(page.locator("#outcome .is-info")).to_contain_text("4 events would be replayed")
     await acts.get_by_label("At most, a second").fill("soon")
     await acts.get_by_role("button", name="Replay").click()
     await expect(page.locator("#outcome")).to_contain_text("How many a second?")

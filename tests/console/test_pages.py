@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
 from playwright.async_api import Browser, expect
 
-from stack.topology import CONSOLE_PAGES
+from stack.topology import CONSOLE_PAGES, ROOT
 from tests.console.browser import PHONE, Window, window
 from tests.console.shop import ServedShop
 from twinlog.console.pages import PAGES
 from twinlog.console.process import pages_of, serving
+from twinlog.console.rendering import HERE
+from twinlog.consume.cursor import Cursor
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -33,6 +36,28 @@ async def test_every_page_is_accessible_and_as_wide_as_its_window(window: Window
         page = await window.open(path)
         await expect(page.locator("h1")).to_be_visible()
         await window.accessible_and_fits()
+
+
+async def test_what_held_up_a_consumer_stands_below_its_row(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "connection to the store was lost while the batch was read " * 8
+    monkeypatch.setattr(Cursor, "last_error", said)
+    page = await window.open("/services/customer_svc")
+    await expect(page.locator("[id='error-customer_svc.orders']")).to_contain_text(said.strip())
+    await expect(page.locator("[id='consumer-customer_svc.orders']")).not_to_contain_text("held up")
+    await window.accessible_and_fits()
+
+
+async def test_every_table_has_a_name() -> None:
+    templates = [*(HERE / "templates").glob("*.html"), *(ROOT / "stack").rglob("*.html")]
+    nameless = [
+        f"{path.name}: {each}"
+        for path in templates
+        for each in re.findall(r"<table[^>]*>", path.read_text())
+        if "aria-label" not in each
+    ]
+    assert not nameless, "\n".join(nameless)
 
 
 async def test_where_nothing_has_happened_each_page_says_what_to_do(

@@ -68,6 +68,14 @@ def page_of(saga: str) -> str:
     return f"/sagas/credit/{saga}"
 
 
+_LINES = """all => all.map(each => {
+    const range = document.createRange()
+    range.selectNodeContents(each)
+    return range.getClientRects().length
+})"""
+"""On how many lines the text of each stands."""
+
+
 async def story_chosen(page: Page, name: str) -> None:
     await page.locator(".wide a.l-box").filter(has_text=name).first.click()
 
@@ -84,13 +92,16 @@ async def test_a_stuck_saga_is_found_understood_and_retried_by_clicks(
     await expect(page.locator("#owed")).to_contain_text(
         "customer_svc owes CreditReserved or CreditReservationFailed since"
     )
+    assert await page.locator("[id^=step-] > :first-child").evaluate_all(_LINES) == [1, 1]
     await page.get_by_label("Reason").fill("INC-7")
     await page.get_by_role("button", name="Retry …").click()
     outcome = page.locator("#outcome")
     await expect(outcome).to_contain_text("Nothing has been done yet")
+    await expect(outcome.locator(".outcome.is-info")).to_be_visible()
     assert _retried(shop) == 0
     await outcome.get_by_role("button", name="Retry", exact=True).click()
     await expect(outcome).to_contain_text("Retried.")
+    await expect(outcome.locator(".outcome.is-ok")).to_be_visible()
     assert _retried(shop) == 1
     await expect(page.locator(".wide .l-box").filter(has_text="SagaRetryRequested")).to_be_visible()
     shop.shop.customer_svc.works.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -150,9 +151,7 @@ class Console:
         if outcome is None or not outcome.template:
             return outcome
         template = self._templates.get_template(outcome.template)
-        return Outcome(
-            template.render(model=outcome.model, query=query), outcome.ok, template=outcome.template
-        )
+        return replace(outcome, text=template.render(model=outcome.model, query=query))
 
     async def _parts(self, page: Page, query: Query, before: _Shown | None = None) -> _Shown:
         """What of a page is live; ``before``: as it was last, which is not drawn again where nothing is new."""

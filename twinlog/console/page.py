@@ -100,6 +100,8 @@ class Outcome:
     template: str = ""
     """Shows it in place of the text; it sees ``model`` and ``query``."""
     model: Any = None
+    only_said: bool = False
+    """Whether nothing has been done yet: it says what would be."""
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ async def moment_of(services: Services, look: Look, event: pb.LoggedEvent) -> Mo
         seconds=_WITHOUT_SOME_SECONDS if silent else DEADLINE_SECONDS,
     )
     if answer.message is None:
-        away = f"{', '.join(silent)}: no answer, and what all logs held then needs all of them. Open this again then."
+        away = f"{', '.join(silent)}: no answer, and what all logs held then needs all of them. Open this again later."
         return Moment({}, [], away if silent else f"{answer.service}: {answer.problem}")
     cut = {each.log: each.position for each in answer.message.cut}
     return Moment(cut, await _beside(services, look.logs, cut, event))

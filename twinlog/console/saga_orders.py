@@ -108,7 +108,7 @@ async def rehearse(services: Services, service: str, selection: pb.SagaSelection
         selection.WhichOneof("by") == "filter",
     )
     applies = answer.message.applied > 0
-    return Outcome(ok=applies, template="saga_rehearsal.html", model=rehearsal)
+    return Outcome(ok=applies, only_said=True, template="saga_rehearsal.html", model=rehearsal)
 
 
 async def do(services: Services, service: str, selection: pb.SagaSelection, form: Form) -> Outcome:

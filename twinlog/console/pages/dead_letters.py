@@ -226,7 +226,8 @@ def _problems(answers: Mapping[str, Answer[Any]]) -> list[str]:
 
 
 def _counted(count: int, what: str, problems: Sequence[str]) -> Outcome:
-    return Outcome(" ".join([f"{_events(count)} {what}. Nothing was done yet.", *problems]), ok=not problems)
+    said = f"{_events(count)} {what}. Nothing was done yet."
+    return Outcome(" ".join([said, *problems]), ok=not problems, only_said=True)
 
 
 def _events(count: int) -> str:

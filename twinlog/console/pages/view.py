@@ -99,7 +99,7 @@ async def rehearse(services: Services, query: Query, form: Form) -> Outcome:
         answer = await call(services, service, *_request(order, query, form, dry_run=True))
     if answer.message is None:
         return Outcome(_sentence(f"{service}: {answer.problem}"), ok=False)
-    return Outcome(template=_REHEARSAL, model=replace(rehearsal, build=answer.message.build))
+    return Outcome(only_said=True, template=_REHEARSAL, model=replace(rehearsal, build=answer.message.build))
 
 
 async def do(services: Services, query: Query, form: Form) -> Outcome:
