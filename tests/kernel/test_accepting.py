@@ -185,6 +185,53 @@ async def test_a_call_that_cannot_be_accepted_is_said_and_the_next_one_is(
     assert [line["method"] for line in said if line["event"] == "rpc.not_accepted"] == [f"/{NAME}/GetOrder"]
 
 
+@ahead
+async def test_what_the_core_drops_does_not_count_as_waiting_for_ever() -> None:
+    """A call that is no POST, say, begins as the core counts them, and never ends."""
+    acceptor = accepting.Acceptor([])
+    port = acceptor.server.add_insecure_port("127.0.0.1:0")
+    await acceptor.start()
+    most = 20
+    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
+    async with load.idle(0, None) as connection:
+        connection.headers = b"\x82" + connection.headers[1:]  # :method GET
+        for _ in range(most):
+            connection.send(b"")
+        await until(lambda: acceptor._not_accepted == most)
+        await until(lambda: acceptor._lost == most)
+        assert acceptor.waiting == 0
+    await acceptor.stop(0)
+
+
+@ahead
+def test_what_waits_behind_a_crowd_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def settled(*turns: tuple[int, bool]) -> int:
+        acceptor = accepting.Acceptor([])
+        for counted, crowded in turns:
+            monkeypatch.setattr(accepting.Acceptor, "_not_accepted", counted)
+            acceptor._crowded = crowded
+            acceptor._settle()
+            assert acceptor._settling
+            acceptor._settling.cancel()
+        return acceptor._lost
+
+    assert asyncio.run(settled((5, False), (9, False), (4, False))) == 4
+    assert asyncio.run(settled((5, True), (9, True))) == 0
+    assert asyncio.run(settled((5, False), (9, False), (99, True), (99, False), (7, False))) == 7
+    assert asyncio.run(settled((5, False), (4000, False))) == 5, "after a standstill of the loop"
+
+
+@ahead
+async def test_what_is_not_served_is_said_whatever_its_path_and_others_are() -> None:
+    async with serving(Edge()) as client:
+        for path in (f"/{NAME}/Nothing", "/nothing", "nothing", "/\udcff/\udc80"):
+            call = client.channel.unary_unary(path.encode("utf-8", "surrogateescape"))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(b"")
+            assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED, path
+        assert await client.get("hello") == "hello"
+
+
 async def test_a_grpcio_of_other_names_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accepting, "is_known", lambda: False)
     busy = Busy(busy=False)
