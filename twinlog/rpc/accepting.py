@@ -35,7 +35,9 @@ _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _AGAIN_SECONDS = 0.1
 _LOOK_SECONDS = 0.1
-_CALM_SECONDS = 0.5
+_CALM_SECONDS, _CALMS = 0.5, 8
+"""What is counted so many times, this far apart, and no crowd comes, is lost. Once is too little: where a machine is
+slow, calls wait without a crowd, too."""
 _MANY, _LATE_SECONDS, _MOST_LATE = 1024, 0.25, 4
 """So many calls in the core that take so long to accept are too much; one look of so many lets them in all the same."""
 _NO_FLAGS = 0
@@ -151,9 +153,9 @@ class Acceptor:
         """At how many looks in a row they had waited for too long."""
         self._settling: asyncio.TimerHandle | None = None
         self._crowded = False
-        """Whether a crowd has come since it was settled how many calls are lost."""
-        self._counted = 0
-        """How many were not accepted then."""
+        """Whether a crowd has come since it was last counted."""
+        self._counted: deque[int] = deque(maxlen=_CALMS)
+        """How many were not accepted, each time since the last crowd."""
         self._lost = 0
         """How many calls the core has dropped before they were accepted; it never says that they ended."""
 
@@ -242,15 +244,19 @@ class Acceptor:
 
     def _settle(self) -> None:
         """Where no crowd came for a while, nothing waited: what had not ended then never will."""
-        before, self._counted = self._counted, self._not_accepted
-        if not self._crowded:
-            self._lost = min(before, self._counted)
+        if self._crowded:
+            self._counted.clear()
+        self._counted.append(self._not_accepted)
+        if len(self._counted) == _CALMS:
+            self._lost = min(self._counted)
         self._crowded = False
         self._settling = asyncio.get_running_loop().call_later(_CALM_SECONDS, self._settle)
 
     @property
     def waiting(self) -> int:
-        """How many calls have come to gRPC's core and are not accepted yet."""
+        """How many calls have come to gRPC's core and are not accepted yet; 0 where that is not known."""
+        if not self.ahead:
+            return 0
         counted = self._not_accepted
         self._lost = min(self._lost, counted)
         return counted - self._lost
