@@ -21,6 +21,7 @@ from tests.kernel.edge import NAME, Edge, detail, echo, forever, rich, serving
 from tests.waiting import until
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, accepting, gates, serve
+from twinlog.rpc.handlers import Boundary
 
 _LONG_SECONDS = 600.0
 _CALLS = 200
@@ -183,6 +184,84 @@ async def test_a_call_that_cannot_be_accepted_is_said_and_the_next_one_is(
         async with serving(Edge()) as client:
             assert await client.get("hello") == "hello"
     assert [line["method"] for line in said if line["event"] == "rpc.not_accepted"] == [f"/{NAME}/GetOrder"]
+
+
+@ahead
+async def test_what_the_core_drops_does_not_count_as_waiting_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call that is no POST, say, begins as the core counts them, and never ends."""
+    monkeypatch.setattr(accepting, "_CALM_SECONDS", 0.01)
+    acceptor = accepting.Acceptor([])
+    port = acceptor.server.add_insecure_port("127.0.0.1:0")
+    await acceptor.start()
+    most = 20
+    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
+    async with load.idle(0, None) as connection:
+        connection.headers = b"\x82" + connection.headers[1:]  # :method GET
+        for _ in range(most):
+            connection.send(b"")
+        await until(lambda: acceptor._not_accepted == most)
+        await until(lambda: acceptor._lost == most)
+        assert acceptor.waiting == 0
+    await acceptor.stop(0)
+
+
+@ahead
+def test_what_waits_behind_a_crowd_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def settled(*turns: tuple[int, bool]) -> int:
+        acceptor = accepting.Acceptor([])
+        for counted, crowded in turns:
+            monkeypatch.setattr(accepting.Acceptor, "_not_accepted", counted)
+            acceptor._crowded = crowded
+            acceptor._settle()
+            assert acceptor._settling
+            acceptor._settling.cancel()
+        return acceptor._lost
+
+    calms = accepting._CALMS
+    calm = [(5, False)] * (calms - 1)
+    assert asyncio.run(settled(*calm)) == 0
+    assert asyncio.run(settled(*calm, (9, False))) == 5
+    assert asyncio.run(settled(*calm, (4000, True))) == 0
+    assert asyncio.run(settled((99, True), *calm, (7, False))) == 5
+    assert asyncio.run(settled(*calm, (4000, False))) == 5, "after a standstill of the loop"
+
+
+@ahead
+async def test_what_is_not_served_is_said_whatever_its_path_and_others_are() -> None:
+    async with serving(Edge()) as client:
+        for path in (f"/{NAME}/Nothing", "/nothing", "nothing", "/\udcff/\udc80"):
+            call = client.channel.unary_unary(path.encode("utf-8", "surrogateescape"))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(b"")
+            assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED, path
+        assert await client.get("hello") == "hello"
+
+
+async def test_a_stopping_server_holds_calls_until_none_waits_in_the_core() -> None:
+    boundary, waiting = Boundary("shop"), [0, 0, 3]
+    await boundary.hold_calls(waiting.pop)
+    assert waiting == [0]
+
+
+async def test_a_stopping_server_holds_calls_and_refuses_none() -> None:
+    """Whoever is refused comes again, and finds the server closed."""
+
+    async def crowded(_request: bytes, _context: Context) -> bytes:
+        raise Overloaded(waiting=7)
+
+    boundary = Boundary("shop", most_calls=10)
+    gate = boundary.wrap("a.Service/Do", grpc.unary_unary_rpc_method_handler(crowded))
+    assert gate.too_much
+    refusals = []
+    for stopping in (False, True):
+        gate.too_much(2000)
+        refusals.append(gate.refusal)
+        if not stopping:
+            await boundary.hold_calls()
+            refusals.append(gate.refusal)
+    assert [refusal is not None for refusal in refusals] == [True, False, False]
 
 
 async def test_a_grpcio_of_other_names_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:

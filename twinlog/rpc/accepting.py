@@ -35,6 +35,9 @@ _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _AGAIN_SECONDS = 0.1
 _LOOK_SECONDS = 0.1
+_CALM_SECONDS, _CALMS = 0.5, 8
+"""What is counted so many times, this far apart, and no crowd comes, is lost. Once is too little: where a machine is
+slow, calls wait without a crowd, too."""
 _MANY, _LATE_SECONDS, _MOST_LATE = 1024, 0.25, 4
 """So many calls in the core that take so long to accept are too much; one look of so many lets them in all the same."""
 _NO_FLAGS = 0
@@ -51,8 +54,9 @@ _KNOWN = {
     "execute_batch": ["grpc_call_wrapper", "operations", "loop"],
 }
 """Functions of grpc.aio's core, with their parameters."""
-_KNOWN_READS = ("channelz_get_server", "channelz_get_servers")
-_KNOWN_METHODS = ("_make_request_call_future", "_request_registered_call")
+_KNOWN_OTHERS = ("channelz_get_server", "channelz_get_servers", "_RequestCallError")
+_KNOWN_METHODS = ("_make_request_call_future", "_request_call", "_request_registered_call", "shutdown")
+_NOT_SERVED = Refusal(grpc.StatusCode.UNIMPLEMENTED.value[0], "Method not found!", (), lambda: None)
 
 
 def is_known() -> bool:
@@ -61,7 +65,7 @@ def is_known() -> bool:
         given = {name: [*inspect.signature(getattr(cygrpc, name)).parameters] for name in _KNOWN}
     except (AttributeError, TypeError, ValueError):
         return False
-    if any(not hasattr(cygrpc, name) for name in _KNOWN_READS):
+    if any(not hasattr(cygrpc, name) for name in _KNOWN_OTHERS):
         return False
     return given == _KNOWN and all(hasattr(cygrpc.AioServer, name) for name in _KNOWN_METHODS)
 
@@ -82,16 +86,18 @@ def _newest_server() -> int:
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]
-    """The core's server, whose own loop accepts only what is not registered."""
+    """The core's server, whose own loop accepts nothing: it would end with the first path that is not UTF-8."""
 
-    _never: asyncio.Future[Any] | None = None
+    _stopping: asyncio.Future[Any] | None = None
 
-    def _make_request_call_future(self, method: bytes | None) -> Any:
-        if method is None:
-            return super()._make_request_call_future(None)
-        # One for all of them: that loop looks through its futures at each call.
-        self._never = self._never or asyncio.get_running_loop().create_future()
-        return self._never
+    def _make_request_call_future(self, _method: bytes | None) -> Any:
+        self._stopping = self._stopping or asyncio.get_running_loop().create_future()
+        return self._stopping
+
+    async def shutdown(self, grace: float | None) -> None:
+        if self._stopping and not self._stopping.done():
+            self._stopping.set_exception(cygrpc._RequestCallError())  # as a call that can no longer come
+        await super().shutdown(grace)
 
 
 class _Held(NamedTuple):
@@ -107,6 +113,7 @@ class _Method:
     """What accepts the calls of one method."""
 
     path: str
+    """Empty: whatever is not served."""
     gate: Gate
     tasks: int = 0
     """How many calls it asks for at once: one, and from each call on one more."""
@@ -130,18 +137,27 @@ class Acceptor:
             self.server = grpc.aio.server(options=[*options, ("grpc.enable_channelz", 1)])
         self._core = self.server._server
         self._methods: list[_Method] = []
+        if self.ahead:
+            self._methods.append(_Method("", Gate()))
         self._accepting: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
         self._held: deque[_Held] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._sending: dict[asyncio.Future[Any], Coroutine[Any, Any, None]] = {}
         self._id = _newest_server() if self.ahead else 0
-        self._looking = False
+        self._looking: asyncio.TimerHandle | None = None
         self._looked = 0.0
         self._came = 0
         """How many calls have come since then."""
         self._late = 0
         """At how many looks in a row they had waited for too long."""
+        self._settling: asyncio.TimerHandle | None = None
+        self._crowded = False
+        """Whether a crowd has come since it was last counted."""
+        self._counted: deque[int] = deque(maxlen=_CALMS)
+        """How many were not accepted, each time since the last crowd."""
+        self._lost = 0
+        """How many calls the core has dropped before they were accepted; it never says that they ended."""
 
     def add(self, service: str, gates: Mapping[str, Gate]) -> None:
         """Has a service's methods, by name, accepted here."""
@@ -158,12 +174,15 @@ class Acceptor:
         await self.server.start()
         for method in self._methods:
             self._ask(method)
+        if self.ahead:
+            self._settle()
 
     async def stop(self, grace: float) -> None:
         """Stops the server. Calls in flight have so many seconds to finish."""
         await self.server.stop(grace)
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._looking, self._settling):
+            if timer:
+                timer.cancel()
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -179,7 +198,7 @@ class Acceptor:
         path, core = method.path.encode(), self._core
         while core.is_running():
             try:
-                call = await core._request_registered_call(path)
+                call = await (core._request_registered_call(path) if path else core._request_call())
             except Exception:
                 if core.is_running():
                     _log.exception("rpc.not_accepted", method=method.path)
@@ -188,7 +207,9 @@ class Acceptor:
             if method.tasks < _MOST:
                 self._ask(method)
             self._count(method)
-            if refusal := method.gate.refusal:
+            if not path:
+                self._send(call, _NOT_SERVED)
+            elif refusal := method.gate.refusal:
                 self._hold(call, refusal)
             else:
                 self._begin(call, method)
@@ -202,19 +223,18 @@ class Acceptor:
 
     def _turned(self, method: _Method) -> None:
         if method.came >= method.tasks:
-            method.crowded = True
+            method.crowded = self._crowded = True
             if not self._looking:
-                self._looking, self._came, self._looked = True, 0, self._look_later()
+                self._look_later()
         method.came = 0
 
-    def _look_later(self) -> float:
+    def _look_later(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(_LOOK_SECONDS, self._look)
-        return loop.time()
+        self._looking, self._came, self._looked = loop.call_later(_LOOK_SECONDS, self._look), 0, loop.time()
 
     def _look(self) -> None:
         """Shuts the gates where calls wait for too long in front of them; now and then they are let in all the same."""
-        self._looking, waiting = False, self.waiting
+        self._looking, waiting = None, self.waiting
         late = is_late(waiting, self._came, asyncio.get_running_loop().time() - self._looked)
         self._late = (self._late + 1) % _MOST_LATE if late else 0
         for method in self._methods:
@@ -222,9 +242,27 @@ class Acceptor:
                 method.gate.too_much(waiting)
             method.crowded = False
 
+    def _settle(self) -> None:
+        """Where no crowd came for a while, nothing waited: what had not ended then never will."""
+        if self._crowded:
+            self._counted.clear()
+        self._counted.append(self._not_accepted)
+        if len(self._counted) == _CALMS:
+            self._lost = min(self._counted)
+        self._crowded = False
+        self._settling = asyncio.get_running_loop().call_later(_CALM_SECONDS, self._settle)
+
     @property
     def waiting(self) -> int:
-        """How many calls have come to gRPC's core and are not accepted yet."""
+        """How many calls have come to gRPC's core and are not accepted yet; 0 where that is not known."""
+        if not self.ahead:
+            return 0
+        counted = self._not_accepted
+        self._lost = min(self._lost, counted)
+        return counted - self._lost
+
+    @property
+    def _not_accepted(self) -> int:
         told = json.loads(cygrpc.channelz_get_server(self._id))["server"]["data"]
         under_way = len(self._calls) + len(self._held) + len(self._sending)
         started, *ended = [

@@ -72,7 +72,7 @@ class TooManyCalls(Overloaded):
 
 _OURS = "twinlog.v1."
 _QUIET_SECONDS = 0.03
-_MOST_QUIETS = 8
+_MOST_QUIETS = 16
 """How many moments a stopping server waits at most for one in which no call comes."""
 
 
@@ -100,6 +100,7 @@ class Boundary:
         self._holding = False
         self._held = 0
         self._refusing = asyncio.Event()
+        self._gates: list[tuple[Gate, Handler]] = []
 
     def wrap(self, method: str, handler: Handler) -> Gate:
         """The same handler inside the middleware, with its failures mapped, behind a gate."""
@@ -123,28 +124,37 @@ class Boundary:
             gate.too_much = partial(self._too_much, method, gate)
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
-        gate.open(factory(wrapped, deserializer, handler.response_serializer))
+        inside = factory(wrapped, deserializer, handler.response_serializer)
+        gate.open(inside)
+        self._gates.append((gate, inside))
         return gate
 
     def _too_much(self, method: str, gate: Gate, waiting: int) -> None:
-        error = Overloaded(waiting=waiting)
-        gate.shut(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
+        self._shut(method, gate, Overloaded(waiting=waiting))
+
+    def _shut(self, method: str, gate: Gate, error: Overloaded) -> None:
+        if not self._holding:
+            gate.shut(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
         self._streams.end_all(Stopping())
 
-    async def hold_calls(self) -> None:
+    async def hold_calls(self, waiting: Callable[[], int] = lambda: 0) -> None:
         """Lets new calls wait for their refusal; returns when hardly any come any more.
+
+        ``waiting``: how many are not accepted yet.
 
         gRPC answers what reaches a server that has just closed with CANCELLED. Clients whose calls are held send no
         further ones: they hear that the server goes away, then the refusal, and try elsewhere.
         """
         self._holding = True
+        for gate, handler in self._gates:
+            gate.open(handler)  # who is refused comes again, who is held does not
         for _ in range(_MOST_QUIETS):
             before = self._held
             await asyncio.sleep(_QUIET_SECONDS)
-            if self._held == before:
+            if self._held == before and waiting() <= 0:
                 return
 
     def refuse_held(self) -> None:
@@ -173,8 +183,7 @@ class Boundary:
                 await self._cancelled(method, context, cancelled)
             except Overloaded as error:
                 if not isinstance(error, TooManyCalls):  # those are refused one by one
-                    refused = partial(self._on_refused, method, error.reason)
-                    gate.shut(status_of(error, self._domain), refused)
+                    self._shut(method, gate, error)
                 await self._failed(method, context, error)
             except Exception as error:
                 await self._failed(method, context, error)

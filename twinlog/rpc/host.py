@@ -120,7 +120,7 @@ async def serve(
         checker.stop()
         boundary.end_streams()
         reflecting.end_streams()
-        await boundary.hold_calls()
+        await boundary.hold_calls(lambda: acceptor.waiting)
         stopped = asyncio.ensure_future(acceptor.stop(limits.grace))
         await asyncio.sleep(_GOODBYE_SECONDS)
         boundary.refuse_held()
