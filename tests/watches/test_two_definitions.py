@@ -53,14 +53,23 @@ class Store:
         self.views.note({PIECES: FIELDS, WEIGHED: FIELDS})
         self.positions = dict.fromkeys(LOGS, 0)
         self.events = 0
+        self._past: list[tuple[str, str]] = []
         self._rows: dict[str, Piece] = {}
         self.dropped = False
         """Whether the home is not kept any more."""
 
     async def begin(self) -> None:
+        """A build begins that takes in every event; the one before it takes in no more."""
         self.build = await self.views.begin_build(WEIGHED, 1)
         self.kept = self.views.at(self.build.place)
+        past, self._past = self._past, []
+        positions, self.positions = self.positions, dict.fromkeys(LOGS, 0)
+        self._rows.clear()
+        for number, (key, color) in enumerate(past):
+            self.events = number
+            await self.event(key, color)[-1]
         self.kept.begin_noting()
+        assert self.positions == positions
 
     async def write(self, key: str, color: str) -> None:
         """An event, which both builds take in; without a color the piece is taken away."""
@@ -69,6 +78,7 @@ class Store:
 
     def event(self, key: str, color: str) -> list[Coroutine[Any, Any, object]]:
         """What has the home and the other build take it in, each unless it was dropped."""
+        self._past.append((key, color))
         log, home = LOG_OF[key], f"tests.{LOG_OF[key]}"
         after, self.events = self.positions[home], self.events + 1
         self.positions[home] += 1
@@ -98,12 +108,16 @@ class Store:
 
     async def drop_home(self) -> None:
         """Raises Behind where the other build is not as far."""
-        home = (await self.views.builds())[0]
-        if home.live:
-            await self.views.switch(self.build, home, {}, None)
-        crossing = await crossing_from(self.reading(self.build), Consumers(WEIGHED, LOGS), home, FIELDS, 100)
-        await self.views.drop_build(home, [*LOGS], "pieces", crossing)
+        await self.drop((await self.views.builds())[0])
         self.dropped = True
+
+    async def drop(self, left: Build) -> None:
+        """Has the newest build read, and drops the one that was. Raises Behind."""
+        consumers = Consumers(WEIGHED, LOGS)
+        if (await self.views.builds())[left.number - 1].live:
+            await self.views.switch(self.build, left, {}, None)
+        crossing = await crossing_from(self.reading(self.build), consumers, left, FIELDS, 100)
+        await self.views.drop_build(left, [*consumers.of(left).values()], left.table, crossing)
 
     @asynccontextmanager
     async def replica(self, view: AnyView, reads: Build | None) -> AsyncIterator[Watches]:
@@ -172,13 +186,52 @@ async def play(seed: int) -> None:
             await store.settled(replicas)
         for watcher in crowd:
             await watcher.disconnect()
-            held = {key: piece[:3] for key, piece in watcher.held.items()}
-            there = {
-                key: tuple(piece)
-                for key, piece in store._rows.items()
-                if watcher.key in ("", key) and watcher.color in ("", piece.color)
-            }
-            assert held == there
+            assert_held(watcher, store)
+
+
+def assert_held(watcher: Watcher, store: Store) -> None:
+    held = {key: piece[:3] for key, piece in watcher.held.items()}
+    there = {
+        key: tuple(piece)
+        for key, piece in store._rows.items()
+        if watcher.key in ("", key) and watcher.color in ("", piece.color)
+    }
+    assert held == there
+
+
+async def play_two_drops(seed: int) -> None:
+    """Watchers are away while the build that they were told from is dropped, and the one that took its place."""
+    chance, store = random.Random(seed), Store()
+    await store.begin()
+    crowd = [Watcher(), Watcher("red"), Watcher(), Watcher("blue"), Watcher(key="a"), Watcher(key="b")]
+
+    async def write() -> None:
+        for _ in range(chance.randrange(4)):
+            await store.write(chance.choice(KEYS), chance.choice(COLORS))
+
+    await write()
+    async with store.replica(PIECES, None) as home, store.replica(WEIGHED, store.build) as newer:
+        for watcher in crowd:
+            watcher.connect(chance.choice([home, newer]))
+        await store.settled([home, newer])
+        await write()
+        await store.settled([home, newer])
+        await drop_home(store, chance, crowd)
+    await write()
+    second = store.build
+    await store.begin()
+    await write()
+    async with store.replica(WEIGHED, store.build) as newest:
+        await store.drop(second)
+        await write()
+        await store.settled([newest])
+        for watcher in crowd:
+            watcher.connect(newest)
+        await store.settled([newest])
+        for watcher in crowd:
+            await watcher.disconnect()
+    for watcher in crowd:
+        assert_held(watcher, store)
 
 
 async def drop_home(store: Store, chance: random.Random, crowd: list[Watcher]) -> None:
@@ -206,11 +259,12 @@ async def drop_home(store: Store, chance: random.Random, crowd: list[Watcher]) -
 
 async def test_a_watch_that_moves_between_definitions_is_told_nothing_twice() -> None:
     found = []
-    for seed in range(PLAYS):
-        try:
-            await play(seed)
-        except AssertionError as error:
-            found.append(f"seed {seed}: {error}")
+    for playing in (play, play_two_drops):
+        for seed in range(PLAYS):
+            try:
+                await playing(seed)
+            except AssertionError as error:
+                found.append(f"{playing.__name__} {seed}: {error}")
     assert not found
 
 
