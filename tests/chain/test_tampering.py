@@ -221,6 +221,46 @@ async def test_what_was_changed_everywhere_is_found_by_a_noted_head_alone(
     assert "something from event 4 on was changed, and every store with it" in found.kept[0].says
 
 
+async def test_whatever_was_forged_everywhere_is_found_by_the_noted_heads(
+    history: tuple[PostgresLog, Messages],
+) -> None:
+    """The first of two heads proves what came before it, so the first position that may differ is the one after it."""
+    log, twin = history
+    links = await log.links(0, 100)
+    early, late = Head.of("counters", links[1]), Head.of("counters", links[-1])
+    swap = "UPDATE events SET position = {} WHERE position = {}"
+    renumbered = [
+        "DELETE FROM events WHERE position = 5",
+        "UPDATE events SET position = 1 - position WHERE position > 5",
+        "UPDATE events SET position = -position WHERE position < 0",
+        "UPDATE log_head SET position = 12, linked = 12",
+    ]
+    after = [(1, 1), (2, 3), (4, 5), (6, 6), (7, 10), (11, 12)]
+    cases: dict[str, tuple[list[str], Sequence[tuple[int, int]]]] = {
+        "another payload": (["UPDATE events SET payload = '\\x0801' WHERE position = 5"], ()),
+        "removed, the rest renumbered": (renumbered, after),
+        "swapped": ([swap.format(to, at) for at, to in ((5, 99), (9, 5), (99, 9))], ()),
+        "another actor": (
+            ["""UPDATE events SET metadata = metadata || '{"actor": "mallory"}' WHERE position = 5"""],
+            (),
+        ),
+        "another time": (
+            ["UPDATE events SET recorded_at = recorded_at + interval '1 day' WHERE position = 5"],
+            (),
+        ),
+        "another type": (["UPDATE events SET type = 'tests.v1.Other' WHERE position = 5"], ()),
+    }
+    found = {}
+    for name, (statements, batches) in cases.items():
+        await tamper(log, *statements)
+        await rewrite_chain(log, batches)
+        twin.stored.clear()
+        twin.store(await log.read(0, 100))
+        found[name] = [(await verified(log, twin, *heads))[0] for heads in ([], [early], [early, late])]
+        await put_back(log)
+    assert found == {name: [None, None, 13 if "removed" in name else 4] for name in cases}
+
+
 async def test_batches_that_were_cut_or_joined_are_found_by_a_noted_head_alone(
     history: tuple[PostgresLog, Messages],
 ) -> None:

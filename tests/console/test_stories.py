@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from twinlog.console import changes
+from twinlog.console.answers import Answer
 from twinlog.console.builds import Build, Builds
 from twinlog.console.drawing import draw
 from twinlog.console.lanes import Lanes, anchor, lanes, lasting
@@ -14,8 +17,11 @@ from twinlog.console.looks import Look, Said
 from twinlog.console.owed import owed
 from twinlog.console.pages.views import view_of
 from twinlog.console.pending import Pending, pending, wants
+from twinlog.console.rendering import environment
 from twinlog.console.saga_diagram import diagram
+from twinlog.console.services import Services
 from twinlog.console.story import Story, in_order
+from twinlog.console.story_view import StoryView, Told
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1 import saga_service_pb2 as sagas
 from twinlog.v1 import view_service_pb2 as views
@@ -99,6 +105,42 @@ def test_who_has_yet_to_act_stands_in_a_lane_of_its_own_log() -> None:
     assert awaited.squeezed < awaited.width
     assert [arrow.awaited for arrow in drawn.arrows].count(True) == 2
     _apart(drawn)
+
+
+async def test_what_an_event_changed_is_shown_as_it_is_told_after_an_erasure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The console learns of none: it keeps what has names for seconds, and draws again what has changed."""
+    created, clock, name, asked = event("customers/1", version=1), [0.0], ["Ada"], list[float]()
+    monkeypatch.setattr(changes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    story = Story([created], ["customers"], {"customers": "customer_svc"})
+    template: Any = environment().get_template("story_macros.html").module
+
+    class Asked:
+        async def ask(self, service: str, *_what: Any, **_how: Any) -> Answer[pb.GetStreamResponse]:
+            asked.append(clock[0])
+            change = pb.StateChange(path="name", after=f'"{name[0]}"')
+            state = pb.StreamState(version=1, changes=[change])
+            return Answer(service, pb.GetStreamResponse(states=[state]))
+
+    services = Asked()
+
+    async def page() -> str:
+        found = await changes.changes_of(cast(Services, services), story.services, story.events)
+        told = [Told("e", created, "customer_svc", "host:1", "", [], found["customers/1"], "event")]
+        drawn = [lanes(story, {}, [], narrow=narrow) for narrow in (False, True)]
+        view = StoryView(story, told, drawn[0], drawn[1], [], [], [])
+        assert "Ada" not in template.story(view.without_states(), "Kept")
+        return str(template.story(view, "Story"))
+
+    assert "Ada" in await page()
+    name[0] = "erased"
+    clock[0] = 2.9
+    assert "Ada" in await page()
+    clock[0] = 3.1
+    shown = await page()
+    assert "Ada" not in shown and "erased" in shown
+    assert asked == [0.0, 3.1]
 
 
 def look(position: int, *, silent: bool = False, dead_letters: int = 0) -> Look:

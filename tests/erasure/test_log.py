@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,12 +20,14 @@ from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
+from twinlog.log.kept_snapshots import KeptStates
 from twinlog.log.keys import Keys, KeysUnavailable
 from twinlog.log.past import KeepsSnapshots, Moment
 from twinlog.log.personal import SEALED_STATE, Personal
-from twinlog.log.ports import ReadRequest, Snapshot
-from twinlog.log.snapshots import EVERY, StateCodecs
-from twinlog.log.time_travel import TimeTravel
+from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
+from twinlog.log.snapshots import EVERY, Snapshots, StateCodecs
+from twinlog.log.time_travel import StillFolding, TimeTravel
+from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.errors import StreamUnreadable
@@ -159,6 +162,126 @@ async def test_snapshots_that_are_kept_are_sealed_too(log: Log) -> None:
     await codecs.personal.erase("ada")
     found = await travel.state(kept, "ada", Moment(version=150))
     assert not isinstance(found, Unreadable) and found.state == Guest(ERASED, 150)
+
+
+@dataclass(frozen=True)
+class First:
+    """The first name of a guest: a state of which the snapshots of others are none."""
+
+    first: str = ""
+    named: int = 0
+
+
+FIRST = cast(
+    Any,
+    replace(
+        cast(Any, GUEST),
+        initial=First(),
+        evolve=lambda guest, event: First(guest.first or event.name, guest.named + 1),
+        keep_every=0,
+    ),
+)
+
+
+class _Hooked(MemoryLog):
+    """A log that has something done while a stream is folded."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.meanwhile: list[Coroutine[Any, Any, Any]] = []
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        slices = await super().load(wanted)
+        self.doing = [asyncio.create_task(each) for each in self.meanwhile]
+        self.meanwhile = []
+        return slices
+
+
+async def test_how_far_a_stream_was_folded_is_forgotten_once_its_person_is_erased() -> None:
+    """It was opened while there was a key."""
+    log, keys = _Hooked("guests"), MemoryKeys()
+    async with _writer(log, keys) as writer:
+        for guest in ("ada", "bob", "carol", "dan"):
+            await asyncio.gather(*(_name(writer, NAME, guest) for _ in range(250)))
+    codecs = StateCodecs(Schema(), personal := Personal(keys))
+    travel = TimeTravel(log, Schema(), codecs)
+
+    async def look(guest: str, *, waits: bool = False) -> int | First:
+        until = None if waits else asyncio.get_running_loop().time() - 1
+        try:
+            found = await travel.state(FIRST, guest, Moment(250), until=until)
+        except StillFolding as still:
+            return still.folded
+        assert isinstance(found, Entry)
+        return cast(First, found.state)
+
+    assert [await look("ada"), await look("ada"), await look("bob")] == [100, 200, 100]
+    await personal.erase("ada")
+    assert [await look("bob"), await look("ada")] == [200, 100], "of others it is kept"
+    assert await look("ada", waits=True) == First(ERASED, 250)
+
+    log.meanwhile.append(personal.erase("carol"))
+    assert [await look("carol"), await look("carol")] == [100, 100], "what was begun before is not kept"
+    assert await look("carol", waits=True) == First(ERASED, 250)
+
+    assert await look("dan") == 100
+    await Personal(keys).erase("dan")
+    personal._confirmed -= 3_600  # nobody could be asked for long
+    assert await look("dan") == 100
+    assert await look("dan", waits=True) == First(ERASED, 250)
+
+
+class _Interrupted(Snapshots):
+    """Has something done once a snapshot is encoded, before it is sealed or before it is stored."""
+
+    def __init__(self, log: Log, personal: Personal) -> None:
+        super().__init__(log, events=Schema(), personal=personal)
+        self.before: list[Callable[[], Awaitable[Any]]] = []
+        self.after: list[Callable[[], Awaitable[Any]]] = []
+
+    async def sealed(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+        for each in self.before:
+            await each()
+        found = await super().sealed(snapshots)
+        for each in self.after:
+            await each()
+        return found
+
+
+async def test_a_snapshot_of_the_moment_of_an_erasure_has_no_name(log: Log) -> None:
+    """The newest and one that is kept, made of a state in plain, whoever destroys the key meanwhile."""
+    keys, kept, guests = MemoryKeys(), replace(FIRST, keep_every=100), ("a", "b", "c", "d")
+    async with _writer(log, keys) as writer:
+        for guest in guests:
+            await asyncio.gather(*(_name(writer, NAME, guest) for _ in range(100)))
+    assert isinstance(log, KeepsSnapshots)
+    stored: dict[str, list[bytes]] = {}
+    for number, guest in enumerate(guests):
+        stream, personal = StreamId("guest", guest), Personal(keys)
+        snapshots = _Interrupted(log, personal)
+        then = await TimeTravel(log, Schema(), snapshots).state(FIRST, guest, Moment(100))
+        assert isinstance(then, Entry) and then.state == First(NAME, 100)
+        then = then._replace(aggregate=kept)
+        meanwhile = snapshots.before if number % 2 else snapshots.after
+        meanwhile.append(partial((personal if number < 2 else Personal(keys)).erase, guest))
+        snapshots.replace(stream, then)
+        await snapshots._save_some()
+        await KeptStates(log, snapshots).keep(stream, then)
+
+        schema = snapshots.schema(kept)
+        [slice] = await log.load([ReadRequest(stream, schema=schema)])
+        nearest = await log.nearest(stream, schema, 100)
+        found = [slice.snapshot, nearest and nearest.snapshot]
+        stored[guest] = [each.state for each in found if each]
+        later = TimeTravel(log, Schema(), StateCodecs(Schema(), Personal(keys)))
+        now = await later.state(kept, guest, Moment(100))
+        assert isinstance(now, Entry) and now.state == First(ERASED, 100), guest
+    # What is nearest may be the newest.
+
+    assert {guest: len(states) for guest, states in stored.items()} == {"a": 2, "b": 0, "c": 2, "d": 2}
+    assert not [state for states in stored.values() for state in states if NAME.encode() in state]
+    async with _writer(log, keys) as restarted:
+        assert [await _guest(restarted, guest) for guest in guests] == [Guest(ERASED, 100)] * 4
 
 
 async def test_of_a_stream_about_several_persons_no_snapshot_is_kept(log: Log) -> None:

@@ -205,6 +205,26 @@ async def test_another_process_forgets_the_key_within_its_bound(monkeypatch: pyt
     assert await there.open("ada", _message(sealed).text) == ERASED
 
 
+async def test_who_asked_for_an_erased_key_before_it_was_told_is_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it knows of the person may be older than the key that it asked for."""
+    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    keys = MemoryKeys()
+    here, there = Personal(keys), Personal(keys, cached=1)
+    [sealed] = await here.sealed([_event(M["Noted"](text="tall"))])
+    told: list[str] = []
+    there.on_erased.append(told.append)
+    assert await there.open("ada", _message(sealed).text) == "tall"
+    await there.sealed([_event(M["Noted"](text="small"), "bob")])  # whose key takes the place of hers
+    await here.erase("ada")
+    assert await there.open("ada", _message(sealed).text) == ERASED
+    assert not told
+    watching = asyncio.create_task(there.run())
+    await until(lambda: told == ["ada"])
+    watching.cancel()
+
+
 async def test_a_kept_state_is_opened_and_a_damaged_one_or_that_of_an_erased_person_is_refused() -> None:
     here = Personal(MemoryKeys())
     plain = Snapshot(StreamId("person", "ada"), 3, 7, "schema", b"tall")

@@ -12,7 +12,7 @@ import asyncpg
 import fsspec
 import pytest
 
-from tests.chain.history import verified
+from tests.chain.history import rewrite_chain, tamper, verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.kernel.counter import COUNTER, Add
 from twinlog import Metadata, Recorded, Schema, Writer
@@ -110,6 +110,32 @@ async def test_what_was_proved_stays_proved(site: Site) -> None:
     await site.archive("counter")
     first, found = await verified(site.log, None, Head.of("counters", newest))
     assert (first, list(found.kept)) == (None, [])
+
+
+async def test_a_file_that_was_forged_with_its_digests_and_its_chain_is_found_by_a_noted_head(
+    site: Site,
+) -> None:
+    await two_streams(site)
+    links = await site.log.links(0, 100)
+    early, late = Head.of("counters", links[1]), Head.of("counters", links[-1])
+    await site.log.pool.execute("CREATE TABLE kept AS TABLE events")
+    await site.archive("counter")
+    store = fsspec.filesystem("memory")
+    store.rm("/archive", recursive=True)  # what is written in its place has all digests right
+    await tamper(
+        site.log,
+        *(f"DELETE FROM {table}" for table in ("archived_ranges", "archived_streams", "events")),
+        "INSERT INTO events TABLE kept",
+        "UPDATE events SET payload = '\\x0801' WHERE position = 12",
+    )
+    site.log.archive = PostgresLog(site.log.pool, "counters").archive
+    await site.archive("counter")
+    assert await site.left() == [21, 22, 23, 24, 25]
+    assert (await verified(site.log))[0] == 12
+
+    await rewrite_chain(site.log)
+    found = [(await verified(site.log, None, *heads))[0] for heads in ((), (early,), (early, late))]
+    assert found == [None, None, 11]
 
 
 async def test_an_archived_stream_goes_on(site: Site) -> None:

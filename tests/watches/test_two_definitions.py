@@ -26,8 +26,11 @@ from twinlog.rpc.watches import Watches
 from twinlog.testing import MemoryViews
 
 PLAYS = 15
-LOG, HOME = "left", "tests.left"
-KEYS, COLORS = ("a", "b", "c"), ("red", "blue", "")
+LOG_OF = {"a": "left", "b": "middle", "c": "right"}
+"""Whose events each piece is made by."""
+LOGS = {f"tests.{log}": log for log in LOG_OF.values()}
+"""What keeps the home, by consumer."""
+KEYS, COLORS = tuple(LOG_OF), ("red", "blue", "")
 
 
 class WeighedPiece(NamedTuple):
@@ -43,20 +46,30 @@ WEIGHED: View[WeighedPiece] = View("pieces", lambda _event, _message: None, shar
 
 
 class Store:
-    """Two builds of the pieces, as two replicas read them."""
+    """Two builds of the pieces, which three logs feed, as two replicas read them."""
 
     def __init__(self) -> None:
         self.views = MemoryViews()
         self.views.note({PIECES: FIELDS, WEIGHED: FIELDS})
-        self.position = 0
+        self.positions = dict.fromkeys(LOGS, 0)
+        self.events = 0
+        self._past: list[tuple[str, str]] = []
         self._rows: dict[str, Piece] = {}
         self.dropped = False
         """Whether the home is not kept any more."""
 
     async def begin(self) -> None:
+        """A build begins that takes in every event; the one before it takes in no more."""
         self.build = await self.views.begin_build(WEIGHED, 1)
         self.kept = self.views.at(self.build.place)
+        past, self._past = self._past, []
+        positions, self.positions = self.positions, dict.fromkeys(LOGS, 0)
+        self._rows.clear()
+        for number, (key, color) in enumerate(past):
+            self.events = number
+            await self.event(key, color)[-1]
         self.kept.begin_noting()
+        assert self.positions == positions
 
     async def write(self, key: str, color: str) -> None:
         """An event, which both builds take in; without a color the piece is taken away."""
@@ -65,17 +78,20 @@ class Store:
 
     def event(self, key: str, color: str) -> list[Coroutine[Any, Any, object]]:
         """What has the home and the other build take it in, each unless it was dropped."""
-        after, self.position = self.position, self.position + 1
-        old, new = self._rows.get(key), Piece(key, color, self.position) if color else None
+        self._past.append((key, color))
+        log, home = LOG_OF[key], f"tests.{LOG_OF[key]}"
+        after, self.events = self.positions[home], self.events + 1
+        self.positions[home] += 1
+        old, new = self._rows.get(key), Piece(key, color, self.events) if color else None
         taking_in: list[Coroutine[Any, Any, object]] = [
             views.commit(
                 {view: {key: _shaped(view, new)}},
-                CheckpointAdvance(consumer, after, self.position),
+                CheckpointAdvance(consumer, after, after + 1),
                 before={view: {key: _shaped(view, old)}} if old else {},
             )
             for views, view, consumer in (
-                (self.views, PIECES, HOME),
-                (self.kept, WEIGHED, consumer_of(self.build, HOME, LOG)),
+                (self.views, PIECES, home),
+                (self.kept, WEIGHED, consumer_of(self.build, home, log)),
             )
             if view is WEIGHED or not self.dropped
         ]
@@ -92,20 +108,22 @@ class Store:
 
     async def drop_home(self) -> None:
         """Raises Behind where the other build is not as far."""
-        home = (await self.views.builds())[0]
-        if home.live:
-            await self.views.switch(self.build, home, {}, None)
-        crossing = await crossing_from(
-            self.reading(self.build), Consumers(WEIGHED, {HOME: LOG}), home, FIELDS, 100
-        )
-        await self.views.drop_build(home, [HOME], "pieces", crossing)
+        await self.drop((await self.views.builds())[0])
         self.dropped = True
+
+    async def drop(self, left: Build) -> None:
+        """Has the newest build read, and drops the one that was. Raises Behind."""
+        consumers = Consumers(WEIGHED, LOGS)
+        if (await self.views.builds())[left.number - 1].live:
+            await self.views.switch(self.build, left, {}, None)
+        crossing = await crossing_from(self.reading(self.build), consumers, left, FIELDS, 100)
+        await self.views.drop_build(left, [*consumers.of(left).values()], left.table, crossing)
 
     @asynccontextmanager
     async def replica(self, view: AnyView, reads: Build | None) -> AsyncIterator[Watches]:
         """Serves watches of what one replica reads inside the block."""
-        consumer = consumer_of(reads, HOME, LOG) if reads else HOME
-        made = Watches(view, FIELDS, {HOME: LOG}, self.reading(reads), Freshness({consumer: LOG}))
+        logs = {consumer_of(reads, name, log) if reads else name: log for name, log in LOGS.items()}
+        made = Watches(view, FIELDS, LOGS, self.reading(reads), Freshness(logs))
         running = asyncio.create_task(made.run())
         try:
             yield made
@@ -117,16 +135,20 @@ class Store:
     async def settled(self, replicas: list[Watches]) -> None:
         """Whoever watches has been told what there is."""
         for replica in replicas:
-            freshness, looks = replica._freshness, replica.looks
-            consumer = next(iter(freshness._logs))
+            looks = replica.looks
             async with asyncio.timeout(60):
                 await asyncio.sleep(0)  # who has just come joins
                 while len(replica) and replica.looks <= looks + 1:
-                    freshness.changed(consumer, self.position, ())
+                    self._advance(replica)
                     await asyncio.sleep(0)
-            freshness.changed(consumer, self.position, ())
+            self._advance(replica)
         for _ in range(5):
             await asyncio.sleep(0)
+
+    def _advance(self, replica: Watches) -> None:
+        """Has it look at how far the logs are."""
+        for consumer, log in replica._freshness._logs.items():
+            replica._freshness.changed(consumer, self.positions[f"tests.{log}"], ())
 
 
 def _shaped(view: AnyView, piece: Piece | None) -> Piece | WeighedPiece | None:
@@ -164,13 +186,52 @@ async def play(seed: int) -> None:
             await store.settled(replicas)
         for watcher in crowd:
             await watcher.disconnect()
-            held = {key: piece[:3] for key, piece in watcher.held.items()}
-            there = {
-                key: tuple(piece)
-                for key, piece in store._rows.items()
-                if watcher.key in ("", key) and watcher.color in ("", piece.color)
-            }
-            assert held == there
+            assert_held(watcher, store)
+
+
+def assert_held(watcher: Watcher, store: Store) -> None:
+    held = {key: piece[:3] for key, piece in watcher.held.items()}
+    there = {
+        key: tuple(piece)
+        for key, piece in store._rows.items()
+        if watcher.key in ("", key) and watcher.color in ("", piece.color)
+    }
+    assert held == there
+
+
+async def play_two_drops(seed: int) -> None:
+    """Watchers are away while the build that they were told from is dropped, and the one that took its place."""
+    chance, store = random.Random(seed), Store()
+    await store.begin()
+    crowd = [Watcher(), Watcher("red"), Watcher(), Watcher("blue"), Watcher(key="a"), Watcher(key="b")]
+
+    async def write() -> None:
+        for _ in range(chance.randrange(4)):
+            await store.write(chance.choice(KEYS), chance.choice(COLORS))
+
+    await write()
+    async with store.replica(PIECES, None) as home, store.replica(WEIGHED, store.build) as newer:
+        for watcher in crowd:
+            watcher.connect(chance.choice([home, newer]))
+        await store.settled([home, newer])
+        await write()
+        await store.settled([home, newer])
+        await drop_home(store, chance, crowd)
+    await write()
+    second = store.build
+    await store.begin()
+    await write()
+    async with store.replica(WEIGHED, store.build) as newest:
+        await store.drop(second)
+        await write()
+        await store.settled([newest])
+        for watcher in crowd:
+            watcher.connect(newest)
+        await store.settled([newest])
+        for watcher in crowd:
+            await watcher.disconnect()
+    for watcher in crowd:
+        assert_held(watcher, store)
 
 
 async def drop_home(store: Store, chance: random.Random, crowd: list[Watcher]) -> None:
@@ -179,7 +240,10 @@ async def drop_home(store: Store, chance: random.Random, crowd: list[Watcher]) -
         await watcher.disconnect()
     for _ in range(chance.randrange(3)):
         await store.write(chance.choice(KEYS), chance.choice(COLORS))
-    in_home, in_other = store.event(chance.choice(KEYS), chance.choice(COLORS))
+    behind, ahead = chance.sample(KEYS, 2)  # of two logs: the other build may be ahead in one alone
+    in_home, in_other = store.event(behind, chance.choice(COLORS))
+    ahead_in_home, ahead_in_other = store.event(ahead, chance.choice(COLORS))
+    await ahead_in_other
     if chance.random() < 0.5:
         await in_home
         with pytest.raises(Behind):
@@ -190,15 +254,17 @@ async def drop_home(store: Store, chance: random.Random, crowd: list[Watcher]) -
         await in_other
         await store.drop_home()
         in_home.close()
+    ahead_in_home.close()
 
 
 async def test_a_watch_that_moves_between_definitions_is_told_nothing_twice() -> None:
     found = []
-    for seed in range(PLAYS):
-        try:
-            await play(seed)
-        except AssertionError as error:
-            found.append(f"seed {seed}: {error}")
+    for playing in (play, play_two_drops):
+        for seed in range(PLAYS):
+            try:
+                await playing(seed)
+            except AssertionError as error:
+                found.append(f"{playing.__name__} {seed}: {error}")
     assert not found
 
 
@@ -231,7 +297,7 @@ async def test_a_row_of_another_shape_is_told_again_only_where_it_has_changed() 
     await store.write("c", "")
     home = (await store.views.builds())[0]
     await store.views.switch(store.build, home, {}, None)
-    await store.views.drop_build(home, [HOME], "pieces")
+    await store.views.drop_build(home, [*LOGS], "pieces")
     assert await watched(WEIGHED, store.build, "a") == ["b", "c"]
     assert [key for key, each in watchers.items() if each.held] == ["a", "b"]
 
@@ -252,9 +318,9 @@ def test_rows_of_many_columns_are_compared_by_column_and_their_tokens_are_taken_
     shaped: Any = namedtuple
     old, new = shaped("old", columns), shaped("new", ["more", *columns])
     token = resume_tokens.write(
-        {LOG: Mark(2**63 - 1)}, "what", "whose", resume_tokens.state_of(old(*columns))
+        {"left": Mark(2**63 - 1)}, "what", "whose", resume_tokens.state_of(old(*columns))
     )
-    told = resume_tokens.read(token, [LOG], "what", "whose").state
+    told = resume_tokens.read(token, ["left"], "what", "whose").state
     assert resume_tokens.is_same(told, resume_tokens.state_of(new("", *columns)))
     assert not resume_tokens.is_same(told, resume_tokens.state_of(new("", *columns[:-1], "other")))
 

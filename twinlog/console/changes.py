@@ -1,10 +1,12 @@
-"""What events changed in their streams. That never changes itself, so each is asked for once, and kept for a while."""
+"""What events changed in their streams. That changes only where a person is erased, so it is kept for some seconds."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from twinlog.console.services import Services
@@ -17,8 +19,18 @@ _MOST_AT_ONCE = 100
 _LONG_STREAM = 5_000
 """Versions from which on a stream is not folded for a look at what an event changed in it."""
 _ALL_AT_ONCE_SECONDS = 1.0
+_KEPT_SECONDS = 3.0
+"""They have personal texts in plain. A service forgets those of an erased person within some 2 s; 5 s are promised."""
 
-_kept: WeakKeyDictionary[Services, OrderedDict[str, pb.StreamState]] = WeakKeyDictionary()
+
+class _Kept(NamedTuple):
+    """What an event changed, and when that was told."""
+
+    change: pb.StreamState
+    at: float
+
+
+_kept: WeakKeyDictionary[Services, OrderedDict[str, _Kept]] = WeakKeyDictionary()
 
 
 async def changes_of(
@@ -26,7 +38,9 @@ async def changes_of(
 ) -> dict[str, pb.StreamState]:
     """What events changed, by their ids, as far as that is known. ``owners``: services by the logs that they own."""
     kept = _kept.setdefault(services, OrderedDict())
-    events = [*events]
+    events, now = [*events], time.monotonic()
+    while kept and now - next(iter(kept.values())).at >= _KEPT_SECONDS:
+        kept.popitem(last=False)
     missing: dict[tuple[str, str], list[pb.LoggedEvent]] = {}
     for event in events:
         if event.event_id not in kept and event.version <= _LONG_STREAM:
@@ -40,7 +54,7 @@ async def changes_of(
     )
     while len(kept) > _MOST_KEPT:
         kept.popitem(last=False)
-    return {event.event_id: kept[event.event_id] for event in events if event.event_id in kept}
+    return {event.event_id: kept[event.event_id].change for event in events if event.event_id in kept}
 
 
 async def _ask(
@@ -48,8 +62,9 @@ async def _ask(
     service: str,
     stream: str,
     events: Sequence[pb.LoggedEvent],
-    kept: OrderedDict[str, pb.StreamState],
+    kept: OrderedDict[str, _Kept],
 ) -> None:
+    asked_at = time.monotonic()
     last = max(event.version for event in events)
     count = min(_MOST_AT_ONCE, last - min(event.version for event in events) + 1)
     request = pb.GetStreamRequest(stream=stream, upto_version=last, newest=count, with_states=True)
@@ -61,4 +76,5 @@ async def _ask(
     states = {state.version: state for state in answer.message.states}
     for event in events:
         # Without a state there is nothing to tell, and there will not be.
-        kept[event.event_id] = states.get(event.version, pb.StreamState(version=event.version))
+        change = states.get(event.version, pb.StreamState(version=event.version))
+        kept[event.event_id] = _Kept(change, asked_at)

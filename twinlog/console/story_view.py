@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twinlog.console.changes import changes_of
@@ -41,6 +41,11 @@ class Told:
         return as_object(self.event.payload)
 
     @property
+    def shown(self) -> bytes:
+        """What is told of the change: other bytes where that is something else, as after an erasure."""
+        return self.change.SerializeToString(deterministic=True) if self.change else b""
+
+    @property
     def state(self) -> Any:
         """What the stream came to, as JSON has it; None where that is not known."""
         known = self.change and self.change.HasField("state")
@@ -61,6 +66,10 @@ class StoryView:
     """Consumers that have set an event aside."""
     addresses: Sequence[str]
     """Where all services with a log serve, for commands that look into each."""
+
+    def without_states(self) -> StoryView:
+        """The same without what the events changed, which has personal texts in plain: it may be kept."""
+        return replace(self, told=[replace(told, change=None) for told in self.told])
 
 
 async def view_of(

@@ -19,8 +19,9 @@ from twinlog._aio.reasons import reason
 from twinlog._aio.retrying import Retrying
 from twinlog.log.keys import Keys, KeysUnavailable, cipher
 from twinlog.log.ports import Snapshot, StreamSlice
+from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import NewEvent, Recorded
+from twinlog.model.event import NewEvent, Recorded, StreamId
 from twinlog.model.messages import message_class
 from twinlog.model.personal import (
     ERASED,
@@ -41,6 +42,7 @@ from twinlog.model.personal import (
     texts_in,
     unseal,
 )
+from twinlog.model.withheld import holds
 
 T = TypeVar("T")
 
@@ -204,9 +206,14 @@ class Personal:
             self._ciphers.clear()
             self._tell(EVERYBODY)
 
-    def is_mixed(self, stream_type: str) -> bool:
-        """Whether streams of that type were seen to hold personal fields of persons other than their own."""
-        return stream_type in self._mixed
+    def may_show(self, erased: Collection[str], stream: StreamId, aggregate: AnyAggregate) -> bool:
+        """Whether a state that was folded before may hold texts of those who were erased since.
+
+        ``erased``: the persons that ``on_erased`` was called with.
+        """
+        if stream.id in erased or stream.type in self._mixed:
+            return True
+        return EVERYBODY in erased and aggregate.keeps_personal and holds(aggregate)
 
     async def sealed_states(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
         """Snapshots that are marked as sealed, sealed; without those that may not be saved. Raises KeysUnavailable.
@@ -280,7 +287,7 @@ class Personal:
 
     async def run(self) -> None:
         """Asks who is erased, once a second while keys are in memory, endlessly."""
-        loop = asyncio.get_running_loop()
+        loop, known = asyncio.get_running_loop(), frozenset[str]()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.doubt()
@@ -294,9 +301,10 @@ class Personal:
                 continue
             self._retrying.succeeded()
             self._confirmed = began
-            for subject in gone:
-                if not self._is_erased(subject):
-                    self._forget(subject)
+            # Whose key was asked for meanwhile is known to be erased; states of theirs may be older than that.
+            for subject in {*gone} - known:
+                self._forget(subject)
+            known = frozenset(gone)
 
     # --- how it is done ---
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from twinlog.log.kept_snapshots import Keeper
-from twinlog.log.personal import EVERYBODY
 from twinlog.log.ports import LogSession
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.streams import StreamReader, beginning
@@ -22,7 +21,6 @@ from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import StreamId, known_stream
 from twinlog.model.schema import Schema
-from twinlog.model.withheld import holds
 
 _UNDECLARED = (
     "it is none of the service's aggregates, so its timers are never fired, and neither audit nor inspection knows its "
@@ -124,10 +122,8 @@ class StateCache:
 
     def _forget_erased(self) -> None:
         assert self._personal
-        everybody = EVERYBODY in self._erased
         for stream, entry in list(self.known.items()):
-            keeps = everybody and entry.aggregate.keeps_personal and holds(entry.aggregate)
-            if keeps or stream.id in self._erased or self._personal.is_mixed(stream.type):
+            if self._personal.may_show(self._erased, stream, entry.aggregate):
                 del self.known[stream]
         self._erased.clear()
 

@@ -33,7 +33,7 @@ _FOLDED_AT_ONCE = 100
 _MOST_LEFT = 4
 _LEFT_SECONDS = 10.0
 """How long it is remembered how far a stream was folded for somebody who did not wait: states may be large, and hold
-what is erased meanwhile."""
+personal texts."""
 
 
 class StillFolding(Exception):
@@ -62,6 +62,10 @@ class TimeTravel:
         self._kept = KeptStates(log, self._codecs)
         self._left: OrderedDict[tuple[StreamId, int], _Left] = OrderedDict()
         """By the streams and the versions up to which they are folded."""
+        self._erasures = 0
+        """How often it was told that somebody is erased: what was begun before may hold their texts."""
+        if personal := self._codecs.personal:
+            personal.on_erased.append(self._forget_erased)
 
     async def version(self, stream: StreamId, moment: Moment) -> int:
         """The version of a stream at a moment; 0: it had not begun. Raises Unavailable.
@@ -94,10 +98,13 @@ class TimeTravel:
     async def _upto(
         self, aggregate: AnyAggregate, stream: StreamId, upto: int, until: float | None
     ) -> Entry | Unreadable:
+        if self._codecs.personal:
+            self._codecs.personal.doubt()
         if left := self._forget((stream, upto)):
+            erasures = self._erasures
             further = await self._folded(left, stream, upto, until)
             if isinstance(further, Entry):  # who compares two states of it asks once more for this one
-                self._leave((stream, upto), further)
+                self._leave((stream, upto), further, erasures)
             if not _may_be_its_fault(further):
                 return further
         below = upto
@@ -133,7 +140,7 @@ class TimeTravel:
         self, at: Entry, stream: StreamId, upto: int, until: float | None = None
     ) -> Entry | Unreadable:
         """A stream up to a version; what should be kept on the way is. Raises StillFolding."""
-        every, now = at.aggregate.keep_every, asyncio.get_running_loop().time
+        every, now, erasures = at.aggregate.keep_every, asyncio.get_running_loop().time, self._erasures
         async for events in self._events(stream, at.version, upto):
             for part in _parts(events, every):
                 found = fold(self._schema, at, part)
@@ -145,13 +152,15 @@ class TimeTravel:
                     with suppress(Unavailable):  # it is only a cache
                         await self._kept.keep(stream, at)
                 if until is not None and at.version < upto and now() > until:
-                    self._leave((stream, upto), at)
+                    self._leave((stream, upto), at, erasures)
                     raise StillFolding(at)
         return at
 
-    def _leave(self, key: tuple[StreamId, int], at: Entry) -> None:
-        """Remembers for a while how far a stream was folded."""
+    def _leave(self, key: tuple[StreamId, int], at: Entry, erasures: int) -> None:
+        """Remembers for a while how far a stream was folded, unless an erasure came after so many."""
         self._forget(key)
+        if erasures != self._erasures:
+            return
         loop = asyncio.get_running_loop()
         self._left[key] = _Left(at, loop.call_later(_LEFT_SECONDS, self._forget, key))
         if len(self._left) > _MOST_LEFT:
@@ -163,6 +172,14 @@ class TimeTravel:
             left.forgotten.cancel()
             return left.at
         return None
+
+    def _forget_erased(self, subject: str) -> None:
+        """Forgets what may hold texts of somebody who is erased, or of whom it is no longer known."""
+        assert self._codecs.personal
+        self._erasures += 1
+        for (stream, upto), left in [*self._left.items()]:
+            if self._codecs.personal.may_show({subject}, stream, left.at.aggregate):
+                self._forget((stream, upto))
 
     async def _events(self, stream: StreamId, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
         while after < upto:

@@ -101,7 +101,8 @@ async def load(services: Services, query: Query) -> SagaPage:
         story,
         datetime.now(UTC),
     )
-    return _kept.keep(services, query.path, page)
+    _kept.keep(services, query.path, replace(page, story=story.without_states()))
+    return page
 
 
 def _asked(look: Look, saga: str, saga_id: str) -> pb.GetSagaRequest:
