@@ -11,12 +11,13 @@ _MESSAGES = {
     "RoomOpened": "room_id",
     "RoomReserved": "room_id booking_id",
     "RoomRefused": "room_id booking_id",
+    "RoomNotReady": "room_id booking_id attempt",
     "RoomReleased": "room_id booking_id",
     "BookingRequested": "booking_id room_id guest",
     "BookingConfirmed": "booking_id guest",
     "BookingRejected": "booking_id",
     "BookingCancelled": "booking_id",
-    "ReserveRoom": "room_id booking_id",
+    "ReserveRoom": "room_id booking_id attempt",
     "ReleaseRoom": "room_id booking_id",
     "ConfirmBooking": "booking_id",
     "RejectBooking": "booking_id",
@@ -52,6 +53,7 @@ def _made(name: str) -> Any:
 RoomOpened = _made("RoomOpened")
 RoomReserved = _made("RoomReserved")
 RoomRefused = _made("RoomRefused")
+RoomNotReady = _made("RoomNotReady")
 RoomReleased = _made("RoomReleased")
 BookingRequested = _made("BookingRequested")
 BookingConfirmed = _made("BookingConfirmed")

@@ -22,6 +22,8 @@ class Room:
     """Bookings that were told that it is taken."""
     released: frozenset[str] = frozenset()
     """Bookings that it is never given to any more: their tombstones."""
+    put_off: frozenset[tuple[str, int]] = frozenset()
+    """Bookings, each with an attempt that came before the room was ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Reserve:
 
     room_id: str
     booking_id: str
+    attempt: int = 0
+    """The first two find the room not ready; 0: where nobody counts, it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,14 @@ def decide(room: Room, command: OpenRoom | Reserve | Release) -> Events:
     match command:
         case OpenRoom(room_id):
             return [] if room.room_id else [pb.RoomOpened(room_id=room_id)]
-        case Reserve(room_id, booking_id):
+        case Reserve(room_id, booking_id, attempt):
             if booking_id in {room.booking_id} | room.refused | room.released:
                 return []
             ids = {"room_id": room_id, "booking_id": booking_id}
+            if any(booking == booking_id and attempt <= last for booking, last in room.put_off):
+                return []  # it was answered
+            if 1 <= attempt <= 2:
+                return [pb.RoomNotReady(**ids, attempt=str(attempt))]
             free = room.room_id and not room.booking_id
             return [pb.RoomReserved(**ids) if free else pb.RoomRefused(**ids)]
         case Release(room_id, booking_id):
@@ -70,6 +78,8 @@ def evolve(room: Room, event: Any) -> Room:
             return replace(room, booking_id=event.booking_id)
         case "RoomRefused":
             return replace(room, refused=room.refused | {event.booking_id})
+        case "RoomNotReady":
+            return replace(room, put_off=room.put_off | {(event.booking_id, int(event.attempt))})
         case "RoomReleased":
             holder = "" if room.booking_id == event.booking_id else room.booking_id
             return replace(room, booking_id=holder, released=room.released | {event.booking_id})
@@ -82,7 +92,9 @@ ROOM: Aggregate[Room, OpenRoom | Reserve | Release] = Aggregate(
 
 
 def reserve(command: Any) -> Dispatch:
-    return on(ROOM, command.room_id).do(Reserve(command.room_id, command.booking_id))
+    return on(ROOM, command.room_id).do(
+        Reserve(command.room_id, command.booking_id, int(command.attempt or 0))
+    )
 
 
 def release(command: Any) -> Dispatch:

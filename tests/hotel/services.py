@@ -9,7 +9,7 @@ from tests.hotel.bookings import BOOKING, POINTS, POINTS_POLICIES, Cancel, Reque
 from tests.hotel.bookings import POLICIES as BOOKING_POLICIES
 from tests.hotel.rooms import POLICIES as ROOM_POLICIES
 from tests.hotel.rooms import ROOM, ROOMS, OpenRoom
-from tests.hotel.trips import TRIPS, policies
+from tests.hotel.trips import PATIENT_TRIPS, TRIPS, policies
 from twinlog import Address, Projection, Service, ServiceSpec, Settings, Transaction, ViewStore
 from twinlog.rpc import Checks, Commands, Context
 from twinlog.testing import Hosted
@@ -85,8 +85,15 @@ def wire_trips(service: Service, _views: ViewStore) -> None:
     service.subscribe(*policies(service.clock))
 
 
+def wire_patient_trips(service: Service, _views: ViewStore) -> None:
+    service.subscribe(*policies(service.clock, PATIENT_TRIPS))
+
+
 HOTEL = [
     Hosted(_spec("rooms_svc", "rooms", ROOM), wire_rooms),
     Hosted(_spec("bookings_svc", "bookings", BOOKING, POINTS), wire_bookings),
     Hosted(_spec("trips_svc", "trips", TRIPS), wire_trips),
 ]
+
+PATIENT_HOTEL = [*HOTEL[:2], Hosted(_spec("trips_svc", "trips", PATIENT_TRIPS), wire_patient_trips)]
+"""The same, whose rooms are ready at the third attempt only."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from tests.hotel import messages as pb
-from twinlog import Begin, Clock, Dispatch, Policies, Reply, Saga, Step, on, saga_aggregate
+from twinlog import Backoff, Begin, Clock, Dispatch, Policies, Reply, Saga, Step, on, saga_aggregate
+from twinlog.model.saga_aggregate import SagaAggregate
 
 
 def _ids(trigger: Any) -> dict[str, str]:
@@ -45,15 +47,33 @@ TRIP = Saga(
 
 TRIPS = saga_aggregate(TRIP)
 
+_reserve, _confirm = TRIP.steps
+PATIENT_TRIPS = saga_aggregate(
+    replace(
+        TRIP,
+        steps=[
+            replace(
+                _reserve,
+                send=lambda saga: pb.ReserveRoom(**_ids(saga.trigger), attempt=str(saga.attempt)),
+                transient=pb.RoomNotReady,
+                retries=3,
+                backoff=Backoff(first=timedelta(seconds=1)),
+            ),
+            _confirm,
+        ],
+    )
+)
+"""Those that ask again for a room that is not ready."""
 
-def policies(clock: Clock) -> Sequence[Policies]:
+
+def policies(clock: Clock, trips: SagaAggregate = TRIPS) -> Sequence[Policies]:
     """What starts the saga, and what answers it."""
 
     def begin(event: Any) -> Dispatch:
-        return on(TRIPS, event.booking_id).create(Begin(event, clock.now()))
+        return on(trips, event.booking_id).create(Begin(event, clock.now()))
 
     def reply(event: Any) -> Dispatch:
-        return on(TRIPS, event.booking_id).do(Reply(event, clock.now()))
+        return on(trips, event.booking_id).do(Reply(event, clock.now()))
 
     answers = (pb.BookingConfirmed, pb.BookingRejected, pb.BookingCancelled)
     return [
@@ -61,6 +81,6 @@ def policies(clock: Clock) -> Sequence[Policies]:
         Policies(
             "rooms",
             "trips_svc",
-            dict.fromkeys((pb.RoomReserved, pb.RoomRefused, pb.RoomReleased), reply),
+            dict.fromkeys((pb.RoomReserved, pb.RoomRefused, pb.RoomNotReady, pb.RoomReleased), reply),
         ),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
@@ -18,13 +18,20 @@ _PACKAGE = "tests.saga_tables.v1"
 _ONCE = ("Trigger", "Interrupt", "Close", "Closed")
 _PER_STEP = ("Send", "Done", "Refused", "Undo", "Undone", "Busy")
 
+_ATTEMPT = FieldDescriptorProto(
+    name="attempt",
+    number=1,
+    type=FieldDescriptorProto.TYPE_INT32,
+    label=FieldDescriptorProto.LABEL_OPTIONAL,
+)
+
 Default().Add(
     FileDescriptorProto(
         name="tests/saga_tables.proto",
         package=_PACKAGE,
         syntax="proto3",
         message_type=[
-            DescriptorProto(name=name)
+            DescriptorProto(name=name, field=[_ATTEMPT])
             for name in (*_ONCE, *(f"{word}{number}" for word in _PER_STEP for number in range(STEPS)))
         ],
     )
@@ -42,6 +49,11 @@ def message(word: str, number: int | str = "") -> Message:
 
 def makes(word: str, number: int | str = "") -> Callable[[Any], Message]:
     return lambda _context: message(word, number)
+
+
+def counted(word: str, number: int) -> Callable[[Any], Message]:
+    """Makes commands that say which attempt they are."""
+    return lambda context: kind(word, number)(attempt=context.attempt)
 
 
 def step(number: int, *, undo: bool = True, refused: bool = True, **more: Any) -> Step:

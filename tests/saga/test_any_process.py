@@ -6,18 +6,19 @@ all is undone. Bugs are planted to show that the model would see them.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.saga.tables import STEPS, kind, message, step, table
+from tests.saga.tables import STEPS, counted, kind, message, step, table
 from twinlog import (
     Abort,
     Backoff,
@@ -27,6 +28,7 @@ from twinlog import (
     Reply,
     Retry,
     Saga,
+    SagaInstance,
     SagaStatus,
     Skip,
     Step,
@@ -81,7 +83,8 @@ def steps(draw: st.DrawFn, number: int, pivot: int, kinds: Any, *, grouped: bool
         no_return=number == pivot and not grouped,
         **more,
     )
-    return Step(**{**vars(made), "send": None}) if form == "signal" and number != pivot else made
+    send = None if form == "signal" and number != pivot else counted("Send", number)
+    return Step(**{**vars(made), "send": send, "undo": made.undo and counted("Undo", number)})
 
 
 @st.composite
@@ -111,7 +114,10 @@ def promise(kept: bool, otherwise: str) -> None:
 
 @dataclass
 class Participant:
-    """Who takes a step's commands: the same answer to each repeat, and none to what was undone before it began."""
+    """Who takes a step's commands: the same answer to each repeat, and none to what was undone before it began.
+
+    What failed for now is tried anew for another attempt, and not for one that is heard again.
+    """
 
     accepts: bool
     busy: int
@@ -120,15 +126,16 @@ class Participant:
     """Whether it accepts in the end what it refused: who comes after the point of no return has to."""
     state: str = "new"
     sent: int = 0
+    """The last attempt that it has heard of."""
     refused: bool = False
 
-    def handle(self, word: str) -> str:
+    def handle(self, word: str, attempt: int) -> str:
         if word == "Undo":
             if self.state != "refused":
                 self.state = "undone"
             return "Undone"
-        self.sent += 1
-        return self.answer()
+        tried, self.sent = self.sent, max(self.sent, attempt)
+        return "" if self.state == "new" and attempt <= tried else self.answer()
 
     def answer(self) -> str:
         if self.state == "new" and self.busy:
@@ -147,8 +154,8 @@ class World:
     accepts: Sequence[bool]
     busy: Sequence[int]
     now: datetime = NOW
-    commands: list[Message] = field(default_factory=list)
-    answers: list[Message] = field(default_factory=list)
+    commands: list[Any] = field(default_factory=list)
+    answers: dict[UUID, Message] = field(default_factory=dict)
     events: list[Any] = field(default_factory=list)
     undo_skipped: set[int] = field(default_factory=set)
     spoken: set[int] = field(default_factory=set)
@@ -190,7 +197,7 @@ class World:
             case "deliver" if self.commands:
                 self.deliver(self.commands[at % len(self.commands)])
             case "hear" if self.answers:
-                self.give(Reply(self.answers[at % len(self.answers)], self.now))
+                self.hear([*self.answers][at % len(self.answers)])
             case "speak":
                 self.speak(at % len(self.saga.steps))
             case "overdue" if self.instance.deadline:
@@ -216,12 +223,17 @@ class World:
         promise(rebuilt == kept == self.instance, "its events or its snapshot lead to another state")
         self.instance = rebuilt
 
-    def deliver(self, command: Message) -> None:
+    def deliver(self, command: Any) -> None:
         word, number = _word(command), command.DESCRIPTOR.name[4:]
         if word == "Clos":
-            self.answers.append(message("Closed"))
-        elif answer := self.participants[int(number)].handle(word):
-            self.answers.append(message(answer, number))
+            self.answers[_id("Closed")] = message("Closed")
+        elif answer := self.participants[int(number)].handle(word, command.attempt):
+            attempt = self.participants[int(number)].sent if answer == "Busy" else ""
+            self.answers[_id(f"{answer}{number}/{attempt}")] = message(answer, number)
+
+    def hear(self, answer: UUID) -> None:
+        """An answer comes, for the first time or once more."""
+        self.give(Reply(self.answers[answer], self.now, answer))
 
     def speak(self, number: int) -> None:
         """A person decides, whether it is the step's turn or not, and says it to the instance.
@@ -245,8 +257,8 @@ class World:
             self.signal()
             for command in list(self.commands):
                 self.deliver(command)
-            for answer in dict.fromkeys(a.DESCRIPTOR.full_name for a in self.answers):
-                self.give(Reply(next(a for a in self.answers if a.DESCRIPTOR.full_name == answer), self.now))
+            for answer in self.answers:
+                self.hear(answer)
             self.answers.clear()
             if self.instance.deadline:
                 self.act("overdue", 0)
@@ -256,6 +268,11 @@ class World:
 
 def _word(event: Message) -> str:
     return event.DESCRIPTOR.name[:4]
+
+
+def _id(answer: str) -> UUID:
+    """The same answer is the same event, however often it is heard."""
+    return UUID(bytes=answer.encode().ljust(16))
 
 
 def play(
@@ -271,6 +288,7 @@ def play(
     all_done(world) if world.instance.status is SagaStatus.COMPLETED else all_undone(world)
     in_order(world)
     sent_again_only_on_record(world)
+    put_off_once(world)
 
 
 def all_done(world: World) -> None:
@@ -322,13 +340,31 @@ def _completed_before(world: World) -> bool:
 def sent_again_only_on_record(world: World) -> None:
     """A command is sent once, and once more for each event that says so."""
     sent = Counter(event.DESCRIPTOR.name for event in world.events if _word(event) == "Send")
-    again = Counter(
-        event.step
-        for event in world.events
-        if isinstance(event, pb.SagaCommandRetried | pb.SagaRetryRequested)
-    )
+    again = _again(world)
     for name, times in sent.items():
         promise(times <= 1 + again[int(name[4:])], f"{name} is sent again without a word")
+    attempts: dict[str, list[int]] = defaultdict(list)
+    for event in world.events:
+        if _word(event) in ("Send", "Undo"):
+            attempts[event.DESCRIPTOR.name].append(event.attempt)
+    for name, numbers in attempts.items():
+        promise(numbers == [*range(1, 1 + len(numbers))], f"the attempts of {name} do not count up")
+
+
+def put_off_once(world: World) -> None:
+    """A step is put off once an attempt, and once an answer."""
+    deferred = [event for event in world.events if isinstance(event, pb.SagaStepDeferred)]
+    by = [event.event_id for event in deferred if event.event_id]
+    promise(len(by) == len(set(by)), "an answer that is heard again counts again")
+    again = _again(world)
+    for number, times in Counter(event.step for event in deferred).items():
+        promise(times <= 1 + again[number], f"step {number} is put off more often than it was tried")
+
+
+def _again(world: World) -> Counter[int]:
+    """By step, how often it was tried again."""
+    orders = (pb.SagaCommandRetried, pb.SagaRetryRequested)
+    return Counter(event.step for event in world.events if isinstance(event, orders))
 
 
 Given = Callable[[Callable[..., None]], Callable[..., None]]
@@ -370,12 +406,14 @@ def test_also_where_people_decide_before_it_is_their_turn(
 _to_undo = SagaEvolution.to_undo
 _following = SagaEvolution.following
 _defer = SagaDecider._defer
+_reply = SagaDecider._reply
+_context_of = SagaInstance.context_of
 
 
 class Bug(NamedTuple):
     """A method that is put in the place of another, and the sagas that show it."""
 
-    owner: type
+    owner: Any
     method: str
     broken: Callable[..., Any]
     where: Given = PLAYED
@@ -404,6 +442,16 @@ BUGS = {
             self, instance, awaited._replace(resting=False), event, now
         ),
     ),
+    "counts what it hears again": Bug(
+        SagaDecider,
+        "_reply",
+        lambda self, instance, *reply: _reply(self, _forgetful(instance), *reply),
+    ),
+    "counts attempts anew after an order": Bug(
+        SagaInstance,
+        "context_of",
+        lambda self, _sent: replace(_context_of(self, 1), attempt=self.attempts),
+    ),
     "goes on after the first of a group": Bug(
         SagaEvolution,
         "following",
@@ -415,6 +463,10 @@ BUGS = {
         SagaDecider, "_keep", lambda _self, _instance, _event: [], DECIDED_EARLY
     ),
 }
+
+
+def _forgetful(instance: Any) -> Any:
+    return replace(instance, awaited=tuple(each._replace(heard=()) for each in instance.awaited))
 
 
 def _without_awaited(instance: Any) -> Any:

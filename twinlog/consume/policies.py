@@ -18,7 +18,7 @@ from twinlog.log.transaction import Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.event import Recorded
 from twinlog.model.policies import Dispatch, Policies
-from twinlog.model.saga import Begin
+from twinlog.model.saga import Begin, Reply
 from twinlog.model.schema import Schema
 
 
@@ -80,7 +80,10 @@ async def carry_out(
         for event, steps in called_for:
             metadata = event.causing(actor)
             for step in steps:
-                after = transaction.do(step.aggregate, step.id, step.command, metadata)
+                command = step.command
+                if isinstance(command, Reply):
+                    command = Reply(command.event, command.now, event.event_id)
+                after = transaction.do(step.aggregate, step.id, command, metadata)
                 if isinstance(step.command, Begin) and after.trigger != step.command.event:
                     # The decider ignores repeats. This is another event for the same instance: a wrong id, say.
                     structlog.get_logger().warning(

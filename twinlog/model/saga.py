@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -83,6 +84,10 @@ class Awaited(NamedTuple):
     """When it is overdue, or sent again; None: never."""
     resting: bool = False
     """Whether the last attempt failed, and the next one comes at the deadline."""
+    sent: int = 1
+    """How many times its command was sent in all."""
+    heard: tuple[UUID, ...] = ()
+    """The events for which it is sent again, by their ids: heard once more, they are no further attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +133,14 @@ class SagaInstance:
 
     @property
     def context(self) -> SagaContext:
-        """What its commands are made of."""
-        return SagaContext(self.trigger, self.reason, self.refusal, self.aborted, Replies(self.replies))
+        """What its commands are made of when they are first sent, and what conditions are asked with."""
+        return self.context_of(1)
+
+    def context_of(self, attempt: int) -> SagaContext:
+        """What its commands are made of when they are sent for the ``attempt``-th time."""
+        return SagaContext(
+            self.trigger, self.reason, self.refusal, self.aborted, Replies(self.replies), attempt
+        )
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -152,6 +163,8 @@ class Reply:
 
     event: Message
     now: datetime
+    event_id: UUID | None = None
+    """Which event of a log it is, where it is one; a consumer of policies fills it in."""
 
 
 @dataclass(frozen=True, slots=True)

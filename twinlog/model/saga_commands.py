@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from twinlog.model.forms import shown
 from twinlog.model.saga import Awaited, SagaInstance, SagaStatus
-from twinlog.model.saga_step import Backoff, Step
+from twinlog.model.saga_step import Backoff, SagaContext, Step
 from twinlog.model.saga_table import Saga
 from twinlog.v1 import saga_pb2 as pb
 
@@ -35,7 +35,7 @@ class SagaCommands:
         """What an instance sends for some of the answers that it awaits."""
         if instance.status is SagaStatus.COMPENSATING:
             (each,) = awaited
-            command = self._compensation(instance, each.step)
+            command = self._compensation(instance, each)
             return [Sent(each.step, command, now + self._saga.backoff.delay(each.attempts))]
         return [self._of_step(instance, each, now) for each in awaited]
 
@@ -50,7 +50,7 @@ class SagaCommands:
 
     def _of_step(self, instance: SagaInstance, awaited: Awaited, now: datetime) -> Sent:
         step = self._saga.steps[awaited.step]
-        command = step.send(instance.context) if step.send else None
+        command = step.send(instance.context_of(awaited.sent)) if step.send else None
         if step.send and not isinstance(command, Message):
             raise _no_command(step, "send", command)
         lasts = step.deadline if step.lasts is None else step.lasts
@@ -69,15 +69,16 @@ class SagaCommands:
         """Whether a step is tried again without limit: from the point of no return on."""
         return self._saga.pivot is not None and number >= self._saga.pivot
 
-    def _compensation(self, instance: SagaInstance, current: int) -> Message:
-        if current == len(self._saga.steps):
+    def _compensation(self, instance: SagaInstance, awaited: Awaited) -> Message:
+        context = instance.context_of(awaited.sent)
+        if awaited.step == len(self._saga.steps):
             assert self._saga.on_compensated and self._saga.on_compensated.send
-            return _message(self._saga.on_compensated, "send", instance)
-        return _message(self._saga.steps[current], "undo", instance)
+            return _message(self._saga.on_compensated, "send", context)
+        return _message(self._saga.steps[awaited.step], "undo", context)
 
 
-def _message(step: Step, part: str, instance: SagaInstance) -> Message:
-    command = getattr(step, part)(instance.context)
+def _message(step: Step, part: str, context: SagaContext) -> Message:
+    command = getattr(step, part)(context)
     if not isinstance(command, Message):
         raise _no_command(step, part, command)
     return command

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -98,8 +99,8 @@ class SagaDecider:
                 return self._go_on(self._evolution.started(started, event), started, now)
             case Reply(event, now) if self._interrupts(instance, event):
                 return self._interrupt(instance, event, now)
-            case Reply(event, now) if instance.status is SagaStatus.RUNNING:
-                return self._reply(instance, event, now)
+            case Reply(event, now, event_id) if instance.status is SagaStatus.RUNNING:
+                return self._reply(instance, event, now, event_id)
             case Reply(event, now) if instance.awaited:
                 return self._reply_to_compensation(instance, instance.awaited[0].step, event, now)
             case Wake(now) if instance.deadline is not None and instance.deadline <= now:
@@ -110,17 +111,21 @@ class SagaDecider:
 
     # --- replies ---
 
-    def _reply(self, instance: SagaInstance, event: Message, now: datetime) -> Events:
+    def _reply(
+        self, instance: SagaInstance, event: Message, now: datetime, event_id: UUID | None = None
+    ) -> Events:
         for awaited in instance.awaited:
             step = self._saga.steps[awaited.step]
             if not isinstance(event, step.answers) or (step.matches and not step.matches(event)):
                 continue
+            if event_id in awaited.heard:
+                return []
             if step.done and isinstance(event, step.done):
                 return self._succeeded(instance, awaited, event, now)
             if step.is_transient(event):
-                return self._failed_for_now(instance, awaited, event, now)
+                return _naming(event_id, self._failed_for_now(instance, awaited, event, now))
             if step.refused and isinstance(event, step.refused):
-                return self._refused(instance, awaited, event, now)
+                return _naming(event_id, self._refused(instance, awaited, event, now))
         return self._keep(instance, event)
 
     def _keep(self, instance: SagaInstance, event: Message) -> Events:
@@ -339,6 +344,13 @@ class SagaDecider:
         after = self.evolve(instance, event)
         again = [each for each in after.awaited if each.step == event.step]
         return _with_command(event, self._commands.sent(after, again, now))
+
+
+def _naming(event_id: UUID | None, events: Events) -> Events:
+    """What a failure makes; what puts its step off names it, so that it is known when it comes again."""
+    if events and event_id and isinstance(deferred := events[-1], pb.SagaStepDeferred):
+        deferred.event_id = str(event_id)
+    return events
 
 
 def _with_command(event: Any, sent: Sequence[Sent]) -> Events:

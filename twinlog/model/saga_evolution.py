@@ -6,9 +6,10 @@ hold: a fold asks no function of the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -134,16 +135,14 @@ class SagaEvolution:
         """After what did not bring it on, or an operator ordered."""
         match event:
             case pb.SagaStepDeferred():
-                return _awaiting(
-                    instance, Awaited(event.step, event.attempts, _deadline(event), resting=True)
-                )
+                return _put_off(instance, event)
             case pb.SagaCommandRetried():
-                return _awaiting(instance, Awaited(event.step, event.attempt, _deadline(event)))
+                return _sent_again(instance, event, event.attempt)
             case pb.SagaNeedsAttention():
                 return changed(instance, needs_attention=True)
             case pb.SagaRetryRequested():
                 calm = changed(instance, needs_attention=False)
-                return _awaiting(calm, Awaited(event.step, 1, _deadline(event)))
+                return _sent_again(calm, event, 1)
             case pb.SagaStepSkipped():
                 return self._skipped(instance, event)
             case pb.SagaAborted():
@@ -214,8 +213,31 @@ def _at_rest(instance: SagaInstance) -> SagaInstance:
     return changed(instance, awaited=())
 
 
-def _awaiting(instance: SagaInstance, anew: Awaited) -> SagaInstance:
-    awaited = tuple(anew if each.step == anew.step else each for each in instance.awaited)
+def _put_off(instance: SagaInstance, event: pb.SagaStepDeferred) -> SagaInstance:
+    heard = (UUID(event.event_id),) if event.event_id else ()
+    return _awaiting(
+        instance,
+        event.step,
+        lambda each: each._replace(
+            attempts=event.attempts, deadline=_deadline(event), resting=True, heard=each.heard + heard
+        ),
+    )
+
+
+def _sent_again(
+    instance: SagaInstance, event: pb.SagaCommandRetried | pb.SagaRetryRequested, attempts: int
+) -> SagaInstance:
+    return _awaiting(
+        instance,
+        event.step,
+        lambda each: each._replace(
+            attempts=attempts, deadline=_deadline(event), resting=False, sent=each.sent + 1
+        ),
+    )
+
+
+def _awaiting(instance: SagaInstance, step: int, anew: Callable[[Awaited], Awaited]) -> SagaInstance:
+    awaited = tuple(anew(each) if each.step == step else each for each in instance.awaited)
     return changed(instance, awaited=awaited)
 
 

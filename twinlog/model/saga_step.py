@@ -55,6 +55,9 @@ class SagaContext:
     replies: Mapping[str, Any] = field(default_factory=lambda: _NO_REPLIES)
     """By step, the event that answered it with success: ``context.replies["authorize payment"].payment_id``. A step
     that was skipped, left out, undone unanswered or answered under 0.1.0 has none."""
+    attempt: int = 1
+    """How many times the command that is made has been sent, this one included. It only grows, also where an operator
+    has it sent again: a participant tells by it what is tried anew from what it hears once more."""
 
 
 @dataclass(frozen=True)
