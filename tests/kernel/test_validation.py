@@ -302,7 +302,8 @@ def test_an_age_is_a_duration_of_zero_seconds_or_more() -> None:
         Duration(nanos=10**9),
     ):
         checks.age(str(wrong), wrong)
-    assert checks.age("right", Duration(seconds=7, nanos=10**9 - 1)) == timedelta(seconds=7)
+    right = Duration(seconds=7, nanos=10**9 - 1_000)
+    assert checks.age("right", right) == timedelta(seconds=7, microseconds=999_999)
     with pytest.raises(InvalidArgument) as refused:
         checks.done()
     assert len(refused.value.violations) == 4
