@@ -12,6 +12,7 @@ import asyncpg
 import fsspec
 import pytest
 
+from tests import servers
 from tests.chain.history import rewrite_chain, tamper, verified
 from tests.kernel.batches import NOW, append, batch, counter, grow
 from tests.kernel.counter import COUNTER, Add
@@ -245,11 +246,12 @@ async def test_a_run_that_was_interrupted_is_made_good(site: Site, tmp_path: Pat
     assert await PostgresLog(site.log.pool, "counters").read(0, 100) == site.before
 
 
-async def test_a_copy_of_the_database_does_not_write_over_its_files(
-    site: Site, postgres_url: str, database: str
-) -> None:
+async def test_a_copy_of_the_database_does_not_write_over_its_files(site: Site, postgres_url: str) -> None:
     """Both have the same identity, as after a restore, and go on apart from there."""
-    async with open_log(postgres_url, f"{database}_copy", "counters") as log:
+    async with (
+        servers.database(postgres_url) as database,
+        open_log(postgres_url, database, "counters") as log,
+    ):
         copy = Site(log)
         await two_streams(site)
         await grow(copy.log, 5, "a")

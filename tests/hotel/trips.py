@@ -8,8 +8,19 @@ from datetime import timedelta
 from typing import Any
 
 from tests.hotel import messages as pb
-from twinlog import Backoff, Begin, Clock, Dispatch, Policies, Reply, Saga, Step, on, saga_aggregate
-from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog import (
+    Aggregate,
+    Backoff,
+    Begin,
+    Clock,
+    Dispatch,
+    Policies,
+    Reply,
+    Saga,
+    Step,
+    on,
+    saga_aggregate,
+)
 
 
 def _ids(trigger: Any) -> dict[str, str]:
@@ -66,7 +77,7 @@ PATIENT_TRIPS = saga_aggregate(
 """Those that ask again for a room that is not ready."""
 
 
-def policies(clock: Clock, trips: SagaAggregate = TRIPS) -> Sequence[Policies]:
+def policies(clock: Clock, trips: Aggregate[Any, Any] = TRIPS) -> Sequence[Policies]:
     """What starts the saga, and what answers it."""
 
     def begin(event: Any) -> Dispatch:

@@ -74,10 +74,12 @@ async def test_the_archive_of_a_neighbor_that_is_gone_hinders_nothing(site: Site
     rule = Rule(LATER, ["counter"], 10)
     await archive(site.other, own, str(tmp_path), rule, lambda _line: None)
     assert files_removed(tmp_path)
-    await grow(site.log, 3)
+    await grow(site.log, 20)
     await copied(site)
+    await site.cut(12)
     code, said = await site.repair()
-    assert (code, "nothing to repair" in said) == (NOTHING, True)
+    assert (code, "because of them is not known. Events 1 to 10 of" in said) == (MENDED, True), said
+    assert await site.log.last() == 20
 
 
 @pytest.mark.parametrize("lost", [0, 3])

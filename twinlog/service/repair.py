@@ -237,7 +237,11 @@ class _Repair:
         for database, pool in self._pools.items():
             if database == self._database:
                 continue
-            found = await postgres.effects(pool, lost)
+            try:
+                found = await postgres.effects(pool, lost)
+            except (ArchiveUnavailable, WrongSetting) as error:
+                self._say(f"What was recorded in {database} because of them is not known. {error}")
+                continue
             if found:
                 said = "1 event was" if len(found) == 1 else f"{len(found)} events were"
                 self._say(f"Because of them, {said} recorded in {database}:")
