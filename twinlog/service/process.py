@@ -25,6 +25,7 @@ from twinlog.log.installation import named
 from twinlog.log.keys import require_cipher
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
+from twinlog.memory.keys import MemoryKeys
 from twinlog.model.clock import Clock
 from twinlog.model.errors import Unavailable
 from twinlog.model.personal import personal_types
@@ -39,7 +40,7 @@ from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.source import log_of
 from twinlog.service.conditions import hold
 from twinlog.service.dumped import parts_of
-from twinlog.service.environment import Endpoint, Observed
+from twinlog.service.environment import Endpoint, Environment, Observed
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import refuse
 from twinlog.service.runtime import Shutdown
@@ -135,32 +136,34 @@ async def _opened(
             service = Service(
                 spec.name,
                 own,
-                twin=lambda of: JetStreamTwin(
-                    client, of, replicas=settings.stream_replicas, namespace=namespace, identity=identity
+                Environment(
+                    twin=lambda of: JetStreamTwin(
+                        client, of, replicas=settings.stream_replicas, namespace=namespace, identity=identity
+                    ),
+                    lease=lambda work: PostgresLease(own.pool, work, f"{spec.name}-{ids.uuid7()}"),
+                    clock=clock,
+                    ids=ids,
+                    on_crash=shutdown.crash,
+                    messages=_Messages(client, namespace),
+                    endpoint=endpoint(spec, settings),
+                    until_stopped=shutdown.wait,
+                    services=services_in(settings.twinlog_services),
+                    open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
+                    observed=observed(metrics),
+                    tracing=tracing(tracer, clock),
+                    sign=signing(settings.chain_key_file),
+                    keys=remembered or MemoryKeys(),
+                    saga_list=PostgresSagaList(own),
+                    kept_consumers=start.consumers,
+                    kept_views=start.views,
+                    complete=partial(_complete, start, missing) if waits else None,
                 ),
-                lease=lambda work: PostgresLease(own.pool, work, f"{spec.name}-{ids.uuid7()}"),
                 schema=spec.schema,
-                clock=clock,
-                ids=ids,
-                on_crash=shutdown.crash,
                 aggregates=spec.aggregates,
                 middleware=middleware,
-                messages=_Messages(client, namespace),
-                endpoint=endpoint(spec, settings),
-                until_stopped=shutdown.wait,
+                keep_requests=timedelta(days=settings.keep_requests_days),
                 signals={"clock": clock},
                 settings=shown(settings) | {"POSTGRES_DATABASE": settings.postgres_database or spec.database},
-                saga_list=PostgresSagaList(own),
-                services=services_in(settings.twinlog_services),
-                tracing=tracing(tracer, clock),
-                keep_requests=timedelta(days=settings.keep_requests_days),
-                observed=observed(metrics),
-                open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
-                sign=signing(settings.chain_key_file),
-                keys=remembered,
-                kept_consumers=start.consumers,
-                kept_views=start.views,
-                complete=partial(_complete, start, missing) if waits else None,
             )
             service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))

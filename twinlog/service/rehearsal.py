@@ -18,6 +18,7 @@ from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.rpc import PageTokens
 from twinlog.service.conditions import Condition
+from twinlog.service.environment import Environment
 from twinlog.service.process import STAND_IN, StandIn, endpoint
 from twinlog.service.runtime import Main, Shutdown
 from twinlog.service.service import Service
@@ -69,17 +70,19 @@ class Rehearsed(Service):
         super().__init__(
             spec.name,
             log,
-            twin=twin,
-            lease=lambda _work: ALWAYS_HELD,
+            Environment(
+                twin=twin,
+                lease=lambda _work: ALWAYS_HELD,
+                clock=SystemClock(),
+                ids=RandomIds(),
+                on_crash=lambda _task, _error: None,
+                saga_list=PostgresSagaList(log),
+                endpoint=endpoint(spec, settings),
+                kept_consumers=kept_consumers,
+                kept_views=kept_views,
+            ),
             schema=spec.schema,
-            clock=SystemClock(),
-            ids=RandomIds(),
-            on_crash=lambda _task, _error: None,
             aggregates=spec.aggregates,
-            saga_list=PostgresSagaList(log),
-            endpoint=endpoint(spec, settings),
-            kept_consumers=kept_consumers,
-            kept_views=kept_views,
         )
         self.settings = settings
         self.to_hold: Sequence[Condition] | None = None
