@@ -29,7 +29,7 @@ _BY_CONDITION = {
     "rpc.host:_taken",
     "service.feeding:_refuse_foreign",
     "service.mistakes:refuse",
-    "service.process:_begun",
+    "service.process:open_service",
     "service.service:Service.conditions",
     "service.service:Service.refuse_unfinished",
     "service.start:of_program",
@@ -76,6 +76,8 @@ _NOT_AT_A_START = {
     "service.archive:archive_log": "twinlog archive",
     "service.export:only_database": "twinlog export",
     "service.export:require": "twinlog export",
+    "service.rehearsal:_heed_sockets.heed": "what only a doctor and an audit meet",
+    "service.rehearsal:rehearse": "the same",
     "service.program:run": "the arguments of run, which no project's app.py calls",
 }
 

@@ -32,12 +32,15 @@ from twinlog import (
     Shutdown,
     StreamId,
     View,
+    load,
     on,
+    open_service,
     saga_aggregate,
 )
 from twinlog.dev import free_port
 from twinlog.service.doctor import State, examine
 from twinlog.service.program import main_of
+from twinlog.service.runtime import Main
 from twinlog.testing import START
 from twinlog.testing.internals import Batch, database_url
 
@@ -322,3 +325,49 @@ async def test_a_first_start_that_is_refused_binds_nothing(programs: Programs) -
 async def test_a_wiring_that_raises_is_told(programs: Programs) -> None:
     [found] = await told(programs.spec, forgetful)
     assert found == "its wiring raises KeyError: 'stays'; a start would crash with that"
+
+
+async def test_a_main_is_asked_for_its_wiring_and_for_nothing_else(programs: Programs) -> None:
+    spec, entered = programs.spec, list[object]()
+
+    async def told_by(main: Main) -> list[str]:
+        findings = await examine([spec], {spec.name: main})
+        return [each.text for each in findings if each.state not in (State.OK, State.NOTE)]
+
+    async def wired(shutdown: Shutdown) -> None:
+        async with (
+            open_service(spec, load(spec.settings), shutdown, wire=wiring(twice=True)) as service,
+            asyncio.TaskGroup(),
+        ):
+            entered.append(service)
+
+    async def listening(shutdown: Shutdown) -> None:
+        async with (
+            open_service(spec, load(spec.settings), shutdown) as service,
+            await asyncio.start_server(lambda *_: None, "127.0.0.1", 0),
+        ):
+            await service.serve()
+
+    async def beside(shutdown: Shutdown) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(listening(shutdown))
+
+    [twice] = await told_by(wired)
+    assert "two consumers are called" in twice
+    assert await refusal(spec, wiring(twice=True)) == twice
+    assert not entered
+    for main in (listening, beside):
+        [found] = await told_by(main)
+        assert re.match(r"main listens at 127\.0\.0\.1:0 before .* open_service\(…, wire=wire\)", found)
+
+
+async def test_a_main_has_what_its_wiring_gave_and_may_serve_more(programs: Programs) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    given, shutdown = object(), Shutdown(task)
+    with pytest.raises(ConfigurationError, match="cannot be served"):
+        async with open_service(
+            programs.spec, load(programs.spec.settings), shutdown, wire=wiring()
+        ) as service:
+            assert service.servicers == ()
+            await service.serve(given)
