@@ -109,6 +109,8 @@ class Service:
         """The histories of its log and of the logs of the services that it knows."""
         self.sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
         """Those whose instances the log holds; twinlog.v1.SagaService shows them."""
+        self.servicers: Sequence[object] = ()
+        """What its wiring gave, where :func:`twinlog.open_service` has called it; :meth:`serve` serves them, too."""
         self.saga_list: SagaList | None = None
         """Where the sagas are looked up: set it before :meth:`serve` where a list is kept already; None: the kernel
         keeps one."""
@@ -168,6 +170,11 @@ class Service:
         )
         """What runs once it may; None: it may."""
         self._copying, self._tasks = Tasks(environment.on_crash), Tasks(environment.on_crash)
+        self._complete = environment.complete
+        self._saga_services: Sequence[SagaService] | None = None
+        """None: it was not asked to serve yet."""
+        self._prepared = 0
+        """How many consumers there were when all that has to hold was checked."""
         self._ended = False
         """Whether the block of :meth:`running` was left."""
 
@@ -254,8 +261,9 @@ class Service:
     async def _begin(self) -> None:
         """Keeps what was checked, and runs what has waited for that."""
         environment = self.environment
-        if environment.complete:
-            await environment.complete()
+        if self._complete:
+            await self._complete()
+            self._complete = None
         if environment.kept_views:
             with suppress(Unavailable):
                 await environment.kept_views.keep()
@@ -283,8 +291,8 @@ class Service:
         ConfigurationError if a stream belongs to another installation, or the services are put together wrongly.
         """
         services, sagas = self._served(servicers)
-        await hold(self.conditions(services))
-        await self._begin()
+        if servicers or self._prepared < len(self._consumers) or self._held is not None:
+            await self._prepare(services)
         pages = await waited_for("page tokens", self.page_tokens)
         views = [await self._view_service()] if self.view_builds.declared else []
         for_operators = [
@@ -321,9 +329,28 @@ class Service:
         ):
             await environment.until_stopped()
 
-    def _served(self, servicers: Sequence[object]) -> tuple[Sequence[Registration], Sequence[SagaService]]:
+    async def wired(self, servicers: Sequence[object]) -> None:
+        """Checks all that has to hold before it serves these, and then has it run: its wiring is done.
+
+        Raises ConfigurationError.
+        """
+        self.servicers = servicers
+        services, _ = self._served()
+        await self._prepare(services)
+
+    async def _prepare(self, services: Sequence[Registration]) -> None:
+        await hold(self.conditions(services))
+        await self._begin()
+        self._prepared = len(self._consumers)
+
+    def _served(
+        self, servicers: Sequence[object] = ()
+    ) -> tuple[Sequence[Registration], Sequence[SagaService]]:
         """What it serves of its own, and for its sagas, whose list may be one more that is subscribed."""
-        return _registered(servicers), [self._saga_service(self.pages)] if self.sagas else []
+        services = _registered([*self.servicers, *servicers])
+        if self._saga_services is None:
+            self._saga_services = [self._saga_service(self.pages)] if self.sagas else []
+        return services, self._saga_services
 
     def conditions(self, services: Sequence[Registration]) -> Sequence[Condition]:
         """What has to hold before it serves these, with all subscribed."""
