@@ -28,9 +28,11 @@ from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.errors import ConfigurationError, TwinlogError, Unavailable, WrongSetting
 from twinlog.model.personal import personal_types
+from twinlog.postgres.archive import Fetch
 from twinlog.postgres.connection import Pool, prepared_pool
 from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
 from twinlog.postgres.identity import identity_in, only
+from twinlog.postgres.indexes import astray
 from twinlog.postgres.log import PostgresLog, head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
@@ -226,6 +228,7 @@ async def _postgres(settings: Settings, seen: _Seen | None) -> AsyncIterator[Fin
                     yield Finding(f"start of {spec.name}", State.NOTE, f"{what}; a start does that first")
                 return
             yield await _head(connection, spec, subject)
+            yield await _indexes(connection.fetch, subject)
             start = Start(spec, settings, seen.pool, reads_only=True)
             for condition in start.conditions:
                 yield await _of(spec, condition)
@@ -344,6 +347,13 @@ async def _head(connection: asyncpg.Connection, spec: ServiceSpec, subject: str)
     if astray := await head_astray(connection.fetch, spec.log):
         return Finding(subject, State.WRONG, str(astray))
     return Finding(subject, State.OK, "its log ends where table log_head says")
+
+
+async def _indexes(fetch: Fetch, subject: str) -> Finding:
+    """Whether its tables have their indexes."""
+    if wrong := await astray(fetch):
+        return Finding(subject, State.WRONG, "; ".join(f"{index.why}: {index.statement}" for index in wrong))
+    return Finding(subject, State.OK, "its tables have their indexes")
 
 
 async def _nats(
