@@ -162,7 +162,6 @@ def look(position: int, *, silent: bool = False, dead_letters: int = 0) -> Look:
         "",
         pb.DescribeResponse(logs=[pb.LogDescription(log="customers", own=True, head=4)]),
         (consumer,),
-        NOON,
         NOON if silent else None,
         "no answer in 1.25 s" if silent else "",
     )

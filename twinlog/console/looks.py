@@ -43,8 +43,6 @@ class Said:
     described: pb.DescribeResponse | None = None
     """None where it has said nothing since the console started."""
     consumers: tuple[pb.ConsumerDescription, ...] = ()
-    at: datetime | None = field(default=None, compare=False)
-    """When it said so."""
     silent_since: datetime | None = None
     """When it was first missed; None while it answers."""
     problem: str = ""
@@ -197,6 +195,7 @@ class Looking:
 
     async def _ask_once(self, name: str) -> None:
         began, patience = time.monotonic(), self.patience(name)
+        asked_at = datetime.now(UTC)
         asked = asyncio.gather(
             self._ask_service(name, _describe, pb.DescribeRequest(), seconds=LATE_SECONDS),
             self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=LATE_SECONDS),
@@ -204,19 +203,20 @@ class Looking:
         try:
             if not (await asyncio.wait([asked], timeout=patience))[0]:
                 late = f"no answer in {patience:g} s"
-                self._fell_silent(name, Answer(name, None, Why.SLOW, late, "DEADLINE_EXCEEDED"))
+                self._fell_silent(name, Answer(name, None, Why.SLOW, late, "DEADLINE_EXCEEDED"), asked_at)
             described, consumers = await asked
         finally:
             asked.cancel()
         if described.message is None or consumers.message is None:
-            self._fell_silent(name, consumers if described.ok else described)
+            self._fell_silent(name, consumers if described.ok else described, asked_at)
         else:
             found = tuple(consumers.message.consumers)
             self._answered(name, described.message, found, time.monotonic() - began)
 
-    def _fell_silent(self, name: str, failed: Answer[Any]) -> None:
+    def _fell_silent(self, name: str, failed: Answer[Any], asked_at: datetime) -> None:
+        """Since it was asked: it may have answered long before, where nobody watched, and that says nothing."""
         before = self._said[name]
-        silent = before.silent_since or before.at or datetime.now(UTC)
+        silent = before.silent_since or asked_at
         self._silent[name] = failed
         self._rates.forget(name)
         self._note(replace(before, silent_since=silent, problem=failed.problem, slow_seconds=0))
@@ -235,7 +235,7 @@ class Looking:
         self._patience[name] = more if late else DEADLINE_SECONDS
         self._silent.pop(name, None)
         self._rates.note(name, described, consumers, time.monotonic())
-        said = Said(name, self._said[name].address, described, consumers, datetime.now(UTC))
+        said = Said(name, self._said[name].address, described, consumers)
         chain_problem = self._chains.problem_of(said.own_log, time.monotonic())
         slow_seconds = max(1, round(took_seconds)) if slow else 0
         self._note(replace(said, chain_problem=chain_problem, slow_seconds=slow_seconds))
