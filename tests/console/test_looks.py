@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from twinlog.console import looks
 from twinlog.console.answers import Answer, Why
 from twinlog.console.drawing import draw
 from twinlog.console.looks import SLOW, Look, Looking, Said
+from twinlog.console.rendering import environment
 from twinlog.console.services import Services, loading
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -93,3 +96,23 @@ async def test_what_does_not_come_from_one_that_lives_is_told_to_be_slow_and_giv
         assert services._seconds("svc", 1.0) == 1.0
     with loading(patient=True):
         assert services._seconds("svc", 1.0) >= 7.0
+
+
+def test_a_service_that_serves_calls_for_attention_and_leads_to_what_can_be_done() -> None:
+    """The same difference as in health and `twinlog status`."""
+
+    def told(*problems: tuple[str, str]) -> Said:
+        made = [pb.Problem(signal=signal, problem=problem) for signal, problem in problems]
+        return Said("svc", "host:1", pb.DescribeResponse(problems=made))
+
+    macros: Any = environment().get_template("macros.html").module
+    for one, state, word in (
+        (told(), "ok", "up"),
+        (told(("dead-letters", "1 is aside")), "warn", "attention"),
+        (replace(told(), slow_seconds=3), "warn", "slow"),
+        (told(("dead-letters", "1 is aside"), ("", "no NATS")), "bad", "problem"),
+        (replace(told(), silent_since=datetime.now(UTC)), "silent", "no answer"),
+        (Said("svc", "host:1"), "silent", "not heard of yet"),
+    ):
+        assert (one.state, f">{word}<" in macros.service_state(one)) == (state, True), word
+    assert 'href="/dead-letters"' in macros.signaled("dead-letters")

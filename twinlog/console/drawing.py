@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import mean
 from urllib.parse import urlencode
 
-from twinlog.console.looks import SLOW, Look, Said
+from twinlog.console.looks import Look, Said
 from twinlog.console.rates import Rates, rate
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -140,8 +140,6 @@ def _spread(boxes: Iterable[Said], each: float, height: float) -> Iterable[tuple
 
 
 def _log_box(look: Look, said: Said, y: float) -> LogBox:
-    signals = {signal for signal, _ in said.problems()}
-    state = "silent" if said.silent_since else "bad" if signals - {SLOW} else "warn" if signals else "ok"
     box = Box(
         f"service-{said.service}",
         said.service,
@@ -150,7 +148,7 @@ def _log_box(look: Look, said: Said, y: float) -> LogBox:
         _LOG_WIDTH,
         _LOG_HEIGHT,
         f"/services/{said.service}",
-        state if said.known else "silent",
+        said.state,
     )
     log = said.own_log
     return LogBox(box, said, log, look.rates.log(said.service, log.log) if log else 0.0)

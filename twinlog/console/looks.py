@@ -62,6 +62,15 @@ class Said:
         """The log that it owns."""
         return next((log for log in self.described.logs if log.own), None) if self.described else None
 
+    @property
+    def state(self) -> str:
+        """ok; warn: it serves, and something calls for an operator; bad: something stands still; silent: not known."""
+        if self.silent_since or not self.described:
+            return "silent"
+        wrong = {signal for signal, _ in self.problems()}
+        goes_on = {SLOW, *(each.signal for each in self.described.problems)} - {""}
+        return "ok" if not wrong else "warn" if wrong <= goes_on else "bad"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong, as signal and text; the signal is empty where the service itself does not serve."""
         if self.silent_since:
