@@ -39,7 +39,6 @@ from proof.bench.systems import METHOD, System, started
 from stack.console import console
 from stack.topology import ROOT
 from twinlog.dev import free_port
-from twinlog.observe.metrics.commands import CALLS
 
 SCRAPE_SECONDS = 5.0
 SHARE = 0.01
@@ -50,7 +49,7 @@ _AS_PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
     "Accept-Encoding": "gzip",
 }
-_ANSWERED = re.compile(rf'^{CALLS.name}{{method="{METHOD}",reason="OK"}} (.+)$', re.MULTILINE)
+_ANSWERED = re.compile(rf'^twinlog_rpc_calls_total{{method="{METHOD}",reason="OK"}} (.+)$', re.MULTILINE)
 _TIMEOUT_SECONDS = 5.0
 _WARM_UPS = 3
 _DATA = ROOT / ".data" / "bench-metered"

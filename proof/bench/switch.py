@@ -18,12 +18,10 @@ from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
 from stack.topology import ROOT
+from twinlog import Log, Recorded
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
-from twinlog.log.ports import Log
-from twinlog.model.event import Recorded
-from twinlog.observe.metrics.process import Metrics
-from twinlog.observe.wrapper import Wrapper
 from twinlog.rpc import Behavior, Context, Method
+from twinlog.testing.internals import Metrics, Wrapper
 
 T = TypeVar("T")
 _FILE = "BENCH_METRICS_SWITCH"

@@ -69,6 +69,7 @@ _NOT_AT_A_START = {
     "log.archive:filesystem": "the same",
     "log.archive:refuse_copies": "twinlog archive",
     "log.log_file:zstd": "twinlog export and import",
+    "postgres.added:refused": "what somebody added to a table shows when rows are stored",
     "postgres.repair:_takes_the_owner": "twinlog repair",
     "postgres.views:PostgresViews._compare_columns": "a problem of the consumer in health, at its first row",
     "postgres.views:PostgresViews._query": "the same, of a query",

@@ -173,8 +173,8 @@ class Service:
         self._complete = environment.complete
         self._saga_services: Sequence[SagaService] | None = None
         """None: it was not asked to serve yet."""
-        self._prepared = 0
-        """How many consumers there were when all that has to hold was checked."""
+        self._prepared: int | None = None
+        """How many consumers there were when all that has to hold was checked; None: it was not yet."""
         self._ended = False
         """Whether the block of :meth:`running` was left."""
 
@@ -291,7 +291,7 @@ class Service:
         ConfigurationError if a stream belongs to another installation, or the services are put together wrongly.
         """
         services, sagas = self._served(servicers)
-        if servicers or self._prepared < len(self._consumers) or self._held is not None:
+        if servicers or self._prepared != len(self._consumers):
             await self._prepare(services)
         pages = await waited_for("page tokens", self.page_tokens)
         views = [await self._view_service()] if self.view_builds.declared else []
