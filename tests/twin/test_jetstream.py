@@ -304,7 +304,10 @@ async def test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_
             relay = Relay(log, twin)
             async with running(relay):
                 await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
-                assert "takes messages of 3000 at most; set its max_payload higher" in str(relay.problem)
+                assert (
+                    "takes messages of 3000 at most; set its max_payload, or that of this account, higher"
+                    in str(relay.problem)
+                )
                 await until(lambda: ends_at(twin, 3))
                 config = path / "nats" / "nats.conf"
                 config.write_text(config.read_text().replace("max_payload: 3000", "max_payload: 1MB"))

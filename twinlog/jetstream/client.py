@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,6 +32,7 @@ _log = structlog.get_logger(component="nats")
 _HEADERS = b"NATS/1.0\r\n"
 _REFUSAL = re.compile(rb"^-ERR '?([^'\r\n]+)", re.MULTILINE)
 _NO_RESPONDERS = b"NATS/1.0 503"
+_LEARN_SECONDS = 5.0
 _FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
 """What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
 
@@ -66,6 +67,9 @@ class NatsClient(Client):
         self._answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by inbox: data and headers
         self._numbers = count()
         self._inboxes = ""
+        self.connected_anew: Callable[[], Awaitable[NatsClient]] | None = None
+        """Opens another connection with the same login, which the caller closes."""
+        self._learned_at = -_LEARN_SECONDS
         self.fault: Exception | None = None
         """Why there is no connection, or what the server refused last."""
 
@@ -75,6 +79,19 @@ class NatsClient(Client):
             return await to_its_end(super().request(subject, *args, **kwargs))
         except NatsTimeoutError as error:
             raise self._no_answer(subject) from error
+
+    async def learn_limits(self) -> None:
+        """Takes over what a new connection is told of the size of messages; at most every few seconds.
+
+        The limit of an account may be raised, and the server tells nobody who is connected. Raises Unavailable.
+        """
+        now = asyncio.get_running_loop().time()
+        if self.connected_anew is None or now - self._learned_at < _LEARN_SECONDS:
+            return
+        self._learned_at = now
+        other = await self.connected_anew()
+        self._max_payload = other.max_payload
+        await other.close()
 
     def divert(self, subscription: Subscription, take: Taker) -> None:
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""

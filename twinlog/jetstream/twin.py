@@ -74,6 +74,9 @@ class JetStreamTwin:
         """How large the payload of an event may be; the rest is for what is said of it, and for a dead letter of it."""
         return self._client.max_payload * 3 // 4
 
+    async def learn_most_bytes(self) -> None:
+        await self._client.learn_limits()
+
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
         refuse_foreign(info, self._identity)
@@ -272,9 +275,14 @@ class JetStreamTwin:
             await self._store(events[middle:])
             return
         [event] = events
+        known = self._client.max_payload
+        await self._client.learn_limits()
+        if self._client.max_payload > known:
+            await self._store(events)
+            return
         raise Unavailable(
             f"event {event.address} has {len(to_wire(event))} bytes, and this nats-server takes messages of "
-            f"{self._client.max_payload} at most; set its max_payload higher"
+            f"{known} at most; set its max_payload, or that of this account, higher"
         ) from error
 
 
