@@ -292,3 +292,26 @@ def _calls() -> list[str]:
         for task in asyncio.all_tasks()
         if task.get_name() == "rpc_task" or "HandleExceptions" in task.get_name()
     ]
+
+
+@ahead
+async def test_a_server_has_stopped_once_its_calls_have_ended() -> None:
+    """Also those that were cut off: what they clean up needs what is closed next."""
+    ended: list[str] = []
+
+    async def get(_request: GetOrderRequest, _context: Context) -> GetOrderResponse:
+        try:
+            await asyncio.Event().wait()
+            return GetOrderResponse()
+        finally:
+            for _ in range(50):  # turns of the loop, as where something is given back
+                await asyncio.sleep(0)
+            ended.append("call")
+
+    services = [(Edge(get), generated.add_OrderQueryServiceServicer_to_server, NAME)]
+    async with serve(services, domain="shop", limits=Limits(grace=0)) as server:
+        load = Load(server.address, f"{NAME}/GetOrder", refusals=True)
+        async with load.idle(3, _MESSAGE):
+            await until(lambda: len(_calls()) == 3)
+    assert ended == ["call"] * 3
+    assert _calls() == []

@@ -190,9 +190,11 @@ async def test_how_a_role_writes_names_and_reads_statements_changes_nothing(
     }
     for setting_, value in given.items():
         await setting(shaken, name, f"SET {setting_} = {value}")
+    await setting(shaken, name, "SET idle_session_timeout = '1h'")
     async with open_log(shaken.url, name, "counters") as log:
         used = {each: await log.pool.fetchval(f"SHOW {each}") for each in given}
         rows = await log.pool.fetch(QUERIES["columns_of_tables"])
+        assert await log.pool.fetchval("SHOW idle_session_timeout") == "0", "kept for the next read"
     assert used == {each: {"on": "off", "off": "on"}[value] for each, value in given.items()}
     assert ["events", "type", "text"] in [list(row) for row in rows]
 

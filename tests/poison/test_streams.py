@@ -110,6 +110,9 @@ async def test_an_event_that_the_stream_does_not_take_is_not_decided(log: Memory
     class Limited(MemoryTwin):
         most_bytes = 100
 
+        async def learn_most_bytes(self) -> None:
+            """It stays so."""
+
     notes: Aggregate[int, str] = Aggregate(
         "note", 0, lambda _, text: [StringValue(value=text)], lambda note, _: note + 1, lambda _: "one"
     )

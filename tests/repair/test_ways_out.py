@@ -101,6 +101,22 @@ async def test_a_stream_with_a_message_of_somebody_else(site: Site, lost: int) -
     assert await site.log.head() == 25
 
 
+async def test_a_stream_with_messages_of_somebody_else_between_its_events(site: Site) -> None:
+    """Its last message is an event, so its end shows nothing of them."""
+    relay = Relay(site.log, site.twin)
+    await grow(site.log, 20)
+    async with running(relay):
+        await mirrored(site.log, site.twin)
+        events = await grow(site.log, 5, "b")
+        await site.damage.put("7.Other.-", b"someone else's")
+        relay.offer(events)
+        await until(lambda: f"`twinlog repair {site.log.name}`" in str(relay.problem))
+        assert (await site.repair())[0] == MENDED
+        await mirrored(site.log, site.twin)
+        await until(lambda: relay.problem is None)
+    assert await site.log.head() == 25
+
+
 async def test_a_stream_that_was_deleted_although_it_held_the_only_copy(site: Site) -> None:
     events = await grow(site.log, 20)
     await copied(site)

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 from tests.waiting import until
 from twinlog import Log, Unavailable
+from twinlog.log.lineage import Lineage
 from twinlog.testing.internals import Relay, Twin, TwinMissing, to_wire
 
 _ASKED_AT_ONCE = 100
 
 
 @asynccontextmanager
-async def running(*relays: Relay) -> AsyncIterator[None]:
+async def running(*relays: Relay | Lineage) -> AsyncIterator[None]:
     """Runs relays as long as the block takes; none may end by itself."""
     tasks = [asyncio.create_task(relay.run()) for relay in relays]
     try:

@@ -25,7 +25,7 @@ from twinlog.jetstream import api as jetstream_api
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
 from twinlog.jetstream import pulls as pulls_module
-from twinlog.jetstream.client import Outgoing
+from twinlog.jetstream.client import Answers, Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
 from twinlog.model.errors import WrongSetting
 from twinlog.testing import MemoryLog
@@ -50,7 +50,7 @@ async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
     events = recorded(twin.name, 9)
     publish = nats.publish_all
 
-    async def losing(messages: Sequence[Outgoing], timeout: float) -> bytes:
+    async def losing(messages: Sequence[Outgoing], timeout: float) -> Answers:
         return await publish([each for each in messages if each.data != to_wire(events[4])], timeout)
 
     await twin.create(1)
@@ -61,6 +61,36 @@ async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
     assert await twin.state() == TwinState(1, 4, 0)
     monkeypatch.undo()
     await twin.publish(events[4:])
+    assert await twin.state() == TwinState(1, 9, 0)
+
+
+async def test_messages_of_somebody_else_stand_for_no_events_of_a_batch_that_reaches_beyond_them(
+    nats: NatsClient, twin: JetStreamTwin
+) -> None:
+    """Each message only asks for the sequence of the one before it, which anything may have."""
+    events = recorded(twin.name, 9)
+    await twin.create(1)
+    await twin.publish(events[:3])
+    for _ in range(2):
+        await nats.jetstream().publish(f"{twin.name}.a.Other.-", b"somebody else's")
+    with pytest.raises(TwinDamaged, match="its message 4 is not event 4 of the log"):
+        await twin.publish(events[3:])
+    with pytest.raises(TwinDamaged):
+        await twin.state()  # until it is made again
+    await twin.delete()
+    await twin.create(1)
+    await twin.publish(events)
+    assert await twin.state() == TwinState(1, 9, 0)
+
+
+async def test_what_a_rival_has_stored_stands_for_the_events_of_a_batch(
+    nats: NatsClient, twin: JetStreamTwin
+) -> None:
+    events = recorded(twin.name, 9)
+    await twin.create(1)
+    await twin.publish(events[:3])
+    await JetStreamTwin(nats, twin.name).publish(events[3:6])
+    await twin.publish(events[3:])
     assert await twin.state() == TwinState(1, 9, 0)
 
 
@@ -141,8 +171,8 @@ async def test_what_a_server_turns_out_to_lack_is_told_whoever_asks(
     async def refuse(*_arguments: object, **_named: object) -> Any:
         return answer
 
-    async def refuse_all(*_arguments: object) -> bytes:
-        return answer.data
+    async def refuse_all(*_arguments: object) -> Answers:
+        return Answers(answer.data, answer.data)
 
     monkeypatch.setattr(nats, "request", refuse)
     monkeypatch.setattr(nats, "publish_all", refuse_all)
@@ -325,7 +355,10 @@ async def test_an_event_that_is_larger_than_the_server_takes_is_named_and_holds_
             relay = Relay(log, twin)
             async with running(relay):
                 await until(lambda: relay.problem is not None and "event large/4 has 5" in relay.problem)
-                assert "takes messages of 3000 at most; set its max_payload higher" in str(relay.problem)
+                assert (
+                    "takes messages of 3000 at most; set its max_payload, or that of this account, higher"
+                    in str(relay.problem)
+                )
                 await until(lambda: ends_at(twin, 3))
                 config = path / "nats" / "nats.conf"
                 config.write_text(config.read_text().replace("max_payload: 3000", "max_payload: 1MB"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +15,21 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests import servers
+from tests.kernel.batches import append, batch, counter, grow
+from tests.twin.relaying import running
 from tests.waiting import until
 from twinlog import ConfigurationError, Unavailable
 from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import api, delivery
+from twinlog.jetstream import client as client_module
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream.meaning import unavailable as meant
 from twinlog.jetstream.urls import Servers
 from twinlog.jetstream.urls import servers as named
+from twinlog.log.lineage import Lineage
 from twinlog.model.errors import WrongSetting
-from twinlog.testing.internals import JetStreamTwin, NatsClient
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay
 
 PASSWORD = "p,w@1:%/#?"
 ENCODED = "p,w%401:%25%2F%23%3F"
@@ -200,6 +208,40 @@ async def test_the_limits_of_an_account_are_told() -> None:
         )
         for each in subscribed:
             await each.unsubscribe()
+        await jetstream.close(client)
+
+
+async def test_a_limit_of_an_account_that_is_raised_is_learned_by_who_is_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server tells those who connect. An event in the log is copied then, and a command takes what it could not."""
+    monkeypatch.setattr(client_module, "_LEARN_SECONDS", 0.0)
+    limited = 'limits: {{ max_payload: {} }}, users: [{{ user: "shop+1", password: "right" }}]'
+    account = f"accounts {{ S {{ jetstream: {{ max_mem: 9MB, max_file: 9MB }}, {limited.format('2KB')} }} }}"
+    async with nats_with(f"authorization {{ users: [] }}\n{account}") as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        twin, log = JetStreamTwin(client, "large"), MemoryLog("large")
+        relay, lineage = Relay(log, twin), Lineage(log, twin)
+        large = batch((counter("b"), 0, 1))
+        large = replace(large, events=[large.events[0]._replace(payload=b"x" * 3000)])
+        async with running(relay, lineage):
+            relay.offer(await grow(log, 2))
+            await until(lambda: relay.position == 2)
+            await append(log, large)
+            relay.offer([])
+            await until(lambda: "messages of 2048 at most; set its max_payload, or" in str(relay.problem))
+            assert lineage.most_bytes == 1536
+            config = server.folder / "nats.conf"
+            config.write_text(config.read_text().replace("max_payload: 2KB", "max_payload: 64KB"))
+            os.kill(server.pid, signal.SIGHUP)
+
+            def learned() -> bool:
+                lineage.outgrown()
+                return lineage.most_bytes == 48 * 1024
+
+            await until(learned)
+            await until(lambda: relay.position == 3 and relay.problem is None)
+        assert client.stats["reconnects"] == 0
         await jetstream.close(client)
 
 

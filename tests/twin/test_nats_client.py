@@ -47,22 +47,22 @@ def outgoing(subject: str, *texts: str) -> list[Outgoing]:
     return [Outgoing(subject, f"Number: {number}\r\n", text.encode()) for number, text in enumerate(texts)]
 
 
-async def test_all_messages_are_published_in_order_and_the_last_is_answered(
+async def test_all_messages_are_published_in_order_and_the_first_and_last_are_answered(
     nats: NatsClient, subject: str, heard: list[Msg]
 ) -> None:
-    assert await nats.publish_all(outgoing(subject, "a", "", "ü"), 5) == "heard ü".encode()
+    assert await nats.publish_all(outgoing(subject, "a", "", "ü"), 5) == (b"heard a", "heard ü".encode())
     assert [(message.data.decode(), message.headers) for message in heard] == [
         ("a", {"Number": "0"}),
         ("", {"Number": "1"}),
         ("ü", {"Number": "2"}),
     ]
-    assert [bool(message.reply) for message in heard] == [False, False, True]
+    assert [bool(message.reply) for message in heard] == [True, False, True]
 
 
 async def test_every_caller_gets_its_own_answer(nats: NatsClient, subject: str, heard: list[Msg]) -> None:
     texts = [str(number) for number in range(50)]
     answers = await asyncio.gather(*(nats.publish_all(outgoing(subject, text), 5) for text in texts))
-    assert answers == [f"heard {text}".encode() for text in texts]
+    assert [answer.last for answer in answers] == [f"heard {text}".encode() for text in texts]
 
 
 async def test_what_was_published_before_comes_before(
@@ -112,14 +112,14 @@ async def test_a_message_that_is_too_large_is_refused_and_none_is_sent(
 async def test_without_a_connection_a_batch_is_refused_and_later_ones_are_not(own_nats: EmbeddedNats) -> None:
     client = await jetstream.connect(own_nats.url, "tests")
     await client.subscribe("subject", cb=_respond)
-    assert await client.publish_all(outgoing("subject", "a"), 5) == b"answer"
+    assert await client.publish_all(outgoing("subject", "a"), 5) == (b"answer", b"answer")
     await own_nats.kill()
     await until(lambda: not client.is_connected)
     with pytest.raises(ConnectionReconnectingError):
         await client.publish_all(outgoing("subject", "b"), 5)
     await own_nats.start()
     await until(lambda: client.is_connected)
-    assert await client.publish_all(outgoing("subject", "c"), 5) == b"answer"
+    assert await client.publish_all(outgoing("subject", "c"), 5) == (b"answer", b"answer")
     await jetstream.close(client)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,6 +32,7 @@ _log = structlog.get_logger(component="nats")
 _HEADERS = b"NATS/1.0\r\n"
 _REFUSAL = re.compile(rb"^-ERR '?([^'\r\n]+)", re.MULTILINE)
 _NO_RESPONDERS = b"NATS/1.0 503"
+_LEARN_SECONDS = 5.0
 _FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
 """What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
 
@@ -57,6 +58,13 @@ class Outgoing(NamedTuple):
     data: bytes
 
 
+class Answers(NamedTuple):
+    """The data of the replies to the first and the last of some messages; of a single one they are the same."""
+
+    first: bytes
+    last: bytes
+
+
 class NatsClient(Client):
     """A connection to NATS."""
 
@@ -66,6 +74,9 @@ class NatsClient(Client):
         self._answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by inbox: data and headers
         self._numbers = count()
         self._inboxes = ""
+        self.connected_anew: Callable[[], Awaitable[NatsClient]] | None = None
+        """Opens another connection with the same login, which the caller closes."""
+        self._learned_at = -_LEARN_SECONDS
         self.fault: Exception | None = None
         """Why there is no connection, or what the server refused last."""
 
@@ -76,42 +87,64 @@ class NatsClient(Client):
         except NatsTimeoutError as error:
             raise self._no_answer(subject) from error
 
+    async def learn_limits(self) -> None:
+        """Takes over what a new connection is told of the size of messages; at most every few seconds.
+
+        The limit of an account may be raised, and the server tells nobody who is connected. Raises Unavailable.
+        """
+        now = asyncio.get_running_loop().time()
+        if self.connected_anew is None or now - self._learned_at < _LEARN_SECONDS:
+            return
+        self._learned_at = now
+        other = await self.connected_anew()
+        self._max_payload = other.max_payload
+        await to_its_end(other.close())
+
     def divert(self, subscription: Subscription, take: Taker) -> None:
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""
         self._takers[subscription._id] = take
 
-    async def publish_all(self, messages: Sequence[Outgoing], timeout_seconds: float) -> bytes:
-        """Publishes messages in one write; returns the data of the reply to the last of them.
+    async def publish_all(self, messages: Sequence[Outgoing], timeout_seconds: float) -> Answers:
+        """Publishes messages in one write; returns the data of the replies to the first and the last of them.
 
         Raises NoRespondersError where nobody listens, ConnectionReconnectingError while disconnected (nothing is
         sent), MaxPayloadError, and NoAnswer after ``timeout_seconds`` without a reply.
         """
         if not self._inboxes:
             await self._listen()
-        inbox = f"{self._inboxes}.{next(self._numbers)}"
-        answer: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        self._answers[inbox.encode()] = answer
+        loop, asked = asyncio.get_running_loop(), {0, len(messages) - 1}
+        inboxes = {index: f"{self._inboxes}.{next(self._numbers)}" for index in asked}
+        answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {
+            inbox.encode(): loop.create_future() for inbox in inboxes.values()
+        }
+        self._answers |= answers
         try:
-            self._write(b"".join(self._commands(messages, inbox)))
+            self._write(b"".join(self._commands(messages, inboxes)))
             async with asyncio.timeout(timeout_seconds):
-                data, headers = await answer
+                replies = [await answers[inboxes[index].encode()] for index in sorted(asked)]
         except TimeoutError as error:
             raise self._no_answer(messages[-1].subject) from error
         finally:
-            del self._answers[inbox.encode()]
+            for inbox in answers:
+                del self._answers[inbox]
+        (first, _), (last, headers) = replies[0], replies[-1]
         if headers.startswith(_NO_RESPONDERS):
             raise NoRespondersError
-        return data
+        return Answers(first, last)
 
-    def _commands(self, messages: Sequence[Outgoing], inbox: str) -> Sequence[bytes]:
+    def _commands(self, messages: Sequence[Outgoing], inboxes: Mapping[int, str]) -> Sequence[bytes]:
         parts: list[bytes] = []
-        for number, (subject, lines, data) in enumerate(messages, 1):
+        for index, (subject, lines, data) in enumerate(messages):
             headers = b"%s%s\r\n" % (_HEADERS, lines.encode())
             size = len(headers) + len(data)
             if size > self.max_payload:
                 raise MaxPayloadError
-            reply = inbox if number == len(messages) else ""
-            parts += (f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode(), headers, data, b"\r\n")
+            parts += (
+                f"HPUB {subject} {inboxes.get(index, '')} {len(headers)} {size}\r\n".encode(),
+                headers,
+                data,
+                b"\r\n",
+            )
         return parts
 
     def _write(self, commands: bytes) -> None:

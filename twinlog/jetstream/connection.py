@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
+from functools import partial
 from logging import DEBUG, WARNING
 
 import structlog
@@ -60,6 +61,7 @@ async def connect(url: str, name: str, *, waits: bool = True) -> NatsClient:
             skip_subject_validation=True,  # all subjects are made by this package
         )
         client.fault, heard.connected = None, True
+        client.connected_anew = partial(reached, url, name)
         _check_version(client)
         await heard.retrying(lambda: _check_jetstream(client))
     except BaseException:

@@ -32,7 +32,7 @@ RULES: Sequence[Rule] = (
          "let it publish $JS.API.> and the logs' subjects, and subscribe to _INBOX.>"),
     Rule("maximum subscriptions exceeded", "NATS_URL", "this user, or its account, may not subscribe as often",
          "raise max_subscriptions: a process has one for each consumer and a few more"),
-    Rule("maximum payload exceeded", "NATS_URL", "this nats-server takes smaller messages than are needed",
+    Rule("maximum payload (exceeded|violation)", "NATS_URL", "this nats-server takes smaller messages than are needed",
          "set its max_payload, or that of this account, to 1 MB, as by default, or more"),
     Rule(r"err_code=(10026|10027|10113|10120)\b", "NATS_URL", "the limits of this account leave no room",
          "raise them, for one stream a service, without bounds, and one consumer a cursor"),

@@ -28,7 +28,16 @@ from twinlog.jetstream.meaning import unavailable
 from twinlog.jetstream.ownership import INSTALLATION, labels, metadata_of, refuse_foreign
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
-from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence, event_in
+from twinlog.log.twin import (
+    Delivery,
+    TwinDamaged,
+    TwinMissing,
+    TwinState,
+    WrongLastSequence,
+    event_in,
+    mended_by_repair,
+    mirrors,
+)
 from twinlog.log.wire import to_wire
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
@@ -72,11 +81,16 @@ class JetStreamTwin:
         self._history = PredecessorIndex()
         self._stored = 0
         """The last event of the last batch that was stored completely."""
+        self._doubtful: Recorded | None = None
+        """One that was refused although those behind it were stored."""
 
     @property
     def most_bytes(self) -> int:
         """How large the payload of an event may be; the rest is for what is said of it, and for a dead letter of it."""
         return self._client.max_payload * 3 // 4
+
+    async def learn_most_bytes(self) -> None:
+        await self._client.learn_limits()
 
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
@@ -93,6 +107,7 @@ class JetStreamTwin:
                 remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
                 f"log. Otherwise use another NATS server or account.",
             )
+        await self._compare_doubtful()
         return api.state_of(info)
 
     async def create(self, first: int) -> None:
@@ -221,8 +236,9 @@ class JetStreamTwin:
         await self._hints.taken(timeout_seconds)
 
     async def _publish(self, events: Sequence[Recorded]) -> None:
-        # One write and one reply, to the last message: each is refused unless the one before it is stored. Where this
-        # process did not store the one before, the first goes ahead alone: if it does not fit, the rest is not sent.
+        # One write, and replies to the first and the last message: each is refused unless the one before it is stored,
+        # or something in its place. Where this process did not store the one before, the first goes ahead alone: if
+        # that does not fit, the rest is not sent.
         first, *rest = events
         if rest and first.position != self._stored + 1:
             await self._store([first])
@@ -245,7 +261,7 @@ class JetStreamTwin:
     async def _store(self, events: Sequence[Recorded]) -> None:
         position = events[-1].position
         try:
-            reply = await self._client.publish_all(
+            answers = await self._client.publish_all(
                 [self._message(event) for event in events], api.REQUEST_TIMEOUT_SECONDS
             )
         except NoRespondersError as error:
@@ -255,7 +271,7 @@ class JetStreamTwin:
             return
         except (NatsError, TimeoutError, OSError) as error:
             raise unavailable(error) from error
-        answer = json.loads(reply)
+        answer = json.loads(answers.last)
         refusal = answer.get("error")
         if refusal:
             self._stored = 0  # so that the next time the first goes alone, and is told why it is refused
@@ -277,6 +293,23 @@ class JetStreamTwin:
         if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
+        if json.loads(answers.first).get("error"):
+            # What lies in its place has the sequence that the next one had to follow: a rival's copy, or no event.
+            self._stored, self._doubtful = 0, events[0]
+            await self._compare_doubtful()
+
+    async def _compare_doubtful(self) -> None:
+        """Raises TwinDamaged for as long as another message lies where an event was refused."""
+        if (event := self._doubtful) is None:
+            return
+        message = await self.message(event.position)
+        if message is not None and not mirrors(message, event):
+            raise TwinDamaged(
+                stream=self.name,
+                damage=f"its message {event.position} is not event {event.position} of the log",
+                remedy=mended_by_repair(self.name),
+            )
+        self._doubtful = None
 
     async def _store_until_too_large(self, events: Sequence[Recorded], error: MaxPayloadError) -> None:
         """Stores what precedes an event that the server does not take. Raises Unavailable, which names that one."""
@@ -286,9 +319,14 @@ class JetStreamTwin:
             await self._store(events[middle:])
             return
         [event] = events
+        known = self._client.max_payload
+        await self._client.learn_limits()
+        if self._client.max_payload > known:
+            await self._store(events)
+            return
         raise Unavailable(
             f"event {event.address} has {len(to_wire(event))} bytes, and this nats-server takes messages of "
-            f"{self._client.max_payload} at most; set its max_payload higher"
+            f"{known} at most; set its max_payload, or that of this account, higher"
         ) from error
 
 

@@ -246,6 +246,7 @@ class GroupCommit:
         if self._lineage and (most := self._lineage.most_bytes):
             # Once it is in the log, no event behind it could be copied.
             for event in [event for event in draft.events if len(event.payload) > most]:
+                self._lineage.outgrown()
                 raise EventTooLarge(stream=event.stream, bytes=len(event.payload), most=most)
         return Batch(
             recorded_at=self._clock.now(),

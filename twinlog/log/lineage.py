@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from twinlog.log.twin import (
     mirrors,
 )
 from twinlog.log.wire import event_id_of
-from twinlog.model.errors import Unavailable, unexpected
+from twinlog.model.errors import ConfigurationError, Unavailable, unexpected
 from twinlog.model.event import Recorded
 
 
@@ -64,6 +65,7 @@ class Lineage:
         self._verified = asyncio.Condition()
         self._doubted = asyncio.Event()
         self._doubted.set()
+        self._outgrown = asyncio.Event()
         self.known: Tip | None = None
         """What the log had when it was last looked at, and has to have still."""
         self.breaks = 0
@@ -87,6 +89,12 @@ class Lineage:
 
     async def run(self) -> None:
         """Compares at the start, and whenever there are doubts, until log and stream agree."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._limited:
+                tasks.create_task(self._learn(self._limited))
+            await self._compare_when_doubted()
+
+    async def _compare_when_doubted(self) -> None:
         while True:
             await self._doubted.wait()
             await self._retrying(self.verify)
@@ -110,6 +118,17 @@ class Lineage:
             await self._verified.wait_for(lambda: self.known is not None and self.known.era > since)
             assert self.known
             return self.known.era
+
+    def outgrown(self) -> None:
+        """An event was too large for its stream: whether it still would be is asked."""
+        self._outgrown.set()
+
+    async def _learn(self, limited: SizeLimited) -> None:
+        while True:
+            await self._outgrown.wait()
+            self._outgrown.clear()
+            with suppress(Unavailable, ConfigurationError):  # it shows elsewhere
+                await limited.learn_most_bytes()
 
     def committed(self, event: Recorded) -> None:
         """Takes in the newest event of the log."""

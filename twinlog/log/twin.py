@@ -61,7 +61,7 @@ class LogGapped(Unavailable):
 
 class EventTooLarge(FailedPrecondition):
     """An event of stream {stream} would have {bytes} bytes, and nats-server carries {most} of one at most. Decide
-    smaller events, or set its max_payload higher."""
+    smaller events, or set its max_payload, or that of this account, higher."""
 
     reason = "EVENT_TOO_LARGE"
 
@@ -204,6 +204,10 @@ class SizeLimited(Protocol):
     @property
     def most_bytes(self) -> int:
         """How large the payload of an event may be."""
+        ...
+
+    async def learn_most_bytes(self) -> None:
+        """Asks how large it may be by now; an operator may have raised it. Raises Unavailable."""
         ...
 
 

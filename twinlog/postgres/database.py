@@ -26,14 +26,15 @@ SESSION = """SET default_transaction_isolation = 'read committed'; SET row_secur
 SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET transform_null_equals = off;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 SET tcp_keepalives_idle = 6; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3;
-SET tcp_user_timeout = 15000"""
+SET tcp_user_timeout = 15000; SET idle_session_timeout = 0"""
 """Every transaction relies on it: one that waited for the log's lock has to see what was committed meanwhile, and what
 is acknowledged has to be on the disk; and rows that a policy hides would be taken for rows that are not there, so that
 that is an error. The second line is how statements are read, and how names are told that are compared with stored ones.
 Set in the session, because that goes before what the server, the database or the user has as its default, and a pooler
 lets it pass. ``default_transaction_read_only`` stays as the operator has it: read-only is an outage; so do the other
 ways to commit, which wait for the disk, too, or for replicas. The last line is for the server what ``_KEEPALIVE`` is
-here: a process that is gone without a word may hold the log's lock, for two hours by default."""
+here: a process that is gone without a word may hold the log's lock, for two hours by default. A session that is there
+and idle is kept for the next read, which would be the one to fail."""
 
 
 @contextmanager

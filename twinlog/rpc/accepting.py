@@ -34,6 +34,8 @@ _MOST = 64
 _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _AGAIN_SECONDS = 0.1
+_LEAVING_SECONDS = 1.0
+"""How long calls that were cancelled may take to end."""
 _LOOK_SECONDS = 0.1
 _CALM_SECONDS, _CALMS = 0.5, 8
 """What is counted so many times, this far apart, and no crowd comes, is lost. Once is too little: where a machine is
@@ -178,7 +180,7 @@ class Acceptor:
             self._settle()
 
     async def stop(self, grace: float) -> None:
-        """Stops the server. Calls in flight have so many seconds to finish."""
+        """Stops the server. Calls in flight have so many seconds to finish, and are cancelled then."""
         await self.server.stop(grace)
         for timer in (self._timer, self._looking, self._settling):
             if timer:
@@ -186,6 +188,10 @@ class Acceptor:
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
+        if self._calls:  # the core has cancelled them; what they clean up needs what is closed next
+            _, left = await asyncio.wait(self._calls, timeout=_LEAVING_SECONDS)
+            for call in left:
+                call.cancel()
 
     def _ask(self, method: _Method) -> None:
         method.tasks += 1
