@@ -110,10 +110,12 @@ async def _all(opened: Window, order: str) -> None:
 
 
 async def _shoot(page: Page, name: str, *, wrong: bool = False) -> None:
-    """``wrong``: something is, and the picture shows it; on a busy machine a service may be late where it should not."""
+    """``wrong``: something is, and the picture shows it. On a busy machine a service may be late in any other."""
     await page.wait_for_timeout(500)
     if not wrong:
-        await expect(page.locator(".health").first).to_contain_text("All is well", timeout=_CALM_SECONDS * 1e3)
+        await expect(page.locator(".health").first).to_contain_text(
+            "All is well", timeout=_CALM_SECONDS * 1e3
+        )
     await page.screenshot(path=FOLDER / f"{name}.png")
     print(f"docs/console/{name}.png")
 
