@@ -4,10 +4,10 @@ Shops on servers differ by more than metrics or traces cost, so there is one sho
 is compared is the processor time of a saga in all its processes, Postgres and NATS included, of one round; whatever
 else the machine does bears on all its turns.
 
-Metrics: in one turn nothing is counted; in another, all is counted ten times over (:mod:`proof.bench.switch`), of which
-a tenth of the difference is what counting costs; in the third nothing is counted, and it is scraped again and again, of
-which the difference is what so many scrapes cost. Prometheus scrapes each 5 s by the rules that are shipped. With
-``--control`` nothing is ever counted or scraped: what is printed then is noise.
+Metrics: in one turn nothing is counted; in another, all is counted twenty times over (:mod:`proof.bench.switch`), of
+which a twentieth of the difference is what counting costs; in the third nothing is counted, and it is scraped again and
+again, of which the difference is what so many scrapes cost. Prometheus scrapes each 5 s by the rules that are shipped.
+With ``--control`` nothing is ever counted or scraped: what is printed then is noise.
 
 With ``--sampled`` the shop traces: its turns differ in nothing but that of one of them one call in a hundred is traced
 by its caller, and its spans sent.
@@ -34,7 +34,7 @@ from unittest.mock import patch
 from proof.bench import budget, measure
 from proof.bench.load import Call, Load, Spread
 from proof.bench.receiving import receiver
-from proof.bench.switch import LAYERS, Switch, switched
+from proof.bench.switch import LAYERS, OBEY, Switch, switched
 from proof.bench.systems import METHOD, System, started
 from stack.console import console
 from stack.topology import ROOT
@@ -43,13 +43,14 @@ from twinlog.dev import free_port
 SCRAPE_SECONDS = 5.0
 SHARE = 0.01
 """Of the calls, those that are traced."""
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.05
 """Between scrapes in a turn that has them."""
 _AS_PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
     "Accept-Encoding": "gzip",
 }
 _ANSWERED = re.compile(rf'^twinlog_rpc_calls_total{{method="{METHOD}",reason="OK"}} (.+)$', re.MULTILINE)
+_TICKS = re.compile(r"^twinlog_event_loop_lag_seconds_count (.+)$", re.MULTILINE)
 _TIMEOUT_SECONDS = 5.0
 _WARM_UPS = 3
 _DATA = ROOT / ".data" / "bench-metered"
@@ -102,7 +103,7 @@ class Round(NamedTuple):
 
     off: Turn
     counted: Turn
-    """Ten times over."""
+    """As often over as there are layers."""
     scraped: Turn
 
     @property
@@ -195,21 +196,26 @@ class _Measured(NamedTuple):
     async def check(self) -> None:
         """Fails where the services do not obey the switch: then nothing would seem to cost anything."""
         for on in (False, True):
-            self.switch.on = on
-            before = await self._calls()
+            self.turn(on=on)
+            before = await _scrape(self.urls)
             await measure.rates(self.system, self.orders)
-            counted = await self._calls() - before
+            after = await _scrape(self.urls)
+            counted = _sum(_ANSWERED, after) - _sum(_ANSWERED, before)
             assert counted == (LAYERS * self.orders if on else 0), f"{counted} calls are counted, {on=}"
+            for earlier, page in zip(before, after, strict=True):
+                assert (_sum(_TICKS, [page]) > _sum(_TICKS, [earlier])) == on, f"the timers, {on=}"
 
-    async def _calls(self) -> int:
-        pages = await _scrape(self.urls)
-        return sum(int(float(found)) for page in pages for found in _ANSWERED.findall(page))
+    def turn(self, *, on: bool) -> None:
+        """Has metrics put on in all services, or taken off."""
+        self.switch.on = on
+        for pid in self.system.pids.values():
+            os.kill(pid, OBEY)
 
     async def round(self, number: int, *, control: bool) -> Round:
         """Three turns, in an order that changes from round to round."""
         turns: dict[str, Turn] = {}
         for kind in _ORDERS[number % len(_ORDERS)]:
-            self.switch.on = kind == "counted" and not control
+            self.turn(on=kind == "counted" and not control)
             turns[kind] = await self._turn([] if control else self.urls, scrapes=kind == "scraped")
         return Round(**turns)
 
@@ -297,6 +303,11 @@ async def _scraped(urls: Sequence[str], pause_seconds: float) -> AsyncIterator[S
             yield done
         finally:
             ended.set()
+
+
+def _sum(pattern: re.Pattern[str], pages: Sequence[str]) -> float:
+    """Of the values in pages of metrics."""
+    return sum(float(found) for page in pages for found in pattern.findall(page))
 
 
 async def _scrape(urls: Sequence[str]) -> Sequence[str]:

@@ -3,31 +3,39 @@
 One shop is compared with itself so: the same processes, tables and connections. All services look at one byte of a
 file before they call what is around a method, a consumer or a log, or what is inside of it. They look in either case,
 so what is between the two is what the wrappers cost. What is around is wrapped several times, each of which counts all:
-a cost that is less than what a turn differs from the next shows when it is had several times over.
+a cost that is less than what a turn differs from the next shows when it is had several times over. The event loop's
+timers are as many; a signal has them begin and end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
 from stack.topology import ROOT
-from twinlog import Log, Recorded
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
+from twinlog.log.ports import Log
+from twinlog.model.event import Recorded
+from twinlog.observe.metrics.event_loop import EVERY_SECONDS, EventLoop
+from twinlog.observe.metrics.process import Metrics
+from twinlog.observe.wrapper import Wrapper
 from twinlog.rpc import Behavior, Context, Method
-from twinlog.testing.internals import Metrics, Wrapper
 
 T = TypeVar("T")
 _FILE = "BENCH_METRICS_SWITCH"
 _SITE = Path(__file__).with_name("switched")
-LAYERS = 10
+LAYERS = 20
 """So often everything is wrapped."""
+OBEY = signal.SIGWINCH
+"""Has a service look at the switch for its timers; others ignore it."""
 
 
 class Switch:
@@ -64,6 +72,7 @@ def switch_metrics() -> None:
     """Has the metrics of this process obey the switch that its environment names."""
     switch = Switch(Path(os.environ[_FILE]))
     log, call, consumer = Metrics.log, Metrics.call, Metrics.consumer
+    measured = EventLoop.measured
 
     def switched_log(self: Metrics, inner: Log) -> Log:
         return cast(Log, _Log(switch, _layers(partial(log, self), inner), inner))
@@ -74,8 +83,50 @@ def switch_metrics() -> None:
     def switched_consumer(self: Metrics, inner: Consumer) -> Consumer:
         return _Consumer(switch, _layers(partial(consumer, self), inner), inner)
 
-    for name, method in {"log": switched_log, "call": switched_call, "consumer": switched_consumer}.items():
-        setattr(Metrics, name, method)
+    def switched_ticks(self: EventLoop) -> AbstractContextManager[None]:
+        return _ticking(switch, measured, [self, *(EventLoop() for _ in range(LAYERS - 1))])
+
+    for of, name, method in (
+        (Metrics, "log", switched_log),
+        (Metrics, "call", switched_call),
+        (Metrics, "consumer", switched_consumer),
+        (EventLoop, "measured", switched_ticks),
+    ):
+        setattr(of, name, method)
+
+
+@contextmanager
+def _ticking(
+    switch: Switch,
+    measured: Callable[[EventLoop], AbstractContextManager[None]],
+    event_loops: Sequence[EventLoop],
+) -> Iterator[None]:
+    """Measures the running loop so often, where the switch is on: each time at another moment, as one would alone."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as ticking:
+        begins: list[asyncio.TimerHandle] = []
+
+        def obey() -> None:
+            for begin in begins:
+                begin.cancel()
+            begins.clear()
+            ticking.close()
+            if switch.on:
+                begins.extend(
+                    loop.call_later(
+                        number * EVERY_SECONDS / len(event_loops), ticking.enter_context, measured(each)
+                    )
+                    for number, each in enumerate(event_loops)
+                )
+
+        loop.add_signal_handler(OBEY, obey)
+        obey()
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(OBEY)
+            for begin in begins:
+                begin.cancel()
 
 
 def _layers(put_around: Callable[[T], T], inner: T) -> T:

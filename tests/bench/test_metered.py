@@ -19,6 +19,7 @@ from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from tests.memory_shop import MemoryShop, NoContext
 from twinlog.observe.metrics.commands import CALLS
 from twinlog.observe.metrics.consumers import BATCH_EVENTS
+from twinlog.observe.metrics.event_loop import EventLoop
 from twinlog.observe.metrics.log import APPEND_EVENTS
 from twinlog.observe.metrics.process import Metrics
 from twinlog.observe.metrics.scrape import sampled
@@ -29,8 +30,9 @@ from twinlog.rpc import Method
 async def test_what_is_switched_off_counts_nothing_and_on_it_counts_several_times(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("log", "call", "consumer"):  # as they were, after the test
-        monkeypatch.setattr(Metrics, name, getattr(Metrics, name))
+    parts = ((Metrics, "log"), (Metrics, "call"), (Metrics, "consumer"), (EventLoop, "measured"))
+    for of, name in parts:  # as they were, after the test
+        monkeypatch.setattr(of, name, getattr(of, name))
     with switched(tmp_path / "switch") as switch:
         switch_metrics()
     async with MemoryShop(measured=True) as shop:

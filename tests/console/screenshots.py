@@ -21,6 +21,7 @@ from tests.servers import folder
 from twinlog.console.process import pages_of, serving
 
 FOLDER = ROOT / "docs" / "console"
+_CALM_SECONDS = 60.0
 
 
 async def main() -> None:
@@ -35,7 +36,7 @@ async def main() -> None:
             shop.services["customer_svc"].hang()
             page = await opened.open("/")
             await expect(page.locator("#service-customer_svc")).to_contain_text("no answer")
-            await _shoot(page, "map-silent")
+            await _shoot(page, "map-silent", wrong=True)
             shop.services["customer_svc"].resume()
         async with window(chromium, url, scheme="dark") as opened:
             await _shoot(await opened.open("/"), "map-dark")
@@ -44,7 +45,7 @@ async def main() -> None:
     async with served(now) as shop, browser() as chromium, serving(shop.addresses) as url:
         await poisoned(shop)
         async with window(chromium, url) as opened:
-            await _shoot(await opened.open("/dead-letters"), "dead-letters")
+            await _shoot(await opened.open("/dead-letters"), "dead-letters", wrong=True)
     await _tried()
 
 
@@ -108,8 +109,13 @@ async def _all(opened: Window, order: str) -> None:
     await _shoot(page, "rebuild")
 
 
-async def _shoot(page: Page, name: str) -> None:
+async def _shoot(page: Page, name: str, *, wrong: bool = False) -> None:
+    """``wrong``: something is, and the picture shows it. On a busy machine a service may be late in any other."""
     await page.wait_for_timeout(500)
+    if not wrong:
+        await expect(page.locator(".health").first).to_contain_text(
+            "All is well", timeout=_CALM_SECONDS * 1e3
+        )
     await page.screenshot(path=FOLDER / f"{name}.png")
     print(f"docs/console/{name}.png")
 

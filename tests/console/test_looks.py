@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -52,6 +53,21 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def looking(service: Late) -> AsyncIterator[Looking]:
     async with Looking({"svc": "host:1"}, service) as made:
         yield made
+
+
+async def test_a_console_that_stops_while_it_waits_for_an_answer_logs_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(looks, "DEADLINE_SECONDS", 600.0)
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    service = Late()
+    async with looking(service):
+        await until(lambda: service.asked == 2)
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await asyncio.sleep(0)  # what waits for their ends hears of them
+    gc.collect()
+    assert not told
 
 
 async def said(made: Looking) -> Said:

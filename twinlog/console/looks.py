@@ -216,6 +216,8 @@ class Looking:
             described, consumers = await asked
         finally:
             asked.cancel()
+            # Nobody else hears what a canceled one ends with, which asyncio would log.
+            await asyncio.gather(asked, return_exceptions=True)
         if described.message is None or consumers.message is None:
             self._fell_silent(name, consumers if described.ok else described, asked_at)
         else:

@@ -31,8 +31,6 @@ from twinlog.model.personal import NONCE_BYTES, seal, unseal
 from twinlog.model.routing import routing_key_of
 from twinlog.model.saga import StepState
 from twinlog.model.view import AnyView, Changes
-from twinlog.observe.metrics.process import Metrics
-from twinlog.observe.wrapper import Wrapper
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, open_pool
 from twinlog.postgres.database import ensure_database
@@ -69,7 +67,6 @@ __all__ = [
     "JetStreamTwin",
     "Linger",
     "MemoryKeys",
-    "Metrics",
     "NatsClient",
     "NewEvent",
     "Outcome",
@@ -90,7 +87,6 @@ __all__ = [
     "UndecodableEvent",
     "UnknownEventType",
     "Unstorable",
-    "Wrapper",
     "Wrapping",
     "builds_in",
     "checked",
