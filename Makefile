@@ -8,7 +8,7 @@ GENERATED := $(VENV)/.generated
 PROTOS := $(shell find protos -name '*.proto')
 IMAGE := $(VENV)/protos.binpb
 RIVALS := .venv-bench
-WORKERS := 4
+WORKERS := 5
 
 # Tests start services hundreds of times: without bytecode, each start compiles all of the code again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -84,7 +84,7 @@ clean: ## Remove the environment, generated code and embedded servers' data
 
 ##@ Prove it
 
-# More workers than processors: half of the tests wait most of the time.
+# More workers than processors, since half of the tests wait most of the time; one of them computes all the time.
 test: $(GENERATED) ## Run all tests, against real servers of their own
 	@$(BIN)/pytest -n $(WORKERS) --durations=10
 

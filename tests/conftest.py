@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,9 @@ LONGEST_FIRST = (
     "tests/tracing/test_shop.py",
     "tests/examples/test_hotel.py::test_it_passes_its_checks",
     "tests/log/test_faults.py",
-    "tests/docs/test_site.py",
     "tests/twin/test_relay.py::TestWithServers::test_relays_that_are_killed_before_they_hear_the_reply",
     "tests/log/test_positions.py",
     "tests/examples/test_hotel_runs.py",
-    "tests/simulation/test_command.py",
-    "tests/simulation/test_simulation.py::test_seeds_keep_every_promise",
     "tests/effects/test_crashes.py",
     "tests/docs/test_third_service.py",
     "tests/files/test_shop.py",
@@ -81,6 +78,18 @@ LONGEST_FIRST = (
     "tests/watches/test_crowds.py",
 )
 """What takes longest begins first, so that all workers end at about the same time; `make test` lists what took long."""
+
+COMPUTING = (
+    "tests/simulation/",
+    "tests/docs/test_site.py",
+    "tests/saga/",
+    "tests/testing/",
+    "tests/watches/test_simulated.py",
+)
+"""Tests that take seconds of a processor and wait for no server, the longest first.
+
+One worker begins with these and with what is ``fast``, while the others' tests wait for servers half of their time.
+"""
 
 SERVERS = {"postgres_url", "nats_url", "own_postgres", "own_nats", "postgres", "jetstream", "servers"}
 """Fixtures that start servers, and parameters that ask for them."""
@@ -126,6 +135,8 @@ SLOW = (
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
 
+_TESTS = Path(__file__).parent
+
 # Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
@@ -139,6 +150,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.is_dir():
         name += "/"
     return True if config.option.markexpr == "fast" and name.startswith(SLOW) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Lets each worker begin elsewhere: in a fresh clone, each compiles its part, and finds the rest compiled."""
+    report = yield
+    if collector.path == _TESTS and report.result and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+        of = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        begin = len(report.result) * (int(worker.removeprefix("gw")) % of) // of
+        report.result = [*report.result[begin:], *report.result[:begin]]
+    return report
 
 
 def pytest_collection_finish() -> None:
@@ -162,25 +186,23 @@ vars(supervisor)["spawn"] = preloaded.spawn
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Hands out groups and single tests in order. (The mark xdist_group has no effect under pytest 9.2.)"""
-    from xdist.scheduler import LoadScopeScheduling
+    from tests.scheduling import FromBothEnds
 
     config.option.loadscopereorder = False  # which would begin with what has most tests
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = lambda nodeid: _group(nodeid) or nodeid
-    return scheduler
+    return FromBothEnds(config, log, _group)
 
 
 def _group(nodeid: str) -> str:
     return next((group for group in TOGETHER if nodeid.startswith(group)), "")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts them in order and marks what is fast; refuses one that shares a fixture and is in no group."""
     if chromium.left_out():
         without = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
-    items.sort(key=lambda item: _rank(item.nodeid))
     for item in items:
         assert isinstance(item, pytest.Function)
         scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures}
@@ -188,12 +210,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f"{item.nodeid} shares a fixture: add it to TOGETHER in {__file__}")
         if not item.nodeid.startswith(SLOW) and not SERVERS & _needs(item):
             item.add_marker("fast")
+    items.sort(key=lambda item: (_place(item), item.path))
 
 
-def _rank(nodeid: str) -> int:
-    """The place of what begins early; all else comes after that, as it was collected."""
-    ranks = (rank for rank, prefix in enumerate(LONGEST_FIRST) if nodeid.startswith(prefix))
-    return next(ranks, len(LONGEST_FIRST))
+def _place(item: pytest.Item) -> int:
+    """What takes longest comes first, what only computes comes last, and all else between."""
+    if (computes := _rank(item, COMPUTING)) is not None:
+        return len(LONGEST_FIRST) + 1 + len(COMPUTING) - computes
+    if (longest := _rank(item, LONGEST_FIRST)) is not None:
+        return longest
+    return len(LONGEST_FIRST) + (item.get_closest_marker("fast") is not None)
+
+
+def _rank(item: pytest.Item, prefixes: tuple[str, ...]) -> int | None:
+    """Which of these an item's name begins with."""
+    return next((rank for rank, prefix in enumerate(prefixes) if item.nodeid.startswith(prefix)), None)
 
 
 def _needs(item: pytest.Function) -> set[str]:

@@ -19,6 +19,7 @@ from twinlog.log.lease import AlwaysHeld
 from twinlog.memory.keys import MemoryKeys
 from twinlog.observe.metrics.process import Metrics
 from twinlog.observe.tracing_off import NO_TRACING, Tracing
+from twinlog.service.environment import Environment
 from twinlog.service.process import observed
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
@@ -58,17 +59,19 @@ class Node(Service):
         super().__init__(
             name,
             shop.logs[log],
-            twin=shop.twin,
-            lease=lambda work: NoReplica() if work == "timers" else AlwaysHeld(),
+            Environment(
+                twin=shop.twin,
+                lease=lambda work: NoReplica() if work == "timers" else AlwaysHeld(),
+                clock=shop.clock,
+                ids=shop.ids,
+                on_crash=shop.crashed,
+                observed=observed(self.metrics),
+                tracing=shop.tracing(name),
+                keys=shop.keys,
+            ),
             schema=Schema(),
-            clock=shop.clock,
-            ids=shop.ids,
-            on_crash=shop.crashed,
             aggregates=aggregates,
-            keys=shop.keys,
             middleware=[lambda consumer: Gated(consumer, self.works)],
-            observed=observed(self.metrics),
-            tracing=shop.tracing(name),
         )
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:

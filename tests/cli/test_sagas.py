@@ -9,7 +9,7 @@ from tests.saga_service.desk import Desk, desk
 
 
 def at(one: Desk) -> list[str]:
-    return ["--at", one.service._endpoint.address]
+    return ["--at", one.service.environment.endpoint.address]
 
 
 async def test_sagas_are_listed_and_shown(twinlog: Terminal) -> None:

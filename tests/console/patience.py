@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from twinlog.console import looks
+from twinlog.console.looks import Looking
 from twinlog.console.services import DEADLINE_SECONDS, Services
 
 SHOWN_SECONDS = 90.0
@@ -28,6 +29,12 @@ def patient(hangs: Callable[[str], bool]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ask", "collect"):
             patch.setattr(Services, name, _longer(getattr(Services, name), hangs))
+        patience = Looking.patience
+
+        def longer(self: Looking, name: str) -> float:
+            return patience(self, name) + (0.0 if hangs(name) else _ANSWER_SECONDS)
+
+        patch.setattr(Looking, "patience", longer)
         # A first reader is shown what all have said: the looks that it waits for end by themselves.
         patch.setattr(looks, "_FIRST_SECONDS", 2 * _ANSWER_SECONDS)
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -48,8 +49,11 @@ class Served:
         """Serves, if it does not."""
         self._stop = asyncio.Event()
         self.node.peers = Peers(LogHistory(self.node.log), self.others, self.name)
-        self.node._endpoint = Endpoint(self.address, domain="shop")
-        self.node._until_stopped = self._stop.wait
+        self.node.environment = replace(
+            self.node.environment,
+            endpoint=Endpoint(self.address, domain="shop"),
+            until_stopped=self._stop.wait,
+        )
         self._task = asyncio.create_task(self.node.serve(*self._edges, middleware=[self._hanging]))
         await beside(self._task, until_serving(self.address))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from twinlog.console.lanes import Lanes, anchor, lanes, lasting
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import owed
 from twinlog.console.pages.views import view_of
-from twinlog.console.pending import Pending, pending, wants
+from twinlog.console.pending import Pending, by_service, pending, wants
 from twinlog.console.rendering import environment
 from twinlog.console.saga_diagram import diagram
 from twinlog.console.services import Services
@@ -129,7 +130,7 @@ async def test_what_an_event_changed_is_shown_as_it_is_told_after_an_erasure(
         found = await changes.changes_of(cast(Services, services), story.services, story.events)
         told = [Told("e", created, "customer_svc", "host:1", "", [], found["customers/1"], "event")]
         drawn = [lanes(story, {}, [], narrow=narrow) for narrow in (False, True)]
-        view = StoryView(story, told, drawn[0], drawn[1], [], [], [])
+        view = StoryView(story, told, drawn[0], drawn[1], [], [])
         assert "Ada" not in template.story(view.without_states(), "Kept")
         return str(template.story(view, "Story"))
 
@@ -161,7 +162,6 @@ def look(position: int, *, silent: bool = False, dead_letters: int = 0) -> Look:
         "",
         pb.DescribeResponse(logs=[pb.LogDescription(log="customers", own=True, head=4)]),
         (consumer,),
-        NOON,
         NOON if silent else None,
         "no answer in 1.25 s" if silent else "",
     )
@@ -216,6 +216,24 @@ def test_a_consumer_that_has_not_got_there_is_told_with_what_keeps_it() -> None:
     assert (waits.service, waits.kind, waits.behind) == ("customer_svc", "run", 4)
     [waits] = pending(look(5, silent=True), [COMMAND])
     assert (waits.kind, waits.silent_since, waits.problem) == ("silent", NOON, "no answer in 1.25 s")
+
+
+def test_what_one_service_owes_is_told_in_one_line() -> None:
+    other = event("sagas/8", routing_key="customer_svc")
+    waits = pending(look(5), [COMMAND, other])
+    shows = [replace(each, consumer="customer_svc.list", views=["sagas"]) for each in waits]
+    aside = [replace(each, parked=True, problem=why) for each, why in zip(waits, ("a", "b"), strict=True)]
+    told = by_service([*waits, *shows, *aside])
+    assert [(each.first.parked, each.views, len(each.events), len(each.consumers)) for each in told] == [
+        (True, [], 1, 1),
+        (True, [], 1, 1),
+        (False, [], 2, 1),
+        (False, ["sagas"], 2, 1),
+    ]
+    macros: Any = environment().get_template("story_macros.html").module
+    shown = str(macros.waiting(SimpleNamespace(owing=told)))
+    assert shown.count("<li>") == 4
+    assert shown.count("is 4 behind") == 2
 
 
 ANSWER = sagas.AwaitedAnswer(

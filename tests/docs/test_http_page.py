@@ -200,20 +200,22 @@ async def test_a_program_serves_http_on_loopback_while_it_serves(
 
     served = list[object]()
 
-    async def serve(*servicers: object) -> None:
+    async def serve() -> None:
         await until(lambda: asyncio.to_thread(asked))
         assert await asyncio.to_thread(asked) == {"sagaMode": "SAGA_MODE_CHOREOGRAPHY"}
-        served.extend(servicers)
+        served.append(orders)
 
     @asynccontextmanager
-    async def opened(spec: ServiceSpec, settings: object, _shutdown: object) -> AsyncIterator[Any]:
+    async def opened(
+        spec: ServiceSpec, settings: object, _shutdown: object, *, wire: Any
+    ) -> AsyncIterator[Any]:
         assert (spec.name, settings) == ("order_svc", "its settings")
-        yield SimpleNamespace(serve=serve)
+        yield SimpleNamespace(serve=serve, servicers=[wire(None, None)])
 
     for name, value in {
         "open_service": opened,
         "load": lambda _kind: "its settings",
-        "wire": lambda _service: orders,
+        "wire": lambda _service, _views: orders,
         "PORT": port,
     }.items():
         assert hasattr(page.program, name)

@@ -53,6 +53,7 @@ from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import LostRace
 from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.urls import database_url
+from twinlog.service.environment import Environment
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import (
     Appended,
@@ -444,12 +445,14 @@ async def test_a_user_without_the_right_to_create_runs_a_service(
         service = Service(
             spec.name,
             log,
-            twin=lambda of: twins[of],
-            lease=lambda work: PostgresLease(log.pool, work, "me"),
+            Environment(
+                twin=lambda of: twins[of],
+                lease=lambda work: PostgresLease(log.pool, work, "me"),
+                clock=SystemClock(),
+                ids=RandomIds(),
+                on_crash=lambda _task, error: crashed.append(error),
+            ),
             schema=spec.schema,
-            clock=SystemClock(),
-            ids=RandomIds(),
-            on_crash=lambda _task, error: crashed.append(error),
             aggregates=[ALARM],
         )
         async with service.running():
@@ -599,12 +602,14 @@ async def test_a_service_lives_through_it_all(
         service = Service(
             "tests",
             log,
-            twin=lambda of: twins[of],
-            lease=lambda work: PostgresLease(log.pool, work, "me", seconds=0.5),
+            Environment(
+                twin=lambda of: twins[of],
+                lease=lambda work: PostgresLease(log.pool, work, "me", seconds=0.5),
+                clock=SystemClock(),
+                ids=RandomIds(),
+                on_crash=lambda _task, error: crashed.append(error),
+            ),
             schema=Schema(),
-            clock=SystemClock(),
-            ids=RandomIds(),
-            on_crash=lambda _task, error: crashed.append(error),
             aggregates=[ALARM],
         )
         async with service.running():

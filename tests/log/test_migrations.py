@@ -157,7 +157,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(migrations, "migrations", lambda _package: broken)
     monkeypatch.setattr(migrations, "functions", lambda _package: [])
 
-    with pytest.raises(asyncpg.PostgresSyntaxError):
+    with pytest.raises(
+        migrations.MigrationFailed, match=r"^002_bad.sql does not run .*syntax error at or near"
+    ):
         await migrate(connection, "some.package")
 
     assert await catalogue(connection) == before

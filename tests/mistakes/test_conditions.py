@@ -15,6 +15,7 @@ _ROOMS = ("service", "log", "consume", "postgres", "jetstream", "memory", "rpc",
 
 _BY_CONDITION = {
     "consume.kept_views:KeptViews.check",
+    "consume.kept_views:KeptViews.check_columns",
     "log.declarations:KeptConsumers.refuse_renamed",
     "log.declarations:check_declarations",
     "log.declarations:refuse",
@@ -28,7 +29,7 @@ _BY_CONDITION = {
     "rpc.host:_taken",
     "service.feeding:_refuse_foreign",
     "service.mistakes:refuse",
-    "service.process:_begun",
+    "service.process:open_service",
     "service.service:Service.conditions",
     "service.service:Service.refuse_unfinished",
     "service.start:of_program",
@@ -47,6 +48,8 @@ _BY_THE_SAME_CALL = {
     "postgres.identity:only.admit": "only",
     "postgres.meaning:translated": "whatever asks Postgres",
     "postgres.migrations:_missing": "pending",
+    "postgres.migrations:apply": "the trial of migrations",
+    "postgres.migrations:refused_tables": "the same, and whether the user may create tables",
     "postgres.named_queries:part_of": "pending, and wiring",
     "service.service:Service._with_policies_of_sagas": "wiring",
     "service.service:Service.subscribe": "wiring",
@@ -59,14 +62,8 @@ _BY_A_LOOK = {
     "observe.metrics.serving:serving": "whether METRICS_ADDRESS is free",
     "postgres.database:_create": "whether the user may create the database",
     "postgres.database:_create_schema": "whether it may create the schema",
-    "postgres.migrations:migrate": "whether it may create tables",
 }
 """A start finds these by doing what a doctor leaves undone."""
-_BY_A_MIGRATION = {
-    "consume.kept_views:KeptViews.check_columns",
-    "postgres.migrations:_apply",
-}
-"""Only a migration shows these: a doctor says that there is one, and where it is refused it is taken back."""
 _NOT_AT_A_START = {
     "log.archive:ArchiveReader._read": "an archive is read when somebody asks for the past",
     "log.archive:filesystem": "the same",
@@ -79,6 +76,8 @@ _NOT_AT_A_START = {
     "service.archive:archive_log": "twinlog archive",
     "service.export:only_database": "twinlog export",
     "service.export:require": "twinlog export",
+    "service.rehearsal:_heed_sockets.heed": "what only a doctor and an audit meet",
+    "service.rehearsal:rehearse": "the same",
     "service.program:run": "the arguments of run, which no project's app.py calls",
 }
 
@@ -120,7 +119,7 @@ def _calls(node: ast.AST, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
 
 def test_a_doctor_comes_by_every_refusal() -> None:
     """Who adds a refusal puts it among the conditions, and says here how a doctor meets it."""
-    told = [_BY_CONDITION, {*_BY_THE_SAME_CALL}, {*_BY_A_LOOK}, _BY_A_MIGRATION, {*_NOT_AT_A_START}]
+    told = [_BY_CONDITION, {*_BY_THE_SAME_CALL}, {*_BY_A_LOOK}, {*_NOT_AT_A_START}]
     known, found = set[str]().union(*told), {*_sites()}
     assert found - known == set(), "how does a doctor meet these?"
     assert known - found == set(), "these are gone"

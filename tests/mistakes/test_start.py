@@ -43,6 +43,7 @@ from twinlog.log.system import RandomIds
 from twinlog.log.transaction import Transaction
 from twinlog.model.schema import UpcasterCycle
 from twinlog.rpc import ReadModel
+from twinlog.service.environment import Environment
 from twinlog.service.mistakes import OWN_TABLES, Mistake
 from twinlog.service.spec_mistakes import in_spec, in_specs
 from twinlog.testing import START, Hosted, ManualClock, MemoryLog, MemoryTwin, MemoryViews, World
@@ -388,12 +389,14 @@ async def service(
     made = Service(
         "room_svc",
         log,
-        twin=lambda name: twins.get(name) or MemoryTwin(name),
-        lease=lambda _work: AlwaysHeld(),
+        Environment(
+            twin=lambda name: twins.get(name) or MemoryTwin(name),
+            lease=lambda _work: AlwaysHeld(),
+            clock=ManualClock(),
+            ids=RandomIds(),
+            on_crash=crashed,
+        ),
         schema=schema or Schema(),
-        clock=ManualClock(),
-        ids=RandomIds(),
-        on_crash=crashed,
         aggregates=aggregates,
     )
     async with made.running():

@@ -158,6 +158,7 @@ async def test_the_settings_of_a_stream_outlive_its_labelling(nats: NatsClient, 
 
     after = (await api.stream_info(nats, stream))["config"]
     assert after["max_msgs"] == 1_000
+    assert after["compression"] == "s2"  # it was of an earlier release
     assert not after.get("no_ack")  # but for this one: what is published would never be answered
     assert after["metadata"].items() >= {"team": "orders", **labels(OURS)}.items()
 

@@ -130,7 +130,7 @@ async def test_once_its_stream_can_be_read_all_goes_on_by_itself_and_in_order(
         await poison(log, BAD, kind)
         at = await handler.handle(source.add("bad:2", "bad:3", "a:1"), at)
         async with operating(handler, log=log) as operations:
-            await until(lambda: operations.problem == f"{CONSUMER}: 2")
+            await until(lambda: operations.counts() == {CONSUMER: 2})
             learn(kind)
             await until(lambda: operations.problem is None)
         await handler.handle(source.add("bad:4"), at)
@@ -227,7 +227,7 @@ async def test_what_waits_behind_and_fails_itself_says_so(monkeypatch: pytest.Mo
 
         async with operating(handler, log=log) as operations:
             await until(second_failed)
-            await until(lambda: operations.problem == f"{CONSUMER}: 1")
+            await until(lambda: operations.counts() == {CONSUMER: 1})
 
 
 async def test_what_an_operator_has_to_decide_is_not_replayed_without_one() -> None:
@@ -280,7 +280,10 @@ async def test_a_consumer_whose_dead_letters_cannot_be_read_stops_visibly_and_lo
             async with operating(handler, other, log=log) as operations:
                 await until(lambda: kind.said in (cursor.problem or ""))
                 await until(
-                    lambda: f"{CONSUMER}: Stream {LETTERS} is unreadable" in (operations.problem or "")
+                    lambda: (
+                        f"the dead letters of {CONSUMER} cannot be counted: Stream {LETTERS} is unreadable"
+                        in (operations.problem or "")
+                    )
                 )
                 assert operations.counts() == {"tests.other": 1}
                 assert [one.address for one in await operations.listed("tests.other")] == ["source/1"]

@@ -99,7 +99,8 @@ async def test_neighbors_in_a_batch_notice_nothing(
         assert kind.said in last.facts["why"]
         said = [line for line in lines if line["event"] == "stream.unreadable"]
         assert [line["stream"] for line in said] == [str(BAD)], "once"
-        assert str(last) == writer.unreadable.problem
+        what = "commands are refused there; tried again every 5 s"
+        assert f"{str(last).removesuffix('.')}; {what}" == writer.unreadable.problem
     assert len(log.streams[BAD]) == version, "nothing was appended to it"
 
 
@@ -374,4 +375,4 @@ async def test_health_names_a_few_and_counts_the_others(log: MemoryLog) -> None:
         said = writer.unreadable.problem or ""
     assert said.isascii()
     assert "counter/b\\xe4d7" in said
-    assert said.endswith("; and 3 more")
+    assert said.endswith("; and 3 more; commands are refused there; tried again every 5 s")

@@ -221,7 +221,7 @@ async def read(service: Service, views: RemoteBuilds) -> None:
         say_failing=lambda _: None,
         say_working=lambda: None,
         on=(Unavailable,),
-        randomness=service._randomness,
+        randomness=service.environment.randomness,
     )(service.view_builds.look)
     seen: dict[str, int] = {}
     while True:

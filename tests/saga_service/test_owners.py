@@ -94,7 +94,7 @@ async def test_what_cannot_be_known_is_said_with_the_way_out() -> None:
 
 async def test_a_service_without_the_consumer_is_told_by_name() -> None:
     async with desk() as other:
-        address = other.service._endpoint.address
+        address = other.service.environment.endpoint.address
         async with desk(services={"customer_svc": address}) as at:
             await at.begin("a")
             answer = await awaited(at, "a")

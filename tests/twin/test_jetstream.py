@@ -110,6 +110,27 @@ async def test_a_stream_on_fewer_servers_than_the_setting_says_is_spread_and_non
     assert asked == []
 
 
+async def test_full_blocks_are_compressed_where_the_server_can_trim_them(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {
+        "2.12.11": "none",
+        "2.12.12": "s2",
+        "2.13.9": "none",
+        "2.14.2": "none",
+        "2.14.3": "s2",
+        "2.15.0": "s2",
+    }
+    found = {}
+    for version in versions:
+        server = type(nats.connected_server_version)(version)
+        monkeypatch.setattr(type(nats), "connected_server_version", server)
+        await twin.create(1)
+        found[version] = (await jetstream_api.stream_info(nats, twin.name))["config"]["compression"]
+        await twin.delete()
+    assert found == versions
+
+
 async def test_what_a_server_turns_out_to_lack_is_told_whoever_asks(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

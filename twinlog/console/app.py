@@ -109,7 +109,7 @@ class Console:
 
         async def render() -> str:
             nonlocal shown
-            shown = await self._parts(page, query, shown)
+            shown = await self._parts(page, query, shown, patient=True)
             return shown.text
 
         def moves() -> bool:
@@ -153,9 +153,14 @@ class Console:
         template = self._templates.get_template(outcome.template)
         return replace(outcome, text=template.render(model=outcome.model, query=query))
 
-    async def _parts(self, page: Page, query: Query, before: _Shown | None = None) -> _Shown:
-        """What of a page is live; ``before``: as it was last, which is not drawn again where nothing is new."""
-        with loading():
+    async def _parts(
+        self, page: Page, query: Query, before: _Shown | None = None, *, patient: bool = False
+    ) -> _Shown:
+        """What of a page is live; ``before``: as it was last, which is not drawn again where nothing is new.
+
+        ``patient``: see :func:`loading`.
+        """
+        with loading(patient=patient):
             look = await self._services.look()
             made = await self._made(page, query)
             if made.status == _UNANSWERED and (heard := await self._services.looking.heard()) != look:

@@ -12,7 +12,7 @@ from statistics import mean
 from urllib.parse import urlencode
 
 from twinlog.console.looks import Look, Said
-from twinlog.console.rates import Rates
+from twinlog.console.rates import Rates, rate
 from twinlog.v1 import inspection_pb2 as pb
 
 WIDTH = 1016
@@ -140,7 +140,6 @@ def _spread(boxes: Iterable[Said], each: float, height: float) -> Iterable[tuple
 
 
 def _log_box(look: Look, said: Said, y: float) -> LogBox:
-    state = "silent" if said.silent_since else "bad" if any(True for _ in said.problems()) else "ok"
     box = Box(
         f"service-{said.service}",
         said.service,
@@ -149,7 +148,7 @@ def _log_box(look: Look, said: Said, y: float) -> LogBox:
         _LOG_WIDTH,
         _LOG_HEIGHT,
         f"/services/{said.service}",
-        state if said.known else "silent",
+        said.state,
     )
     log = said.own_log
     return LogBox(box, said, log, look.rates.log(said.service, log.log) if log else 0.0)
@@ -310,4 +309,6 @@ def _line(
     bend = (x2 - x1) * 0.5
     path = f"M{x1:.0f} {y1:.1f}C{x1 + bend:.0f} {y1:.1f} {x2 - bend:.0f} {y2:.1f} {x2:.0f} {y2:.1f}"
     flow = "" if per_second <= 0 or state == "silent" else "slow" if per_second < 100 else "fast"
-    return Line(id, path, state, flow, "rate" if label else "", (x1 + x2) / 2, (y1 + y2) / 2 - 7)
+    return Line(
+        id, path, state, flow, rate(per_second) if label and flow else "", (x1 + x2) / 2, (y1 + y2) / 2 - 7
+    )

@@ -1,4 +1,7 @@
-"""What all services say of themselves, asked again and again while somebody watches, and kept when one falls silent."""
+"""What all services say of themselves, asked again and again while somebody watches, and kept when one falls silent.
+
+A service that answers late lives: it is slow, is given more time from then on, and is silent only beyond that.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,21 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
-from twinlog.console.answers import Answer
+from twinlog.console.answers import Answer, Why
 from twinlog.console.chains import Chains
 from twinlog.console.rates import Rates
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
+SLOW = "slow"
+"""The signal of a service that answers late."""
 EVERY_SECONDS = 0.75
 DEADLINE_SECONDS = 1.25
 """A service that stops is noticed after these two together, at the latest."""
+LATE_SECONDS = 10.0
+"""How long an answer of a service that is silent is waited for: one that comes says that it lives."""
+_SLOW_SECONDS = 3.0
+"""How long one that was late may take the next time, at the least."""
 _FIRST_SECONDS = 0.1
 """How long the first reader waits for services that have said nothing yet."""
 _LINGER_SECONDS = 5.0
@@ -34,12 +43,12 @@ class Said:
     described: pb.DescribeResponse | None = None
     """None where it has said nothing since the console started."""
     consumers: tuple[pb.ConsumerDescription, ...] = ()
-    at: datetime | None = field(default=None, compare=False)
-    """When it said so."""
     silent_since: datetime | None = None
     """When it was first missed; None while it answers."""
     problem: str = ""
     """Why it is silent."""
+    slow_seconds: int = 0
+    """How long its answers take at the moment, where that is long; 0: it is quick, or silent."""
     chain_problem: str = ""
     """What is wrong with the chain of its log."""
 
@@ -53,11 +62,25 @@ class Said:
         """The log that it owns."""
         return next((log for log in self.described.logs if log.own), None) if self.described else None
 
+    @property
+    def state(self) -> str:
+        """ok; warn: it serves, and something calls for an operator; bad: something stands still; silent: not known."""
+        if self.silent_since or not self.described:
+            return "silent"
+        wrong = {signal for signal, _ in self.problems()}
+        goes_on = {SLOW, *(each.signal for each in self.described.problems)} - {""}
+        return "ok" if not wrong else "warn" if wrong <= goes_on else "bad"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong, as signal and text; the signal is empty where the service itself does not serve."""
         if self.silent_since:
             yield "silent", self.problem
         elif self.described:
+            if self.slow_seconds:
+                yield (
+                    SLOW,
+                    f"it answers, and takes {self.slow_seconds} s: it has much to do, or its machine has",
+                )
             for each in self.described.problems:
                 yield each.signal, each.problem
             for log in self.described.logs:
@@ -119,6 +142,8 @@ class Looking:
         self._rates = Rates()
         self._chains = Chains()
         self._silent: dict[str, Answer[Any]] = {}
+        self._patience = dict.fromkeys(addresses, DEADLINE_SECONDS)
+        """How long each may take before it is silent: longer for one that was late."""
         self.on_move: Callable[[], None] = lambda: None
         """Called when a service says something different from before."""
         self.on_turn: Callable[[], None] = lambda: None
@@ -159,38 +184,76 @@ class Looking:
         """Why a service did not answer when it was asked last; None: it did, or that is long ago."""
         return self._silent.get(name) if name in self._fresh else None
 
+    def lives(self, name: str) -> bool:
+        """Whether a service answered when it was asked last."""
+        said = self._said.get(name)
+        return bool(said and said.described and not said.silent_since)
+
+    def patience(self, name: str) -> float:
+        """How long a service may take, in seconds, before it is silent."""
+        return self._patience.get(name, DEADLINE_SECONDS)
+
     async def _ask(self, name: str) -> None:
         while True:
             await self._wanted.wait()
             began = time.monotonic()
             await self._ask_once(name)
-            if len(self._fresh) == len(self._said):
-                self._news.set()
             await asyncio.sleep(max(0.0, began + EVERY_SECONDS - time.monotonic()))
             if time.monotonic() > self._wanted_until:
                 self._wanted.clear()
 
     async def _ask_once(self, name: str) -> None:
-        described, consumers = await asyncio.gather(
-            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=DEADLINE_SECONDS),
-            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=DEADLINE_SECONDS),
+        began, patience = time.monotonic(), self.patience(name)
+        asked_at = datetime.now(UTC)
+        asked = asyncio.gather(
+            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=LATE_SECONDS),
+            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=LATE_SECONDS),
         )
-        now, before = datetime.now(UTC), self._said[name]
+        try:
+            if not (await asyncio.wait([asked], timeout=patience))[0]:
+                late = f"no answer in {patience:g} s"
+                self._fell_silent(name, Answer(name, None, Why.SLOW, late, "DEADLINE_EXCEEDED"), asked_at)
+            described, consumers = await asked
+        finally:
+            asked.cancel()
         if described.message is None or consumers.message is None:
-            failed = consumers if described.ok else described
-            silent = before.silent_since or before.at or now
-            self._silent[name] = failed
-            self._rates.forget(name)
-            said = replace(before, silent_since=silent, problem=failed.problem)
+            self._fell_silent(name, consumers if described.ok else described, asked_at)
         else:
             found = tuple(consumers.message.consumers)
-            self._silent.pop(name, None)
-            self._rates.note(name, described.message, found, time.monotonic())
-            said = Said(name, before.address, described.message, found, now)
-            chain_problem = self._chains.problem_of(said.own_log, time.monotonic())
-            said = replace(said, chain_problem=chain_problem)
-        self._fresh.add(name)
-        self._said[name] = said
+            self._answered(name, described.message, found, time.monotonic() - began)
+
+    def _fell_silent(self, name: str, failed: Answer[Any], asked_at: datetime) -> None:
+        """Since it was asked: it may have answered long before, where nobody watched, and that says nothing."""
+        before = self._said[name]
+        silent = before.silent_since or asked_at
+        self._silent[name] = failed
+        self._rates.forget(name)
+        self._note(replace(before, silent_since=silent, problem=failed.problem, slow_seconds=0))
+
+    def _answered(
+        self,
+        name: str,
+        described: pb.DescribeResponse,
+        consumers: tuple[pb.ConsumerDescription, ...],
+        took_seconds: float,
+    ) -> None:
+        late = took_seconds > DEADLINE_SECONDS
+        # The first late answer may be that of one which was stopped, and goes on.
+        slow = late and self._patience[name] > DEADLINE_SECONDS
+        more = min(LATE_SECONDS, max(_SLOW_SECONDS, 2 * took_seconds))
+        self._patience[name] = more if late else DEADLINE_SECONDS
+        self._silent.pop(name, None)
+        self._rates.note(name, described, consumers, time.monotonic())
+        said = Said(name, self._said[name].address, described, consumers)
+        chain_problem = self._chains.problem_of(said.own_log, time.monotonic())
+        slow_seconds = max(1, round(took_seconds)) if slow else 0
+        self._note(replace(said, chain_problem=chain_problem, slow_seconds=slow_seconds))
+
+    def _note(self, said: Said) -> None:
+        before, self._said[said.service] = self._said[said.service], said
+        self._fresh.add(said.service)
+        if len(self._fresh) == len(self._said):
+            self._news.set()
         if said != before:
             self.on_move()
         if said.silent_since != before.silent_since:

@@ -43,6 +43,47 @@ class Pending:
         return "bad" if self.parked or self.problem else "run"
 
 
+@dataclass(frozen=True)
+class Owing:
+    """What one service has yet to do, or has set aside for one reason: one line for all of its consumers and events."""
+
+    waits: Sequence[Pending]
+
+    @property
+    def first(self) -> Pending:
+        """One of them, for what they have in common."""
+        return self.waits[0]
+
+    @property
+    def events(self) -> list[pb.LoggedEvent]:
+        """The events, each once."""
+        return list({each.event.address: each.event for each in self.waits}.values())
+
+    @property
+    def views(self) -> list[str]:
+        """The views that are to show them."""
+        return list(dict.fromkeys(view for each in self.waits for view in each.views))
+
+    @property
+    def kind(self) -> str:
+        """How bad the worst of them is."""
+        return min((each.kind for each in self.waits), key=("silent", "bad", "run").index)
+
+    @property
+    def consumers(self) -> list[Pending]:
+        """One for each consumer."""
+        return list({each.consumer: each for each in self.waits}.values())
+
+
+def by_service(waits: Iterable[Pending]) -> list[Owing]:
+    """What each service owes: first what is set aside, then what is to be done, then what is to be shown."""
+    found: dict[tuple[object, ...], list[Pending]] = {}
+    for each in waits:
+        why = (each.consumer, each.problem) if each.parked else ()
+        found.setdefault((not each.parked, bool(each.views), each.service, why), []).append(each)
+    return [Owing(found[key]) for key in sorted(found, key=lambda key: key[:2])]
+
+
 def pending(look: Look, events: Iterable[pb.LoggedEvent]) -> list[Pending]:
     """The consumers that have not got to events that they want, by service."""
     events = [*events]

@@ -61,3 +61,14 @@ class Rates:
         if not points or points[-1][0] == points[0][0]:
             return 0.0
         return max(0, points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
+
+
+def rate(per_second: float) -> str:
+    """Events a second, short."""
+    if per_second <= 0:
+        return "0/s"
+    if per_second < 0.05:
+        return "<\u202f0.1/s"
+    if per_second < 10:
+        return f"{per_second:.1f}/s"
+    return f"{per_second:,.0f}/s".replace(",", "\u202f")

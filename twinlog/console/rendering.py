@@ -23,6 +23,7 @@ from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
 from twinlog.console.lanes import anchor, cut_end
+from twinlog.console.rates import rate
 from twinlog.console.reading import moment_in
 from twinlog.model.messages import as_object
 
@@ -187,17 +188,6 @@ def _lasting(seconds: float) -> str:
 def count(number: float) -> str:
     """A whole number with spaces between thousands that do not break."""
     return f"{int(number):,}".replace(",", "\u202f")
-
-
-def rate(per_second: float) -> str:
-    """Events a second, short."""
-    if per_second <= 0:
-        return "0/s"
-    if per_second < 0.05:
-        return "<\u202f0.1/s"
-    if per_second < 10:
-        return f"{per_second:.1f}/s"
-    return f"{per_second:,.0f}/s".replace(",", "\u202f")
 
 
 def cut(text: str, most: int) -> str:

@@ -28,6 +28,7 @@ _OPTIONS = [
 ]
 _MOST_KEPT = 128
 _loading: ContextVar[bool] = ContextVar("loading", default=False)
+_patient: ContextVar[bool] = ContextVar("patient", default=False)
 
 
 class _NoSuchService(Exception):
@@ -35,12 +36,16 @@ class _NoSuchService(Exception):
 
 
 @contextmanager
-def loading() -> Iterator[None]:
-    """A block that loads a page: it waits for no service that is known to be silent."""
-    token = _loading.set(True)
+def loading(*, patient: bool = False) -> Iterator[None]:
+    """A block that loads a page: it waits for no service that is known to be silent.
+
+    ``patient``: gives a service that is known to be slow the time that it takes, as nobody waits for the page.
+    """
+    token, with_time = _loading.set(True), _patient.set(patient)
     try:
         yield
     finally:
+        _patient.reset(with_time)
         _loading.reset(token)
 
 
@@ -87,10 +92,12 @@ class Services:
         if silence := self._silence(service):
             return silence
 
+        seconds = self._seconds(service, seconds)
+
         async def call() -> T:
             return await method(self.channel(service))(request, timeout=seconds)
 
-        return await _answer(service, call(), seconds)
+        return self._told(await _answer(service, call(), seconds), seconds)
 
     async def ask_all(
         self,
@@ -117,10 +124,12 @@ class Services:
         if silence := self._silence(service):
             return silence
 
+        seconds = self._seconds(service, seconds)
+
         async def call() -> list[T]:
             return [each async for each in method(self.channel(service))(request, timeout=seconds)]
 
-        return await _answer(service, call(), seconds)
+        return self._told(await _answer(service, call(), seconds), seconds)
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """The channel to a service."""
@@ -128,6 +137,16 @@ class Services:
             return self._channels[service]
         except KeyError:
             raise _NoSuchService(service) from None
+
+    def _seconds(self, service: str, seconds: float) -> float:
+        """How long a call may take."""
+        return max(seconds, self.looking.patience(service)) if _patient.get() else seconds
+
+    def _told(self, answer: Answer[T], seconds: float) -> Answer[T]:
+        """What did not come in time, of a service that answers otherwise: it is slow then, not silent."""
+        if answer.why is not Why.SLOW or not self.looking.lives(answer.service):
+            return answer
+        return replace(answer, problem=f"it is slow, and has not answered this in {seconds:g} s")
 
     def _silence(self, service: str) -> Answer[Any] | None:
         known = self.looking.silence(service) if _loading.get() else None

@@ -10,7 +10,7 @@ from typing import Any
 from twinlog.console.changes import changes_of
 from twinlog.console.lanes import Lanes, anchor, lanes
 from twinlog.console.looks import Look
-from twinlog.console.pending import Pending, parked, pending
+from twinlog.console.pending import Owing, by_service, parked, pending
 from twinlog.console.services import Services
 from twinlog.console.story import Story, log_of, story_of
 from twinlog.model.messages import as_object
@@ -60,10 +60,8 @@ class StoryView:
     told: Sequence[Told]
     wide: Lanes
     narrow: Lanes
-    waiting: Sequence[Pending]
-    """Consumers that have yet to do something; those that keep views among them."""
-    aside: Sequence[Pending]
-    """Consumers that have set an event aside."""
+    owing: Sequence[Owing]
+    """What services have set aside or have yet to do; those that keep views among them."""
     addresses: Sequence[str]
     """Where all services with a log serve, for commands that look into each."""
 
@@ -94,8 +92,7 @@ async def view_of(
         [*_told(story, look, kinds, changes)],
         lanes(story, kinds, drawn),
         lanes(story, kinds, drawn, narrow=True),
-        waiting,
-        aside,
+        by_service([*aside, *waiting]),
         [said.address for said in look.logs.values()],
     )
 

@@ -43,6 +43,7 @@ _REPLAYED_KEYS = 20
 """How many keys of a consumer are tried at once, where none of them goes through."""
 _LOOKED_BACK = 2_000
 """How many of a consumer's events about dead letters are looked through for a traceback."""
+_WHAT_TO_DO = "twinlog dead-letters list tells why; replay them once that is mended, or discard them"
 _REPLAYED = {"", *(error.__name__ for error in NOT_MENDED_BY_TRYING)}
 """The errors of those that are replayed by themselves; none: it only waited, and what it waited for is gone."""
 
@@ -74,9 +75,12 @@ class DeadLetterOperations:
 
     @property
     def problem(self) -> str | None:
-        """How many dead letters there are, by consumer, or why that is unknown; None where there are none."""
-        said = {**self.counts(), **self._faults}
-        return ", ".join(f"{consumer}: {what}" for consumer, what in said.items()) or None
+        """How many dead letters there are, by consumer, and what to do; or why that is unknown, None where there are
+        none."""
+        counted = [f"{consumer} has set {_events(count)} aside" for consumer, count in self.counts().items()]
+        said = [f"{', '.join(counted)}: {_WHAT_TO_DO}"] if counted else []
+        said += [f"the dead letters of {name} cannot be counted: {why}" for name, why in self._faults.items()]
+        return "; ".join(said) or None
 
     def counts(self) -> Mapping[str, int]:
         """How many dead letters each consumer has, those that have any."""
@@ -233,6 +237,10 @@ class DeadLetterOperations:
                 await one.consumer.note(FailReplay(one.id, failure), metadata or record.metadata, shown)
             return failure
         return None
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'' if count == 1 else 's'}"
 
 
 def _parked(stream: StreamId, version: int, events: Sequence[Recorded]) -> tuple[Recorded, EventParked]:

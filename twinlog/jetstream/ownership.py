@@ -7,13 +7,14 @@ from typing import Any
 
 from twinlog.log.installation import ForeignStream, Identity
 
-_INSTALLATION = "twinlog.installation"
+INSTALLATION = "twinlog.installation"
+"""The label that says whose a stream is."""
 _LOG = "twinlog.log"
 
 
 def labels(identity: Identity | None) -> dict[str, str]:
     """What a stream of this log is labelled with."""
-    return {_INSTALLATION: identity.installation, _LOG: str(identity.log_id)} if identity else {}
+    return {INSTALLATION: identity.installation, _LOG: str(identity.log_id)} if identity else {}
 
 
 def metadata_of(info: Mapping[str, Any]) -> dict[str, str]:
@@ -23,6 +24,6 @@ def metadata_of(info: Mapping[str, Any]) -> dict[str, str]:
 
 def refuse_foreign(info: Mapping[str, Any], identity: Identity | None) -> None:
     """Raises ForeignStream where a stream says that it is another installation's; one of before 0.2 says nothing."""
-    theirs = metadata_of(info).get(_INSTALLATION)
+    theirs = metadata_of(info).get(INSTALLATION)
     if identity and theirs and theirs != identity.installation:
         raise ForeignStream(info["config"]["name"], theirs, identity.installation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,7 +25,7 @@ from twinlog.jetstream.continuity import PREDECESSORS
 from twinlog.jetstream.delivery import JetStreamDelivery
 from twinlog.jetstream.hints import Hints
 from twinlog.jetstream.meaning import unavailable
-from twinlog.jetstream.ownership import labels, metadata_of, refuse_foreign
+from twinlog.jetstream.ownership import INSTALLATION, labels, metadata_of, refuse_foreign
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
 from twinlog.log.twin import Delivery, TwinDamaged, TwinMissing, TwinState, WrongLastSequence, event_in
@@ -39,6 +40,9 @@ _NAME_IN_USE = 10058
 _SEALED = 10109
 _AT_A_LIMIT = (10054, 10077)
 """Of a message, or of the stream: of events, bytes or both."""
+_SOUND = {(2, 12): 12, (2, 13): math.inf, (2, 14): 3}
+"""By minor release of nats-server, the first patch in which a compressed block can still be read once the first half of
+it was purged (nats-server #8312)."""
 _NO_LIMITS = "--max-msgs=-1 --max-bytes=-1 --max-msg-size=-1 --max-msgs-per-subject=-1"
 
 
@@ -96,7 +100,7 @@ class JetStreamTwin:
             name=self.name,
             subjects=self._subjects,
             storage=nats_api.StorageType.FILE,
-            compression=nats_api.StoreCompression.S2,  # of full blocks, to a third
+            compression=self._compression,
             num_replicas=self._replicas,
             allow_direct=True,
             first_seq=first,
@@ -117,6 +121,8 @@ class JetStreamTwin:
         # Without an answer to what is published, each batch would be waited for in vain, and under other subjects it
         # would not be stored. To make the stream anew would put at risk what only it has.
         config |= {"no_ack": False, "subjects": self._subjects}
+        if INSTALLATION not in metadata_of(info):  # of an earlier release; later an operator's choice is kept
+            config["compression"] = self._compression.value
         # A user without the right to do either can do everything else.
         try:
             await api.update_stream(self._client, self.name, config)
@@ -131,6 +137,14 @@ class JetStreamTwin:
         except Unavailable as error:
             structlog.get_logger().warning("twin.not_replicated", stream=self.name, why=str(error))
         self._claimed = True
+
+    @property
+    def _compression(self) -> nats_api.StoreCompression:
+        """Of full blocks, to a quarter. One that exists has those compressed that are filled after the server's next
+        start."""
+        server = self._client.connected_server_version
+        sound = server.patch >= _SOUND.get((server.major, server.minor), 0)
+        return nats_api.StoreCompression.S2 if sound else nats_api.StoreCompression.NONE
 
     def _missing_replicas(self, info: Mapping[str, Any]) -> int:
         return self._replicas - int(info["config"].get("num_replicas", 1))

@@ -28,11 +28,13 @@ from twinlog.log.twin import EventTooLarge
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
-from twinlog.model.errors import CheckpointMoved, StreamUnreadable, TwinlogError, Unavailable
+from twinlog.model.errors import CheckpointMoved, RowsRefused, StreamUnreadable, TwinlogError, Unavailable
 from twinlog.model.event import Recorded, StreamId
 
 _OPTIMISTIC_ROUNDS = 3
 _FAIL_FAST_AFTER_SECONDS = 5.0
+_OF_A_UNIT = (KeysUnavailable, RowsRefused)
+"""Of what is unavailable, that which concerns a unit and not the whole store."""
 
 
 class _Decided(NamedTuple):
@@ -121,10 +123,12 @@ class GroupCommit:
         try:
             await self._commit_together([*units])
         except Exception as error:  # the store has undone all of it
-            if isinstance(error, Unavailable) and not isinstance(error, KeysUnavailable):
+            if isinstance(error, Unavailable) and not isinstance(error, _OF_A_UNIT):
                 raise
             if len(units) == 1:
-                if not isinstance(error, TwinlogError):
+                if isinstance(error, RowsRefused):
+                    self._refused.refused(error)
+                elif not isinstance(error, TwinlogError):
                     structlog.get_logger().exception("writer.failed", log=self._log.name)
                     self._refused.refused(error)
                 units[0].fail(error)
@@ -177,6 +181,8 @@ class GroupCommit:
                 await self._states.refresh(session, touched)
                 plan = await self._decide(session, units)
                 return plan, await session.append(plan.batch)
+        except RowsRefused:
+            raise
         except Unavailable as error:
             if plan is None:
                 raise
@@ -259,6 +265,8 @@ class GroupCommit:
     async def _append(self, session: LogSession, batch: Batch) -> Appended | Conflict:
         try:
             return await session.append(batch)
+        except RowsRefused:
+            raise
         except Unavailable as error:
             return await self._resolve(batch, error)
 
@@ -269,13 +277,15 @@ class GroupCommit:
         """
         since = asyncio.get_running_loop().time()
 
-        async def repeated() -> Appended | Conflict:
+        async def repeated() -> Appended | Conflict | RowsRefused:
             try:
                 if self._lineage:  # the answer may have been lost with the server that knew it
                     await self._lineage.verify()
                 result = await self._log.append(batch)
                 if isinstance(result, Conflict) and batch.events:
                     result = await self._recognize(batch) or result
+            except RowsRefused as refused:  # an answer like another
+                return refused
             except Unavailable:
                 if asyncio.get_running_loop().time() - since > _FAIL_FAST_AFTER_SECONDS:
                     self.down = True
@@ -286,10 +296,13 @@ class GroupCommit:
         try:
             self._retrying.failed(error)
             await self._retrying.pause()
-            return await self._retrying(repeated)
+            result = await self._retrying(repeated)
         finally:
             self._retrying.reset()
             self.down = False
+        if isinstance(result, RowsRefused):
+            raise result
+        return result
 
     async def _recognize(self, batch: Batch) -> Appended | None:
         first = batch.events[0]

@@ -89,9 +89,13 @@ class Timers:
         """Current fault, or which timers could not be fired and why; None while healthy."""
         if self._retrying.problem or not self._stuck:
             return self._retrying.problem
-        said = [f"{timer.stream}: {why}" for timer, why in islice(self._stuck.items(), _NAMED)]
+        said = [
+            f"the timer of {timer.stream} cannot fire: {why.removesuffix('.')}"
+            for timer, why in islice(self._stuck.items(), _NAMED)
+        ]
         if len(self._stuck) > _NAMED:
             said.append(f"and {len(self._stuck) - _NAMED} more")
+        said.append(f"tried again every {_AGAIN_SECONDS:g} s")
         return "; ".join(said).encode("ascii", "backslashreplace").decode()
 
     @property

@@ -55,9 +55,11 @@ class UnreadableStreams:
     @property
     def problem(self) -> str | None:
         """Which they are and why, in ASCII; None where there are none."""
-        said = [str(each.why) for each in islice(reversed(self._known.values()), _NAMED)]
+        said = [str(each.why).removesuffix(".") for each in islice(reversed(self._known.values()), _NAMED)]
         if len(self._known) > _NAMED:
             said.append(f"and {len(self._known) - _NAMED} more")
+        if said:
+            said.append(f"commands are refused there; tried again every {_AGAIN_SECONDS:g} s")
         return "; ".join(said).encode("ascii", "backslashreplace").decode() or None
 
     def clear(self) -> None:

@@ -96,6 +96,12 @@ class WrongSetting(Unavailable):
     """
 
 
+class RowsRefused(WrongSetting):
+    """POSTGRES_URL: {what}, which no migration made, refuses rows ({why}); {remedy}"""
+
+    # Some rows may pass all the same, so it concerns those alone that wrote the others.
+
+
 class Unimplemented(TwinlogError):
     """{method} is not implemented by this service."""
 

@@ -28,6 +28,7 @@ from twinlog.log.texts import refuse_batch
 from twinlog.log.twin import HeadAstray
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId, known_stream
+from twinlog.postgres.added import refused
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection
@@ -305,7 +306,7 @@ class _Session:
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
-    """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable."""
+    """Appends in the connection's transaction, or in a new one if it has none. Raises Unstorable and RowsRefused."""
     try:
         return await (_append_all if batch.statements else _append)(connection, batch)
     except REFUSED as error:
@@ -328,7 +329,13 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     rows = (list(batch.expects.items()), batch.events, batch.replies, batch.advances, batch.timers)
     tip = batch.tip[:3] if batch.tip else (None, None, None)
     proof = summed(leaves(batch.events, batch.recorded_at)) if batch.events else (None, None)
-    row = await connection.fetchrow(QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
+    try:
+        row = await connection.fetchrow(QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
+    except asyncpg.PostgresError as error:
+        if error.constraint_name != _POSITIONS and (added := refused(error)):
+            refuse_batch(batch)
+            raise added from error
+        raise
     assert row is not None
     if row["conflict"] is None:
         return Appended(row["first"], row["before"])

@@ -123,6 +123,8 @@ RULES: Sequence[Rule] = (
     Rule("42703", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42704", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42883", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
+    Rule("42P10", Meaning.MISCONFIGURATION, "an index that a statement needs is gone or not whole",
+         "`twinlog audit` says which one, and how to make it again"),
     Rule("42P01", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("53", Meaning.OUTAGE, "memory, disk or connections have run out"),
     Rule("55000", Meaning.OUTAGE, "the database accepts no connections, or is not ready"),

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from twinlog._aio.reasons import reason
 from twinlog.model.errors import ConfigurationError
+from twinlog.postgres.meaning import Meaning, rule_of
 from twinlog.postgres.named_queries import part_of
 from twinlog.postgres.timeouts import without_timeouts
 
@@ -74,6 +76,11 @@ class Migration(NamedTuple):
     sql: str
 
     @property
+    def title(self) -> str:
+        """What it is called, for people."""
+        return self.name
+
+    @property
     def checksum(self) -> str:
         """Detects a change after the migration was applied."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
@@ -91,11 +98,22 @@ class Function(NamedTuple):
     revision: int
     sql: str
 
+    @property
+    def title(self) -> str:
+        """What it is called, for people."""
+        return f"function {self.name}"
+
 
 class ChangedMigration(ConfigurationError):
     """Migration {name} was changed after it was applied; restore it and put the change into a new one."""
 
     reason = "CHANGED_MIGRATION"
+
+
+class MigrationFailed(ConfigurationError):
+    """{name} does not run on this database ({why}), so nothing of it is applied; correct it, or what it meets there."""
+
+    reason = "MIGRATION_FAILED"
 
 
 class NewerSchema(ConfigurationError):
@@ -130,36 +148,45 @@ async def migrate(connection: asyncpg.Connection, package: str) -> None:
     """Brings the database's schema up to date, all of it or nothing; replicas wait for each other.
 
     Where nothing is missing it only reads, so a user without the right to create anything will do. Raises
-    ChangedMigration, NewerSchema, and ConfigurationError where something is missing that the user may not create, or is
-    there although no migration is known to have made it.
+    ChangedMigration, NewerSchema, MigrationFailed, and ConfigurationError where something is missing that the user may
+    not create, or is there although no migration is known to have made it.
     """
-    known, stored_as = (migrations(package), functions(package)), _STORED_AS.get(package, package)
     try:
-        if any(await _missing(connection, stored_as, *known)):
-            await _create_missing(connection, stored_as, *known)
+        if any(await missing(connection, package)):
+            await _create_missing(connection, package)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise ConfigurationError(
-            f"POSTGRES_URL: this user may not set up the tables ({error}); use the owner of the database"
-        ) from error
+        raise refused_tables(error) from error
+
+
+def refused_tables(error: asyncpg.InsufficientPrivilegeError) -> ConfigurationError:
+    """What a start says where a user lacks a right."""
+    return ConfigurationError(
+        f"POSTGRES_URL: this user may not set up the tables ({error}); use the owner of the database"
+    )
 
 
 async def pending(connection: asyncpg.Connection, package: str) -> list[str]:
     """What :func:`migrate` would apply. Raises ChangedMigration and NewerSchema."""
+    return [each.title for part in await missing(connection, package) for each in part]
+
+
+async def missing(
+    connection: asyncpg.Connection, package: str
+) -> tuple[Sequence[Migration], Sequence[Function]]:
+    """The same, as it would be applied, in order."""
     stored_as = _STORED_AS.get(package, package)
-    new, replaced = await _missing(connection, stored_as, migrations(package), functions(package))
-    return [*(each.name for each in new), *(f"function {each.name}" for each in replaced)]
+    return await _missing(connection, stored_as, migrations(package), functions(package))
 
 
-async def _create_missing(
-    connection: asyncpg.Connection, package: str, known: Sequence[Migration], named: Sequence[Function]
-) -> None:
+async def _create_missing(connection: asyncpg.Connection, package: str) -> None:
     async with connection.transaction():
         await without_timeouts(connection)
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute(_TABLES)
-        new_migrations, new_functions = await _missing(connection, package, known, named)
+        new_migrations, new_functions = await missing(connection, package)
+        package = _STORED_AS.get(package, package)
         for migration in new_migrations:
-            await _apply(connection, migration)
+            await apply(connection, migration)
             await connection.execute(
                 "INSERT INTO schema_migrations (package, version, name, checksum, breaking) "
                 "VALUES ($1, $2, $3, $4, $5)",
@@ -170,7 +197,7 @@ async def _create_missing(
                 migration.breaking,
             )
         for function in new_functions:
-            await connection.execute(function.sql)
+            await apply(connection, function)
             await connection.execute(
                 "INSERT INTO schema_functions (package, name, revision) VALUES ($1, $2, $3) "
                 "ON CONFLICT (package, name) DO UPDATE SET revision = excluded.revision, replaced_at = now()",
@@ -180,15 +207,24 @@ async def _create_missing(
             )
 
 
-async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
+async def apply(connection: asyncpg.Connection, migration: Migration | Function) -> None:
+    """Runs it, in the caller's transaction. Raises ConfigurationError, and what goes wrong with the server."""
     try:
         await connection.execute(migration.sql)
+    except asyncpg.InsufficientPrivilegeError:
+        raise
     except _THERE_ALREADY as error:
         raise ConfigurationError(
             f"POSTGRES_URL: table schema_migrations does not know of {migration.name}, and what that makes is there "
             f"already ({error}); put back the rows of schema_migrations, from a backup or from a database that this "
             "version of the program has set up, or use another database if these tables are somebody else's"
         ) from error
+    except asyncpg.PostgresError as error:
+        rule = rule_of(error)
+        # What a statement names and is not there is the migration's own mistake.
+        if rule and rule.meaning is not Meaning.DEFECT and (error.sqlstate or "")[:2] != "42":
+            raise
+        raise MigrationFailed(name=migration.title, why=reason(error)) from error
 
 
 async def _missing(

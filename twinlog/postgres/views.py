@@ -21,6 +21,7 @@ from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailabl
 from twinlog.model.forms import Form, Forms, one, refuse_other
 from twinlog.model.row_changes import NO_ROWS, Crossing, NotedViews, to_note
 from twinlog.model.view import AnyView, Changes
+from twinlog.postgres.added import refused
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, go_to, in_task, on_connection
 from twinlog.postgres.log import PostgresLog, append
@@ -113,6 +114,7 @@ class PostgresViews:
         self.log = log
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
+        self._package = package
         self._types = rows
         self._statements: dict[tuple[tuple[str, ...], int], str] = {}
         self._lookups: dict[str, Lookups] = {}
@@ -430,6 +432,8 @@ class PostgresViews:
                 raise CheckpointMoved(
                     consumer=advance.consumer, actual=actual, expected=advance.after
                 ) from error
+            if added := refused(error, self._package):
+                raise added from error
             if self._place and error.sqlstate == _NO_TABLE:
                 raise Unavailable(f"build {self._place} was dropped") from error
             if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:

@@ -1,14 +1,14 @@
 """Whether services could start: their settings, servers, programs and wiring, by the checks of a start.
 
-It only reads: neither a database nor a stream is made, and nothing of a program runs. What would be made at start is
-said.
+It changes nothing: neither a database nor a stream is made, and nothing of a program runs. What would be made at start
+is said. Migrations are tried in a schema that is taken back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,12 +28,15 @@ from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.errors import ConfigurationError, TwinlogError, Unavailable, WrongSetting
 from twinlog.model.personal import personal_types
+from twinlog.postgres.archive import Fetch
 from twinlog.postgres.connection import Pool, prepared_pool
 from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
 from twinlog.postgres.identity import identity_in, only
+from twinlog.postgres.indexes import astray
 from twinlog.postgres.log import PostgresLog, head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
+from twinlog.postgres.trial import Columns, NotTried, columns_after
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 from twinlog.rpc.host import refuse_taken
 from twinlog.service.conditions import ADDRESS, STREAMS, Condition
@@ -91,7 +94,9 @@ class _Seen:
     """Connects when it is asked, and changes nothing."""
     identity: Identity | None = None
     start: Start | None = None
-    """None: its tables are not there, or are not those of this program."""
+    """None: its tables are not there."""
+    columns: Columns | None = None
+    """Those that the tables have after the program's migrations; None: there are none, or they cannot be tried."""
 
 
 async def examine(services: Sequence[ServiceSpec], mains: Mapping[str, Main] = {}) -> list[Finding]:
@@ -205,10 +210,11 @@ async def _postgres(settings: Settings, seen: _Seen | None) -> AsyncIterator[Fin
         yield _clock(subject, await connection.fetchval("SELECT clock_timestamp()"))
         if seen and spec:
             await only(spec.log)(connection, database)
-            async for finding in _schema(
-                connection, (_KERNEL, *spec.migrations), subject, parted(database)[1]
-            ):
+            packages = (_KERNEL, *spec.migrations)
+            async for finding in _schema(connection, packages, subject, parted(database)[1]):
                 yield finding
+                if finding.state is State.NOTE:
+                    yield await _tried(connection, packages, seen)
             seen.identity = await identity_in(connection)
             whose = (
                 f"belongs to installation {seen.identity.installation}"
@@ -216,12 +222,17 @@ async def _postgres(settings: Settings, seen: _Seen | None) -> AsyncIterator[Fin
                 else "belongs to nobody yet"
             )
             yield Finding(subject, State.OK, f"it {whose}")
-            if not await pending(connection, _KERNEL):
-                yield await _head(connection, spec, subject)
-                start = Start(spec, settings, seen.pool, reads_only=True)
-                for condition in start.conditions:
-                    yield await _of(spec, condition)
-                seen.start = start
+            if await pending(connection, _KERNEL):
+                if await connection.fetchval(_HAS_LOG):
+                    what = "what is stored is compared once Twinlog's own migrations are applied"
+                    yield Finding(f"start of {spec.name}", State.NOTE, f"{what}; a start does that first")
+                return
+            yield await _head(connection, spec, subject)
+            yield await _indexes(connection.fetch, subject)
+            start = Start(spec, settings, seen.pool, reads_only=True)
+            for condition in start.conditions:
+                yield await _of(spec, condition)
+            seen.start = start
 
 
 @asynccontextmanager
@@ -291,6 +302,7 @@ def _clock(subject: str, told: datetime) -> Finding:
 
 
 _MAY_CREATE = "SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')"
+_HAS_LOG = "SELECT to_regclass('log_head') IS NOT NULL"
 _MAY_CREATE_SCHEMA = "SELECT has_database_privilege(current_database(), 'CREATE')"
 
 
@@ -305,8 +317,7 @@ async def _schema(
         yield Finding(
             subject,
             State.NOTE,
-            f"the service applies at its start: {', '.join(names)}; "
-            "what views then lack is found before it is committed",
+            f"the service applies at its start: {', '.join(names)}",
         )
     else:
         yield Finding(
@@ -316,11 +327,33 @@ async def _schema(
         )
 
 
+async def _tried(connection: asyncpg.Connection, packages: Sequence[str], seen: _Seen) -> Finding:
+    """Whether what a service applies at its start can be applied."""
+    subject = f"start of {seen.spec.name}"
+    try:
+        async with asyncio.timeout(_SEARCH_SECONDS):
+            seen.columns = await columns_after(connection, packages)
+    except (NotTried, TimeoutError) as error:
+        why = str(error) or f"they take more than {_SEARCH_SECONDS:g} s"
+        said = f"its migrations cannot be tried here: {why}. A start that is refused takes them back"
+        return Finding(subject, State.NOTE, said)
+    except ConfigurationError as error:
+        return Finding(subject, _state(error), " ".join(str(error).split()))
+    return Finding(subject, State.OK, "its migrations, tried in a schema that was taken back")
+
+
 async def _head(connection: asyncpg.Connection, spec: ServiceSpec, subject: str) -> Finding:
     """Whether the log ends where it says."""
     if astray := await head_astray(connection.fetch, spec.log):
         return Finding(subject, State.WRONG, str(astray))
     return Finding(subject, State.OK, "its log ends where table log_head says")
+
+
+async def _indexes(fetch: Fetch, subject: str) -> Finding:
+    """Whether its tables have their indexes."""
+    if wrong := await astray(fetch):
+        return Finding(subject, State.WRONG, "; ".join(f"{index.why}: {index.statement}" for index in wrong))
+    return Finding(subject, State.OK, "its tables have their indexes")
 
 
 async def _nats(
@@ -396,7 +429,16 @@ async def _program(seen: _Seen, main: Main | None, client: NatsClient | None) ->
         for condition in service.to_hold or ():
             if condition.name not in left_out:
                 findings.append(await _of(spec, condition))
+        if all(each.state is State.OK for each in findings):
+            findings += [await _of(spec, each) for each in _after_migrations(seen)]
     return [*findings, *await _listening(spec, settings)]
+
+
+def _after_migrations(seen: _Seen) -> Iterator[Condition]:
+    """What a start compares once it has applied them."""
+    start, columns = seen.start, seen.columns
+    if start and columns is not None:
+        yield Condition("columns after the migrations", lambda: start.check_columns(columns))
 
 
 async def _wired(spec: ServiceSpec, main: Main, stand_in: StandIn) -> list[Finding]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from twinlog._aio.linger import Linger
-from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
 from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
@@ -20,10 +19,10 @@ from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
-from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.schema import Schema
 from twinlog.rpc.inspection import Followed
+from twinlog.service.environment import Environment
 
 
 class Feeding:
@@ -32,16 +31,14 @@ class Feeding:
     def __init__(
         self,
         log: Log,
+        environment: Environment,
         *,
         twin: Callable[[str], Twin],
-        lease: Callable[[str], Lease],
         schema: Schema,
-        clock: Clock,
-        ids: Ids,
-        randomness: Randomness,
         middleware: Sequence[Middleware],
     ) -> None:
-        """See :class:`~twinlog.service.service.Service`. ``middleware``: all of it, the first outermost."""
+        """See :class:`~twinlog.service.service.Service`. ``twin``: the environment's, or what stands for it later.
+        ``middleware``: all of it, the first outermost."""
         self.own_twin = twin(log.name)
         self.dead_letters = DeadLetterOperations(log)
         self.leases: dict[str, Lease] = {}
@@ -49,23 +46,21 @@ class Feeding:
         self.followed: list[Followed] = []
         self._log = log
         self._twin = twin
-        self._make_lease = lease
+        self._environment = environment
         self._schema = schema
-        self._clock = clock
-        self._ids = ids
-        self._randomness = randomness
         self._middleware = middleware
 
     def lease(self, work: str) -> Lease:
         """The right to do a piece of work that one replica is enough for."""
-        lease = self.leases[work] = self._make_lease(work)
+        lease = self.leases[work] = self._environment.lease(work)
         return lease
 
     def follow(self, consumer: Consumer, linger: Linger, batch: int, *, held: bool = False) -> Followed:
         """A consumer and what feeds it. ``held``: its cursor is run by something that holds the lease already."""
         for wrap in reversed(self._middleware):
             consumer = wrap(consumer)
-        handler = DeadLettering(consumer, self._log, clock=self._clock, ids=self._ids, schema=self._schema)
+        around = self._environment
+        handler = DeadLettering(consumer, self._log, clock=around.clock, ids=around.ids, schema=self._schema)
         self.dead_letters.add(handler)
         twin, lease = self._twin(consumer.source), self.lease(consumer.name)
         cursor = Cursor(
@@ -74,8 +69,8 @@ class Feeding:
             ALWAYS_HELD if held else lease,
             linger=linger,
             batch=batch,
-            randomness=self._randomness,
-            clock=self._clock,
+            randomness=around.randomness,
+            clock=around.clock,
         )
         followed = Followed(consumer, handler, cursor, twin, lease)
         self.followed.append(followed)
@@ -94,7 +89,7 @@ class Feeding:
             prepare=projection.prepare,
             follows=projection.begin_noting,
             share=share,
-            randomness=self._randomness,
+            randomness=self._environment.randomness,
         )
         task = tasks.start(projection.name, filling.run())
 

@@ -8,11 +8,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from twinlog._aio.retrying import Randomness
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.log.chain import Chained
-from twinlog.log.heads import Heads, Sign
-from twinlog.log.keys import Keys
+from twinlog.log.heads import Heads
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Log
@@ -22,10 +20,8 @@ from twinlog.log.timers import Timers
 from twinlog.log.writer import Writer
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.clock import Clock, Ids
 from twinlog.model.schema import Schema
-from twinlog.observe.tracing_off import Tracing
-from twinlog.service.environment import Observed
+from twinlog.service.environment import Environment
 from twinlog.service.feeding import Feeding
 
 _DRAIN_SECONDS = 1.0
@@ -42,20 +38,15 @@ class OwnLog:
         self,
         actor: str,
         log: Log,
+        environment: Environment,
         feeding: Feeding,
         *,
         aggregates: Sequence[AnyAggregate],
         schema: Schema,
-        clock: Clock,
-        ids: Ids,
         keep_requests: timedelta,
-        keys: Keys,
-        sign: Sign,
-        tracing: Tracing,
-        observed: Observed,
-        randomness: Randomness,
     ) -> None:
         """See :class:`~twinlog.service.service.Service`. ``actor``: whose name goes on what timers append."""
+        randomness, tracing, keys = environment.randomness, environment.tracing, environment.keys
         self.lineage = Lineage(log, feeding.own_twin, randomness=randomness)
         self.relay = Relay(
             log,
@@ -67,10 +58,10 @@ class OwnLog:
         self.personal = Personal(keys, nonces=keys.nonces) if isinstance(keys, MemoryKeys) else Personal(keys)
         declared = {each.name: each for each in (*aggregates, DEAD_LETTERS)}
         self.writer = Writer(
-            observed.log(tracing.log(log)),
+            environment.observed.log(tracing.log(log)),
             schema=schema,
-            clock=clock,
-            ids=ids,
+            clock=environment.clock,
+            ids=environment.ids,
             on_commit=self.relay.offer,
             lineage=self.lineage,
             randomness=randomness,
@@ -82,7 +73,7 @@ class OwnLog:
             log,
             self.writer,
             [*aggregates, DEAD_LETTERS],
-            clock=clock,
+            clock=environment.clock,
             lease=feeding.lease("timers"),
             actor=actor,
             traced=tracing.timers,
@@ -96,7 +87,9 @@ class OwnLog:
             randomness=randomness,
         )
         self.heads = (
-            Heads(log.name, log, sign=sign, randomness=randomness) if isinstance(log, Chained) else None
+            Heads(log.name, log, sign=environment.sign, randomness=randomness)
+            if isinstance(log, Chained)
+            else None
         )
         """What tells of the log's chain; None where it has none."""
         self._timed = any(aggregate.has_timers for aggregate in aggregates)

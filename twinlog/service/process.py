@@ -5,6 +5,7 @@ Leaving the block undoes it in order: no new calls → calls in flight → curso
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ from twinlog.log.installation import named
 from twinlog.log.keys import require_cipher
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
+from twinlog.memory.keys import MemoryKeys
 from twinlog.model.clock import Clock
 from twinlog.model.errors import Unavailable
 from twinlog.model.personal import personal_types
@@ -39,7 +41,7 @@ from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.source import log_of
 from twinlog.service.conditions import hold
 from twinlog.service.dumped import parts_of
-from twinlog.service.environment import Endpoint, Observed
+from twinlog.service.environment import Endpoint, Environment, Observed
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import refuse
 from twinlog.service.runtime import Shutdown
@@ -48,6 +50,7 @@ from twinlog.service.settings import Settings, services_in, shown
 from twinlog.service.spec import ServiceSpec
 from twinlog.service.spec_mistakes import in_spec
 from twinlog.service.start import Start, database_in, of_program, signing
+from twinlog.service.wiring import Wire, wire_up
 
 if TYPE_CHECKING:
     from twinlog.observe.metrics.process import Metrics
@@ -58,47 +61,44 @@ STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)
 """Makes the service instead: an audit asks a program how it is wired, and runs nothing."""
 
 
+class Wired(asyncio.CancelledError):
+    """Ends a program's ``main`` that is asked for nothing but its wiring, as a cancellation does."""
+
+
 @asynccontextmanager
 async def open_service(
-    spec: ServiceSpec, settings: Settings, shutdown: Shutdown, *, middleware: Sequence[Middleware] = ()
-) -> AsyncIterator[Service]:
-    """A service with its log in its database; waits for servers that are not there yet.
-
-    ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
-
-    It runs at once. :func:`twinlog.run` has it wait until all that has to hold before it serves does.
-    """
-    async with _begun(spec, settings, shutdown, middleware, waits=False) as service:
-        yield service
-
-
-@asynccontextmanager
-async def open_waiting(spec: ServiceSpec, settings: Settings, shutdown: Shutdown) -> AsyncIterator[Service]:
-    """The same, of which nothing runs before it serves, and nothing is kept of its program."""
-    async with _begun(spec, settings, shutdown, (), waits=True) as service:
-        yield service
-
-
-@asynccontextmanager
-async def _begun(
     spec: ServiceSpec,
     settings: Settings,
     shutdown: Shutdown,
-    middleware: Sequence[Middleware],
     *,
-    waits: bool,
+    wire: Wire | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> AsyncIterator[Service]:
+    """A service with its log in its database; waits for servers that are not there yet.
+
+    ``wire``: as that of :func:`twinlog.run`. It is called before the block begins; then all that has to hold is
+    checked, and only then migrations are applied and anything runs, so that a start that is refused changes nothing.
+    What it gives is :attr:`Service.servicers`, which :meth:`Service.serve` serves. ``twinlog audit`` and ``doctor`` end
+    a ``main`` there. Without it, migrations are applied and the service runs before the block begins.
+
+    ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
+    """
     if stand_in := STAND_IN.get():
         refuse(list(in_spec(spec)), spec.name)
         async with stand_in(spec, settings) as service:
+            if wire:
+                await wire_up(service, spec, wire)
+                raise Wired
             yield service
         return
     await hold(of_program(spec, settings))
     configure_logging(settings.log_level, settings.log_format)
     async with (
         exporting(spec.name) as tracer,
-        _opened(spec, settings, shutdown, middleware, tracer, waits=waits) as service,
+        _opened(spec, settings, shutdown, middleware, tracer, waits=wire is not None) as service,
     ):
+        if wire:
+            await wire_up(service, spec, wire)
         yield service
 
 
@@ -135,32 +135,34 @@ async def _opened(
             service = Service(
                 spec.name,
                 own,
-                twin=lambda of: JetStreamTwin(
-                    client, of, replicas=settings.stream_replicas, namespace=namespace, identity=identity
+                Environment(
+                    twin=lambda of: JetStreamTwin(
+                        client, of, replicas=settings.stream_replicas, namespace=namespace, identity=identity
+                    ),
+                    lease=lambda work: PostgresLease(own.pool, work, f"{spec.name}-{ids.uuid7()}"),
+                    clock=clock,
+                    ids=ids,
+                    on_crash=shutdown.crash,
+                    messages=_Messages(client, namespace),
+                    endpoint=endpoint(spec, settings),
+                    until_stopped=shutdown.wait,
+                    services=services_in(settings.twinlog_services),
+                    open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
+                    observed=observed(metrics),
+                    tracing=tracing(tracer, clock),
+                    sign=signing(settings.chain_key_file),
+                    keys=remembered or MemoryKeys(),
+                    saga_list=PostgresSagaList(own),
+                    kept_consumers=start.consumers,
+                    kept_views=start.views,
+                    complete=partial(_complete, start, missing) if waits else None,
                 ),
-                lease=lambda work: PostgresLease(own.pool, work, f"{spec.name}-{ids.uuid7()}"),
                 schema=spec.schema,
-                clock=clock,
-                ids=ids,
-                on_crash=shutdown.crash,
                 aggregates=spec.aggregates,
                 middleware=middleware,
-                messages=_Messages(client, namespace),
-                endpoint=endpoint(spec, settings),
-                until_stopped=shutdown.wait,
+                keep_requests=timedelta(days=settings.keep_requests_days),
                 signals={"clock": clock},
                 settings=shown(settings) | {"POSTGRES_DATABASE": settings.postgres_database or spec.database},
-                saga_list=PostgresSagaList(own),
-                services=services_in(settings.twinlog_services),
-                tracing=tracing(tracer, clock),
-                keep_requests=timedelta(days=settings.keep_requests_days),
-                observed=observed(metrics),
-                open_log=lambda log, twin: log_of(settings.postgres_url, log, twin),
-                sign=signing(settings.chain_key_file),
-                keys=remembered,
-                kept_consumers=start.consumers,
-                kept_views=start.views,
-                complete=partial(_complete, start, missing) if waits else None,
             )
             service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import sys
 
 from twinlog.model.errors import ConfigurationError
-from twinlog.postgres.views import PostgresViews
 from twinlog.service import runtime
-from twinlog.service.process import open_waiting
+from twinlog.service.process import open_service
 from twinlog.service.runtime import Main, Shutdown
 from twinlog.service.settings import load
 from twinlog.service.spec import ServiceSpec
-from twinlog.service.wiring import Wire, servicers
-
-_NO_QUERIES = "twinlog.postgres.sql"
-"""Where a service without views of its own would have their queries: there are none."""
+from twinlog.service.wiring import Wire
 
 
 def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
@@ -45,8 +41,7 @@ def main_of(spec: ServiceSpec, wire: Wire) -> Main:
     """The ``main`` of a service's program: with the spec's settings and views, wired and served."""
 
     async def main(shutdown: Shutdown) -> None:
-        async with open_waiting(spec, load(spec.settings), shutdown) as service:
-            views = spec.views(service.log) if spec.views else PostgresViews(service.log, _NO_QUERIES, {})
-            await service.serve(*servicers(wire(service, views)))
+        async with open_service(spec, load(spec.settings), shutdown, wire=wire) as service:
+            await service.serve()
 
     return main

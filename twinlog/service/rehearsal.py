@@ -6,7 +6,11 @@ No cursor, timer or relay begins, no address is listened at, and nothing is writ
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from twinlog.consume.kept_views import KeptViews
@@ -14,11 +18,13 @@ from twinlog.log.declarations import KeptConsumers
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.system import RandomIds, SystemClock
 from twinlog.log.twin import Twin
+from twinlog.model.errors import ConfigurationError
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.saga_list import PostgresSagaList
-from twinlog.rpc import PageTokens
+from twinlog.rpc import PageTokens, Registration
 from twinlog.service.conditions import Condition
-from twinlog.service.process import STAND_IN, StandIn, endpoint
+from twinlog.service.environment import Environment
+from twinlog.service.process import STAND_IN, StandIn, Wired, endpoint
 from twinlog.service.runtime import Main, Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
@@ -28,18 +34,52 @@ WIRED_SECONDS = 15.0
 
 
 async def rehearse(main: Main, stand_in: StandIn) -> None:
-    """Calls a program's ``main`` with what stands in for its service.
+    """Calls a program's ``main`` with what stands in for its service, up to where it is wired.
 
-    Raises what it raises, and TimeoutError where it does not come to its end.
+    Raises what it raises, :class:`Listens`, and TimeoutError where it does not come to its end.
     """
     task = asyncio.current_task()
     assert task is not None
-    before = STAND_IN.set(stand_in)
+    _heed_sockets()
+    bound: list[str] = []
+    before, unbound = STAND_IN.set(stand_in), _BOUND.set(bound)
     try:
         async with asyncio.timeout(WIRED_SECONDS):
-            await main(_Stopping(task))
+            with suppress(Wired):
+                await main(_Stopping(task))
+    except Exception as error:
+        if bound and not isinstance(error, TimeoutError):
+            raise Listens(address=bound[0]) from error
+        raise
     finally:
         STAND_IN.reset(before)
+        _BOUND.reset(unbound)
+    if bound:
+        raise Listens(address=bound[0])
+
+
+class Listens(ConfigurationError):
+    """main listens at {address} before its service is wired, so it would serve now, beside the program that runs: give
+    its wiring to open_service(…, wire=wire), where it ends when nothing else is asked for."""
+
+    reason = "MAIN_LISTENS"
+
+
+_BOUND: ContextVar[list[str] | None] = ContextVar("_BOUND", default=None)
+"""Where a program that is rehearsed wants to listen; None: none is."""
+
+
+@cache
+def _heed_sockets() -> None:
+    """Keeps whatever is rehearsed, in any task of it, from binding a socket."""
+
+    def heed(event: str, given: tuple[Any, ...]) -> None:
+        if event == "socket.bind" and (bound := _BOUND.get()) is not None:
+            address = given[1]
+            bound.append(":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address))
+            raise Listens(address=bound[-1])
+
+    sys.addaudithook(heed)
 
 
 class _Stopping(Shutdown):
@@ -69,17 +109,19 @@ class Rehearsed(Service):
         super().__init__(
             spec.name,
             log,
-            twin=twin,
-            lease=lambda _work: ALWAYS_HELD,
+            Environment(
+                twin=twin,
+                lease=lambda _work: ALWAYS_HELD,
+                clock=SystemClock(),
+                ids=RandomIds(),
+                on_crash=lambda _task, _error: None,
+                saga_list=PostgresSagaList(log),
+                endpoint=endpoint(spec, settings),
+                kept_consumers=kept_consumers,
+                kept_views=kept_views,
+            ),
             schema=spec.schema,
-            clock=SystemClock(),
-            ids=RandomIds(),
-            on_crash=lambda _task, _error: None,
             aggregates=spec.aggregates,
-            saga_list=PostgresSagaList(log),
-            endpoint=endpoint(spec, settings),
-            kept_consumers=kept_consumers,
-            kept_views=kept_views,
         )
         self.settings = settings
         self.to_hold: Sequence[Condition] | None = None
@@ -93,4 +135,7 @@ class Rehearsed(Service):
 
     async def serve(self, *servicers: object, middleware: Any = ()) -> None:
         services, _ = self._served(servicers)
+        await self._prepare(services)
+
+    async def _prepare(self, services: Sequence[Registration]) -> None:
         self.to_hold = self.conditions(services)

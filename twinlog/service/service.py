@@ -5,12 +5,8 @@ Leaving :meth:`Service.running` undoes it in order: cursors and timers → write
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
-    Callable,
     Collection,
     Coroutine,
     Mapping,
@@ -21,33 +17,24 @@ from datetime import timedelta
 from typing import Any
 
 from twinlog._aio.linger import Linger
-from twinlog._aio.retrying import Randomness
 from twinlog._aio.tasks import Tasks
 from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.effects import EffectConsumer
-from twinlog.consume.filling import OpenLog
-from twinlog.consume.kept_views import KeptViews
 from twinlog.consume.logged import Logged
 from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import SUBJECT as VIEWS_SWITCHED
 from twinlog.consume.view_builds import Kept, ViewBuilds
-from twinlog.log.declarations import EFFECTS, POLICIES, KeptConsumers
-from twinlog.log.heads import Sign, unsigned
+from twinlog.log.declarations import EFFECTS, POLICIES
 from twinlog.log.history import LogHistory
-from twinlog.log.keys import Keys
-from twinlog.log.lease import Lease
 from twinlog.log.ports import Log
 from twinlog.log.retention import KEPT
 from twinlog.log.saga_list import SagaList, SagaListStore
-from twinlog.log.twin import Twin
-from twinlog.memory.keys import MemoryKeys
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.clock import Clock, Ids
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
@@ -55,11 +42,9 @@ from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
 from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
-from twinlog.observe.tracing_off import NO_TRACING, Tracing
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.dead_letter_service import DeadLetterService
-from twinlog.rpc.freshness import Messages
 from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.host import refuse_taken
 from twinlog.rpc.inspection import Inspected
@@ -73,7 +58,7 @@ from twinlog.rpc.view_operations import ViewOperations
 from twinlog.rpc.view_service import ViewService
 from twinlog.service import mistakes
 from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold
-from twinlog.service.environment import Endpoint, NoMessages, Observed, out_of_reach
+from twinlog.service.environment import Environment
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 from twinlog.service.own_log import OwnLog
@@ -89,10 +74,6 @@ class UndeclaredSaga(ConfigurationError):
     reason = "UNDECLARED_SAGA"
 
 
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
-
-
 class Service:
     """A service as it runs: its log, writer, relay and timers, and what its wiring subscribes and serves."""
 
@@ -100,61 +81,36 @@ class Service:
         self,
         name: str,
         log: Log,
+        environment: Environment,
         *,
-        twin: Callable[[str], Twin],
-        lease: Callable[[str], Lease],
         schema: Schema,
-        clock: Clock,
-        ids: Ids,
-        on_crash: Callable[[str, BaseException], None],
         aggregates: Sequence[AnyAggregate] = (),
         middleware: Sequence[Middleware] = (),
-        messages: Messages | None = None,
-        endpoint: Endpoint = Endpoint(),
-        until_stopped: Callable[[], Awaitable[object]] = _for_ever,
         keep_requests: timedelta = KEPT,
         signals: Mapping[str, Watched] = {},
         settings: Mapping[str, str] = {},
-        saga_list: SagaListStore | None = None,
-        services: Mapping[str, str] = {},
-        tracing: Tracing = NO_TRACING,
-        randomness: Randomness = random,
-        observed: Observed = Observed(),
-        open_log: OpenLog = out_of_reach,
-        sign: Sign = unsigned,
-        keys: Keys | None = None,
-        kept_consumers: KeptConsumers | None = None,
-        kept_views: KeptViews | None = None,
-        complete: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """``name``: the service's name, which goes on its events. ``twin``: the stream of a log, by the log's name.
-        ``lease``: the right to do a piece of work that one replica is enough for. ``schema`` decodes the events of its
-        own log and of every log that it follows. ``on_crash`` is called when a task raises.
+        """``name``: the service's name, which goes on its events. ``schema`` decodes the events of its own log and of
+        every log that it follows.
 
         ``aggregates``: those in the log; their timers are fired. ``middleware`` goes around every consumer, the first
-        outermost. ``endpoint``: where :meth:`serve` listens; it ends when ``until_stopped`` returns. ``keep_requests``:
-        how long the outcomes of requests are kept. ``signals``: further parts that health reports, by name.
-        ``settings``: the settings that inspection shows. ``saga_list``: where the list of its sagas is kept.
-        ``services``: the addresses of other services, by name; they are asked what has become of a saga's command.
-        ``tracing`` goes around its parts, and ``observed`` around those. ``randomness``: the jitter of retries.
-        ``open_log`` opens the logs of other services for rebuilding a view. ``sign`` signs the heads of the log's
-        chain. ``keys``: the persons' keys, which seal personal fields; None: keys in memory. ``kept_consumers``: those
-        that programs of its log had before; None: it begins with nothing. ``kept_views``: their views. ``complete``:
-        what is done once all that has to hold before it serves does; until then nothing of it runs. None: it runs at
-        once.
+        outermost. ``keep_requests``: how long the outcomes of requests are kept. ``signals``: further parts that health
+        reports, by name. ``settings``: the settings that inspection shows.
         """
         self.name, self.log, self.schema = name, log, schema
-        self.clock, self.ids = clock, ids
-        self.twin = twin
-        self.messages = messages or NoMessages()
+        self.environment = environment
+        self.clock, self.ids = environment.clock, environment.ids
+        self.twin, self.messages = environment.twin, environment.messages
         self.settings: Any = None
         """Those of its process, of the class that its spec names; in a world their defaults."""
         self.pages = PageTokens()
         """The page tokens of its lists, signed with the secret of its database once it serves."""
-        self.peers = Peers(LogHistory(log), services, name)
+        self.peers = Peers(LogHistory(log), environment.services, name)
         """The histories of its log and of the logs of the services that it knows."""
         self.sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
         """Those whose instances the log holds; twinlog.v1.SagaService shows them."""
+        self.servicers: Sequence[object] = ()
+        """What its wiring gave, where :func:`twinlog.open_service` has called it; :meth:`serve` serves them, too."""
         self.saga_list: SagaList | None = None
         """Where the sagas are looked up: set it before :meth:`serve` where a list is kept already; None: the kernel
         keeps one."""
@@ -164,29 +120,19 @@ class Service:
         """Of each read model, the names of the consumers that are to feed it."""
         self._feeding = feeding = Feeding(
             log,
+            environment,
             twin=lambda of: self.twin(of),
-            lease=lease,
             schema=schema,
-            clock=clock,
-            ids=ids,
-            randomness=randomness,
-            middleware=[*observed.consumers, *middleware, Logged, *tracing.consumers(schema)],
+            middleware=[
+                *environment.observed.consumers,
+                *middleware,
+                Logged,
+                *environment.tracing.consumers(schema),
+            ],
         )
         self.dead_letters, self.leases = feeding.dead_letters, feeding.leases
         self._own = own = OwnLog(
-            name,
-            log,
-            feeding,
-            aggregates=aggregates,
-            schema=schema,
-            clock=clock,
-            ids=ids,
-            keep_requests=keep_requests,
-            keys=keys or MemoryKeys(),
-            sign=sign,
-            tracing=tracing,
-            observed=observed,
-            randomness=randomness,
+            name, log, environment, feeding, aggregates=aggregates, schema=schema, keep_requests=keep_requests
         )
         self.writer, self.timers = own.writer, own.timers
         self.relay, self.lineage = own.relay, own.lineage
@@ -206,7 +152,7 @@ class Service:
             log,
             feeding.own_twin,
             schema,
-            clock.now(),
+            self.clock.now(),
             aggregates,
             settings,
             followed=feeding.followed,
@@ -219,15 +165,16 @@ class Service:
         """The builds of its views; twinlog.v1.ViewService shows them."""
         self._consumers: list[Consumer] = []
         """What is subscribed, without its middleware."""
-        self._kept_consumers, self._kept_views = kept_consumers, kept_views
-        self._complete = complete
-        self._held: list[tuple[Tasks, str, Coroutine[Any, Any, None]]] | None = [] if complete else None
+        self._held: list[tuple[Tasks, str, Coroutine[Any, Any, None]]] | None = (
+            [] if environment.complete else None
+        )
         """What runs once it may; None: it may."""
-        self._saga_list_store, self._services = saga_list, services
-        self._endpoint, self._until_stopped = endpoint, until_stopped
-        self._observed, self._tracing = observed, tracing
-        self._randomness, self._open_log = randomness, open_log
-        self._copying, self._tasks = Tasks(on_crash), Tasks(on_crash)
+        self._copying, self._tasks = Tasks(environment.on_crash), Tasks(environment.on_crash)
+        self._complete = environment.complete
+        self._saga_services: Sequence[SagaService] | None = None
+        """None: it was not asked to serve yet."""
+        self._prepared = 0
+        """How many consumers there were when all that has to hold was checked."""
         self._ended = False
         """Whether the block of :meth:`running` was left."""
 
@@ -286,8 +233,8 @@ class Service:
         wrong += mistakes.in_upcasts(self.schema, self.inspected.aggregates, self._consumers)
         wrong += mistakes.in_read_models(self.read_models, self._consumers)
         mistakes.refuse(wrong, self.name)
-        if self._kept_consumers:
-            self._kept_consumers.refuse_renamed(self._acting())
+        if kept := self.environment.kept_consumers:
+            kept.refuse_renamed(self._acting())
 
     def _acting(self) -> dict[tuple[str, str], str]:
         """The logs of its policies and effects, by kind and name."""
@@ -298,7 +245,7 @@ class Service:
         if isinstance(asked, Policies):
             return PolicyConsumer(asked, self.writer, self.log, self.schema)
         if isinstance(asked, Effects):
-            return EffectConsumer(asked, self.writer, self.log, self.schema, self._randomness)
+            return EffectConsumer(asked, self.writer, self.log, self.schema, self.environment.randomness)
         return asked
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -313,13 +260,15 @@ class Service:
 
     async def _begin(self) -> None:
         """Keeps what was checked, and runs what has waited for that."""
+        environment = self.environment
         if self._complete:
             await self._complete()
-        if self._kept_views:
+            self._complete = None
+        if environment.kept_views:
             with suppress(Unavailable):
-                await self._kept_views.keep()
-        if self._kept_consumers:
-            await self._kept_consumers.keep(self._acting())
+                await environment.kept_views.keep()
+        if environment.kept_consumers:
+            await environment.kept_consumers.keep(self._acting())
         held, self._held = self._held or [], None
         for among, name, work in held:
             among.start(name, work)
@@ -342,8 +291,8 @@ class Service:
         ConfigurationError if a stream belongs to another installation, or the services are put together wrongly.
         """
         services, sagas = self._served(servicers)
-        await hold(self.conditions(services))
-        await self._begin()
+        if servicers or self._prepared < len(self._consumers) or self._held is not None:
+            await self._prepare(services)
         pages = await waited_for("page tokens", self.page_tokens)
         views = [await self._view_service()] if self.view_builds.declared else []
         for_operators = [
@@ -354,6 +303,7 @@ class Service:
             *sagas,
             *views,
         ]
+        environment, endpoint = self.environment, self.environment.endpoint
         parts = self.inspected.parts = [
             self.relay,
             self.lineage,
@@ -363,24 +313,48 @@ class Service:
         ]
         async with serve(
             [*services, *_registered(for_operators)],
-            address=self._endpoint.address,
-            setting=self._endpoint.setting,
-            domain=self._endpoint.domain,
-            shared=self._endpoint.shared,
+            address=endpoint.address,
+            setting=endpoint.setting,
+            domain=endpoint.domain,
+            shared=endpoint.shared,
             health=parts,
             signals=self.signals,
-            middleware=[*self._observed.calls, *self._tracing.methods(), *middleware, needs_identity],
-            on_refused=self._observed.on_refused,
+            middleware=[
+                *environment.observed.calls,
+                *environment.tracing.methods(),
+                *middleware,
+                needs_identity,
+            ],
+            on_refused=environment.observed.on_refused,
         ):
-            await self._until_stopped()
+            await environment.until_stopped()
 
-    def _served(self, servicers: Sequence[object]) -> tuple[Sequence[Registration], Sequence[SagaService]]:
+    async def wired(self, servicers: Sequence[object]) -> None:
+        """Checks all that has to hold before it serves these, and then has it run: its wiring is done.
+
+        Raises ConfigurationError.
+        """
+        self.servicers = servicers
+        services, _ = self._served()
+        await self._prepare(services)
+
+    async def _prepare(self, services: Sequence[Registration]) -> None:
+        await hold(self.conditions(services))
+        await self._begin()
+        self._prepared = len(self._consumers)
+
+    def _served(
+        self, servicers: Sequence[object] = ()
+    ) -> tuple[Sequence[Registration], Sequence[SagaService]]:
         """What it serves of its own, and for its sagas, whose list may be one more that is subscribed."""
-        return _registered(servicers), [self._saga_service(self.pages)] if self.sagas else []
+        services = _registered([*self.servicers, *servicers])
+        if self._saga_services is None:
+            self._saga_services = [self._saga_service(self.pages)] if self.sagas else []
+        return services, self._saga_services
 
     def conditions(self, services: Sequence[Registration]) -> Sequence[Condition]:
         """What has to hold before it serves these, with all subscribed."""
-        endpoint = self._endpoint
+        endpoint = self.environment.endpoint
         return [
             Condition(
                 "gRPC services", lambda: mistakes.refuse([*mistakes.in_registrations(services)], self.name)
@@ -394,14 +368,14 @@ class Service:
         ]
 
     async def _check_views(self) -> None:
-        if self._kept_views:
+        if kept := self.environment.kept_views:
             projections = [each for each in self._consumers if isinstance(each, Projection)]
-            await self._kept_views.check(projections, self.twin)
+            await kept.check(projections, self.twin)
 
     def _saga_service(self, pages: PageTokens) -> SagaService:
         sagas = self.saga_list
         if sagas is None:
-            self.saga_list = sagas = store = self._saga_list_store or _in_memory(self.log)
+            self.saga_list = sagas = store = self.environment.saga_list or _in_memory(self.log)
             kept = Projection(
                 f"{self.name}.saga_instances",
                 [SAGA_INSTANCES],
@@ -412,7 +386,7 @@ class Service:
             )
             self.subscribe(kept, linger_seconds=_LIST_LINGER_SECONDS)
         commands = SagaOperations(Commands(self.log, self.writer), self.sagas, self.clock)
-        owners = Owners(self._services, self._feeding.own_twin)
+        owners = Owners(self.environment.services, self._feeding.own_twin)
         return SagaService(commands, sagas, owners, pages, self.clock)
 
     def _add_views(self, consumers: Sequence[Consumer]) -> None:
@@ -433,7 +407,7 @@ class Service:
         self.view_builds.look_soon()
 
     def _keep_build(self, projection: Projection, share: int) -> Kept:
-        return self._feeding.fill(projection, share, open_log=self._open_log, tasks=self._tasks)
+        return self._feeding.fill(projection, share, open_log=self.environment.open_log, tasks=self._tasks)
 
     def _feed(self, consumer: Consumer, linger: Linger, batch: int = BATCH) -> Cursor:
         cursor = self._feeding.follow(consumer, linger, batch).cursor

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import asyncpg
 
@@ -93,11 +93,18 @@ class Start:
         where they are refused. Raises ConfigurationError and Unavailable."""
 
         async def agrees(connection: asyncpg.Connection) -> None:
-            if self.views:
-                self.views.check_columns(await columns_in(connection))
+            self.check_columns(await columns_in(connection))
 
         spec, settings = self._spec, self._settings
         await migrate_if(settings.postgres_url, database_in(spec, settings), spec.migrations, agrees)
+
+    def check_columns(self, columns: Mapping[str, Mapping[str, str]]) -> None:
+        """Compares what the migrations make of the tables of its views, once these are checked.
+
+        ``columns``: by table, the types of its columns. Raises ConfigurationError.
+        """
+        if self.views:
+            self.views.check_columns(columns)
 
     async def keep(self) -> None:
         """Keeps what was checked: the next start is compared with it. Raises ConfigurationError and Unavailable."""

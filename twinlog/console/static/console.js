@@ -146,45 +146,52 @@
     stream.onerror = () => { lost(); if (stream && stream.readyState === EventSource.CLOSED) later(); };
   }
   function hush() { clearTimeout(again); if (stream) stream.close(); stream = null; }
-  function close() { hush(); if (leave) leave(); leave = null; }
+  function close() { hush(); greet(false); me = ""; }
   function later() { hush(); again = setTimeout(come, wait); wait = Math.min(wait * 2, 4000); }
   const watched = () => live && !document.body.hasAttribute("data-paused") && !document.hidden;
   const follow = () => { if (watched()) come(); else close(); };
 
-  // --- many windows: a browser has six connections to a host, and a page would wait for the seventh. So four of those in
-  // sight have a seat, and a stream that stays open; the others take turns at one.
-  const SEATS = 4, MOST = 5000, BETWEEN = 1000;
-  let leave = null, coming = false;
+  // --- many windows: a browser has six connections to a host, and a page would wait for the seventh. So the four that are
+  // in sight for longest have a stream that stays open; the others take turns at one. Each tells the others that it is
+  // there, and counts by itself: that works over plain http, too, where browsers have no locks.
+  const SEATS = 4, MOST = 4000, TURN = 2000, GONE = 3500, others = new Map(), windows = new BroadcastChannel("windows");
+  let me = "", coming = false;
   const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-  const seat = (name) => new Promise((tell) => navigator.locks.request(name, { ifAvailable: true }, (lock) => {
-    tell(!!lock);
-    return lock && new Promise((done) => { leave = done; });
-  }));
-  async function seated() {
-    for (let n = 0; n < SEATS && !leave; n++) await seat(`seat ${n}`);
-    return !!leave;
-  }
+  const greet = (here = true) => { if (me) windows.postMessage({ id: me, here }); };
+  windows.onmessage = ({ data: { id, here } }) => {
+    const known = others.has(id);
+    if (here) others.set(id, Date.now()); else others.delete(id);
+    if (here && !known) greet();
+  };
+  const before = () => {
+    for (const [id, at] of others) if (Date.now() - at > GONE) others.delete(id);
+    return [...others.keys()].filter((id) => id < me).length;
+  };
+  const itsTurn = () => Math.floor(Date.now() / TURN) % (others.size + 1 - SEATS) === before() - SEATS;
   async function come() {
     if (coming) return;
     coming = true;
+    if (!me) {
+      me = `${Date.now()} ${Math.random()}`;
+      greet();
+      await pause(100); // in which the others say that they are there
+    }
     while (watched() && !stream) {
-      if (!navigator.locks || leave || await seated()) {
-        if (watched()) open(); else close();
-        break;
-      }
-      await navigator.locks.request("turn", async () => {
-        if (!watched()) return;
+      if (before() < SEATS) { open(); break; }
+      if (itsTurn()) {
         tag = ""; // whatever is new or not, one answer comes, which ends the turn
         open();
         await Promise.race([pause(MOST), new Promise((done) => document.addEventListener("shown", done, { once: true }))]);
         hush();
-      });
-      await pause(BETWEEN);
+        await pause(TURN);
+      } else await pause(150);
     }
     coming = false;
   }
   setInterval(() => {
     tellAll();
+    greet();
+    if (stream && !coming && before() >= SEATS) { hush(); come(); }
     if (stream && Date.now() - heard > 5000) { lost(); later(); }
   }, 1000);
   document.addEventListener("visibilitychange", follow);
@@ -266,7 +273,7 @@
   });
 
   // --- keys
-  let before = "";
+  let last = "";
   const rows = () => [...main().querySelectorAll("[data-row]")].filter((row) => row.getClientRects().length);
   function step(by) {
     const all = rows(), at = all.indexOf(document.activeElement);
@@ -276,8 +283,8 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
     if (event.target.closest("input, textarea, select")) { if (event.key === "Escape") event.target.blur(); return; }
-    const went = before === "g" && document.querySelector(`[data-go="${CSS.escape(event.key)}"]`);
-    before = event.key;
+    const went = last === "g" && document.querySelector(`[data-go="${CSS.escape(event.key)}"]`);
+    last = event.key;
     if (went) { went.click(); return; }
     const todo = {
       "?": () => $("keys").showModal(),

@@ -101,6 +101,15 @@ SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archi
 SELECT name FROM unnest('{events,chain}'::text[]) AS t (name) WHERE NOT EXISTS (
        SELECT FROM pg_trigger WHERE tgrelid = to_regclass(name) AND tgname = 'insert_only' AND tgenabled IN ('O', 'A'));
 
+-- name: indexes_astray
+-- Of these indexes, with the tables that they are of, those that are gone; and all that are not whole.
+SELECT name, true FROM unnest($1::text[], $2::text[]) AS t (name, of)
+ WHERE to_regclass(name) IS NULL AND to_regclass(of) IS NOT NULL
+UNION ALL
+SELECT quote_ident(c.relname), false FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE NOT (i.indisvalid AND i.indisready AND i.indislive) AND c.relnamespace = current_schema()::regnamespace
+ ORDER BY 1;
+
 -- name: first_gap
 -- The first positions that have no event, although later ones have; archived ones do not count.
 SELECT before + 1, position - 1

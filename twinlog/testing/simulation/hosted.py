@@ -16,6 +16,7 @@ from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryQueries, MemoryViews
 from twinlog.model.view import AnyView
 from twinlog.postgres.urls import parted
+from twinlog.service.environment import Environment
 from twinlog.service.mistakes import refuse
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
@@ -177,12 +178,14 @@ class _Surveyed(Service):
         super().__init__(
             hosted.name,
             log,
-            twin=MemoryTwin,
-            lease=lambda _work: ALWAYS_HELD,
+            Environment(
+                twin=MemoryTwin,
+                lease=lambda _work: ALWAYS_HELD,
+                clock=ManualClock(),
+                ids=CountedIds(),
+                on_crash=lambda _task, _error: None,
+            ),
             schema=hosted.spec.schema,
-            clock=ManualClock(),
-            ids=CountedIds(),
-            on_crash=lambda _task, _error: None,
             aggregates=hosted.spec.aggregates,
         )
         hosted.configure(self)

@@ -15,6 +15,7 @@ from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.event import Recorded
+from twinlog.service.environment import Environment
 from twinlog.service.service import Service
 from twinlog.testing.simulation.hosted import Hosted
 
@@ -80,14 +81,16 @@ class Member(Service):
         super().__init__(
             hosted.name,
             logs[hosted.spec.log],
-            twin=twins.__getitem__,
-            lease=lambda _work: ALWAYS_HELD,
+            Environment(
+                twin=twins.__getitem__,
+                lease=lambda _work: ALWAYS_HELD,
+                clock=clock,
+                ids=ids,
+                on_crash=on_crash,
+                keys=keys,
+            ),
             schema=hosted.spec.schema,
-            clock=clock,
-            ids=ids,
-            on_crash=on_crash,
             aggregates=hosted.spec.aggregates,
-            keys=keys,
             middleware=[lambda consumer: Gated(consumer, self.works)],
         )
         hosted.configure(self)

@@ -17,6 +17,7 @@ from twinlog.memory.keys import MemoryKeys
 from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
 from twinlog.model.policies import Policies
+from twinlog.service.environment import Environment
 from twinlog.service.service import Service
 from twinlog.service.wiring import servicers
 from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
@@ -144,17 +145,19 @@ class Process:
             world,
             spec.name,
             log,
-            twin=twins.__getitem__,
-            lease=lambda work: world.leases.lease(client, spec.name, work, holder, jitter),
+            Environment(
+                twin=twins.__getitem__,
+                lease=lambda work: world.leases.lease(client, spec.name, work, holder, jitter),
+                clock=clock,
+                ids=ids,
+                on_crash=lambda _task, error: world.fail(error),
+                randomness=jitter,
+                keys=world.keys,
+                open_log=self._open_log,
+            ),
             schema=spec.schema,
-            clock=clock,
-            ids=ids,
-            on_crash=lambda _task, error: world.fail(error),
             aggregates=spec.aggregates,
             signals={"clock": clock},
-            keys=world.keys,
-            randomness=jitter,
-            open_log=self._open_log,
         )
         self.hosted.configure(service)
         service.writer._snapshots._every = _SNAPSHOT_EVERY

@@ -1,7 +1,8 @@
--- revision: 3
+-- revision: 4
 -- Appends a batch atomically. Conflicts come back as data. `conflict` is null if the batch was appended; `first` is
 -- then the position of its first event, or of the next one to come if the batch has none, and `before` the id of the
--- event before that, null if there is none.
+-- event before that, null if there is none. Raises TW002 where a table did not take every row, as with a trigger that
+-- somebody added: what is acknowledged has to be there.
 CREATE OR REPLACE FUNCTION append_linked(
     at           timestamptz,
     streams      stream_version[],  -- each stream read or written, and the version it was at
@@ -29,6 +30,8 @@ DECLARE
     stale       jsonb;
     answered    jsonb;
     elsewhere   jsonb;
+    taken       bigint;
+    refusing    text;
 BEGIN
     -- Serializes appends until commit: positions are gapless and become visible in order.
     SELECT position, era, linked, links, hash INTO head, now_era, reached, last_link, last_hash FROM log_head FOR UPDATE;
@@ -74,6 +77,10 @@ BEGIN
                e.partition_key, e.tag, at, e.metadata -> 'extra'
           FROM unnest(new_events) WITH ORDINALITY
             AS e (stream, version, event_id, type, payload, metadata, partition_key, tag, i);
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        IF taken <> cardinality(new_events) THEN
+            refusing := 'events';
+        END IF;
         IF digest IS NULL THEN
             UPDATE log_head SET position = head + cardinality(new_events);
         ELSE
@@ -85,14 +92,24 @@ BEGIN
             last_hash := sha256(last_hash || int2send(1::smallint) || int8send(first) || int8send(head_after)
                                 || int8send(head_after) || digest);
             INSERT INTO chain VALUES (last_link + 1, 1, first, head_after, head_after, digest, marks, last_hash);
+            IF NOT FOUND THEN
+                refusing := 'chain';
+            END IF;
             UPDATE log_head
                SET position = head_after, linked = head_after, links = last_link + 1, hash = last_hash;
+        END IF;
+        IF NOT FOUND THEN
+            refusing := 'log_head';
         END IF;
     END IF;
 
     IF cardinality(outcomes) > 0 THEN
         INSERT INTO requests (request_id, fingerprint, reply, position, recorded_at)
         SELECT request_id, fingerprint, reply, head + after, at FROM unnest(outcomes);
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        IF taken <> cardinality(outcomes) THEN
+            refusing := 'requests';
+        END IF;
     END IF;
 
     IF cardinality(moves) > 0 THEN
@@ -102,6 +119,10 @@ BEGIN
            SET position = excluded.position,
                event_position = coalesce(excluded.event_position, kept.event_position),
                event_id = coalesce(excluded.event_id, kept.event_id);
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        IF taken <> cardinality(moves) THEN
+            refusing := 'checkpoints';
+        END IF;
     END IF;
 
     IF cardinality(timers_set) > 0 THEN
@@ -110,5 +131,13 @@ BEGIN
         INSERT INTO timers (stream_type, stream_id, version, due)
         SELECT (c.stream).type, (c.stream).id, c.version, c.due FROM unnest(timers_set) AS c WHERE c.due IS NOT NULL
         ON CONFLICT (stream_id, stream_type) DO UPDATE SET version = excluded.version, due = excluded.due;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        IF taken <> (SELECT count(*) FROM unnest(timers_set) AS c WHERE c.due IS NOT NULL) THEN
+            refusing := 'timers';
+        END IF;
+    END IF;
+
+    IF refusing IS NOT NULL THEN
+        RAISE EXCEPTION 'table % did not take every row', refusing USING ERRCODE = 'TW002', TABLE = refusing;
     END IF;
 END $$;

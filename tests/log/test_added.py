@@ -1,0 +1,238 @@
+"""What somebody adds to the tables of a running service is an outage of what it refuses, told by name."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import asyncpg
+import pytest
+
+from tests.dead_letters.journal import CONSUMER, Row, Source, dead_lettering, positions
+from tests.kernel.batches import METADATA, batch, counter
+from tests.kernel.counter import COUNTER, Add
+from twinlog import ConfigurationError, PostgresViews, Projection, Recorded, Schema, View, Writer
+from twinlog.consume import dead_lettering as dead_lettering_module
+from twinlog.log.ports import Batch, NewReply, TimerChange
+from twinlog.model.errors import RowsRefused
+from twinlog.postgres.added import refused
+from twinlog.testing import START
+from twinlog.testing.internals import CheckpointAdvance, RandomIds, SystemClock, open_log
+
+PACKAGE = "tests.dead_letters.sql"
+
+_FUNCTIONS = """
+    CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''not on my watch''; END';
+"""
+
+
+def _trigger(table: str, function: str, when: str = "", on: str = "INSERT") -> tuple[str, str]:
+    condition = f"WHEN ({when})" if when else ""
+    return (
+        f"CREATE TRIGGER added BEFORE {on} ON {table} FOR EACH ROW {condition} EXECUTE FUNCTION {function}()",
+        f"DROP TRIGGER added ON {table}",
+    )
+
+
+_SWALLOWED = "a trigger or rule of table {table}, which no migration made, refuses rows"
+IN_THE_LOG: dict[str, tuple[tuple[str, str], str]] = {
+    "events swallowed": (
+        _trigger("events", "swallow", "new.stream_id LIKE 'bad%'"),
+        _SWALLOWED.format(table="events"),
+    ),
+    "events ruled out": (
+        (
+            "CREATE RULE added AS ON INSERT TO events WHERE new.stream_id LIKE 'bad%' DO INSTEAD NOTHING",
+            "DROP RULE added ON events",
+        ),
+        _SWALLOWED.format(table="events"),
+    ),
+    "events checked": (
+        (
+            "ALTER TABLE events ADD CHECK (stream_id NOT LIKE 'bad%') NOT VALID",
+            "ALTER TABLE events DROP CONSTRAINT events_stream_id_check",
+        ),
+        "constraint events_stream_id_check of table events, which no migration made, refuses rows",
+    ),
+    "events refused": (
+        _trigger("events", "shout", "new.stream_id LIKE 'bad%'"),
+        "trigger function shout, which no migration made, refuses rows",
+    ),
+    "outcomes swallowed": (_trigger("requests", "swallow"), _SWALLOWED.format(table="requests")),
+    "checkpoints swallowed": (_trigger("checkpoints", "swallow"), _SWALLOWED.format(table="checkpoints")),
+    "timers swallowed": (_trigger("timers", "swallow"), _SWALLOWED.format(table="timers")),
+    "timers with a column": (
+        (
+            "ALTER TABLE timers ADD COLUMN added text NOT NULL",
+            "ALTER TABLE timers DROP COLUMN added",
+        ),
+        "NOT NULL of column added of table timers, which no migration made, refuses rows",
+    ),
+    "links swallowed": (_trigger("chain", "swallow"), _SWALLOWED.format(table="chain")),
+    "head swallowed": (_trigger("log_head", "swallow", on="UPDATE"), _SWALLOWED.format(table="log_head")),
+}
+
+
+def _everything(name: str, after: int) -> Batch:
+    stream = counter(name)
+    return Batch(
+        recorded_at=START,
+        expects={stream: 0},
+        events=batch((stream, 0, 1)).events,
+        replies=[NewReply(name, b"fingerprint", b"reply", 1)],
+        advances=[CheckpointAdvance(CONSUMER, after, after + 1)],
+        timers=[TimerChange(stream, 1, START)],
+    )
+
+
+async def test_what_a_table_of_the_log_does_not_take_is_not_acknowledged(
+    postgres_url: str, database: str
+) -> None:
+    """Nothing of a batch is there unless all is, and whoever removes what was added has all go on."""
+    wrong: list[str] = []
+    async with open_log(postgres_url, database, "counters") as log:
+        await log.pool.execute(_FUNCTIONS)
+        for number, (what, ((add, remove), told)) in enumerate(IN_THE_LOG.items()):
+            await log.pool.execute("DELETE FROM timers")
+            # A checkpoint is inserted, or is not: a trigger may be on either.
+            await log.pool.execute("DELETE FROM checkpoints")
+            wanted = _everything(f"bad{number}", 0)
+            await log.pool.execute(add)
+            try:
+                wrong.append(f"{what}: {await log.append(wanted)}")
+            except RowsRefused as error:
+                if told not in str(error):
+                    wrong.append(f"{what}: {error}")
+            if await log.head() != number:
+                wrong.append(f"{what}: the head has moved")
+            await log.pool.execute(remove)
+            await log.append(wanted)
+            if await log.head() != number + 1:
+                wrong.append(f"{what}: it does not go on")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_who_writes_what_is_refused_hears_so_and_nobody_else(postgres_url: str, database: str) -> None:
+    async with open_log(postgres_url, database, "counters") as log:
+        await log.pool.execute(_FUNCTIONS)
+        add, remove = IN_THE_LOG["events refused"][0]
+        await log.pool.execute(add)
+        async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+
+            async def added(name: str) -> int | Exception:
+                try:
+                    outcome = await writer.execute(lambda tx: tx.do(COUNTER, name, Add(1)), metadata=METADATA)
+                except RowsRefused as error:
+                    return error
+                return outcome.result.value
+
+            one, bad, other = await asyncio.gather(added("one"), added("bad"), added("other"))
+            assert (one, other) == (1, 1)
+            assert "trigger function shout" in str(bad)
+            assert not writer.problem
+            await log.pool.execute(remove)
+            assert await added("bad") == 1
+
+
+IN_A_VIEW = {
+    "a check": (
+        "ALTER TABLE journal ADD CHECK (written <> '1')",
+        "ALTER TABLE journal DROP CONSTRAINT journal_written_check",
+        "constraint journal_written_check of table journal, which no migration made, refuses rows",
+    ),
+    "a unique text": (
+        "INSERT INTO journal VALUES ('other', '1', now()); ALTER TABLE journal ADD CONSTRAINT once UNIQUE (written)",
+        "ALTER TABLE journal DROP CONSTRAINT once; DELETE FROM journal",
+        "constraint once of table journal, which no migration made, refuses rows",
+    ),
+    "a trigger": (
+        *_trigger("journal", "shout"),
+        "trigger function shout, which no migration made, refuses rows",
+    ),
+    "a column": (
+        "ALTER TABLE journal ADD COLUMN added text NOT NULL",
+        "ALTER TABLE journal DROP COLUMN added",
+        "The tables of journal do not fit this program",
+    ),
+    "a check of the log's": (
+        f"ALTER TABLE checkpoints ADD CHECK (consumer <> '{CONSUMER}')",
+        "ALTER TABLE checkpoints DROP CONSTRAINT checkpoints_consumer_check",
+        "constraint checkpoints_consumer_check of table checkpoints, which no migration made, refuses rows",
+    ),
+}
+
+
+async def test_what_was_added_to_a_view_is_no_fault_of_its_events(postgres_url: str, database: str) -> None:
+    wrong: list[str] = []
+    async with open_log(postgres_url, database, "views", PACKAGE) as log:
+        await log.pool.execute(_FUNCTIONS)
+        for what, (add, remove, told) in IN_A_VIEW.items():
+            source = Source()
+            await log.pool.execute("DELETE FROM journal; DELETE FROM checkpoints")
+            views = PostgresViews(log, PACKAGE, {"journal": Row})
+            projection = dead_lettering(Projection(CONSUMER, [source.view()], views, schema=Schema()), log)
+            await log.pool.execute(add)
+            events = source.add("a:1")
+            try:
+                wrong.append(f"{what}: {await projection.handle(events, 0)}")
+            except (RowsRefused, ConfigurationError) as error:
+                if told not in str(error):
+                    wrong.append(f"{what}: {error}")
+            await log.pool.execute(remove)
+            await log.pool.expire_connections()  # of a session that knows the table as it was
+            if await projection.handle(events, 0) != 1 or positions(await projection.dead_letters()):
+                wrong.append(f"{what}: it does not go on")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_what_the_migrations_of_a_view_refuse_is_the_events_fault(
+    postgres_url: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_lettering_module, "RETRIES", 0)
+
+    def nothing(_row: Row | None, event: Recorded, _message: object) -> Row:
+        missing: str = None  # type: ignore[assignment]
+        return Row(event.partition_key, missing, datetime.now(START.tzinfo))
+
+    source = Source()
+    view = source.view()
+    async with open_log(postgres_url, database, "views", PACKAGE) as log:
+        views = PostgresViews(log, PACKAGE, {"journal": Row})
+        empty = View(view.name, view.key, nothing, events=view.events)
+        projection = dead_lettering(Projection(CONSUMER, [empty], views, schema=Schema()), log)
+        assert await projection.handle(source.add("a:1"), 0) == 1
+        assert positions(await projection.dead_letters()) == {"a": [1]}
+
+
+def _of(sqlstate: str, **fields: str) -> asyncpg.PostgresError:
+    letters = {"table": "t", "constraint": "n", "column": "c", "context": "W"}
+    given = {letters[name]: value for name, value in fields.items()}
+    return asyncpg.PostgresError.new({"C": sqlstate, "M": "so it is\nrow (1)", "S": "ERROR", **given})
+
+
+def test_whose_a_constraint_is_is_told_by_the_migrations() -> None:
+    """What is not to be told is taken for theirs: an event that is at fault must not hold up the others."""
+    theirs = [
+        _of("23502", table="journal", column="written"),
+        _of("23502", table="journal", column="key"),
+        _of("23505", table="journal", constraint="journal_pkey"),
+        _of("23505", table="unheard_of", constraint="once"),
+        _of("23514"),
+        _of("P0001"),
+        _of("22003", table="journal"),
+    ]
+    added = [
+        _of("23502", table="journal", column="added"),
+        _of("23514", table="journal", constraint="journal_written_check"),
+        _of("23505", table="journal", constraint="journal_written_key"),
+        _of("23503", table="journal", constraint="journal_key_fkey"),
+        _of("23502", table="checkpoints", column="position"),
+        _of("P0001", context="PL/pgSQL-Funktion shout() Zeile 1 bei RAISE"),
+    ]
+    assert [error for error in theirs if refused(error, PACKAGE)] == []
+    assert [error for error in added if not refused(error, PACKAGE)] == []
+    told = str(refused(added[0], PACKAGE))
+    assert "row (1)" not in told
+    assert refused(_of("P0001", context="shout() line 1"), "tests.dead_letters") is None

@@ -1,0 +1,111 @@
+"""What somebody added to a table, by an error that came of it: a constraint, a column or a trigger.
+
+It is a change of the store, not a fault of what was to be stored: nobody is told that an event or a command is wrong.
+What a package's migrations made themselves is left to the caller; where that is not to be told, they did.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+import asyncpg
+
+from twinlog.model.errors import ConfigurationError, RowsRefused
+from twinlog.postgres.migrations import functions, migrations
+
+KERNEL = "twinlog.postgres.sql"
+"""Has the log's own migrations."""
+_VANISHED = "TW002"
+"""SQLSTATE that append_linked raises where a table did not take every row."""
+_NOT_NULL = "23502"
+_CONSTRAINT, _RAISED = "23", "P0"
+"""SQLSTATE classes of constraints, and of what functions raise."""
+_NAMED_BY_POSTGRES = {
+    "pkey": r"PRIMARY\s+KEY",
+    "key": "UNIQUE",
+    "idx": "UNIQUE",
+    "check": "CHECK",
+    "fkey": "REFERENCES",
+    "excl": "EXCLUDE",
+}
+"""How names end that Postgres gives, and what they come of."""
+_MADE_ELSEWHERE = re.compile(r"\b(LIKE|INHERITS|DOMAIN)\b", re.IGNORECASE)
+"""By which a table has what its own statement does not name."""
+_FUNCTION = re.compile(r"(\w+)\(")
+
+
+class _Added(NamedTuple):
+    what: str
+    remedy: str
+
+
+def refused(error: BaseException, package: str = "") -> RowsRefused | None:
+    """What somebody added that refuses rows; None: the error comes of something else, or of the package's migrations.
+
+    ``package``: whose tables the statement is about, besides the log's own; those take whatever Twinlog stores. Only
+    the first line of the error is told: the rest may show rows.
+    """
+    if not isinstance(error, asyncpg.PostgresError):
+        return None
+    state, found = error.sqlstate or "", None
+    made = _text(package) if package else ""
+    if state == _VANISHED:
+        table = error.table_name
+        found = _Added(f"a trigger or rule of table {table}", rf"drop it; \d {table} in psql shows it")
+    elif state.startswith(_CONSTRAINT) and error.table_name:
+        found = _constraint(error, error.table_name, made)
+    elif state.startswith(_RAISED) and (made or not package):
+        found = _function(error, made)
+    why = " ".join(str(error).partition("\n")[0].split())
+    return RowsRefused(what=found.what, why=why, remedy=found.remedy) if found else None
+
+
+def _constraint(error: asyncpg.PostgresError, table: str, made: str) -> _Added | None:
+    if not re.search(rf"\b{table}\b", made):
+        if not re.search(rf"\bCREATE TABLE {table}\b", _text(KERNEL)):
+            return None  # who made the table is not known
+        made = ""
+    name, column = error.constraint_name, error.column_name
+    if error.sqlstate == _NOT_NULL:
+        if not column or _makes_not_null(column, made):
+            return None
+        what, remedy = f"NOT NULL of column {column}", f"ALTER TABLE {table} ALTER {column} DROP NOT NULL"
+    else:
+        if not name or _makes(name, made):
+            return None
+        what, remedy = f"constraint {name}", f"ALTER TABLE {table} DROP CONSTRAINT {name}"
+    return _Added(f"{what} of table {table}", f"{remedy}, or make it in a migration")
+
+
+def _makes_not_null(column: str, made: str) -> bool:
+    name = rf"\b{re.escape(column)}\b"
+    said = rf'{name}"?[^,;]*\b(NOT\s+NULL|PRIMARY\s+KEY|SERIAL|IDENTITY)|PRIMARY\s+KEY\s*\([^)]*{name}'
+    return bool(re.search(said, made, re.IGNORECASE) or _MADE_ELSEWHERE.search(made))
+
+
+def _makes(constraint: str, made: str) -> bool:
+    if re.search(rf"\b{re.escape(constraint)}\b", made) or _MADE_ELSEWHERE.search(made):
+        return True
+    kind = re.fullmatch(rf".*_({'|'.join(_NAMED_BY_POSTGRES)})\d*", constraint)
+    return bool(kind and re.search(rf"\b{_NAMED_BY_POSTGRES[kind[1]]}\b", made, re.IGNORECASE))
+
+
+def _function(error: asyncpg.PostgresError, made: str) -> _Added | None:
+    """The function of a trigger, which comes first in where the server was."""
+    first = (getattr(error, "context", None) or "").partition("\n")[0]
+    name = _FUNCTION.search(first)
+    if not name or re.search(rf"\b{re.escape(name[1])}\b", made):
+        return None
+    return _Added(f"trigger function {name[1]}", "drop the trigger, or make it in a migration")
+
+
+@cache
+def _text(package: str) -> str:
+    """The statements of a package's migrations; empty where it has none."""
+    try:
+        texts = [each.sql for each in migrations(package)] + [each.sql for each in functions(package)]
+    except ConfigurationError:
+        return ""
+    return "\n".join(texts)
