@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, cast
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.virtual_time import simulated
 from tests.waiting import until
+from twinlog.log.expiring_lease import Answer, LeaseRow
+from twinlog.memory.lease import MemoryLeases
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing.internals import PostgresLog, open_log
 
 SECONDS = 0.6
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -27,7 +31,8 @@ async def log(postgres_url: str, database: str) -> AsyncIterator[PostgresLog]:
 async def write(log: PostgresLog, holder: str, ends_in: str) -> None:
     """Sets the row of the lease by hand."""
     await log.pool.execute(
-        "INSERT INTO leases VALUES ('work', $1, clock_timestamp() + $2::text::interval) "
+        "INSERT INTO leases VALUES ('work', $1, "
+        "CASE $2::text WHEN 'infinity' THEN 'infinity' ELSE clock_timestamp() + $2::text::interval END) "
         "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at",
         holder,
         ends_in,
@@ -56,16 +61,67 @@ async def holding(lease: PostgresLease) -> AsyncIterator[asyncio.Event]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("ends_in", ["1 hour", "11 minutes", "infinity", "-1 second"])
-async def test_a_lease_that_reaches_further_than_its_length_is_void(log: PostgresLog, ends_in: str) -> None:
+ROWS = {
+    ("killed", "1 hour"): True,
+    ("killed", "11 minutes"): True,
+    ("killed", "infinity"): True,
+    ("killed", "-1 second"): True,
+    ("killed", "-1 hour"): True,
+    ("killed", "9 minutes"): False,
+    ("killed", "3 minutes"): False,
+    ("me", "1 hour"): True,
+    ("me", "9 minutes"): True,
+    ("me", "-1 hour"): True,
+}
+"""By holder and end, from now on, of a lease of ten minutes: whether it is mine once I have asked for it."""
+_UNITS = {"hour": 3600, "minutes": 60, "second": 1}
+
+
+def end_of(now: datetime, ends_in: str) -> datetime:
+    """What Postgres makes of it."""
     if ends_in == "infinity":
-        await log.pool.execute("INSERT INTO leases VALUES ('work', 'killed', 'infinity')")
-    else:
-        await write(log, "killed", ends_in)
-    async with holding(PostgresLease(log.pool, "work", "me", seconds=600.0)) as has_it:
-        async with asyncio.timeout(60):  # less than the ten minutes of a lease that is valid
-            await has_it.wait()
-        assert await holder(log) == "me"
+        return datetime.max.replace(tzinfo=UTC)
+    number, unit = ends_in.split()
+    return now + timedelta(seconds=int(number) * _UNITS[unit])
+
+
+def in_memory(held_by: str, ends_in: str) -> MemoryLeases:
+    leases = MemoryLeases(lambda: START)
+    leases.rows["work"] = LeaseRow(held_by, end_of(START, ends_in))
+    return leases
+
+
+def test_a_lease_that_has_ended_or_reaches_further_than_its_length_is_void() -> None:
+    """The rule that the simulator runs."""
+    differing = {}
+    for (held_by, ends_in), mine in ROWS.items():
+        leases = in_memory(held_by, ends_in)
+        answer = leases.take("work", "me", 600.0)
+        row = leases.rows["work"]
+        if answer != Answer(mine, row) or row.holder != ("me" if mine else held_by):
+            differing[held_by, ends_in] = answer
+    assert not differing
+
+
+async def test_the_statement_says_the_same(log: PostgresLog) -> None:
+    lease, differing = PostgresLease(log.pool, "work", "me"), {}
+    for (held_by, ends_in), mine in ROWS.items():
+        await write(log, held_by, ends_in)
+        answer = await lease.take_row("work", "me", 600.0)
+        [stored] = await log.pool.fetch("SELECT holder, expires_at FROM leases WHERE name = 'work'")
+        row = LeaseRow(stored["holder"], stored["expires_at"])
+        if answer != Answer(mine, row) or row.holder != ("me" if mine else held_by):
+            differing[held_by, ends_in] = answer
+    assert not differing
+
+
+async def test_a_lease_is_given_up_by_its_holder_only(log: PostgresLog) -> None:
+    for held_by, left in (("me", 0), ("killed", 1)):
+        await write(log, held_by, "3 minutes")
+        await PostgresLease(log.pool, "work", "me").give_up_row("work", "me")
+        leases = in_memory(held_by, "3 minutes")
+        leases.give_up("work", "me")
+        assert (await log.pool.fetchval("SELECT count(*) FROM leases"), len(leases.rows)) == (left, left)
 
 
 async def test_a_lease_within_its_length_is_waited_for(log: PostgresLog) -> None:
@@ -78,23 +134,15 @@ async def test_a_lease_within_its_length_is_waited_for(log: PostgresLog) -> None
     assert loop.time() - began > 3
 
 
-class Row(NamedTuple):
-    """What a replica is told when it asks for the lease."""
-
-    holder: str
-    expires_at: float
-    mine: bool
-
-    def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if isinstance(key, str) else tuple(self)[key]
-
-
 class HeldByOne(PostgresLease):
     """A lease that somebody else renews in time, however slow the machine is."""
 
-    async def _ask(self, query: str, *arguments: float) -> Sequence[Any]:
-        now = asyncio.get_running_loop().time()
-        return [Row("one", now + SECONDS, mine=False)] if query == "take_lease" else []
+    async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
+        now = START + timedelta(seconds=asyncio.get_running_loop().time())
+        return Answer(False, LeaseRow("one", now + timedelta(seconds=seconds)))
+
+    async def give_up_row(self, name: str, holder: str) -> None:
+        pass
 
 
 def test_who_stands_by_for_longer_than_the_length_says_so_once_and_is_healthy() -> None:

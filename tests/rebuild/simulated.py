@@ -16,19 +16,22 @@ from tests.simulation.model import Model
 from tests.simulation.shop import services, unreadable
 from tests.simulation.workload import FAULTY_SECONDS, script
 from twinlog import FailedPrecondition, NotFound, Service, Unavailable, ViewStore
+from twinlog._aio.retrying import Retrying
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import LiveBuilds, Rows
+from twinlog.log.view_builds import LiveBuilds, Rows, SetAsideMeanwhile
 from twinlog.memory.views import MemoryViews
 from twinlog.model.row_changes import NO_ROWS, Crossing
 from twinlog.model.view import AnyView, Changes
 from twinlog.rpc.view_operations import ViewOperations
-from twinlog.testing import Hosted, Scenario, Simulation, check
+from twinlog.testing import Hosted, Kinds, Scenario, Simulation, check
 from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, UnknownEventType
 from twinlog.testing.simulation.network import at_once
 from twinlog.testing.simulation.newer import UNKNOWN
 from twinlog.testing.simulation.views import RemoteViews
 
 _READ_EVERY_SECONDS = 0.1
+_SOURCE = "orders"
+"""The log that the view is of."""
 
 
 class RemoteBuilds(RemoteViews):
@@ -102,7 +105,7 @@ class RemoteBuilds(RemoteViews):
     def _refuse_unreadable(self, changes: Changes) -> None:
         """A build knows nothing of the newer versions by which streams are unreadable for a while. Raises as a schema
         does."""
-        unreadable = self._world.logs["orders"].unreadable
+        unreadable = self._world.logs[_SOURCE].unreadable
         now = self._world.loop.time()
         newer = {stream.id for stream, (_, until) in unreadable.items() if now < until}
         if any(newer & rows.keys() for rows in changes.values()):
@@ -122,9 +125,16 @@ class RemoteBuilds(RemoteViews):
     async def switch(
         self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
     ) -> Mapping[str, int]:
-        return await self._ask(
-            "switch", lambda: at_once(self._server.views.switch(to, live, consumers, letters))
-        )
+        def switch() -> Mapping[str, int] | SetAsideMeanwhile:
+            try:
+                return at_once(self._server.views.switch(to, live, consumers, letters))
+            except SetAsideMeanwhile as error:  # it is no error of a store
+                return error
+
+        behind = await self._ask("switch", switch)
+        if isinstance(behind, SetAsideMeanwhile):
+            raise behind
+        return behind
 
     async def kept_for(self, build: Build) -> float:
         return await self._ask("kept for", lambda: at_once(self._server.views.kept_for(build)))
@@ -162,17 +172,19 @@ class Silent:
 class Operator:
     """Builds the orders view anew, switches to and fro, and is not put off by anything."""
 
-    def __init__(self, chance: Random) -> None:
+    def __init__(
+        self, chance: Random, steps: Sequence[str] = ("rebuild", "switch", "back", "switch"), share: int = 100
+    ) -> None:
+        """``share``: percent of the time that a build may be filled in."""
         self._chance = chance
+        self.steps = steps
+        self._share = share
         self.done: list[str] = []
-        self._busy: Any = None
-
-    STEPS = ("rebuild", "switch", "back", "switch")
 
     async def live(self, service: Service, views: RemoteBuilds) -> None:
         """Its part in a process."""
         operations = ViewOperations(service.view_builds, service.twin, Silent())
-        while len(self.done) < len(self.STEPS):
+        while len(self.done) < len(self.steps):
             await asyncio.sleep(2 * self._chance.random())
             with suppress(Unavailable, FailedPrecondition, NotFound):
                 await self._step(operations, await views.builds())
@@ -180,14 +192,14 @@ class Operator:
     async def _step(self, operations: ViewOperations, builds: Sequence[Build]) -> None:
         """An answer may have been lost: what there is says what has happened."""
         at = len(self.done)
-        if at == len(self.STEPS):
+        if at == len(self.steps):
             return  # another process has done the last meanwhile
         live = next((build.number for build in builds if build.live), 0)
-        match self.STEPS[at]:
+        match self.steps[at]:
             case "rebuild":
                 done = len(builds) > 1
                 act: Callable[[], Awaitable[object]] = partial(
-                    operations.rebuild, ORDERS.name, 0, 100, dry_run=False
+                    operations.rebuild, ORDERS.name, 0, self._share, dry_run=False
                 )
             case "back":
                 done = live == 1
@@ -200,11 +212,17 @@ class Operator:
         if not done:
             await act()
         elif len(self.done) == at:
-            self.done.append(self.STEPS[at])
+            self.done.append(self.steps[at])
 
 
-async def read(views: RemoteBuilds) -> None:
-    """Reads over and over again; no answer of a process is older than the one before."""
+async def read(service: Service, views: RemoteBuilds) -> None:
+    """Reads over and over again, once the process would serve; no answer of it is older than the one before."""
+    await Retrying(
+        say_failing=lambda _: None,
+        say_working=lambda: None,
+        on=(Unavailable,),
+        randomness=service.environment.randomness,
+    )(service.view_builds.look)
     seen: dict[str, int] = {}
     while True:
         with suppress(Unavailable):
@@ -229,10 +247,25 @@ class Rebuilt(float):
 
     operator: Operator
 
-    def __new__(cls, chance: Random) -> Rebuilt:
+    def __new__(cls, chance: Random) -> Self:
         made = super().__new__(cls, chance.choice((0.5, 3.0)))
         made.operator = Operator(Random(chance.random()))
         return made
+
+
+class Filled(Rebuilt):
+    """The same, while the build is filled slowly, and nobody switches to it."""
+
+    def __new__(cls, chance: Random) -> Self:
+        made = super().__new__(cls, chance)
+        made.operator = Operator(Random(chance.random()), ("rebuild",), share=1)
+        return made
+
+
+def set_back(every: Kinds) -> Kinds:
+    """The log that the build is filled from loses its end, and somebody writes others in their place."""
+    back = every["set back"]._replace(targets=(_SOURCE,), smallest=0, largest=3, weight=8)
+    return {"set back": back, **{name: every[name] for name in ("crash", "freeze", "lost replies", "wipe")}}
 
 
 class RebuiltModel(Model):
@@ -241,7 +274,7 @@ class RebuiltModel(Model):
     def unfinished(self) -> Iterator[str]:
         yield from super().unfinished()
         operator: Operator = self.scene.options.operator
-        if len(operator.done) < len(operator.STEPS):
+        if len(operator.done) < len(operator.steps):
             yield f"the view was not switched, only {operator.done}"
         yield from self._lagging()
 
@@ -273,7 +306,7 @@ def hosted(options: Rebuilt) -> Sequence[Hosted]:
         built = RemoteBuilds(views, world)
         feed(service, built)
         service.start("operator", options.operator.live(service, built))
-        service.start("reader", read(built))
+        service.start("reader", read(service, built))
 
     return [*(each for each in services(float(options)) if each.name != SPEC.name), Hosted(SPEC, wire)]
 
@@ -282,5 +315,10 @@ REBUILDS = Simulation(
     Scenario(
         services=hosted, script=script, options=Rebuilt, kinds=unreadable, faulty_seconds=FAULTY_SECONDS
     ),
+    RebuiltModel,
+)
+
+FILLS = Simulation(
+    Scenario(services=hosted, script=script, options=Filled, kinds=set_back, faulty_seconds=FAULTY_SECONDS),
     RebuiltModel,
 )

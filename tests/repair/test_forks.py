@@ -197,7 +197,7 @@ async def test_a_build_is_filled_with_nothing_of_another_history(
         yield log
 
     monkeypatch.setattr(filling, "CHUNK", 2)
-    monkeypatch.setattr(filling, "_NEAR", 0)
+    monkeypatch.setattr(filling, "NEAR", 0)
     await grow(log, 6)
     async with running(Relay(log, twin)):
         await mirrored(log, twin)

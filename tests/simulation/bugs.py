@@ -14,15 +14,18 @@ from order_svc.domain import ORDER, ApproveOrder, ExpireOrder, Order, State
 from shop.customers.v1.events_pb2 import CreditReleased
 from shop.orders.v1.events_pb2 import OrderApproved, OrderRejected
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
-from tests.rebuild.simulated import REBUILDS
+from tests.rebuild.simulated import FILLS, REBUILDS
 from tests.simulation import shop
+from tests.simulation.leases import LEASES
 from twinlog import FailedPrecondition, Projection, Recorded, StreamId, Unavailable, Writer
 from twinlog.consume import dead_letter_operations
 from twinlog.consume.cursor import BATCH
 from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, DeadLettering
 from twinlog.consume.dead_letters import Failure
+from twinlog.consume.filling import Filling
 from twinlog.consume.view_builds import ViewBuilds
 from twinlog.log import cuts, lineage, relay
+from twinlog.log.expiring_lease import LeaseRow
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lineage import Common
 from twinlog.log.ports import CheckpointAdvance, LogSession
@@ -297,6 +300,12 @@ def machine_clock_decides() -> Patches:
     return [(StoreClock, "now", lambda self: self._machine.now())]
 
 
+@bug("lease-outlives-its-length", near=5, simulation=LEASES)
+def lease_outlives_its_length() -> Patches:
+    """A lease counts as held until it expires, however far off that is."""
+    return [(LeaseRow, "reaches_too_far", lambda self, _now, _seconds: False)]
+
+
 # --- the cursor and the views ---
 
 
@@ -335,7 +344,9 @@ def gaps_unseen() -> Patches:
 def views_without_fence() -> Patches:
     """Views are stored wherever their checkpoint is."""
 
-    async def commit(self: MemoryViews, changes: Any, advance: Any, _batch: Any = None) -> None:
+    async def commit(
+        self: MemoryViews, changes: Any, advance: Any, _batch: Any = None, *, before: Any = None
+    ) -> None:
         self.positions[advance.consumer] = advance.upto
         for view, rows in changes.items():
             self.tables.setdefault(view.name, {}).update(rows)
@@ -397,7 +408,7 @@ def never_read_again() -> Patches:
 # --- views that are built anew ---
 
 
-@bug("switch-steps-back", near=52, simulation=REBUILDS)
+@bug("switch-steps-back", near=53, simulation=REBUILDS)
 def switch_steps_back() -> Patches:
     """A build begins to be read although it is not as far as the one that was read."""
     switch = MemoryViews.switch
@@ -420,7 +431,7 @@ def switch_steps_back() -> Patches:
     ]
 
 
-@bug("switch-overlooks-parked", near=41, simulation=REBUILDS)
+@bug("switch-overlooks-parked", near=66, simulation=REBUILDS)
 def switch_overlooks_parked() -> Patches:
     """What a build has set aside since its dead letters were looked at steps back when it begins to be read."""
     switch = MemoryViews.switch
@@ -436,7 +447,7 @@ def switch_overlooks_parked() -> Patches:
     return [(MemoryViews, "switch", blindly), (ViewBuilds, "_steps_back", never)]
 
 
-@bug("rebuild-skips-parked", near=4, simulation=REBUILDS)
+@bug("rebuild-skips-parked", near=3, simulation=REBUILDS)
 def rebuild_skips_parked() -> Patches:
     """What a new build of a view cannot handle it passes over, instead of setting it aside."""
     set_aside = DeadLettering.dead_letter
@@ -445,10 +456,21 @@ def rebuild_skips_parked() -> Patches:
         if "@" not in self.name:
             return await set_aside(self, event, failure, after, error)
         return await self._attempt(
-            [event._replace(type="google.protobuf.Empty", payload=b"", stream=StreamId("", ""))], after
+            [event._replace(type="google.protobuf.Empty", payload=b"", stream=StreamId("none", "none"))],
+            after,
         )
 
     return [(DeadLettering, "dead_letter", skip)]
+
+
+@bug("fill-trusts-the-log", near=14, simulation=FILLS)
+def fill_trusts_the_log() -> Patches:
+    """A build takes in what the log says, although the log was set back while it was filled."""
+
+    async def trust(self: Filling, _event: Recorded) -> None:
+        return None
+
+    return [(Filling, "_refuse_fork", trust)]
 
 
 # --- the shop ---
@@ -466,7 +488,7 @@ def late_deadline_obeyed() -> Patches:
             return [OrderRejected(**ids, saga_mode=order.saga_mode, reason=reason)]
         return decide(order, command)
 
-    def wake(self: Timers, transaction: Any, timers: Any, now: Any) -> Mapping[Any, Exception]:
+    def wake(self: Timers, transaction: Any, timers: Any, now: Any, *_of: Any) -> Mapping[Any, Exception]:
         for timer in timers:
             aggregate = self._aggregates[timer.stream.type]
             state = transaction.state(aggregate, timer.stream.id)

@@ -7,47 +7,39 @@ import math
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
-from tests.rebuild.simulated import REBUILDS
+from tests.rebuild.simulated import FILLS, REBUILDS
 from tests.simulation.bugs import BUGS
+from tests.simulation.leases import LEASES
 from tests.simulation.shop import SHOP, UNREADABLE, sweep
+from twinlog.testing import Simulation
 
-SEEDS = 40
-SECONDS = 15.0
-"""Whichever is reached first: CI machines differ. `make simulate` runs as many as there is time for."""
-AT_LEAST = 20
 SEARCHED = 1_500
 """Within so many seeds each bug has to be found."""
 
 
-def test_seeds_keep_every_promise() -> None:
-    began, done = time.monotonic(), 0
-    while done < SEEDS and (done < AT_LEAST or time.monotonic() - began < SECONDS):
-        swept = sweep(range(done, done + 10))
-        for seed, failure in swept.failures:
-            trace = "\n".join(failure.trace)
-            pytest.fail(
-                f"{failure.promise}: {failure.facts}\n{trace}\nmake simulate SEED={seed}", pytrace=False
-            )
-        done += swept.seeds
-
-
-def test_streams_that_become_unreadable_concern_their_own_key_and_all_comes_right() -> None:
-    began, done = time.monotonic(), 0
-    while done < SEEDS and (done < AT_LEAST or time.monotonic() - began < SECONDS / 5):
-        for seed, failure in sweep(range(done, done + 10), UNREADABLE).failures:
-            trace = "\n".join(failure.trace)
-            pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}", pytrace=False)
-        done += 10
-
-
-def test_a_view_that_is_built_anew_never_steps_back_and_lacks_nothing() -> None:
-    for seed, failure in sweep(range(AT_LEAST), REBUILDS).failures:
+# `make simulate` runs as many as there is time for. Some thirty more are run below, without the bugs that they find.
+@pytest.mark.parametrize(
+    ("simulation", "seeds"),
+    [
+        pytest.param(SHOP, 20, id="everything goes wrong"),
+        pytest.param(
+            UNREADABLE, 20, id="streams that become unreadable concern their own key, and all comes right"
+        ),
+        pytest.param(REBUILDS, 12, id="a view that is built anew never steps back and lacks nothing"),
+        pytest.param(FILLS, 8, id="a build is filled with nothing of a log that was set back"),
+        pytest.param(
+            LEASES, 8, id="under leases that expire no work stands still, whatever clock wrote them"
+        ),
+    ],
+)
+def test_seeds_keep_every_promise(simulation: Simulation, seeds: int) -> None:
+    for seed, failure in sweep(range(seeds), simulation).failures:
         trace = "\n".join(failure.trace)
-        pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}", pytrace=False)
+        replay = f"\nmake simulate SEED={seed}" if simulation is SHOP else ""
+        pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}{replay}", pytrace=False)
 
 
 def test_a_seed_is_one_run_whatever_strings_hash_to() -> None:
@@ -71,9 +63,13 @@ def digest(seed: int) -> str:
 
 @pytest.mark.parametrize("name", BUGS)
 def test_every_bug_is_found(name: str) -> None:
+    near, simulation = BUGS[name].near, BUGS[name].simulation
     with BUGS[name].planted():
-        seeds = range(BUGS[name].near, BUGS[name].near + SEARCHED)
-        assert sweep(seeds, BUGS[name].simulation).failures, f"{name} was not found: {BUGS[name].about}"
+        found = sweep(range(near, near + SEARCHED), simulation).failures
+    assert found, f"{name} was not found: {BUGS[name].about}"
+    seed, failure = found[0]
+    assert failure.promise != "no crash", f"{name} fails by itself: {failure.facts}"
+    assert simulation.run(seed).failure is None, f"seed {seed} fails without {name}, too, so it shows nothing"
 
 
 def test_a_failure_is_cut_down_to_what_it_needs() -> None:

@@ -289,7 +289,7 @@ async def test_consumers_of_a_routing_key_get_old_events_that_had_none(world: Wo
 async def test_a_view_that_is_built_anew_has_the_same_rows(
     world: World, near: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twinlog.consume.filling._NEAR", near)
+    monkeypatch.setattr("twinlog.consume.filling.NEAR", near)
     begun = await world.views.RebuildView(view_pb.RebuildViewRequest(view="seen"))
     which = {"view": "seen", "build": begun.build.build}
 

@@ -25,7 +25,7 @@ from twinlog.model.event import Recorded
 CHUNK = 2_000
 """Events that are read and committed at a time: it bounds memory, how much a kill undoes, and for how long the loop is
 held. More would not be faster: the collector would look at them before they are gone."""
-_NEAR = 500
+NEAR = 500
 """A lead of at most so many events is left to the cursor."""
 
 
@@ -172,7 +172,7 @@ class Filling:
             if log is None:
                 return
             after = read = await self._handler.checkpoint()
-            while (state := await self._twin.state()).last > read + _NEAR or state.first > read + 1:
+            while (state := await self._twin.state()).last > read + NEAR or state.first > read + 1:
                 upto = state.last
                 before = read
                 async with self._reading(log, read, upto) as chunks:

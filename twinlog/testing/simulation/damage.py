@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from random import Random
@@ -10,6 +10,8 @@ from typing import Protocol
 
 from twinlog.log.repair import difference, plan
 from twinlog.memory.twin import MemoryTwin
+from twinlog.model.event import Recorded
+from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.faults import Fault
 from twinlog.testing.simulation.log import LogServer
 from twinlog.testing.simulation.loop import SimulatedLoop
@@ -23,6 +25,7 @@ _IN_A_BACKUP = ("events", "checkpoints", "handled", "timers")
 class Surroundings(Protocol):
     """The world whose stores are damaged."""
 
+    seed: int
     chance: Random
     loop: SimulatedLoop
     scene: Scene
@@ -73,18 +76,32 @@ def set_back_later(world: Surroundings, fault: Fault) -> None:
         whole = twin.messages is not None and len(twin.messages) == twin.last == head
         if log.name in world.promises.forked or not whole:
             return  # what the stream does not have either would be gone for good
+        if log.events[: len(kept["events"])] != kept["events"]:
+            return  # it is of a fork, and a repair has ended that
         world.note("fault", f"{log.name} is set back from {head} to {len(kept['events'])}")
+        lost = log.events[len(kept["events"]) :][: fault.size]
         for name, value in kept.items():
             setattr(log, name, value)
-        log.streams = {}
-        for event in log.events:
-            log.streams.setdefault(event.stream, []).append(event)
         views.tables, views.positions = tables, checkpoints
         world.logs[log.name].failovers += 1
         world.promises.set_back(log.name, service)
+        if lost:
+            world.note(
+                "fault", f"somebody writes {len(lost)} other events in the place of those that were lost"
+            )
+        log.events += _written_instead(lost, Random(f"{world.seed}/{fault.at}"))
+        log.streams = {}
+        for event in log.events:
+            log.streams.setdefault(event.stream, []).append(event)
         world.later(0.5 + world.chance.random() * 3, partial(_repair, world, log.name))
 
     world.later(fault.seconds, put_back)
+
+
+def _written_instead(lost: Sequence[Recorded], chance: Random) -> Sequence[Recorded]:
+    """What somebody writes who does not compare the log with its stream, as no service does."""
+    ids = SeededIds(chance)
+    return [event._replace(event_id=ids.uuid7()) for event in lost]
 
 
 def _repair(world: Surroundings, name: str) -> None:
@@ -97,9 +114,11 @@ async def _repairing(world: Surroundings, name: str) -> None:
         log = world.scene.logs[name]
         found = await difference(log, world.scene.twins[name])
         if found.since:
-            ours = log.events[found.since - 1 :]
-            versions = {stream: len(events) for stream, events in log.streams.items()}
+            before, ours = log.events[: found.since - 1], log.events[found.since - 1 :]
+            versions = {event.stream: event.version for event in before}
+            replies = dict(log.replies)  # of what is restored: they were not set back
             log.repair(plan(ours, found.theirs, versions, log.checkpoints))
+            log.replies = replies
         world.note(name, f"is repaired from {found.since} on")
         world.promises.repaired(name)
     except Exception as error:

@@ -46,12 +46,14 @@ Kinds = Mapping[str, Kind]
 """By name."""
 
 
-def kinds_of(survey: Survey) -> Kinds:
+def kinds_of(survey: Survey, *, leases_expire: bool = False) -> Kinds:
     """Everything that may go wrong with these services.
 
     ``size`` of a crash: after how many round trips; of a skew: seconds; of the others: events. A database that is set
-    back is what it was so many seconds before, and is repaired a little later. A provider that is down is not called;
-    where its answers are lost, it is, and it is called again.
+    back is what it was so many seconds before, and is repaired a little later; ``size`` of its events are written by
+    somebody who does not know of those that were lost. A provider that is down is not called;
+    where its answers are lost, it is, and it is called again. A clock that is ahead is that of a service's database,
+    as its leases see it; the replica is killed when the clock is put right.
     """
     services, busy, logs = (*survey.hosted,), (*survey.busy,), (*survey.logs,)
     views = (*(f"{service} views" for service in survey.projecting),)
@@ -75,7 +77,11 @@ def kinds_of(survey: Survey) -> Kinds:
         "broken deliveries": Kind(busy, longest=8.0, weight=2),
         "doubled deliveries": Kind(busy, longest=8.0),
         "lost pokes": Kind(busy, longest=10.0),
-        "shared leases": Kind(services, longest=10.0, weight=3),
+        **(
+            {"clock ahead": Kind(processes, longest=2.0, weight=3)}
+            if leases_expire
+            else {"shared leases": Kind(services, longest=10.0, weight=3)}
+        ),
         "handover": Kind(services, weight=2),
         "set back": Kind(logs, longest=4.0, weight=2),
         "replay": Kind(replayed, smallest=1, largest=10, weight=3),

@@ -1,12 +1,73 @@
-"""Leases that several replicas may hold for a while, and lose late."""
+"""Leases: granted at will, so that several replicas may hold one and lose it late; or rows that expire."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 
+from twinlog._aio.retrying import Randomness
+from twinlog.log.expiring_lease import Answer, ExpiringLease
+from twinlog.log.lease import Lease
+from twinlog.memory.lease import MemoryLeases
+from twinlog.testing.simulation.faults import replica
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
+from twinlog.testing.simulation.network import Client, Network, Store
+
+_AHEAD = timedelta(hours=1)
+
+
+class Leases:
+    """The leases of a world."""
+
+    def __init__(self, network: Network, seed: int, stores: Mapping[str, Store], *, expire: bool) -> None:
+        """``stores``: the databases, by service. ``expire``: as in :attr:`Scenario.leases_expire`."""
+        self._network = network
+        self._seed = seed
+        self._stores = stores
+        self._rows = {name: MemoryLeases(partial(self._time, name)) for name in stores} if expire else {}
+        self._granted: dict[tuple[str, str], LeaseServer] = {}
+
+    def lease(self, client: Client, service: str, work: str, holder: str, randomness: Randomness) -> Lease:
+        """That of a replica on a piece of work of its service; ``holder``: this life of it."""
+        if rows := self._rows.get(service):
+            return RowLease(self._network, client, self._stores[service], rows, work, holder, randomness)
+        return RemoteLease(client.life, self._server(service, work))
+
+    def look(self) -> None:
+        """Lets every lease find a holder that works."""
+        for server in self._granted.values():
+            server.look()
+
+    def hand_over(self, service: str) -> None:
+        """Takes all leases of a service from those who have them."""
+        if rows := self._rows.get(service):
+            rows.rows.clear()
+        for (owner, _), server in self._granted.items():
+            if owner == service:
+                server.hand_over()
+
+    def heal(self) -> None:
+        """Leaves each work with one."""
+        for server in self._granted.values():
+            server.heal()
+
+    def _server(self, service: str, work: str) -> LeaseServer:
+        key, network = (service, work), self._network
+        if key not in self._granted:
+            chance = Random(f"{self._seed}/{service}/{work}")
+            shared = partial(self._bad, "shared leases", service)
+            self._granted[key] = LeaseServer(network.loop, chance, shared)
+        return self._granted[key]
+
+    def _time(self, service: str) -> datetime:
+        ahead = any(self._bad("clock ahead", replica(service, number)) for number in (1, 2))
+        return self._network.time() + (_AHEAD if ahead else timedelta())
+
+    def _bad(self, kind: str, target: str) -> bool:
+        return self._network.weather.bad(kind, target, self._network.loop.time())
 
 
 class LeaseServer:
@@ -78,6 +139,38 @@ class RemoteLease:
                 running.cancel()
             self.granted.clear()
             self.revoked.clear()
+
+
+class RowLease(ExpiringLease):
+    """A lease as a row of a store, a round trip away."""
+
+    def __init__(
+        self,
+        network: Network,
+        client: Client,
+        store: Store,
+        leases: MemoryLeases,
+        name: str,
+        holder: str,
+        randomness: Randomness,
+    ) -> None:
+        super().__init__(name, holder, randomness=randomness)
+        self._network = network
+        self._client = client
+        self._store = store
+        self._leases = leases
+
+    async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
+        """Raises Unavailable."""
+        return await self._network.ask(
+            self._client, self._store, f"take {name}", lambda: self._leases.take(name, holder, seconds)
+        )
+
+    async def give_up_row(self, name: str, holder: str) -> None:
+        """Raises Unavailable."""
+        await self._network.ask(
+            self._client, self._store, f"give up {name}", lambda: self._leases.give_up(name, holder)
+        )
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from twinlog._aio.retrying import Retrying
 from twinlog.consume import Consumer
 from twinlog.log.system import StoreClock
+from twinlog.log.twin import Twin
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.effects import Effects
 from twinlog.model.errors import Unavailable
@@ -21,7 +23,7 @@ from twinlog.service.wiring import servicers
 from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
 from twinlog.testing.simulation.faults import Weather
 from twinlog.testing.simulation.hosted import Hosted
-from twinlog.testing.simulation.leases import LeaseServer, RemoteLease
+from twinlog.testing.simulation.leases import Leases
 from twinlog.testing.simulation.log import LogServer, RemoteLog
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import Client, Network
@@ -44,10 +46,7 @@ class Surroundings(Protocol):
     twins: Mapping[str, TwinServer]
     views: Mapping[str, ViewServer]
     keys: MemoryKeys
-
-    def lease(self, service: str, work: str) -> LeaseServer:
-        """The lease on a service's piece of work."""
-        ...
+    leases: Leases
 
     def note(self, who: str, what: Any) -> None:
         """Writes a line of the trace."""
@@ -136,6 +135,7 @@ class Process:
         world, network, client, spec = self.world, self.world.network, self.client, self.hosted.spec
         twins = {log: RemoteTwin(network, client, server) for log, server in world.twins.items()}
         log = RemoteLog(network, client, world.logs[spec.log])
+        holder = f"{self.name}, life {self.lives}"
         jitter = Random(f"{world.seed}/{self.name}/{self.lives}/jitter")
         clock = StoreClock(log.time, self.clock, passed=world.loop.time, randomness=jitter)
         await Retrying(
@@ -147,12 +147,13 @@ class Process:
             log,
             Environment(
                 twin=twins.__getitem__,
-                lease=lambda work: RemoteLease(self.life, world.lease(spec.name, work)),
+                lease=lambda work: world.leases.lease(client, spec.name, work, holder, jitter),
                 clock=clock,
                 ids=ids,
                 on_crash=lambda _task, error: world.fail(error),
                 randomness=jitter,
                 keys=world.keys,
+                open_log=self._open_log,
             ),
             schema=spec.schema,
             aggregates=spec.aggregates,
@@ -165,3 +166,7 @@ class Process:
             views = RemoteViews(network, client, world.views[spec.name])
             self.edges, self.serves = servicers(self.hosted.wire(service, views)), True
             await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def _open_log(self, log: str, _twin: Twin) -> AsyncIterator[RemoteLog]:
+        yield RemoteLog(self.world.network, self.client, self.world.logs[log])

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from twinlog.consume import filling
 from twinlog.log import group_commit
 from twinlog.model.errors import StreamUnreadable, TwinlogError
 from twinlog.testing.simulation.newer import UNKNOWN
@@ -50,3 +51,14 @@ def optimistic_rounds(rounds: int) -> Iterator[None]:
         yield
     finally:
         group_commit._OPTIMISTIC_ROUNDS = before
+
+
+@contextmanager
+def short_logs_fill_builds() -> Iterator[None]:
+    """Inside the block, builds of views are filled from the log however little it has, and two events at a time."""
+    before = filling.CHUNK, filling.NEAR
+    filling.CHUNK, filling.NEAR = 2, 0
+    try:
+        yield
+    finally:
+        filling.CHUNK, filling.NEAR = before

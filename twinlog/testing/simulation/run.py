@@ -20,14 +20,14 @@ from twinlog.testing.simulation.damage import damage, set_back_later
 from twinlog.testing.simulation.faults import Fault, Weather, replica
 from twinlog.testing.simulation.hosted import Survey
 from twinlog.testing.simulation.invariants import Invariants, heard
-from twinlog.testing.simulation.leases import LeaseServer
+from twinlog.testing.simulation.leases import Leases
 from twinlog.testing.simulation.log import LogServer
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import Network
 from twinlog.testing.simulation.newer import newer_event
 from twinlog.testing.simulation.process import Process
 from twinlog.testing.simulation.promises import Promises
-from twinlog.testing.simulation.quiet import defects_told_to, optimistic_rounds
+from twinlog.testing.simulation.quiet import defects_told_to, optimistic_rounds, short_logs_fill_builds
 from twinlog.testing.simulation.scenario import Plan, Scenario
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.twin import TwinServer
@@ -79,7 +79,6 @@ class Run:
         self._plan = plan
         self._trace: list[tuple[float, str, Any]] = []
         self._failure: Exception | None = None
-        self._leases: dict[tuple[str, str], LeaseServer] = {}
 
         scene = self.scene = Scene(survey, self.loop.time, plan.options)
         self.keys = scene.keys
@@ -96,6 +95,8 @@ class Run:
             name: ViewServer(f"{name} views", store, self.logs[hosted[name].spec.log], self._projected)
             for name, store in scene.views.items()
         }
+        databases = {name: self.logs[each.spec.log] for name, each in hosted.items()}
+        self.leases = Leases(self.network, seed, databases, expire=scenario.leases_expire)
         self._stores = [*self.logs.values(), *self.twins.values(), *self.views.values()]
         names = {replica(name, number): each for name, each in hosted.items() for number in (1, 2)}
         self._processes = {name: Process(self, each, name) for name, each in names.items()}
@@ -106,7 +107,8 @@ class Run:
     def run(self) -> Result:
         """Plays the plan, heals, and waits for rest."""
         faulty, patience = self._scenario.faulty_seconds, self._scenario.patience_seconds
-        with optimistic_rounds(self._plan.optimistic_rounds), defects_told_to(self.fail):
+        rounds = self._plan.optimistic_rounds
+        with optimistic_rounds(rounds), short_logs_fill_builds(), defects_told_to(self.fail):
             for process in self._processes.values():
                 self.later(self.chance.random() * 0.2, process.start)
             for fault in self._plan.faults:
@@ -137,17 +139,6 @@ class Run:
         """Writes a line of the trace; what is not text is made text where it is shown."""
         self._trace.append((self.loop.time(), who, what))
 
-    def lease(self, service: str, work: str) -> LeaseServer:
-        """The lease on a service's piece of work."""
-        key = (service, work)
-        if key not in self._leases:
-
-            def shared() -> bool:
-                return self.weather.bad("shared leases", service, self.loop.time())
-
-            self._leases[key] = LeaseServer(self.loop, Random(f"{self.seed}/{service}/{work}"), shared)
-        return self._leases[key]
-
     def crashed(self, process: Process) -> None:
         """Gives back what a process had, and starts it again later."""
         for server in self._stores:
@@ -156,7 +147,7 @@ class Run:
             twin.listeners = [(life, event) for life, event in twin.listeners if life.alive]
         seconds = self.chance.random() * 3
         self.later(seconds, process.start)
-        self.later(seconds / 2, self._look_at_leases)
+        self.later(seconds / 2, self.leases.look)
 
     # --- what is watched ---
 
@@ -191,19 +182,25 @@ class Run:
                 damage(self, self.scene.twins[fault.target], fault)
             case "unreadable":
                 self._make_unreadable(fault)
+            case "clock ahead":
+                self.weather.begin(fault)
+                self.later(fault.seconds, partial(self._kill, self._processes[fault.target]))
             case "handover":
-                for (service, _), lease in self._leases.items():
-                    if service == fault.target:
-                        lease.hand_over()
+                self.leases.hand_over(fault.target)
             case "replay":
                 self._replay(fault)
             case _:
                 self.weather.begin(fault)
-                self._look_at_leases()
+                self.leases.look()
 
     def _freeze(self, life: Life, seconds: float) -> None:
         life.frozen_until = self.loop.time() + seconds
-        self.later(seconds * 0.5, self._look_at_leases)
+        self.later(seconds * 0.5, self.leases.look)
+
+    def _kill(self, process: Process) -> None:
+        if process.life.alive:
+            self.note(process.name, "is killed")
+            process.crash()
 
     def _make_unreadable(self, fault: Fault) -> None:
         server = self.logs[fault.target]
@@ -232,8 +229,7 @@ class Run:
             process.skew = process.clock.skew = 0.0
         for server in self.logs.values():
             server.unreadable.clear()
-        for lease in self._leases.values():
-            lease.heal()
+        self.leases.heal()
 
     # --- how it ends ---
 
@@ -276,11 +272,6 @@ class Run:
         for process in self._processes.values():
             vars(process).clear()
         vars(self).clear()
-
-    def _look_at_leases(self) -> None:
-        """Lets every lease find a holder that works."""
-        for lease in self._leases.values():
-            lease.look()
 
     def _heads(self) -> list[int]:
         return [len(server.log.events) for server in self.logs.values()]

@@ -37,6 +37,9 @@ class Scenario:
     """Until then things go wrong; then what went wrong is put right, and the world has to come to rest."""
     patience_seconds: float = 240.0
     """How long that may take, in simulated time."""
+    leases_expire: bool = False
+    """Leases are rows that expire, as in Postgres, and a clock that is ahead may write them. Without this they are
+    granted at will, also to several replicas at once, and take no steps."""
 
     def hosted(self, options: Any) -> Sequence[Hosted]:
         """The services of a seed."""
@@ -63,6 +66,6 @@ def planned(scenario: Scenario, seed: int) -> tuple[Plan, Survey]:
     options = scenario.options(chance)
     calls = scenario.script(chance)
     survey = scenario.surveyed(options)
-    kinds = scenario.kinds(kinds_of(survey))
+    kinds = scenario.kinds(kinds_of(survey, leases_expire=scenario.leases_expire))
     faults = draw(kinds, chance, scenario.faulty_seconds)
     return Plan(calls, faults, options, chance.choice((1, 3))), survey
