@@ -47,6 +47,7 @@ def with_forks(module: str, arguments: Sequence[str]) -> None:
     if not os.fork():
         ours.close()
         _end_with(parent)
+        os.chdir("/")  # it ends a moment after its parent, in whose folder nothing is to be left running
         _fork_as_told(theirs)
         return
     theirs.close()
