@@ -22,7 +22,7 @@ async def test_they_run_beside_each_other_and_the_auditor_passes_both(
     own_postgres: EmbeddedPostgres, own_nats: EmbeddedNats
 ) -> None:
     # Both are at work at the same time from their starts on.
-    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "30"}
+    env = {"POSTGRES_URL": own_postgres.url, "NATS_URL": own_nats.url, "DEMO_ORDERS": "12"}
     with checkout() as plain, checkout() as staging:
         demos = [
             plain.start_cheaply("demo", **env),
