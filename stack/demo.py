@@ -29,7 +29,7 @@ _HOW = {
     SAGA_MODE_CHOREOGRAPHY: "each service reacts to the other's log",
     SAGA_MODE_ORCHESTRATION: "the saga orchestrator tells each service what to do",
 }
-_SINGLE_ORDERS = 50
+_MOST_SINGLE_ORDERS = 50
 _ORDERS_PER_CUSTOMER = 40
 
 
@@ -78,10 +78,11 @@ async def _tell(scene: Scene) -> None:
 
 
 async def _latency(scene: Scene) -> float:
-    """The median latency of an order that is alone, in milliseconds."""
-    customer_id = await scene.customer(Money(_SINGLE_ORDERS * NANOS_PER_UNIT, "EUR"))
+    """The median latency of an order that is alone, in milliseconds: of no more orders than a burst has."""
+    orders = min(orders_of_a_burst(), _MOST_SINGLE_ORDERS)
+    customer_id = await scene.customer(Money(orders * NANOS_PER_UNIT, "EUR"))
     times = []
-    for _ in range(_SINGLE_ORDERS):
+    for _ in range(orders):
         started = time.perf_counter()
         await scene.ended(await scene.order(customer_id, Money(NANOS_PER_UNIT, "EUR")))
         times.append(time.perf_counter() - started)

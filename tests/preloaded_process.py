@@ -1,4 +1,7 @@
-"""The process that :mod:`tests.preloaded` tells what to fork. A fork goes on as ``python -m`` a module would."""
+"""The process that :mod:`tests.preloaded` tells what to fork. A fork goes on as ``python -m`` a module would.
+
+With a module as an argument, and arguments for it: that module, in this very process, whose services are such forks.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,12 +34,42 @@ _LARGEST_REQUEST = 1 << 20
 
 def main(asked: socket.socket) -> None:
     """Forks as it is told until the socket is closed; in each fork, runs a module."""
+    _preload()
+    asked.send(b"ready")
+    _fork_as_told(asked)
+
+
+def with_forks(module: str, arguments: Sequence[str]) -> None:
+    """Runs a module whose services, if it is a supervisor, are forks of what this process is before it begins."""
+    _preload()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    if not os.fork():
+        ours.close()
+        _end_with(parent)
+        os.chdir("/")  # it ends a moment after its parent, in whose folder nothing is to be left running
+        _fork_as_told(theirs)
+        return
+    theirs.close()
+    gc.enable()
+    from tests import preloaded  # which knows the shop, as its services need not
+    from twinlog.dev import supervisor
+
+    vars(preloaded)["_forker"] = lambda: ours
+    vars(supervisor)["spawn"] = preloaded.spawn
+    sys.argv = ["", *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _preload() -> None:
     gc.disable()  # what is imported stays, and is not copied because somebody looks at it
     for module in _PRELOADED:
         importlib.import_module(module)
     assert not any(name.split(".")[0] == "shop" for name in sys.modules)
     gc.freeze()
-    asked.send(b"ready")
+
+
+def _fork_as_told(asked: socket.socket) -> None:
     if told := _forking(asked):
         asked.detach()
         _become(*told)
@@ -74,10 +108,7 @@ def _tell_the_end(pid: int, tells: int) -> None:
 
 def _become(request: dict[str, Any], streams: list[int]) -> None:
     """Has this fork be what a child of its own would be, and runs its module."""
-    os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != request["parent"]:  # it died before the request
-        os._exit(1)
+    _end_with(request["parent"])
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.closerange(3, 1024)
@@ -97,5 +128,16 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
+def _end_with(parent: int) -> None:
+    """From now on this process is in a session of its own, and is killed where its parent dies."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the request
+        os._exit(1)
+
+
 if __name__ == "__main__":
-    main(socket.socket(fileno=os.dup(0)))
+    if sys.argv[1:]:
+        with_forks(sys.argv[1], sys.argv[2:])
+    else:
+        main(socket.socket(fileno=os.dup(0)))

@@ -170,6 +170,8 @@ async def world() -> AsyncIterator[World]:
                 load = asyncio.create_task(_load(client))
                 while not load.done():
                     during.append(await auditor.round())
+                    if not during[-1].settled:  # it has seen the load, which goes on with the processors
+                        await asyncio.wait([load], timeout=0.3)
                 busy = await load
                 async with client.without("customer_svc"):
                     operated = await _operate(client, busy)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    async_playwright,
+    expect,
+)
 
 from tests import chromium
 from tests.console.patience import SHOWN_SECONDS
@@ -20,6 +31,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--process-per-site",  # pages of one context share a process, which takes as long to start as a page to load
 ]
 _PATIENCE_MILLISECONDS = SHOWN_SECONDS * 1_000
 _VIOLATIONS = "options => axe.run(options).then(({ violations }) => violations)"
@@ -113,6 +125,18 @@ class Window:
             self.wrong.append(f"request off the console: {request.url}")
 
 
+class _Kind(NamedTuple):
+    """What contexts differ in."""
+
+    size: tuple[int, int]
+    scheme: str
+    javascript: bool
+
+
+_idle: WeakKeyDictionary[Browser, defaultdict[_Kind, list[BrowserContext]]] = WeakKeyDictionary()
+"""Contexts that no window has: to make one, and a process for its pages, takes longer than a page."""
+
+
 @asynccontextmanager
 async def window(
     chromium: Browser,
@@ -122,18 +146,48 @@ async def window(
     scheme: str = "light",
     javascript: bool = True,
 ) -> AsyncIterator[Window]:
-    """A window on a console, whose end checks that nothing went wrong."""
-    context = await chromium.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if scheme == "dark" else "light",
-        java_script_enabled=javascript,
-        has_touch=size == PHONE,
-    )
-    context.set_default_timeout(_PATIENCE_MILLISECONDS)
-    await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+    """A window on a console, whose end checks that nothing went wrong.
+
+    Of its context, which it has alone, nothing is left but what was loaded: cookies go, and another console is another
+    origin.
+    """
+    kind = _Kind(size, scheme, javascript)
+    idle = _idle.setdefault(chromium, defaultdict(list))[kind]
+    context = idle.pop() if idle else await _context(chromium, kind)
     try:
+        await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
         opened = Window(await context.new_page(), url)
         yield opened
         opened.check()
-    finally:
+    except BaseException:
         await context.close()
+        raise
+    await _emptied(context)
+    idle.append(context)
+
+
+async def _context(chromium: Browser, kind: _Kind) -> BrowserContext:
+    """A new one, with a page that keeps the process of the others."""
+    context = await chromium.new_context(
+        viewport={"width": kind.size[0], "height": kind.size[1]},
+        color_scheme="dark" if kind.scheme == "dark" else "light",
+        java_script_enabled=kind.javascript,
+        has_touch=kind.size == PHONE,
+    )
+    context.set_default_timeout(_PATIENCE_MILLISECONDS)
+    first = await context.new_page()
+
+    async def nothing(route: Route) -> None:
+        await route.fulfill(body="")
+
+    await first.route("**/*", nothing)
+    await first.goto("http://127.0.0.1/")  # of the consoles' site, and asked of nobody
+    return context
+
+
+async def _emptied(context: BrowserContext) -> None:
+    """Closes all pages but the first, and takes back what was allowed and set."""
+    for page in context.pages[1:]:
+        await page.close()
+    await context.clear_cookies()
+    await context.clear_permissions()

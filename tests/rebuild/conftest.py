@@ -167,6 +167,7 @@ async def in_use(stays: Stays) -> AsyncIterator[None]:
             await stays.write("ann")
             written += 1
             assert await changes() >= written
+            await asyncio.sleep(0.02)  # the rest of the processors is for what is tested
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work()) for work in (ask, watch, write)]

@@ -16,7 +16,7 @@ import pytest
 from stack.topology import ROOT
 
 _MARK = ".venv/.installed"
-_BOUND_SECONDS = 120.0
+_BOUND_SECONDS = 240.0
 
 _FAKE_PYTHON = """\
 #!/bin/sh
@@ -195,7 +195,7 @@ def test_an_index_that_never_answers_ends_the_installation_with_pips_reason(tmp_
     assert installing(tmp_path, f"{fetched * 2}echo Successfully installed a")[::2] == (0, "")
     code, said, why = installing(tmp_path, f"{retrying}echo 'ERROR: No matching distribution'; exit 7")
     assert (code, why.splitlines()[0]) == (7, first)
-    assert said.endswith("ERROR: No matching distribution\n")
+    assert "ERROR: No matching distribution" in said.splitlines()
 
 
 def test_what_pip_is_at_is_told(tmp_path: Path) -> None:

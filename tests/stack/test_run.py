@@ -137,7 +137,7 @@ async def test_the_next_start_cleans_up_after_a_killed_one(own: Checkout) -> Non
         (own.data / "run" / "order_svc.pid").write_text(f"{left.pid}\n")
         (own.data / "run" / "projector.pid").write_text(f"{foreign.pid}\n")
         left.send_signal(signal.SIGSTOP)
-        own.start("run")
+        own.start_cheaply("run")
         assert await asyncio.wait_for(left.wait(), 180) == -signal.SIGKILL
         await own.up()
         assert foreign.returncode is None

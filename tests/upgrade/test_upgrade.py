@@ -59,7 +59,7 @@ _WORKERS = 2
 """For each mode; one order at a time."""
 _PAUSE_SECONDS = 0.2
 """Between two of a worker's orders: processes that start and stop meanwhile get their share of the processors."""
-_PHASE_ORDERS = 6
+_PHASE_ORDERS = 4
 """Of each mode, that begin and end in a phase."""
 _CALL_SECONDS = 100.0
 _SETTLE_SECONDS = 200.0
