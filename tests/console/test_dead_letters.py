@@ -168,6 +168,13 @@ async def test_those_of_several_services_are_paged_through_to_the_last(
     await until(paged)
     for nonsense in ("x", "W10=", "eyJhIjogMX0="):
         assert (await ask(f"{console}/dead-letters?page={nonsense}")).status == 200
+    reason = "reason=%E2%80%AEabc"  # writes from right to left
+    for what, done in (("discard", "given up"), ("discard&how=count", "given up"), ("replay", "replayed")):
+        form = f"action={what}&consumer={CONSUMER}&address=orders/99&{reason}"
+        answer = (await ask(f"{console}/dead-letters", body=form.encode(), Origin=console)).body.decode()
+        [said] = re.findall(r'class="outcome-text">(.*?)</div>', answer, re.DOTALL)
+        assert said.startswith(f"Nothing was {done}. projector: "), said
+        assert ".." not in said
 
 
 async def _pages(console: str) -> list[list[str]]:

@@ -99,6 +99,19 @@ async def test_one_that_is_late_is_silent_until_it_answers_and_slow_when_it_is_l
     assert box.box.state == "warn"
 
 
+async def test_who_leaves_while_one_is_asked_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "DEADLINE_SECONDS", 3_600.0)
+    said = list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context))
+    service = Late()
+    async with looking(service):
+        await until(lambda: service.asked == 2)
+    for _ in range(10):  # in which what was canceled ends
+        await asyncio.sleep(0)
+    gc.collect()
+    assert said == []
+
+
 async def test_what_does_not_come_from_one_that_lives_is_told_to_be_slow_and_given_time_where_nobody_waits() -> (
     None
 ):

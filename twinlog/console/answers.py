@@ -62,7 +62,7 @@ class Answer(Generic[T]):
 def failed(service: str, error: grpc.aio.AioRpcError, seconds: float) -> Answer[Any]:
     """What there is instead of a message; ``seconds``: how long the service had."""
     code = error.code()
-    details = error.details() or code.name
+    details = (error.details() or code.name).removesuffix(".")  # it becomes part of a sentence
     reason = _reason(error) or code.name
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Answer(service, None, Why.SLOW, f"no answer in {seconds:g} s", reason)

@@ -205,10 +205,7 @@ class Looking:
     async def _ask_once(self, name: str) -> None:
         began, patience = time.monotonic(), self.patience(name)
         asked_at = datetime.now(UTC)
-        asked = asyncio.gather(
-            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=LATE_SECONDS),
-            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=LATE_SECONDS),
-        )
+        asked = asyncio.create_task(self._ask_both(name))
         try:
             if not (await asyncio.wait([asked], timeout=patience))[0]:
                 late = f"no answer in {patience:g} s"
@@ -223,6 +220,12 @@ class Looking:
         else:
             found = tuple(consumers.message.consumers)
             self._answered(name, described.message, found, time.monotonic() - began)
+
+    async def _ask_both(self, name: str) -> tuple[Answer[Any], Answer[Any]]:
+        return await asyncio.gather(
+            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=LATE_SECONDS),
+            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=LATE_SECONDS),
+        )
 
     def _fell_silent(self, name: str, failed: Answer[Any], asked_at: datetime) -> None:
         """Since it was asked: it may have answered long before, where nobody watched, and that says nothing."""

@@ -139,7 +139,9 @@ class InspectionService(InspectionServiceServicer):
                 await self._compare(stream, since, found, until, response)
             if request.with_states and not response.folded:
                 whole = not request.changes_only
-                response.states.extend(await self._states(stream, slice.events, until, whole=whole))
+                for step in await self._states(stream, slice.events, until, whole=whole):
+                    response.states.append(step)  # copied, as is all of it once more when it is sent
+                    await asyncio.sleep(0)
         except StillFolding as still:
             response.folded = still.folded
         return response

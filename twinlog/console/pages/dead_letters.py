@@ -163,6 +163,8 @@ async def replay(services: Services, query: Query, form: Form) -> Outcome:
         sum(getattr(end, name) for end in ends) for name in ("selected", "replayed", "failed")
     )
     problems = _problems(answers)
+    if not ends:
+        return _refused("replayed", problems)
     if dry_run:
         return _counted(selected, "would be replayed, those that wait behind included", problems)
     failures = [step for answer in answers.values() for step in answer.message or () if step.error_type]
@@ -188,6 +190,8 @@ async def discard(services: Services, query: Query, form: Form) -> Outcome:
     answers = await dead_letters.discard(services, await _asked(services, form), request, _ACTION_SECONDS)
     problems = _problems(answers)
     done = [answer.message for answer in answers.values() if answer.message]
+    if not done:
+        return _refused("given up", problems)
     if dry_run:
         return _counted(sum(each.selected for each in done), "would be given up", problems)
     count = sum(each.discarded for each in done)
@@ -223,6 +227,11 @@ def _rate(text: str) -> float | None:
 
 def _problems(answers: Mapping[str, Answer[Any]]) -> list[str]:
     return [f"{service}: {answer.problem}." for service, answer in answers.items() if not answer.ok]
+
+
+def _refused(what: str, problems: Sequence[str]) -> Outcome:
+    """Where nobody did anything."""
+    return Outcome(" ".join([f"Nothing was {what}.", *problems]), ok=False)
 
 
 def _counted(count: int, what: str, problems: Sequence[str]) -> Outcome:
