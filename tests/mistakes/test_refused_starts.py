@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue
 
+from shop.customers.v1.events_pb2 import CustomerCreated
 from tests.kernel.batches import append, new_event
 from tests.neighbors.test_schemas import listens
 from tests.saga.tables import step, table
@@ -371,3 +372,47 @@ async def test_a_main_has_what_its_wiring_gave_and_may_serve_more(programs: Prog
         ) as service:
             assert service.servicers == ()
             await service.serve(given)
+
+
+async def test_a_follower_s_copy_of_a_proto_is_compared_by_a_doctor(
+    programs: Programs, postgres_url: str
+) -> None:
+    owner = programs.spec
+    name = CustomerCreated.DESCRIPTOR.full_name
+    billing = Policies(
+        log=owner.log,
+        actor="bill_svc",
+        rules={CustomerCreated: lambda event: on(STAY, event.customer_id).do(1)},
+    )
+
+    def wire(service: Service, _views: object) -> None:
+        service.subscribe(billing)
+
+    async def grow(service: Service) -> None:
+        stay = StreamId("stay", owner.log)
+        await append(service.log, Batch(START, {stay: 0}, [new_event(stay, 1, BoolValue())]))
+        await until(lambda: copied(service))
+
+    async def copied(service: Service) -> bool:
+        return (await service.twin(owner.log).state()).last == 1
+
+    other = replace(
+        owner,
+        name="bill_svc",
+        log=f"{owner.log}_bills",
+        database=f"{owner.database}/bills",
+        aggregates=[],
+        migrations=(),
+        views=None,
+    )
+    unknown = [each.text for each in await examine([other], {other.name: main_of(other, wire)})]
+    assert any("cannot be compared" in each for each in unknown), "there is no stream yet"
+    await run_for_a_while(owner, grow)
+    assert not await told(other, wire)
+    connection = await asyncpg.connect(database_url(postgres_url, owner.database))
+    await connection.execute(
+        """UPDATE declarations SET form = form || '{"1": "number int64"}' WHERE name = $1""", name
+    )
+    await connection.close()
+    [found] = await told(other, wire)
+    assert f"otherwise than this program reads them: {name}: field 1 was `number int64` and is" in found

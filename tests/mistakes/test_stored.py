@@ -26,6 +26,7 @@ from twinlog.log.declarations import (
     KeptConsumers,
     StoredOtherwise,
     check_declarations,
+    read_otherwise,
 )
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.stored_forms import ENUM, MESSAGE, Form, Named, forms
@@ -337,3 +338,26 @@ async def test_declarations_are_kept_beside_the_log(postgres_url: str, database:
 
 def test_a_form_says_types_as_protos_do() -> None:
     assert read(library())[MESSAGE, _STORED]["6"] == "line library.v1.Line"
+
+
+def test_a_follower_s_copy_of_a_proto_is_compared_with_what_the_owner_keeps() -> None:
+    """Type by type that it wants, with all that is inside; what only one of them has is no difference."""
+    owner, copy = library(), library()
+    of(owner.message_type[0], "shelf", _PROTO.TYPE_STRING)
+    of(copy.message_type[0], "branch", _PROTO.TYPE_STRING).number = 40
+    kept = {named: Kept(form) for named, form in read(owner).items()}
+    assert not read_otherwise(kept, [], read(copy))
+    field(copy, "days").name = "weeks"
+    field(copy, "fee", 1).type = _PROTO.TYPE_STRING
+    copy.enum_type[0].value[2].number = 3
+    days, fee, desk = (
+        "library.v1.BookLent: field 2 was `days",
+        "library.v1.Line: field 1 was `fee",
+        "library.v1.Desk: value DESK_BACK was 2 and is 3",
+    )
+    for types, words in {("BookLent",): (days, fee, desk), (): (days, fee, desk), ("Line",): (fee,)}.items():
+        found = read_otherwise(kept, types, read(copy))
+        assert all(any(each.startswith(one) for each in found) for one in words)
+        assert len(found) == len(words)
+    assert not read_otherwise(kept, ["BookReturned"], read(copy))
+    assert not read_otherwise({}, [], read(copy)), "an owner that keeps nothing yet"

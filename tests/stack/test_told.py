@@ -6,12 +6,14 @@ import asyncio
 import errno
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stack.demo import orders_of_a_burst
+from stack.topology import ROOT
 from tests.waiting import until
 from twinlog.dev import (
     Misconfigured,
@@ -21,6 +23,7 @@ from twinlog.dev import (
     Told,
     free_port,
     process,
+    supervisor,
     until_told,
 )
 from twinlog.service.dump import SIGNALS
@@ -128,8 +131,81 @@ async def test_a_program_that_is_refused_waits_for_a_change_while_others_go_on(t
     ]
 
 
+async def test_a_program_that_crashes_again_and_again_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again all the same; what comes of it is told where it is something else, or a file has changed."""
+    monkeypatch.setattr(supervisor, "_LAST_UNCHANGED_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "_HELD_SECONDS", 600.0)
+    tries = "import pathlib\nwith pathlib.Path('tries').open('a') as file:\n    file.write('.')\n"
+    program = tmp_path / "crashes.py"
+    said: list[str] = []
+
+    noted = tmp_path / "tries"
+    noted.touch()
+
+    async def tried(more: int) -> None:
+        before = noted.stat().st_size
+        await until(lambda: noted.stat().st_size >= before + more)
+
+    def write(last: str) -> None:
+        (tmp_path / "new.py").write_text(f"{tries}raise SystemExit('{last}')\n")
+        (tmp_path / "new.py").replace(program)
+
+    write("one")
+    async with Supervisor(
+        [Program("crashes", "CRASHES_ADDRESS", "127.0.0.1:1")],
+        {},
+        said.append,
+        root=tmp_path,
+        folder=tmp_path,
+        restarts=True,
+    ):
+        await tried(3)
+        write("two")
+        await until(lambda: len(said) >= 4)
+        await tried(3)
+    assert [each.rpartition("│ ")[2].partition(";")[0] for each in said] == [
+        "one",
+        "ended with 1",
+        "two",
+        "ended with 1",
+    ]
+
+
 def test_a_wrong_number_of_orders_is_told_before_the_demo_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("many", "", "0", "-1", "1.5"):
         monkeypatch.setenv("DEMO_ORDERS", wrong)
         with pytest.raises(Misconfigured, match=f"DEMO_ORDERS={wrong} is wrong"):
             orders_of_a_burst()
+
+
+async def test_a_project_that_cannot_be_imported_begins_once_a_file_has_changed(tmp_path: Path) -> None:
+    """In another program of the same process, and what is wrong then is told in its turn."""
+    table = "[tool.twinlog.services]\nhotel_svc = '127.0.0.1:1'\n"
+    (tmp_path / "pyproject.toml").write_text(table)
+    (tmp_path / "hotel_svc").mkdir()
+    app = tmp_path / "hotel_svc" / "app.py"
+    app.write_text("import nowhere\n")
+    dev = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "twinlog", "dev"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert dev.stdout
+    try:
+        async with asyncio.timeout(180):
+            assert b"No module named 'nowhere'" in await dev.stdout.readline()
+            assert b"it starts when a file changes" in await dev.stdout.readline()
+            answer = asyncio.ensure_future(dev.stdout.readline())
+            while not answer.done():  # a change is noticed once somebody looks
+                (tmp_path / "new").write_text("import elsewhere\n")
+                (tmp_path / "new").replace(app)
+                await asyncio.wait([answer], timeout=0.5)
+            assert b"No module named 'elsewhere'" in await answer
+            assert b"it starts when a file changes" in await dev.stdout.readline()
+    finally:
+        if dev.returncode is None:
+            dev.kill()
+        await dev.wait()

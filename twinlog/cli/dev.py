@@ -8,8 +8,9 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from twinlog.service.spec import ServiceSpec
 from twinlog.service.spec_mistakes import in_specs
 
 _WATCHED = (".py", ".sql", ".proto")
+_CHANGED = -1
+"""No exit code: a file has changed."""
 _NO_CONSOLE = "install twinlog[console] for the console"
 _EXTRA = f"{sys.executable} -m pip install 'twinlog[embedded]'"
 
@@ -50,16 +53,32 @@ def run(options: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr) if options.json else nullcontext():
         options.up = lambda system: print(json.dumps(_as_dict(system)), file=told, flush=True)
         _generate(project)
-        return asyncio.run(_until_told(options, project, specs(project)))
+        try:
+            services = specs(project)
+        except Usage as error:
+            if options.no_restart or options.json:
+                raise
+            _say(f"{error}\nNothing runs like this; it starts when a file changes.")
+            return _once_changed(project)
+        return asyncio.run(_until_told(_run(options, project, services)))
 
 
-async def _until_told(
-    options: argparse.Namespace, project: Project, services: Mapping[str, ServiceSpec]
-) -> int:
+def _once_changed(project: Project) -> int:
+    """Begins anew once a file changes, in a process that has imported nothing yet; else an exit code."""
+    signals = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    code = asyncio.run(_until_told(_changed(project)))
+    if code == _CHANGED:
+        for each, handler in signals.items():
+            signal.signal(each, handler)  # one that is ignored is so in the next program, too
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return code
+
+
+async def _until_told(command: Coroutine[Any, Any, int]) -> int:
     from twinlog.dev import Misconfigured, StartFailed, Told, until_told
 
     try:
-        return await until_told(_run(options, project, services))
+        return await until_told(command)
     except Told as told:
         return OK if told.signum == 2 else 128 + told.signum
     except Misconfigured as error:
@@ -138,7 +157,14 @@ async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -
     await _restart_on_change(project, system)
 
 
-async def _restart_on_change(project: Project, system: Any) -> None:
+async def _changed(project: Project) -> int:
+    async for _ in _changes(project):
+        break
+    return _CHANGED
+
+
+async def _changes(project: Project) -> AsyncIterator[Sequence[Path]]:
+    """The sources that have changed, each time that some have."""
     from watchfiles import Change, DefaultFilter, awatch
 
     class Sources(DefaultFilter):
@@ -148,7 +174,11 @@ async def _restart_on_change(project: Project, system: Any) -> None:
             return path.endswith(_WATCHED) and super().__call__(change, path)
 
     async for changes in awatch(project.root, watch_filter=Sources()):
-        paths = sorted({Path(path) for _, path in changes})
+        yield sorted({Path(path) for _, path in changes})
+
+
+async def _restart_on_change(project: Project, system: Any) -> None:
+    async for paths in _changes(project):
         if any(path.suffix == ".proto" for path in paths):
             try:
                 await asyncio.to_thread(_generate, project)

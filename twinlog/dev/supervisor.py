@@ -21,6 +21,10 @@ from twinlog.dev.metrics_ports import SETTING as METRICS
 from twinlog.dev.process import Refused, StartFailed, end_leftover, send, spawn, stop, tail
 
 _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
+_LAST_UNCHANGED_SECONDS = 60.0
+"""Where a change of a file starts it again, too."""
+_HELD_SECONDS = 5.0
+"""For so long nothing is passed on of one that has crashed before: it may be the same again, which is said once."""
 _STABLE_SECONDS = 10.0
 """A service that ran for longer than this is restarted as at first."""
 _MISCONFIGURED = 2
@@ -67,7 +71,8 @@ class Supervisor:
         """``env`` goes to every service, and each line of their output to ``say``, prefixed. They run in ``root``.
 
         ``folder`` holds their process ids and, if they are ``quiet``, their output as log/<service>.log. ``restarts``:
-        one that refuses to run waits for :meth:`restart` instead of failing, and those that ended hold up no others.
+        one that refuses to run waits for :meth:`restart` instead of failing, one that crashes in the same way again
+        says so once, and those that ended hold up no others.
         """
         self._services = {service.module: service for service in services}
         addresses = {service.setting: service.address for service in services}
@@ -192,17 +197,19 @@ class Supervisor:
 
     async def _watch(self, service: Program) -> None:
         delay = _FIRST_RESTART_SECONDS
+        longest = _LAST_UNCHANGED_SECONDS if self._restarts else _LAST_RESTART_SECONDS
         loop = asyncio.get_running_loop()
+        known: str | None = None
         while True:
             started = loop.time()
             process = await self._start(service)
             self._ended[service.module].clear()
-            last = await self._echo(service, process)
+            last = await self._echo(service, process, known)
             code = await process.wait()
             again = self._again[service.module]
             if again.is_set():
                 again.clear()
-                delay = _FIRST_RESTART_SECONDS
+                delay, known = _FIRST_RESTART_SECONDS, None
                 continue
             self._ended[service.module].set()
             self._one_ended.set()
@@ -210,19 +217,24 @@ class Supervisor:
                 self._say(self._line(service, "does not run like this; it starts again when a file changes"))
                 await again.wait()
                 again.clear()
+                delay, known = _FIRST_RESTART_SECONDS, None
                 continue
             if code == _MISCONFIGURED and not self.failed.done():
                 self.failed.set_exception(Refused(last))
                 return
             delay = (
-                _FIRST_RESTART_SECONDS
-                if loop.time() - started > _STABLE_SECONDS
-                else min(delay * 2, _LAST_RESTART_SECONDS)
+                _FIRST_RESTART_SECONDS if loop.time() - started > _STABLE_SECONDS else min(delay * 2, longest)
             )
-            self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
+            if not self._restarts:
+                self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
+            elif last != known:
+                when = "when a file changes, and now and then by itself"
+                self._say(self._line(service, f"ended with {code}; it starts again {when}"))
+            known = last if self._restarts else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await again.wait()
+                delay, known = _FIRST_RESTART_SECONDS, None
             again.clear()
 
     def _unwatched(self, watcher: asyncio.Task[None]) -> None:
@@ -245,21 +257,29 @@ class Supervisor:
         _pid_file(self._folder, service.module).write_text(f"{process.pid}\n")
         return process
 
-    async def _echo(self, service: Program, process: asyncio.subprocess.Process) -> str:
-        """Passes on each line of the service, prefixed; returns the last."""
+    async def _echo(self, service: Program, process: asyncio.subprocess.Process, known: str | None) -> str:
+        """Passes on each line of the service, prefixed; returns the last.
+
+        ``known``: what it ended with before; where it soon does again, nothing is passed on.
+        """
         if process.stdout is None:
             await process.wait()
             return tail(self._log(service), 1)
-        last = ""
-        while True:
-            try:
-                line = await process.stdout.readline()
-            except ValueError:  # a line beyond the buffer: its beginning is lost, the rest follows
-                continue
-            if not line:
-                return last
-            last = line.decode(errors="replace").rstrip()
-            self._say(self._line(service, last))
+        last, held = "", _Held(lambda line: self._say(self._line(service, line)), known is not None)
+        try:
+            while True:
+                try:
+                    line = await process.stdout.readline()
+                except ValueError:  # a line beyond the buffer: its beginning is lost, the rest follows
+                    continue
+                if not line:
+                    if last != known:
+                        held.let_go()
+                    return last
+                last = line.decode(errors="replace").rstrip()
+                held.say(last)
+        finally:
+            held.timer.cancel()
 
     def _log(self, service: Program) -> Path:
         assert self._logs is not None
@@ -270,6 +290,26 @@ class Supervisor:
         if service.color and sys.stdout.isatty():
             prefix = f"\x1b[{service.color}m{prefix}\x1b[0m"
         return f"{prefix} {text}"
+
+
+class _Held:
+    """Lines that are passed on once it is known that they are news."""
+
+    def __init__(self, say: Callable[[str], None], held: bool) -> None:
+        self._say = say
+        self._lines: list[str] | None = [] if held else None
+        self.timer = asyncio.get_running_loop().call_later(_HELD_SECONDS, self.let_go)
+
+    def say(self, line: str) -> None:
+        if self._lines is None:
+            self._say(line)
+        else:
+            self._lines.append(line)
+
+    def let_go(self) -> None:
+        lines, self._lines = self._lines or [], None
+        for line in lines:
+            self._say(line)
 
 
 def end_leftover_service(folder: Path, module: str) -> None:

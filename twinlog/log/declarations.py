@@ -19,7 +19,7 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.messages import message_class
 from twinlog.model.personal import imported_files
 from twinlog.model.schema import Schema
-from twinlog.model.stored_forms import MESSAGE, Form, Named, changes, forms, holders
+from twinlog.model.stored_forms import ENUM, MESSAGE, Form, Named, changes, forms, holders, parts
 
 Held = tuple[str, str]
 """The type of streams, and the type of events in them; empty: any."""
@@ -106,6 +106,32 @@ async def check_declarations(
         await declarations.retire(gone)
 
     return keep
+
+
+def read_otherwise(
+    kept: Mapping[Named, Kept], types: Collection[str], messages: Mapping[Named, Form] | None = None
+) -> list[str]:
+    """What a follower's copy of a proto would read otherwise than the owner of a log stores it, in words.
+
+    ``kept``: what the owner keeps; ``types``: the short names of the types that the follower wants; empty: all.
+    ``messages``: the follower's forms; None: those of all that is imported.
+    """
+    messages = forms(imported_files()) if messages is None else messages
+    wanted = [
+        (kind, name)
+        for kind, name in kept
+        if kind == MESSAGE and (not types or name.rpartition(".")[2] in types)
+    ]
+    for named in wanted:  # grows: what is inside of what it names is read, too
+        inside = parts(kept[named].form)
+        wanted += [
+            each for each in kept if each[1] in inside and each[0] in (MESSAGE, ENUM) and each not in wanted
+        ]
+    return [
+        f"{named[1]}: {', '.join(what)}"
+        for named in wanted
+        if named in messages and (what := changes(kept[named].form, messages[named]))
+    ]
 
 
 def _adds(named: Named, form: Form, kept: Mapping[Named, Kept]) -> bool:

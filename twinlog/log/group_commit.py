@@ -29,7 +29,7 @@ from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import CheckpointMoved, RowsRefused, StreamUnreadable, TwinlogError, Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_recorded
 
 _OPTIMISTIC_ROUNDS = 3
 _FAIL_FAST_AFTER_SECONDS = 5.0
@@ -318,7 +318,7 @@ class GroupCommit:
         events = []
         for position, event in enumerate(plan.draft.events, appended.first):
             last[event.stream] = position
-            events.append(Recorded(name, position, *event, recorded_at))
+            events.append(known_recorded((name, position, *event, recorded_at)))
         due = plan.draft.due
         committed = {
             stream: Entry(

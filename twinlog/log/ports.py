@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from twinlog.model.event import NewEvent, Recorded, StreamId
+from twinlog.model.event import MOST_POSITION, NewEvent, Recorded, StreamId
+from twinlog.model.forms import TEXT, Forms, one, optional, refuse_value, whole
 
 
 class NewReply(NamedTuple):
@@ -40,14 +41,38 @@ class StoredReply(NamedTuple):
     """The position of the log at which the request's effects are visible."""
 
 
-class CheckpointAdvance(NamedTuple):
-    """Advances a consumer's checkpoint to ``upto`` if it is still at ``after``."""
-
+class _CheckpointAdvance(NamedTuple):
     consumer: str
     after: int
     upto: int
     event_id: UUID | None = None
     """The id of the event at ``upto``; None: unknown."""
+
+
+_ADVANCE: Forms = {
+    "consumer": TEXT,
+    "after": whole(0, MOST_POSITION),
+    "upto": whole(0, MOST_POSITION),
+    "event_id": optional(one(UUID, "the UUID of an event")),
+}
+
+
+class CheckpointAdvance(_CheckpointAdvance):
+    """Advances a consumer's checkpoint to ``upto`` if it is still at ``after``.
+
+    Raises ValueError unless each part is what it is said to be.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, consumer: str, after: int, upto: int, event_id: UUID | None = None) -> CheckpointAdvance:
+        made = tuple.__new__(cls, (consumer, after, upto, event_id))
+        # Looked at part by part only where one is wrong: there is one for each batch.
+        known = event_id is None or isinstance(event_id, UUID)
+        whole_numbers = type(after) is type(upto) is int and after >= 0 and upto >= 0
+        if not known or not whole_numbers or not isinstance(consumer, str):
+            refuse_value("CheckpointAdvance", made, _ADVANCE)
+        return made
 
 
 class Handled(NamedTuple):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from google.protobuf.message import DecodeError
 
-from twinlog.model.event import Recorded, known_metadata, known_stream
+from twinlog.model.event import Recorded, known_metadata, known_recorded, known_stream
 from twinlog.model.ids import uuid_of
 from twinlog.v1.event_pb2 import RecordedEvent
 
@@ -63,18 +63,20 @@ def from_wire(subject: str, data: bytes) -> Recorded:
         raise DecodeError(str(error)) from error
     extra = dict(wire.extra) if wire.extra else _NO_EXTRA
     metadata = known_metadata((wire.correlation_id, wire.causation_id, wire.traceparent, wire.actor, extra))
-    return Recorded(
-        subject.partition(".")[0],
-        wire.position,
-        known_stream((wire.stream_type, wire.stream_id)),
-        wire.version,
-        event_id,
-        wire.type,
-        wire.payload,
-        metadata,
-        wire.partition_key,
-        wire.tag,
-        recorded_at,
+    return known_recorded(
+        (
+            subject.partition(".")[0],
+            wire.position,
+            known_stream((wire.stream_type, wire.stream_id)),
+            wire.version,
+            event_id,
+            wire.type,
+            wire.payload,
+            metadata,
+            wire.partition_key,
+            wire.tag,
+            recorded_at,
+        )
     )
 
 

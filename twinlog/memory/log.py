@@ -38,7 +38,7 @@ from twinlog.log.ports import (
 from twinlog.log.repair import Plan
 from twinlog.log.texts import refuse_batch, refuse_ids
 from twinlog.memory.past import MemoryPast
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Recorded, StreamId, known_recorded
 
 
 class MemoryLog(MemoryPast):
@@ -175,7 +175,7 @@ class MemoryLog(MemoryPast):
         first = len(self.events) + 1
         before = self.events[-1].event_id if self.events else None
         for position, event in enumerate(batch.events, first):
-            recorded = Recorded(self.name, position, *event, batch.recorded_at)
+            recorded = known_recorded((self.name, position, *event, batch.recorded_at))
             self.events.append(recorded)
             self.streams.setdefault(event.stream, []).append(recorded)
         if batch.events:

@@ -23,10 +23,13 @@ from twinlog.model.forms import (
     ERRORS,
     NAME,
     RULES,
+    TEXT,
     Forms,
     WrongForm,
+    one,
     refuse,
     refuse_other,
+    refuse_value,
     whole,
     wrong_events,
     wrong_functions,
@@ -48,6 +51,11 @@ _FORMS: Forms = {
     "concurrency": whole(1, 10_000),
     "transient": ERRORS,
 }
+_ATTEMPT: Forms = {
+    "key": TEXT,
+    "number": whole(1),
+    "event": one(Recorded, "the event as it is recorded"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,9 @@ class Attempt:
     """From 1; counts the tries of this process."""
     event: Recorded
     """The event as it is recorded: its address, its metadata, when it happened."""
+
+    def __post_init__(self) -> None:
+        refuse_value("Attempt", self, _ATTEMPT)
 
 
 Function = Callable[[Any, Attempt], Coroutine[Any, Any, Dispatch | Sequence[Dispatch] | None]]

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from google.protobuf.message import Message
 
-from twinlog.model.forms import WrongValue, shown
+from twinlog.model.forms import MOMENT, TEXT, Forms, WrongValue, one, refuse_value, shown, whole
 from twinlog.model.routing import rule_of
 
 _BUCKETS = 64
@@ -140,9 +140,7 @@ class NewEvent(NamedTuple):
         return cls(stream, version, event_id, type, payload, metadata, partition_key, routing_key)
 
 
-class Recorded(NamedTuple):
-    """An event of a log."""
-
+class _Recorded(NamedTuple):
     log: str
     position: int
     stream: StreamId
@@ -156,6 +154,47 @@ class Recorded(NamedTuple):
     routing_key: str
     """What consumers can filter by, besides the type (:mod:`twinlog.model.routing`)."""
     recorded_at: datetime
+
+
+_RECORDED: Forms = {
+    "log": TEXT,
+    "position": (_PLACE := whole(0, MOST_POSITION)),
+    "stream": one(StreamId, "a StreamId, such as StreamId('order', order_id)"),
+    "version": _PLACE,
+    "event_id": one(UUID, "a UUID"),
+    "type": TEXT,
+    "payload": one(bytes, "the bytes of a message"),
+    "metadata": one(Metadata, "a Metadata"),
+    "partition_key": TEXT,
+    "routing_key": TEXT,
+    "recorded_at": MOMENT,
+}
+
+
+class Recorded(_Recorded):
+    """An event of a log.
+
+    Raises ValueError unless each part is what it is said to be.
+    """
+
+    def __new__(
+        cls,
+        log: str,
+        position: int,
+        stream: StreamId,
+        version: int,
+        event_id: UUID,
+        type: str,
+        payload: bytes,
+        metadata: Metadata,
+        partition_key: str,
+        routing_key: str,
+        recorded_at: datetime,
+    ) -> Self:
+        parts = log, position, stream, version, event_id, type, payload, metadata
+        made = tuple.__new__(cls, (*parts, partition_key, routing_key, recorded_at))
+        refuse_value("Recorded", made, _RECORDED)
+        return made
 
     @property
     def subject(self) -> str:
@@ -175,6 +214,10 @@ class Recorded(NamedTuple):
         """The metadata of what ``actor`` does because of this event."""
         given, address = self.metadata, f"{self.log}/{self.position}"
         return known_metadata((given.correlation_id, address, given.traceparent, actor, given.extra))
+
+
+known_recorded: Callable[[tuple[object, ...]], Recorded] = partial(tuple.__new__, Recorded)
+"""The event of parts, in their order, that were looked at already: every event comes by here."""
 
 
 @lru_cache(_REMEMBERED_TOKENS)

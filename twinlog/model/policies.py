@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -28,14 +29,32 @@ from twinlog.model.forms import (
 from twinlog.model.routing import has_routing_key, rule_of
 
 
-class Dispatch(NamedTuple):
-    """A command for one aggregate."""
-
+class _Dispatch(NamedTuple):
     aggregate: AnyAggregate
     id: str
     command: Any
     assume_empty: bool = False
     """Whether the aggregate probably does not exist yet."""
+
+
+class Dispatch(_Dispatch):
+    """A command for one aggregate.
+
+    Raises ValueError for what is no aggregate. An id that is no text is refused with its command.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, aggregate: AnyAggregate, id: str, command: Any, assume_empty: bool = False) -> Dispatch:
+        given: object = aggregate
+        if not isinstance(given, Aggregate):
+            what = f"the aggregate is {shown(given)}; give an Aggregate, or say on(ROOM, event.room_id).do(…)"
+            raise WrongValue(f"Dispatch: {what}")
+        return _known_dispatch((aggregate, id, command, assume_empty))
+
+
+_known_dispatch: Callable[[tuple[AnyAggregate, str, Any, bool]], Dispatch] = partial(tuple.__new__, Dispatch)
+"""That of parts which were looked at already: every command of a rule comes by here."""
 
 
 class Target(NamedTuple):
@@ -46,12 +65,12 @@ class Target(NamedTuple):
 
     def do(self, command: Any) -> Dispatch:
         """A command for this aggregate."""
-        return Dispatch(self.aggregate, self.id, command)
+        return _known_dispatch((self.aggregate, self.id, command, False))
 
     def create(self, command: Any) -> Dispatch:
         """A command that is probably its first, which saves looking for it. If the aggregate exists, its state is used
         as usual."""
-        return Dispatch(self.aggregate, self.id, command, assume_empty=True)
+        return _known_dispatch((self.aggregate, self.id, command, True))
 
 
 def on(aggregate: AnyAggregate, id: str) -> Target:

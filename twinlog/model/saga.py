@@ -16,7 +16,7 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from twinlog.model.forms import MOMENT, TEXT, Forms, refuse_value
+from twinlog.model.forms import MOMENT, TEXT, Forms, one, optional, refuse_value
 from twinlog.model.messages import StoredMessage
 from twinlog.model.saga_step import Replies, SagaContext
 from twinlog.v1 import saga_pb2 as pb
@@ -147,6 +147,12 @@ class SagaInstance:
 
 _ORDER: Forms = {"reason": TEXT, "now": MOMENT}
 _ORDER_OF_A_STEP: Forms = {**_ORDER, "step": TEXT}
+_HEARD: Forms = {
+    "event": one(Message, "a message, such as an event that a rule is given"),
+    "now": MOMENT,
+    "event_id": optional(one(UUID, "the UUID of an event")),
+}
+_BEGUN: Forms = {part: _HEARD[part] for part in ("event", "now")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,14 @@ class Begin:
 
     event: Message
     now: datetime
+
+    def __post_init__(self) -> None:
+        if (
+            not isinstance(self.event, Message)
+            or not isinstance(self.now, datetime)
+            or self.now.tzinfo is None
+        ):
+            refuse_value("Begin", self, _BEGUN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,17 @@ class Reply:
     now: datetime
     event_id: UUID | None = None
     """Which event of a log it is, where it is one; a consumer of policies fills it in."""
+
+    def __post_init__(self) -> None:
+        # Looked at part by part only where one is wrong: there is one for each event that a saga hears.
+        known = self.event_id is None or isinstance(self.event_id, UUID)
+        if (
+            not known
+            or not isinstance(self.event, Message)
+            or not isinstance(self.now, datetime)
+            or self.now.tzinfo is None
+        ):
+            refuse_value("Reply", self, _HEARD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from twinlog.model.forms import (
     MOST_DAYS,
     NAME,
     RULES,
+    TEXT,
     Form,
     Forms,
     function_of,
@@ -21,6 +23,15 @@ from twinlog.model.forms import (
     several,
     whole,
 )
+
+CONTEXT_FORMS: Forms = {
+    "reason": TEXT,
+    "aborted": FLAG,
+    "replies": Form(
+        lambda given: isinstance(given, Mapping), "a mapping from the names of steps to messages"
+    ),
+    "attempt": whole(1),
+}
 
 
 def saga_forms(step: type, backoff: type) -> Forms:

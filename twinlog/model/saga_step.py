@@ -10,9 +10,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from twinlog.model.forms import refuse_other
+from twinlog.model.forms import refuse_other, refuse_value
 from twinlog.model.messages import unpack
-from twinlog.model.saga_forms import BACKOFF_FORMS, step_forms
+from twinlog.model.saga_forms import BACKOFF_FORMS, CONTEXT_FORMS, step_forms
 
 
 class Replies(Mapping[str, Any]):
@@ -58,6 +58,12 @@ class SagaContext:
     attempt: int = 1
     """How many times the command that is made has been sent, this one included. It only grows, also where an operator
     has it sent again: a participant tells by it what is tried anew from what it hears once more."""
+
+    def __post_init__(self) -> None:
+        sound = isinstance(self.reason, str) and isinstance(self.aborted, bool)
+        # Looked at part by part only where one is wrong: there is one for each command.
+        if not sound or not isinstance(self.replies, Mapping) or not isinstance(self.attempt, int):
+            refuse_value("SagaContext", self, CONTEXT_FORMS)
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,11 @@ def _of_values(kept: Form, now: Form) -> Iterator[str]:
 def holders(of: str, forms: Mapping[Named, Form]) -> set[str]:
     """The message types that have a message or an enum somewhere inside, and the message itself."""
     found = {of}
-    while more := {name for (_, name), form in forms.items() if name not in found and _parts(form) & found}:
+    while more := {name for (_, name), form in forms.items() if name not in found and parts(form) & found}:
         found |= more
     return found
 
 
-def _parts(form: Form) -> set[str]:
+def parts(form: Form) -> set[str]:
+    """The names of the messages and enums that a message's fields are of, and of its other types."""
     return {text.rpartition(" ")[2] for part, text in form.items() if part.isdigit()}

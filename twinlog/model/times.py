@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from twinlog.model.forms import MOMENT, WrongValue, shown
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_PER_DAY = 24 * 60 * 60
 _NANOS_PER_SECOND = 10**9
@@ -14,9 +16,13 @@ _NANOS_PER_SECOND = 10**9
 def timestamp(time: datetime, into: Timestamp | None = None) -> Timestamp:
     """The message for a timezone-aware time, in a quarter of the time that ``Timestamp.FromDatetime`` takes.
 
-    ``into``: the field of a longer message that is filled in, so that nothing is copied.
+    ``into``: the field of a longer message that is filled in, so that nothing is copied. Raises ValueError for what is
+    no time, or has no zone.
     """
-    since = time - _EPOCH
+    try:
+        since = time - _EPOCH
+    except TypeError as error:
+        raise WrongValue(f"timestamp: time is {shown(time)}; give {MOMENT.wanted}") from error
     seconds, nanos = since.days * _SECONDS_PER_DAY + since.seconds, since.microseconds * 1_000
     if into is None:
         return Timestamp(seconds=seconds, nanos=nanos)

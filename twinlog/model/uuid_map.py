@@ -6,8 +6,10 @@ from base64 import b64decode, b64encode
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from uuid import UUID
 
 from twinlog.model.apart import in_base64, of_base64
+from twinlog.model.forms import WrongValue, shown
 from twinlog.model.ids import uuid_bytes, uuid_text
 
 if TYPE_CHECKING:
@@ -59,20 +61,25 @@ class UuidMap(Mapping[str, int]):
     __slots__ = ("_root",)
 
     def __init__(self, entries: Mapping[str, int] = {}) -> None:
-        """Raises ValueError on a key that is not a UUID, and OverflowError on a number that is too large."""
-        self._root = _node([uuid_bytes(key) + _bytes(value) for key, value in entries.items()], 0)
+        """Raises ValueError on a key that is not a UUID's text and on a value that is no whole number, and
+        OverflowError on one that is too large."""
+        if not isinstance(entries, Mapping):
+            raise WrongValue(f"UuidMap: entries is {shown(entries)}; give a mapping from UUIDs, as texts")
+        self._root = _node([_key(key) + _bytes(value) for key, value in entries.items()], 0)
 
     def insert(self, key: str, value: int) -> UuidMap:
         """A map with this entry added or replaced. Raises ValueError and OverflowError, as the constructor does."""
         new = UuidMap.__new__(UuidMap)
-        new._root = _inserted(self._root, uuid_bytes(key), _bytes(value), 0)
+        new._root = _inserted(self._root, _key(key), _bytes(value), 0)
         return new
 
     def remove(self, key: str) -> UuidMap:
         """A map without this entry; the same map if there is none. An entry that was inserted and removed leaves no
         trace."""
         try:
-            root = _removed(self._root, uuid_bytes(key), 0)
+            root = _removed(self._root, _key(key), 0)
+        except WrongValue:
+            raise
         except ValueError:
             return self
         if root is self._root:
@@ -97,13 +104,19 @@ class UuidMap(Mapping[str, int]):
         return default if found is None else found
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._found(key) is not None
+        if isinstance(key, str):
+            return self._found(key) is not None
+        if isinstance(key, UUID):  # which would never be found
+            raise _wrong_key(key)
+        return False
 
     def _found(self, key: str) -> int | None:
         try:
             packed: bytes = uuid_bytes(key)
         except ValueError:
             return None
+        except (TypeError, AttributeError) as error:
+            raise _wrong_key(key) from error
         node, depth = self._root, 0
         while isinstance(node, tuple):
             node, depth = node[_way(packed, depth)], depth + 1
@@ -290,4 +303,17 @@ def _all(node: _Node) -> Iterator[bytes]:
 
 
 def _bytes(value: int) -> bytes:
-    return value.to_bytes(_VALUE_BYTES, signed=True)
+    if isinstance(value, int) and value is not True and value is not False:
+        return value.to_bytes(_VALUE_BYTES, signed=True)
+    raise WrongValue(f"UuidMap: a value is {shown(value)}; give a whole number")
+
+
+def _key(key: str) -> bytes:
+    try:
+        return uuid_bytes(key)
+    except (TypeError, AttributeError) as error:
+        raise _wrong_key(key) from error
+
+
+def _wrong_key(key: object) -> WrongValue:
+    return WrongValue(f"UuidMap: a key is {shown(key)}; give the text of a UUID, as str(order_id)")

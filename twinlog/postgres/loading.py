@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
 from twinlog.log.texts import refuse_ids
-from twinlog.model.event import Metadata, Recorded, StreamId, known_stream
+from twinlog.model.event import Metadata, Recorded, StreamId, known_recorded, known_stream
 from twinlog.postgres.archive import Archive, Fetch
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.named_queries import QUERIES
@@ -28,19 +28,9 @@ _NO_ID, _NOTHING, _NEVER = UUID(int=0), Metadata(), datetime.min.replace(tzinfo=
 def recorded(log: str, position: int, stream: StreamId, row: Sequence[Any]) -> Recorded:
     """The event in the rest of a row."""
     version, event_id, type, payload, metadata, partition_key, routing_key, recorded_at, extra = row
-    return Recorded(
-        log,
-        position,
-        stream,
-        version,
-        event_id,
-        type,
-        payload,
-        metadata_of(metadata, extra),
-        partition_key,
-        routing_key,
-        recorded_at,
-    )
+    parts = log, position, stream, version, event_id, type, payload
+    known = metadata_of(metadata, extra)
+    return known_recorded((*parts, known, partition_key, routing_key, recorded_at))
 
 
 def metadata_of(stored: Any, extra: Any = None) -> Metadata:
@@ -152,7 +142,7 @@ def _check_archived(
 
 def _to_fold(log: str, stream: StreamId, row: Sequence[Any]) -> Recorded:
     _, position, version, type, payload = row
-    return Recorded(log, position, stream, version, _NO_ID, type, payload, _NOTHING, "", "", _NEVER)
+    return known_recorded((log, position, stream, version, _NO_ID, type, payload, _NOTHING, "", "", _NEVER))
 
 
 async def _snapshots(connection: Connection, wanted: Sequence[ReadRequest]) -> dict[StreamId, Snapshot]:

@@ -86,7 +86,7 @@ async def log_of(server_url: str, log: str, twin: Twin) -> AsyncIterator[FastRea
 
     Raises Unavailable, TwinMissing and TwinDamaged.
     """
-    database = await _database(server_url, twin)
+    database = await database_behind(server_url, twin)
     if not database:
         structlog.get_logger().info("view_build.from_stream", stream=twin.name)
         yield None
@@ -107,8 +107,11 @@ async def reader_of(url: str, log: str) -> AsyncIterator[FastReader]:
         connection.terminate()
 
 
-async def _database(server_url: str, twin: Twin) -> str:
-    """The database whose log has the last event of the stream; empty: there is none within reach."""
+async def database_behind(server_url: str, twin: Twin) -> str:
+    """The database whose log has the last event of the stream; empty: there is none within reach.
+
+    Raises Unavailable, TwinMissing and TwinDamaged.
+    """
     last = (await twin.state()).last
     message = await twin.message(last) if last else None
     wanted = event_id_of(message, last) if message else None

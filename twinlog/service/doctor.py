@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +20,11 @@ import grpc
 import grpc.aio
 from nats.errors import Error as NatsError
 
+from twinlog._aio.reasons import reason
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, reached
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.declarations import read_otherwise
 from twinlog.log.installation import Identity, named
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.memory.twin import MemoryTwin
@@ -31,11 +33,13 @@ from twinlog.model.personal import personal_types
 from twinlog.postgres.archive import Fetch
 from twinlog.postgres.connection import Pool, prepared_pool
 from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
+from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.identity import identity_in, only
 from twinlog.postgres.indexes import astray
 from twinlog.postgres.log import PostgresLog, head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
+from twinlog.postgres.source import database_behind
 from twinlog.postgres.trial import Columns, NotTried, columns_after
 from twinlog.postgres.urls import address_of, database_of, database_url, parted
 from twinlog.rpc.host import refuse_taken
@@ -431,7 +435,31 @@ async def _program(seen: _Seen, main: Main | None, client: NatsClient | None) ->
                 findings.append(await _of(spec, condition))
         if all(each.state is State.OK for each in findings):
             findings += [await _of(spec, each) for each in _after_migrations(seen)]
+        for log, types in service.followed.items() if client else ():
+            findings.append(await _copy(seen, log, types, twin(log)))
     return [*findings, *await _listening(spec, settings)]
+
+
+async def _copy(seen: _Seen, log: str, types: Collection[str], twin: Twin) -> Finding:
+    """Whether a program reads the events of another service's log by what that service stores."""
+    subject, server = f"log {log}, read by {seen.spec.name}", seen.settings.postgres_url
+    try:
+        async with asyncio.timeout(_SEARCH_SECONDS):
+            if database := await database_behind(server, twin):
+                async with prepared_pool(database_url(server, database), size=1, reads_only=True) as pool:
+                    wrong = read_otherwise(await PostgresDeclarations(pool).kept(), types)
+                if not wrong:
+                    return Finding(subject, State.OK, "its events are read as its owner stores them")
+                way_out = "take the owner's proto as it is, by `buf export`, say, and generate its code anew"
+                what = f"its owner stores them otherwise than this program reads them: {'; '.join(wrong)}"
+                return Finding(subject, State.WRONG, f"{what}; {way_out}")
+            why = "its stream is empty, or no database of this server shows it"
+    except TimeoutError:
+        why = f"it takes more than {_SEARCH_SECONDS:g} s"
+    except (TwinlogError, TwinMissing, TwinDamaged) as error:
+        why = reason(error)
+    said = f"what its owner stores cannot be compared ({why}); have the owner's proto as it is"
+    return Finding(subject, State.NOTE, said)
 
 
 def _after_migrations(seen: _Seen) -> Iterator[Condition]:

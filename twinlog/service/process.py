@@ -29,6 +29,7 @@ from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.clock import Clock
 from twinlog.model.errors import Unavailable
+from twinlog.model.forms import Form, Forms, one, refuse_other
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
@@ -61,6 +62,13 @@ STAND_IN: ContextVar[StandIn | None] = ContextVar("STAND_IN", default=None)
 """Makes the service instead: an audit asks a program how it is wired, and runs nothing."""
 
 
+_FORMS: Forms = {
+    "spec": one(ServiceSpec, "a ServiceSpec"),
+    "settings": one(Settings, "the settings themselves, load(SPEC.settings)"),
+    "wire": Form(lambda given: given is None or callable(given), "a function of the service and its views"),
+}
+
+
 class Wired(asyncio.CancelledError):
     """Ends a program's ``main`` that is asked for nothing but its wiring, as a cancellation does."""
 
@@ -83,6 +91,7 @@ async def open_service(
 
     ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
     """
+    refuse_other("open_service", {"spec": spec, "settings": settings, "wire": wire}, _FORMS)
     if stand_in := STAND_IN.get():
         refuse(list(in_spec(spec)), spec.name)
         async with stand_in(spec, settings) as service:

@@ -30,7 +30,7 @@ def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
     """
     if isinstance(program, ServiceSpec) and wire is not None:
         sys.exit(runtime.run(main_of(program, wire)))
-    if not isinstance(program, ServiceSpec) and wire is None:
+    if not isinstance(program, ServiceSpec) and callable(program) and wire is None:
         return runtime.run(program)
     raise ConfigurationError(
         "run takes a spec and what wires its service, run(SPEC, wire), or run(main) alone"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
@@ -126,6 +126,16 @@ class Rehearsed(Service):
         self.settings = settings
         self.to_hold: Sequence[Condition] | None = None
         """What has to hold before it would serve; None: it was not asked to serve."""
+
+    @property
+    def followed(self) -> Mapping[str, Collection[str]]:
+        """By log of another service, the short names of the event types that are wanted of it; empty: all."""
+        found: dict[str, set[str]] = {}
+        every = {each.source for each in self._consumers if not each.types}
+        for each in self._consumers:
+            if each.source != self.log.name:
+                found.setdefault(each.source, set()).update(each.types)
+        return {log: () if log in every else types for log, types in found.items()}
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         work.close()

@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from twinlog.jetstream.urls import servers
 from twinlog.log.wrapping import wrapping_keys
 from twinlog.model.errors import ConfigurationError
+from twinlog.model.forms import WrongForm
+from twinlog.model.forms import shown as in_words
 from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
 from twinlog.service.meanings import meaning
@@ -156,6 +158,10 @@ def load(kind: type[SettingsType], **known: Any) -> SettingsType:
 
     Raises one :class:`ConfigurationError` that names every wrong or missing setting and says what it must be.
     """
+    if not isinstance(kind, type) or not issubclass(kind, BaseSettings):
+        raise WrongForm(
+            of="load", what=f"it is given {in_words(kind)}; give the class of the settings, as SPEC.settings"
+        )
     try:
         return kind(**known)
     except ValidationError as invalid:
