@@ -23,7 +23,7 @@ from twinlog.consume.view_builds import Declared, Lacking, ViewBuilds
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds
 from twinlog.model.errors import StreamUnreadable
-from twinlog.model.event import known_stream
+from twinlog.model.event import known_recorded, known_stream
 from twinlog.testing import START, MemoryLog, MemoryViews
 from twinlog.testing.internals import DeadLettering, RandomIds, ReadAhead, SystemClock
 
@@ -58,7 +58,9 @@ def _event(position: int) -> Recorded:
     )
     stream, type = known_stream(("order", order)), message.DESCRIPTOR.full_name
     version, payload = 1 if first else 2, message.SerializeToString()
-    return Recorded("orders", position, stream, version, _ID, type, payload, _METADATA, order, "", START)
+    return known_recorded(
+        ("orders", position, stream, version, _ID, type, payload, _METADATA, order, "", START)
+    )
 
 
 class Discarding(MemoryViews):
