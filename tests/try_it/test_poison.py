@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 POISON = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-    $$BEGIN RAISE EXCEPTION 'the ledger of % is closed', NEW.customer_id; END$$;
+    $$BEGIN RAISE EXCEPTION 'the ledger of % is closed', NEW.customer_id USING ERRCODE = '22023'; END$$;
     CREATE TRIGGER refuse BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.customer_id = '{customer}')
     EXECUTE FUNCTION refuse()"""
 CURE = "DROP TRIGGER refuse ON orders; DROP FUNCTION refuse()"
@@ -36,7 +36,7 @@ async def test_a_dead_letter_is_found_read_and_replayed_by_clicks(window: Window
     await views(client, POISON.format(customer=customer))
     order = await client.create(customer, "12.34")
     page = await window.open("/dead-letters")
-    error = page.get_by_role("link", name="RaiseError")
+    error = page.get_by_role("link", name="InvalidParameterValueError")
     await expect(error).to_be_visible()  # it comes by itself
     await error.click()
     await expect(page.locator("#do-chosen")).to_contain_text("The consumer's own code failed on it")
