@@ -121,6 +121,9 @@ class Load:
         self._rng = Random(f"{seed}/ids")
         self._serial = 0
         self._stopping = asyncio.Event()
+        self._may_send = asyncio.Event()
+        self._may_send.set()
+        self._under_way = 0
         self._customers: list[str] = []
         self._acknowledged: deque[str] = deque(maxlen=200)
 
@@ -135,6 +138,18 @@ class Load:
                 yield
             finally:
                 self._stopping.set()
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Begins nothing new while the block runs, which begins once every outcome is known."""
+        self._may_send.clear()
+        try:
+            while self._under_way or any(sent.outcome is Outcome.UNKNOWN for sent in self.sent):
+                await self.resolve()
+                await asyncio.sleep(0.05)
+            yield
+        finally:
+            self._may_send.set()
 
     async def prepare(self, count: int = 12) -> None:
         """Creates customers, rich and poor. Raises AssertionError where that fails for a minute."""
@@ -156,6 +171,7 @@ class Load:
         if not sent.tries:
             self.sent.append(sent)
         sent.tries += 1
+        self._under_way += 1
         try:
             sent.reply = await self.clients.method(sent.method, self._rng)(
                 sent.request, timeout=seconds, metadata=(("x-correlation-id", sent.request_id),)
@@ -163,6 +179,8 @@ class Load:
             self._note_success(sent)
         except grpc.aio.AioRpcError as error:
             _note_error(sent, error)
+        finally:
+            self._under_way -= 1
         return sent
 
     async def resolve(self) -> int:
@@ -204,6 +222,7 @@ class Load:
         stubborn = number % 2 == 0
         while not self._stopping.is_set():
             await asyncio.sleep(rng.expovariate(self._rate / _WORKERS))
+            await self._may_send.wait()
             sent = await self.attempt(self._next(rng), self.deadline(rng))
             if stubborn:
                 await self._insist(sent, rng)

@@ -19,6 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from nats.errors import Error as NatsError
 
 from proof.chaos import crowds
+from proof.chaos.failover import failover
 from proof.chaos.load import MODES
 from proof.chaos.poison import poison
 from proof.chaos.rig import Layout, Replica, Rig
@@ -523,6 +524,7 @@ SCENARIOS = [
     Scenario("postgres-read-only", "Postgres is read-only for a while", PLAIN, postgres_read_only),
     Scenario("postgres-refuses", "Postgres refuses connections for a while", PLAIN, postgres_refuses),
     Scenario("tables-renamed", "a table of each database is renamed, and back", PLAIN, tables_renamed),
+    Scenario("failover", "Postgres without its last commits; repairs", PLAIN, failover),
     Scenario("nats-killed", "kill -9 of NATS, twice", PLAIN, nats_killed),
     Scenario("nats-wiped", "kill -9 of NATS, its store wiped", PLAIN, nats_wiped, short=True),
     Scenario("nats-set-back", "NATS back with an older store", PLAIN, nats_rolled_back),
