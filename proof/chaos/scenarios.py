@@ -364,7 +364,7 @@ async def connections_lost(stage: Stage) -> None:
     stage.say("all connections lost without a word")
     for proxy in stage.rig.proxies:
         proxy.lose()
-    await stage.felt("writer.store_unavailable")
+    await stage.felt("cursor.stopped")  # a writer says so if it was appending
 
 
 async def stops_held_up(stage: Stage) -> None:
