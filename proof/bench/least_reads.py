@@ -200,7 +200,7 @@ async def main(arguments: Sequence[str]) -> None:
         await bus.subscribe(freshness.SUBJECT, cb=servicer.changed)
         server.add_insecure_port(address)
         await server.start()
-        await asyncio.gather(server.wait_for_termination(), personal.run())
+        await asyncio.gather(server.wait_for_termination(), personal.known.run())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 from twinlog.audit import Findings
 from twinlog.audit.guards import INDEXED, judge_guards
 from twinlog.postgres.indexes import INDEXES
-from twinlog.service.doctor import State, _indexes
+from twinlog.service.doctor_findings import State
+from twinlog.service.doctor_postgres import indexes
 from twinlog.testing.internals import open_log
 
 
@@ -71,7 +72,7 @@ async def test_an_index_that_is_gone_or_not_whole_is_named_and_made_as_told(
                 for each in findings.kept
                 if each.check == INDEXED
             }
-            doctor = await _indexes(log.pool.fetch, database)
+            doctor = await indexes(log.pool.fetch, database)
             missing = [name for name in told if name not in doctor.text]
             if missing or (doctor.state is State.OK) == bool(told):
                 wrong.append(f"the doctor says {doctor.text}, the audit {told}")

@@ -20,8 +20,9 @@ from twinlog.log.declarations import check_declarations
 from twinlog.log.installation import Identity
 from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.postgres.log import open_log
-from twinlog.service import doctor
-from twinlog.service.doctor import Finding, State, examine
+from twinlog.service import doctor_findings
+from twinlog.service.doctor import examine
+from twinlog.service.doctor_findings import Finding, State
 from twinlog.service.program import main_of
 from twinlog.service.service import Service
 from twinlog.service.spec import ServiceSpec
@@ -115,7 +116,7 @@ async def test_a_wrong_password_is_a_setting_and_never_shown(
 async def test_servers_that_are_away_are_out_of_reach(
     spec: ServiceSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(doctor_findings, "_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setenv("POSTGRES_URL", f"postgresql://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NATS_URL", f"nats://127.0.0.1:{free_port()}")
 

@@ -25,7 +25,7 @@ from twinlog import PostgresViews, Projection, Schema, StreamId, ViewStore
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DeadLetterId, Discard, NotParked
 from twinlog.log.ports import Conflict
-from twinlog.postgres.views import OtherColumns, OtherTables
+from twinlog.postgres.view_writer import OtherColumns, OtherTables
 from twinlog.testing import START, MemoryViews
 from twinlog.testing.internals import (
     DEAD_LETTERS,

@@ -98,13 +98,13 @@ async def test_deciders_are_given_what_nothing_stores(log: Log) -> None:
 
 
 async def test_a_fold_gives_erased_in_every_process(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.01)
     keys = MemoryKeys()
     async with _writer(log, keys) as here, _writer(log, keys) as there:
         await _name(here, NAME)
         assert (await _guest(there)).name == NAME
         assert here.personal and there.personal
-        looking = asyncio.create_task(there.personal.run())
+        looking = asyncio.create_task(there.personal.known.run())
         await here.personal.erase("ada")
         assert (await _guest(here)).name == ERASED
 
@@ -226,7 +226,7 @@ async def test_how_far_a_stream_was_folded_is_forgotten_once_its_person_is_erase
 
     assert await look("dan") == 100
     await Personal(keys).erase("dan")
-    personal._confirmed -= 3_600  # nobody could be asked for long
+    personal.known._confirmed -= 3_600  # nobody could be asked for long
     assert await look("dan") == 100
     assert await look("dan", waits=True) == First(ERASED, 250)
 
@@ -344,7 +344,7 @@ async def test_a_state_in_memory_is_trusted_no_longer_than_its_key(log: Log) -> 
         keys.away = True
         assert (await _guest(writer)).name == NAME
         assert writer.personal
-        writer.personal._confirmed -= 3_600
+        writer.personal.known._confirmed -= 3_600
         with pytest.raises(KeysUnavailable):
             await _guest(writer)
         keys.away = False

@@ -22,7 +22,8 @@ from tests.erasure.messages import declare
 from tests.waiting import until
 from twinlog import Metadata, Recorded, StreamId, Unavailable
 from twinlog.log.keys import cipher
-from twinlog.log.personal import EVERYBODY, SEALED_STATE, Erased, NotOpened, Personal
+from twinlog.log.known_keys import EVERYBODY
+from twinlog.log.personal import SEALED_STATE, Erased, NotOpened, Personal
 from twinlog.log.ports import Snapshot
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.event import NewEvent
@@ -184,18 +185,18 @@ async def test_a_batch_asks_for_its_keys_once_and_for_none_that_are_known() -> N
     await personal.opened([_recorded(event) for event in sealed])
     assert keys.asked == 1
     await personal.sealed([_event(M["Noted"](text="x"), f"other-{number}") for number in range(150)])
-    assert personal.cached == 100
+    assert personal.known.cached == 100
 
 
 async def test_another_process_forgets_the_key_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.01)
     keys = MemoryKeys()
     here, there = Personal(keys), Personal(keys)
     [sealed] = await here.sealed([_event(M["Noted"](text="tall"))])
     told: list[str] = []
-    there.on_erased.append(told.append)
+    there.known.on_erased.append(told.append)
     assert await there.open("ada", _message(sealed).text) == "tall"
-    watching = asyncio.create_task(there.run())
+    watching = asyncio.create_task(there.known.run())
     await here.erase("ada")
     async with asyncio.timeout(60):
         while not told:
@@ -209,18 +210,18 @@ async def test_who_asked_for_an_erased_key_before_it_was_told_is_told_all_the_sa
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What it knows of the person may be older than the key that it asked for."""
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.01)
     keys = MemoryKeys()
     here, there = Personal(keys), Personal(keys, cached=1)
     [sealed] = await here.sealed([_event(M["Noted"](text="tall"))])
     told: list[str] = []
-    there.on_erased.append(told.append)
+    there.known.on_erased.append(told.append)
     assert await there.open("ada", _message(sealed).text) == "tall"
     await there.sealed([_event(M["Noted"](text="small"), "bob")])  # whose key takes the place of hers
     await here.erase("ada")
     assert await there.open("ada", _message(sealed).text) == ERASED
     assert not told
-    watching = asyncio.create_task(there.run())
+    watching = asyncio.create_task(there.known.run())
     await until(lambda: told == ["ada"])
     watching.cancel()
 
@@ -240,7 +241,7 @@ async def test_a_kept_state_is_opened_and_a_damaged_one_or_that_of_an_erased_per
 
 
 async def test_a_process_without_keys_in_memory_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.0)
     keys = MemoryKeys()
     asked: list[float] = []
 
@@ -250,7 +251,7 @@ async def test_a_process_without_keys_in_memory_asks_nobody(monkeypatch: pytest.
 
     monkeypatch.setattr(keys, "destroyed", destroyed)
     personal = Personal(keys)
-    watching = asyncio.create_task(personal.run())
+    watching = asyncio.create_task(personal.known.run())
     for _ in range(20):
         await asyncio.sleep(0)
     assert not asked
@@ -264,7 +265,7 @@ async def test_a_process_without_keys_in_memory_asks_nobody(monkeypatch: pytest.
 async def test_keys_that_nobody_can_ask_about_are_not_trusted_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("twinlog.log.personal.TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr("twinlog.log.known_keys.TRUSTED_SECONDS", 0.0)
     keys = MemoryKeys()
     here, there = Personal(keys), Personal(keys)
     [sealed] = await here.sealed([_event(M["Noted"](text="tall"))])
@@ -277,7 +278,7 @@ async def test_an_erasure_from_long_ago_is_learned_by_who_could_not_ask_meanwhil
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whose keys were destroyed is told for ten minutes: a process that was away for longer trusts none of its own."""
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.01)
 
     class Forgetting(MemoryKeys):
         async def destroyed(self, within: timedelta) -> list[str]:
@@ -287,18 +288,18 @@ async def test_an_erasure_from_long_ago_is_learned_by_who_could_not_ask_meanwhil
     here, there = Personal(keys), Personal(keys)
     [sealed] = await here.sealed([_event(M["Noted"](text="tall"))])
     told: list[str] = []
-    there.on_erased.append(told.append)
+    there.known.on_erased.append(told.append)
     assert await there.open("ada", _message(sealed).text) == "tall"
     await here.erase("ada")
-    there._confirmed -= 3_600  # it was stopped, or cut off
-    watching = asyncio.create_task(there.run())
+    there.known._confirmed -= 3_600  # it was stopped, or cut off
+    watching = asyncio.create_task(there.known.run())
     await until(lambda: told == [EVERYBODY])
     watching.cancel()
     assert await there.open("ada", _message(sealed).text) == ERASED
 
 
 async def test_an_outage_ends_in_health_although_no_key_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.01)
 
     class Away(MemoryKeys):
         away = True
@@ -311,18 +312,18 @@ async def test_an_outage_ends_in_health_although_no_key_is_in_memory(monkeypatch
     keys = Away()
     personal = Personal(keys)
     await personal.sealed([_event(M["Noted"](text="tall"))])
-    watching = asyncio.create_task(personal.run())
-    await until(lambda: "no answer" in (personal.problem or ""))
-    personal._confirmed -= 3_600
-    await until(lambda: not personal.cached)
+    watching = asyncio.create_task(personal.known.run())
+    await until(lambda: "no answer" in (personal.known.problem or ""))
+    personal.known._confirmed -= 3_600
+    await until(lambda: not personal.known.cached)
     keys.away = False
-    await until(lambda: personal.problem is None)
+    await until(lambda: personal.known.problem is None)
     watching.cancel()
 
 
 async def test_silence_about_keys_has_a_reason_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("twinlog.log.personal.TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("twinlog.log.known_keys.TRUSTED_SECONDS", 0.0)
 
     class Silent(MemoryKeys):
         async def destroyed(self, within: timedelta) -> Collection[str]:
@@ -331,13 +332,13 @@ async def test_silence_about_keys_has_a_reason_in_words(monkeypatch: pytest.Monk
 
     personal = Personal(Silent())
     await personal.sealed([_event(M["Noted"](text="tall"))])
-    personal._confirmed = inf  # so that it has something to ask about, however long the test takes
+    personal.known._confirmed = inf  # so that it has something to ask about, however long the test takes
     with capture_logs() as logged:
-        watching = asyncio.create_task(personal.run())
-        await until(lambda: personal.problem is not None)
+        watching = asyncio.create_task(personal.known.run())
+        await until(lambda: personal.known.problem is not None)
         watching.cancel()
     said = "The keys of personal data cannot be read: no answer in time."
-    assert (personal.problem, logged[0]["problem"]) == (said, said)
+    assert (personal.known.problem, logged[0]["problem"]) == (said, said)
 
 
 async def test_a_key_that_was_read_before_an_erasure_and_comes_after_it_opens_nothing() -> None:
@@ -370,14 +371,14 @@ async def test_who_is_erased_is_told_also_where_the_key_is_in_memory_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A state that was made with it may be there still."""
-    monkeypatch.setattr("twinlog.log.personal.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("twinlog.log.known_keys.LOOK_SECONDS", 0.01)
     keys = MemoryKeys()
     there = Personal(keys, cached=1)
     await there.sealed([_event(M["Noted"](text="tall"), "ada")])
     await there.sealed([_event(M["Noted"](text="tall"), "bob")])
     told: list[str] = []
-    there.on_erased.append(told.append)
-    watching = asyncio.create_task(there.run())
+    there.known.on_erased.append(told.append)
+    watching = asyncio.create_task(there.known.run())
     await keys.destroy("ada")
     await until(lambda: told == ["ada"])
     watching.cancel()

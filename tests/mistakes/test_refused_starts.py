@@ -39,7 +39,8 @@ from twinlog import (
     saga_aggregate,
 )
 from twinlog.dev import free_port
-from twinlog.service.doctor import State, examine
+from twinlog.service.doctor import examine
+from twinlog.service.doctor_findings import State
 from twinlog.service.program import main_of
 from twinlog.service.runtime import Main
 from twinlog.testing import START

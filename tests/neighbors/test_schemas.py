@@ -34,7 +34,8 @@ from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.repair import databases
 from twinlog.postgres.urls import psql
 from twinlog.postgres.view_builds import ViewBuilds
-from twinlog.service.doctor import State, examine
+from twinlog.service.doctor import examine
+from twinlog.service.doctor_findings import State
 from twinlog.service.export import Options, export_log, import_file
 from twinlog.service.program import main_of
 from twinlog.testing.internals import database_url

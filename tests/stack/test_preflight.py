@@ -15,7 +15,7 @@ from tests import servers
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, Misconfigured, check_nats, check_postgres
 from twinlog.model.schema import UpcasterCycle
 from twinlog.postgres.migrations import ChangedMigration, NewerSchema
-from twinlog.postgres.views import OtherTables
+from twinlog.postgres.view_writer import OtherTables
 from twinlog.testing.internals import database_url
 
 

@@ -7,21 +7,19 @@ finds is named by the first position that differs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from struct import error as StructError
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
 from twinlog.audit.report import Findings
+from twinlog.audit.stored_events import BATCH, Ahead, ChainedLog, StoredEvents, digest_of, digests_of
 from twinlog.audit.twins import Stored, span
-from twinlog.log.archive import ArchiveDamaged
 from twinlog.log.chain import (
     CUT,
     MARK_BYTES,
     NOTHING_BEFORE,
     SEALED,
-    Chained,
     Covered,
     Head,
     Link,
@@ -40,31 +38,8 @@ LINKS = "links follow each other"
 TWIN = "twin is as it was linked"
 NOTED = "noted heads are in the chain"
 
-BATCH = 2_000
-"""Links, events or messages read at once."""
 _MOST = 100
 """How many differences are told, those of the first positions."""
-_FORMS = (TypeError, ValueError, AttributeError, ArithmeticError, StructError)
-"""What is raised where a field holds what no event has."""
-
-T = TypeVar("T")
-
-
-class ChainedLog(Chained, Protocol):
-    """A log with a chain."""
-
-    name: str
-
-    async def read(self, after: int, limit: int) -> Sequence[Recorded]: ...
-
-    async def head(self) -> int: ...
-
-
-@runtime_checkable
-class InSeveralPlaces(Protocol):
-    """A log that may have an event in its table and in its archive, too."""
-
-    async def copies(self, after: int, upto: int) -> Mapping[str, Sequence[Recorded]]: ...
 
 
 @runtime_checkable
@@ -97,8 +72,7 @@ class ChainAudit:
         """``twin``: its state was read; None: it is not compared. ``noted``: heads of this log, noted elsewhere."""
         # _agreed: noted heads that are in the chain, with the number of the link. _before: what the hash of the link
         # before is by its content, and what it says. _rewritten: the first event, by the number of a link, that a
-        # repair has changed since. _copies: events that another place has otherwise than what was read. _damaged: what
-        # is wrong with the archive.
+        # repair has changed since.
         self._log = log
         self._twin = twin
         self._namespace = namespace
@@ -107,8 +81,9 @@ class ChainAudit:
             f"`twinlog repair {log.name} --chain --dry-run` says whether they can be made again; or {compare}"
         )
         self._remedies = defaultdict(lambda: compare, {LINKS: mends})
-        self._events = _Ahead(self._read)
-        self._messages = _Ahead(self._read_messages)
+        self._stored = StoredEvents(log, copies=_MOST)
+        self._events = Ahead(self._stored.read)
+        self._messages = Ahead(self._read_messages)
         self._noted: defaultdict[int, list[Head]] = defaultdict(list)
         for head in noted:
             self._noted[head.position].append(head)
@@ -116,8 +91,6 @@ class ChainAudit:
         self._before = [NOTHING_BEFORE]
         self._cuts: Sequence[Link] = ()
         self._rewritten: dict[int, int] = {}
-        self._copies: dict[int, tuple[str, Recorded]] = {}
-        self._damaged = ""
         self._covered = Covered()
         self._found: dict[tuple[int, str], tuple[str, str]] = {}
         self.checked: Counter[str] = Counter()
@@ -145,8 +118,8 @@ class ChainAudit:
                 await self._judge_events(link)
             number, after = link.number, max(after, link.last)
         self._judge_ends(wanted, ends, unlinked)
-        if ends > after and not await self._read(ends, ends):
-            first = ends if await self._read(after + 1, after + 1) else after + 1
+        if ends > after and not await self._stored.read(ends, ends):
+            first = ends if await self._stored.read(after + 1, after + 1) else after + 1
             self._differs(
                 first, EVENTS, f"event {first} is gone; table log_head says that {ends} is the last"
             )
@@ -193,7 +166,7 @@ class ChainAudit:
 
     async def _judge_events(self, link: Link) -> None:
         events = await self._events.between(link.first, link.last)
-        digests = _digests(events, link)
+        digests = digests_of(events, link)
         differing = (
             [] if summed(digests) == (link.digest, link.marks) else [*_differing(link, digests, events)]
         )
@@ -211,8 +184,8 @@ class ChainAudit:
 
     def _judge_copies(self, link: Link) -> None:
         """What the table and the archive both have is the same, and is what was linked."""
-        for position, (place, event) in self._copies.items() if self._copies else ():
-            if link.first <= position <= link.last and not _digest(event).startswith(_mark(link, position)):
+        for position, (place, event) in self._stored.copies.items() if self._stored.copies else ():
+            if link.first <= position <= link.last and not digest_of(event).startswith(_mark(link, position)):
                 self._differs(position, EVENTS, f"event {position} in {place} is not what was linked")
 
     async def _judge_twin(self, link: Link, events: Mapping[int, Recorded]) -> None:
@@ -299,8 +272,8 @@ class ChainAudit:
             findings.add(
                 check, f"{log}/{position}: {says}", events=[f"{log}/{position}"], remedy=self._remedies[check]
             )
-        if self._damaged:
-            findings.note(f"{log}: {self._damaged}")
+        if self._stored.damaged:
+            findings.note(f"{log}: {self._stored.damaged}")
         for cut in self._cuts:
             findings.note(f"{log}: a repair changed the log from event {cut.first} on, by link {cut.number}")
         if self.first:
@@ -311,51 +284,6 @@ class ChainAudit:
     async def _read_messages(self, first: int, last: int) -> Mapping[int, Stored]:
         assert self._twin
         return await self._twin.messages(first, min(last, self._twin.state.last))
-
-    async def _read(self, first: int, last: int) -> Mapping[int, Recorded]:
-        """The events between two positions; without those that cannot be read."""
-        try:
-            events = await self._log.read(first - 1, last + 1 - first)
-            await self._note_copies(events, first, last)
-        except ArchiveDamaged as error:
-            # The first event is found exactly; then whole files are left out.
-            if self._damaged or first == last:
-                self._damaged = str(error)
-                file = int(error.facts["first"]), int(error.facts["last"])
-                before = await self._read(first, file[0] - 1) if first < file[0] else {}
-                return {**before, **(await self._read(file[1] + 1, last) if file[1] < last else {})}
-        except _FORMS:
-            if first == last:
-                return {}
-        else:
-            return {event.position: event for event in events if event.position <= last}
-        middle = (first + last) // 2
-        return {**await self._read(first, middle), **await self._read(middle + 1, last)}
-
-    async def _note_copies(self, events: Sequence[Recorded], first: int, last: int) -> None:
-        if not isinstance(self._log, InSeveralPlaces) or len(self._copies) >= _MOST:
-            return
-        read = {event.position: event for event in events}
-        for place, copy in (await self._log.copies(first - 1, last)).items():
-            self._copies |= {e.position: (place, e) for e in copy if e != read.get(e.position)}
-
-
-def _digests(events: Mapping[int, Recorded], link: Link) -> list[bytes]:
-    """The digests of a link's events; empty for one that is gone or malformed."""
-    positions = range(link.first, link.last + 1)
-    try:
-        if len(events) >= len(positions):
-            return event_digests([events[position] for position in positions])
-    except (KeyError, *_FORMS):
-        pass
-    return [_digest(events.get(position)) for position in positions]
-
-
-def _digest(event: Recorded | None) -> bytes:
-    try:
-        return event_digests([event])[0] if event else b""
-    except _FORMS:
-        return b""
 
 
 def _differing(
@@ -382,20 +310,4 @@ def _mark(link: Link, position: int) -> bytes:
 
 def _older(message: Stored, event: Recorded | None, mark: bytes) -> bool:
     """Whether it is the event that was linked, as a version wrote it that knew fewer fields."""
-    return event is not None and _digest(event).startswith(mark) and mirrors(message.data, event)
-
-
-class _Ahead(Generic[T]):
-    """Reads ahead: what is asked for in order is fetched in large pieces."""
-
-    def __init__(self, fetch: Callable[[int, int], Awaitable[Mapping[int, T]]]) -> None:
-        self._fetch = fetch
-        self._kept: Mapping[int, T] = {}
-        self._first, self._last = 1, 0
-
-    async def between(self, first: int, last: int) -> Mapping[int, T]:
-        """What there is between two positions, and maybe more."""
-        if not self._first <= first <= last <= self._last:
-            self._first, self._last = first, max(last, first + BATCH - 1)
-            self._kept = await self._fetch(self._first, self._last)
-        return self._kept
+    return event is not None and digest_of(event).startswith(mark) and mirrors(message.data, event)

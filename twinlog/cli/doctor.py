@@ -13,7 +13,8 @@ from twinlog.cli.environment import environment
 from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
 from twinlog.cli.output import console, line, print_json, table
 from twinlog.cli.project import Project, servers_of_dev
-from twinlog.service.doctor import Finding, State, examine
+from twinlog.service.doctor import examine
+from twinlog.service.doctor_findings import Finding, State
 from twinlog.service.logging import configure_logging
 
 _CODES = {State.WRONG: WRONG, State.SETTING: USAGE, State.AWAY: OUT_OF_REACH}

@@ -6,21 +6,15 @@ keys are read before they are needed, those of a batch together, and kept for as
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
 
-from twinlog._aio.reasons import reason
-from twinlog._aio.retrying import Retrying
-from twinlog.log.keys import Keys, KeysUnavailable, cipher
+from twinlog.log.keys import Keys, cipher
+from twinlog.log.known_keys import CACHED_KEYS, EVERYBODY, KnownKeys
 from twinlog.log.ports import Snapshot, StreamSlice
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import Unavailable
 from twinlog.model.event import NewEvent, Recorded, StreamId
 from twinlog.model.messages import message_class
 from twinlog.model.personal import (
@@ -44,16 +38,6 @@ from twinlog.model.personal import (
 )
 from twinlog.model.withheld import holds
 
-T = TypeVar("T")
-
-CACHED_KEYS = 10_000
-LOOK_SECONDS = 1.0
-"""How often a process asks whose keys were destroyed."""
-TRUSTED_SECONDS = 5.0
-"""Keys are forgotten once the store was out of reach for so long: by then no process has a destroyed one."""
-_WITHIN = timedelta(minutes=10)
-EVERYBODY = ""
-"""Stands for all persons, when it is no longer known who was erased meanwhile."""
 SEALED_STATE = ".sealed"
 """Ends the schema of a snapshot that is sealed, so that it is no snapshot for programs that cannot open it."""
 
@@ -79,33 +63,12 @@ class Personal:
         """``cached``: the most keys kept in memory. ``nonces``: returns so many bytes, never the same ones twice."""
         personal_types()  # those that are known from the start
         self.keys = keys
+        self.known = KnownKeys(keys, cached)
         self._nonces = nonces
         self._most = cached
-        self._ciphers: OrderedDict[str, Cipher | None] = OrderedDict()
-        """By person; None: erased."""
-        self._confirmed = 0.0
-        """When it was last known who is erased, by the loop's time."""
         self._mixed: set[str] = set()
         """Types of streams that hold fields of others than the stream's own person."""
         self._told: set[str] = set()
-        self.on_erased: list[Callable[[str], None]] = []
-        """Called with each person whose key turns out to be destroyed, and with EVERYBODY if the store could not be
-        asked."""
-        self._retrying = Retrying(
-            say_failing=lambda error: structlog.get_logger().warning("keys.unavailable", problem=str(error)),
-            say_working=lambda: structlog.get_logger().info("keys.available"),
-            on=(Unavailable,),
-        )
-
-    @property
-    def problem(self) -> str | None:
-        """Why keys cannot be read at the moment, or None."""
-        return self._retrying.problem
-
-    @property
-    def cached(self) -> int:
-        """How many keys are in memory."""
-        return len(self._ciphers)
 
     # --- what a domain calls ---
 
@@ -116,11 +79,11 @@ class Personal:
         """
         if not text.startswith(MARK):
             return text
-        return self._opened(await self._known((subject,)), subject, text)
+        return self._opened(await self.known.ciphers((subject,)), subject, text)
 
     async def open_all(self, texts: Sequence[tuple[str, str]]) -> list[str]:
         """The same for several, each with its person; their keys are read together. Raises Unavailable."""
-        keys = await self._known({subject for subject, text in texts if text.startswith(MARK)})
+        keys = await self.known.ciphers({subject for subject, text in texts if text.startswith(MARK)})
         return [self._opened(keys, subject, text) for subject, text in texts]
 
     async def erase(self, subject: str) -> bool:
@@ -129,9 +92,7 @@ class Personal:
         Returns whether there was a key; repeating it is harmless. Every process that has the key in memory forgets it
         within 5 s. Raises Unavailable; the outcome is then unknown, so repeat the call.
         """
-        was = await self._ask(lambda: self.keys.destroy(subject))
-        self._forget(subject)
-        return was
+        return await self.known.destroy(subject)
 
     def plain(self, events: Iterable[Recorded]) -> list[Recorded]:
         """Those of the events that hold personal fields in plain text, as events from before the mark do."""
@@ -156,7 +117,7 @@ class Personal:
             own = persons_in(message, stream.id)
             self._note(stream.type, stream.id, own)
             subjects |= dict.fromkeys(own)
-        keys = await self._known(subjects, make=True)
+        keys = await self.known.ciphers(subjects, make=True)
         changed = list(events)
         for at, message in messages.items():
             change_texts(
@@ -190,7 +151,7 @@ class Personal:
                 subjects.update(own)
         if not messages:
             return events
-        keys = await self._known(subjects)
+        keys = await self.known.ciphers(subjects)
         changed = list(events)
         for at, message in messages.items():
             change_texts(
@@ -199,17 +160,10 @@ class Personal:
             changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
         return changed
 
-    def doubt(self) -> None:
-        """Forgets all keys if it could not ask for too long who is erased: some of them may belong to erased
-        persons."""
-        if self._ciphers and asyncio.get_running_loop().time() - self._confirmed > TRUSTED_SECONDS:
-            self._ciphers.clear()
-            self._tell(EVERYBODY)
-
     def may_show(self, erased: Collection[str], stream: StreamId, aggregate: AnyAggregate) -> bool:
         """Whether a state that was folded before may hold texts of those who were erased since.
 
-        ``erased``: the persons that ``on_erased`` was called with.
+        ``erased``: the persons that ``known.on_erased`` was called with.
         """
         if stream.id in erased or stream.type in self._mixed:
             return True
@@ -222,7 +176,7 @@ class Personal:
         from what was known of them before.
         """
         own = [each for each in snapshots if each.stream.type not in self._mixed]
-        keys = await self._known(dict.fromkeys(each.stream.id for each in own), make=True)
+        keys = await self.known.ciphers(dict.fromkeys(each.stream.id for each in own), make=True)
         return [self._sealed_state(key, each) for each in own if (key := keys[each.stream.id])]
 
     def _sealed_state(self, key: Cipher, snapshot: Snapshot) -> Snapshot:
@@ -234,7 +188,7 @@ class Personal:
         """A snapshot as it was before it was sealed. Raises Erased, NotOpened and KeysUnavailable."""
         if not snapshot.schema.endswith(SEALED_STATE):
             return snapshot
-        keys = await self._known([snapshot.stream.id])
+        keys = await self.known.ciphers([snapshot.stream.id])
         opened = self._opened_state(keys, snapshot)
         if opened is None or opened is snapshot:
             raise Erased if keys.get(snapshot.stream.id, self) is None else NotOpened
@@ -255,7 +209,7 @@ class Personal:
         sealed = [s for slice in slices if (s := slice.snapshot) and s.schema.endswith(SEALED_STATE)]
         if opened is events and not sealed:
             return slices
-        keys = await self._known(dict.fromkeys(each.stream.id for each in sealed))
+        keys = await self.known.ciphers(dict.fromkeys(each.stream.id for each in sealed))
         in_order = iter(opened)
         return [
             StreamSlice(self._opened_state(keys, slice.snapshot), [next(in_order) for _ in slice.events])
@@ -285,44 +239,7 @@ class Personal:
             return snapshot
         return snapshot._replace(schema=snapshot.schema.removesuffix(SEALED_STATE), state=state)
 
-    async def run(self) -> None:
-        """Asks who is erased, once a second while keys are in memory, endlessly."""
-        loop, known = asyncio.get_running_loop(), frozenset[str]()
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            self.doubt()
-            if not (self._ciphers or self.problem):  # who has none asks only whether they are back
-                continue
-            began = loop.time()
-            try:
-                gone = await self._ask(self._destroyed_lately)
-            except Exception as error:  # until somebody can be asked, nothing is known, which shows
-                self._retrying.failed(error)
-                continue
-            self._retrying.succeeded()
-            self._confirmed = began
-            # Whose key was asked for meanwhile is known to be erased; states of theirs may be older than that.
-            for subject in {*gone} - known:
-                self._forget(subject)
-            known = frozenset(gone)
-
     # --- how it is done ---
-
-    async def _destroyed_lately(self) -> Collection[str]:
-        async with asyncio.timeout(TRUSTED_SECONDS / 2):
-            return await self.keys.destroyed(_WITHIN)
-
-    def _forget(self, subject: str) -> None:
-        self._ciphers[subject] = None
-        self._tell(subject)
-
-    def _tell(self, subject: str) -> None:
-        for told in self.on_erased:
-            told(subject)
-
-    def _is_erased(self, subject: str) -> bool:
-        """Whether that is known here already."""
-        return subject in self._ciphers and self._ciphers[subject] is None
 
     def _note(self, stream_type: str, stream: str, subjects: Collection[str]) -> None:
         HOLDING.add(stream_type)
@@ -351,42 +268,6 @@ class Personal:
             self._told.add(subject)
             structlog.get_logger().warning("personal.not_opened", subject=subject)
         return text
-
-    async def _known(self, subjects: Iterable[str], *, make: bool = False) -> Mapping[str, Cipher | None]:
-        """The ciphers of persons; None: erased. A person who never had a key has no entry, unless one is made."""
-        cache, found, missing = self._ciphers, {}, []
-        now = asyncio.get_running_loop().time()
-        self.doubt()
-        for subject in subjects:
-            if subject in cache:
-                found[subject] = cache[subject]
-                cache.move_to_end(subject)
-            else:
-                missing.append(subject)
-        if not missing:
-            return found
-        if not cache:
-            self._confirmed = now
-        keys = self.keys
-        read = await self._ask(lambda: keys.get_or_make(missing) if make else keys.get(missing))
-        for subject, key in read.items():
-            # An answer may be older than what became known while it was on its way.
-            if key is None or self._is_erased(subject):
-                found[subject] = cache[subject] = None
-            else:
-                found[subject] = cache[subject] = cipher(key)
-        while len(cache) > self._most:
-            cache.popitem(last=False)
-        return found
-
-    @staticmethod
-    async def _ask(question: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await question()
-        except KeysUnavailable:
-            raise
-        except (Unavailable, TimeoutError) as error:
-            raise KeysUnavailable(why=reason(error)) from error
 
 
 def opened_with(keys: Mapping[str, bytes | None], event: Recorded) -> Recorded:

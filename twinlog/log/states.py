@@ -62,13 +62,13 @@ class StateCache:
         self._erased: set[str] = set()
         """Whose streams are to be forgotten before the next batch: what is known of them is of before."""
         if personal:
-            personal.on_erased.append(self._erased.add)
+            personal.known.on_erased.append(self._erased.add)
 
     def begin(self) -> None:
         """A new batch begins, in which every stream may be readable again."""
         self.failed.clear()
         if self._personal:
-            self._personal.doubt()
+            self._personal.known.doubt()
         if self._erased:
             self._forget_erased()
 

@@ -65,7 +65,7 @@ class TimeTravel:
         self._erasures = 0
         """How often it was told that somebody is erased: what was begun before may hold their texts."""
         if personal := self._codecs.personal:
-            personal.on_erased.append(self._forget_erased)
+            personal.known.on_erased.append(self._forget_erased)
 
     async def version(self, stream: StreamId, moment: Moment) -> int:
         """The version of a stream at a moment; 0: it had not begun. Raises Unavailable.
@@ -99,7 +99,7 @@ class TimeTravel:
         self, aggregate: AnyAggregate, stream: StreamId, upto: int, until: float | None
     ) -> Entry | Unreadable:
         if self._codecs.personal:
-            self._codecs.personal.doubt()
+            self._codecs.personal.known.doubt()
         if left := self._forget((stream, upto)):
             erasures = self._erasures
             further = await self._folded(left, stream, upto, until)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from twinlog.log.expiring_lease import SECONDS, Answer, ExpiringLease, LeaseRow
+from twinlog.log.expiring_lease import Answer, LeaseRow
 
 
 class MemoryLeases:
@@ -28,19 +28,3 @@ class MemoryLeases:
         """Lets another replica have it at once."""
         if (row := self.rows.get(name)) and row.holder == holder:
             del self.rows[name]
-
-
-class MemoryLease(ExpiringLease):
-    """A lease on one piece of work, in memory."""
-
-    def __init__(self, leases: MemoryLeases, name: str, holder: str, *, seconds: float = SECONDS) -> None:
-        super().__init__(name, holder, seconds=seconds)
-        self._leases = leases
-
-    async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
-        """At once."""
-        return self._leases.take(name, holder, seconds)
-
-    async def give_up_row(self, name: str, holder: str) -> None:
-        """At once."""
-        self._leases.give_up(name, holder)

@@ -19,28 +19,9 @@ from google.protobuf.message import Message
 from twinlog.model.forms import MOMENT, TEXT, Forms, one, optional, refuse_value
 from twinlog.model.messages import StoredMessage
 from twinlog.model.saga_step import Replies, SagaContext
-from twinlog.v1 import saga_pb2 as pb
 
 TIMED_OUT = "DEADLINE_EXCEEDED"
 """The reason of a step that was not answered in time."""
-
-Event = (
-    pb.SagaStarted
-    | pb.SagaStepSucceeded
-    | pb.SagaAnswerKept
-    | pb.SagaStepFailed
-    | pb.SagaInterrupted
-    | pb.SagaStepCompensated
-    | pb.SagaStepDeferred
-    | pb.SagaCommandRetried
-    | pb.SagaNeedsAttention
-    | pb.SagaRetryRequested
-    | pb.SagaStepSkipped
-    | pb.SagaAborted
-    | pb.SagaCompleted
-    | pb.SagaCompensated
-)
-
 
 # --- state -------------------------------------------------------------------------------------------------
 

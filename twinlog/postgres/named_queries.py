@@ -20,6 +20,15 @@ def load_queries(package: str) -> Mapping[str, str]:
     return {name: query.strip() for name, _purpose, query in _NAMED.findall(text)}
 
 
+def named(queries: Mapping[str, str], name: str) -> str:
+    """One of the queries of a view. Raises ConfigurationError where there is none of that name."""
+    if name not in queries:
+        raise ConfigurationError(
+            f"There is no query {name!r}; add it to the queries.sql of the views' package"
+        )
+    return queries[name]
+
+
 def part_of(package: str, name: str, holds: str) -> Traversable:
     """A file or folder of a package. Raises ConfigurationError where it has none."""
     part = resources.files(package) / name

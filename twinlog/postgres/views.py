@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
 from functools import partial
 from importlib import resources
-from itertools import chain
 from typing import Any, Protocol, Self, TypeVar
 
 import asyncpg
@@ -17,18 +16,18 @@ from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
 from twinlog.log.view_store import ViewMoment
-from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
+from twinlog.model.errors import Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
-from twinlog.model.row_changes import NO_ROWS, Crossing, NotedViews, to_note
+from twinlog.model.row_changes import NO_ROWS, Crossing, NotedViews
 from twinlog.model.view import AnyView, Changes
-from twinlog.postgres.added import refused
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, go_to, in_task, on_connection
 from twinlog.postgres.log import PostgresLog, append
 from twinlog.postgres.lookups import Lookups
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.named_queries import load_queries, named
 from twinlog.postgres.view_builds import ViewBuilds, quoted
 from twinlog.postgres.view_moment import PostgresMoment
+from twinlog.postgres.view_writer import ViewWriter
 
 T = TypeVar("T")
 
@@ -40,20 +39,6 @@ class Runs(Protocol):
     """Runs work on a connection of a pool."""
 
     async def __call__(self, pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T: ...
-
-
-_MOVED = "TW001"
-"""SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
-_MISFIT = "42"
-"""SQLSTATE class of statements that do not fit the tables."""
-_NO_TABLE = "42P01"
-_NOT_THE_TABLES = ("42501", "42P05")
-"""Of that class: a right that is missing, and a pooler that parts sessions."""
-
-
-_NOTE_PARAMETERS = 4
-_NoteOfView = tuple[str, Sequence[str], Sequence[str], Sequence[str | None]]
-"""A view's name, the changed keys, the fields, and their values before."""
 
 
 def _has_queries(package: Any) -> bool:
@@ -79,18 +64,6 @@ _FORMS: Forms = {
 }
 
 
-class OtherTables(ConfigurationError):
-    """The tables of {views} do not fit this program: {why}. Run the program that they were made for."""
-
-    reason = "OTHER_TABLES"
-
-
-class OtherColumns(ConfigurationError):
-    """The rows of {view} have the fields {fields}, the table the columns {columns}; put both into one order."""
-
-    reason = "OTHER_COLUMNS"
-
-
 class _Undone(Exception):
     """Rolls a transaction back, because of a conflict."""
 
@@ -114,15 +87,9 @@ class PostgresViews:
         self.log = log
         self.pool = log.pool
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
-        self._package = package
         self._types = rows
-        self._statements: dict[tuple[tuple[str, ...], int], str] = {}
         self._lookups: dict[str, Lookups] = {}
-        self._fitting: set[str] = set()
-        """Tables whose row type has been compared with them."""
-        self._noted: dict[AnyView, Sequence[str]] = {}
-        """Views whose changes are noted."""
-        self._noting = True
+        self._writer = ViewWriter(self.pool, self._queries, package, rows)
         self.live = LiveBuilds()
         self._place: str | None = None
         """Where the builds are that it keeps; None: it reads those that are live."""
@@ -130,12 +97,11 @@ class PostgresViews:
 
     def at(self, place: str) -> Self:
         kept = copy(self)
-        kept._place, kept._statements, kept._lookups, kept._fitting = place, {}, {}, set()
-        kept._noting = not place
+        kept._place, kept._lookups, kept._writer = place, {}, self._writer.at(place)
         return kept
 
     def begin_noting(self) -> None:
-        self._noting = True
+        self._writer.noting = True
 
     def kept(self) -> Self:
         return self.at(self._place or "")
@@ -269,7 +235,7 @@ class PostgresViews:
     def _placed(self, name: str) -> str:
         """A query as a separate text for each place: a session keeps the types that its first one meant."""
         path = self._path()
-        return f"/* {path} */ {self._query(name)}" if path else self._query(name)
+        return f"/* {path} */ {named(self._queries, name)}" if path else named(self._queries, name)
 
     def _live(self, query: str) -> str:
         """The name of a query, or of its namesake for the version of a view that is read."""
@@ -316,7 +282,7 @@ class PostgresViews:
                         await connection.execute(self._queries["lock_view"], f"{self._place or ''}{name}")
                     rows = {view: await self._rows(connection, view, keys) for view, keys in wanted.items()}
                     changes = change(rows)
-                    await self._store(connection, changes, advance, {**before, **rows})
+                    await self._writer.store(connection, changes, advance, {**before, **rows})
                     if batch and isinstance(refused := await append(connection, batch), Conflict):
                         raise _Undone(refused)
                     return changes
@@ -334,10 +300,10 @@ class PostgresViews:
         return {row[0]: row_type(*row) for row in found}
 
     def note(self, views: NotedViews) -> None:
-        self._noted |= views
+        self._writer.noted |= views
 
     def fields_noted(self, view: AnyView) -> Sequence[str] | None:
-        return self._noted.get(view)
+        return self._writer.noted.get(view)
 
     async def forget_notes(self, older_than_seconds: float) -> None:
         for forget in ("forget_view_notes", "forget_crossings"):
@@ -394,11 +360,11 @@ class PostgresViews:
     ) -> Conflict | None:
         async def work(connection: Connection) -> Conflict | None:
             if batch is None:
-                await self._store(connection, changes, advance, before)
+                await self._writer.store(connection, changes, advance, before)
                 return None
             try:
                 async with connection.transaction():
-                    await self._store(connection, changes, advance, before)
+                    await self._writer.store(connection, changes, advance, before)
                     # Last, because it locks out every other append until the commit.
                     if isinstance(refused := await append(connection, batch), Conflict):
                         raise _Undone(refused)
@@ -407,93 +373,3 @@ class PostgresViews:
             return None
 
         return await self._on_connection(work)
-
-    async def _store(
-        self, connection: Connection, changes: Changes, advance: CheckpointAdvance, before: Changes
-    ) -> None:
-        await self._compare_columns(connection, changes)
-        changed: dict[str, Sequence[Any]] = {}
-        for view, rows in changes.items():
-            if kept := [row for row in rows.values() if row is not None]:
-                changed[f"{view.table}_upsert"] = kept
-            if len(kept) < len(rows):
-                changed[f"{view.table}_delete"] = [key for key, row in rows.items() if row is None]
-        notes = to_note(self._noted, changes, before) if self._noted and self._noting else {}
-        noted = [(view.name, rows.keys, self._noted[view], rows.before) for view, rows in notes.items()]
-        try:
-            if advance.after == advance.upto and noted:  # a replay
-                await self._replay(connection, changed, advance, noted)
-                return
-            statement = self._statement(tuple(changed), len(noted))
-            await connection.execute(statement, *advance, *changed.values(), *chain.from_iterable(noted))
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == _MOVED:
-                actual = int(error.detail or 0)
-                raise CheckpointMoved(
-                    consumer=advance.consumer, actual=actual, expected=advance.after
-                ) from error
-            if added := refused(error, self._package):
-                raise added from error
-            if self._place and error.sqlstate == _NO_TABLE:
-                raise Unavailable(f"build {self._place} was dropped") from error
-            if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:
-                # No event's fault, so none is parked. A session keeps the types of tables that it has seen.
-                await self.pool.expire_connections()
-                views = " and ".join(view.name for view, rows in changes.items() if rows)
-                raise OtherTables(views=views, why=error) from error
-            raise
-
-    async def _compare_columns(self, connection: Connection, views: Iterable[AnyView]) -> None:
-        """Raises OtherColumns where a row has a table's columns in another order: they would change places."""
-        for view in views:
-            if view.table in self._fitting:
-                continue
-            fields = list(getattr(self._types.get(view.table), "_fields", ()))
-            columns = [row[0] for row in await connection.fetch(self._queries["columns"], view.table)]
-            if columns != fields and sorted(columns) == sorted(fields):
-                raise OtherColumns(view=view.table, fields=", ".join(fields), columns=", ".join(columns))
-            self._fitting.add(view.table)
-
-    async def _replay(
-        self,
-        connection: Connection,
-        changed: Mapping[str, Sequence[Any]],
-        advance: CheckpointAdvance,
-        noted: Sequence[_NoteOfView],
-    ) -> None:
-        async with connection.transaction():
-            await connection.execute(self._statement(tuple(changed), 0), *advance, *changed.values())
-            # Only now it sees what another replay has noted that it had to wait for.
-            for note in noted:
-                await connection.execute(self._queries["note_replay"], advance.consumer, advance.upto, *note)
-
-    def _statement(self, names: tuple[str, ...], noted: int) -> str:
-        """The advance, the changes and the notes of them as one statement: one round trip, and one transaction."""
-        if (names, noted) not in self._statements:
-            first = len(CheckpointAdvance._fields) + 1
-            parts = [
-                f"{name} AS ({self._query(name).replace('$1', f'${parameter}')})"
-                for parameter, name in enumerate(names, first)
-            ]
-            first += len(names)
-            for parameter in range(first, first + noted * _NOTE_PARAMETERS, _NOTE_PARAMETERS):
-                parts.append(f"noted_{parameter} AS ({_shifted(self._query('note_advance'), parameter)})")
-            if self._place and names:  # where it was dropped, the name of its table would mean the home
-                table = f"{quoted(self._place)}.{quoted(names[0].rpartition('_')[0])}"
-                parts.insert(0, f"there AS (SELECT FROM {table} LIMIT 0)")
-            # The main query runs first, so a second replica waits for the first one here and writes nothing.
-            with_parts = f"WITH {', '.join(parts)} " if parts else ""
-            self._statements[names, noted] = f"{with_parts}SELECT advance_checkpoint($1, $2, $3, $4)"
-        return self._statements[names, noted]
-
-    def _query(self, name: str) -> str:
-        if name not in self._queries:
-            raise ConfigurationError(
-                f"There is no query {name!r}; add it to the queries.sql of the views' package"
-            )
-        return self._queries[name]
-
-
-def _shifted(note: str, first: int) -> str:
-    """The statement of a note with the parameters of its own, from $4 on, moved to ``first``."""
-    return re.sub(r"\$([4-7])", lambda found: f"${int(found[1]) - 4 + first}", note)

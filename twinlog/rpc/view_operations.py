@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
-from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
+from twinlog.log.twin import Twin
 from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RebuildUnderWay, SetAsideMeanwhile
 from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing
+from twinlog.rpc.shown_builds import NEAR, Shown, ShownBuilds
 from twinlog.rpc.view_comparison import EXAMPLES, at_the_same, comparison_of, in_words
 from twinlog.rpc.view_refusals import (
     ViewBuildBehind,
@@ -23,17 +24,13 @@ from twinlog.rpc.view_refusals import (
     ViewBuildDropped,
     ViewBuildHasDeadLetters,
     ViewBuildLive,
-    ViewBuildUnknown,
     ViewNeverSwitched,
-    ViewUnknown,
     ViewVersionUnknown,
 )
 from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, crossing_from
 
 T = TypeVar("T")
 
-_NEAR = 1_000
-"""A build with fewer events ahead is ready."""
 _CATCH_UP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _ROUNDS = 50
@@ -51,60 +48,29 @@ class Publishes(Protocol):
         ...
 
 
-class Standing(NamedTuple):
-    """How far a build is in one log."""
-
-    log: str
-    consumer: str
-    position: int
-    head: int
-    ahead: int
-    """Events in between that are wanted."""
-    dead_letters: int
-    problem: str
-
-
-class Shown(NamedTuple):
-    """A build, as it is now."""
-
-    build: Build
-    table: str
-    orphaned: bool
-    standings: Sequence[Standing]
-    rate: float
-    """Events a second, of late."""
-    rows: int | None = None
-    """About how many there are; None where that is not known."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is nearly as far as the streams."""
-        return bool(self.standings) and all(each.ahead <= _NEAR for each in self.standings)
-
-
 class ViewOperations:
     """The operations."""
 
     def __init__(self, builds: ViewBuilds, twin: Callable[[str], Twin], messages: Publishes) -> None:
         self._builds = builds
-        self._twin = twin
+        self._shows = ShownBuilds(builds, twin)
         self._messages = messages
 
     async def views(self) -> Sequence[tuple[Declared, Sequence[Shown]]]:
         """All views, by name, with their builds."""
         found = []
         for _, declared in sorted(self._builds.declared.items()):
-            kept = [each for each in await self._of(declared) if not each.dropped]
-            found.append((declared, [await self._shown(declared, each) for each in kept]))
+            kept = [each for each in await self._shows.of(declared) if not each.dropped]
+            found.append((declared, [await self._shows.shown(declared, each) for each in kept]))
         return found
 
     async def rebuild(self, view: str, version: int, share: int, *, dry_run: bool) -> Shown:
         """Begins a build. Raises ViewUnknown, ViewVersionUnknown, RebuildUnderWay."""
-        declared = self._declared(view)
+        declared = self._shows.declared(view)
         version = version or max(declared.versions)
         if version not in declared.versions:
             raise ViewVersionUnknown(view=view, version=version)
-        known = await self._of(declared)
+        known = await self._shows.of(declared)
         for each in known:
             if not each.live and not each.live_until and not each.dropped:
                 raise RebuildUnderWay(view=view, build=each.number)
@@ -115,19 +81,19 @@ class ViewOperations:
         build = await declared.store.begin_build(declared.versions[version], home.version, share)
         structlog.get_logger().info("view_build.begun", view=view, build=build.number, version=version)
         await self._tell()
-        return await self._shown(declared, build)
+        return await self._shows.shown(declared, build)
 
     async def build(self, view: str, number: int) -> Shown:
         """One build; 0: the newest. Raises ViewUnknown, ViewBuildUnknown."""
-        declared = self._declared(view)
-        return await self._shown(declared, await self._build(declared, number))
+        declared = self._shows.declared(view)
+        return await self._shows.shown(declared, await self._shows.build(declared, number))
 
     async def compare(self, view: str, number: int) -> tuple[Shown, Comparison]:
         """Compares a build with the live one. Raises as :meth:`build`, ViewBuildDropped, ViewBuildBehind."""
-        declared = self._declared(view)
-        build, live = await self._build(declared, number), await self._live(declared)
+        declared = self._shows.declared(view)
+        build, live = await self._shows.build(declared, number), await self._shows.live(declared)
         await self._catch_up(declared, build, live)
-        return await self._shown(declared, build), await self._compared(declared, live, build)
+        return await self._shows.shown(declared, build), await self._compared(declared, live, build)
 
     async def switch(
         self, view: str, number: int, *, differences: bool, dead_letters: bool, dry_run: bool
@@ -136,8 +102,8 @@ class ViewOperations:
 
         Raises as :meth:`compare`, ViewBuildDiffers and ViewBuildHasDeadLetters.
         """
-        declared = self._declared(view)
-        build, live = await self._build(declared, number), await self._live(declared)
+        declared = self._shows.declared(view)
+        build, live = await self._shows.build(declared, number), await self._shows.live(declared)
         if build.live:
             raise ViewBuildLive(view=view, build=build.number)
 
@@ -157,16 +123,16 @@ class ViewOperations:
 
         Raises ViewNeverSwitched, ViewBuildDropped, ViewBuildBehind and ViewBuildHasDeadLetters.
         """
-        declared = self._declared(view)
+        declared = self._shows.declared(view)
         left = [
             each
-            for each in await self._of(declared)
+            for each in await self._shows.of(declared)
             if each.live_until and not each.live and not each.dropped
         ]
         if not left:
             raise ViewNeverSwitched(view=view)
         build = max(left, key=lambda each: (each.live_until, each.number))
-        live = await self._live(declared)
+        live = await self._shows.live(declared)
 
         async def as_it_is() -> None:
             """An operator who switches back knows that it differs."""
@@ -186,13 +152,13 @@ class ViewOperations:
 
         ``seconds_left``: how long the caller still waits; half of it is the most that it takes to compare the build.
         """
-        declared = self._declared(view)
-        build = await self._build(declared, number)
+        declared = self._shows.declared(view)
+        build = await self._shows.build(declared, number)
         if build.live:
             raise ViewBuildLive(view=view, build=build.number)
         if build.dropped:
             raise ViewBuildDropped(view=view, build=build.number)
-        shown = await self._shown(declared, build)
+        shown = await self._shows.shown(declared, build)
         if not dry_run:
             # Of all that may have kept it: its version may no longer be declared.
             consumers = [consumer_of(build, each.name, each.source) for each in declared.projections]
@@ -220,7 +186,8 @@ class ViewOperations:
 
     async def _crossing(self, declared: Declared, build: Build, seconds: float) -> Crossing | None:
         """Where watches of a build go on once it is dropped; None: they begin anew."""
-        live, store = next((each for each in await self._of(declared) if each.live), None), declared.store
+        store = declared.store
+        live = next((each for each in await self._shows.of(declared) if each.live), None)
         if not isinstance(store, NotingViewStore) or live is None or live.version not in declared.versions:
             return None
         view, left = declared.versions[live.version], declared.versions.get(build.version)
@@ -295,7 +262,7 @@ class ViewOperations:
             if not behind:
                 return
             late = asyncio.get_running_loop().time() > deadline
-            if late or max(behind.values()) > 100 * _NEAR or not pairs:
+            if late or max(behind.values()) > 100 * NEAR or not pairs:
                 raise _behind(build, behind)
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -323,71 +290,9 @@ class ViewOperations:
             settled = at_the_same(rows, pairs)
         return comparison_of(first, differing, settled=settled)
 
-    def _declared(self, view: str) -> Declared:
-        declared = self._builds.declared.get(view)
-        if declared is None:
-            raise ViewUnknown(view=view, views=", ".join(sorted(self._builds.declared)) or "none")
-        return declared
-
-    async def _of(self, declared: Declared) -> Sequence[Build]:
-        found = [build for build in await declared.store.builds() if build.view == declared.name]
-        if found:
-            return found
-        began = next(iter(declared.versions))
-        return [declared.home(began)]
-
-    async def _build(self, declared: Declared, number: int) -> Build:
-        known = await self._of(declared)
-        if not number:
-            return next((each for each in reversed(known) if not each.dropped), known[-1])
-        for each in known:
-            if each.number == number:
-                return each
-        raise ViewBuildUnknown(
-            view=declared.name, build=number, builds=", ".join(str(each.number) for each in known)
-        )
-
-    async def _live(self, declared: Declared) -> Build:
-        live = next((each for each in await self._of(declared) if each.live), None)
-        if live is None or live.version not in declared.versions:
-            raise ViewVersionUnknown(view=declared.name, version=live.version if live else "?")
-        return live
-
-    async def _shown(self, declared: Declared, build: Build) -> Shown:
-        stands = await declared.store.checkpoints()
-        standings = [
-            await self._standing(projection.source, consumer, stands.get(consumer, 0), projection)
-            for projection, _ in declared.feeding(build.version)
-            for consumer in [declared.consumers(build)[projection.source]]
-        ]
-        table = f"{build.place}.{build.table}" if build.place else build.table
-        rate = sum(self._builds.rate(each.consumer) for each in standings)
-        rows = None if build.dropped else await declared.store.count_rows(build, build.table)
-        return Shown(build, table, build.version not in declared.versions, standings, rate, rows)
-
-    async def _standing(self, log: str, consumer: str, position: int, projection: Wants) -> Standing:
-        twin, problem = self._twin(log), self._builds.problem_of(consumer)
-        head = ahead = position
-        try:
-            head = (await twin.state()).last
-            ahead = max(0, head - position)
-            if ahead and isinstance(twin, Counting):
-                ahead = await twin.ahead(position, projection.types, projection.routing_key)
-        except (TwinMissing, TwinDamaged, Unavailable) as error:
-            problem = problem or str(error)
-        handler = self._builds.dead_letters(consumer)
-        return Standing(log, consumer, position, head, ahead, handler.count if handler else 0, problem)
-
     async def _tell(self) -> None:
         await self._builds.look()
         await self._messages.publish(SUBJECT, b"")
-
-
-class Wants(Protocol):
-    """What a consumer is sent."""
-
-    types: Sequence[str]
-    routing_key: str
 
 
 def _pairs(declared: Declared, old: Build, new: Build) -> Mapping[str, str]:

@@ -7,8 +7,9 @@ import math
 from twinlog.log.view_builds import Comparison
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context, time_left
+from twinlog.rpc.shown_builds import Shown
 from twinlog.rpc.validation import Checks
-from twinlog.rpc.view_operations import Shown, ViewOperations
+from twinlog.rpc.view_operations import ViewOperations
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceServicer
 

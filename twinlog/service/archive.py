@@ -20,9 +20,6 @@ from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.repair import databases, followers, opened
 from twinlog.service.export import only_database, require
 
-_CONNECTIONS = 3
-"""One holds the lock."""
-
 
 class Stream(Enum):
     """What becomes of the log's stream."""

@@ -105,7 +105,7 @@ class OwnLog:
         yield "requests", self.retention.run()
         if self.heads:
             yield "heads", self.heads.run()
-        yield "keys", self.personal.run()
+        yield "keys", self.personal.known.run()
         yield "timers", self.timers.run() if self._timed else self._check_timers()
 
     async def _check_timers(self) -> None:

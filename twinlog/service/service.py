@@ -143,7 +143,7 @@ class Service:
             "dead-letters": self.dead_letters,
             "unreadable-streams": self.writer.unreadable,
             "timers": self.timers,
-            "keys": self.personal,
+            "keys": self.personal.known,
             **signals,
         }
         """Parts whose problems call for an operator while traffic goes on, by their names in health."""
