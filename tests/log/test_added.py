@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.dead_letters.journal import CONSUMER, Row, Source, dead_lettering, positions
 from tests.kernel.batches import METADATA, batch, counter
 from tests.kernel.counter import COUNTER, Add
+from tests.mistakes.test_refused_starts import package
 from twinlog import ConfigurationError, PostgresViews, Projection, Recorded, Schema, View, Writer
 from twinlog.consume import dead_lettering as dead_lettering_module
 from twinlog.log.ports import Batch, NewReply, TimerChange
@@ -210,6 +212,98 @@ def _of(sqlstate: str, **fields: str) -> asyncpg.PostgresError:
     letters = {"table": "t", "constraint": "n", "column": "c", "context": "W"}
     given = {letters[name]: value for name, value in fields.items()}
     return asyncpg.PostgresError.new({"C": sqlstate, "M": "so it is\nrow (1)", "S": "ERROR", **given})
+
+
+IN_MIGRATIONS: dict[str, tuple[str, asyncpg.PostgresError]] = {
+    "a name in capitals": (
+        "CREATE TABLE t (a int, CONSTRAINT Once UNIQUE (a))",
+        _of("23505", table="t", constraint="once"),
+    ),
+    "a name with signs": (
+        'CREATE TABLE t (a int, CONSTRAINT "positive!" CHECK (a > 0))',
+        _of("23514", table="t", constraint="positive!"),
+    ),
+    "a long name": (
+        f"CREATE TABLE t (a int, CONSTRAINT {'x' * 70} CHECK (a > 0))",
+        _of("23514", table="t", constraint="x" * 63),
+    ),
+    "a table with signs": (
+        'CREATE TABLE "a(b" (a int, CONSTRAINT once UNIQUE (a))',
+        _of("23505", table="a(b", constraint="once"),
+    ),
+    "a partition": (
+        "CREATE TABLE t (a int PRIMARY KEY) PARTITION BY LIST (a); CREATE TABLE t_1 PARTITION OF t DEFAULT",
+        _of("23505", table="t_1", constraint="t_1_pkey"),
+    ),
+    "an exclusion": (
+        "CREATE TABLE t (a int, EXCLUDE USING gist (a WITH =))",
+        _of("23P01", table="t", constraint="t_a_excl"),
+    ),
+    "a name put together": (
+        "CREATE TABLE t (a int); DO $$ BEGIN EXECUTE 'ALTER TABLE t ADD CONSTRAINT x' || '_y UNIQUE (a)'; END $$",
+        _of("23505", table="t", constraint="x_y"),
+    ),
+    "an extension": (
+        "CREATE EXTENSION x; CREATE TABLE t (a int)",
+        _of("23514", table="t", constraint="of_x"),
+    ),
+    "a number with places": (
+        "CREATE TABLE t (a numeric(10, 2) NOT NULL)",
+        _of("23502", table="t", column="a"),
+    ),
+    "a check before": (
+        "CREATE TABLE t (a int CHECK (a IN (1, 2, coalesce(3, (4)))) NOT NULL)",
+        _of("23502", table="t", column="a"),
+    ),
+    "a default before": (
+        "CREATE TABLE t (a text DEFAULT 'x;,)' NOT NULL)",
+        _of("23502", table="t", column="a"),
+    ),
+    "a comment before": (
+        "CREATE TABLE t (a text -- one, it's; two\n NOT NULL)",
+        _of("23502", table="t", column="a"),
+    ),
+    "a big serial": ("CREATE TABLE t (a bigserial)", _of("23502", table="t", column="a")),
+    "a later migration": (
+        "CREATE TABLE t (a int); ALTER TABLE t ALTER a SET NOT NULL",
+        _of("23502", table="t", column="a"),
+    ),
+    "another name": (
+        "CREATE TABLE t (a int NOT NULL); ALTER TABLE t RENAME a TO b",
+        _of("23502", table="t", column="b"),
+    ),
+    "named not null": (
+        "CREATE TABLE t (a int, CONSTRAINT x NOT NULL a)",
+        _of("23502", table="t", column="a"),
+    ),
+    "a function in capitals": (
+        "CREATE FUNCTION Refuse_It() RETURNS trigger",
+        _of("P0001", context="PL/pgSQL function refuse_it() line 3 at RAISE"),
+    ),
+    "a function that another calls": (
+        "CREATE FUNCTION mine() RETURNS trigger",
+        _of(
+            "P0001",
+            context="PL/pgSQL function x(integer) line 3 at RAISE\nPL/pgSQL function mine() line 1 at PERFORM",
+        ),
+    ),
+    "the log's own function": (
+        "CREATE TABLE t ()",
+        _of("P0001", context="PL/pgSQL function move_checkpoint(text) line 3 at RAISE"),
+    ),
+}
+
+
+def test_what_migrations_make_in_whatever_words_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    wrong = []
+    for number, (what, (statement, error)) in enumerate(IN_MIGRATIONS.items()):
+        own = package(tmp_path, f"{stream}_{number}", statement)
+        if added := refused(error, own):
+            wrong.append(f"{what}: {added}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_whose_a_constraint_is_is_told_by_the_migrations() -> None:

@@ -60,6 +60,14 @@ NEW: Mapping[str, tuple[str, str]] = {
         "ALTER TABLE stays ADD paid bigint; COMMIT;",
         "NotTried: 002_stays.sql begins or ends transactions",
     ),
+    "ended behind texts": (
+        "INSERT INTO stays VALUES ('--', 1), (E'it\\'s', 2); -- it's\n COMMIT; SELECT ''",
+        "NotTried: 002_stays.sql begins or ends transactions",
+    ),
+    "not ended": (
+        "COMMENT ON COLUMN stays.nights IS '-- it''s;commit;'; /* it's */ ALTER TABLE stays ADD paid bigint;",
+        "",
+    ),
     "slow": ("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(600);", "NotTried: .*statement timeout"),
 }
 """Migrations, and what is said of those of which no columns are told."""
@@ -136,6 +144,29 @@ async def test_what_comes_of_a_migration_is_known_before_it_is_applied(
                 started = await applied(connection, own)
                 wrong += [] if seen(found) == seen(started) else [f"{what}: {found}, at a start: {started}"]
     assert not wrong, "\n".join(wrong)
+
+
+async def test_what_another_schema_of_the_path_has_is_not_missed_in_vain(
+    empty_database: str,
+    postgres_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: str,
+) -> None:
+    """As where extensions have a schema of their own: a start finds them, so a trial calls nothing wrong."""
+    monkeypatch.syspath_prepend(tmp_path)
+    own = package(tmp_path, f"{stream}_sql", _FIRST)
+    async with connected(postgres_url, empty_database) as connection:
+        await migrate_all(connection, [own])
+        await connection.execute(
+            "CREATE SCHEMA beside; SET search_path = public, beside; "
+            "CREATE FUNCTION beside.tripled(nights integer) RETURNS integer LANGUAGE sql AS 'SELECT nights * 3'"
+        )
+        second = tmp_path / own / "migrations" / "002_stays.sql"
+        second.write_text("ALTER TABLE stays ADD paid bigint NOT NULL DEFAULT tripled(0);")
+        migrations.cache_clear()
+        assert "what none has made, such as schema beside" in await outcome(connection, own)
+        assert "paid" in (await applied(connection, own))["stays"]
 
 
 async def test_a_user_who_may_make_no_schema_is_told_what_it_takes(own_postgres: EmbeddedPostgres) -> None:

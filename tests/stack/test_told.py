@@ -173,6 +173,23 @@ async def test_a_program_that_crashes_again_and_again_says_so_once(
     ]
 
 
+async def test_a_program_that_ran_for_long_says_how_it_ended_whatever_it_said_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_STABLE_SECONDS", 0.0)
+    (tmp_path / "crashes.py").write_text("raise SystemExit('one')\n")
+    said: list[str] = []
+    async with Supervisor(
+        [Program("crashes", "CRASHES_ADDRESS", "127.0.0.1:1")],
+        {},
+        said.append,
+        root=tmp_path,
+        folder=tmp_path,
+        restarts=True,
+    ):
+        await until(lambda: sum("ended with 1" in each for each in said) >= 2)
+
+
 def test_a_wrong_number_of_orders_is_told_before_the_demo_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("many", "", "0", "-1", "1.5"):
         monkeypatch.setenv("DEMO_ORDERS", wrong)

@@ -222,12 +222,11 @@ class Supervisor:
             if code == _MISCONFIGURED and not self.failed.done():
                 self.failed.set_exception(Refused(last))
                 return
-            delay = (
-                _FIRST_RESTART_SECONDS if loop.time() - started > _STABLE_SECONDS else min(delay * 2, longest)
-            )
+            stable = loop.time() - started > _STABLE_SECONDS
+            delay = _FIRST_RESTART_SECONDS if stable else min(delay * 2, longest)
             if not self._restarts:
                 self._say(self._line(service, f"ended with {code}; starts again in {delay:.1f} s"))
-            elif last != known:
+            elif stable or last != known:
                 when = "when a file changes, and now and then by itself"
                 self._say(self._line(service, f"ended with {code}; it starts again {when}"))
             known = last if self._restarts else None

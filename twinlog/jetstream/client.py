@@ -74,8 +74,8 @@ class NatsClient(Client):
         self._answers: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # by inbox: data and headers
         self._numbers = count()
         self._inboxes = ""
-        self.connected_anew: Callable[[], Awaitable[NatsClient]] | None = None
-        """Opens another connection with the same login, which the caller closes."""
+        self.most_told_anew: Callable[[], Awaitable[int]] | None = None
+        """What another connection with the same login is told: how large a message may be."""
         self._learned_at = -_LEARN_SECONDS
         self.fault: Exception | None = None
         """Why there is no connection, or what the server refused last."""
@@ -93,12 +93,10 @@ class NatsClient(Client):
         The limit of an account may be raised, and the server tells nobody who is connected. Raises Unavailable.
         """
         now = asyncio.get_running_loop().time()
-        if self.connected_anew is None or now - self._learned_at < _LEARN_SECONDS:
+        if self.most_told_anew is None or now - self._learned_at < _LEARN_SECONDS:
             return
         self._learned_at = now
-        other = await self.connected_anew()
-        self._max_payload = other.max_payload
-        await to_its_end(other.close())
+        self._max_payload = await self.most_told_anew()
 
     def divert(self, subscription: Subscription, take: Taker) -> None:
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""

@@ -61,7 +61,7 @@ async def connect(url: str, name: str, *, waits: bool = True) -> NatsClient:
             skip_subject_validation=True,  # all subjects are made by this package
         )
         client.fault, heard.connected = None, True
-        client.connected_anew = partial(reached, url, name)
+        client.most_told_anew = partial(_most_told, url, name)
         _check_version(client)
         await heard.retrying(lambda: _check_jetstream(client))
     except BaseException:
@@ -77,6 +77,15 @@ async def reached(url: str, name: str) -> NatsClient:
             return await connect(url, name, waits=False)
     except TimeoutError as error:
         raise Unavailable(_NOBODY.format("")) from error
+
+
+async def _most_told(url: str, name: str) -> int:
+    """How large a message may be, as a new connection is told. Raises Unavailable and ConfigurationError."""
+    client = await reached(url, name)
+    try:
+        return client.max_payload
+    finally:
+        await close(client)
 
 
 class _Heard:

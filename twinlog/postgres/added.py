@@ -31,9 +31,19 @@ _NAMED_BY_POSTGRES = {
     "excl": "EXCLUDE",
 }
 """How names end that Postgres gives, and what they come of."""
-_MADE_ELSEWHERE = re.compile(r"\b(LIKE|INHERITS|DOMAIN)\b", re.IGNORECASE)
-"""By which a table has what its own statement does not name."""
-_FUNCTION = re.compile(r"(\w+)\(")
+_MADE_ELSEWHERE = re.compile(
+    r"\b(LIKE|INHERITS?|DOMAIN|EXTENSION|RENAME|USING\s+INDEX|format\s*\(|EXECUTE(?!\s+(FUNCTION|PROCEDURE)\b))",
+    re.IGNORECASE,
+)
+"""By which a table has what no statement on it names: of another table, of a type, by another name or put together."""
+_FUNCTION = re.compile(r'(\w+)"?\(')
+_SAID = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
+"""Comments and texts, in which commas and brackets separate nothing."""
+_BRACKETS = r"\([^()]*\)"
+for _ in range(5):
+    _BRACKETS = rf"\((?:[^()]|{_BRACKETS})*\)"
+_LONGEST_NAME = 63
+"""Bytes of a name that Postgres keeps."""
 
 
 class _Added(NamedTuple):
@@ -63,8 +73,8 @@ def refused(error: BaseException, package: str = "") -> RowsRefused | None:
 
 
 def _constraint(error: asyncpg.PostgresError, table: str, made: str) -> _Added | None:
-    if not re.search(rf"\b{table}\b", made):
-        if not re.search(rf"\bCREATE TABLE {table}\b", _text(KERNEL)):
+    if not _named(table, made):
+        if not _named(table, _text(KERNEL), after="CREATE TABLE "):
             return None  # who made the table is not known
         made = ""
     name, column = error.constraint_name, error.column_name
@@ -79,24 +89,38 @@ def _constraint(error: asyncpg.PostgresError, table: str, made: str) -> _Added |
     return _Added(f"{what} of table {table}", f"{remedy}, or make it in a migration")
 
 
+def _named(name: str, made: str, after: str = "") -> bool:
+    """Whether statements have a name, in whatever letters: those that are not quoted become small ones."""
+    end = "" if len(name.encode()) >= _LONGEST_NAME else r"(?!\w)"
+    return bool(re.search(rf"(?<!\w){after}{re.escape(name)}{end}", made, re.IGNORECASE))
+
+
 def _makes_not_null(column: str, made: str) -> bool:
-    name = rf"\b{re.escape(column)}\b"
-    said = rf'{name}"?[^,;]*\b(NOT\s+NULL|PRIMARY\s+KEY|SERIAL|IDENTITY)|PRIMARY\s+KEY\s*\([^)]*{name}'
-    return bool(re.search(said, made, re.IGNORECASE) or _MADE_ELSEWHERE.search(made))
+    if _MADE_ELSEWHERE.search(made):
+        return True
+    name = rf"(?<!\w){re.escape(column)}(?!\w)"
+    kept = r"(NOT\s+NULL|PRIMARY\s+KEY|\w*SERIAL\w*|IDENTITY)\b"
+    said = rf'{name}"?(?:[^,;()]|{_BRACKETS})*\b{kept}|PRIMARY\s+KEY\s*\([^)]*{name}|NOT\s+NULL\s+"?{name}'
+    return any(re.search(said, text, re.IGNORECASE) for text in (made, _SAID.sub(" ", made)))
 
 
 def _makes(constraint: str, made: str) -> bool:
-    if re.search(rf"\b{re.escape(constraint)}\b", made) or _MADE_ELSEWHERE.search(made):
+    if _named(constraint, made) or _MADE_ELSEWHERE.search(made):
         return True
     kind = re.fullmatch(rf".*_({'|'.join(_NAMED_BY_POSTGRES)})\d*", constraint)
     return bool(kind and re.search(rf"\b{_NAMED_BY_POSTGRES[kind[1]]}\b", made, re.IGNORECASE))
 
 
 def _function(error: asyncpg.PostgresError, made: str) -> _Added | None:
-    """The function of a trigger, which comes first in where the server was."""
-    first = (getattr(error, "context", None) or "").partition("\n")[0]
-    name = _FUNCTION.search(first)
-    if not name or re.search(rf"\b{re.escape(name[1])}\b", made):
+    """The function of a trigger, which comes first in where the server was.
+
+    One of the package's own may have called it: then the package's trigger has refused.
+    """
+    where = getattr(error, "context", None) or ""
+    name = _FUNCTION.search(where.partition("\n")[0])
+    if not name or _named(name[1], _text(KERNEL), after="FUNCTION ") or _MADE_ELSEWHERE.search(made):
+        return None
+    if any(_named(each, made) for each in _FUNCTION.findall(where)):
         return None
     return _Added(f"trigger function {name[1]}", "drop the trigger, or make it in a migration")
 

@@ -35,7 +35,11 @@ _Steps = Sequence[Migration | Function]
 
 _TIMEOUTS = "SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '5s'"
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_TEXTS = re.compile(r"'(?:[^']|'')*'|(\$\w*\$).*?\1", re.DOTALL)
+_TEXTS = re.compile(
+    r"""--[^\n]*|/\*.*?\*/|\bE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"[^"]*"|(\$\w*\$).*?\1""",
+    re.DOTALL | re.IGNORECASE,
+)
+"""In which nothing ends a statement, comments among them: one may look like the other inside."""
 _ENDS = re.compile(
     r"(?:^|;)\s*(?:begin|start\s+transaction|commit|end|rollback|abort|prepare\s+transaction)\b",
     re.IGNORECASE,
@@ -53,9 +57,11 @@ SELECT 'type ' || typname FROM pg_type
  WHERE typnamespace = current_schema()::regnamespace AND typtype IN ('d', 'e', 'r')
 UNION
 SELECT 'extension ' || extname FROM pg_extension WHERE extnamespace = current_schema()::regnamespace
+UNION
+SELECT 'schema ' || name FROM unnest(current_schemas(false)) AS s (name) WHERE name <> current_schema()
 ORDER BY 1
 """
-"""What statements may name of what a schema has."""
+"""What statements may name of what a schema has, or a later one of the path."""
 _OF_MIGRATIONS = ["schema_migrations", "schema_functions"]
 _UNDEFINED = ("42703", "42704", "42883", "42P01")
 
@@ -134,7 +140,7 @@ def _refuse_others(steps: _Steps, schemas: Collection[str]) -> None:
             raise NotTried(
                 f"{step.title} names {what} by itself; leave that out where it can still be changed"
             )
-        if _ENDS.search(_TEXTS.sub("''", text)):
+        if _ENDS.search(_TEXTS.sub(" ", step.sql)):
             raise NotTried(f"{step.title} begins or ends transactions; leave that to the start")
 
 
