@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from twinlog.console import looks
+from twinlog.console import looks, services
 from twinlog.console.looks import Looking
 from twinlog.console.services import DEADLINE_SECONDS, Services
 
@@ -37,6 +37,7 @@ def patient(hangs: Callable[[str], bool]) -> Iterator[None]:
         patch.setattr(Looking, "patience", longer)
         # A first reader is shown what all have said: the looks that it waits for end by themselves.
         patch.setattr(looks, "_FIRST_SECONDS", 2 * _ANSWER_SECONDS)
+        patch.setattr(services, "AT_ONCE_SECONDS", 2 * _ANSWER_SECONDS)
         yield
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -13,12 +15,15 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from saga_orchestrator.credit_saga import saga_id
-from tests.console.browser import Window, window
+from tests.console.browser import DESKTOP, Window, window
 from tests.console.shop import Served, ServedShop
+from tests.console.test_guard import ask
 from tests.memory_shop import MemoryShop
 from twinlog import Metadata, StreamId
-from twinlog.console import live, looks
+from twinlog.console import Page as ConsolePage
+from twinlog.console import Query, Services, live, looks, services
 from twinlog.console.process import serving
+from twinlog.console.saga_orders import ORDERS, Order
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.event import NewEvent
 from twinlog.model.saga_list import SAGA_INSTANCES, SagaRow
@@ -123,7 +128,7 @@ async def test_an_order_needs_a_reason_and_says_what_is_in_its_way(
     await page.emulate_media(media="screen")
     await page.get_by_role("button", name="Abort …").click()
     await expect(page.locator("#outcome")).to_contain_text("Abort needs a reason")
-    await page.get_by_label("Reason").fill("a typo")
+    await page.get_by_label("Reason").fill("9" * 200)  # the longest, and nowhere to be broken
     await page.get_by_role("button", name="Abort …").press("Enter")
     confirm = page.locator("#outcome").get_by_role("button", name="Abort", exact=True)
     await expect(confirm).to_be_visible()
@@ -132,6 +137,8 @@ async def test_an_order_needs_a_reason_and_says_what_is_in_its_way(
     await page.keyboard.press("Enter")
     await expect(page.locator("#outcome")).to_contain_text("Aborted.")
     await expect(page.locator(".head-end")).to_contain_text("compensating")
+    await expect(page.locator(".note strong")).to_have_text("9" * 200)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= DESKTOP[0]
     await page.get_by_role("button", name="Abort …").click()
     await expect(page.locator("#outcome")).to_contain_text("not possible")
 
@@ -139,6 +146,9 @@ async def test_an_order_needs_a_reason_and_says_what_is_in_its_way(
 async def test_many_are_aborted_by_a_filter_after_a_look_at_what_that_does(
     window: Window, shop: ServedShop, stuck: list[str]
 ) -> None:
+    order = b"action=do&order=abort&reason=none&limit=50"
+    said = (await ask(f"{window.url}/sagas?state=none", body=order, Origin=window.url)).body
+    assert b"There is no state none" in said
     page = await window.open("/sagas?state=running")
     await expect(page.locator("[id^=saga-]")).to_have_count(len(stuck))
     await page.get_by_text("Do something with all").click()
@@ -168,6 +178,63 @@ async def test_the_filter_is_in_the_url_and_says_where_nothing_fits(
     await page.keyboard.press("Enter")
     await page.wait_for_url("**subject=nobody*")
     await expect(page.get_by_text("No saga is like that")).to_be_visible()
+
+
+async def test_a_saga_is_drawn_without_what_has_just_fallen_silent_and_the_rest_comes_live(
+    chromium: Browser, shop: ServedShop, stuck: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DEADLINE_SECONDS", "LATE_SECONDS"):
+        monkeypatch.setattr(looks, name, 3_600.0)  # no look finds out that it is silent
+    async with serving(shop.addresses) as url:
+        assert (await ask(url)).status == 200
+        shop.services["customer_svc"].hang()
+        monkeypatch.setattr(services, "AT_ONCE_SECONDS", 0.0)
+        first = await ask(url + page_of(stuck[0]))
+        said = first.body.decode()
+        assert first.status == 200
+        assert "customer_svc owes" in said
+        assert "no answer yet" in said
+        shop.services["customer_svc"].resume()
+        async with window(chromium, url) as opened:
+            page = await opened.open(page_of(stuck[0]))
+            await expect(page.locator("main")).not_to_contain_text("no answer yet")
+            await expect(page.locator(".wide .l-box").filter(has_text="ReserveCredit")).to_be_visible()
+
+
+_ORDERS = """{% extends "main.html" %}{% from "saga_macros.html" import order_form with context %}
+{% block main %}{{ order_form(model.orders, model.steps) }}{% endblock %}"""
+
+
+@dataclass(frozen=True)
+class _Orders:
+    steps: list[str]
+    orders: Sequence[Order] = tuple(ORDERS.values())
+
+
+async def test_the_steps_to_choose_from_follow_the_saga_and_what_is_chosen_and_typed_stays(
+    chromium: Browser, shop: ServedShop, tmp_path: Path
+) -> None:
+    steps = ["hold room", "hold car", "hold seat"]
+
+    async def load(_services: Services, _query: Query) -> _Orders:
+        return _Orders([*steps])
+
+    (tmp_path / "orders.html").write_text(_ORDERS)
+    pages = [ConsolePage("/orders", "Orders", "orders.html", load, templates=tmp_path, moves=lambda _: True)]
+    async with serving(shop.addresses, added=pages) as url, window(chromium, url) as opened:
+        page = await opened.open("/orders")
+        step, reason = page.get_by_label("Step"), page.get_by_label("Reason")
+        await reason.fill("INC-9")
+        await step.select_option("hold car")
+        steps.remove("hold room")
+        await expect(step.locator("option")).to_have_text(["each", "hold car", "hold seat"])
+        assert await step.input_value() == "hold car"
+        steps.insert(0, "hold boat")
+        await expect(step.locator("option")).to_have_text(["each", "hold boat", "hold car", "hold seat"])
+        assert await step.input_value() == "hold car"
+        steps[:] = ["hold seat"]
+        await expect(step).to_have_count(0)
+        assert await reason.input_value() == "INC-9"
 
 
 async def test_a_silent_owner_is_told_in_time_and_turns_green_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -27,8 +28,16 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 ]
 _MOST_KEPT = 128
+_NOT_YET = "no answer yet"
 _loading: ContextVar[bool] = ContextVar("loading", default=False)
 _patient: ContextVar[bool] = ContextVar("patient", default=False)
+AT_ONCE_SECONDS = 0.15
+"""How long a page is kept back by what it can do without at first: one in sight comes within 0.2 s."""
+_LEAST_SECONDS = 0.03
+_began: ContextVar[float] = ContextVar("began", default=0.0)
+"""When the load began."""
+_late: ContextVar[set[str] | None] = ContextVar("late", default=None)
+"""Inside of :func:`at_once`, the services that have not answered in time."""
 
 
 class _NoSuchService(Exception):
@@ -42,11 +51,33 @@ def loading(*, patient: bool = False) -> Iterator[None]:
     ``patient``: gives a service that is known to be slow the time that it takes, as nobody waits for the page.
     """
     token, with_time = _loading.set(True), _patient.set(patient)
+    began = _began.set(time.monotonic())
     try:
         yield
     finally:
+        _began.reset(began)
         _patient.reset(with_time)
         _loading.reset(token)
+
+
+def seconds_at_once() -> float | None:
+    """How long what is asked now keeps back a page that somebody waits for; None: nobody does."""
+    if not _loading.get() or _patient.get():
+        return None
+    return max(_LEAST_SECONDS, _began.get() + AT_ONCE_SECONDS - time.monotonic())
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """A block that asks for what a page can do without at first, and that comes with the next load, while it is live.
+
+    Where somebody waits for the page, a service has a moment for its answer, and is not asked again once it had one.
+    """
+    token = _late.set(set() if seconds_at_once() is not None else None)
+    try:
+        yield
+    finally:
+        _late.reset(token)
 
 
 class Services:
@@ -140,16 +171,23 @@ class Services:
 
     def _seconds(self, service: str, seconds: float) -> float:
         """How long a call may take."""
+        if _late.get() is not None and (moment := seconds_at_once()) is not None:
+            return min(seconds, moment)
         return max(seconds, self.looking.patience(service)) if _patient.get() else seconds
 
     def _told(self, answer: Answer[T], seconds: float) -> Answer[T]:
         """What did not come in time, of a service that answers otherwise: it is slow then, not silent."""
+        if answer.why is Why.SLOW and (late := _late.get()) is not None:
+            late.add(answer.service)
+            return replace(answer, problem=_NOT_YET)
         if answer.why is not Why.SLOW or not self.looking.lives(answer.service):
             return answer
         return replace(answer, problem=f"it is slow, and has not answered this in {seconds:g} s")
 
     def _silence(self, service: str) -> Answer[Any] | None:
         known = self.looking.silence(service) if _loading.get() else None
+        if known is None and service in (_late.get() or ()):
+            return Answer(service, None, Why.SLOW, _NOT_YET, "DEADLINE_EXCEEDED")
         return known and replace(known, service=service)
 
 

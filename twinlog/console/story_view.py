@@ -11,7 +11,7 @@ from twinlog.console.changes import changes_of
 from twinlog.console.lanes import Lanes, anchor, lanes
 from twinlog.console.looks import Look
 from twinlog.console.pending import Owing, by_service, parked, pending
-from twinlog.console.services import Services
+from twinlog.console.services import Services, at_once
 from twinlog.console.story import Story, log_of, story_of
 from twinlog.model.messages import as_object
 from twinlog.v1 import inspection_pb2 as pb
@@ -77,10 +77,11 @@ async def view_of(
     tables: Sequence[pb.SagaTable] = (),
 ) -> StoryView:
     """The story that some events are part of; ``tables``: of its saga, if it is one's."""
-    story = await story_of(services, look, known)
-    changes, aside = await asyncio.gather(
-        changes_of(services, story.services, story.events), parked(services, look, story.events)
-    )
+    with at_once():
+        story = await story_of(services, look, known)
+        changes, aside = await asyncio.gather(
+            changes_of(services, story.services, story.events), parked(services, look, story.events)
+        )
     tables = tables or [
         table for said in look.services.values() if said.described for table in said.described.saga_tables
     ]

@@ -16,7 +16,7 @@ from twinlog.console.owed import Owed, owed
 from twinlog.console.page import Form, Outcome, Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
 from twinlog.console.saga_words import State, saga_state, step_state
-from twinlog.console.services import Services
+from twinlog.console.services import Services, seconds_at_once
 from twinlog.console.story_view import StoryView, view_of
 from twinlog.v1 import inspection_pb2 as inspection
 from twinlog.v1 import saga_service_pb2 as pb
@@ -78,9 +78,7 @@ async def load(services: Services, query: Query) -> SagaPage:
     tables = [each for each in said.described.saga_tables if each.saga == name] if said.described else []
     stream = inspection.GetStreamRequest(stream=f"{tables[0].aggregate}/{saga_id}", newest=_MOST_EVENTS)
     answer, story = await asyncio.gather(
-        services.ask(
-            said.service, lambda c: SagaServiceStub(c).GetSaga, _asked(look, name, saga_id), seconds=_SECONDS
-        ),
+        _saga(services, said.service, _asked(look, name, saga_id)),
         _story(services, look, said.service, stream, tables),
     )
     if answer.message is None:
@@ -103,6 +101,26 @@ async def load(services: Services, query: Query) -> SagaPage:
     )
     _kept.keep(services, query.path, replace(page, story=story.without_states()))
     return page
+
+
+async def _saga(services: Services, service: str, request: pb.GetSagaRequest) -> Answer[pb.GetSagaResponse]:
+    """The saga; what the owners of what is awaited say of it is not waited for where the page is to be seen at once."""
+
+    async def ask() -> Answer[pb.GetSagaResponse]:
+        return await services.ask(service, lambda c: SagaServiceStub(c).GetSaga, request, seconds=_SECONDS)
+
+    moment = seconds_at_once()
+    if moment is None or request.owners_unasked:
+        return await ask()
+    with_owners = asyncio.create_task(ask())
+    try:
+        if (await asyncio.wait([with_owners], timeout=moment))[0]:
+            return with_owners.result()
+    finally:
+        with_owners.cancel()
+        await asyncio.gather(with_owners, return_exceptions=True)
+    request.owners_unasked = True
+    return await ask()
 
 
 def _asked(look: Look, saga: str, saga_id: str) -> pb.GetSagaRequest:

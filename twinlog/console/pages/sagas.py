@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from twinlog.console import saga_orders
 from twinlog.console.looks import Look
-from twinlog.console.page import Form, Outcome, Page, Query, missing
+from twinlog.console.page import Form, Gone, Outcome, Page, Query, missing
 from twinlog.console.saga_words import BY_WORD, SAGAS, State, saga_state
 from twinlog.console.services import Services
 from twinlog.v1 import saga_service_pb2 as pb
@@ -82,14 +82,14 @@ def word_of(status: int) -> str:
 
 
 async def load(services: Services, query: Query) -> Sagas:
-    """The sagas of one service."""
+    """The sagas of one service. Raises Gone, Unanswered."""
     look = await services.look()
     owners = owners_of_sagas(look)
     if not owners:
         if any(said.described is None for said in look.services.values()):
             raise missing(look, "No sagas are known yet.")
         return Sagas()
-    service = _service(owners, query)
+    service = _service(look, owners, query)
     described = look.services[service].described
     state = query.get("state")
     request = _request(query)
@@ -143,14 +143,28 @@ async def _ended(services: Services, service: str, query: Query) -> Sequence[pb.
     return sorted(found, key=lambda saga: -saga.updated_at.ToNanoseconds())[:_LATELY]
 
 
-def _service(owners: Sequence[str], query: Query) -> str:
-    asked = query.get("service")
-    return asked if asked in owners else owners[0]
+def _service(look: Look, owners: Sequence[str], query: Query) -> str:
+    """The service that the URL names, or else the first; never another in its place. Raises Gone, Unanswered."""
+    asked = query.get("service", owners[0])
+    if asked in owners:
+        return asked
+    what = f"{asked:.40} has no sagas here. There are some in {', '.join(owners)}."
+    raise missing(look, what) if asked in look.services else Gone(what)
+
+
+def _status(query: Query) -> int:
+    """The status that the URL names; 0: several. Raises Gone, lest all sagas are taken for those of no state."""
+    state = query.get("state")
+    if state in ("", ALL):
+        return 0
+    if state not in BY_WORD:
+        raise Gone(f"There is no state {state:.40}; there is {', '.join((*BY_WORD, ALL))}.")
+    return BY_WORD[state]
 
 
 def _request(query: Query) -> pb.ListSagasRequest:
     state = query.get("state")
-    ended = state == ALL or BY_WORD.get(state) in _ENDED
+    ended = state == ALL or _status(query) in _ENDED
     return pb.ListSagasRequest(
         filter=_filter(query),
         page_size=_PAGE_SIZE,
@@ -163,7 +177,7 @@ def _request(query: Query) -> pb.ListSagasRequest:
 def _filter(query: Query, *, status: bool = True, of: int = 0) -> pb.SagaFilter:
     made = pb.SagaFilter(
         saga=query.get("saga"),
-        status=pb.SagaStatus.ValueType(of or (BY_WORD.get(query.get("state"), 0) if status else 0)),
+        status=pb.SagaStatus.ValueType(of or (_status(query) if status else 0)),
         subject=query.get("subject"),
     )
     if age := query.number("age"):
@@ -181,8 +195,9 @@ async def _do(services: Services, query: Query, form: Form) -> Outcome:
 
 async def _all(services: Services, query: Query) -> tuple[str, pb.SagaSelection]:
     """All sagas that the page's filter finds, not only those of one page."""
-    owners = owners_of_sagas(await services.look())
-    service = _service(owners, query) if owners else ""
+    look = await services.look()
+    owners = owners_of_sagas(look)
+    service = _service(look, owners, query) if owners else ""
     return service, pb.SagaSelection(filter=_filter(query))
 
 
