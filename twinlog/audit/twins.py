@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from twinlog.audit.report import Findings
@@ -158,16 +157,17 @@ async def read_messages(client: NatsClient, stream: str, first: int, count: int)
     got: dict[int, Stored] = {}
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def on_message(message: Msg) -> None:
-        headers = message.headers or {}
-        if "Nats-Sequence" in headers:
-            got[int(headers["Nats-Sequence"])] = Stored(headers["Nats-Subject"], message.data)
+    def take(_subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> bool:
+        if sequence := _header(headers, b"Nats-Sequence"):
+            got[int(sequence)] = Stored(_header(headers, b"Nats-Subject"), data)
         elif not done.done():
             done.set_result(None)
+        return True
 
     try:
         inbox = client.new_inbox()
-        subscription = await client.subscribe(inbox, cb=on_message)
+        subscription = await client.subscribe(inbox)
+        client.divert(subscription, take)
         try:
             request = json.dumps({"seq": first, "batch": count}).encode()
             await client.publish(f"$JS.API.DIRECT.GET.{stream}", request, reply=inbox)
@@ -178,6 +178,12 @@ async def read_messages(client: NatsClient, stream: str, first: int, count: int)
     except (NatsError, TimeoutError, OSError) as error:
         raise Unavailable(f"stream {stream} cannot be read ({str(error) or type(error).__name__})") from error
     return got
+
+
+def _header(headers: bytes, name: bytes) -> str:
+    """What the last header of this name says, which is the server's own; empty where there is none."""
+    _, found, rest = headers.rpartition(b"\r\n%s: " % name)
+    return rest.partition(b"\r\n")[0].decode(errors="replace") if found else ""
 
 
 def runs(positions: Iterable[int]) -> list[tuple[int, int]]:
