@@ -91,6 +91,12 @@ class OtherColumns(ConfigurationError):
     reason = "OTHER_COLUMNS"
 
 
+class NoSuchField(ConfigurationError):
+    """The rows of view {view} are to be chosen by {field}, which they have not; their fields are {fields}."""
+
+    reason = "NO_SUCH_FIELD"
+
+
 class _Undone(Exception):
     """Rolls a transaction back, because of a conflict."""
 
@@ -334,6 +340,10 @@ class PostgresViews:
         return {row[0]: row_type(*row) for row in found}
 
     def note(self, views: NotedViews) -> None:
+        for view, fields in views.items():
+            has = self._types[view.table]._fields if view.table in self._types else fields
+            if missing := [each for each in fields if each not in has]:
+                raise NoSuchField(view=view.name, field=repr(missing[0]), fields=", ".join(has))
         self._noted |= views
 
     def fields_noted(self, view: AnyView) -> Sequence[str] | None:
