@@ -110,7 +110,7 @@ async def test_lists_by_position_in_pages_and_by_filters() -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        PageTokens(b"").issue(EVERYTHING, ("here", 1)),
+        PageTokens(b"another").issue(EVERYTHING, ("here", 1)),
         PageTokens(b"letters").issue(EVERYTHING, ("here", 1)),
         PageTokens(b"key").issue(EVERYTHING, (1, "here")),  # of another version of the service
         PageTokens(b"key").issue(EVERYTHING, ("here", 1, 1)),

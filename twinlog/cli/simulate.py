@@ -24,6 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.seeds < 1:
+        raise Usage(f"--seeds {options.seeds}: give how many seeds to run, from 1")
     simulation = _simulation(Project.required())
     if options.seed is not None:
         return _one(simulation, options.seed, options.json)
@@ -57,6 +59,8 @@ def _many(simulation: Any, options: argparse.Namespace) -> int:
         if total.failures:
             break
     _progress("", end="\r")
+    if total.seeds and total.idle:
+        raise Usage(total.idle)
     failed, failure = next(iter(total.failures), (None, None))
     if options.json:
         print_json(

@@ -6,6 +6,7 @@ not at all. What a sound declaration may not say besides is refused at start.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -154,6 +155,10 @@ TEXT = Form(lambda given: isinstance(given, str), "a text")
 MOMENT = Form(
     lambda given: isinstance(given, datetime) and given.tzinfo is not None,
     "a datetime with a time zone, such as service.clock.now()",
+)
+SECONDS = Form(
+    lambda given: isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < math.inf,
+    "seconds, from 0",
 )
 FLAG = Form(lambda given: isinstance(given, bool), "True or False")
 DURATION = Form(_is_duration, f"a timedelta, such as timedelta(seconds=10), of at most {MOST_DAYS} days")

@@ -16,7 +16,7 @@ from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.view_build import Build
 from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
 from twinlog.log.view_store import ViewMoment
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
 from twinlog.model.row_changes import NO_ROWS, Crossing, NotedViews
 from twinlog.model.view import AnyView, Changes
@@ -62,6 +62,12 @@ _FORMS: Forms = {
         _are_rows, "the NamedTuple of each view by the name of its table, such as {'rooms': RoomRow}"
     ),
 }
+
+
+class NoSuchField(ConfigurationError):
+    """The rows of view {view} are to be chosen by {field}, which they have not; their fields are {fields}."""
+
+    reason = "NO_SUCH_FIELD"
 
 
 class _Undone(Exception):
@@ -300,6 +306,10 @@ class PostgresViews:
         return {row[0]: row_type(*row) for row in found}
 
     def note(self, views: NotedViews) -> None:
+        for view, fields in views.items():
+            has = self._types[view.table]._fields if view.table in self._types else fields
+            if missing := [each for each in fields if each not in has]:
+                raise NoSuchField(view=view.name, field=repr(missing[0]), fields=", ".join(has))
         self._writer.noted |= views
 
     def fields_noted(self, view: AnyView) -> Sequence[str] | None:

@@ -11,6 +11,7 @@ from secrets import token_bytes
 from typing import TypeVar
 
 from twinlog.model.errors import InvalidArgument
+from twinlog.model.forms import Form, Forms, refuse_other
 
 R = TypeVar("R")
 Key = tuple[str | int, ...]
@@ -20,6 +21,14 @@ _MAC_BYTES = 16
 _SECRET_BYTES = 32
 _MAX_LENGTH = 2048
 _MAX_INT = 2**63 - 1
+
+
+_FORMS: Forms = {
+    "secret": Form(
+        lambda given: isinstance(given, bytes) and len(given) > 0,
+        "bytes that nobody else knows",
+    )
+}
 
 
 class Page:
@@ -49,10 +58,13 @@ class PageTokens:
 
     def __init__(self, secret: bytes | None = None) -> None:
         """Without a ``secret``, a random one is used until :meth:`sign_with` sets another."""
-        self._secret = token_bytes(_SECRET_BYTES) if secret is None else secret
+        self._secret = token_bytes(_SECRET_BYTES)
+        if secret is not None:
+            self.sign_with(secret)
 
     def sign_with(self, secret: bytes) -> None:
-        """Uses this secret from now on."""
+        """Uses this secret from now on. Raises WrongForm where it is none."""
+        refuse_other("PageTokens", {"secret": secret}, _FORMS)
         self._secret = secret
 
     def issue(self, filters: str, last: Key) -> str:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -14,9 +23,10 @@ from twinlog.log.view_build import consumer_of
 from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewStore
 from twinlog.model.errors import Unavailable
+from twinlog.model.forms import NAME, SECONDS, Form, Forms, optional, refuse, refuse_other, several, shown
 from twinlog.model.row_changes import NotedViews
 from twinlog.model.schema import Schema
-from twinlog.model.view import AnyView
+from twinlog.model.view import AnyView, View
 from twinlog.rpc import consistency, tokens
 from twinlog.rpc.context import Incoming, time_left
 from twinlog.rpc.freshness import ANY, Announcer, Freshness, Messages, ViewLagging
@@ -31,6 +41,46 @@ _TOKEN_WAIT_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 """How long a query that does not wait may take to find out how far the views are."""
 _FORGET_EVERY_SECONDS = 300.0
+
+
+_VIEWS = several(View, "views")
+_FORMS: Forms = {
+    "views": Form(
+        lambda given: (
+            isinstance(given, Mapping)
+            and bool(given)
+            and all(isinstance(log, str) and _VIEWS.holds(views) for log, views in given.items())
+        ),
+        'views by log, one at least, in lists, as {"rooms": [ROOMS]}',
+    ),
+    "watched": optional(
+        Form(
+            lambda given: isinstance(given, Collection) and all(isinstance(each, View) for each in given),
+            "views, as [ROOMS], or views and the fields of their rows to choose by, as {ROOMS: ['guest']}",
+        )
+    ),
+    "name": NAME,
+    "keep_changes_seconds": SECONDS,
+}
+
+
+def _wrong_watched(
+    views: Mapping[str, Sequence[AnyView]], watched: Collection[AnyView] | NotedViews
+) -> Iterator[str]:
+    known = {view for each in views.values() for view in each}
+    for view in watched:
+        if view not in known:
+            yield f"watched names view {view.name!r}, which no log feeds here; add it to the views of its log"
+        fields = watched[view] if isinstance(watched, Mapping) else ()
+        if isinstance(fields, str) or not all(isinstance(each, str) for each in fields):
+            yield f"watched has {shown(fields)} for view {view.name!r}; give the names of fields, in a list"
+
+
+def _wrong_lingers(views: Collection[str], linger_seconds: Any) -> Iterator[str]:
+    if not isinstance(linger_seconds, Mapping):
+        yield f'linger_seconds is {shown(linger_seconds)}; give seconds by log, as {{"rooms": 0.2}}'
+    elif unknown := sorted({*linger_seconds} - {*views}):
+        yield f"linger_seconds names {unknown[0]!r}, which feeds no view here; its logs are {', '.join(views)}"
 
 
 class Subscribes(Protocol):
@@ -77,6 +127,13 @@ class ReadModel:
         names the fields by which :meth:`watch_rows` may choose rows. A watch of rows can be resumed up to
         ``keep_changes_seconds`` later.
         """
+        refuse_other(
+            of := f"ReadModel of {service.name}",
+            {"views": views, "watched": watched, "name": name, "keep_changes_seconds": keep_changes_seconds},
+            _FORMS,
+        )
+        refuse(of, _wrong_watched(views, {} if watched is None else watched))
+        self._of = of
         self._service = service
         self._store = store
         self._whose = consistency.whose(store.log)
@@ -127,6 +184,7 @@ class ReadModel:
 
     def subscribe(self, linger_seconds: Mapping[str, float] = {}) -> None:
         """Feeds the views. ``linger_seconds``: by log, the pause between batches; by default none."""
+        refuse(self._of, _wrong_lingers(self._views, linger_seconds))
         for consumer, log in self._logs.items():
             projection: Consumer = Projection(
                 consumer,

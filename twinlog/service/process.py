@@ -29,7 +29,8 @@ from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.clock import Clock
 from twinlog.model.errors import Unavailable
-from twinlog.model.forms import Form, Forms, one, refuse_other
+from twinlog.model.forms import Form, Forms, WrongForm, one, refuse_other
+from twinlog.model.forms import shown as in_words
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
@@ -66,6 +67,10 @@ _FORMS: Forms = {
     "spec": one(ServiceSpec, "a ServiceSpec"),
     "settings": one(Settings, "the settings themselves, load(SPEC.settings)"),
     "wire": Form(lambda given: given is None or callable(given), "a function of the service and its views"),
+    "middleware": Form(
+        lambda given: isinstance(given, Sequence) and all(map(callable, given)),
+        "functions around a consumer, in a list",
+    ),
 }
 
 
@@ -91,7 +96,12 @@ async def open_service(
 
     ``middleware``: see :class:`~twinlog.service.service.Service`. Raises ConfigurationError.
     """
-    refuse_other("open_service", {"spec": spec, "settings": settings, "wire": wire}, _FORMS)
+    refuse_other(
+        "open_service", {"spec": spec, "settings": settings, "wire": wire, "middleware": middleware}, _FORMS
+    )
+    if spec.address not in type(settings).model_fields:
+        what = f"settings is {in_words(settings)} without {spec.address}; give load(SPEC.settings)"
+        raise WrongForm(of="open_service", what=what)
     if stand_in := STAND_IN.get():
         refuse(list(in_spec(spec)), spec.name)
         async with stand_in(spec, settings) as service:

@@ -312,7 +312,7 @@ class Service:
             self.view_builds,
         ]
         async with serve(
-            [*services, *_registered(for_operators)],
+            [*services, *registered(for_operators)],
             address=endpoint.address,
             setting=endpoint.setting,
             domain=endpoint.domain,
@@ -347,7 +347,7 @@ class Service:
         self, servicers: Sequence[object] = ()
     ) -> tuple[Sequence[Registration], Sequence[SagaService]]:
         """What it serves of its own, and for its sagas, whose list may be one more that is subscribed."""
-        services = _registered([*self.servicers, *servicers])
+        services = registered([*self.servicers, *servicers])
         if self._saga_services is None:
             self._saga_services = [self._saga_service(self.pages)] if self.sagas else []
         return services, self._saga_services
@@ -428,7 +428,8 @@ class Service:
         return found
 
 
-def _registered(servicers: Sequence[object]) -> Sequence[Registration]:
+def registered(servicers: Sequence[object]) -> Sequence[Registration]:
+    """How they are added to a server; what is no servicer stays as it is."""
     return [each for one in servicers for each in registrations(one)]
 
 

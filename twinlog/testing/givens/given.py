@@ -14,6 +14,7 @@ from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 from twinlog.model.view import View
 from twinlog.testing.givens.aggregates import Given
+from twinlog.testing.givens.happened import events
 from twinlog.testing.givens.policies import GivenPolicies
 from twinlog.testing.givens.sagas import GivenSaga
 from twinlog.testing.givens.views import GivenView
@@ -40,11 +41,11 @@ def given(subject: Any, *past: Message) -> Any:
     """
     match subject:
         case Aggregate():
-            return Given(subject, subject.fold(past))
+            return Given(subject, subject.fold(events("given", past)))
         case Saga():
             if past:
                 raise TypeError("a saga begins with its trigger: given(SAGA).when(trigger)")
-            return GivenSaga(saga_aggregate(subject))
+            return GivenSaga(saga_aggregate(subject), subject)
         case View():
             return GivenView(subject).when(*past)
         case Policies():

@@ -11,8 +11,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from twinlog.model.forms import shown
 from twinlog.model.policies import Dispatch, Policies
 from twinlog.testing.givens.difference import difference
+from twinlog.testing.givens.happened import events as given
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class GivenPolicies:
 
     def when(self, *events: Message) -> WhenPolicies:
         """The events that happen, in order."""
-        return WhenPolicies([each for event in events for each in self._dispatches(event)])
+        return WhenPolicies([each for event in given("when", events) for each in self._dispatches(event)])
 
     def _dispatches(self, event: Message) -> Sequence[Dispatch]:
         return [each for table in self.tables for each in table.dispatches(event)]
@@ -37,6 +39,8 @@ class WhenPolicies:
 
     def commands(self, *expected: Dispatch) -> None:
         """Exactly these commands, in order, to these aggregates."""
+        if others := [each for each in expected if not isinstance(each, Dispatch)]:
+            raise TypeError(f"commands is given {shown(others[0])}; give what on(…).do(…) makes")
         came, wanted = [*map(_addressed, self.dispatched)], [*map(_addressed, expected)]
         assert came == wanted, difference("it called for", came, wanted)
 

@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.errors import TwinlogError
+from twinlog.model.forms import DURATION, refuse_value
 from twinlog.model.saga import (
     Abort,
     Begin,
@@ -33,8 +34,10 @@ from twinlog.model.saga import (
     SagaStatus,
     Skip,
 )
+from twinlog.model.saga_table import Saga
 from twinlog.testing.fakes import START
 from twinlog.testing.givens.difference import difference, short
+from twinlog.testing.givens.happened import events, one_of
 
 _OWN = "twinlog.v1."
 """The package of the events with which an instance keeps its own account."""
@@ -45,10 +48,12 @@ class GivenSaga:
     """The aggregate of a saga's instances."""
 
     saga: Aggregate[SagaInstance, Command]
+    table: Saga
 
     def when(self, trigger: Message) -> RunningSaga:
         """The trigger happens, and an instance begins."""
-        return RunningSaga(self.saga, self.saga.initial, START)._decide(Begin(trigger, START))
+        one_of("when", [self.table.starts_with], trigger, f"saga '{self.table.name}' starts with")
+        return RunningSaga(self.saga, self.table, self.saga.initial, START)._decide(Begin(trigger, START))
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class RunningSaga:
     """An instance after what has happened so far. Every decision is taken twice: the second time it sends nothing."""
 
     saga: Aggregate[SagaInstance, Command]
+    table: Saga
     instance: SagaInstance
     now: datetime
     sent: Sequence[Message] = ()
@@ -65,6 +71,7 @@ class RunningSaga:
 
     def reply(self, event: Message) -> RunningSaga:
         """A participant's event comes, or one that interrupts the saga."""
+        one_of("reply", self.table.answers, event, f"saga '{self.table.name}' hears")
         return self._decide(Reply(event, self.now))
 
     def times_out(self) -> RunningSaga:
@@ -76,6 +83,7 @@ class RunningSaga:
 
     def passes(self, time: timedelta) -> RunningSaga:
         """Time passes, and nothing is due in it."""
+        refuse_value("passes", {"time": time}, {"time": DURATION})
         due = self.saga.due(self.instance)
         assert due is None or due > self.now + time, f"it is due at {due}: say `.times_out()`"
         return replace(self, now=self.now + time)
@@ -96,6 +104,7 @@ class RunningSaga:
 
     def expect(self, *commands: Message) -> RunningSaga:
         """Exactly these commands were sent to participants since the last ``expect``, in order."""
+        events("expect", commands)
         assert [*self.sent] == [*commands], difference("it sent", self.sent, commands)
         return replace(self, sent=())
 

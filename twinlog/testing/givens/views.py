@@ -17,6 +17,7 @@ from twinlog.model.routing import routing_key_of
 from twinlog.model.view import AnyView, fold
 from twinlog.testing.fakes import START
 from twinlog.testing.givens.difference import difference
+from twinlog.testing.givens.happened import events as given
 
 Happened = Message | tuple[Recorded, Message]
 """An event, alone or with the record that a log has of it."""
@@ -32,6 +33,7 @@ class GivenView:
 
     def when(self, *events: Happened) -> GivenView:
         """Events happen, in order; each is the next of one log, in its own stream, unless its record says more."""
+        given("when", [each[-1] if isinstance(each, tuple) and each else each for each in events])
         decoded = [
             each if isinstance(each, tuple) else (_recorded(each, position), each)
             for position, each in enumerate(events, self.seen + 1)

@@ -7,9 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twinlog.model.forms import FLAG, SECONDS, TEXT, Form, Forms, refuse_value
 from twinlog.rpc.context import ACTOR_KEY, CORRELATION_KEY
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{23}([0-9a-f]{4})")
+
+
+_FORMS: Forms = {
+    "at": SECONDS,
+    "service": TEXT,
+    "method": TEXT,
+    "correlation_id": Form(
+        lambda given: isinstance(given, str) and given != "", "a text, another one for each call"
+    ),
+    "patience": SECONDS,
+    "actor": TEXT,
+    "repeats": FLAG,
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,9 @@ class Call:
     actor: str = "client"
     repeats: bool = False
     """Whether it is repeated without a request id too: having it twice is the same as once."""
+
+    def __post_init__(self) -> None:
+        refuse_value("Call", self, _FORMS)
 
     @property
     def is_repeated(self) -> bool:

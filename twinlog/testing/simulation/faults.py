@@ -110,6 +110,8 @@ def replica(service: str, number: int) -> str:
 def draw(kinds: Kinds, chance: Random, faulty_seconds: float) -> list[Fault]:
     """The faults of one seed, in order of time."""
     names = [name for name, kind in kinds.items() if kind.targets]
+    if not names:
+        return []
     weights = [kinds[name].weight for name in names]
     return sorted(
         (

@@ -14,16 +14,37 @@ from twinlog.log.lease import ALWAYS_HELD
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryQueries, MemoryViews
+from twinlog.model.forms import (
+    FLAG,
+    Form,
+    Forms,
+    WrongForm,
+    function_of,
+    one,
+    optional,
+    refuse,
+    refuse_other,
+    shown,
+)
 from twinlog.model.view import AnyView
 from twinlog.postgres.urls import parted
 from twinlog.service.environment import Environment
-from twinlog.service.mistakes import refuse
-from twinlog.service.service import Service
+from twinlog.service.mistakes import in_registrations
+from twinlog.service.mistakes import refuse as refuse_all
+from twinlog.service.service import Service, registered
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
 from twinlog.service.spec_mistakes import in_spec
-from twinlog.service.wiring import Wire
+from twinlog.service.wiring import Wire, servicers
 from twinlog.testing.fakes import CountedIds, ManualClock
+
+_FORMS: Forms = {
+    "spec": one(ServiceSpec, "the SPEC of its process, a ServiceSpec"),
+    "wire": function_of("the service and its views"),
+    "replays": FLAG,
+    "settings": optional(one(Settings, "the settings themselves, no class")),
+    "queries": Form(lambda given: isinstance(given, Mapping), "functions by the name of the query"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,22 @@ class Hosted:
     queries: MemoryQueries = field(default_factory=dict)
     """What stands for its queries in SQL, by name: a function of the tables (rows by view and key) and the arguments,
     as ``{"stays_of_guest": lambda tables, guest: [row for row in tables["stays"].values() if row.guest == guest]}``."""
+
+    def __post_init__(self) -> None:
+        refuse_other("Hosted", self, _FORMS)
+        if self.settings is not None and not isinstance(self.settings, self.spec.settings):
+            raise WrongForm(
+                of=f"Hosted {self.name}",
+                what=f"settings is {shown(self.settings)}; give {self.spec.settings.__name__}, as its spec says",
+            )
+        refuse(
+            f"Hosted {self.name}",
+            (
+                f"queries has {shown(query)} for {name!r}; give a function of the tables and the arguments"
+                for name, query in self.queries.items()
+                if not callable(query)
+            ),
+        )
 
     def configure(self, service: Service) -> None:
         """Gives a service its settings."""
@@ -140,6 +177,11 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
     Raises ConfigurationError where one is put together wrongly or has another's database, as each does at its start,
     and ValueError where two have one name or one log, or where one follows a log that none of them has.
     """
+    if not hosted or isinstance(hosted, Hosted) or not all(isinstance(each, Hosted) for each in hosted):
+        raise WrongForm(
+            of="a world",
+            what=f"its services are {shown(hosted)}; give one at least, in a list, as [Hosted(SPEC, wire)]",
+        )
     for what, names in (
         ("name", [each.name for each in hosted]),
         ("log", [each.spec.log for each in hosted]),
@@ -148,7 +190,7 @@ def survey(hosted: Sequence[Hosted]) -> Survey:
         if twice:
             raise ValueError(f"two services have the {what} {', '.join(twice)}: give each its own")
     for each in hosted:
-        refuse(list(in_spec(each.spec)), each.name)
+        refuse_all(list(in_spec(each.spec)), each.name)
     _refuse_shared_databases(hosted)
     found = Survey({each.name: each for each in hosted})
     for name, consumer in found.consumers.items():
@@ -189,7 +231,10 @@ class _Surveyed(Service):
             aggregates=hosted.spec.aggregates,
         )
         hosted.configure(self)
-        hosted.wire(self, MemoryViews(log, hosted.queries))
+        served = registered(servicers(hosted.wire(self, MemoryViews(log, hosted.queries)), hosted.name))
+        # A world needs no proto of a servicer: it calls its methods by their names.
+        generated = [each for each in served if isinstance(each, tuple)]
+        refuse_all([*in_registrations(generated)], self.name)
         self.refuse_unfinished()
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:

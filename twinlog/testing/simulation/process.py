@@ -164,7 +164,7 @@ class Process:
         async with service.running():
             service.start("clock", clock.run())
             views = RemoteViews(network, client, world.views[spec.name])
-            self.edges, self.serves = servicers(self.hosted.wire(service, views)), True
+            self.edges, self.serves = servicers(self.hosted.wire(service, views), self.hosted.name), True
             await asyncio.Event().wait()
 
     @asynccontextmanager

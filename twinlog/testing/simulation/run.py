@@ -56,6 +56,8 @@ class Result(NamedTuple):
     steps: int
     seconds: float
     """Of simulated time."""
+    calls: int
+    """Commands of clients."""
 
 
 class Run:
@@ -121,7 +123,8 @@ class Run:
                     self.loop.run(faulty + patience + 10)
             except Exception as error:  # also what the domain's invariants raise, at a commit
                 self.fail(error)
-        result = Result(self._failed(), [*self._lines()], self.loop.steps, self.loop.time())
+        steps, seconds = self.loop.steps, self.loop.time()
+        result = Result(self._failed(), [*self._lines()], steps, seconds, len(self._plan.calls))
         self._let_go()
         return result
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
+from twinlog.model.forms import FLAG, SECONDS, Form, Forms, WrongForm, function_of, refuse_other, shown
 from twinlog.testing.simulation.call import Call
-from twinlog.testing.simulation.faults import Fault, Kinds, draw, kinds_of
+from twinlog.testing.simulation.faults import Fault, Kinds, draw, kinds_of, with_unreadable_streams
 from twinlog.testing.simulation.hosted import Hosted, Survey, survey
 
 
@@ -18,6 +19,25 @@ def _everything(kinds: Kinds) -> Kinds:
 
 def _no_options(_chance: Random) -> Any:
     return None
+
+
+_LEAST_FAULTY_SECONDS = 3
+"""In less, nothing could go wrong and be over."""
+_FORMS: Forms = {
+    "services": Form(
+        lambda given: callable(given) or (isinstance(given, Sequence) and not isinstance(given, str)),
+        "services in a list, as [Hosted(SPEC, wire)], or a function of the options to them",
+    ),
+    "script": function_of("the seed's Random, which gives its calls"),
+    "options": function_of("the seed's Random"),
+    "kinds": function_of("all kinds of faults, which gives those that are wanted"),
+    "faulty_seconds": Form(
+        lambda given: SECONDS.holds(given) and given >= _LEAST_FAULTY_SECONDS,
+        f"seconds, from {_LEAST_FAULTY_SECONDS}",
+    ),
+    "patience_seconds": SECONDS,
+    "leases_expire": FLAG,
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,9 @@ class Scenario:
     leases_expire: bool = False
     """Leases are rows that expire, as in Postgres, and a clock that is ahead may write them. Without this they are
     granted at will, also to several replicas at once, and take no steps."""
+
+    def __post_init__(self) -> None:
+        refuse_other("Scenario", self, _FORMS)
 
     def hosted(self, options: Any) -> Sequence[Hosted]:
         """The services of a seed."""
@@ -66,6 +89,38 @@ def planned(scenario: Scenario, seed: int) -> tuple[Plan, Survey]:
     options = scenario.options(chance)
     calls = scenario.script(chance)
     survey = scenario.surveyed(options)
-    kinds = scenario.kinds(kinds_of(survey, leases_expire=scenario.leases_expire))
+    _refuse_calls(calls, survey)
+    every = kinds_of(survey, leases_expire=scenario.leases_expire)
+    kinds = scenario.kinds(every)
+    _refuse_kinds(kinds, every)
     faults = draw(kinds, chance, scenario.faulty_seconds)
     return Plan(calls, faults, options, chance.choice((1, 3))), survey
+
+
+def _refuse_calls(calls: Sequence[Call], survey: Survey) -> None:
+    """Raises WrongForm for calls that nobody would take, or that cannot be told apart."""
+    given = [*calls] if isinstance(calls, Iterable) else calls
+    if not isinstance(calls, Sequence) or not all(isinstance(each, Call) for each in given):
+        raise WrongForm(
+            of="Scenario", what=f"script gives {shown(calls)}; give calls, in a list, as [Call(…)]"
+        )
+    known: set[str] = set()
+    for call in calls:
+        if call.service not in survey.hosted:
+            services = ", ".join(survey.hosted)
+            raise WrongForm(
+                of="Scenario", what=f"a call goes to {call.service!r}; its services are {services}"
+            )
+        if call.correlation_id in known:
+            what = f"two calls have the correlation_id {call.correlation_id!r}; give each its own"
+            raise WrongForm(of="Scenario", what=what)
+        known.add(call.correlation_id)
+
+
+def _refuse_kinds(kinds: Kinds, every: Kinds) -> None:
+    """Raises WrongForm for faults that are none."""
+    if not isinstance(kinds, Mapping):
+        raise WrongForm(of="Scenario", what=f"kinds gives {shown(kinds)}; give some of what it is given")
+    if unknown := sorted({*kinds} - {*with_unreadable_streams(every)}):
+        what = f"kinds names {unknown[0]!r}, and nothing goes wrong so; what does: {', '.join(every)}"
+        raise WrongForm(of="Scenario", what=what)

@@ -34,13 +34,13 @@ def simulate(
     Processes crash before and after what they send, freeze, and have wrong clocks; answers get lost and effects come
     late; deliveries break off and come twice; streams and databases lose what they had and are repaired; leases are
     shared. A seed is one run, wherever it runs. Raises :class:`SimulationFailed` at the first seed that breaks a
-    promise, with the few commands and faults that it takes, and ValueError where there are no seeds.
+    promise, with the few commands and faults that it takes, and ValueError where there are no seeds, or no commands.
     """
     simulation = Simulation(scenario, invariants)
     swept = simulation.sweep(seeds)
     for seed, failure in swept.failures:
         explained = simulation.explained(seed, failure.promise)
         raise SimulationFailed(seed, failure.promise, failure.facts, explained)
-    if not swept.seeds:
-        raise ValueError("no seed was run; give some, as seeds=range(100)")
+    if swept.idle:
+        raise ValueError(swept.idle)
     return swept

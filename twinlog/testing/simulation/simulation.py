@@ -26,6 +26,19 @@ class Sweep:
     """Simulated."""
     failures: Sequence[tuple[int, Failure]] = ()
     """By seed."""
+    calls: int = 0
+    """Commands of clients."""
+
+    @property
+    def idle(self) -> str:
+        """Why it shows nothing, and what to do; empty where it shows something."""
+        if not self.seeds:
+            return "no seed was run; give some, as seeds=range(100)"
+        if not self.calls and not self.failures:
+            return (
+                "no seed has a command, so that nothing was asked of the services; let the script give calls"
+            )
+        return ""
 
     def __add__(self, other: Sweep) -> Sweep:
         return Sweep(
@@ -33,6 +46,7 @@ class Sweep:
             self.steps + other.steps,
             self.seconds + other.seconds,
             [*self.failures, *other.failures],
+            self.calls + other.calls,
         )
 
 
@@ -62,7 +76,7 @@ class Simulation:
             for seed in seeds:
                 result = self.run(seed)
                 failures = [(seed, result.failure)] if result.failure else []
-                total += Sweep(1, result.steps, result.seconds, failures)
+                total += Sweep(1, result.steps, result.seconds, failures, result.calls)
                 if failures:
                     break
                 if total.seeds % _COLLECT_EVERY == 0:

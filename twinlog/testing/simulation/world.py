@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.model.errors import Overloaded
+from twinlog.model.forms import DURATION, refuse_value
 from twinlog.service.wiring import servicers
 from twinlog.testing.fakes import START, CountedIds
 from twinlog.testing.simulation.call import CallContext
@@ -120,6 +121,7 @@ class World(Scene):
         Where nothing is due, days pass at once: what looks around every ten minutes or more often is not run all
         the while.
         """
+        refuse_value("advance", {"by": by}, {"by": DURATION})
         until = self._loop.time() + by.total_seconds()
         while (left := until - self._loop.time()) > 0:
             self._pass(min(left, _LULL_SECONDS))
@@ -165,7 +167,7 @@ class World(Scene):
             member = Member(hosted, self.logs, self.twins, clock, self._ids, self._crashed, self.keys)
             await self._stack.enter_async_context(member.running())
             self._members[name] = member
-            self._edges[name] = servicers(hosted.wire(member, self.views[name]))
+            self._edges[name] = servicers(hosted.wire(member, self.views[name]), name)
 
     def _pass(self, seconds: float) -> None:
         until = self._loop.time() + seconds
