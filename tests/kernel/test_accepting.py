@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from grpc._cython import cygrpc
 from structlog.testing import capture_logs
 
 from proof.bench.load import Connection, Load
@@ -208,11 +210,80 @@ async def test_what_the_core_drops_does_not_count_as_waiting_for_ever(
 
 
 @ahead
+async def test_a_call_that_has_ended_in_the_core_and_not_yet_here_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"callsStarted": "1", "callsSucceeded": "1"}
+    answer = json.dumps({"server": {"data": told}}).encode()
+    monkeypatch.setattr(cygrpc, "channelz_get_server", lambda _id: answer)
+    acceptor = accepting.Acceptor([])
+    acceptor._count(acceptor._methods[0])
+    call = asyncio.create_task(asyncio.sleep(0))
+    acceptor._calls.add(call)
+    assert acceptor.waiting == 0
+    await call
+    acceptor._calls.clear()
+    assert acceptor.waiting == 0
+    await acceptor.stop(0)
+
+
+@ahead
+async def test_what_the_core_drops_does_not_count_as_waiting_where_crowds_come_on_and_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accepting, "_MANY", 10)
+    most, sent = 100, 300
+    limits = [
+        ("grpc.server.max_pending_requests", most // 2),
+        ("grpc.server.max_pending_requests_hard_limit", most),
+    ]
+    acceptor = accepting.Acceptor(limits)
+    gate = gates.Gate()
+    gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
+    acceptor.add("a.Service", {"Do": gate})
+    port = acceptor.server.add_insecure_port("127.0.0.1:0")
+    await acceptor.server.start()
+    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
+    async with load.idle(sent, b"") as connection:
+        await until(lambda: acceptor.waiting == sent)  # nothing is accepted yet
+        await until(lambda: connection.open <= most and acceptor._opened() == connection.open)
+        acceptor._crowded = True
+        acceptor._settle()
+        assert acceptor.waiting == connection.open
+        monkeypatch.setattr(accepting, "_MOST_CONNECTIONS", 1)
+        async with load.idle(0, None):
+            await until(lambda: acceptor._opened() is None)
+        await acceptor.start()
+        await until(lambda: len(acceptor._calls) == connection.open)
+        assert acceptor.waiting == 0
+    await acceptor.stop(0)
+
+
+@ahead
+async def test_a_crowd_is_refused_in_parts_so_that_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(accepting.Acceptor, "_send", lambda _self, call, _refusal: sent.append(call))
+    acceptor = accepting.Acceptor([])
+    refusal = gates.Refusal(8, "", (), lambda: None)
+    most = accepting._MOST_TOGETHER
+    acceptor._held.extend(accepting._Held(0.0, call, refusal) for call in range(3 * most))
+    acceptor._refuse()
+    assert len(sent) == most
+    await until(lambda: len(sent) == 3 * most)
+    assert sent == [*range(3 * most)]
+    assert acceptor._timer is None
+    await acceptor.stop(0)
+
+
+@ahead
 def test_what_waits_behind_a_crowd_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     async def settled(*turns: tuple[int, bool]) -> int:
         acceptor = accepting.Acceptor([])
         for counted, crowded in turns:
             monkeypatch.setattr(accepting.Acceptor, "_not_accepted", counted)
+            monkeypatch.setattr(accepting.Acceptor, "_opened", lambda _self: None)
             acceptor._crowded = crowded
             acceptor._settle()
             assert acceptor._settling
@@ -295,8 +366,9 @@ def _calls() -> list[str]:
 
 
 @ahead
-async def test_a_server_has_stopped_once_its_calls_have_ended() -> None:
+async def test_a_server_has_stopped_once_its_calls_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that were cut off: what they clean up needs what is closed next."""
+    monkeypatch.setattr(accepting, "_LEAVING_SECONDS", _LONG_SECONDS)  # a busy machine may take its time
     ended: list[str] = []
 
     async def get(_request: GetOrderRequest, _context: Context) -> GetOrderResponse:

@@ -33,6 +33,8 @@ _MOST = 64
 """Calls of one method that are asked for at once."""
 _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
+_MOST_TOGETHER = 128
+"""No more than so many: a crowd's would hold up the loop for a second, and health with it."""
 _AGAIN_SECONDS = 0.1
 _LEAVING_SECONDS = 1.0
 """How long calls that were cancelled may take to end."""
@@ -42,6 +44,8 @@ _CALM_SECONDS, _CALMS = 0.5, 8
 slow, calls wait without a crowd, too."""
 _MANY, _LATE_SECONDS, _MOST_LATE = 1024, 0.25, 4
 """So many calls in the core that take so long to accept are too much; one look of so many lets them in all the same."""
+_MOST_CONNECTIONS = 256
+"""So many are asked how many calls are open on them; each takes some tens of microseconds."""
 _NO_FLAGS = 0
 _KNOWN = {
     "_handle_rpc": [
@@ -56,7 +60,13 @@ _KNOWN = {
     "execute_batch": ["grpc_call_wrapper", "operations", "loop"],
 }
 """Functions of grpc.aio's core, with their parameters."""
-_KNOWN_OTHERS = ("channelz_get_server", "channelz_get_servers", "_RequestCallError")
+_KNOWN_OTHERS = (
+    "channelz_get_server",
+    "channelz_get_servers",
+    "channelz_get_server_sockets",
+    "channelz_get_socket",
+    "_RequestCallError",
+)
 _KNOWN_METHODS = ("_make_request_call_future", "_request_call", "_request_registered_call", "shutdown")
 _NOT_SERVED = Refusal(grpc.StatusCode.UNIMPLEMENTED.value[0], "Method not found!", (), lambda: None)
 
@@ -158,6 +168,8 @@ class Acceptor:
         """Whether a crowd has come since it was last counted."""
         self._counted: deque[int] = deque(maxlen=_CALMS)
         """How many were not accepted, each time since the last crowd."""
+        self._accepted = 0
+        """How many calls were accepted, of whatever method."""
         self._lost = 0
         """How many calls the core has dropped before they were accepted; it never says that they ended."""
 
@@ -222,6 +234,7 @@ class Acceptor:
 
     def _count(self, method: _Method) -> None:
         """Notes that a call came."""
+        self._accepted += 1
         self._came += 1
         if not method.came:
             asyncio.get_running_loop().call_soon(self._turned, method)
@@ -249,12 +262,19 @@ class Acceptor:
             method.crowded = False
 
     def _settle(self) -> None:
-        """Where no crowd came for a while, nothing waited: what had not ended then never will."""
+        """Finds what the core has dropped, so that it does not count as waiting.
+
+        Where no crowd came for a while, nothing waited: what was not accepted then never will be. And where it would
+        matter, the connections say how many calls are open, crowd or not.
+        """
         if self._crowded:
             self._counted.clear()
         self._counted.append(self._not_accepted)
         if len(self._counted) == _CALMS:
             self._lost = min(self._counted)
+        if self.waiting > _MANY and (opened := self._opened()) is not None:
+            under_way = len(self._calls) + len(self._held) + len(self._sending)
+            self._lost = self._not_accepted - max(0, opened - under_way)
         self._crowded = False
         self._settling = asyncio.get_running_loop().call_later(_CALM_SECONDS, self._settle)
 
@@ -269,12 +289,24 @@ class Acceptor:
 
     @property
     def _not_accepted(self) -> int:
+        # Not what has ended, less what is under way: the core knows sooner than we that a call has ended.
         told = json.loads(cygrpc.channelz_get_server(self._id))["server"]["data"]
-        under_way = len(self._calls) + len(self._held) + len(self._sending)
-        started, *ended = [
-            int(told.get(name, 0)) for name in ("callsStarted", "callsSucceeded", "callsFailed")
-        ]
-        return started - sum(ended) - under_way
+        return int(told.get("callsStarted", 0)) - self._accepted
+
+    def _opened(self) -> int | None:
+        """How many calls are open on all connections; None where those are too many to be asked."""
+        told = json.loads(cygrpc.channelz_get_server_sockets(self._id, 0, _MOST_CONNECTIONS))
+        if not told.get("end"):
+            return None
+        opened = 0
+        for ref in told.get("socketRef", ()):
+            with suppress(ValueError):  # it has ended since
+                data = json.loads(cygrpc.channelz_get_socket(int(ref["socketId"])))["socket"]["data"]
+                started, *ended = [
+                    int(data.get(name, 0)) for name in ("streamsStarted", "streamsSucceeded", "streamsFailed")
+                ]
+                opened += started - sum(ended)
+        return opened
 
     def _begin(self, call: Any, method: _Method) -> None:
         """Serves a call as grpc.aio would."""
@@ -295,12 +327,15 @@ class Acceptor:
         """Refuses the calls that have been held for long enough."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._held and self._held[0].due <= now:
+        for _ in range(_MOST_TOGETHER):
+            if not self._held or self._held[0].due > now:
+                break
             _, call, refusal = self._held.popleft()
             self._send(call, refusal)
         self._timer = None
         if self._held:
-            self._timer = loop.call_at(max(self._held[0].due, now + _TOGETHER_SECONDS), self._refuse)
+            due = self._held[0].due
+            self._timer = loop.call_at(due if due <= now else max(due, now + _TOGETHER_SECONDS), self._refuse)
 
     def _send(self, call: Any, refusal: Refusal) -> None:
         """Sends a call its refusal. A task would cost as much again: the batch is a coroutine that waits once."""
