@@ -51,12 +51,16 @@ _BY_THE_SAME_CALL = {
     "postgres.migrations:apply": "the trial of migrations",
     "postgres.migrations:refused_tables": "the same, and whether the user may create tables",
     "postgres.named_queries:part_of": "pending, and wiring",
+    "postgres.views:PostgresViews.note": "wiring",
+    "rpc.read_model:ReadModel.__init__": "wiring",
+    "rpc.read_model:ReadModel.subscribe": "wiring",
     "service.service:Service._with_policies_of_sagas": "wiring",
     "service.service:Service.subscribe": "wiring",
     "service.service:_in_memory": "wiring",
     "service.settings:load": "load",
     "service.starting:waited_for.attempted": "what it wraps is raised to a doctor as it is",
     "service.spec:ServiceSpec.__post_init__": "the import of the program",
+    "service.wiring:servicers": "wiring",
 }
 _BY_A_LOOK = {
     "observe.metrics.serving:serving": "whether METRICS_ADDRESS is free",
