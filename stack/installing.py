@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 
 _RETRIES = 2
@@ -53,8 +54,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pass_on(lines: Iterable[bytes], said: queue.Queue[bytes | None]) -> None:
-    for line in lines:
-        said.put(line)
+    with suppress(OSError, ValueError):  # it is closed once nobody asks for more
+        for line in lines:
+            said.put(line)
     said.put(None)
 
 

@@ -348,7 +348,7 @@ async def test_a_page_token_signed_with_what_anybody_knows_is_refused(client: Cl
     for address, log in logs.items():
         async with grpc.aio.insecure_channel(address) as channel:
             ask = DeadLetterServiceStub(channel).ListDeadLetters
-            for key in (b"", f"dead letters of {log}".encode(), log.encode(), b"page tokens"):
+            for key in (b"\0", f"dead letters of {log}".encode(), log.encode(), b"page tokens"):
                 token = PageTokens(key).issue(filters, ("order_svc.orders", 1))
                 refused = await refusal(ask(ListDeadLettersRequest(page_token=token), timeout=PATIENCE))
                 assert (refused.code, refused.fields) == (INVALID, {"page_token"})
