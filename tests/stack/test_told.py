@@ -91,6 +91,15 @@ async def test_what_cannot_be_written_is_told_in_one_line() -> None:
             await until_told(fails(other))
 
 
+def _program(module: str, port: int = 1) -> Program:
+    return Program(module, f"{module.upper()}_ADDRESS", f"127.0.0.1:{port}")
+
+
+def _restarting(folder: Path, said: list[str], *programs: Program) -> Supervisor:
+    """Runs programs of a folder as `twinlog dev` does."""
+    return Supervisor(list(programs), {}, said.append, root=folder, folder=folder, restarts=True)
+
+
 async def test_a_service_whose_output_nobody_takes_ends_the_run(tmp_path: Path) -> None:
     """It would stand still as soon as its pipe is full."""
     (tmp_path / "loud.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
@@ -98,9 +107,8 @@ async def test_a_service_whose_output_nobody_takes_ends_the_run(tmp_path: Path) 
     def say(line: str) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    program = Program("loud", "LOUD_ADDRESS", "127.0.0.1:1")
     with pytest.raises(BrokenPipeError):
-        async with Supervisor([program], {}, say, root=tmp_path, folder=tmp_path):
+        async with Supervisor([_program("loud")], {}, say, root=tmp_path, folder=tmp_path):
             pass
 
 
@@ -111,13 +119,7 @@ async def test_a_program_that_is_refused_waits_for_a_change_while_others_go_on(t
     (tmp_path / "waits.py").write_text(listens)
     (tmp_path / "wrong.py").write_text("import sys\nprint('view: change it')\nsys.exit(2)\n")
     said: list[str] = []
-    programs = [
-        Program("wrong", "WRONG_ADDRESS", "127.0.0.1:1"),
-        Program("waits", "WAITS_ADDRESS", f"127.0.0.1:{port}"),
-    ]
-    async with Supervisor(
-        programs, {}, said.append, root=tmp_path, folder=tmp_path, restarts=True
-    ) as supervisor:
+    async with _restarting(tmp_path, said, _program("wrong"), _program("waits", port)) as supervisor:
         assert supervisor.ended == ["wrong"]
         assert not supervisor.failed.done()
         (tmp_path / "wrong.py").write_text("import time\nprint('right', flush=True)\ntime.sleep(600)\n")
@@ -153,14 +155,7 @@ async def test_a_program_that_crashes_again_and_again_says_so_once(
         (tmp_path / "new.py").replace(program)
 
     write("one")
-    async with Supervisor(
-        [Program("crashes", "CRASHES_ADDRESS", "127.0.0.1:1")],
-        {},
-        said.append,
-        root=tmp_path,
-        folder=tmp_path,
-        restarts=True,
-    ):
+    async with _restarting(tmp_path, said, _program("crashes")):
         await tried(3)
         # Of another length: what was written in the same second and is as long, Python takes for compiled already.
         write("another")
@@ -180,14 +175,7 @@ async def test_a_program_that_ran_for_long_says_how_it_ended_whatever_it_said_be
     monkeypatch.setattr(supervisor, "_STABLE_SECONDS", 0.0)
     (tmp_path / "crashes.py").write_text("raise SystemExit('one')\n")
     said: list[str] = []
-    async with Supervisor(
-        [Program("crashes", "CRASHES_ADDRESS", "127.0.0.1:1")],
-        {},
-        said.append,
-        root=tmp_path,
-        folder=tmp_path,
-        restarts=True,
-    ):
+    async with _restarting(tmp_path, said, _program("crashes")):
         await until(lambda: sum("ended with 1" in each for each in said) >= 2)
 
 
