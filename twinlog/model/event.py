@@ -177,6 +177,8 @@ class Recorded(_Recorded):
     Raises ValueError unless each part is what it is said to be.
     """
 
+    __slots__ = ()
+
     def __new__(
         cls,
         log: str,
