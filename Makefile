@@ -156,4 +156,4 @@ $(GENERATED): $(INSTALLED) $(PROTOS) protos/generate.py
 	@touch $@
 
 $(IMAGE): $(INSTALLED) $(PROTOS) protos/generate.py
-	@$(PY) protos/generate.py --image $@
+	@$(PY) protos/generate.py --image $@.part && mv $@.part $@

@@ -199,13 +199,24 @@ def test_an_index_that_never_answers_ends_the_installation_with_pips_reason(tmp_
 
 
 def test_what_pip_is_at_is_told(tmp_path: Path) -> None:
-    script = [f"until grep -q {told} told; do sleep 0.1; done" for told in ("question", "a==1")]
-    code, said, _ = installing(tmp_path, "\necho Collecting a==1\n".join(script) + "\necho 'WARNING: odd'")
+    question, collecting, installs = (
+        f"until grep -qE '{told}' told; do sleep 0.1; done" for told in ("question", "a==1", "collected|uninstalled")
+    )
+    script = (
+        question,
+        "echo Collecting a==1",
+        collecting,
+        "echo 'Installing collected packages: a, pip'; echo '      Successfully uninstalled pip-1'",
+        installs,
+        "echo 'WARNING: odd'",
+    )
+    code, said, _ = installing(tmp_path, "\n".join(script))
     *waits, last = dict.fromkeys(said.splitlines())
     assert (code, last) == (0, "WARNING: odd")
     assert waits == [
         "… pip is at its first question to an index of packages",
         "… pip is at Collecting a==1",
+        "… pip is at Installing collected packages: a, pip",
     ]
 
 
