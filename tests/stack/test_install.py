@@ -200,7 +200,8 @@ def test_an_index_that_never_answers_ends_the_installation_with_pips_reason(tmp_
 
 def test_what_pip_is_at_is_told(tmp_path: Path) -> None:
     question, collecting, installs = (
-        f"until grep -qE '{told}' told; do sleep 0.1; done" for told in ("question", "a==1", "collected|uninstalled")
+        f"until grep -qE '{told}' told; do sleep 0.1; done"
+        for told in ("question", "a==1", "collected|uninstalled")
     )
     script = (
         question,
