@@ -23,12 +23,12 @@ _FAKE_PYTHON = """\
 # Stands still at the moment that $CUT names, as a slow disk or network would have it.
 reach() { if [ "$CUT" = "$1" ]; then : >reached; exec sleep 600; fi; }
 case "$*" in
-"-c "*venv.main*)
-    mkdir -p "$3/bin"
+"-c "*" venv .venv")
+    mkdir -p "$4/bin"
     reach "empty environment"
-    cp "$0" "$3/bin/python"
+    cp "$0" "$4/bin/python"
     reach "environment without pip"
-    touch "$3/pip"
+    touch "$4/pip"
     echo made >> calls ;;
 "-c "* | "stack/installing.py "*) exec {python} "$@" ;;
 *"-m pip install "*)
