@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from twinlog.cli import again
 from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import print_json
 from twinlog.cli.project import Project
@@ -120,7 +121,7 @@ def _failure(simulation: Any, seed: int | None, failure: Any) -> dict[str, Any]:
 
 
 def _replay(seed: int | None) -> str:
-    return f"twinlog simulate --seed {seed}"
+    return f"{again.command()} simulate --seed {seed}"
 
 
 def _progress(text: str, *, end: str = "") -> None:

@@ -39,7 +39,7 @@ and idle is kept for the next read, which would be the one to fail."""
 
 @contextmanager
 def refused_at_start() -> Iterator[None]:
-    """Raises a wrong setting as ConfigurationError: while a process starts, nobody waits for it to be mended."""
+    """Raises a wrong setting as ConfigurationError: a process that starts ends on it, and does not wait."""
     try:
         yield
     except WrongSetting as error:
