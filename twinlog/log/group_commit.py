@@ -25,7 +25,7 @@ from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
 from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
-from twinlog.log.twin import EventTooLarge
+from twinlog.log.twin import EventTooLarge, LogForked
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
@@ -122,6 +122,8 @@ class GroupCommit:
             # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty again.
             self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
             await self._commit_apart(units)
+        except LogForked:  # which is told where it is found
+            raise
         except Unavailable as error:
             self._told.failed(error)
             raise
