@@ -26,6 +26,7 @@ from twinlog.postgres.migrations import (
     functions,
     migrations,
     missing,
+    name_of,
     refused_tables,
 )
 
@@ -83,7 +84,7 @@ async def columns_after(connection: asyncpg.Connection, packages: Sequence[str])
         applied += [each for each in functions(package) if each not in replaced]
         new += [*later, *replaced]
     _refuse_others([*applied, *new], [row[0] for row in await connection.fetch(_SCHEMAS)])
-    there, here = await columns_in(connection), await _named(connection)
+    database, there, here = await name_of(connection), await columns_in(connection), await _named(connection)
     async with _out_of_sight(connection):
         try:
             await _run(connection, applied)
@@ -103,7 +104,7 @@ async def columns_after(connection: asyncpg.Connection, packages: Sequence[str])
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
             raise NotTried(reason(error)) from error
         except asyncpg.InsufficientPrivilegeError as error:
-            raise refused_tables(error) from error
+            raise refused_tables(error, database) from error
         return _changed(there, before, await columns_in(connection))
 
 

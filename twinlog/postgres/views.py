@@ -95,7 +95,7 @@ class PostgresViews:
         self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
         self._lookups: dict[str, Lookups] = {}
-        self._writer = ViewWriter(self.pool, self._queries, package, rows)
+        self._writer = ViewWriter(log, self._queries, package, rows)
         self.live = LiveBuilds()
         self._place: str | None = None
         """Where the builds are that it keeps; None: it reads those that are live."""
