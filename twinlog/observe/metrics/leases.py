@@ -19,7 +19,6 @@ class Leases:
     """Looks at leases."""
 
     name = "leases"
-    metrics: Sequence[Metric] = (HELD,)
 
     def __init__(self, leases: Mapping[str, Lease]) -> None:
         """``leases``: by the work that each is for."""

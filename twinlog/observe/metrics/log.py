@@ -74,18 +74,6 @@ class LogTally:
     """What was asked of one log."""
 
     name = "log"
-    metrics: Sequence[Metric] = (
-        APPEND_SECONDS,
-        APPEND_EVENTS,
-        EVENTS,
-        CONFLICTS,
-        APPEND_FAILURES,
-        LOAD_SECONDS,
-        LOADED_STREAMS,
-        LOADED_EVENTS,
-        EXCLUSIVE,
-        SNAPSHOTS,
-    )
 
     def __init__(self) -> None:
         self.log = ""

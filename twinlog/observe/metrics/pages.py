@@ -34,7 +34,6 @@ class Pages:
     """Counts what a console is asked. Paths are those of its routes, such as ``/log/{log}/{position}``: few."""
 
     name = "pages"
-    metrics: Sequence[Metric] = (REQUESTS, DURATION, VIEWERS, LOADED)
 
     def __init__(self, watched: Callable[[], tuple[int, int]]) -> None:
         """``watched``: how many live streams are open, and of how many URLs."""

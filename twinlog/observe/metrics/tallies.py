@@ -47,8 +47,8 @@ class Bounded:
         """``words``: those that are told from the start, so that their first time shows as an increase."""
         self.counts: dict[str, int] = dict.fromkeys(words, 0)
 
-    def add(self, word: str, number: int = 1) -> None:
+    def add(self, word: str) -> None:
         """Counts a word."""
         if word not in self.counts and len(self.counts) >= _MOST_VALUES:
             word = OTHER
-        self.counts[word] = self.counts.get(word, 0) + number
+        self.counts[word] = self.counts.get(word, 0) + 1
