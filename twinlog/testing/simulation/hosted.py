@@ -14,6 +14,7 @@ from twinlog.log.lease import ALWAYS_HELD
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryQueries, MemoryViews
+from twinlog.model.event import Recorded
 from twinlog.model.forms import (
     FLAG,
     Form,
@@ -104,6 +105,12 @@ class Projected:
     routing_key: str
     types: Sequence[str]
     """Short names of the event types that it wants; empty: all."""
+
+
+def is_wanted(by: Consumer | Projected, event: Recorded) -> bool:
+    """Whether a consumer is sent an event."""
+    of_type = not by.types or event.type.rpartition(".")[2] in by.types
+    return of_type and by.routing_key in ("", event.routing_key)
 
 
 @dataclass

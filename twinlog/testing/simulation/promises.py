@@ -12,6 +12,7 @@ from twinlog.model.view import Changes
 from twinlog.testing.simulation.commits import Commits
 from twinlog.testing.simulation.cuts import Cuts
 from twinlog.testing.simulation.folds import Folds
+from twinlog.testing.simulation.hosted import is_wanted
 from twinlog.testing.simulation.invariants import Invariants
 from twinlog.testing.simulation.mirrors import Mirrors
 from twinlog.testing.simulation.scene import Scene
@@ -93,7 +94,7 @@ class Promises:
         for name, consumer in survey.policies.items():
             own = self._scene.logs[survey.hosted[survey.service_of(name)].spec.log]
             for event in self._scene.logs[consumer.source].events[own.checkpoints.get(name, 0) :]:
-                if _concerns(consumer.types, consumer.routing_key, event) and consumer.called_for([event]):
+                if is_wanted(consumer, event) and consumer.called_for([event]):
                     yield f"{name} has not handled {event.address}"
                     break
         for name, effects in survey.effects.items():
@@ -102,9 +103,3 @@ class Promises:
                 if effects.calls_for_something(self._scene.decoded(event)):
                     yield f"{name} has not handled {event.address}"
                     break
-
-
-def _concerns(types: Sequence[str], routing_key: str, event: Recorded) -> bool:
-    if types and event.type.rpartition(".")[2] not in types:
-        return False
-    return not routing_key or event.routing_key == routing_key
