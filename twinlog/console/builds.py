@@ -152,8 +152,6 @@ def builds_of(answer: Answer[pb.ListViewsResponse] | None, view: str) -> Builds 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a switch would do."""
-
     answer: Answer[pb.SwitchViewResponse]
     dead_letters: str = ""
     """What has to be confirmed, of events that only the new build has set aside; empty: nothing."""

@@ -53,11 +53,6 @@ class Said:
     """What is wrong with the chain of its log."""
 
     @property
-    def known(self) -> bool:
-        """Whether it has said anything, or is known to be silent."""
-        return self.described is not None or self.silent_since is not None
-
-    @property
     def own_log(self) -> pb.LogDescription | None:
         """The log that it owns."""
         return next((log for log in self.described.logs if log.own), None) if self.described else None
@@ -99,9 +94,12 @@ class Look:
 
     def owner(self, log: str) -> Said | None:
         """The service whose own log that is."""
-        return next(
-            (said for said in self.services.values() if said.own_log and said.own_log.log == log), None
-        )
+        return self.logs.get(log)
+
+    def head(self, log: str) -> int | None:
+        """The position of a log's last event, where its owner has told that."""
+        owner = self.owner(log)
+        return owner.own_log.head if owner and owner.own_log else None
 
     @property
     def logs(self) -> dict[str, Said]:

@@ -21,8 +21,6 @@ _CHARACTER = 6.6
 
 @dataclass(frozen=True)
 class Node:
-    """One thing of a table."""
-
     x: float
     y: float
     width: float
@@ -41,8 +39,6 @@ class Node:
 
 @dataclass(frozen=True)
 class Diagram:
-    """The whole drawing."""
-
     nodes: Sequence[Node]
     paths: Sequence[str]
     back: Sequence[str]

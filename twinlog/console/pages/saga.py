@@ -31,8 +31,6 @@ _UNDER_WAY = (pb.SAGA_STATUS_RUNNING, pb.SAGA_STATUS_COMPENSATING, pb.SAGA_STATU
 
 @dataclass(frozen=True)
 class SagaPage:
-    """The page."""
-
     service: str
     address: str
     saga: pb.Saga
@@ -46,11 +44,9 @@ class SagaPage:
 
     @property
     def state(self) -> State:
-        """Where it stands."""
         return saga_state(self.saga.status)
 
     def step_state(self, step: pb.SagaStep) -> State:
-        """Where a step stands."""
         return step_state(step.status)
 
     def of_table(self, step: pb.SagaStep) -> inspection.SagaTableStep:
@@ -62,7 +58,6 @@ class SagaPage:
 
     @property
     def orders(self) -> Sequence[saga_orders.Order]:
-        """What may be ordered."""
         return [*saga_orders.ORDERS.values()] if self.saga.status in _UNDER_WAY else []
 
 
@@ -85,9 +80,7 @@ async def load(services: Services, query: Query) -> SagaPage:
         return _without(services, query, said, answer)
     saga = answer.message.saga
     table = next((each for each in tables if each.version == saga.version), None)
-    look = (
-        await services.look()
-    )  # what turned out meanwhile is newer than what the saga's service could find out
+    look = await services.look()  # newer than what the saga's service could find out
     answers = [owed(look, each) for each in saga.awaited]
     page = SagaPage(
         said.service,

@@ -35,8 +35,6 @@ class Count:
 
 @dataclass(frozen=True)
 class Sagas:
-    """The page."""
-
     service: str = ""
     """The service whose sagas are shown; empty: none is known to have any."""
     services: Sequence[str] = ()
@@ -66,7 +64,6 @@ class Sagas:
         }
 
     def state_of(self, saga: pb.Saga) -> State:
-        """Where a saga stands."""
         return saga_state(saga.status)
 
     @property
@@ -122,7 +119,6 @@ async def load(services: Services, query: Query) -> Sagas:
 
 
 def owners_of_sagas(look: Look) -> list[str]:
-    """The services that have sagas."""
     return [said.service for said in look.services.values() if said.described and said.described.sagas]
 
 

@@ -19,8 +19,6 @@ _REHEARSAL = "view_rehearsal.html"
 
 @dataclass(frozen=True)
 class ViewPage:
-    """The page."""
-
     view: View
     address: str
     """Of the service, for commands."""
