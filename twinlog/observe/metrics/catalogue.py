@@ -56,7 +56,6 @@ The label `log` is the name of a log, such as `orders`; `consumer` is the name o
 
 
 def page() -> str:
-    """The page in Markdown."""
     parts = [_INTRODUCTION]
     for heading, metrics in BY_CONCERN.items():
         parts.append(f"\n## {heading}\n\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")

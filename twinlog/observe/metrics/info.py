@@ -13,8 +13,6 @@ INFO = Metric(
 
 
 class Info:
-    """Names a process."""
-
     name = "info"
 
     def __init__(self, service: str) -> None:

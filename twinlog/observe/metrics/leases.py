@@ -16,8 +16,6 @@ HELD = Metric(
 
 
 class Leases:
-    """Looks at leases."""
-
     name = "leases"
 
     def __init__(self, leases: Mapping[str, Lease]) -> None:

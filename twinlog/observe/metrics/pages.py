@@ -42,7 +42,6 @@ class Pages:
         self._seconds: dict[str, Histogram] = defaultdict(Histogram)
 
     def answered(self, page: str, status: int, seconds: float) -> None:
-        """Counts a response."""
         self._requests[page, status] += 1
         self._seconds[page].observe(seconds)
 

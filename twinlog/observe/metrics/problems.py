@@ -19,8 +19,6 @@ PROBLEM = Metric(
 
 
 class Problems:
-    """Looks at what health watches."""
-
     name = "problems"
 
     def __init__(self, inspected: Inspected) -> None:

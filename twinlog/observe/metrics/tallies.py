@@ -34,7 +34,6 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
         return sum(self.counts)
 
 
@@ -48,7 +47,6 @@ class Bounded:
         self.counts: dict[str, int] = dict.fromkeys(words, 0)
 
     def add(self, word: str) -> None:
-        """Counts a word."""
         if word not in self.counts and len(self.counts) >= _MOST_VALUES:
             word = OTHER
         self.counts[word] = self.counts.get(word, 0) + 1

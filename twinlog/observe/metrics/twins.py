@@ -53,8 +53,6 @@ CHAIN_HASH = Metric(
 
 
 class Twins:
-    """Looks at logs and streams."""
-
     name = "twins"
 
     def __init__(self, inspected: Inspected, streams: Streams, relay: Relay, clock: Clock) -> None:

@@ -52,8 +52,6 @@ IGNORED = Metric(
 
 
 class Writing:
-    """Looks at a writer."""
-
     name = "writer"
 
     def __init__(self, log: str, writer: Writer) -> None:
