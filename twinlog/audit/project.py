@@ -10,11 +10,10 @@ from typing import Any
 from twinlog.audit.auditor import GRACE, Auditor
 from twinlog.audit.dead_letters import DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Domains
-from twinlog.audit.errors import CannotAudit
 from twinlog.audit.followers import Follower
 from twinlog.audit.sagas import Sagas
 from twinlog.audit.shared_views import SharedRows, SharedViewAudit
-from twinlog.audit.survey import Wired, surveyed
+from twinlog.audit.survey import CannotAudit, Wired, surveyed
 from twinlog.audit.system import AuditedLog, System
 from twinlog.audit.tables import TableRows
 from twinlog.audit.views import RowsAudit, ViewAudit
