@@ -27,7 +27,7 @@ from twinlog.testing.simulation.network import Network
 from twinlog.testing.simulation.newer import newer_event
 from twinlog.testing.simulation.process import Process
 from twinlog.testing.simulation.promises import Promises
-from twinlog.testing.simulation.quiet import defects_told_to, optimistic_rounds, short_logs_fill_builds
+from twinlog.testing.simulation.quiet import bounds_of, defects_told_to
 from twinlog.testing.simulation.scenario import Plan, Scenario
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.twin import TwinServer
@@ -107,8 +107,7 @@ class Run:
     def run(self) -> Result:
         """Plays the plan, heals, and waits for rest."""
         faulty, patience = self._scenario.faulty_seconds, self._scenario.patience_seconds
-        rounds = self._plan.optimistic_rounds
-        with optimistic_rounds(rounds), short_logs_fill_builds(), defects_told_to(self.fail):
+        with bounds_of(self._plan), defects_told_to(self.fail):
             for process in self._processes.values():
                 self.later(self.chance.random() * 0.2, process.start)
             for fault in self._plan.faults:
