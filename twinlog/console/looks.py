@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 from twinlog.console.answers import Answer, Why
@@ -220,9 +221,10 @@ class Looking:
             self._answered(name, described.message, found, time.monotonic() - began)
 
     async def _ask_both(self, name: str) -> tuple[Answer[Any], Answer[Any]]:
+        ask, stub = partial(self._ask_service, name, seconds=LATE_SECONDS), InspectionServiceStub
         return await asyncio.gather(
-            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=LATE_SECONDS),
-            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=LATE_SECONDS),
+            ask(lambda c: stub(c).Describe, pb.DescribeRequest()),
+            ask(lambda c: stub(c).ListConsumers, pb.ListConsumersRequest()),
         )
 
     def _fell_silent(self, name: str, failed: Answer[Any], asked_at: datetime) -> None:
@@ -261,11 +263,3 @@ class Looking:
             self.on_move()
         if said.silent_since != before.silent_since:
             self.on_turn()
-
-
-def _describe(channel: Any) -> Any:
-    return InspectionServiceStub(channel).Describe
-
-
-def _consumers(channel: Any) -> Any:
-    return InspectionServiceStub(channel).ListConsumers

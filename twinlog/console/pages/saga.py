@@ -13,7 +13,7 @@ from twinlog.console.answers import Answer
 from twinlog.console.kept import Kept
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
-from twinlog.console.page import Form, Outcome, Page, Query, missing, refused
+from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
 from twinlog.console.saga_words import State, saga_state, step_state
 from twinlog.console.services import Services, seconds_at_once
@@ -151,14 +151,6 @@ def _without(services: Services, query: Query, said: Said, answer: Answer[Any]) 
     return replace(last, problem=f"{said.service} does not tell: {answer.problem}.")
 
 
-async def _rehearse(services: Services, query: Query, form: Form) -> Outcome:
-    return await saga_orders.rehearse(services, *await _one(services, query), form)
-
-
-async def _do(services: Services, query: Query, form: Form) -> Outcome:
-    return await saga_orders.do(services, *await _one(services, query), form)
-
-
 async def _one(services: Services, query: Query) -> tuple[str, pb.SagaSelection]:
     name = query.get("saga")
     said = _owner(await services.look(), name)
@@ -171,6 +163,6 @@ PAGES = [
         "Saga {saga_id}",
         "saga.html",
         load,
-        actions={"rehearse": _rehearse, "do": _do},
+        actions=saga_orders.actions(_one),
     )
 ]
