@@ -68,7 +68,6 @@ class CallContext:
 
     @classmethod
     def of(cls, call: Call) -> CallContext:
-        """A call's."""
         return cls(((CORRELATION_KEY, call.correlation_id), (ACTOR_KEY, call.actor)), call.patience_seconds)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
@@ -76,6 +75,14 @@ class CallContext:
 
     def time_remaining(self) -> float | None:
         return self.seconds
+
+
+def method_of(servicers: Sequence[object], service: str, name: str) -> Any:
+    """A method of one of a service's servicers. Raises LookupError."""
+    for each in servicers:
+        if callable(method := getattr(each, name, None)):
+            return method
+    raise LookupError(f"{service} serves no method {name}: what `wire` gives has none of that name")
 
 
 def shortened(text: str) -> str:
