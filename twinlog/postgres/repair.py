@@ -17,7 +17,7 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
-from twinlog.postgres.database import all_databases, connect
+from twinlog.postgres.database import all_databases, connected
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import QUERIES
@@ -65,11 +65,8 @@ async def databases(server_url: str) -> Sequence[str]:
     found: list[str] = []
     with outages():
         for name in await all_databases(server_url):
-            connection = await connect(database_url(server_url, name))
-            try:
+            async with connected(database_url(server_url, name)) as connection:
                 found += [f"{name}/{schema}" if schema else name for schema in await _with_log(connection)]
-            finally:
-                await connection.close()
     return found
 
 

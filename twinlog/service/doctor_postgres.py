@@ -14,14 +14,14 @@ from twinlog.log.installation import Identity, named
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.archive import Fetch
 from twinlog.postgres.connection import Pool
-from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
+from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, connected, is_missing
 from twinlog.postgres.identity import identity_in, only
 from twinlog.postgres.indexes import astray
 from twinlog.postgres.log import head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
 from twinlog.postgres.trial import Columns, NotTried, columns_after
-from twinlog.postgres.urls import address_of, database_of, database_url, parted
+from twinlog.postgres.urls import address_of, database_of, database_url, entry_url, parted
 from twinlog.service.doctor_findings import SEARCH_SECONDS, Finding, State, held, state_of
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
@@ -125,15 +125,10 @@ async def keys_database(server: str, database: str) -> AsyncIterator[Finding]:
 
 
 async def _not_there(server: str, subject: str) -> Finding:
-    connection = await connect(
-        server if database_of(server) else database_url(server, "postgres"), timeout=CONNECT_SECONDS
-    )
-    try:
+    async with connected(entry_url(server)) as connection:
         may = await connection.fetchval(
             "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
         )
-    finally:
-        await connection.close()
     if may:
         return Finding(subject, State.NOTE, "it is not there yet; the service makes it when it starts")
     return Finding(
