@@ -9,11 +9,10 @@ from twinlog.log import cuts
 from twinlog.log.history import Cut, LogHistory
 from twinlog.log.ports import Log
 from twinlog.log.wire import to_wire
-from twinlog.model.event import known_stream
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection_relations import EventNotFound
-from twinlog.rpc.moments import moment_of, time_of
+from twinlog.rpc.moments import moment_of, stream_of, time_of
 from twinlog.rpc.peers import HasHistories, positions
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import history_service_pb2 as pb
@@ -37,16 +36,14 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ReadStreamRequest, context: Context
     ) -> AsyncIterator[pb.ReadStreamResponse]:
         checks = Checks()
-        type, _, id = request.stream.partition("/")
-        if not (type and id):
-            checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
+        stream = stream_of(checks, request.stream)
         after_id = _event_id(checks, request.after_event_id)
         if request.after_version < 0:
             checks.violate("after_version", f"must be 1 or more, or 0; it is {request.after_version}")
         upto = moment_of(checks, "upto", request.upto)
         checks.done()
         response, size = pb.ReadStreamResponse(), 0
-        async for events in self._own.events(known_stream((type, id)), upto, request.after_version, after_id):
+        async for events in self._own.events(stream, upto, request.after_version, after_id):
             for event in events:
                 response.events.append(to_wire(event))
                 size += len(event.payload) + 500
