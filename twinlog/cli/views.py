@@ -137,15 +137,8 @@ async def _views(server: Server) -> list[dict[str, Any]]:
 
 def _row(view: dict[str, Any], consumer: dict[str, Any]) -> list[object]:
     lag: object = consumer["lag"] if consumer["lag_known"] else "?"
-    return [
-        view["view"],
-        view["service"],
-        consumer["log"],
-        consumer["position"],
-        lag,
-        consumer["dead_letters"],
-        consumer["problem"] or "ok",
-    ]
+    standing = [consumer["log"], consumer["position"], lag, consumer["dead_letters"]]
+    return [view["view"], view["service"], *standing, consumer["problem"] or "ok"]
 
 
 async def _status(options: argparse.Namespace, asked: Sequence[Server]) -> int:

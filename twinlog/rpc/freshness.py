@@ -38,11 +38,9 @@ class Messages(Protocol):
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Sends to the present subscribers."""
-        ...
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
         """``cb`` gets each message; its bytes are ``data``."""
-        ...
 
 
 class Checkpoints(Protocol):
@@ -50,7 +48,6 @@ class Checkpoints(Protocol):
 
     async def checkpoints(self) -> Mapping[str, int]:
         """The position up to which each consumer has projected its log."""
-        ...
 
 
 class ViewLagging(Unavailable):

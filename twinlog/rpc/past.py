@@ -26,7 +26,6 @@ class HasPeers(Protocol):
     @property
     def peers(self) -> HasHistories:
         """The services that it works with."""
-        ...
 
 
 class Past:

@@ -41,15 +41,12 @@ class HasHistories(Protocol):
 
     async def history(self, log: str) -> History:
         """That of a log. Raises HistoryOutOfReach."""
-        ...
 
     async def histories(self) -> Mapping[str, History]:
         """All, by log. Raises HistoryOutOfReach."""
-        ...
 
     async def ask(self, log: str, stub: type, method: str, request: Message, seconds: float) -> Any:
         """What a method of the service that has a log answers; None where it finds no such thing."""
-        ...
 
 
 class Peers:

@@ -94,11 +94,9 @@ class Subscribes(Protocol):
 
     def subscribe(self, *subscribers: Any, linger_seconds: float = 0.0) -> None:
         """Has a consumer handle a log's events."""
-        ...
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task."""
-        ...
 
 
 class ReadModel:

@@ -126,11 +126,8 @@ async def _stream(
     except TwinDamaged as error:
         return Finding(subject, State.WRONG, str(error))
     if state.holes:
-        return Finding(
-            subject,
-            State.WRONG,
-            f"{state.holes} of its messages are missing; a running service makes it anew",
-        )
+        what = f"{state.holes} of its messages are missing; a running service makes it anew"
+        return Finding(subject, State.WRONG, what)
     return Finding(subject, State.OK, f"events {state.first} to {state.last}")
 
 
@@ -153,17 +150,7 @@ async def _program(seen: Seen, main: Main | None, client: NatsClient | None) -> 
 
     @asynccontextmanager
     async def stand_in(_spec: ServiceSpec, its: Settings) -> AsyncIterator[Service]:
-        start = seen.start
-        made.append(
-            Rehearsed(
-                spec,
-                its,
-                PostgresLog(seen.pool, spec.log),
-                twin,
-                kept_consumers=start.consumers if start else None,
-                kept_views=start.views if start else None,
-            )
-        )
+        made.append(Rehearsed(spec, its, PostgresLog(seen.pool, spec.log), twin, seen.start))
         yield made[0]
 
     left_out = (ADDRESS,) if client else (ADDRESS, STREAMS)
@@ -213,14 +200,9 @@ async def _wired(spec: ServiceSpec, main: Main, stand_in: StandIn) -> list[Findi
     try:
         await rehearse(main, stand_in)
     except TimeoutError:
-        return [
-            Finding(
-                subject,
-                State.WRONG,
-                f"main did not come to its end within {WIRED_SECONDS:g} s; let it do nothing but wire, and end with "
-                "service.serve(…) or shutdown.wait()",
-            )
-        ]
+        late = f"main did not come to its end within {WIRED_SECONDS:g} s"
+        way_out = "let it do nothing but wire, and end with service.serve(…) or shutdown.wait()"
+        return [Finding(subject, State.WRONG, f"{late}; {way_out}")]
     except TwinlogError as error:
         return [Finding(subject, state_of(error), " ".join(str(error).split()))]
     except Exception as error:  # whatever the project's own code raises

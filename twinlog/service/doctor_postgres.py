@@ -70,12 +70,8 @@ async def service_database(settings: Settings, seen: Seen | None) -> AsyncIterat
                 if finding.state is State.NOTE:
                     yield await _tried(connection, packages, seen)
             seen.identity = await identity_in(connection)
-            whose = (
-                f"belongs to installation {seen.identity.installation}"
-                if seen.identity
-                else "belongs to nobody yet"
-            )
-            yield Finding(subject, State.OK, f"it {whose}")
+            whose = f"installation {seen.identity.installation}" if seen.identity else "nobody yet"
+            yield Finding(subject, State.OK, f"it belongs to {whose}")
             if await pending(connection, _KERNEL):
                 if await connection.fetchval(_HAS_LOG):
                     what = "what is stored is compared once Twinlog's own migrations are applied"
@@ -131,11 +127,9 @@ async def _not_there(server: str, subject: str) -> Finding:
         )
     if may:
         return Finding(subject, State.NOTE, "it is not there yet; the service makes it when it starts")
-    return Finding(
-        subject,
-        State.WRONG,
-        "it is not there, and this user may not create it: create it, or grant CREATEDB; a pooler has to know it too",
-    )
+    what = "it is not there, and this user may not create it"
+    way_out = "create it, or grant CREATEDB; a pooler has to know it too"
+    return Finding(subject, State.WRONG, f"{what}: {way_out}")
 
 
 def _clock(subject: str, told: datetime) -> Finding:
@@ -143,12 +137,8 @@ def _clock(subject: str, told: datetime) -> Finding:
     if abs(ahead) <= _TOLERATED_SECONDS:
         return Finding("clock", State.OK, f"this machine's agrees with that of {subject}")
     direction = "ahead of" if ahead > 0 else "behind"
-    return Finding(
-        "clock",
-        State.WRONG,
-        f"this machine's is {abs(ahead):.1f} s {direction} that of {subject}, which decides; "
-        "have one of them set (NTP)",
-    )
+    what = f"this machine's is {abs(ahead):.1f} s {direction} that of {subject}, which decides"
+    return Finding("clock", State.WRONG, f"{what}; have one of them set (NTP)")
 
 
 _MAY_CREATE = "SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')"
@@ -164,17 +154,10 @@ async def _schema(
     if not names:
         yield Finding(subject, State.OK, "its tables are those of this program")
     elif await connection.fetchval(_MAY_CREATE_SCHEMA if missing else _MAY_CREATE):
-        yield Finding(
-            subject,
-            State.NOTE,
-            f"the service applies at its start: {', '.join(names)}",
-        )
+        yield Finding(subject, State.NOTE, f"the service applies at its start: {', '.join(names)}")
     else:
-        yield Finding(
-            subject,
-            State.WRONG,
-            f"this user may not set up the tables ({', '.join(names)}); use the owner of the database",
-        )
+        what = f"this user may not set up the tables ({', '.join(names)}); use the owner of the database"
+        yield Finding(subject, State.WRONG, what)
 
 
 async def _tried(connection: asyncpg.Connection, packages: Sequence[str], seen: Seen) -> Finding:
