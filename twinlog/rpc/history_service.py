@@ -13,7 +13,7 @@ from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection_relations import EventNotFound
 from twinlog.rpc.moments import moment_of, stream_of, time_of
-from twinlog.rpc.peers import HasHistories, positions
+from twinlog.rpc.peers import Peers, positions
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import history_service_pb2 as pb
 from twinlog.v1 import moment_pb2
@@ -27,7 +27,7 @@ _MOST_LOGS = 1_000
 class HistoryService(HistoryServiceServicer):
     """twinlog.v1.HistoryService."""
 
-    def __init__(self, log: Log, peers: HasHistories) -> None:
+    def __init__(self, log: Log, peers: Peers) -> None:
         self._log = log
         self._own = LogHistory(log)
         self._peers = peers
@@ -107,7 +107,7 @@ class HistoryService(HistoryServiceServicer):
         return cut
 
 
-async def cut_at(peers: HasHistories, log: str, position: int) -> Cut:
+async def cut_at(peers: Peers, log: str, position: int) -> Cut:
     """The cut with a position of a log. Raises HistoryOutOfReach, EventNotFound or Unavailable."""
     found = await (await peers.history(log)).place(position)
     if found.position < position or found.recorded_at is None:
