@@ -74,7 +74,7 @@ _NOT_AT_A_START = {
     "log.archive:refuse_copies": "twinlog archive",
     "log.log_file:zstd": "twinlog export and import",
     "postgres.added:refused": "what somebody added to a table shows when rows are stored",
-    "postgres.repair:_takes_the_owner": "twinlog repair",
+    "postgres.repair:_as_the_owner": "twinlog repair",
     "postgres.named_queries:named": "a problem of the consumer in health, at its first row",
     "postgres.view_writer:ViewWriter._compare_columns": "the same, of a column",
     "postgres.view_writer:ViewWriter.store": "the same, of a table",

@@ -159,13 +159,9 @@ async def _as_the_owner(pool: Pool) -> AsyncIterator[Connection]:
             await connection.execute(_LOCK_TIMEOUT)
             yield connection
     except asyncpg.InsufficientPrivilegeError as error:
-        raise _takes_the_owner(error) from error
-
-
-def _takes_the_owner(error: Exception) -> ConfigurationError:
-    return ConfigurationError(
-        f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
-    )
+        raise ConfigurationError(
+            f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
+        ) from error
 
 
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:

@@ -50,9 +50,7 @@ async def examine(services: Sequence[ServiceSpec], mains: Mapping[str, Main] = {
 
     ``mains``: their programs, by the names of the services; wiring is checked of these.
     """
-    settings = _settings(services)
-    findings = [finding for finding in settings if isinstance(finding, Finding)]
-    loaded = [pair for pair in settings if not isinstance(pair, Finding)]
+    findings, loaded = _settings(services)
     if not loaded:
         return findings
     async with AsyncExitStack() as stack:
@@ -83,20 +81,20 @@ async def _seen(spec: ServiceSpec, settings: Settings) -> AsyncIterator[Seen]:
         yield Seen(spec, settings, pool)
 
 
-_Loaded = tuple[ServiceSpec | None, Settings]
-
-
-def _settings(services: Sequence[ServiceSpec]) -> list[Finding | _Loaded]:
-    found: list[Finding | _Loaded] = []
+def _settings(
+    services: Sequence[ServiceSpec],
+) -> tuple[list[Finding], list[tuple[ServiceSpec | None, Settings]]]:
+    """What is found of them, and those that can be loaded."""
+    findings, loaded = [], list[tuple[ServiceSpec | None, Settings]]()
     everybody: Sequence[ServiceSpec | None] = services or [None]
     for spec in everybody:
         subject = f"settings of {spec.name}" if spec else "settings"
         try:
-            found.append((spec, load(spec.settings if spec else Settings)))
-            found.append(Finding(subject, State.OK, "complete and well-formed"))
+            loaded.append((spec, load(spec.settings if spec else Settings)))
+            findings.append(Finding(subject, State.OK, "complete and well-formed"))
         except ConfigurationError as error:
-            found.append(Finding(subject, State.SETTING, str(error)))
-    return found
+            findings.append(Finding(subject, State.SETTING, str(error)))
+    return findings, loaded
 
 
 async def _nats(
