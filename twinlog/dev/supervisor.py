@@ -137,7 +137,8 @@ class Supervisor:
             await asyncio.wait([serving])
 
     async def _until_settled(self, program: Program) -> None:
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(_until_serving(program))]
+        until = until_answering if program.http else until_serving
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(until(program.address))]
         if self._restarts:
             waits.append(asyncio.ensure_future(self._ended[program.module].wait()))
             waits.append(asyncio.ensure_future(self._until_listening_alone(program)))
@@ -327,11 +328,8 @@ def _command(module: str) -> list[str]:
 
 
 async def _all(waits: Iterable[Awaitable[None]]) -> None:
+    """As a coroutine: asyncio complains of a gathering that is cancelled and not asked for its result."""
     await asyncio.gather(*waits)
-
-
-async def _until_serving(program: Program) -> None:
-    await (until_answering if program.http else until_serving)(program.address)
 
 
 async def until_answering(address: str) -> None:

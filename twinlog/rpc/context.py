@@ -28,11 +28,9 @@ class Incoming(Protocol):
 
     def invocation_metadata(self) -> Iterable[Any] | None:
         """The call's headers: pairs of a name in lower case and a text."""
-        ...
 
     def time_remaining(self) -> float | None:
         """The seconds until the caller gives up; None: it waits."""
-        ...
 
 
 CORRELATION_KEY = "x-correlation-id"

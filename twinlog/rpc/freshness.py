@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 from uuid import uuid4
 
+from twinlog.log.view_store import ViewStore
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import Changes
 from twinlog.rpc import tokens
@@ -38,19 +39,9 @@ class Messages(Protocol):
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Sends to the present subscribers."""
-        ...
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
         """``cb`` gets each message; its bytes are ``data``."""
-        ...
-
-
-class Checkpoints(Protocol):
-    """A store of views that tells how far they are."""
-
-    async def checkpoints(self) -> Mapping[str, int]:
-        """The position up to which each consumer has projected its log."""
-        ...
 
 
 class ViewLagging(Unavailable):
@@ -213,7 +204,7 @@ class Announcer:
     def __init__(
         self,
         messages: Messages,
-        store: Checkpoints,
+        store: ViewStore,
         freshness: Freshness,
         watched: Collection[str] | None = None,
     ) -> None:
