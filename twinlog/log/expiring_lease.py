@@ -14,7 +14,7 @@ import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying, backoff
 from twinlog._aio.tasks import to_its_end
-from twinlog.model.errors import unexpected
+from twinlog.log import say
 
 SECONDS = 5.0
 """How long a lease lasts without renewal."""
@@ -61,7 +61,10 @@ class ExpiringLease(ABC):
         self._seconds = seconds
         self._randomness = randomness
         self._turn = asyncio.Lock()
-        self._retrying = Retrying(say_failing=self._say_unconfirmed, say_working=self._say_confirmed)
+        self._retrying = Retrying(
+            say_failing=say.warning("lease.unconfirmed", lease=name),
+            say_working=say.info("lease.confirmed", lease=name),
+        )
         self._waiting = _Waiting(name, seconds)
         self.holder = ""
         """Who has it, as last heard; empty: not known."""
@@ -136,14 +139,6 @@ class ExpiringLease(ABC):
     async def _give_up(self) -> None:
         async with self._turn:
             await self.give_up_row(self._name, self._holder)
-
-    def _say_unconfirmed(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "lease.unconfirmed", lease=self._name, problem=str(error), exc_info=unexpected(error)
-        )
-
-    def _say_confirmed(self) -> None:
-        structlog.get_logger().info("lease.confirmed", lease=self._name)
 
 
 class _Waiting:

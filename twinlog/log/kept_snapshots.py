@@ -12,9 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.past import KeepsSnapshots, KeptKey, KeptSnapshot
 from twinlog.log.ports import Log, ReadRequest, Snapshot
 from twinlog.log.snapshots import StateCodecs, not_encoded
@@ -22,7 +21,6 @@ from twinlog.log.streams import fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import LEAST_KEEP_EVERY, AnyAggregate
-from twinlog.model.errors import Unavailable
 from twinlog.model.event import StreamId
 from twinlog.model.schema import Schema
 
@@ -143,7 +141,9 @@ class Keeper:
         """Beyond that, the oldest are left to the next reader of the stream."""
         self._wake = asyncio.Event()
         self._retrying = Retrying(
-            say_failing=self._say_failing, say_working=lambda: None, randomness=randomness
+            say_failing=say.warning("snapshots.not_kept", log=log.name),
+            say_working=lambda: None,
+            randomness=randomness,
         )
 
     @property
@@ -187,11 +187,3 @@ class Keeper:
             await self._kept.keep(stream, at)
         if at is passed.before:
             await self._kept.keep(stream, at)
-
-    def _say_failing(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "snapshots.not_kept",
-            log=self._log.name,
-            problem=str(error),
-            exc_info=None if isinstance(error, Unavailable) else error,
-        )

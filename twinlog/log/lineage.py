@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.ports import Log, Tip
 from twinlog.log.twin import (
     HeadAstray,
@@ -30,7 +31,7 @@ from twinlog.log.twin import (
     mirrors,
 )
 from twinlog.log.wire import event_id_of
-from twinlog.model.errors import ConfigurationError, Unavailable, unexpected
+from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded
 
 
@@ -71,8 +72,8 @@ class Lineage:
         self.breaks = 0
         """How often the log turned out not to have what was known of it: whatever was read before is void."""
         self._retrying = Retrying(
-            say_failing=self._say_refusing,
-            say_working=self._say_accepting,
+            say_failing=say.error("writer.refusing", log=log.name),
+            say_working=say.info("writer.accepting", log=log.name),
             on=(Exception,),  # until it can be compared, no command is accepted, which shows
             randomness=randomness,
         )
@@ -163,14 +164,6 @@ class Lineage:
         if not tip.position:
             return True
         return any(event.event_id == tip.event_id for event in await self._log.read(tip.position - 1, 1))
-
-    def _say_refusing(self, error: Exception) -> None:
-        structlog.get_logger().error(
-            "writer.refusing", log=self._log.name, problem=str(error), exc_info=unexpected(error)
-        )
-
-    def _say_accepting(self) -> None:
-        structlog.get_logger().info("writer.accepting", log=self._log.name)
 
 
 async def refuse_astray(log: Log) -> None:

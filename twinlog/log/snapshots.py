@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
-from twinlog.log import collector
+from twinlog.log import collector, say
 from twinlog.log.large_fields import LargeFields
 from twinlog.log.past import Nearest
 from twinlog.log.personal import SEALED_STATE, Personal
@@ -30,7 +30,6 @@ from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
-from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.personal import OWN_TYPES
 from twinlog.model.schema import Schema
@@ -233,7 +232,9 @@ class Snapshots(StateCodecs):
         """Those of the waiting whose stored snapshot is of no use, whatever version it says."""
         self._wake = asyncio.Event()
         self._retrying = Retrying(
-            say_failing=self._say_failing, say_working=self._say_saving, randomness=randomness
+            say_failing=say.warning("snapshots.failing", log=log.name),
+            say_working=say.info("snapshots.saving", log=log.name),
+            randomness=randomness,
         )
 
     @property
@@ -334,14 +335,3 @@ class Snapshots(StateCodecs):
         self._sizes[stream] = size
         if len(self._sizes) > _REMEMBERED_SIZES:
             self._sizes.popitem(last=False)
-
-    def _say_failing(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "snapshots.failing",
-            log=self._log.name,
-            problem=str(error),
-            exc_info=None if isinstance(error, Unavailable) else error,
-        )
-
-    def _say_saving(self) -> None:
-        structlog.get_logger().info("snapshots.saving", log=self._log.name)
