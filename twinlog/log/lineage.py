@@ -27,8 +27,8 @@ from twinlog.log.twin import (
     TwinDamaged,
     TwinMissing,
     TwinState,
-    mended_by_repair,
     mirrors,
+    not_its_event,
 )
 from twinlog.log.wire import event_id_of
 from twinlog.model.errors import ConfigurationError, Unavailable
@@ -184,7 +184,7 @@ async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
     if (theirs := await twin.message(state.last)) is None:
         return NOTHING  # a hole
     if state.last > head and event_id_of(theirs, state.last) is None:
-        raise _damaged(twin, state.last)
+        raise not_its_event(twin.name, state.last)
     if state.last > head:
         why = f"the stream has {state.last} events, the log only {head}: the database was set back"
         raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
@@ -192,7 +192,7 @@ async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
     if mirrors(theirs, ours):
         return Common(ours.position, ours.event_id)
     if event_id_of(theirs, state.last) in (None, ours.event_id):
-        raise _damaged(twin, state.last)
+        raise not_its_event(twin.name, state.last)
     why = f"event {state.last} of the log is not the one in the stream: the database was set back"
     raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
 
@@ -215,11 +215,3 @@ async def _event(log: Log, position: int) -> Recorded:
     for event in await log.read(position - 1, 1):
         return event
     raise Unavailable(f"log {log.name} is being set back")
-
-
-def _damaged(twin: Twin, sequence: int) -> TwinDamaged:
-    return TwinDamaged(
-        stream=twin.name,
-        damage=f"its message {sequence} is not event {sequence} of the log",
-        remedy=mended_by_repair(twin.name),
-    )
