@@ -15,9 +15,10 @@ from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.filling import Filling
 from twinlog.consume.projection import Projection
+from twinlog.log.system import seconds_passed
 from twinlog.log.twin import Twin
 from twinlog.log.view_build import NEVER, Build, consumer_of
-from twinlog.log.view_builds import RebuildableStore, elapsed
+from twinlog.log.view_builds import RebuildableStore
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.view import AnyView
 
@@ -185,7 +186,7 @@ class ViewBuilds:
         async with self._looking:
             for stores in self._stores():
                 store = stores[0].store
-                names, began = {each.name for each in stores}, elapsed()
+                names, began = {each.name for each in stores}, seconds_passed()
                 found = [build for build in await store.builds() if build.view in names]
                 self._tell_homes(found)
                 for name in names:

@@ -13,8 +13,9 @@ from typing import Any, Protocol, Self, TypeVar
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.system import seconds_passed
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
+from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
@@ -192,7 +193,7 @@ class PostgresViews:
         live.reads += 1
         try:
             found = await self._on_connection(read, run)
-            if elapsed() - live.seen_at > SURE_SECONDS:
+            if seconds_passed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
@@ -201,7 +202,7 @@ class PostgresViews:
     async def _see_kept(self) -> None:
         """What was just read is of builds that are kept. Raises Unavailable where one was dropped meanwhile: its names
         mean another table now, or one that is empty."""
-        live, now = self.live, elapsed()
+        live, now = self.live, seconds_passed()
         builds = [build for build in await self._builds.all() if build.table in self._types]
         if gone := live.gone(builds):
             raise self._away(gone)
@@ -326,7 +327,7 @@ class PostgresViews:
         live.reads += 1
         try:
             found = await self._frozen()._at_once(read)
-            if elapsed() - live.seen_at > SURE_SECONDS:
+            if seconds_passed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
