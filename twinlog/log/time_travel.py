@@ -133,7 +133,6 @@ class TimeTravel:
         except Exception as error:  # what decodes a state may raise anything over bytes that are none
             self._codecs.ignore(stream, error)
             return None, snapshot
-        self._kept.remember(stream, len(snapshot.state))
         return entry, snapshot
 
     async def _folded(
