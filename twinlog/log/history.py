@@ -10,6 +10,7 @@ from uuid import UUID
 
 from twinlog.log.past import FindsMoments, KnowsCauses, Moment
 from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.scan import version_at
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.event import Recorded, StreamId
 
@@ -18,7 +19,6 @@ Cut = Mapping[str, int]
 MARK_EVERY = 1_000
 """Positions between two places at which causes are remembered."""
 _PAGE = 500
-_NEWEST = 2**31 - 1
 
 
 class OtherHistory(FailedPrecondition):
@@ -84,7 +84,7 @@ class LogHistory:
     async def events(
         self, stream: StreamId, moment: Moment, after: int = 0, after_id: UUID | None = None
     ) -> AsyncIterator[Sequence[Recorded]]:
-        upto = await self._version(stream, moment)
+        upto = await version_at(self._log, stream, moment)
         known = after_id is not None and after > 0
         if known and after > upto:
             raise OtherHistory(stream=str(stream), version=after)
@@ -140,13 +140,6 @@ class LogHistory:
             if caused.log != self._log.name and caused.cause > cut.get(caused.log, caused.cause):
                 return caused.position - 1
         return end
-
-    async def _version(self, stream: StreamId, moment: Moment) -> int:
-        if not (moment.position or moment.time):
-            return moment.version or _NEWEST
-        if isinstance(self._log, FindsMoments):
-            return await self._log.version_at(stream, moment)
-        raise NotImplementedError(f"log {self._log.name} finds no moments")
 
     async def _marked(self, upto: int) -> Sequence[tuple[int, Cut]]:
         """What is remembered of the causes in the log, up to a position at least; what is not yet is found out."""
