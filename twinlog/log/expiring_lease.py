@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -87,7 +87,7 @@ class ExpiringLease(ABC):
         """Current fault, or None while healthy."""
         return self._retrying.problem or self._waiting.problem
 
-    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def hold(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs ``work`` whenever this replica holds the lease, endlessly; cancels it when the lease is lost."""
         waits = backoff(self._seconds / 5, self._seconds / 5, self._randomness)
         while True:
@@ -95,7 +95,7 @@ class ExpiringLease(ABC):
                 await asyncio.sleep(next(waits))
                 continue
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(_run(work))
+                running = group.create_task(work())
                 group.create_task(self._renew_while(running))
 
     async def _renew_while(self, running: asyncio.Task[None]) -> None:
@@ -171,7 +171,3 @@ class _Waiting:
                 f"free it: DELETE FROM leases WHERE name = '{self._name}'"
             )
             log.warning("lease.not_renewed", lease=self._name, holder=holder, problem=self.problem)
-
-
-async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    await work()
