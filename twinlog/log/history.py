@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from twinlog.log.past import FindsMoments, KnowsCauses, Moment
-from twinlog.log.ports import Log, ReadRequest
-from twinlog.log.scan import version_at
+from twinlog.log.ports import Log
+from twinlog.log.scan import version_at, versions
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.event import Recorded, StreamId
 
@@ -18,7 +18,6 @@ Cut = Mapping[str, int]
 """A position of each log."""
 MARK_EVERY = 1_000
 """Positions between two places at which causes are remembered."""
-_PAGE = 500
 
 
 class OtherHistory(FailedPrecondition):
@@ -85,25 +84,16 @@ class LogHistory:
         self, stream: StreamId, moment: Moment, after: int = 0, after_id: UUID | None = None
     ) -> AsyncIterator[Sequence[Recorded]]:
         upto = await version_at(self._log, stream, moment)
-        known = after_id is not None and after > 0
-        if known and after > upto:
+        compared = after_id is None or after == 0
+        async for events in versions(self._log, stream, upto, after=after if compared else after - 1):
+            if not compared:
+                if events[0].event_id != after_id:
+                    break
+                events, compared = events[1:], True
+            if events:
+                yield events
+        if not compared:
             raise OtherHistory(stream=str(stream), version=after)
-        version = after - known  # that one is only compared
-        while version < upto:
-            end = min(upto, version + _PAGE)
-            [slice] = await self._log.load([ReadRequest(stream, version, upto=end)])
-            events = slice.events
-            if known:
-                if not events or events[0].event_id != after_id:
-                    raise OtherHistory(stream=str(stream), version=after)
-                events, known = events[1:], False
-                version += 1
-                if not events:
-                    continue
-            if not events:
-                return
-            yield events
-            version = events[-1].version
 
     async def at(self, time: datetime | None) -> At:
         if time is None:
