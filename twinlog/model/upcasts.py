@@ -105,7 +105,10 @@ class Upcast:
         ``olds``: old type → what makes the new message from an old one; None: fields of one name and type are copied.
         """
         line = f"Upcast.merge({_names([*olds])}, {_name(into)})"
-        _refuse_no_mapping(line, olds)
+        given: object = olds
+        if not isinstance(given, Mapping):
+            what = "the old types have to be a mapping to functions, or to None"
+            raise WrongUpcast(line=line, what=f"{what}, such as {{Sent: None, Posted: None}}")
         _refuse_unknown(line, [*olds, into])
         if len(olds) < 2:
             raise WrongUpcast(line=line, what="it merges fewer than two types; use Upcast.rename")
@@ -164,14 +167,6 @@ def _refuse_other(line: str, by: Any) -> None:
         raise WrongUpcast(
             line=line, what="its function cannot be called with 1 argument; let it take the old message"
         )
-
-
-def _refuse_no_mapping(line: str, olds: object) -> None:
-    if not isinstance(olds, Mapping):
-        what = (
-            "the old types have to be a mapping to functions, or to None, such as {Sent: None, Posted: None}"
-        )
-        raise WrongUpcast(line=line, what=what)
 
 
 def _types(of: Any) -> Sequence[Any]:
