@@ -139,6 +139,8 @@ _TESTS = Path(__file__).parent
 
 # Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+# Each connection to Postgres would read this machine's certificates, a third of what it costs, and be refused TLS.
+os.environ.setdefault("PGSSLMODE", "disable")
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()

@@ -21,9 +21,10 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any, NamedTuple
 
-from stack.topology import ROOT
 from twinlog.dev import process
 
+ROOT = Path(__file__).parents[1]
+"""Where services run that may be forks; tests.preloaded_process sets another."""
 _LIMIT = 2**16
 """The longest line that is read, as asyncio has it."""
 _LARGEST_ANSWER = 32
