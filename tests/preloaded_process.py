@@ -55,7 +55,7 @@ def with_forks(module: str, arguments: Sequence[str]) -> None:
     from tests import preloaded  # which knows the shop, as its services need not
     from twinlog.dev import supervisor
 
-    vars(preloaded)["_forker"] = lambda: ours
+    vars(preloaded)["told_by"] = lambda: ours
     vars(supervisor)["spawn"] = preloaded.spawn
     sys.argv = ["", *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -70,12 +70,12 @@ def _preload() -> None:
 
 
 def _fork_as_told(asked: socket.socket) -> None:
-    if told := _forking(asked):
+    if told := forking(asked):
         asked.detach()
         _become(*told)
 
 
-def _forking(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def forking(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """Returns in each fork, with what it was asked for and its standard streams; None once nobody can ask any more."""
     parent = os.getpid()
     with selectors.DefaultSelector() as selector:
