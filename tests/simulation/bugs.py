@@ -132,13 +132,13 @@ def timer_outside() -> Patches:
 
 
 def _appending_later(part: str) -> Any:
-    async def append(self: GroupCommit, session: LogSession, batch: Batch) -> Any:
+    async def append(self: GroupCommit, batch: Batch) -> Any:
         none: Mapping[str, Any] = {part: ()}
-        result = await _append(self, session, replace(batch, **none))
+        result = await _append(self, replace(batch, **none))
         if isinstance(result, Appended) and getattr(batch, part):
             later = replace(batch, expects={}, events=(), advances=(), replies=(), timers=())
             now: Mapping[str, Any] = {part: getattr(batch, part)}
-            asyncio.create_task(_append(self, self._log, replace(later, **now)))  # noqa: RUF006
+            asyncio.create_task(_append(self, replace(later, **now)))  # noqa: RUF006
         return result
 
     return append
@@ -165,9 +165,9 @@ def versions_unchecked() -> Patches:
 def lost_reply_is_failure() -> Patches:
     """An append without an answer is told to the client as one that failed."""
 
-    async def append(self: GroupCommit, session: LogSession, batch: Batch) -> Any:
+    async def append(self: GroupCommit, batch: Batch) -> Any:
         try:
-            return await session.append(batch)
+            return await self._log.append(batch)
         except Unavailable as error:
             raise FailedPrecondition("the append failed") from error
 

@@ -108,11 +108,8 @@ class DeadLetterOperations:
             dead = await consumer.dead_letters()
             self._faults.pop(name, None)
             self._until_replay[name] -= 1
-            if (
-                dead.count
-                and self._until_replay[name] < 0
-                and not await self._replay_readable(consumer, dead)
-            ):
+            tries = dead.count and self._until_replay[name] < 0
+            if tries and not await self._replay_readable(consumer, dead):
                 self._until_replay[name] = _REPLAY_EVERY_LOOKS
         except (Unavailable, NotFirst):  # an outage shows elsewhere; another replica replays them, too
             return

@@ -130,9 +130,9 @@ class KeptViews:
     def _at_home(self, view: AnyView, consumer: str) -> int:
         """The same of its home alone."""
         home = next((each for each in self._tables.builds if each.home and each.view == view.name), None)
-        version = (
-            (0 if home.dropped else home.version) if home else self._oldest[view.name]
-        )  # see `home_version`
+        version = self._oldest[view.name]  # see `home_version`
+        if home:
+            version = 0 if home.dropped else home.version
         return self._tables.checkpoints.get(consumer, 0) if version == view.version else 0
 
     def _changes(self, view: AnyView, now: Form) -> Iterator[str | _PassedOver]:
@@ -173,18 +173,16 @@ class KeptViews:
                 )
                 return
         if upto and consumer in self._known:
+            way_out = "give it a projection of its own, whose name is new"
+            if view.version > 1:
+                way_out = "declare the version before beside it, until this one is built and switched to"
             yield _PassedOver(
                 log,
                 upto,
                 _types(now, consumer),
                 lambda types: (
                     f"it is new in projection {consumer!r}, which has handled log {log!r} up to {upto}, and would lack "
-                    f"earlier events ({types}); "
-                    + (
-                        "declare the version before beside it, until this one is built and switched to"
-                        if view.version > 1
-                        else "give it a projection of its own, whose name is new"
-                    )
+                    f"earlier events ({types}); {way_out}"
                 ),
             )
 
@@ -289,11 +287,8 @@ async def _told(what: str | _PassedOver, twin: Callable[[str], Twin]) -> str:
         return what
     of = twin(what.log)
     passed = [type for type in what.types if await _passed_over(of, type, what.upto)]
-    return (
-        what.says(" and ".join("events of any type" if each == _ANY else each for each in passed))
-        if passed
-        else ""
-    )
+    named = " and ".join("events of any type" if each == _ANY else each for each in passed)
+    return what.says(named) if passed else ""
 
 
 async def _passed_over(twin: Twin, type: str, upto: int) -> bool:

@@ -156,7 +156,8 @@ class GroupCommit:
         while units:
             rounds += 1
             if rounds <= _OPTIMISTIC_ROUNDS:
-                plan, result = await self._append_openly(units)
+                plan = await self._decide(self._log, units)
+                result = await self._append(plan.batch)
             else:
                 plan, result = await self._append_alone(units, touched)
             touched = list(plan.draft.read)
@@ -179,10 +180,6 @@ class GroupCommit:
             if self._lineage.breaks != self._breaks:
                 self._breaks = self._lineage.breaks
                 self._states.clear()
-
-    async def _append_openly(self, units: Sequence[Unit]) -> tuple[_Plan, Appended | Conflict]:
-        plan = await self._decide(self._log, units)
-        return plan, await self._append(self._log, plan.batch)
 
     async def _append_alone(
         self, units: Sequence[Unit], touched: Sequence[StreamId]
@@ -275,9 +272,9 @@ class GroupCommit:
             tip=self._lineage.known if self._lineage else None,
         )
 
-    async def _append(self, session: LogSession, batch: Batch) -> Appended | Conflict:
+    async def _append(self, batch: Batch) -> Appended | Conflict:
         try:
-            return await session.append(batch)
+            return await self._log.append(batch)
         except RowsRefused:
             raise
         except Unavailable as error:

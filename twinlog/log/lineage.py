@@ -93,12 +93,9 @@ class Lineage:
         async with asyncio.TaskGroup() as tasks:
             if self._limited:
                 tasks.create_task(self._learn(self._limited))
-            await self._compare_when_doubted()
-
-    async def _compare_when_doubted(self) -> None:
-        while True:
-            await self._doubted.wait()
-            await self._retrying(self.verify)
+            while True:
+                await self._doubted.wait()
+                await self._retrying(self.verify)
 
     async def verify(self) -> None:
         """Compares log and stream where they are in doubt. Raises LogForked, Unavailable."""

@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -248,12 +249,10 @@ class Relay:
         self._wake.set()
 
     async def _wait(self, seconds: float) -> bool:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+                return await self._wake.wait()
+        return False
 
     async def _advance(self, position: int, event_id: UUID | None) -> None:
         async with self._progress:

@@ -77,7 +77,8 @@ async def lost_links(log: LinkedLog) -> LostLinks:
     if not gone:
         return LostLinks(0, (), _lead_to(end, kept), lacking)
     made = await _made_again(log, lacking, [n for n in range(1, end.links + 1) if n not in kept], kept)
-    return LostLinks(gone, made, len(made) == gone and _lead_to(end, {**kept, **_by_number(made)}), ())
+    kept |= {link.number: link for link in made}
+    return LostLinks(gone, made, len(made) == gone and _lead_to(end, kept), ())
 
 
 async def _kept(log: LinkedLog, upto: int) -> AsyncIterator[Link]:
@@ -132,7 +133,3 @@ def _lead_to(end: ChainEnd, links: dict[int, Link]) -> bool:
             return False
         before = link.hash
     return before == end.hash
-
-
-def _by_number(links: Sequence[Link]) -> dict[int, Link]:
-    return {link.number: link for link in links}

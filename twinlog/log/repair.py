@@ -150,8 +150,7 @@ def plan(
         else:
             after[event.stream] = event.version
     proven = _handled(theirs)
-    reached = {**{name: 0 for name in proven}, **checkpoints}
-    reached = {name: max(position, proven.get(name, 0)) for name, position in reached.items()}
+    reached = {name: max(checkpoints.get(name, 0), proven.get(name, 0)) for name in {**proven, **checkpoints}}
     _set_back(own, lost, proven, reached)
     kept = [event for event in own if event.stream not in lost]
     moved = {event.position: end + number for number, event in enumerate(kept, 1)}

@@ -138,9 +138,7 @@ class StreamReader:
         restored = Entry(at.aggregate, state, snapshot.version, snapshot.position, snapshot.version)
         folded = fold(self._schema, restored, slice.events)
         if isinstance(folded, Unreadable) and not isinstance(folded.why.__cause__, TwinlogError):
-            raise _SnapshotUnfit(
-                str(folded.why)
-            )  # the events are sound, so it may be the snapshot that is not
+            raise _SnapshotUnfit(str(folded.why))  # the events are sound: it may be the snapshot that is not
         return folded
 
 

@@ -224,20 +224,16 @@ class Transaction:
             self._draft.read.setdefault(stream, entry)
 
     def _refuse_event(self, aggregate: AnyAggregate, message: Message) -> None:
-        """Raises TypeError, unless it is an event as an older version writes it."""
+        """Raises TypeError, unless it is an event as an older version writes it, and still has to for its sake."""
         name = message.DESCRIPTOR.full_name
         if not aggregate.events:
             owner = self._draft.owners[type(message)]
             raise TypeError(
                 f"{name} is among the `events` of aggregate {owner!r}; give this one an event of its own"
             )
-        if not self._is_old(message):
-            raise TypeError(f"{name} is not among its `events`")
-
-    def _is_old(self, message: Message) -> bool:
-        """Whether it is an event as an older version writes it, and still has to be written for its sake."""
         upcasting = self._draft.upcasting
-        return bool(upcasting and upcasting.replaces(type(message)))
+        if not (upcasting and upcasting.replaces(type(message))):
+            raise TypeError(f"{name} is not among its `events`")
 
     def _entry(self, aggregate: AnyAggregate, stream: StreamId) -> Entry:
         if self._draft.failed and stream in self._draft.failed:

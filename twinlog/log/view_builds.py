@@ -76,14 +76,8 @@ class Comparison(NamedTuple):
     @property
     def differs(self) -> bool:
         """Whether there is anything that has to be confirmed."""
-        return bool(
-            self.changed
-            or self.missing
-            or self.added
-            or self.unsettled
-            or self.columns_added
-            or self.columns_gone
-        )
+        rows = self.changed + self.missing + self.added + self.unsettled
+        return bool(rows or self.columns_added or self.columns_gone)
 
 
 class Rows(NamedTuple):

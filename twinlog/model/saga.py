@@ -144,11 +144,8 @@ class Begin:
     now: datetime
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.event, Message)
-            or not isinstance(self.now, datetime)
-            or self.now.tzinfo is None
-        ):
+        event, now = self.event, self.now
+        if not isinstance(event, Message) or not isinstance(now, datetime) or now.tzinfo is None:
             refuse_value("Begin", self, _BEGUN)
 
 
@@ -163,13 +160,8 @@ class Reply:
 
     def __post_init__(self) -> None:
         # Looked at part by part only where one is wrong: there is one for each event that a saga hears.
-        known = self.event_id is None or isinstance(self.event_id, UUID)
-        if (
-            not known
-            or not isinstance(self.event, Message)
-            or not isinstance(self.now, datetime)
-            or self.now.tzinfo is None
-        ):
+        event, now, known = self.event, self.now, self.event_id is None or isinstance(self.event_id, UUID)
+        if not known or not isinstance(event, Message) or not isinstance(now, datetime) or now.tzinfo is None:
             refuse_value("Reply", self, _HEARD)
 
 

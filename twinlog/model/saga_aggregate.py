@@ -50,9 +50,8 @@ def saga_aggregate(*versions: Saga) -> SagaAggregate:
 
     @cache
     def deciders() -> Mapping[int, SagaDecider]:
-        from twinlog.model.saga_decider import (
-            SagaDecider,
-        )  # who only declares a saga loads no more than its table
+        # Who only declares a saga loads no more than its table.
+        from twinlog.model.saga_decider import SagaDecider
 
         return {saga.version: SagaDecider(saga) for saga in versions}
 

@@ -158,9 +158,8 @@ class UuidMap(Mapping[str, int]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        from pydantic_core import (
-            core_schema,  # costs as much as the rest of a domain module, and only snapshots need it
-        )
+        # It costs as much as the rest of a domain module, and only snapshots need it.
+        from pydantic_core import core_schema
 
         parts = core_schema.tuple_schema([core_schema.str_schema(), core_schema.str_schema()])
         return core_schema.with_info_after_validator_function(
