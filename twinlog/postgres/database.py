@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from twinlog._aio.reasons import reason
 from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.postgres.meaning import Meaning, outages, rule_of
 from twinlog.postgres.migrations import migrate
-from twinlog.postgres.urls import address_of, database_of, database_url, parted
+from twinlog.postgres.urls import address_of, database_of, database_url, entry_url, parted
 
 OLDEST_POSTGRES = 140000
 CONNECT_SECONDS = 10.0
@@ -39,7 +40,7 @@ and idle is kept for the next read, which would be the one to fail."""
 
 @contextmanager
 def refused_at_start() -> Iterator[None]:
-    """Raises a wrong setting as ConfigurationError: while a process starts, nobody waits for it to be mended."""
+    """Raises a wrong setting as ConfigurationError: a process that starts ends on it, and does not wait."""
     try:
         yield
     except WrongSetting as error:
@@ -48,6 +49,16 @@ def refused_at_start() -> Iterator[None]:
 
 _LOOK_IN = "SELECT set_config('search_path', quote_ident($1), false), set_config('twinlog.schema', $1, false)"
 """Only there: what another log has in the schema public is none of this one's. The second part keeps locks apart."""
+
+
+_OF_PARAMETERS = re.compile(
+    "config|custom_variable|parse_and_validate|check_hook|find_option|postgres_switches"
+)
+"""The server's functions that refuse a session for a parameter; their codes are those of statements, too."""
+
+
+class WrongParameter(WrongSetting):
+    """POSTGRES_URL: the server refuses a parameter of the URL ({why}: {where}); leave it out, or correct it"""
 
 
 async def connect(url: str, **options: Any) -> asyncpg.Connection:
@@ -76,6 +87,16 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
         ) from error
 
 
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for a block. Raises what :func:`connect` does."""
+    connection = await connect(url, timeout=CONNECT_SECONDS)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def _opened(url: str, **options: Any) -> asyncpg.Connection:
     """A session; no statement of ours is at fault where none is to be had, whatever a server or a pooler says.
 
@@ -84,9 +105,11 @@ async def _opened(url: str, **options: Any) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(url, **options)
     except asyncpg.PostgresError as error:
+        where = address_of(url)
+        if _OF_PARAMETERS.search(getattr(error, "server_source_function", None) or ""):
+            raise WrongParameter(why=reason(error), where=where) from error
         if (rule := rule_of(error)) and rule.meaning is not Meaning.DEFECT:
             raise
-        where = address_of(url)
         raise Unavailable(f"the database is out of service ({reason(error)}: {where})") from error
 
 
@@ -118,14 +141,11 @@ async def all_databases(server_url: str) -> list[str]:
 
     One with a slash in its name is none of Twinlog's.
     """
-    connection = await connect(database_url(server_url, "postgres"))
-    try:
+    async with connected(database_url(server_url, "postgres")) as connection:
         rows = await connection.fetch(
             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND strpos(datname, '/') = 0 "
             "ORDER BY datname"
         )
-    finally:
-        await connection.close()
     return [row[0] for row in rows]
 
 
@@ -180,16 +200,13 @@ async def migrate_if(
     """
     url = database_url(server_url, database)
     with refused_at_start():
-        connection = await connect(url, timeout=CONNECT_SECONDS)
-        try:
+        async with connected(url) as connection:
             with outages(address_of(url)):
                 await connection.execute(SESSION)
                 async with connection.transaction():
                     for package in packages:
                         await migrate(connection, package)
                     await agrees(connection)
-        finally:
-            await connection.close()
 
 
 HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
@@ -263,11 +280,8 @@ async def _shares_sessions(connection: asyncpg.Connection, url: str) -> bool:
 async def _hands_on_sessions(url: str) -> bool:
     """Whether what one connection has set in its session, the next one finds there."""
     for statement in (_MARK, _IS_MARKED):
-        connection = await connect(url, timeout=CONNECT_SECONDS)
-        try:
+        async with connected(url) as connection:
             marked = await connection.fetchval(statement)
-        finally:
-            await connection.close()
     return bool(marked)
 
 
@@ -284,11 +298,7 @@ async def _create(server_url: str, database: str) -> None:
     database, _ = parted(database)
     name = f'"{database}"'
     try:
-        connection = await connect(
-            server_url if database_of(server_url) else database_url(server_url, "postgres"),
-            timeout=CONNECT_SECONDS,
-        )
-        try:
+        async with connected(entry_url(server_url)) as connection:
             # Another process may be faster.
             with outages(), suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 try:
@@ -297,8 +307,8 @@ async def _create(server_url: str, database: str) -> None:
                     await connection.execute(
                         f"CREATE DATABASE {name} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
                     )
-        finally:
-            await connection.close()
+    except WrongParameter:
+        raise
     except WrongSetting as error:
         raise WrongSetting(
             f"POSTGRES_URL: there is no database {database} and this user may not create it "

@@ -29,10 +29,11 @@ from twinlog.model.forms import (
 )
 from twinlog.model.view import AnyView
 from twinlog.postgres.urls import parted
+from twinlog.rpc.registrations import registered
 from twinlog.service.environment import Environment
 from twinlog.service.mistakes import in_registrations
 from twinlog.service.mistakes import refuse as refuse_all
-from twinlog.service.service import Service, registered
+from twinlog.service.service import Service
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
 from twinlog.service.spec_mistakes import in_spec
