@@ -6,12 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import asyncpg
 import psutil
 
 from proof.chaos.rig import Rig
 from stack.topology import DATABASES, SHOP_LOGS, stream_of
-from twinlog.testing.internals import connect, database_url
+from twinlog.testing.internals import connect
 
 _TABLES = """
 SELECT c.relname, pg_total_relation_size(c.oid), c.reltuples::bigint
@@ -52,13 +51,10 @@ async def take(rig: Rig) -> Census:
     for server in rig.nats:
         census.processes[server.folder.name] = _process(server.pid)
     for name in DATABASES:
-        connection = await asyncpg.connect(database_url(rig.postgres.url, name), timeout=10)
-        try:
+        async with rig.connected(name) as connection:
             for table, size, _ in await connection.fetch(_TABLES):
                 census.tables[f"{name.removeprefix('shop_')}.{table}"] = size / 1e6
             census.connections = await connection.fetchval(_CONNECTIONS)
-        finally:
-            await connection.close()
     client = await connect(rig.nats_url, "census")
     try:
         for log in SHOP_LOGS:

@@ -47,8 +47,7 @@ async def overload(stage: Stage) -> None:
     [address] = stage.rig.addresses(ORDER_SVC.name)
     load = Load(address, _METHOD, refusals=True)
     crowd = Spread(*(Load(address, _METHOD, refusals=True) for _ in range(_CROWD)))
-    log = await asyncpg.connect(f"{stage.rig.postgres.url}/{ORDER_SVC.database}")
-    try:
+    async with stage.rig.connected(ORDER_SVC.database) as log:
         for mode in MODES:
             since = await _position(log)
             await load.closed(_requests(stage, mode, _MEASURED), _CLIENTS)
@@ -58,8 +57,6 @@ async def overload(stage: Stage) -> None:
             many = _requests(stage, mode, int(_TIMES * capacity * _OVERLOAD_SECONDS))
             calls = await crowd.open(many, _TIMES * capacity)
             _judge(stage, calls, [order.expired for order in await at_rest(log, since)])
-    finally:
-        await log.close()
 
 
 def _judge(stage: Stage, calls: Sequence[Call], expired: Sequence[bool]) -> None:

@@ -7,12 +7,10 @@ import os
 import shutil
 import sys
 
-import asyncpg
-
 from proof.chaos.rig import Rig
 from proof.chaos.stage import Stage
 from stack.topology import NAMESPACE, ROOT, SHOP_LOGS
-from twinlog.testing.internals import JetStreamTwin, connect, database_url
+from twinlog.testing.internals import JetStreamTwin, connect
 
 _COPIED_SECONDS, _NOTICED_SECONDS, _REPAIR_SECONDS = 30.0, 60.0, 120.0
 
@@ -63,11 +61,8 @@ async def _copied(rig: Rig) -> None:
 
 
 async def _is_copied(rig: Rig, twin: JetStreamTwin) -> bool:
-    connection = await asyncpg.connect(database_url(rig.postgres.url, SHOP_LOGS[twin.name]), timeout=10)
-    try:
+    async with rig.connected(SHOP_LOGS[twin.name]) as connection:
         head = await connection.fetchval("SELECT position FROM log_head")
-    finally:
-        await connection.close()
     return bool((await twin.state()).last == head)
 
 

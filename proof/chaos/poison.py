@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
@@ -23,7 +21,6 @@ from shop.orders.v1 import order_service_pb2 as orders
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SagaMode
 from stack.topology import DATABASES, ROOT, SHOP_LOGS
 from twinlog.dev import StartFailed
-from twinlog.testing.internals import database_url
 from twinlog.v1.dead_letters_pb2 import EventParked
 
 _PARKED = "SELECT payload FROM events WHERE position > $1 AND type = 'twinlog.v1.EventParked'"
@@ -92,7 +89,7 @@ async def _poisoned(stage: Stage, log: str, mode: SagaMode.ValueType) -> Mapping
         return bool(await _fetch(stage, SHOP_LOGS[log], there, kind, stream))
 
     await _until(stage, is_there, _NOTICED_SECONDS, f"{kind}/{stream} did not begin")
-    async with _connected(stage, SHOP_LOGS[log]) as connection:
+    async with stage.rig.connected(SHOP_LOGS[log]) as connection:
         version = await append(connection, kind, stream, tag="-")
     stage.say(f"{kind}/{stream} is unreadable from version {version} on")
     if log == "customers":
@@ -168,17 +165,8 @@ async def _fetch(stage: Stage, database: str, query: str, *arguments: Any) -> An
 
 
 async def _rows(stage: Stage, database: str, query: str, *arguments: Any) -> Sequence[Any]:
-    async with _connected(stage, database) as connection:
+    async with stage.rig.connected(database) as connection:
         return list(await connection.fetch(query, *arguments))
-
-
-@asynccontextmanager
-async def _connected(stage: Stage, database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, database), timeout=10)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _id(stage: Stage) -> str:

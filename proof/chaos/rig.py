@@ -13,6 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import asyncpg
 import psutil
 
 from proof.chaos.disk import Disk, NotPermitted, small_disk
@@ -28,6 +29,7 @@ from twinlog.dev import (
     free_port,
     until_serving,
 )
+from twinlog.testing.internals import database_url
 
 _READY_SECONDS = 90.0
 _GONE_SECONDS = 20.0
@@ -137,6 +139,15 @@ class Rig:
     def addresses(self, service: str) -> list[str]:
         """Where the replicas of a service serve."""
         return [replica.address for replica in self.replicas[service]]
+
+    @asynccontextmanager
+    async def connected(self, database: str = "postgres") -> AsyncIterator[asyncpg.Connection]:
+        """A connection to a database of the shop."""
+        connection = await asyncpg.connect(database_url(self.postgres.url, database), timeout=10)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def ready(self) -> None:
         """Returns when every replica is SERVING. Raises StartFailed."""

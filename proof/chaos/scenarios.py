@@ -27,7 +27,7 @@ from proof.chaos.stage import Stage
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from stack.topology import DATABASES, NAMES, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
-from twinlog.testing.internals import connect, database_url
+from twinlog.testing.internals import connect
 
 _PAST_EVERY_LEASE_SECONDS = 6.5
 """A lease that is not renewed ends after five seconds."""
@@ -143,22 +143,23 @@ async def mode_switch(stage: Stage) -> None:
 
 async def postgres_killed(stage: Stage) -> None:
     """kill -9 of Postgres, twice: back at once, and after a while."""
-    for away in (0.0, stage.rng.uniform(2.0, 4.0)):
-        stage.say(f"kill -9 Postgres, back in {away:.1f} s")
-        await stage.rig.postgres.kill()
-        await asyncio.sleep(away)
-        await stage.rig.restart_postgres()
-        await stage.go_on(1.5)
+    await _killed_twice(stage, "Postgres", stage.rig.postgres.kill, stage.rig.restart_postgres)
 
 
 async def nats_killed(stage: Stage) -> None:
     """kill -9 of NATS, twice: back at once, and after a while."""
     (nats,) = stage.rig.nats
+    await _killed_twice(stage, "NATS", nats.kill, nats.start)
+
+
+async def _killed_twice(
+    stage: Stage, name: str, kill: Callable[[], Awaitable[object]], start: Callable[[], Awaitable[object]]
+) -> None:
     for away in (0.0, stage.rng.uniform(2.0, 4.0)):
-        stage.say(f"kill -9 NATS, back in {away:.1f} s")
-        await nats.kill()
+        stage.say(f"kill -9 {name}, back in {away:.1f} s")
+        await kill()
         await asyncio.sleep(away)
-        await nats.start()
+        await start()
         await stage.go_on(1.5)
 
 
@@ -203,15 +204,11 @@ async def view_locked(stage: Stage) -> None:
     """An operator's session holds a view's table, and the server lets nobody wait for a lock for long."""
     pids, views = _pids(stage), PROJECTOR.database
     await _for_sessions(stage, [views], "SET lock_timeout = '300ms'")
-    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, views), timeout=10)
-    try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL lock_timeout = 0")
-            await connection.execute("LOCK TABLE orders")
-            stage.say("the table of orders is locked")
-            await stage.go_on(3.0)
-    finally:
-        await connection.close()
+    async with stage.rig.connected(views) as connection, connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = 0")
+        await connection.execute("LOCK TABLE orders")
+        stage.say("the table of orders is locked")
+        await stage.go_on(3.0)
     await _for_sessions(stage, [views], "RESET lock_timeout")
     await stage.felt("cursor.stopped")
     _nobody_gave_up(stage, pids)
@@ -267,11 +264,8 @@ async def _for_sessions(stage: Stage, databases: Sequence[str], what: str) -> No
 
 
 async def _execute(stage: Stage, statement: str, database: str = "postgres") -> None:
-    connection = await asyncpg.connect(database_url(stage.rig.postgres.url, database), timeout=10)
-    try:
+    async with stage.rig.connected(database) as connection:
         await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 def _pids(stage: Stage) -> list[int]:

@@ -107,6 +107,12 @@ class Look:
         """Each log with the service that owns it."""
         return {said.own_log.log: said for said in self.services.values() if said.own_log}
 
+    @property
+    def saga_tables(self) -> list[pb.SagaTable]:
+        """Those of all services."""
+        told = (said.described for said in self.services.values() if said.described)
+        return [table for described in told for table in described.saga_tables]
+
     def problems(self) -> list[tuple[str, str, str]]:
         """Each as service, signal and text."""
         return list(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -38,10 +38,6 @@ _began: ContextVar[float] = ContextVar("began", default=0.0)
 """When the load began."""
 _late: ContextVar[set[str] | None] = ContextVar("late", default=None)
 """Inside of :func:`at_once`, the services that have not answered in time."""
-
-
-class _NoSuchService(Exception):
-    pass
 
 
 @contextmanager
@@ -120,15 +116,10 @@ class Services:
     ) -> Answer[T]:
         """The answer to one call, such as ``ask("orders", lambda c: InspectionServiceStub(c).Describe, request)``."""
 
-        if silence := self._silence(service):
-            return silence
-
-        seconds = self._seconds(service, seconds)
-
-        async def call() -> T:
+        async def call(seconds: float) -> T:
             return await method(self.channel(service))(request, timeout=seconds)
 
-        return self._told(await _answer(service, call(), seconds), seconds)
+        return await self._answered(service, call, seconds)
 
     async def ask_all(
         self,
@@ -152,21 +143,30 @@ class Services:
         seconds: float = DEADLINE_SECONDS,
     ) -> Answer[list[T]]:
         """All responses of a call that answers with a stream and ends it."""
-        if silence := self._silence(service):
-            return silence
 
-        seconds = self._seconds(service, seconds)
-
-        async def call() -> list[T]:
+        async def call(seconds: float) -> list[T]:
             return [each async for each in method(self.channel(service))(request, timeout=seconds)]
 
-        return self._told(await _answer(service, call(), seconds), seconds)
+        return await self._answered(service, call, seconds)
 
     def channel(self, service: str) -> grpc.aio.Channel:
+        return self._channels[service]
+
+    async def _answered(
+        self, service: str, call: Callable[[float], Awaitable[T]], seconds: float
+    ) -> Answer[T]:
+        """What a call comes to, which is not made to a service that is known to be silent."""
+        if silence := self._silence(service):
+            return silence
+        if service not in self._channels:
+            return Answer(
+                service, None, Why.UNKNOWN, f"TWINLOG_SERVICES names no {service}", "UNKNOWN_SERVICE"
+            )
+        seconds = self._seconds(service, seconds)
         try:
-            return self._channels[service]
-        except KeyError:
-            raise _NoSuchService(service) from None
+            return Answer(service, await call(seconds))
+        except grpc.aio.AioRpcError as error:
+            return self._told(failed(service, error, seconds), seconds)
 
     def _seconds(self, service: str, seconds: float) -> float:
         """How long a call may take."""
@@ -228,12 +228,3 @@ async def connected(addresses: Mapping[str, str]) -> AsyncIterator[Services]:
         services = Services(dict(addresses), channels)
         await stack.enter_async_context(services.looking)
         yield services
-
-
-async def _answer(service: str, call: Coroutine[Any, Any, T], seconds: float) -> Answer[T]:
-    try:
-        return Answer(service, await call)
-    except _NoSuchService:
-        return Answer(service, None, Why.UNKNOWN, f"TWINLOG_SERVICES names no {service}", "UNKNOWN_SERVICE")
-    except grpc.aio.AioRpcError as error:
-        return failed(service, error, seconds)

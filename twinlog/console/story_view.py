@@ -80,10 +80,7 @@ async def view_of(
         changes, aside = await asyncio.gather(
             changes_of(services, story.services, story.events), parked(services, look, story.events)
         )
-    tables = tables or [
-        table for said in look.services.values() if said.described for table in said.described.saga_tables
-    ]
-    kinds = _kinds(story, tables)
+    kinds = _kinds(story, tables or look.saga_tables)
     waiting = pending(look, story.events)
     drawn = [*waiting, *aside]
     return StoryView(

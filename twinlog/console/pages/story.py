@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from twinlog.console.looks import Look
 from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.services import Services
 from twinlog.console.story import causes, log_of, traced
@@ -57,13 +58,8 @@ async def _of_stream(services: Services, owners: Any, first: pb.LoggedEvent) -> 
     return list(answer.message.events)
 
 
-def _sagas(look: Any, story: StoryView) -> list[tuple[str, str]]:
-    names = {
-        table.aggregate: table.saga
-        for said in look.services.values()
-        if said.described
-        for table in said.described.saga_tables
-    }
+def _sagas(look: Look, story: StoryView) -> list[tuple[str, str]]:
+    names = {table.aggregate: table.saga for table in look.saga_tables}
     streams = dict.fromkeys(told.event.stream for told in story.told)
     found = (stream.partition("/") for stream in streams)
     return [(names[type], id) for type, _, id in found if type in names]
