@@ -126,7 +126,7 @@ def balances(shop: MemoryShop) -> None:
     assert not shop.logs["orders"].timers
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(scripts(ALL, longest=14))
 def test_any_script_comes_to_the_same_in_both_modes(script: list[Command]) -> None:
     outcome = in_memory(script, choreographed)

@@ -108,12 +108,8 @@ async def test_a_killed_service_is_started_again(own: Checkout) -> None:
 
 async def test_a_second_start_is_refused_and_harms_nothing(own: Checkout) -> None:
     stack = await own.up()
-    second = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stack", "demo", cwd=own.folder, stderr=subprocess.PIPE
-    )
-    _, said = await second.communicate()
-    assert second.returncode == 2
-    assert said.decode() == f"already running, pid {stack['pid']} (make run); stop it first\n"
+    said = await own.refused("demo")
+    assert said == f"already running, pid {stack['pid']} (make run); stop it first\n"
     assert await own.up() == stack
     await while_up(own, until_serving(own.addresses["ORDERS_ADDRESS"]))
 

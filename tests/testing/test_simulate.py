@@ -21,7 +21,7 @@ from twinlog import Recorded
 from twinlog.testing import Invariants, Kinds, Scenario, Simulation, SimulationFailed, simulate
 from twinlog.testing.simulation.commits import shown
 
-SEEDS = range(25)
+SEEDS = range(12)
 
 
 def test_the_hotel_keeps_every_promise() -> None:

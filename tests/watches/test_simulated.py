@@ -22,7 +22,7 @@ from twinlog.rpc import Change, ReadModel, WatchExpired, WatchTooSlow, watches
 from twinlog.testing import Hosted, Scenario, Simulation, check
 from twinlog.testing.simulation.loop import LIFE, Life
 
-SEEDS = 25
+SEEDS = 12
 PLANTED_SEEDS = 40
 
 
