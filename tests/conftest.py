@@ -137,6 +137,11 @@ SLOW = (
 
 # Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+# An embedded Postgres has no TLS: to ask it takes a third of what a process spends on a connection, and there are
+# thousands.
+if "POSTGRES_URL" not in os.environ:
+    os.environ.setdefault("PGSSLMODE", "disable")
 # Each connection to Postgres would read this machine's certificates, a third of what it costs, and be refused TLS.
 os.environ.setdefault("PGSSLMODE", "disable")
 
